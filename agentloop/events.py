@@ -1,0 +1,391 @@
+"""One frozen class per thing that can happen in a stream.
+
+Match on the class::
+
+    async for event in stream:
+        match event:
+            case TextDelta(text=text): ...
+            case ToolCallFinished(result=result): ...
+
+Every event says where it comes from (`Event.source`) and its place in order (`Event.seq`). The classes hold data
+only: no exceptions, no handles, so that an event can be sent, stored and compared. `encode` and `decode` are
+their JSON form.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from attrs import field, fields, frozen
+
+from agentloop.messages import Message, ToolResult, Usage, UserMessage
+from agentloop.questions import Answer
+
+__all__ = [
+    "ApprovalRequested",
+    "ChildStreamStarted",
+    "ChildStreamStopped",
+    "ContinueRequested",
+    "ElicitationRequested",
+    "ErrorInfo",
+    "Event",
+    "MessageCommitted",
+    "Question",
+    "QuestionAnswered",
+    "QuestionDeclined",
+    "QuestionWithdrawn",
+    "ReasoningDelta",
+    "Source",
+    "StreamEvent",
+    "StreamReason",
+    "StreamStarted",
+    "StreamStopped",
+    "TextDelta",
+    "ToolCallDelta",
+    "ToolCallFinished",
+    "ToolCallOutput",
+    "ToolCallProgress",
+    "ToolCallStarted",
+    "TurnFinished",
+    "TurnReason",
+    "TurnStarted",
+    "UnknownEvent",
+    "UsageReported",
+    "WarningIssued",
+]
+
+StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked", "limit", "needs_input"]
+"""Why a stream stopped. ``needs_input`` is kept for runs that are parked until somebody answers."""
+
+TurnReason: TypeAlias = Literal["final", "tool_calls", "sent_on", "reminded", "cancelled", "failed", "blocked", "limit"]
+"""Why a turn finished: with the answer, to read tool results, because a stop hook or a reminder sent the agent on,
+or because the stream ends."""
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where an event comes from. One value per stream, shared by all of its events."""
+
+    session: str
+    stream: str
+    agents: tuple[str, ...]
+    """The names of the agents from the root stream's down to the one that acts."""
+    parent: str | None = None
+    """The stream in which this one was opened; ``None`` at the root."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """An error as data. The exception itself is on the stream's outcome."""
+
+    type: str
+    """The name of its class."""
+    message: str
+
+
+_ENVELOPE = ("source", "seq")
+
+
+@frozen
+class Event:
+    """What all events have in common."""
+
+    source: Source
+    seq: int
+    """The event's place in its reader's stream. Counts up by one, without gaps, over the life of the session."""
+
+    def __str__(self) -> str:
+        """One line for a person: the place, the agents, and the event without its source."""
+        told = ", ".join(
+            f"{each.name}={getattr(self, each.name)!r}" for each in fields(type(self)) if each.name not in _ENVELOPE
+        )
+        return f"{self.seq:4} {' > '.join(self.source.agents)}: {type(self).__name__}({told})"
+
+    @property
+    def session(self) -> str:
+        """The id of the session in whose transcript this happened."""
+        return self.source.session
+
+    @property
+    def stream(self) -> str:
+        """The id of the stream that the event belongs to."""
+        return self.source.stream
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the stream in which that stream was opened; ``None`` at the root."""
+        return self.source.parent
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent that acted."""
+        return self.source.agents[-1]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names of the agents from the root down to the one that acted."""
+        return self.source.agents
+
+    @property
+    def depth(self) -> int:
+        """0 for the root stream, 1 for its children, and so on."""
+        return len(self.source.agents) - 1
+
+
+# ------------------------------------------------------------------------------ streams
+
+
+@frozen(kw_only=True)
+class StreamStarted(Event):
+    """The stream began. Always the first event."""
+
+    message: UserMessage
+    model: str
+
+
+@frozen(kw_only=True)
+class StreamStopped(Event):
+    """The stream ended. Always the last event, exactly once."""
+
+    reason: StreamReason
+    detail: str = ""
+    """What a person may want to know about the reason: which limit, which hook, what was said to ``stop()``."""
+    error: ErrorInfo | None = None
+    """Given where ``reason`` is ``failed``."""
+    usage: Usage = Usage()
+    """Of this stream and of all its children."""
+
+
+@frozen(kw_only=True)
+class ChildStreamStarted(Event):
+    """A stream began inside a tool call of another. Its events follow, among those of its parent."""
+
+    call_id: str
+    """The call, in the parent stream, that opened it."""
+    message: UserMessage
+    model: str
+
+
+@frozen(kw_only=True)
+class ChildStreamStopped(Event):
+    """A child stream ended. One for every `ChildStreamStarted`, before its parent's last event."""
+
+    call_id: str
+    reason: StreamReason
+    detail: str = ""
+    error: ErrorInfo | None = None
+    usage: Usage = Usage()
+
+
+@frozen(kw_only=True)
+class TurnStarted(Event):
+    """A turn began: one request to the model, and the tool calls it asks for."""
+
+    turn: int
+    """Counts from 1 in each stream."""
+
+
+@frozen(kw_only=True)
+class TurnFinished(Event):
+    """A turn ended. One for every `TurnStarted`."""
+
+    turn: int
+    reason: TurnReason
+
+
+# --------------------------------------------------------------------- the model speaks
+
+
+@frozen
+class TextDelta(Event):
+    """The model wrote some text."""
+
+    text: str
+
+
+@frozen
+class ReasoningDelta(Event):
+    """The model thought aloud."""
+
+    text: str
+
+
+@frozen(kw_only=True)
+class ToolCallDelta(Event):
+    """The model wrote a piece of a tool call. ``name`` comes whole with the first piece, ``arguments`` in fragments."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@frozen(kw_only=True)
+class MessageCommitted(Event):
+    """A message became part of the transcript. It is there when this event is told."""
+
+    message: Message
+    index: int
+    """Its place in ``session.messages``, from 0."""
+
+
+@frozen(kw_only=True)
+class UsageReported(Event):
+    """The model reported what a response used."""
+
+    usage: Usage
+    total: Usage
+    """Of this stream and its children so far."""
+
+
+# --------------------------------------------------------------------------- tool calls
+
+
+@frozen(kw_only=True)
+class ToolCallStarted(Event):
+    """A tool call is being dealt with: judged, approved, run."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text, as the model wrote it."""
+
+
+@frozen(kw_only=True)
+class ToolCallOutput(Event):
+    """A running tool gave some output, before its result."""
+
+    call_id: str
+    text: str
+
+
+@frozen(kw_only=True)
+class ToolCallProgress(Event):
+    """A running tool said how far it is."""
+
+    call_id: str
+    progress: float
+    """In the unit of ``total``; only ever grows."""
+    total: float | None = None
+    """``None`` if the tool does not know."""
+    message: str = ""
+
+
+@frozen(kw_only=True)
+class ToolCallFinished(Event):
+    """A tool call ended. One for every `ToolCallStarted`, told when the tool has ended, not in call order."""
+
+    call_id: str
+    name: str
+    result: ToolResult
+    elapsed: float = field(eq=False)
+    """Seconds on trio's clock, a person's thinking time included. Outside equality, so that two runs compare equal."""
+
+
+# ---------------------------------------------------------------------------- questions
+
+
+@frozen(kw_only=True)
+class ElicitationRequested(Event):
+    """A tool asks the user. Answer with `Accept`, `Decline` or `Cancel`."""
+
+    id: str
+    call_id: str
+    message: str
+    form: dict[str, Any]
+    """JSON Schema of the content to accept with: a flat object of primitive properties, as in MCP."""
+
+
+@frozen(kw_only=True)
+class ApprovalRequested(Event):
+    """A tool call wants approval. Answer with `Approve` or `Deny`."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    """Exactly what an approval is bound to: the tool runs with these, or with those of the answer."""
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class ContinueRequested(Event):
+    """A limit is reached: go on? Answer with `Approve` (the same amount once more) or `Deny`."""
+
+    id: str
+    limit: str
+    """The name of a field of `Limits`."""
+    used: float
+    allowed: float
+
+
+Question: TypeAlias = ElicitationRequested | ApprovalRequested | ContinueRequested
+
+
+@frozen(kw_only=True)
+class QuestionAnswered(Event):
+    """A question was answered; the asker goes on with the answer."""
+
+    id: str
+    answer: Answer
+    by: Literal["consumer", "handler"]
+
+
+@frozen(kw_only=True)
+class QuestionDeclined(Event):
+    """There was nobody to ask; the asker goes on with a refusal that says so."""
+
+    id: str
+    note: str
+
+
+@frozen(kw_only=True)
+class QuestionWithdrawn(Event):
+    """A question closed unanswered, since what asked it has ended."""
+
+    id: str
+
+
+# ------------------------------------------------------------------------------- others
+
+
+@frozen(kw_only=True)
+class WarningIssued(Event):
+    """Something went wrong that did not end the run."""
+
+    code: str
+    """A short, stable word: ``hook_failed``, ``thread_abandoned``, ``truncated``..."""
+    message: str
+
+
+@frozen
+class UnknownEvent:
+    """An event of a newer version of agentloop. Kept as it came: `encode` gives the same bytes back."""
+
+    type: str
+    raw: bytes
+
+
+StreamEvent: TypeAlias = (
+    StreamStarted
+    | StreamStopped
+    | ChildStreamStarted
+    | ChildStreamStopped
+    | TurnStarted
+    | TurnFinished
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | MessageCommitted
+    | UsageReported
+    | ToolCallStarted
+    | ToolCallOutput
+    | ToolCallProgress
+    | ToolCallFinished
+    | ElicitationRequested
+    | ApprovalRequested
+    | ContinueRequested
+    | QuestionAnswered
+    | QuestionDeclined
+    | QuestionWithdrawn
+    | WarningIssued
+)
+"""Every event that a stream can give, for exhaustive matching."""

@@ -1,0 +1,81 @@
+"""Events and messages as JSON, and back.
+
+An event is one JSON object: ``{"type": "text_delta", "source": {...}, "seq": 7, "text": "Hi"}``. The form is
+stable: a field may be added with a default, none is renamed or removed. ``type`` is the class name in snake case.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import get_args
+
+import msgspec
+
+from agentloop.errors import UsageError
+from agentloop.events import StreamEvent, UnknownEvent
+from agentloop.messages import Message
+
+__all__ = ["decode_event", "decode_messages", "encode_event", "encode_messages"]
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Head(msgspec.Struct):
+    type: str
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def _tag(name: str) -> str:
+    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+_TAGS: dict[type, str] = {cls: _tag(cls.__name__) for cls in get_args(StreamEvent)}
+_CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
+
+
+@cache
+def _decoder(tag: str) -> msgspec.json.Decoder[StreamEvent]:
+    # Made on first use: a decoder of a class with nested unions costs a millisecond.
+    return msgspec.json.Decoder(_CLASSES[tag])
+
+
+def encode_event(event: StreamEvent | UnknownEvent) -> bytes:
+    """``event`` as one JSON object without line breaks, in UTF-8."""
+    if isinstance(event, UnknownEvent):
+        return event.raw
+    return b'{"type":"%s",%s' % (_TAGS[type(event)].encode(), _encoder.encode(event)[1:])
+
+
+def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:
+    """The event that `encode_event` made ``raw`` of, or `UnknownEvent` for a type this version does not know.
+
+    Raises:
+      UsageError: not JSON, or a known type with fields that do not fit it.
+    """
+    try:
+        tag = _head.decode(raw).type
+        if tag not in _CLASSES:
+            return UnknownEvent(tag, raw.encode() if isinstance(raw, str) else bytes(raw))
+        return _decoder(tag).decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        shown = raw[:80]
+        raise UsageError(f"this is not an event: {error}: {shown!r}") from error
+
+
+def encode_messages(messages: tuple[Message, ...] | list[Message]) -> bytes:
+    """A transcript as a JSON array."""
+    return _encoder.encode(messages)
+
+
+def decode_messages(raw: bytes | str) -> tuple[Message, ...]:
+    """The transcript that `encode_messages` made ``raw`` of.
+
+    Raises:
+      UsageError: not JSON, or not an array of messages.
+    """
+    try:
+        return msgspec.json.decode(raw, type=tuple[Message, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"this is not a list of messages: {error}") from error
