@@ -1,0 +1,65 @@
+"""Which answer fits which question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentloop._core.forms import fill
+from agentloop.errors import ArgumentsError, InvalidAnswerError
+from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested
+from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+
+__all__ = ["check_approval", "check_continue", "check_elicitation"]
+
+
+def check_elicitation(question: ElicitationRequested, answer: Answer) -> Answer:
+    """The answer as the tool gets it, with the form's defaults filled in.
+
+    Raises:
+      InvalidAnswerError: not an `Accept`, `Decline` or `Cancel`, or its content does not fit the form.
+    """
+    if isinstance(answer, (Decline, Cancel)):
+        return answer
+    if not isinstance(answer, Accept):
+        raise _wrong_kind(question.id, answer, "Accept, Decline or Cancel")
+    try:
+        return Accept(fill(question.form, answer.content))
+    except ValueError as error:
+        raise InvalidAnswerError(question=question.id, problem=str(error)) from error
+
+
+def check_approval(
+    question: ApprovalRequested, convert: Callable[[Mapping[str, Any]], object], answer: Answer
+) -> Answer:
+    """The answer, as it is.
+
+    Args:
+      convert: raises `ArgumentsError` for arguments that do not fit the tool.
+
+    Raises:
+      InvalidAnswerError: not an `Approve` or `Deny`, or its arguments do not fit the tool.
+    """
+    if isinstance(answer, Approve) and answer.arguments is not None:
+        try:
+            convert(answer.arguments)
+        except ArgumentsError as error:
+            raise InvalidAnswerError(question=question.id, problem=str(error)) from error
+    elif not isinstance(answer, (Approve, Deny)):
+        raise _wrong_kind(question.id, answer, "Approve or Deny")
+    return answer
+
+
+def check_continue(question: ContinueRequested, answer: Answer) -> Answer:
+    """The answer, as it is.
+
+    Raises:
+      InvalidAnswerError: not an `Approve` or `Deny`.
+    """
+    if not isinstance(answer, (Approve, Deny)):
+        raise _wrong_kind(question.id, answer, "Approve or Deny")
+    return answer
+
+
+def _wrong_kind(question: str, answer: object, wanted: str) -> InvalidAnswerError:
+    return InvalidAnswerError(question=question, problem=f"it wants {wanted}, not {type(answer).__name__}")

@@ -1,0 +1,113 @@
+"""What a stream has used, against what it may use. Meters form a tree, as streams do."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agentloop.limits import Limits
+from agentloop.messages import Usage
+
+__all__ = ["Exceeded", "Meter", "RepeatDetector"]
+
+
+class Exceeded(msgspec.Struct, frozen=True):
+    """A limit that is reached."""
+
+    meter: Meter
+    """Whose: the stream's own, or that of one above it."""
+    limit: str
+    """A field of `Limits`."""
+    used: float
+    allowed: float
+
+
+class Meter:
+    """Counts what a stream and its children use.
+
+    What a child uses counts in every meter above it, and each of those is asked before the child goes on: so
+    a child's limits are carved out of its parent's without being split up beforehand.
+    """
+
+    __slots__ = ("allowed", "limits", "parent", "requests", "tool_calls", "turns", "usage")
+
+    def __init__(self, limits: Limits, parent: Meter | None = None) -> None:
+        self.limits = limits
+        self.parent = parent
+        self.turns = 0
+        self.requests = 0
+        self.tool_calls = 0
+        self.usage = Usage()
+        self.allowed: dict[str, float] = {}
+        """Limits that a person has raised."""
+
+    def count_request(self) -> None:
+        """A model request of this stream is about to go out."""
+        self.turns += 1
+        meter: Meter | None = self
+        while meter is not None:
+            meter.requests += 1
+            meter = meter.parent
+
+    def count_usage(self, usage: Usage) -> None:
+        """A response has reported what it used."""
+        meter: Meter | None = self
+        while meter is not None:
+            meter.usage += usage
+            meter = meter.parent
+
+    def count_tool_calls(self, calls: int) -> None:
+        """This stream is about to run ``calls`` tool calls."""
+        meter: Meter | None = self
+        while meter is not None:
+            meter.tool_calls += calls
+            meter = meter.parent
+
+    def before_request(self) -> Exceeded | None:
+        """The first limit, inside out, that another model request would break."""
+        reached = self._over("turns", self.limits.turns, self.turns)
+        meter: Meter | None = self
+        while reached is None and meter is not None:
+            limits = meter.limits
+            reached = meter._over("requests", limits.requests, meter.requests) or meter._over(
+                "tokens", limits.tokens, meter.usage.total_tokens
+            )
+            meter = meter.parent
+        return reached
+
+    def before_tool_calls(self, calls: int) -> Exceeded | None:
+        """The first limit, inside out, that ``calls`` more tool calls would break."""
+        meter: Meter | None = self
+        while meter is not None:
+            reached = meter._over("tool_calls", meter.limits.tool_calls, meter.tool_calls + calls - 1)
+            if reached is not None:
+                return reached
+            meter = meter.parent
+        return None
+
+    def _over(self, limit: str, allowed: float | None, used: int) -> Exceeded | None:
+        if allowed is None:
+            return None
+        allowed = self.allowed.get(limit, allowed)
+        return Exceeded(self, limit, used, allowed) if used >= allowed else None
+
+    def extend(self, reached: Exceeded) -> None:
+        """Allow the same amount once more, counted from what is used now."""
+        step = getattr(self.limits, reached.limit)
+        self.allowed[reached.limit] = max(reached.used, reached.allowed) + step
+
+
+class RepeatDetector:
+    """Notices that turn after turn asks for the very same calls."""
+
+    __slots__ = ("_last", "_limit", "_times")
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._last: tuple[tuple[str, str], ...] = ()
+        self._times = 0
+
+    def is_stuck(self, calls: tuple[tuple[str, str], ...]) -> bool:
+        """Whether ``calls``, as (tool name, arguments), came ``limit`` times in a row now."""
+        self._times = self._times + 1 if calls == self._last else 1
+        self._last = calls
+        return self._times >= self._limit

@@ -1,0 +1,124 @@
+"""The rules of a transcript: what a provider accepts as the story so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from agentloop.errors import SessionBusyError
+from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
+
+__all__ = ["Transcript", "close_turn", "interrupted_result", "problems"]
+
+INTERRUPTED = "Interrupted before it finished. It may have run, in part or in full."
+NOT_STARTED = "Interrupted before it started. It did not run."
+
+
+def interrupted_result(call: ToolCall, *, started: bool) -> ToolResult:
+    """The result of a call that was cut off. Says whether the tool can have had an effect."""
+    return ToolResult(call.id, call.name, (Text(INTERRUPTED if started else NOT_STARTED),), "interrupted")
+
+
+def close_turn(
+    message: AssistantMessage, results: Mapping[str, ToolResult], started: Iterable[str]
+) -> tuple[Message, ...]:
+    """A turn as it goes into the transcript: the response, then one result for each of its calls, in call order.
+
+    Args:
+      message: the response.
+      results: call id to result, of the calls that ended.
+      started: ids of the calls whose tools began to run.
+    """
+    begun = frozenset(started)
+    return (
+        message,
+        *(results.get(call.id) or interrupted_result(call, started=call.id in begun) for call in message.calls),
+    )
+
+
+def problems(messages: Sequence[Message]) -> list[str]:
+    """What a provider would refuse in ``messages``, a sentence each; empty if nothing.
+
+    Each tool call must have exactly one result, directly after its message, in call order, and no result may
+    stand alone (OpenAI and Anthropic both answer such a transcript with status 400).
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    expected: list[str] = []
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolResult):
+            if not expected:
+                found.append(
+                    f"message {index}: a result of call {message.call_id!r} that no message before it asks for"
+                )
+            elif message.call_id != expected[0]:
+                found.append(f"message {index}: a result of call {message.call_id!r} where {expected[0]!r} is due")
+                expected = [id for id in expected if id != message.call_id]
+            else:
+                expected.pop(0)
+            continue
+        if expected:
+            found.append(f"message {index}: call {expected[0]!r} has no result before it")
+            expected = []
+        if isinstance(message, AssistantMessage):
+            for call in message.calls:
+                if call.id in seen:
+                    found.append(f"message {index}: the call id {call.id!r} was used before")
+                seen.add(call.id)
+                expected.append(call.id)
+    found.extend(f"the last message: call {id!r} has no result" for id in expected)
+    return found
+
+
+class Transcript:
+    """The state of a session: what was said, and who runs on it now. Knows the rules, waits for nothing."""
+
+    __slots__ = ("_cached", "_messages", "call_ids", "grants", "holder", "id", "seq", "streams")
+
+    def __init__(self, id: str, messages: Iterable[Message] = ()) -> None:
+        self.id = id
+        self.holder: str | None = None
+        """The stream that runs on this session now."""
+        self.seq = 0
+        """How many events its readers were told so far."""
+        self.streams = 0
+        """How many streams were opened on it so far."""
+        self.grants: set[tuple[str, str]] = set()
+        """Agent and tool names that a person approved for good."""
+        self.call_ids: set[str] = set()
+        self._messages: list[Message] = []
+        self._cached: tuple[Message, ...] | None = None
+        self.extend(messages)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages so far. What a provider is given must not change under it: hence a tuple."""
+        if self._cached is None:
+            self._cached = tuple(self._messages)
+        return self._cached
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Add whole messages: a prompt, a final response, or a turn that is closed."""
+        for message in messages:
+            self._messages.append(message)
+            if isinstance(message, AssistantMessage):
+                self.call_ids.update(call.id for call in message.calls)
+        self._cached = None
+
+    def claim(self) -> str:
+        """Take the session for a new stream, and give that stream's id.
+
+        Raises:
+          SessionBusyError: another stream runs on it.
+        """
+        if self.holder is not None:
+            raise SessionBusyError(session=self.id, stream=self.holder)
+        self.streams += 1
+        self.holder = f"{self.id}/{self.streams}"
+        return self.holder
+
+    def release(self) -> None:
+        """Give the session back."""
+        self.holder = None
