@@ -1,0 +1,72 @@
+"""Everything that an agent is, without the ways to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+from agentloop.context import AgentBase
+from agentloop.errors import UsageError
+from agentloop.events import Source
+from agentloop.hooks import Hook, PointName
+from agentloop.limits import Deadlines, Limits
+from agentloop.models import Model, ModelSettings
+from agentloop.tools import Tool, Toolset, tool
+
+__all__ = ["AgentConfig", "Instructions"]
+
+Instructions: TypeAlias = str | Callable[[Source], str]
+"""What the model is told before anything else; a function is called once per stream."""
+
+
+def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+    made = tuple(one if isinstance(one, Tool) else tool(one) for one in given)
+    names = [one.name for one in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two tools are called {name!r}: give one of them another name with @tool(name=...)")
+    return made
+
+
+def _hooks(given: Iterable[Hook]) -> tuple[Hook, ...]:
+    hooks = tuple(given)
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
+    return hooks
+
+
+def _check_name(instance: object, attribute: object, name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"an agent's name is some text, not {name!r}")
+
+
+@frozen(eq=False)
+class AgentConfig(AgentBase):
+    """Everything that an agent is. Immutable, and shareable between any number of runs."""
+
+    model: Model | str = field()
+    """A model, or its name as ``"provider:model"``, which is looked up when a stream is opened."""
+    name: str = field(default="agent", kw_only=True, validator=_check_name)
+    instructions: Instructions = field(default="", kw_only=True, repr=False)
+    tools: Sequence[Tool | Callable[..., Any]] = field(default=(), kw_only=True, converter=_tools)
+    """Tools, or plain typed functions, which become tools."""
+    toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=tuple)
+    """Started with each stream, and stopped with it."""
+    hooks: Sequence[Hook] = field(default=(), kw_only=True, converter=_hooks, repr=False)
+    limits: Limits = field(default=Limits(), kw_only=True, repr=False)
+    deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False)
+    settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False)
+    output_type: Any = field(default=str, kw_only=True)
+    """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""
+
+    @model.validator
+    def _check_model(self, attribute: object, model: object) -> None:
+        if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
+            raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
+
+    def hooks_at(self, point: PointName) -> tuple[Hook, ...]:
+        """The agent's hooks at ``point``, in order."""
+        return tuple(hook for hook in self.hooks if hook.point == point)

@@ -1,0 +1,107 @@
+"""What a tool may ask of the stream that it runs in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
+
+from agentloop.events import Source
+from agentloop.messages import Prompt
+from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.questions import Accept, Cancel, Decline
+
+__all__ = ["AgentBase", "ToolContext"]
+
+T = TypeVar("T")
+Deps = TypeVar("Deps")
+
+
+class AgentBase:
+    """What a stream can be opened on. Its one subclass for use is `Agent`."""
+
+    __slots__ = ()
+
+
+class ToolContext(ABC, Generic[Deps]):
+    """What a tool may ask of the stream that it runs in.
+
+    A tool gets one by having a parameter of this type; the model does not see that parameter. The context is
+    valid while the call runs; used later, it raises `StreamStateError`. In a sync tool, which runs in a thread, go
+    through ``trio.from_thread.run(context.output, "...")``.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def source(self) -> Source:
+        """Who calls: session, stream, and the names of the agents from the root down."""
+
+    @property
+    @abstractmethod
+    def call_id(self) -> str:
+        """The id of this call, unique within its session."""
+
+    @property
+    @abstractmethod
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this call, different for every other call anywhere."""
+
+    @property
+    @abstractmethod
+    def deps(self) -> Deps:
+        """What was given to the root stream as ``deps=``."""
+
+    @abstractmethod
+    async def output(self, text: str, /) -> None:
+        """Show ``text`` to whoever reads the stream, at once. The model does not see it."""
+
+    @abstractmethod
+    async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
+        """Say how far the tool is."""
+
+    @abstractmethod
+    async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
+        """Ask the user, and wait for the answer for as long as it takes.
+
+        The question goes to the nearest stream, inside out, that has somebody to answer; where there is nobody, it
+        is declined at once, and `Decline.note` says so. The time it takes does not count towards any deadline.
+
+        Args:
+          message: what the person reads.
+          form: JSON Schema of the fields to fill in, a flat object as in MCP; without one, yes or no.
+
+        Raises:
+          ToolDefinitionError: the form is not a flat object of primitive properties.
+        """
+
+    @abstractmethod
+    async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
+        """Like `ask`, with the form spelled as a class: an attrs class, a dataclass, a TypedDict or a Struct.
+
+        Returns:
+          An instance of ``form`` if the user accepted.
+        """
+
+    @abstractmethod
+    def stream(
+        self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> AbstractAsyncContextManager[ChildStream]:
+        """Open a child stream: ``async with context.stream(helper, "...") as child``.
+
+        Its events go into this stream too, and its questions outwards, unless ``on_question`` answers them; it
+        draws on this stream's limits; it ends with the block. Read it, or ``await child.wait()``.
+
+        Raises:
+          ChildLimitError: too deep, or the agent would run inside itself.
+        """
+
+    @abstractmethod
+    async def run(self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None) -> Outcome:
+        """Run a child stream to its end.
+
+        Raises:
+          AgentLoopError: it ended without a result.
+        """

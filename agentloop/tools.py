@@ -1,0 +1,196 @@
+"""Tools: typed functions that a model may call.
+
+::
+
+    @tool
+    async def weather(city: str, days: int = 1) -> str:
+        "Look up the weather."
+
+The JSON Schema comes from the signature, the descriptions, of its parameters too, from the docstring.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol, TypeAlias, overload
+
+import msgspec
+from attrs import field, frozen
+
+from agentloop._core.docstrings import parse
+from agentloop._core.schema import context_parameter, signature_of
+from agentloop.context import ToolContext
+from agentloop.errors import ArgumentsError, ToolDefinitionError
+from agentloop.models import ToolSpec
+
+__all__ = ["Arguments", "OpenToolset", "Tool", "Toolset", "tool"]
+
+ToolKind: TypeAlias = Literal["async", "sync", "generator"]
+
+
+class Arguments(Protocol):
+    """What a tool's arguments must look like."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """JSON Schema, an object at the top."""
+        ...
+
+    def decode(self, raw: str | bytes, /) -> dict[str, Any]:
+        """JSON text as keyword arguments. Raises `ArgumentsError`."""
+        ...
+
+    def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
+        """JSON values as keyword arguments. Raises `ArgumentsError`."""
+        ...
+
+
+class JsonArguments:
+    """Arguments described by a JSON Schema from elsewhere. Only their being an object is checked here."""
+
+    __slots__ = ("schema",)
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+
+    def decode(self, raw: str | bytes, /) -> dict[str, Any]:
+        if not raw.strip():
+            return {}
+        try:
+            return msgspec.json.decode(raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
+
+    def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
+        return dict(values)
+
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def _check_name(instance: Tool, attribute: object, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ToolDefinitionError(f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {name!r}")
+
+
+def _check_concurrency(instance: Tool, attribute: object, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ToolDefinitionError(f"tool {instance.name!r}: concurrency={value} would never let it run")
+
+
+@frozen(kw_only=True, eq=False)
+class Tool:
+    """A function that a model may call, with what is promised of it. Usually made by `tool`."""
+
+    name: str = field(validator=_check_name)
+    description: str
+    function: Callable[..., Any] = field(repr=False)
+    """Called with the arguments as keywords, and with the context where ``context_name`` says so."""
+    arguments: Arguments = field(repr=False)
+    kind: ToolKind = "async"
+    """How to call it: as an async function, in a thread, or as an async generator whose output streams."""
+    context_name: str | None = None
+    timeout: float | None = None
+    """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
+    requires_approval: bool | Callable[[dict[str, Any]], bool] = False
+    """Whether a person must approve a call; a predicate gets the arguments as the function will."""
+    idempotent: bool = False
+    """Whether calling it twice with the same arguments does no more than calling it once."""
+    concurrency: int | None = field(default=None, validator=_check_concurrency)
+    """How many calls may run at once in one root stream; ``None`` for any number."""
+    polling: bool = False
+    """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What the model is told."""
+        return ToolSpec(self.name, self.description, dict(self.arguments.schema))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it were not decorated."""
+        return self.function(*args, **kwargs)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    idempotent: bool = False,
+    concurrency: int | None = None,
+    polling: bool = False,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **options: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a typed function a tool. Use it bare, or with the options of `Tool`.
+
+    An async function runs in a task of its stream, a plain one in a thread, which cannot be stopped: after a
+    timeout it is reported as abandoned. An async generator's values are shown as they come, and joined they are
+    the result. What the function returns reaches the model as text: a string as it is, everything else as JSON;
+    `Text`, `Image` and `File`, alone or in a list, as themselves.
+
+    Raises:
+      ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool:
+        if isinstance(function, Tool):
+            raise ToolDefinitionError(f"{function.name!r} is a tool already")
+        context_name = context_parameter(function, (ToolContext,))
+        called = str(getattr(function, "__name__", type(function).__name__))
+        return Tool(
+            name=name or called,
+            description=parse(inspect.getdoc(function)).summary if description is None else description,
+            function=function,
+            arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
+            kind=_kind(function),
+            context_name=context_name,
+            **options,
+        )
+
+    return make if function is None else make(function)
+
+
+def _kind(function: Callable[..., Any]) -> ToolKind:
+    # An object with an async `__call__` is as good as an async function.
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    if inspect.isasyncgenfunction(called):
+        return "generator"
+    return "async" if inspect.iscoroutinefunction(called) else "sync"
+
+
+class OpenToolset(Protocol):
+    """A toolset that has been started."""
+
+    async def list_tools(self) -> Sequence[Tool]:
+        """The tools there are now. Asked before each turn, so it should be quick where nothing has changed."""
+        ...
+
+
+class Toolset(Protocol):
+    """A source of tools that has to be started and stopped, such as a server."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[OpenToolset]:
+        """Start it, and stop it when the block ends.
+
+        Entered and left by one task of its own, which does nothing in between, so the block may hold a nursery.
+        """
+        ...
