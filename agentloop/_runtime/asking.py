@@ -1,0 +1,149 @@
+"""Parking a task until its question is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import trio
+
+from agentloop._core.elicitation import OpenQuestion
+from agentloop._runtime.foreign import ForeignError, call_foreign
+from agentloop._runtime.groups import is_cancellation
+from agentloop._runtime.patience import Patience
+from agentloop._runtime.run import READER, Run
+from agentloop.errors import AnswerError, UnknownQuestionError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    QuestionAnswered,
+    QuestionDeclined,
+    QuestionWithdrawn,
+    Source,
+)
+from agentloop.hooks import Notification
+from agentloop.outcome import QuestionHandler
+from agentloop.questions import Answer
+
+__all__ = ["NOBODY", "answer", "ask", "pending"]
+
+NOBODY = "Nobody is there to be asked."
+
+Q = TypeVar("Q", ElicitationRequested, ApprovalRequested, ContinueRequested)
+
+
+async def ask(
+    run: Run,
+    patience: Patience,
+    build: Callable[[Source, int, str], Q],
+    check: Callable[[Q, Answer], Answer],
+) -> Answer | None:
+    """Ask a question, and wait for the answer for as long as it takes.
+
+    Handlers and readers are asked from the inside out; one that passes makes room for the next.
+
+    Args:
+      patience: what stands still meanwhile.
+      build: makes the question from its source, its number and its id.
+      check: gives the answer as it is accepted, or raises `InvalidAnswerError`.
+
+    Returns:
+      The answer; ``None`` if there was nobody to ask.
+    """
+    run.questions += 1
+    id = f"{run.source.stream}?{run.questions}"
+    question = build(run.source, 0, id)
+    waiting = _Waiting()
+
+    def wake(answer: Answer, by: Literal["consumer", "handler"]) -> None:
+        # Told by whoever answers, at that instant: an answer that was accepted is never lost to a cancel.
+        run.emitter.post(QuestionAnswered, id=id, answer=answer, by=by)
+        waiting.stop()
+
+    def tell(source: Source, seq: int) -> Q:
+        # The last feed is the root's: `pending` lists the events that the root's reader has read.
+        opened.question = told = build(source, seq, id)
+        return told
+
+    opened: OpenQuestion = OpenQuestion(question, run.source.stream, lambda answer: check(question, answer), wake)
+    tree = run.root.tree
+    # Open before it is told: the answer may come before the next line runs.
+    tree.ask(opened)
+    run.emitter.post(tell)
+    try:
+        with patience.held():
+            await _wait_for_answer(run, opened, waiting)
+    except BaseException as error:
+        # The answer goes to the asker even so; the next checkpoint is where the cancel is felt.
+        if opened.answer is not None and is_cancellation(error):
+            return opened.answer
+        tree.withdraw(id)
+        run.emitter.post(QuestionWithdrawn, id=id)
+        raise
+    if opened.answer is None:
+        tree.withdraw(id)
+        run.emitter.post(QuestionDeclined, id=id, note=NOBODY)
+    return opened.answer
+
+
+class _Waiting:
+    """A task that waits for an answer, perhaps in a handler."""
+
+    __slots__ = ("answered", "handler")
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.handler: trio.CancelScope | None = None
+        """That of the handler that is thinking now, if any."""
+
+    def stop(self) -> None:
+        self.answered.set()
+        if self.handler is not None:
+            self.handler.cancel()
+
+
+async def _wait_for_answer(run: Run, opened: OpenQuestion, waiting: _Waiting) -> None:
+    """Return when ``opened`` is answered, or when there is nobody left to ask."""
+    await run.hooks.tell("notification", Notification(run.source, opened.question))
+    for answerer in run.root.tree.answerers(run.source.stream):
+        if waiting.answered.is_set():
+            return
+        if isinstance(answerer, str):
+            assert answerer == READER
+            await waiting.answered.wait()
+        else:
+            await _ask_handler(run, answerer, opened, waiting)
+
+
+async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion, waiting: _Waiting) -> None:
+    """Have ``handler`` answer, or pass the question on. Somebody who answers by id meanwhile is as good."""
+    id = opened.question.id
+    waiting.handler = trio.CancelScope()
+    try:
+        given = await call_foreign(handler, opened.question, scope=waiting.handler)
+        if given is not None and opened.answer is None:
+            run.root.tree.answer(id, given, by="handler")
+    except (ForeignError, AnswerError) as error:
+        if opened.answer is None:
+            run.emitter.warn("handler_failed", f"the handler of question {id!r} failed: {error}")
+    finally:
+        waiting.handler = None
+
+
+def answer(run: Run, id: str, given: Answer) -> None:
+    """Answer an open question of ``run``, or of a stream inside it, for whoever reads it.
+
+    Raises:
+      UnknownQuestionError, InvalidAnswerError: the question, if there is one, stays as it was.
+    """
+    here = [question.id for question in pending(run)]
+    if id not in here:
+        raise UnknownQuestionError(given=id, open_ids=here)
+    run.root.tree.answer(id, given, by="consumer")
+
+
+def pending(run: Run) -> tuple[Question, ...]:
+    """The open questions of ``run`` and of all streams inside it, oldest first; none once it has ended."""
+    return run.root.tree.pending(run.source.stream)

@@ -1,0 +1,49 @@
+"""Exception groups are right for machines and wrong at the edge of an API: one error in, one error out."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import trio
+
+__all__ = ["is_cancellation", "raise_single", "single"]
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` is `trio.Cancelled`, or a group of nothing else."""
+    return all(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))
+
+
+def single(error: BaseException) -> BaseException:
+    """The one error to tell of ``error``, which may be a group.
+
+    Cancellations do not count. An interrupt is for the whole program, so it goes before all else; of several plain
+    errors the first is told, and the others are notes on it.
+    """
+    leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
+    if not leaves:
+        return error
+    told = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
+    for other in leaves:
+        if other is not told:
+            told.add_note(f"At the same time: {type(other).__name__}: {other}")
+    return told
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise `single` of ``group`` in the group's place."""
+    error = single(group)
+    # Restored by hand, since `raise ... from None` would erase the real cause.
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        # Else the traceback, this frame and the error would keep one another alive.
+        del error, context

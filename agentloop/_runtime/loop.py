@@ -1,0 +1,281 @@
+"""The loop: ask the model, run the tools it asks for, until it has answered."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from agentloop._core.answers import check_continue
+from agentloop._core.budget import Exceeded, RepeatDetector
+from agentloop._core.schema import OutputType, output_type
+from agentloop._core.transcript import close_turn
+from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
+from agentloop._runtime.asking import ask
+from agentloop._runtime.commit import commit
+from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.model_calls import ModelCall
+from agentloop._runtime.run import Run
+from agentloop._runtime.tool_calls import Calls
+from agentloop._runtime.toolsets import ListTools, open_toolsets
+from agentloop.events import (
+    ContinueRequested,
+    Source,
+    StreamReason,
+    TurnFinished,
+    TurnReason,
+    TurnStarted,
+    UsageReported,
+)
+from agentloop.hooks import (
+    AfterLLMCall,
+    BeforeLLMCall,
+    Block,
+    Context,
+    ReplaceMessages,
+    SendOn,
+    SessionStart,
+    Stopping,
+    TurnEnd,
+    TurnStart,
+    UserPromptSubmit,
+)
+from agentloop.messages import AssistantMessage, Text, UserMessage
+from agentloop.models import ModelRequest, ToolSpec
+from agentloop.questions import Approve
+from agentloop.tools import Tool
+
+__all__ = ["Ending", "play"]
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How the loop came to its end by itself."""
+
+    reason: StreamReason
+    detail: str = ""
+    output: Any = None
+
+
+class _Turn(msgspec.Struct):
+    """What a turn came to: the ending of the stream, or ``None`` to go on."""
+
+    reason: TurnReason
+    ending: Ending | None = None
+
+
+async def play(run: Run) -> Ending:
+    """Run the stream from its prompt to its end.
+
+    Raises:
+      AgentLoopError: it failed.
+    """
+    instructions = run.config.instructions
+    loop = _Loop(run, instructions if isinstance(instructions, str) else instructions(run.source))
+    async with open_toolsets(run) as tools:
+        return await loop.play(tools)
+
+
+class _Loop:
+    __slots__ = ("_answers", "_instructions", "_output", "_output_spec", "_repeats", "_run", "_specs")
+
+    def __init__(self, run: Run, instructions: str) -> None:
+        self._run = run
+        self._instructions = [instructions] if instructions else []
+        self._output: OutputType = output_type(run.config.output_type)
+        schema = self._output.schema
+        self._output_spec = None if schema is None else ToolSpec(self._output.name, "The final answer.", dict(schema))
+        self._repeats = RepeatDetector(run.config.limits.repeats)
+        self._answers = 0
+        """How many times the model has tried to give its output."""
+        self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
+
+    async def play(self, tools: ListTools) -> Ending:
+        run = self._run
+        for hook in run.hooks.at("session_start"):
+            verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
+            if isinstance(verdict, Context):
+                self._instructions.append(verdict.text)
+        # Listed before the prompt is committed: where there are no tools, there is no run.
+        await tools.list()
+        prompt = await self._submit(run.prompt)
+        if isinstance(prompt, Ending):
+            return prompt
+        await commit(run, (prompt,))
+        while True:
+            reached = run.meter.before_request()
+            if reached is not None and not await self._may_go_on(reached):
+                return _limit(reached)
+            ending = await self._turn(tools)
+            if ending is not None:
+                return ending
+
+    async def _submit(self, prompt: UserMessage) -> UserMessage | Ending:
+        """The prompt with what hooks add to it, or the end that they put to the run."""
+        run = self._run
+        for hook in run.hooks.at("user_prompt_submit"):
+            try:
+                verdict = await run.hooks.ask(hook, UserPromptSubmit(run.source, prompt))
+            except HookFailedError as error:
+                return Ending("blocked", str(error))
+            if isinstance(verdict, Block):
+                return Ending("blocked", verdict.reason)
+            if isinstance(verdict, Context):
+                prompt = UserMessage((*prompt.parts, Text(verdict.text)))
+        return prompt
+
+    async def _may_go_on(self, reached: Exceeded) -> bool:
+        """Whether somebody lets the run go past a limit."""
+
+        def build(source: Source, seq: int, id: str) -> ContinueRequested:
+            return ContinueRequested(
+                source, seq, id=id, limit=reached.limit, used=reached.used, allowed=reached.allowed
+            )
+
+        answer = await ask(self._run, self._run.patience, build, check_continue)
+        if not isinstance(answer, Approve):
+            return False
+        reached.meter.extend(reached)
+        return True
+
+    # -------------------------------------------------------------------------- a turn
+
+    async def _turn(self, tools: ListTools) -> Ending | None:
+        """One turn, started and finished on every way out."""
+        run = self._run
+        run.turn += 1
+        run.emitter.post(TurnStarted, turn=run.turn)
+        turn = _Turn("cancelled")
+        try:
+            turn = await self._respond(tools)
+        except Exception:
+            turn = _Turn("failed")
+            raise
+        finally:
+            run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
+            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
+        await run.emitter.room()
+        return turn.ending
+
+    async def _respond(self, tools: ListTools) -> _Turn:
+        """Have the model respond, and do what it asks for."""
+        run = self._run
+        listed = await tools.list()
+        request = await self._request(listed)
+        if isinstance(request, Ending):
+            return _Turn("blocked", request)
+        message = await self._ask_model(request)
+        self._answers += not message.calls
+        try:
+            following = after_response(
+                message, self._output, attempt=self._answers, attempts=run.config.limits.output_attempts
+            )
+        except Exception:
+            # What the model said is part of the story, also where it is no answer.
+            await commit(run, (message,))
+            raise
+        match following:
+            case CallTools():
+                return await self._call_tools(message, listed)
+            case Remind(text=text):
+                await commit(run, (message, UserMessage((Text(text),))))
+                return _Turn("reminded")
+            case Answered(output=output):
+                return await self._stop(message, output)
+
+    async def _request(self, tools: dict[str, Tool]) -> ModelRequest | Ending:
+        """What to ask the model, or the end that hooks put to the run."""
+        run = self._run
+        instructions = list(self._instructions)
+        for hook in run.hooks.at("turn_start"):
+            verdict = await run.hooks.ask(hook, TurnStart(run.source, run.turn))
+            if isinstance(verdict, Context):
+                instructions.append(verdict.text)
+        request = ModelRequest(
+            run.transcript.messages,
+            "\n\n".join(instructions),
+            self._tool_specs(tuple(tools.values())),
+            self._output_spec,
+            run.config.settings,
+        )
+        for hook in run.hooks.at("before_llm_call"):
+            try:
+                verdict = await run.hooks.ask(hook, BeforeLLMCall(run.source, run.turn, request))
+            except HookFailedError as error:
+                return Ending("blocked", str(error))
+            if isinstance(verdict, Block):
+                return Ending("blocked", verdict.reason)
+            if isinstance(verdict, ReplaceMessages):
+                request = msgspec.structs.replace(request, messages=tuple(verdict.messages))
+        return request
+
+    def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
+        """What the model is told of ``tools``; made anew only when they change."""
+        if tools != self._specs[0]:
+            self._specs = (tools, tuple(tool.spec for tool in tools))
+        return self._specs[1]
+
+    async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
+        """The response. One that is cut off is kept as far as a person has seen it."""
+        run = self._run
+        run.meter.count_request()
+        call = ModelCall(run)
+        try:
+            message = await call.respond(request)
+            usage = msgspec.structs.replace(message.usage, requests=1)
+            run.meter.count_usage(usage)
+            run.emitter.post(UsageReported, usage=usage, total=run.meter.usage)
+            warning = truncated(message)
+            if warning:
+                run.emitter.warn(warning, _WARNINGS[warning])
+            await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.turn, message))
+        except BaseException:
+            partial = call.interrupted()
+            if partial is not None:
+                await commit(run, (partial,))
+            raise
+        return message
+
+    # ------------------------------------------------------------------ after the response
+
+    async def _call_tools(self, message: AssistantMessage, tools: dict[str, Tool]) -> _Turn:
+        """Run the calls of ``message``. The turn goes into the transcript whole, however it ends."""
+        run = self._run
+        calls = Calls(run, message.calls, tools)
+        try:
+            reached = run.meter.before_tool_calls(len(message.calls))
+            if reached is not None and not await self._may_go_on(reached):
+                return _Turn("limit", _limit(reached))
+            polling = all(call.name in tools and tools[call.name].polling for call in message.calls)
+            if not polling and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in message.calls)):
+                times = run.config.limits.repeats
+                return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
+            run.meter.count_tool_calls(len(message.calls))
+            await calls.run_all()
+        finally:
+            await commit(run, close_turn(message, calls.results, calls.started))
+        if calls.blocked is not None:
+            return _Turn("blocked", Ending("blocked", calls.blocked))
+        return _Turn("tool_calls")
+
+    async def _stop(self, message: AssistantMessage, output: Any) -> _Turn:
+        """The end, unless a hook sends the agent on."""
+        run = self._run
+        await commit(run, (message,))
+        for hook in run.hooks.at("stop"):
+            verdict = await run.hooks.ask(hook, Stopping(run.source, message, run.sent_on))
+            if isinstance(verdict, SendOn):
+                run.sent_on += 1
+                self._answers = 0
+                await commit(run, (UserMessage((Text(verdict.text),)),))
+                return _Turn("sent_on")
+        return _Turn("final", Ending("completed", output=output))
+
+
+_WARNINGS: dict[Literal["truncated", "empty"], str] = {
+    "truncated": "The response was cut off at the limit of tokens.",
+    "empty": "The model said nothing.",
+}
+
+
+def _limit(reached: Exceeded) -> Ending:
+    return Ending("limit", f"{reached.limit}: {reached.used} of {reached.allowed} used")

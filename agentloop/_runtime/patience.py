@@ -1,0 +1,60 @@
+"""Deadlines that do not count the time a person takes to think."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+__all__ = ["Patience"]
+
+
+class Patience:
+    """A time limit that can be held.
+
+    Patiences form a chain: that of a tool call lies inside that of its stream, which lies inside that of the tool
+    call which opened the stream. While somebody down the chain waits for a person, all of it stands still.
+    """
+
+    __slots__ = ("_held", "_left", "parent", "scope")
+
+    def __init__(self, seconds: float, parent: Patience | None) -> None:
+        self.scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self.parent = parent
+        self._held = 0
+        self._left = 0.0
+
+    @property
+    def ran_out(self) -> bool:
+        """Whether the time limit is what ended the block under ``scope``."""
+        return self.scope.cancelled_caught
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Stand still, up to the end of the chain, while the block runs."""
+        chain: list[Patience] = []
+        at: Patience | None = self
+        while at is not None:
+            chain.append(at)
+            at = at.parent
+        for one in chain:
+            one._hold()
+        try:
+            yield
+        finally:
+            for one in chain:
+                one._let_go()
+
+    def _hold(self) -> None:
+        # Counted: the tools of one stream may wait for several people at once.
+        if self._held == 0:
+            self._left = self.scope.deadline - trio.current_time()
+            self.scope.deadline = math.inf
+        self._held += 1
+
+    def _let_go(self) -> None:
+        self._held -= 1
+        if self._held == 0:
+            self.scope.deadline = trio.current_time() + self._left

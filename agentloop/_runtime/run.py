@@ -1,0 +1,153 @@
+"""What one stream works with. Wiring, no behaviour: who acts is an argument, never a field of a shared object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol, TypeAlias
+
+import trio
+
+from agentloop._core.budget import Meter
+from agentloop._core.elicitation import ElicitationTree
+from agentloop._core.transcript import Transcript
+from agentloop._runtime.emitter import Emitter, Feed
+from agentloop._runtime.hook_calls import HookCalls
+from agentloop._runtime.patience import Patience
+from agentloop.config import AgentConfig
+from agentloop.events import Source
+from agentloop.messages import Message, UserMessage
+from agentloop.models import Model
+from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+
+__all__ = ["READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore"]
+
+READER: Literal["reader"] = "reader"
+"""Whoever reads a stream's events and calls its ``answer``."""
+
+Answerer: TypeAlias = QuestionHandler | Literal["reader"]
+
+
+class SessionStore(Protocol):
+    """Where a session's messages are kept beyond the process."""
+
+    async def append(self, session: str, messages: Sequence[Message], /) -> None:
+        """Keep ``messages``, all or none. They are told, and used, only after this has returned."""
+        ...
+
+
+OpenChild: TypeAlias = (
+    "Callable[[Run, str, Patience, Any, Any, QuestionHandler | None, bool], AbstractAsyncContextManager[ChildStream]]"
+)
+"""Opens a child stream: parent, call id, the call's patience, agent, prompt, handler, whether it is read."""
+
+
+class Root:
+    """What all streams of one tree share."""
+
+    __slots__ = ("deps", "grants", "open_child", "resolve", "semaphores", "tree")
+
+    def __init__(
+        self,
+        *,
+        deps: Any,
+        grants: set[tuple[str, str]],
+        open_child: OpenChild,
+        resolve: Callable[[Model | str], Model],
+    ) -> None:
+        self.tree: ElicitationTree[Answerer] = ElicitationTree()
+        self.deps = deps
+        self.grants = grants
+        """The root session's: what a person approved for good."""
+        self.open_child = open_child
+        self.resolve = resolve
+        """Turns a model's name into a model."""
+        self.semaphores: dict[int, trio.Semaphore] = {}
+        """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
+
+
+class Run:
+    """One stream, from its opening to its end."""
+
+    __slots__ = (
+        "call_id",
+        "children",
+        "config",
+        "emitter",
+        "emitter_above",
+        "ended",
+        "feed",
+        "first_index",
+        "hooks",
+        "meter",
+        "model",
+        "outcome",
+        "parent",
+        "patience",
+        "prompt",
+        "questions",
+        "root",
+        "scope",
+        "sent_on",
+        "source",
+        "stop_detail",
+        "store",
+        "transcript",
+        "turn",
+    )
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        model: Model,
+        prompt: UserMessage,
+        root: Root,
+        transcript: Transcript,
+        store: SessionStore | None,
+        source: Source,
+        feed: Feed | None,
+        parent: Run | None = None,
+        call_id: str = "",
+        patience: Patience | None = None,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.prompt = prompt
+        self.root = root
+        self.transcript = transcript
+        self.store = store
+        self.source = source
+        self.feed = feed
+        """The stream's own reader's; ``None`` if only its parents are read."""
+        self.parent = parent
+        self.call_id = call_id
+        """The call of the parent stream that opened this one; empty at the root."""
+        above: tuple[Feed, ...] = parent.emitter.feeds if parent else ()
+        self.emitter_above: Emitter = Emitter(source, above)
+        """Tells only those who read the streams around this one."""
+        self.emitter: Emitter = self.emitter_above if feed is None else Emitter(source, (feed, *above))
+        self.hooks = HookCalls(config.hooks, config.deadlines, self.emitter)
+        self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
+        seconds = config.limits.seconds
+        self.patience = Patience(float("inf") if seconds is None else seconds, patience)
+        self.scope = trio.CancelScope()
+        """Cancelled by ``stop()``."""
+        self.stop_detail = ""
+        self.first_index = len(transcript)
+        """Where this stream's messages begin in the transcript."""
+        self.turn = 0
+        self.questions = 0
+        """How many it has asked."""
+        self.children = 0
+        """How many it has opened."""
+        self.sent_on = 0
+        """How often stop hooks have sent it on."""
+        self.outcome: Outcome | None = None
+        self.ended = trio.Event()
+        """Set with the outcome, after the last event."""
+
+    def close(self) -> None:
+        """Close both ends of the reader's channel, if there is one."""
+        if self.feed is not None:
+            self.feed.close()

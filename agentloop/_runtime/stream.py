@@ -1,0 +1,358 @@
+"""A stream: one block that owns everything it started.
+
+::
+
+    open_stream()                      enters, in this order, and leaves in the opposite one:
+      the session        claimed       one run at a time
+      the elicitation    scope         pushed on the tree, popped whatever happens in between
+      the feed           channel       both ends, around the nursery: a task that is cancelled can still post
+      the nursery        one task      `_main`: the loop, then the ending
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from typing import Any
+
+import trio
+
+from agentloop._core.transcript import Transcript
+from agentloop._runtime import asking
+from agentloop._runtime.emitter import Feed
+from agentloop._runtime.groups import is_cancellation, raise_single, single
+from agentloop._runtime.loop import Ending, play
+from agentloop._runtime.patience import Patience
+from agentloop._runtime.run import Answerer, Root, Run, SessionStore
+from agentloop.config import AgentConfig
+from agentloop.context import AgentBase
+from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, StreamStateError, UsageError
+from agentloop.events import (
+    ChildStreamStarted,
+    ChildStreamStopped,
+    ErrorInfo,
+    Question,
+    Source,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+)
+from agentloop.hooks import OnError, SessionEnd, SubagentStop
+from agentloop.messages import Prompt, Usage, user_message
+from agentloop.models import Model
+from agentloop.outcome import ChildStream, Outcome, QuestionHandler, error_of
+from agentloop.questions import Answer
+
+__all__ = ["Stream", "open_stream"]
+
+
+class Stream:
+    """A running stream: read it, answer its questions, stop it. Valid inside the block that opened it.
+
+    Reading it (``async for event in stream``) gives every event up to `StreamStopped`, which always comes, once.
+    After that the loop ends, or raises the error that made the run fail. Leaving the block, in whatever way,
+    stops the run and returns when everything that it started has ended.
+    """
+
+    __slots__ = ("_error_told", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._error_told = False
+
+    @property
+    def id(self) -> str:
+        """The stream's id, unique."""
+        return self._run.source.stream
+
+    @property
+    def source(self) -> Source:
+        """What its events say of where they come from."""
+        return self._run.source
+
+    @property
+    def usage(self) -> Usage:
+        """What the stream and its children have used so far."""
+        return self._run.meter.usage
+
+    @property
+    def pending(self) -> tuple[Question, ...]:
+        """The questions that are open now, here and in child streams, oldest first."""
+        return asking.pending(self._run)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended.
+
+        Raises:
+          StreamStateError: it has not.
+        """
+        if self._run.outcome is None:
+            raise StreamStateError(f"stream {self.id!r} is still running: read it to its end, or await wait()")
+        return self._run.outcome
+
+    @property
+    def result(self) -> Outcome:
+        """The outcome of a run that has a result.
+
+        Raises:
+          StreamStateError: the run has not ended.
+          AgentLoopError: it ended without a result: what made it fail, or `CancelledRunError`, `BlockedError`,
+            `LimitReachedError`.
+        """
+        outcome = self.outcome
+        error = error_of(outcome)
+        if error is not None:
+            raise error
+        return outcome
+
+    def answer(self, question_id: str, answer: Answer, /) -> None:
+        """Answer an open question of this stream, or of a stream inside it, by its id, exactly once.
+
+        Any task may answer, in any order. Nothing is waited for.
+
+        Raises:
+          UnknownQuestionError: it is not open (any more).
+          InvalidAnswerError: the answer is of the wrong kind, or does not fit the form; the question stays open.
+        """
+        asking.answer(self._run, question_id, answer)
+
+    def stop(self, detail: str = "") -> None:
+        """End the run, with reason ``cancelled``. The reader still gets everything up to the last event.
+
+        Args:
+          detail: why; it is told with that event.
+        """
+        if not self._run.scope.cancel_called:
+            self._run.stop_detail = detail
+        self._run.scope.cancel()
+
+    async def wait(self) -> Outcome:
+        """Let the run go on to its end without reading it: what was not read, and is still to come, is dropped.
+
+        Raises nothing for a run that failed; see `result`.
+        """
+        if self._run.feed is not None:
+            self._run.feed.detach()
+        await self._run.ended.wait()
+        return self.outcome
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        feed = self._run.feed
+        if feed is None or feed.closed:
+            raise StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
+        try:
+            return await feed.receive()
+        except trio.EndOfChannel:
+            pass
+        error = self._run.outcome.error if self._run.outcome else None
+        if error is not None and not self._error_told:
+            # Here, and not by cancelling the reader: its loop must not look as if all were well.
+            self._error_told = True
+            raise error
+        raise StopAsyncIteration
+
+    def __repr__(self) -> str:
+        state = "running" if self._run.outcome is None else self._run.outcome.reason
+        return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
+
+
+# ----------------------------------------------------------------------------- opening
+
+
+def open_stream(
+    config: AgentConfig,
+    prompt: Prompt,
+    *,
+    transcript: Transcript,
+    store: SessionStore | None,
+    deps: Any,
+    answerer: Answerer | None,
+    read: bool,
+    resolve: Callable[[Model | str], Model],
+) -> AbstractAsyncContextManager[Stream]:
+    """A root stream. What is wrong with the arguments is raised here, before anything has started."""
+    root = Root(deps=deps, grants=transcript.grants, open_child=_open_child, resolve=resolve)
+    message, model = user_message(prompt), resolve(config.model)
+
+    def make(stream_id: str) -> Run:
+        return Run(
+            config=config,
+            model=model,
+            prompt=message,
+            root=root,
+            transcript=transcript,
+            store=store,
+            source=Source(transcript.id, stream_id, (config.name,)),
+            feed=Feed(transcript) if read else None,
+        )
+
+    return _running(transcript, make, answerer)
+
+
+def _open_child(
+    parent: Run,
+    call_id: str,
+    patience: Patience,
+    agent: AgentBase,
+    prompt: Prompt,
+    on_question: QuestionHandler | None,
+    read: bool,
+) -> AbstractAsyncContextManager[ChildStream]:
+    """A stream inside a tool call of ``parent``, in a session of its own."""
+    if not isinstance(agent, AgentConfig):
+        raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
+    _check_lineage(parent, agent)
+    root = parent.root
+    message, model = user_message(prompt), root.resolve(agent.model)
+    parent.children += 1
+    transcript = Transcript(f"{parent.source.stream}.{parent.children}")
+
+    def make(stream_id: str) -> Run:
+        source = Source(transcript.id, stream_id, (*parent.source.agents, agent.name), parent.source.stream)
+        return Run(
+            config=agent,
+            model=model,
+            prompt=message,
+            root=root,
+            transcript=transcript,
+            store=parent.store,
+            source=source,
+            feed=Feed(transcript) if read else None,
+            parent=parent,
+            call_id=call_id,
+            patience=patience,
+        )
+
+    return _running(transcript, make, on_question)
+
+
+def _check_lineage(parent: Run, agent: AgentConfig) -> None:
+    """Raise `ChildLimitError` if ``agent`` may not run inside ``parent``."""
+    at: Run | None = parent
+    depth = 1
+    while at is not None:
+        problem = ""
+        if at.config is agent:
+            problem = "it is running there already, and would go round in a circle"
+        elif depth > at.config.limits.depth:
+            problem = f"agent {at.config.name!r} allows {at.config.limits.depth} levels below it (Limits.depth)"
+        if problem:
+            raise ChildLimitError(agent=agent.name, path=parent.source.agents, reason=problem)
+        at = at.parent
+        depth += 1
+
+
+@contextmanager
+def _session(transcript: Transcript) -> Generator[str]:
+    stream_id = transcript.claim()
+    try:
+        yield stream_id
+    finally:
+        transcript.release()
+
+
+@contextmanager
+def _elicitation_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
+    parent = run.parent.source.stream if run.parent else None
+    run.root.tree.push(run.source.stream, parent=parent, answerer=answerer)
+    try:
+        yield
+    finally:
+        run.root.tree.pop(run.source.stream)
+
+
+@asynccontextmanager
+async def _running(
+    transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None
+) -> AsyncGenerator[Stream]:
+    try:
+        with _session(transcript) as stream_id:
+            run = make(stream_id)
+            with _elicitation_scope(run, answerer), closing(run):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_main, run)
+                    yield Stream(run)
+                    nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise_single(group)
+
+
+# ------------------------------------------------------------------------ the one task
+
+
+async def _main(run: Run) -> None:
+    """Run the loop, then end the stream: on every way out of it, and the same way on each."""
+    _tell_start(run)
+    ending: Ending | None = None
+    error: BaseException | None = None
+    try:
+        with run.scope, run.patience.scope:
+            ending = await play(run)
+    # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
+    except BaseException as raised:  # noqa: BLE001
+        error = raised
+    outcome = _conclude(run, ending, error)
+    if isinstance(outcome.error, Exception):
+        await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
+    await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))
+    if run.parent is not None:
+        ended = SubagentStop(run.parent.source, run.source, outcome.reason)
+        await run.parent.hooks.tell_at_the_end("subagent_stop", ended)
+    _tell_end(run, outcome)
+    if error is not None and not isinstance(error, Exception):
+        try:
+            raise single(error)
+        finally:
+            del error, outcome
+
+
+def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:
+    """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
+    usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
+    cancelled = run.scope.cancel_called or trio.current_effective_deadline() == -float("inf")
+    if cancelled or (error is not None and is_cancellation(error)):
+        return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
+    if run.patience.ran_out:
+        detail = f"seconds: the {run.config.limits.seconds:g} s are over"
+        return Outcome(reason="limit", detail=detail, usage=usage, messages=messages)
+    if error is not None:
+        told = single(error)
+        if isinstance(told, Exception) and not isinstance(told, AgentLoopError):
+            bug = InternalError(f"a bug in agentloop, please report it: {type(told).__name__}: {told}")
+            bug.__cause__ = told
+            told = bug
+        return Outcome(reason="failed", detail=str(told), error=told, usage=usage, messages=messages)
+    assert ending is not None
+    return Outcome(reason=ending.reason, detail=ending.detail, output=ending.output, usage=usage, messages=messages)
+
+
+def _tell_start(run: Run) -> None:
+    message, model = run.prompt, run.model.name
+    own = run.feed
+    if own is not None:
+        own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model))
+    if run.parent is not None:
+        started = run.emitter_above
+        started.post(ChildStreamStarted, call_id=run.call_id, message=message, model=model)
+
+
+def _tell_end(run: Run, outcome: Outcome) -> None:
+    """Set the outcome, tell it, and end the reader's loop. Waits for nothing, so nothing can get in between."""
+    run.outcome = outcome
+    error = None if outcome.error is None else ErrorInfo(type(outcome.error).__name__, str(outcome.error))
+    reason, detail, usage = outcome.reason, outcome.detail, outcome.usage
+    own = run.feed
+    if own is not None and not own.closed:
+        stopped = StreamStopped(run.source, own.next_seq(), reason=reason, detail=detail, error=error, usage=usage)
+        own.post(stopped)
+    if run.parent is not None:
+        run.emitter_above.post(
+            ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage
+        )
+    if own is not None:
+        own.end()
+    run.ended.set()

@@ -1,0 +1,168 @@
+"""The tool calls of one turn: a task each, one result each, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import trio
+
+from agentloop._core.results import error_result, result_of, unknown_tool
+from agentloop._core.schema import to_text
+from agentloop._core.transcript import interrupted_result
+from agentloop._runtime.approval import Judged, judge
+from agentloop._runtime.foreign import ForeignError, call_foreign
+from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.patience import Patience
+from agentloop._runtime.run import Run
+from agentloop._runtime.tool_context import RunningContext
+from agentloop.errors import ToolError
+from agentloop.events import ToolCallFinished, ToolCallStarted
+from agentloop.hooks import Block, PostToolUse, ReplaceResult
+from agentloop.messages import ToolCall, ToolResult
+from agentloop.tools import Tool
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """The calls of one turn. What is known of them stays here when the turn is cut off."""
+
+    __slots__ = ("_calls", "_run", "_tools", "blocked", "results", "started")
+
+    def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
+        self._run = run
+        self._calls = calls
+        self._tools = tools
+        self.results: dict[str, ToolResult] = {}
+        """By call id, as they come in."""
+        self.started: set[str] = set()
+        """Ids of the calls whose tools began to run."""
+        self.blocked: str | None = None
+        """Why a hook ends the run after this turn, if one does."""
+
+    async def run_all(self) -> None:
+        """Run all calls at once; return when every one has its result."""
+        for call in self._calls:
+            # Told here, in call order: trio starts tasks in any order.
+            self._run.emitter.post(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
+        if len(self._calls) == 1:
+            # The stream's task does nothing else meanwhile, so one call needs no task of its own.
+            await self._run_call(self._calls[0])
+            return
+        async with trio.open_nursery() as nursery:
+            for call in self._calls:
+                nursery.start_soon(self._run_call, call)
+
+    async def _run_call(self, call: ToolCall) -> None:
+        """See one call through to its result. Raises nothing but cancellation: siblings go on."""
+        emitter = self._run.emitter
+        began = trio.current_time()
+        result: ToolResult | None = None
+        try:
+            result = await self._result(call)
+        finally:
+            if result is None:
+                result = interrupted_result(call, started=call.id in self.started)
+            self.results[call.id] = result
+            elapsed = trio.current_time() - began
+            emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed)
+        await emitter.room()
+
+    async def _result(self, call: ToolCall) -> ToolResult:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return unknown_tool(call, list(self._tools))
+        try:
+            arguments = tool.arguments.decode(call.arguments)
+        except ToolError as error:
+            return error_result(call, str(error))
+        judged = await judge(self._run, tool, call, arguments)
+        if isinstance(judged, ToolResult):
+            return judged
+        result = await self._use(tool, call, judged)
+        return await self._after(call, judged, result)
+
+    async def _use(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
+        if tool.concurrency is None:
+            return await self._use_now(tool, call, judged)
+        semaphores = self._run.root.semaphores
+        if id(tool) not in semaphores:
+            semaphores[id(tool)] = trio.Semaphore(tool.concurrency)
+        async with semaphores[id(tool)]:
+            return await self._use_now(tool, call, judged)
+
+    async def _use_now(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
+        """Call the tool. What it raises, and running out of time, become the result."""
+        run = self._run
+        seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
+        patience = Patience(seconds, run.patience)
+        context = RunningContext(run, call.id, patience)
+        given = judged.arguments if tool.context_name is None else {**judged.arguments, tool.context_name: context}
+        # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.started.add(call.id)
+        try:
+            value = await call_foreign(partial(_CALL[tool.kind], tool, context, given), scope=patience.scope)
+            return result_of(call, value)
+        except ForeignError as error:
+            if error.timed_out:
+                return self._timed_out(tool, call, seconds)
+            cause = error.__cause__
+            # A ToolError's words are chosen for the model; anything else is told with its type.
+            return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
+        except TypeError as error:
+            return error_result(call, str(error))
+        finally:
+            context.end()
+
+    def _timed_out(self, tool: Tool, call: ToolCall, seconds: float) -> ToolResult:
+        text = f"Timed out after {seconds:g} s."
+        if tool.kind == "sync":
+            text += " It runs in a thread, which cannot be stopped: it may still take effect."
+            self._run.emitter.warn("thread_abandoned", f"tool {tool.name!r}: {text}")
+        return error_result(call, text, "timeout")
+
+    async def _after(self, call: ToolCall, judged: Judged, result: ToolResult) -> ToolResult:
+        """What the post_tool_use hooks make of ``result``."""
+        run = self._run
+        for hook in run.hooks.at("post_tool_use"):
+            if not hook.concerns(call.name):
+                continue
+            value = PostToolUse(run.source, call.id, call.name, judged.plain(), result)
+            try:
+                verdict = await run.hooks.ask(hook, value)
+            except HookFailedError as error:
+                # It may have been there to take a secret out: without its word the result is not shown.
+                self.blocked = str(error)
+                return error_result(call, f"The result is withheld: {error}.", "denied")
+            if isinstance(verdict, ReplaceResult):
+                result = ToolResult(call.id, call.name, verdict.result.parts, verdict.result.status)
+            elif isinstance(verdict, Block):
+                self.blocked = verdict.reason
+        return result
+
+
+async def _call_async(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
+    return await tool.function(**arguments)
+
+
+async def _call_in_thread(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
+    return await trio.to_thread.run_sync(partial(tool.function, **arguments), abandon_on_cancel=True)
+
+
+async def _call_generator(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> str:
+    """Show what the tool yields as it comes; all of it together is the result."""
+    shown: list[str] = []
+    # Closed here, in this task: a generator left to the garbage collector would run its cleanup anywhere.
+    async with aclosing(tool.function(**arguments)) as pieces:
+        async for piece in pieces:
+            text = piece if isinstance(piece, str) else to_text(piece) + "\n"
+            shown.append(text)
+            await context.output(text)
+    return "".join(shown)
+
+
+_CALL = {"async": _call_async, "sync": _call_in_thread, "generator": _call_generator}

@@ -1,0 +1,128 @@
+"""Toolsets: one task owns each, from its start to its stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from agentloop._runtime.foreign import ForeignError, call_foreign, describe
+from agentloop._runtime.groups import single
+from agentloop._runtime.run import Run
+from agentloop.errors import ToolsetError
+from agentloop.tools import OpenToolset, Tool, Toolset
+
+__all__ = ["ListTools", "open_toolsets"]
+
+
+class _Owner:
+    """The task that starts a toolset, holds it open, and stops it."""
+
+    __slots__ = ("_run", "_stop", "opened", "toolset")
+
+    def __init__(self, run: Run, toolset: Toolset) -> None:
+        self._run = run
+        self._stop = trio.Event()
+        self.toolset = toolset
+        self.opened: OpenToolset | None = None
+
+    async def hold(self, task_status: trio.TaskStatus[None]) -> None:
+        deadlines = self._run.config.deadlines
+        started = False
+        try:
+            with trio.move_on_after(deadlines.toolset) as scope:
+                async with self.toolset.open() as opened:
+                    self.opened = opened
+                    # From here on it is stopped in order, also when the stream is cancelled: by `stop`, in time.
+                    scope.deadline = float("inf")
+                    scope.shield = True
+                    started = True
+                    task_status.started()
+                    await self._stop.wait()
+                    scope.deadline = trio.current_time() + deadlines.cleanup
+        except Exception as group:  # noqa: BLE001 - what raises here is not ours
+            error = single(group)
+            if not started:
+                raise ToolsetError(toolset=self.toolset.name, problem=f"failed to start: {describe(error)}") from error
+            self._run.emitter.warn("toolset_failed", f"toolset {self.toolset.name!r} failed: {describe(error)}")
+        else:
+            if scope.cancelled_caught:
+                if not started:
+                    raise ToolsetError(
+                        toolset=self.toolset.name, problem=f"did not start within {deadlines.toolset:g} s"
+                    )
+                self._run.emitter.warn(
+                    "toolset_failed", f"toolset {self.toolset.name!r} did not stop within {deadlines.cleanup:g} s"
+                )
+        finally:
+            self.opened = None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def list_tools(self) -> Sequence[Tool]:
+        if self.opened is None:
+            raise ToolsetError(toolset=self.toolset.name, problem="has died, so it cannot list its tools")
+        seconds = self._run.config.deadlines.toolset
+        try:
+            listed = await call_foreign(self.opened.list_tools, scope=trio.move_on_after(seconds))
+        except ForeignError as error:
+            problem = (
+                f"could not list its tools within {seconds:g} s" if error.timed_out else "could not list its tools"
+            )
+            detail = "" if error.timed_out else f": {error}"
+            raise ToolsetError(toolset=self.toolset.name, problem=problem + detail) from error.__cause__
+        return list(listed)
+
+
+class ListTools:
+    """Lists the tools that a stream has now: its agent's own, and those of its toolsets."""
+
+    __slots__ = ("_own", "_owners")
+
+    def __init__(self, own: Sequence[Tool], owners: Sequence[_Owner]) -> None:
+        self._own = {tool.name: tool for tool in own}
+        self._owners = owners
+
+    async def list(self) -> dict[str, Tool]:
+        """By name.
+
+        Raises:
+          ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
+        """
+        if not self._owners:
+            return self._own
+        found = dict(self._own)
+        for owner in self._owners:
+            for tool in await owner.list_tools():
+                if tool.name in found:
+                    raise ToolsetError(
+                        toolset=owner.toolset.name,
+                        problem=f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it",
+                    )
+                found[tool.name] = tool
+        return found
+
+
+@asynccontextmanager
+async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
+    """Start the agent's toolsets, all at once, and stop them when the block ends.
+
+    Raises:
+      ToolsetError: one did not start; the others are stopped.
+    """
+    own: Sequence[Tool] = run.config.tools  # type: ignore[assignment]  # the converter made them tools
+    if not run.config.toolsets:
+        yield ListTools(own, ())
+        return
+    owners = [_Owner(run, toolset) for toolset in run.config.toolsets]
+    async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as starting:
+                for owner in owners:
+                    starting.start_soon(nursery.start, owner.hold)
+            yield ListTools(own, owners)
+        finally:
+            for owner in owners:
+                owner.stop()
