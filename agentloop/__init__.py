@@ -1,0 +1,54 @@
+"""agentloop: an agent's run is a block, and when the block ends, everything it started has ended.
+
+The layers, from values to the front door; each imports only from those before it::
+
+    errors  messages  questions  events  outcome  models  limits  wire      values
+    _core/                                                                  decisions: no trio, no await
+    context  tools  hooks  config                                           what users write against
+    _runtime/                                                               waiting: tasks, channels, deadlines
+    session  agent                                                          the front door
+    providers/                                                              adapters, imported on first use
+    testing/  demo/                                                         public, built on all the rest
+"""
+
+from __future__ import annotations
+
+from agentloop import errors, events, hooks
+from agentloop.agent import Agent, run_sync
+from agentloop.context import ToolContext
+from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
+from agentloop.limits import Deadlines, Limits
+from agentloop.messages import File, Image, Text
+from agentloop.models import ModelSettings
+from agentloop.outcome import Outcome
+from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
+from agentloop.session import Session
+from agentloop.tools import Tool, tool
+
+__all__ = [
+    "Accept",
+    "Agent",
+    "AgentLoopError",
+    "Approve",
+    "Cancel",
+    "Deadlines",
+    "Decline",
+    "Deny",
+    "File",
+    "Image",
+    "Limits",
+    "ModelError",
+    "ModelSettings",
+    "Outcome",
+    "Session",
+    "Text",
+    "Tool",
+    "ToolContext",
+    "ToolError",
+    "UsageError",
+    "errors",
+    "events",
+    "hooks",
+    "run_sync",
+    "tool",
+]

@@ -1,0 +1,163 @@
+"""The front door: an agent, and the ways to run it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal
+
+import attrs
+import trio
+from attrs import frozen
+
+from agentloop._runtime.run import READER
+from agentloop._runtime.stream import Stream, open_stream
+from agentloop.config import AgentConfig
+from agentloop.context import ToolContext
+from agentloop.errors import AgentLoopError, ToolError, UsageError
+from agentloop.messages import Prompt
+from agentloop.models import Model
+from agentloop.outcome import Outcome, QuestionHandler
+from agentloop.session import Session
+from agentloop.tools import Tool, tool
+
+__all__ = ["Agent", "run_sync"]
+
+
+@frozen(eq=False)
+class Agent(AgentConfig):
+    """A model with instructions, tools, hooks and limits. Immutable, and shareable between any number of runs.
+
+    Args:
+      model: a `Model`, or its name as ``"provider:model"``.
+      name: what events and other agents call it.
+      instructions: what the model is told before anything else.
+      tools: `Tool`s, or plain typed functions.
+      toolsets: sources of tools that are started and stopped with each stream.
+      hooks: see `agentloop.hooks`.
+      limits, deadlines, settings: how far, how long, how to sample.
+      output_type: the type of ``result.output``.
+
+    Raises:
+      UsageError: something is wrong with one of them; the message says what, and the way out.
+    """
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["reader", "decline"] = READER,
+        deps: Any = None,
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream: ``async with agent.stream("...") as stream: async for event in stream: ...``.
+
+        When the block ends, everything that the stream started has ended.
+
+        Args:
+          prompt: text, or parts: `Text`, `Image`, `File`.
+          session: the transcript to go on from and to add to; a new one if not given.
+          on_question: who answers: ``"reader"``, who reads the events and calls ``stream.answer``; a function that
+            is called with each question; or ``"decline"``, nobody.
+          deps: anything; tools find it as ``context.deps``.
+
+        Raises:
+          UsageError: on entering: the prompt is empty, the model is not to be found, or the session is busy.
+        """
+        return self._open(prompt, session, on_question, deps, read=True)
+
+    async def run(
+        self,
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["decline"] = "decline",
+        deps: Any = None,
+    ) -> Outcome:
+        """Run to the end, and give the result. The same loop as `stream`, with nobody reading.
+
+        Raises:
+          AgentLoopError: the run ended without a result; ``UsageError`` as for `stream`.
+        """
+        async with self._open(prompt, session, on_question, deps, read=False) as stream:
+            await stream.wait()
+            return stream.result
+
+    def _open(
+        self,
+        prompt: Prompt,
+        session: Session | None,
+        on_question: QuestionHandler | Literal["reader", "decline"],
+        deps: Any,
+        *,
+        read: bool,
+    ) -> AbstractAsyncContextManager[Stream]:
+        if isinstance(on_question, str) and on_question not in ("reader", "decline"):
+            raise UsageError(f"on_question is 'reader', 'decline' or a function, not {on_question!r}")
+        session = Session() if session is None else session
+        return open_stream(
+            self,
+            prompt,
+            transcript=session.transcript,
+            store=session.store,
+            deps=deps,
+            answerer=None if on_question == "decline" else on_question,
+            read=read,
+            resolve=_resolve,
+        )
+
+    def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:
+        """This agent as a tool of another: its argument is the prompt, its result is the answer.
+
+        It runs as a child stream: its events are seen in the outer stream, its questions go outwards, and it draws on
+        the outer limits. A run without a result is an error that the outer model reads.
+
+        Args:
+          name: of the tool; the agent's by default.
+          description: what the outer model is told it is for; the agent's instructions by default.
+          options: those of `tool`. There is no timeout by default: everything inside has its own deadlines.
+        """
+
+        async def delegate(prompt: str, context: ToolContext[Any]) -> Any:
+            try:
+                return (await context.run(self, prompt)).output
+            except AgentLoopError as error:
+                raise ToolError(f"agent {self.name!r} gave no answer: {error}") from error
+
+        if description is None:
+            description = self.instructions if isinstance(self.instructions, str) else ""
+        options.setdefault("timeout", float("inf"))
+        return tool(name=name or self.name, description=description or f"Ask the agent {self.name}.", **options)(
+            delegate
+        )
+
+    def replace(self, **changes: Any) -> Agent:
+        """A copy with some things changed: ``agent.replace(model=other)``."""
+        return attrs.evolve(self, **changes)
+
+
+def _resolve(model: Model | str) -> Model:
+    """The model that a ``"provider:model"`` name stands for.
+
+    Raises:
+      ModelNotFoundError, MissingExtraError: a sentence that says what to install or to set.
+    """
+    return model if not isinstance(model, str) else import_module("agentloop.providers").find_model(model)
+
+
+def run_sync(
+    agent: Agent,
+    prompt: Prompt,
+    *,
+    session: Session | None = None,
+    on_question: QuestionHandler | Literal["decline"] = "decline",
+    deps: Any = None,
+) -> Outcome:
+    """`Agent.run` for scripts: starts trio, runs the agent, and gives the result.
+
+    Raises:
+      UsageError: called from inside an event loop; ``await agent.run()`` there.
+      AgentLoopError: as for `Agent.run`.
+    """
+    return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, deps=deps))

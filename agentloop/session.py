@@ -1,0 +1,61 @@
+"""A session: the transcript that outlives its streams."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from agentloop._core.transcript import Transcript, problems
+from agentloop._runtime.run import SessionStore
+from agentloop.errors import UsageError
+from agentloop.messages import Message
+
+__all__ = ["Session", "SessionStore"]
+
+
+class Session:
+    """What was said so far, and what a person has allowed for good. One stream runs on it at a time.
+
+    Args:
+      id: unique, for good; made up at random if not given.
+      messages: a transcript to go on from.
+      store: keeps what is added beyond the process.
+
+    Raises:
+      UsageError: a provider would refuse ``messages``.
+    """
+
+    __slots__ = ("_transcript", "store")
+
+    def __init__(
+        self, id: str | None = None, *, messages: Iterable[Message] = (), store: SessionStore | None = None
+    ) -> None:
+        given = tuple(messages)
+        found = problems(given)
+        if found:
+            raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
+        self._transcript = Transcript(os.urandom(8).hex() if id is None else id, given)
+        self.store = store
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._transcript.id
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The transcript so far. Valid for a provider at every moment."""
+        return self._transcript.messages
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a stream runs on it now."""
+        return self._transcript.holder is not None
+
+    @property
+    def transcript(self) -> Transcript:
+        """The runtime's side of the session."""
+        return self._transcript
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}: {len(self._transcript)} messages{', busy' if self.is_busy else ''}>"
