@@ -93,9 +93,9 @@ class Agent(AgentConfig):
         *,
         read: bool,
     ) -> AbstractAsyncContextManager[Stream]:
-        if isinstance(on_question, str) and on_question not in ("reader", "decline"):
+        if on_question not in ("reader", "decline") and not callable(on_question):
             raise UsageError(f"on_question is 'reader', 'decline' or a function, not {on_question!r}")
-        session = Session() if session is None else session
+        session = _session_of(session)
         return open_stream(
             self,
             prompt,
@@ -137,6 +137,14 @@ class Agent(AgentConfig):
         return attrs.evolve(self, **changes)
 
 
+def _session_of(given: object) -> Session:
+    if given is None:
+        return Session()
+    if not isinstance(given, Session):
+        raise UsageError(f"a stream runs on a Session, not on {given!r}: session=Session(...)")
+    return given
+
+
 def _resolve(model: Model | str) -> Model:
     """The model that a ``"provider:model"`` name stands for.
 
@@ -160,4 +168,6 @@ def run_sync(
       UsageError: called from inside an event loop; ``await agent.run()`` there.
       AgentLoopError: as for `Agent.run`.
     """
+    if trio.lowlevel.in_trio_run():
+        raise UsageError("run_sync() starts trio, which is running here already: `await agent.run(...)` instead")
     return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, deps=deps))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+import attrs
 from attrs import field, frozen
 
+from agentloop._core.schema import output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
@@ -21,8 +23,18 @@ Instructions: TypeAlias = str | Callable[[Source], str]
 """What the model is told before anything else; a function is called once per stream."""
 
 
+def _listed(what: str, given: object) -> tuple[Any, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UsageError(f"{what}= takes a list, not {given!r}: put it in brackets")
+    return tuple(cast("Iterable[object]", given))
+
+
 def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
-    made = tuple(one if isinstance(one, Tool) else tool(one) for one in given)
+    listed = _listed("tools", given)
+    for one in listed:
+        if isinstance(one, AgentBase):
+            raise UsageError(f"{one!r} is an agent, not a tool: give its as_tool()")
+    made = tuple(one if isinstance(one, Tool) else tool(one) for one in listed)
     names = [one.name for one in made]
     for name in names:
         if names.count(name) > 1:
@@ -30,8 +42,12 @@ def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
     return made
 
 
+def _toolsets(given: Iterable[Toolset]) -> tuple[Toolset, ...]:
+    return _listed("toolsets", given)
+
+
 def _hooks(given: Iterable[Hook]) -> tuple[Hook, ...]:
-    hooks = tuple(given)
+    hooks = _listed("hooks", given)
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
@@ -43,6 +59,22 @@ def _check_name(instance: object, attribute: object, name: object) -> None:
         raise UsageError(f"an agent's name is some text, not {name!r}")
 
 
+def _check_instructions(instance: object, attribute: object, given: object) -> None:
+    if not isinstance(given, str) and not callable(given):
+        raise UsageError(f"instructions are text, or a function that gives it, not {given!r}")
+
+
+def _check_kind(instance: object, attribute: attrs.Attribute[Any], given: object) -> None:
+    default: object = attribute.default
+    kind = type(default)
+    if not isinstance(given, kind):
+        raise UsageError(f"{attribute.name}= takes {kind.__name__}(...), not {given!r}")
+
+
+def _check_output_type(instance: object, attribute: object, given: object) -> None:
+    output_type(given)
+
+
 @frozen(eq=False)
 class AgentConfig(AgentBase):
     """Everything that an agent is. Immutable, and shareable between any number of runs."""
@@ -50,20 +82,22 @@ class AgentConfig(AgentBase):
     model: Model | str = field()
     """A model, or its name as ``"provider:model"``, which is looked up when a stream is opened."""
     name: str = field(default="agent", kw_only=True, validator=_check_name)
-    instructions: Instructions = field(default="", kw_only=True, repr=False)
+    instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
     tools: Sequence[Tool | Callable[..., Any]] = field(default=(), kw_only=True, converter=_tools)
     """Tools, or plain typed functions, which become tools."""
-    toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=tuple)
+    toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Started with each stream, and stopped with it."""
     hooks: Sequence[Hook] = field(default=(), kw_only=True, converter=_hooks, repr=False)
-    limits: Limits = field(default=Limits(), kw_only=True, repr=False)
-    deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False)
-    settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False)
-    output_type: Any = field(default=str, kw_only=True)
+    limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
+    deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
+    settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
+    output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
     """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""
 
     @model.validator
     def _check_model(self, attribute: object, model: object) -> None:
+        if isinstance(model, type):
+            raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
         if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
             raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
 

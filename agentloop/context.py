@@ -28,8 +28,9 @@ class ToolContext(ABC, Generic[Deps]):
     """What a tool may ask of the stream that it runs in.
 
     A tool gets one by having a parameter of this type; the model does not see that parameter. The context is
-    valid while the call runs; used later, it raises `StreamStateError`. In a sync tool, which runs in a thread, go
-    through ``trio.from_thread.run(context.output, "...")``.
+    valid while the call runs. Used later, it raises `StreamStateError`; so does what waits in it at that moment, say
+    in a task that it was handed to, and child streams end. In a sync tool, which runs in a thread, go through
+    ``trio.from_thread.run(context.output, "...")``.
     """
 
     __slots__ = ()

@@ -26,6 +26,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
+from agentloop.errors import UsageError
 from agentloop.events import Question, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest
@@ -295,6 +296,10 @@ class Point(Generic[I, V]):
         """Make a hook of ``function``, or, without one, give a decorator that does."""
 
         def hook(function: Callable[[I], V | Awaitable[V]]) -> Hook:
+            if not callable(function):
+                raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
+            if timeout is not None and not timeout > 0:
+                raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))
             return Hook(self.name, function, name or called, self.guard, self.verdicts, tools, timeout)
 

@@ -9,7 +9,7 @@ value and work with ``match``. Make a changed copy of a Struct with `msgspec.str
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -135,6 +135,11 @@ class UserMessage(msgspec.Struct, frozen=True, tag="user"):
 
     parts: tuple[UserPart, ...]
 
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return text_of(self.parts)
+
 
 class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaults=True):
     """One response of the model."""
@@ -186,12 +191,8 @@ def user_message(prompt: Prompt) -> UserMessage:
     Raises:
       UsageError: the prompt is empty, or holds something that is no text, image or file.
     """
-    if isinstance(prompt, UserMessage):
-        return prompt
-    if isinstance(prompt, (str, Text, Image, File)):
-        prompt = (prompt,)
     parts: list[UserPart] = []
-    for part in prompt:
+    for part in _parts_of(prompt):
         if isinstance(part, str):
             parts.append(Text(part))
         elif isinstance(part, (Text, Image, File)):
@@ -201,3 +202,13 @@ def user_message(prompt: Prompt) -> UserMessage:
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
         raise UsageError("a prompt needs some text, an image or a file; this one is empty")
     return UserMessage(tuple(parts))
+
+
+def _parts_of(prompt: object) -> Iterable[object]:
+    if isinstance(prompt, UserMessage):
+        return prompt.parts
+    if isinstance(prompt, (str, Text, Image, File)):
+        return (prompt,)
+    if not isinstance(prompt, Iterable):
+        raise UsageError(f"a prompt is text, or a list of str, Text, Image and File, not {prompt!r}")
+    return cast("Iterable[object]", prompt)

@@ -13,6 +13,11 @@ from agentloop.messages import Message
 __all__ = ["Session", "SessionStore"]
 
 
+def _check_id(id: object) -> None:
+    if id is not None and not (isinstance(id, str) and id):
+        raise UsageError(f"a session's id is some text, not {id!r}; a transcript goes in as messages=")
+
+
 class Session:
     """What was said so far, and what a person has allowed for good. One stream runs on it at a time.
 
@@ -30,6 +35,7 @@ class Session:
     def __init__(
         self, id: str | None = None, *, messages: Iterable[Message] = (), store: SessionStore | None = None
     ) -> None:
+        _check_id(id)
         given = tuple(messages)
         found = problems(given)
         if found:

@@ -11,6 +11,7 @@ The JSON Schema comes from the signature, the descriptions, of its parameters to
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +77,26 @@ def _check_name(instance: Tool, attribute: object, name: str) -> None:
         raise ToolDefinitionError(f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {name!r}")
 
 
-def _check_concurrency(instance: Tool, attribute: object, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ToolDefinitionError(f"tool {instance.name!r}: concurrency={value} would never let it run")
+def _check_concurrency(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: concurrency={value!r}: give a whole number above 0, or None for no limit"
+        )
+
+
+def _check_timeout(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None and not (isinstance(value, (int, float)) and value > 0):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: timeout={value!r}: give seconds above 0, math.inf for no limit, "
+            "or None for the agent's"
+        )
+
+
+def _check_approval(instance: Tool, attribute: object, value: Any) -> None:
+    if not isinstance(value, bool) and not callable(value):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: requires_approval={value!r}: give True, False, or a function of the arguments"
+        )
 
 
 @frozen(kw_only=True, eq=False)
@@ -93,9 +111,9 @@ class Tool:
     kind: ToolKind = "async"
     """How to call it: as an async function, in a thread, or as an async generator whose output streams."""
     context_name: str | None = None
-    timeout: float | None = None
+    timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
-    requires_approval: bool | Callable[[dict[str, Any]], bool] = False
+    requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
     """Whether a person must approve a call; a predicate gets the arguments as the function will."""
     idempotent: bool = False
     """Whether calling it twice with the same arguments does no more than calling it once."""
@@ -149,11 +167,13 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         if isinstance(function, Tool):
             raise ToolDefinitionError(f"{function.name!r} is a tool already")
+        if not callable(function):
+            raise ToolDefinitionError(f"a tool is made of a function, not of {function!r}")
         context_name = context_parameter(function, (ToolContext,))
-        called = str(getattr(function, "__name__", type(function).__name__))
+        written = _written(function)
         return Tool(
-            name=name or called,
-            description=parse(inspect.getdoc(function)).summary if description is None else description,
+            name=name or _name_of(written),
+            description=parse(inspect.getdoc(written)).summary if description is None else description,
             function=function,
             arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
             kind=_kind(function),
@@ -164,11 +184,25 @@ def tool(
     return make if function is None else make(function)
 
 
+def _written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` itself, without what `functools.partial` makes of it, which has another name and docstring."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _name_of(written: Callable[..., Any]) -> str:
+    return str(getattr(written, "__name__", type(written).__name__))
+
+
 def _kind(function: Callable[..., Any]) -> ToolKind:
+    written = _written(function)
     # An object with an async `__call__` is as good as an async function.
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    called = written if inspect.isroutine(written) else getattr(written, "__call__", written)  # noqa: B004
     if inspect.isasyncgenfunction(called):
         return "generator"
+    if inspect.isgeneratorfunction(called):
+        raise ToolDefinitionError(f"{_name_of(written)!r} is a plain generator: make it an async one, or return a list")
     return "async" if inspect.iscoroutinefunction(called) else "sync"
 
 

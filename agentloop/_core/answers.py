@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from agentloop._core.forms import fill
 from agentloop.errors import ArgumentsError, InvalidAnswerError
@@ -24,7 +24,7 @@ def check_elicitation(question: ElicitationRequested, answer: Answer) -> Answer:
     if not isinstance(answer, Accept):
         raise _wrong_kind(question.id, answer, "Accept, Decline or Cancel")
     try:
-        return Accept(fill(question.form, answer.content))
+        return Accept(fill(question.form, _checked(answer.content)))
     except ValueError as error:
         raise InvalidAnswerError(question=question.id, problem=str(error)) from error
 
@@ -42,8 +42,8 @@ def check_approval(
     """
     if isinstance(answer, Approve) and answer.arguments is not None:
         try:
-            convert(answer.arguments)
-        except ArgumentsError as error:
+            convert(_checked(answer.arguments))
+        except (ArgumentsError, ValueError) as error:
             raise InvalidAnswerError(question=question.id, problem=str(error)) from error
     elif not isinstance(answer, (Approve, Deny)):
         raise _wrong_kind(question.id, answer, "Approve or Deny")
@@ -59,6 +59,16 @@ def check_continue(question: ContinueRequested, answer: Answer) -> Answer:
     if not isinstance(answer, (Approve, Deny)):
         raise _wrong_kind(question.id, answer, "Approve or Deny")
     return answer
+
+
+def _checked(given: object) -> dict[str, Any]:
+    """What an answer holds, which nothing has checked yet: its class is only a claim."""
+    if isinstance(given, dict):
+        content = cast("dict[object, Any]", given)
+        named = {name: value for name, value in content.items() if isinstance(name, str)}
+        if len(named) == len(content):
+            return named
+    raise ValueError(f"it holds {given!r}, where a dict of names and JSON values is due")
 
 
 def _wrong_kind(question: str, answer: object, wanted: str) -> InvalidAnswerError:

@@ -27,19 +27,17 @@ __all__ = ["Judged", "judge"]
 class Judged:
     """Arguments that a call may run with."""
 
-    __slots__ = ("_plain", "_text", "arguments")
+    __slots__ = ("arguments", "text")
 
-    def __init__(self, arguments: dict[str, Any], text: str, plain: dict[str, Any] | None = None) -> None:
+    def __init__(self, arguments: dict[str, Any], text: str) -> None:
         self.arguments = arguments
         """As the function gets them."""
-        self._text = text
-        self._plain = plain
+        self.text = text
+        """As JSON."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values, for hooks and people; worked out only where somebody looks."""
-        if self._plain is None:
-            self._plain = msgspec.json.decode(self._text, type=dict[str, Any]) if self._text.strip() else {}
-        return self._plain
+        """As JSON values, for hooks and people, and anew for each: one that changes them must not change the rest."""
+        return msgspec.json.decode(self.text, type=dict[str, Any]) if self.text.strip() else {}
 
 
 async def judge(run: Run, tool: Tool, call: ToolCall, arguments: dict[str, Any]) -> Judged | ToolResult:
@@ -60,7 +58,7 @@ async def judge(run: Run, tool: Tool, call: ToolCall, arguments: dict[str, Any])
                 case Allow():
                     allowed = True
                 case ReplaceArguments(arguments=replaced):
-                    judged = Judged(tool.arguments.convert(replaced), "", replaced)
+                    judged = _replaced(tool, replaced)
                 case _:
                     pass
         needs_approval = bool(asks) or (not allowed and await _requires_approval(run, tool, judged))
@@ -77,8 +75,10 @@ async def _requires_approval(run: Run, tool: Tool, judged: Judged) -> bool:
     if not callable(tool.requires_approval):
         return tool.requires_approval
     try:
+        # Decoded anew: what the predicate does to them must not be what the function gets, unseen by the person.
+        arguments = tool.arguments.decode(judged.text)
         scope = trio.move_on_after(run.config.deadlines.hook)
-        return bool(await call_foreign(tool.requires_approval, judged.arguments, scope=scope))
+        return bool(await call_foreign(tool.requires_approval, arguments, scope=scope))
     except ForeignError as error:
         # It was there to say no: where it cannot say anything, a person decides.
         run.emitter.warn("predicate_failed", f"requires_approval of tool {tool.name!r} failed: {error}")
@@ -91,23 +91,39 @@ async def _ask_for_approval(run: Run, tool: Tool, call: ToolCall, judged: Judged
     def build(source: Source, seq: int, id: str) -> ApprovalRequested:
         return ApprovalRequested(source, seq, id=id, call_id=call.id, name=tool.name, arguments=shown, reason=reason)
 
+    # Kept from the check: what was checked is what is used, whatever becomes of the answer in between.
+    revised = judged
+
+    def revise(arguments: Mapping[str, Any]) -> None:
+        nonlocal revised
+        revised = _replaced(tool, arguments)
+
     def check(question: ApprovalRequested, answer: Answer) -> Answer:
-        return check_approval(question, tool.arguments.convert, answer)
+        return check_approval(question, revise, answer)
 
     answer = await ask(run, run.patience, build, check)
     match answer:
         case Approve(arguments=changed, always=always):
             if always:
                 run.root.grants.add((run.config.name, tool.name))
-            return judged if changed is None else _changed(tool, changed)
+            return judged if changed is None else revised
         case Deny(reason=why):
             return error_result(call, _denied("by the user", why), "denied")
         case _:
             return error_result(call, _denied("", f"it needs approval. {NOBODY}"), "denied")
 
 
-def _changed(tool: Tool, arguments: Mapping[str, Any]) -> Judged:
-    return Judged(tool.arguments.convert(arguments), "", dict(arguments))
+def _replaced(tool: Tool, arguments: Mapping[str, Any]) -> Judged:
+    """Arguments that did not come from the model. Read from JSON like the model's own, so that what is shown is used.
+
+    Raises:
+      ArgumentsError: they have no JSON form, or do not fit the tool.
+    """
+    try:
+        text = msgspec.json.encode(arguments).decode()
+    except (TypeError, ValueError) as error:
+        raise ArgumentsError(f"the arguments are not JSON: {error}") from error
+    return Judged(tool.arguments.decode(text), text)
 
 
 def _denied(by: str, why: str) -> str:

@@ -59,6 +59,11 @@ class Feed:
             self._send.send_nowait(event)
 
     @property
+    def unread(self) -> int:
+        """How many events wait for the reader."""
+        return self._unread
+
+    @property
     def is_full(self) -> bool:
         """Whether a poster should wait for `room`."""
         return self._unread >= CAPACITY

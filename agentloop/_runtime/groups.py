@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import trio
 
-__all__ = ["is_cancellation", "raise_single", "single"]
+__all__ = ["is_cancellation", "raise_single", "single", "split_plain"]
 
 
 def is_cancellation(error: BaseException) -> bool:
@@ -30,6 +30,17 @@ def single(error: BaseException) -> BaseException:
     return told
 
 
+def split_plain(error: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """``error`` as the plain failure in it, if any, and as what must go on up: a cancellation, or an interrupt."""
+    if isinstance(error, Exception):
+        return error, None
+    if not isinstance(error, BaseExceptionGroup):
+        return None, error
+    plain, rest = error.split(Exception)
+    assert plain is None or isinstance(plain, Exception)
+    return plain, rest if rest is None or is_cancellation(rest) else single(rest)
+
+
 def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
@@ -37,8 +48,12 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise `single` of ``group`` in the group's place."""
-    error = single(group)
+    """Raise `single` of a nursery's ``group`` in the group's place.
+
+    What only one task raised stays as it is: a group that the caller's own nursery made is theirs to take apart.
+    """
+    raised = [error for error in group.exceptions if not is_cancellation(error)]
+    error = raised[0] if len(raised) == 1 else single(group)
     # Restored by hand, since `raise ... from None` would erase the real cause.
     context = error.__context__
     try:
@@ -46,4 +61,4 @@ def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     finally:
         error.__context__ = context
         # Else the traceback, this frame and the error would keep one another alive.
-        del error, context
+        del error, context, raised

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -66,7 +67,9 @@ class HookCalls:
         """Like `tell`, on the way out: cancelled or not, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
-            with trio.move_on_after(self._deadlines.cleanup, shield=True) as scope:
+            scope = trio.move_on_after(self._deadlines.cleanup, shield=True)
+            # A nursery of the hook's may raise in the middle of that cancellation: the last event is told even so.
+            with suppress(Exception), scope:
                 await self.ask(hook, value)
             if scope.cancelled_caught:
                 self._emitter.warn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+import trio
 
 from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
@@ -13,11 +14,13 @@ from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop._runtime.asking import ask
 from agentloop._runtime.commit import commit
+from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.model_calls import ModelCall
 from agentloop._runtime.run import Run
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ListTools, open_toolsets
+from agentloop.errors import UsageError
 from agentloop.events import (
     ContinueRequested,
     Source,
@@ -69,10 +72,24 @@ async def play(run: Run) -> Ending:
     Raises:
       AgentLoopError: it failed.
     """
-    instructions = run.config.instructions
-    loop = _Loop(run, instructions if isinstance(instructions, str) else instructions(run.source))
+    # A stream that is stopped before it has begun has no effect at all.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    loop = _Loop(run, await _instructions(run))
     async with open_toolsets(run) as tools:
         return await loop.play(tools)
+
+
+async def _instructions(run: Run) -> str:
+    given = run.config.instructions
+    if isinstance(given, str):
+        return given
+    try:
+        made = await call_foreign(given, run.source, scope=trio.move_on_after(run.config.deadlines.hook))
+    except ForeignError as error:
+        raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
+    if not isinstance(made, str):
+        raise UsageError(f"the instructions of agent {run.config.name!r} are to be text, not {made!r}")
+    return made
 
 
 class _Loop:
@@ -102,9 +119,12 @@ class _Loop:
             return prompt
         await commit(run, (prompt,))
         while True:
-            reached = run.meter.before_request()
-            if reached is not None and not await self._may_go_on(reached):
-                return _limit(reached)
+            # Of the limits that are reached, a person may let the run go past one and not past the next.
+            while reached := run.meter.before_request():
+                if not await self._may_go_on(reached):
+                    return _limit(reached)
+            # Nothing new may begin once the stream is cancelled, also if what was cancelled swallowed it.
+            await trio.lowlevel.checkpoint_if_cancelled()
             ending = await self._turn(tools)
             if ending is not None:
                 return ending
@@ -170,8 +190,8 @@ class _Loop:
                 message, self._output, attempt=self._answers, attempts=run.config.limits.output_attempts
             )
         except Exception:
-            # What the model said is part of the story, also where it is no answer.
-            await commit(run, (message,))
+            # What the model said is part of the story, also where it is no answer. A refusal may come with calls.
+            await commit(run, close_turn(message, {}, ()))
             raise
         match following:
             case CallTools():
@@ -242,9 +262,9 @@ class _Loop:
         run = self._run
         calls = Calls(run, message.calls, tools)
         try:
-            reached = run.meter.before_tool_calls(len(message.calls))
-            if reached is not None and not await self._may_go_on(reached):
-                return _Turn("limit", _limit(reached))
+            while reached := run.meter.before_tool_calls(len(message.calls)):
+                if not await self._may_go_on(reached):
+                    return _Turn("limit", _limit(reached))
             polling = all(call.name in tools and tools[call.name].polling for call in message.calls)
             if not polling and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in message.calls)):
                 times = run.config.limits.repeats

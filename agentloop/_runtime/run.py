@@ -19,6 +19,7 @@ from agentloop.events import Source
 from agentloop.messages import Message, UserMessage
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.tools import Tool
 
 __all__ = ["READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore"]
 
@@ -62,7 +63,7 @@ class Root:
         self.open_child = open_child
         self.resolve = resolve
         """Turns a model's name into a model."""
-        self.semaphores: dict[int, trio.Semaphore] = {}
+        self.semaphores: dict[Tool, trio.Semaphore] = {}
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
 

@@ -20,7 +20,7 @@ import trio
 from agentloop._core.transcript import Transcript
 from agentloop._runtime import asking
 from agentloop._runtime.emitter import Feed
-from agentloop._runtime.groups import is_cancellation, raise_single, single
+from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Answerer, Root, Run, SessionStore
@@ -143,17 +143,23 @@ class Stream:
     async def __anext__(self) -> StreamEvent:
         feed = self._run.feed
         if feed is None or feed.closed:
-            raise StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
+            raise self._not_read()
         try:
             return await feed.receive()
         except trio.EndOfChannel:
             pass
+        except trio.ClosedResourceError:
+            # Another task has called wait(), or left the block, while this one was waiting.
+            raise self._not_read() from None
         error = self._run.outcome.error if self._run.outcome else None
         if error is not None and not self._error_told:
             # Here, and not by cancelling the reader: its loop must not look as if all were well.
             self._error_told = True
             raise error
         raise StopAsyncIteration
+
+    def _not_read(self) -> StreamStateError:
+        return StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
 
     def __repr__(self) -> str:
         state = "running" if self._run.outcome is None else self._run.outcome.reason
@@ -302,12 +308,16 @@ async def _main(run: Run) -> None:
     if run.parent is not None:
         ended = SubagentStop(run.parent.source, run.source, outcome.reason)
         await run.parent.hooks.tell_at_the_end("subagent_stop", ended)
+    plain, rest = (None, None) if error is None else split_plain(error)
+    if plain is not None and outcome.error is None:
+        told = single(plain)
+        run.emitter.warn("error_while_stopping", f"while the run was stopped: {type(told).__name__}: {told}")
     _tell_end(run, outcome)
-    if error is not None and not isinstance(error, Exception):
+    if rest is not None:
         try:
-            raise single(error)
+            raise rest
         finally:
-            del error, outcome
+            del error, plain, rest, outcome
 
 
 def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:

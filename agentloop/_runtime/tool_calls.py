@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from functools import partial
+from inspect import isawaitable
+from threading import Lock
 from typing import Any
 
 import trio
@@ -25,6 +26,8 @@ from agentloop.messages import ToolCall, ToolResult
 from agentloop.tools import Tool
 
 __all__ = ["Calls"]
+
+ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect"
 
 
 class Calls:
@@ -89,9 +92,9 @@ class Calls:
         if tool.concurrency is None:
             return await self._use_now(tool, call, judged)
         semaphores = self._run.root.semaphores
-        if id(tool) not in semaphores:
-            semaphores[id(tool)] = trio.Semaphore(tool.concurrency)
-        async with semaphores[id(tool)]:
+        if tool not in semaphores:
+            semaphores[tool] = trio.Semaphore(tool.concurrency)
+        async with semaphores[tool]:
             return await self._use_now(tool, call, judged)
 
     async def _use_now(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
@@ -101,11 +104,12 @@ class Calls:
         patience = Patience(seconds, run.patience)
         context = RunningContext(run, call.id, patience)
         given = judged.arguments if tool.context_name is None else {**judged.arguments, tool.context_name: context}
+        function = self._call_in_thread if tool.kind == "sync" else _CALL[tool.kind]
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:
-            value = await call_foreign(partial(_CALL[tool.kind], tool, context, given), scope=patience.scope)
+            value = await call_foreign(function, tool, context, given, scope=patience.scope)
             return result_of(call, value)
         except ForeignError as error:
             if error.timed_out:
@@ -116,14 +120,34 @@ class Calls:
         except TypeError as error:
             return error_result(call, str(error))
         finally:
-            context.end()
+            await context.end()  # noqa: ASYNC102 - shielded where it waits
+
+    async def _call_in_thread(self, tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
+        # Locked for good by the thread as it begins, or by us as we give up, whoever is first. All threads may be
+        # busy: then the tool has not begun yet, and must not any more.
+        begun = Lock()
+
+        def call() -> tuple[Any]:
+            # In a tuple, since trio refuses a coroutine here, as a plain wrapper of an async function returns it.
+            return (tool.function(**arguments) if begun.acquire(blocking=False) else None,)
+
+        try:
+            (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+        except trio.Cancelled:
+            if begun.acquire(blocking=False):
+                self.started.discard(context.call_id)
+            else:
+                self._run.emitter.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
+            raise
+        return await value if isawaitable(value) else value
 
     def _timed_out(self, tool: Tool, call: ToolCall, seconds: float) -> ToolResult:
-        text = f"Timed out after {seconds:g} s."
-        if tool.kind == "sync":
-            text += " It runs in a thread, which cannot be stopped: it may still take effect."
-            self._run.emitter.warn("thread_abandoned", f"tool {tool.name!r}: {text}")
-        return error_result(call, text, "timeout")
+        text = f"Timed out after {seconds:g} s"
+        if call.id not in self.started:
+            text += " before it began"
+        elif tool.kind == "sync":
+            text += f". It {ABANDONED}"
+        return error_result(call, f"{text}.", "timeout")
 
     async def _after(self, call: ToolCall, judged: Judged, result: ToolResult) -> ToolResult:
         """What the post_tool_use hooks make of ``result``."""
@@ -149,10 +173,6 @@ async def _call_async(tool: Tool, context: RunningContext, arguments: Mapping[st
     return await tool.function(**arguments)
 
 
-async def _call_in_thread(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
-    return await trio.to_thread.run_sync(partial(tool.function, **arguments), abandon_on_cancel=True)
-
-
 async def _call_generator(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> str:
     """Show what the tool yields as it comes; all of it together is the result."""
     shown: list[str] = []
@@ -165,4 +185,4 @@ async def _call_generator(tool: Tool, context: RunningContext, arguments: Mappin
     return "".join(shown)
 
 
-_CALL = {"async": _call_async, "sync": _call_in_thread, "generator": _call_generator}
+_CALL = {"async": _call_async, "generator": _call_generator}

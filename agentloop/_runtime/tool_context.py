@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
+import trio
 
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
@@ -18,7 +19,7 @@ from agentloop.errors import StreamStateError
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
 from agentloop.messages import Prompt
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
-from agentloop.questions import Accept, Cancel, Decline
+from agentloop.questions import Accept, Answer, Cancel, Decline
 
 __all__ = ["RunningContext"]
 
@@ -28,17 +29,44 @@ T = TypeVar("T")
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
 
-    __slots__ = ("_call_id", "_ended", "_patience", "_run")
+    __slots__ = ("_call_id", "_ended", "_patience", "_run", "_uses", "_waiting_for_uses")
 
     def __init__(self, run: Run, call_id: str, patience: Patience) -> None:
         self._run = run
         self._call_id = call_id
         self._patience = patience
         self._ended = False
+        self._uses: set[trio.CancelScope] = set()
+        """What waits inside the context now."""
+        self._waiting_for_uses = trio.lowlevel.ParkingLot()
 
-    def end(self) -> None:
-        """The call has ended: whoever kept the context can do nothing with it any more."""
+    async def end(self) -> None:
+        """End the context, as the call has ended: whoever kept it can do nothing with it any more."""
         self._ended = True
+        if not self._uses:
+            return
+        # Not the tool's own tasks, which have ended. But what a thread that was abandoned asked for runs in a system
+        # task of trio's, and the context may have been handed to a task elsewhere: both would outlive the stream.
+        for scope in self._uses:
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            while self._uses:
+                await self._waiting_for_uses.park()
+
+    @contextmanager
+    def _use(self) -> Generator[Run]:
+        """What waits in here ends with the call, in whichever task it is."""
+        run = self._live_run()
+        scope = trio.CancelScope()
+        self._uses.add(scope)
+        try:
+            with scope:
+                yield run
+        finally:
+            self._uses.discard(scope)
+            self._waiting_for_uses.unpark_all()
+        if scope.cancelled_caught:
+            self._live_run()
 
     def _live_run(self) -> Run:
         if self._ended:
@@ -62,12 +90,21 @@ class RunningContext(ToolContext[Any]):
         return self._run.root.deps
 
     async def output(self, text: str, /) -> None:
-        await self._live_run().emitter.emit(ToolCallOutput, call_id=self._call_id, text=text)
+        self._live_run().emitter.post(ToolCallOutput, call_id=self._call_id, text=text)
+        await self._room()
 
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
-        await self._live_run().emitter.emit(
+        self._live_run().emitter.post(
             ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message
         )
+        await self._room()
+
+    async def _room(self) -> None:
+        # Room or not: a tool that works without a pause, and tells how far it is, must feel a cancel, or its deadline.
+        await trio.lowlevel.checkpoint()
+        if self._run.emitter.is_behind():
+            with self._use() as run:
+                await run.emitter.room()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
         schema: dict[str, Any] = {"type": "object", "properties": {}} if form is None else dict(form)
@@ -76,7 +113,9 @@ class RunningContext(ToolContext[Any]):
         def build(source: Source, seq: int, id: str) -> ElicitationRequested:
             return ElicitationRequested(source, seq, id=id, call_id=self._call_id, message=message, form=schema)
 
-        answer = await ask(self._live_run(), self._patience, build, check_elicitation)
+        answer: Answer | None = None
+        with self._use() as run:
+            answer = await ask(run, self._patience, build, check_elicitation)
         if answer is None:
             return Decline(NOBODY)
         assert isinstance(answer, (Accept, Decline, Cancel))
@@ -96,8 +135,11 @@ class RunningContext(ToolContext[Any]):
             await child.wait()
             return child.result
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, agent: AgentBase, prompt: Prompt, on_question: QuestionHandler | None, *, read: bool
-    ) -> AbstractAsyncContextManager[ChildStream]:
-        run = self._live_run()
-        return run.root.open_child(run, self._call_id, self._patience, agent, prompt, on_question, read)
+    ) -> AsyncGenerator[ChildStream]:
+        with self._use() as run:
+            opening = run.root.open_child(run, self._call_id, self._patience, agent, prompt, on_question, read)
+            async with opening as child:
+                yield child

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -19,15 +20,16 @@ __all__ = ["ListTools", "open_toolsets"]
 class _Owner:
     """The task that starts a toolset, holds it open, and stops it."""
 
-    __slots__ = ("_run", "_stop", "opened", "toolset")
+    __slots__ = ("_run", "_stop", "opened", "ready", "toolset")
 
     def __init__(self, run: Run, toolset: Toolset) -> None:
         self._run = run
         self._stop = trio.Event()
+        self.ready = trio.Event()
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
-    async def hold(self, task_status: trio.TaskStatus[None]) -> None:
+    async def hold(self) -> None:
         deadlines = self._run.config.deadlines
         started = False
         try:
@@ -38,7 +40,7 @@ class _Owner:
                     scope.deadline = float("inf")
                     scope.shield = True
                     started = True
-                    task_status.started()
+                    self.ready.set()
                     await self._stop.wait()
                     scope.deadline = trio.current_time() + deadlines.cleanup
         except Exception as group:  # noqa: BLE001 - what raises here is not ours
@@ -73,7 +75,14 @@ class _Owner:
             )
             detail = "" if error.timed_out else f": {error}"
             raise ToolsetError(toolset=self.toolset.name, problem=problem + detail) from error.__cause__
-        return list(listed)
+        if not isinstance(listed, Iterable):
+            raise ToolsetError(toolset=self.toolset.name, problem=f"listed {listed!r}, which is no list of tools")
+        tools: list[Tool] = []
+        for one in cast("Iterable[object]", listed):
+            if not isinstance(one, Tool):
+                raise ToolsetError(toolset=self.toolset.name, problem=f"listed {one!r}, which is no Tool")
+            tools.append(one)
+        return tools
 
 
 class ListTools:
@@ -119,9 +128,12 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     owners = [_Owner(run, toolset) for toolset in run.config.toolsets]
     async with trio.open_nursery() as nursery:
         try:
-            async with trio.open_nursery() as starting:
-                for owner in owners:
-                    starting.start_soon(nursery.start, owner.hold)
+            # Not by `nursery.start`, from which a task that is shielded cannot be moved on once it is cancelled: the
+            # stream would wait for its toolset, and the toolset for the stream.
+            for owner in owners:
+                nursery.start_soon(owner.hold)
+            for owner in owners:
+                await owner.ready.wait()
             yield ListTools(own, owners)
         finally:
             for owner in owners:
