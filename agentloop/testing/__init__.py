@@ -1,7 +1,15 @@
-"""What you need to test agents, tools, hooks and models, and what agentloop itself is tested with."""
+"""What you need to test agents, tools, hooks and models, and what agentloop itself is tested with.
+
+- Models without a network: `ScriptedModel` with `says`, `calls`, `thinks`, `fails` and `hangs`; `FunctionModel`.
+- Streams: `record` one, and `assert_well_formed` its events.
+- The fault harness: `sweep` a function of a `Lab`, and `replay` what it found; see `agentloop.testing.checking`.
+- ``python -m agentloop.testing``: the harness on agentloop itself.
+- Fixtures for pytest: `agentloop.testing.pytest_plugin`. Programs for hypothesis: `agentloop.testing.machine`.
+"""
 
 from __future__ import annotations
 
+from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import (
     FunctionModel,
     Response,
@@ -12,5 +20,18 @@ from agentloop.testing.scripted import (
     says,
     thinks,
 )
+from agentloop.testing.wellformed import assert_well_formed
 
-__all__ = ["FunctionModel", "Response", "ScriptedModel", "calls", "fails", "hangs", "says", "thinks"]
+__all__ = [
+    "FunctionModel",
+    "RecordedStream",
+    "Response",
+    "ScriptedModel",
+    "assert_well_formed",
+    "calls",
+    "fails",
+    "hangs",
+    "record",
+    "says",
+    "thinks",
+]

@@ -1,0 +1,170 @@
+"""``python -m agentloop.testing``: run the corpus and its sweeps, replay tokens, fuzz, and plant bugs.
+
+- ``corpus``: every scenario of the corpus, swept. This is the default.
+- ``replay TOKEN``: one run again, by the token, or the program, that a failure printed.
+- ``fuzz``: programs without end, or for ``--seconds``.
+- ``mutants``: break the runtime in every way we know, and see whether the harness notices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from agentloop.testing._corpus import corpus, find_scenario
+from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
+from agentloop.testing._mutants import MUTANTS, control
+from agentloop.testing._programs import Program, run_program
+from agentloop.testing._sim import HarnessError, SweepReport, Violation, replay_token
+from agentloop.testing.machine import StreamMachine
+
+__all__ = ["main"]
+
+SEEDS = (1, 2, 3)
+"""The seeds with which each mutant is hunted by programs, one after another."""
+PROGRAMS = 400
+"""How many programs a mutant may live through, for each seed."""
+FAULTS = 20_000
+"""How many runs of the sweeps a mutant may live through."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and give the exit status: 0, 1 for a broken promise, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
+    except HarnessError as error:
+        print(f"agentloop.testing: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m agentloop.testing", description=__doc__)
+    parser.set_defaults(run=_sweep, only="", limit=None, jobs=1)
+    commands = parser.add_subparsers()
+    sweep = commands.add_parser("corpus", help="run and sweep the corpus")
+    sweep.add_argument("only", nargs="?", default="", help="only scenarios with this in their names")
+    sweep.add_argument("--limit", type=int, help="at most so many places of each kind in each scenario")
+    sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
+    sweep.set_defaults(run=_sweep)
+    replay = commands.add_parser("replay", help="run one token, or program, again")
+    replay.add_argument("token", nargs="+")
+    replay.set_defaults(run=_replay)
+    fuzz = commands.add_parser("fuzz", help="run programs that nobody has written")
+    fuzz.add_argument("--seconds", type=float, default=60.0, help="how long; 60 by default")
+    fuzz.add_argument("--programs", type=int, help="how many, instead of how long")
+    fuzz.add_argument("--seed", type=int, default=0, help="where to begin; the same seed gives the same programs")
+    fuzz.set_defaults(run=_fuzz)
+    mutants = commands.add_parser("mutants", help="see whether the harness notices planted bugs")
+    mutants.add_argument("only", nargs="*", metavar="MUTANT", help=f"one of: {', '.join(MUTANTS)}")
+    mutants.set_defaults(run=_mutants)
+    return parser
+
+
+# ------------------------------------------------------------------------------ commands
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    names = [name for name in corpus() if options.only in name]
+    if not names:
+        raise HarnessError(f"no scenario has {options.only!r} in its name")
+    began, runs, fired, broken = time.perf_counter(), 0, 0, 0
+    reports = sweep_corpus(limit=options.limit, jobs=options.jobs, only=lambda name: name in names)
+    for name, report in _progress(reports, len(names)):
+        runs, fired, broken = runs + report.runs, fired + report.fired, broken + len(report.violations)
+        for token, violation in report.violations:
+            print(f"\n{name}: {token}\n{violation}\nto run it again: python -m agentloop.testing replay '{token}'")
+    seconds = time.perf_counter() - began
+    print(f"{len(names)} scenarios, {runs} runs, {fired} faults injected, {broken} violations")
+    print(f"{seconds:.1f} s, {runs / seconds:.0f} runs a second")
+    return 1 if broken else 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    token = " ".join(options.token)
+    try:
+        is_program = token.startswith("{")
+        sim = run_program(Program.parse(token)) if is_program else replay_token(find_scenario(token), token)
+    except KeyError:
+        raise HarnessError(f"no scenario is called {token.split()[0]!r}") from None
+    except Violation as violation:
+        print(violation)
+        return 1
+    print(f"no promise was broken ({sim.steps} task steps, {sim.now:g} virtual seconds)")
+    return 0
+
+
+def _fuzz(options: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    seed, found, batch = options.seed, None, 500
+    while found is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
+        found = hunt_programs(batch, seed=seed)
+        seed += 1
+        _show(f"{StreamMachine.reached}, seed {seed}")
+    seconds = time.perf_counter() - began
+    print(
+        f"\n{StreamMachine.reached}\n{seconds:.1f} s, {StreamMachine.reached.programs / seconds:.0f} programs a second"
+    )
+    if found is None:
+        return 0
+    print(f"{found.what}\nto run it again: python -m agentloop.testing replay '{found.token}'")
+    return 1
+
+
+def _goes_on(options: argparse.Namespace, seconds: float, programs: int) -> bool:
+    return bool(programs < options.programs if options.programs else seconds < options.seconds)
+
+
+def _mutants(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.only if name not in MUTANTS]
+    if unknown:
+        raise HarnessError(f"no mutant is called {unknown[0]!r}; there are {', '.join(MUTANTS)}")
+    with control():
+        healthy = _hunt_all()
+    print(f"{'control':42} {_row(healthy)}")
+    survivors = ["control"] if any(healthy) else []
+    for name in options.only or MUTANTS:
+        with MUTANTS[name]():
+            found = _hunt_all()
+        print(f"{name:42} {_row(found)}", flush=True)
+        if not any(found):
+            survivors.append(name)
+    if survivors:
+        print(f"not as it should be: {', '.join(survivors)}")
+    return 1 if survivors else 0
+
+
+def _hunt_all() -> list[Found | None]:
+    """The corpus as it is, programs with each seed, and, where all of them find nothing, the sweeps."""
+    found = [hunt_corpus(10_000), *(hunt_programs(PROGRAMS, seed=seed) for seed in SEEDS)]
+    return [*found, None if any(found) else hunt_sweeps(FAULTS)]
+
+
+def _row(found: Sequence[Found | None]) -> str:
+    names = ("corpus", *(f"seed {seed}" for seed in SEEDS), "sweeps")
+    return "  ".join(f"{name} {one.runs if one else '-':>4}" for name, one in zip(names, found, strict=True))
+
+
+# ------------------------------------------------------------------------------ progress
+
+
+def _show(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:110]}", end="", file=sys.stderr, flush=True)
+
+
+def _progress(items: Iterable[tuple[str, SweepReport]], total: int) -> Iterable[tuple[str, SweepReport]]:
+    for done, (name, item) in enumerate(items, start=1):
+        _show(f"[{'#' * (30 * done // total):30}] {done}/{total} {name}")
+        yield name, item
+    _show("")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

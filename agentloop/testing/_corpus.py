@@ -1,0 +1,788 @@
+"""The fixed corpus: every way out of the loop, at depth 0, 1 and 2, and every situation that once was a bug somewhere.
+
+A scenario is a function of a `Lab`. `on_depths` plays it for an agent that is run directly, as the tool of another
+agent, and as the tool of a tool. Where nothing is injected, ``expect`` says how it must end; with a fault, only
+the guarantees hold, and `AgentScenario.check` checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import trio
+
+from agentloop import hooks
+from agentloop.agent import Agent
+from agentloop.context import ToolContext
+from agentloop.errors import AgentLoopError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    StreamReason,
+    TextDelta,
+    ToolCallStarted,
+)
+from agentloop.hooks import Block, SendOn
+from agentloop.limits import Deadlines, Limits
+from agentloop.outcome import Outcome
+from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
+from agentloop.session import Session
+from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
+from agentloop.testing.scripted import Response, calls, fails, hangs, says
+from agentloop.tools import OpenToolset, Tool
+
+__all__ = ["corpus", "find_scenario"]
+
+_CORPUS: dict[str, Callable[[], AgentScenario]] = {}
+
+
+def corpus() -> dict[str, Callable[[], AgentScenario]]:
+    """Every scenario by name; call one to make it."""
+    return dict(_CORPUS)
+
+
+def find_scenario(token: str) -> Callable[[], AgentScenario]:
+    """The scenario that a token belongs to.
+
+    Raises:
+      KeyError: there is none of that name.
+    """
+    return _CORPUS[token.split(maxsplit=1)[0]]
+
+
+Play = Callable[[Lab], Awaitable[None]]
+MakeAgent = Callable[[Lab], Agent]
+
+
+def scenario(expect: Callable[[Lab], None] | None = None) -> Callable[[Play], Play]:
+    """Add a function of a lab to the corpus, under its own name."""
+
+    def add(play: Play) -> Play:
+        name = play.__name__.replace("_", "-")
+        _CORPUS[name] = partial(AgentScenario, name, play, expect)
+        return play
+
+    return add
+
+
+def on_depths(
+    reason: StreamReason, *, answer: Callable[..., Any] | None = echo, depths: tuple[int, ...] = (0, 1, 2)
+) -> Callable[[MakeAgent], MakeAgent]:
+    """Add an agent to the corpus, run directly and nested, read to its end.
+
+    Args:
+      reason: why the agent's own stream must stop, where nothing is injected.
+      answer: how the root's reader answers questions.
+    """
+
+    def add(make: MakeAgent) -> MakeAgent:
+        for depth in depths:
+            name = f"{make.__name__.replace('_', '-')}-{depth}"
+
+            async def play(lab: Lab, depth: int = depth) -> None:
+                async with lab.stream(nested(lab, make(lab), depth)) as stream:
+                    await stream.drain(answer=answer)
+
+            def expect(lab: Lab, depth: int = depth) -> None:
+                innermost = lab.watch.runs[depth]
+                assert innermost.outcome is not None
+                assert innermost.outcome.reason == reason, innermost.outcome
+                if depth:
+                    assert lab.recorded[0].stream.outcome.reason == "completed"
+
+            _CORPUS[name] = partial(AgentScenario, name, play, expect)
+        return make
+
+    return add
+
+
+def nested(lab: Lab, agent: Agent, depth: int) -> Agent:
+    """``agent`` as the tool of an agent, ``depth`` times."""
+    for level in range(depth):
+        helper = agent.as_tool(name="helper")
+        agent = Agent(
+            lab.model(calls("helper", prompt="go on"), name=f"outer{level}"), name=f"outer{level}", tools=[helper]
+        )
+    return agent
+
+
+def ends(reason: StreamReason) -> Callable[[Lab], None]:
+    """Expect that the first root stream ends for ``reason``."""
+
+    def expect(lab: Lab) -> None:
+        assert lab.recorded[0].stream.outcome.reason == reason, lab.recorded[0].stream.outcome
+
+    return expect
+
+
+# ------------------------------------------------------------------------- natural ends
+
+
+@on_depths("completed")
+def only_text(lab: Lab) -> Agent:
+    return Agent(lab.model("Hello there."))
+
+
+@on_depths("completed")
+def parallel_tools(lab: Lab) -> Agent:
+    async def slow(_context: ToolContext[Any]) -> str:
+        await trio.sleep(1)
+        return "slow"
+
+    tools = [lab.tool("one"), lab.tool("two", slow), lab.tool("three", concurrency=1)]
+    script = calls("one") + calls("two") + calls("three") + calls("three") + calls("nope") + calls("one", raw="{]")
+    return Agent(lab.model(script, "Done."), tools=tools)
+
+
+@on_depths("completed")
+def streaming_tool(lab: Lab) -> Agent:
+    async def output(context: ToolContext[Any]) -> str:
+        async def pieces() -> AsyncGenerator[str]:
+            for piece in ("a", "b", "c"):
+                await trio.lowlevel.checkpoint()
+                yield piece
+
+        async with aclosing(pieces()) as given:
+            async for piece in given:
+                await context.output(piece)
+        await context.progress(1.0, total=1.0)
+        return "streamed"
+
+    return Agent(lab.model(calls("stream"), "Done."), tools=[lab.tool("stream", output)])
+
+
+@on_depths("completed")
+def structured_output(lab: Lab) -> Agent:
+    return Agent(lab.model("no JSON", '{"value": 7}'), output_type=int)
+
+
+@on_depths("completed")
+def every_hook(lab: Lab) -> Agent:
+    points = (
+        hooks.session_start,
+        hooks.user_prompt_submit,
+        hooks.turn_start,
+        hooks.before_llm_call,
+        hooks.after_llm_call,
+        hooks.pre_tool_use,
+        hooks.post_tool_use,
+        hooks.notification,
+        hooks.on_error,
+        hooks.stop,
+        hooks.subagent_stop,
+        hooks.turn_end,
+        hooks.session_end,
+    )
+    made = [lab.hook(point) for point in points]
+    return Agent(lab.model(calls("ask"), "Done."), tools=[lab.asker("ask")], hooks=made)
+
+
+@on_depths("completed")
+def sent_on_by_a_stop_hook(lab: Lab) -> Agent:
+    sent: list[object] = []
+
+    @hooks.stop
+    def once_more(stopping: hooks.Stopping) -> SendOn | None:
+        sent.append(stopping)
+        return SendOn("One more thing.") if stopping.sent_on == 0 else None
+
+    return Agent(lab.model("First.", "Second."), hooks=[once_more])
+
+
+# ---------------------------------------------------------------------- early ways out
+
+
+class _Tools:
+    """A toolset that fails where it is told to."""
+
+    def __init__(self, lab: Lab, *, fail_at: int = 0, start: str = "", stop: str = "") -> None:
+        self.name = "fake"
+        self._lab = lab
+        self._fail_at = fail_at
+        self._start = start
+        self._stop = stop
+        self._listed = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[OpenToolset]:
+        await self._lab.sim.seam("toolset:start")
+        await self._trouble(self._start)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                yield self
+            finally:
+                nursery.cancel_scope.cancel()
+                await self._trouble(self._stop)
+
+    async def _trouble(self, kind: str) -> None:
+        if kind == "fail":
+            raise OSError("the server did not start")
+        if kind == "hang":
+            await trio.sleep_forever()
+
+    async def list_tools(self) -> list[Tool]:
+        self._listed += 1
+        await self._lab.sim.seam("toolset:list")
+        if self._listed == self._fail_at:
+            raise OSError("the server does not answer")
+        return [self._lab.tool("listed")]
+
+
+@on_depths("completed")
+def a_toolset(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("listed"), "Done."), toolsets=[_Tools(lab)])
+
+
+@on_depths("failed")
+def listing_fails_at_first(lab: Lab) -> Agent:
+    """One of the two early returns of docker-agent#3073."""
+    return Agent(lab.model("never"), toolsets=[_Tools(lab, fail_at=1)])
+
+
+@on_depths("failed")
+def listing_fails_later(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("listed"), "never"), toolsets=[_Tools(lab, fail_at=3)])
+
+
+@on_depths("failed")
+def toolset_fails_to_start(lab: Lab) -> Agent:
+    return Agent(lab.model("never"), toolsets=[_Tools(lab), _Tools(lab, start="fail")])
+
+
+@on_depths("failed")
+def toolset_hangs_at_start(lab: Lab) -> Agent:
+    return Agent(lab.model("never"), toolsets=[_Tools(lab, start="hang")])
+
+
+@on_depths("completed")
+def toolset_hangs_at_stop(lab: Lab) -> Agent:
+    return Agent(lab.model("Done."), toolsets=[_Tools(lab, stop="hang")])
+
+
+@on_depths("blocked")
+def prompt_hook_refuses(lab: Lab) -> Agent:
+    """The other early return of docker-agent#3073."""
+    return Agent(lab.model("never"), hooks=[lab.hook(hooks.user_prompt_submit, Block("not this"))])
+
+
+@on_depths("blocked")
+def a_guard_that_fails_refuses(lab: Lab) -> Agent:
+    @hooks.before_llm_call
+    async def broken(_call: hooks.BeforeLLMCall) -> None:
+        await lab.sim.seam("hook:broken")
+        raise ValueError("the guard is broken")
+
+    return Agent(lab.model("never"), hooks=[broken])
+
+
+@on_depths("blocked")
+def hook_refuses_the_model_call(lab: Lab) -> Agent:
+    return Agent(lab.model("never"), hooks=[lab.hook(hooks.before_llm_call, Block("not now"))])
+
+
+@on_depths("blocked")
+def hook_stops_after_a_tool(lab: Lab) -> Agent:
+    tools = [lab.tool("one"), lab.tool("two")]
+    stop = lab.hook(hooks.post_tool_use, Block("enough"), tools="one")
+    return Agent(lab.model(calls("one") + calls("two"), "never"), tools=tools, hooks=[stop])
+
+
+@on_depths("completed")
+def hook_denies_a_tool(lab: Lab) -> Agent:
+    deny = lab.hook(hooks.pre_tool_use, Deny("no"))
+    return Agent(lab.model(calls("one"), "Done."), tools=[lab.tool("one")], hooks=[deny])
+
+
+@on_depths("failed")
+def model_fails_at_once(lab: Lab) -> Agent:
+    return Agent(lab.model(fails(OSError("connection refused"))))
+
+
+@on_depths("failed")
+def model_fails_half_way(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("one"), says("I was about to") + fails(OSError("gone"))), tools=[lab.tool("one")])
+
+
+@on_depths("failed")
+def model_hangs(lab: Lab) -> Agent:
+    return Agent(lab.model(says("I was about to") + hangs()), deadlines=Deadlines(idle=10))
+
+
+@on_depths("failed")
+def model_breaks_the_protocol(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("")))
+
+
+@on_depths("limit")
+def same_calls_again_and_again(lab: Lab) -> Agent:
+    script: list[Response] = [calls("one")] * 3
+    return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(repeats=3))
+
+
+@on_depths("failed")
+def output_never_comes(lab: Lab) -> Agent:
+    return Agent(lab.model("no", "no"), output_type=int, limits=Limits(output_attempts=2))
+
+
+@on_depths("completed")
+def tool_times_out(lab: Lab) -> Agent:
+    async def for_ever(_context: ToolContext[Any]) -> None:
+        await trio.sleep_forever()
+
+    return Agent(lab.model(calls("hang"), "Done."), tools=[lab.tool("hang", for_ever, timeout=3)])
+
+
+@on_depths("completed")
+def tool_raises(lab: Lab) -> Agent:
+    async def fail(_context: ToolContext[Any]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise ValueError("no such thing")
+
+    return Agent(lab.model(calls("fail") + calls("one"), "Done."), tools=[lab.tool("fail", fail), lab.tool("one")])
+
+
+@on_depths("limit")
+def time_is_over(lab: Lab) -> Agent:
+    async def long(_context: ToolContext[Any]) -> None:
+        await trio.sleep(100)
+
+    return Agent(lab.model(calls("long"), "never"), tools=[lab.tool("long", long)], limits=Limits(seconds=50))
+
+
+# ------------------------------------------------------------------------------- limits
+
+
+def _at_the_limit(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("one"), "Done."), tools=[lab.tool("one")], limits=Limits(turns=1))
+
+
+@on_depths("completed")
+def turn_limit_continued(lab: Lab) -> Agent:
+    return _at_the_limit(lab)
+
+
+@on_depths("limit", answer=lambda question: Deny("enough"))
+def turn_limit_refused(lab: Lab) -> Agent:
+    return _at_the_limit(lab)
+
+
+@scenario(ends("completed"))
+async def budget_of_a_child(lab: Lab) -> None:
+    refuse = lab.handler(lambda question: Deny() if isinstance(question, ContinueRequested) else None)
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        inner = Agent(lab.model(calls("one"), "never", name="inner"), tools=[lab.tool("one")], limits=Limits(tokens=5))
+        async with context.stream(inner, "go", on_question=refuse) as child:
+            return (await child.wait()).reason
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=echo)
+
+
+@scenario(ends("limit"))
+async def turn_limit_with_nobody_to_ask(lab: Lab) -> None:
+    async with lab.stream(_at_the_limit(lab), on_question="decline") as stream:
+        await stream.drain()
+
+
+@scenario(ends("limit"))
+async def budget_of_the_root_counts_for_its_children(lab: Lab) -> None:
+    inner = Agent(lab.model("Inner.", name="inner"), name="inner")
+    agent = Agent(
+        lab.model(calls("inner", prompt="a"), "never"), tools=[inner.as_tool()], limits=Limits(tokens=20, tool_calls=5)
+    )
+    async with lab.stream(agent, on_question="decline") as stream:
+        await stream.drain()
+
+
+@scenario(ends("cancelled"))
+async def stopped_while_asked_about_a_limit(lab: Lab) -> None:
+    async with lab.stream(_at_the_limit(lab)) as stream:
+        async for event in stream:
+            if isinstance(event, ContinueRequested):
+                stream.stream.stop("no time")
+
+
+# ---------------------------------------------------------------------------- questions
+
+
+@on_depths("completed")
+def asks_and_approvals(lab: Lab) -> Agent:
+    tools = [lab.asker("ask"), lab.tool("guarded", requires_approval=True)]
+    return Agent(lab.model(calls("ask") + calls("guarded"), calls("guarded"), "Done."), tools=tools)
+
+
+@on_depths("completed", answer=lambda question: Deny("no") if isinstance(question, ApprovalRequested) else Decline())
+def declined_and_denied(lab: Lab) -> Agent:
+    tools = [lab.asker("ask"), lab.tool("guarded", requires_approval=True)]
+    return Agent(lab.model(calls("ask") + calls("guarded"), "Done."), tools=tools)
+
+
+@scenario(ends("completed"))
+async def nobody_to_ask(lab: Lab) -> None:
+    inner = Agent(lab.model(calls("ask"), "Inner.", name="inner"), name="inner", tools=[lab.asker("ask")])
+    agent = Agent(lab.model(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()])
+    async with lab.stream(agent, on_question="decline") as stream:
+        await stream.drain()
+
+
+def _parallel_askers(lab: Lab) -> Agent:
+    """An agent that runs two agents at once, each of which asks twice."""
+    inner = [
+        Agent(
+            lab.model(calls("ask") + calls("also"), "Inner.", name=name),
+            name=name,
+            tools=[lab.asker("ask"), lab.asker("also")],
+        )
+        for name in ("left", "right")
+    ]
+    script = calls("left", prompt="x") + calls("right", prompt="y")
+    return Agent(lab.model(script, "Done."), tools=[one.as_tool() for one in inner])
+
+
+@scenario(ends("completed"))
+async def parallel_children_are_answered_crosswise(lab: Lab) -> None:
+    answering = trio.CancelScope()
+
+    async def answer_the_youngest_first(stream: Recorded) -> None:
+        with answering:
+            while True:
+                # All that can be asked has been asked by then.
+                await trio.sleep(1)
+                for question in reversed(stream.stream.pending):
+                    stream.answer(question.id, echo(question))
+
+    async with trio.open_nursery() as nursery, lab.stream(_parallel_askers(lab)) as stream:
+        nursery.start_soon(answer_the_youngest_first, stream)
+        try:
+            await stream.drain()
+        finally:
+            answering.cancel()
+
+
+@scenario(ends("completed"))
+async def a_handler_answers_or_passes_on(lab: Lab) -> None:
+    handler = lab.handler(lambda question: None if "ask" in getattr(question, "message", "") else echo(question))
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        inner = Agent(
+            lab.model(calls("ask") + calls("also"), "Inner.", name="inner"),
+            name="inner",
+            tools=[lab.asker("ask"), lab.asker("also")],
+        )
+        return (await context.run(inner, "go", on_question=handler)).output
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=echo)
+
+
+@scenario(ends("completed"))
+async def each_handler_hears_its_own_children(lab: Lab) -> None:
+    """Two children ask at once; with one slot for all, the later one's handler would hear them both."""
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        async def run(name: str) -> None:
+            async def handler(question: Any) -> Any:
+                await lab.sim.seam("handler")
+                if name not in question.path:
+                    lab.watch.note(f"a question of {question.agent} reached the handler of {name}")
+                return echo(question)
+
+            inner = Agent(lab.model(calls("ask"), "Inner.", name=name), name=name, tools=[lab.asker("ask")])
+            with suppress(AgentLoopError):
+                await context.run(inner, "go", on_question=handler)
+
+        async with trio.open_nursery() as nursery:
+            for name in ("left", "right"):
+                nursery.start_soon(run, name)
+        return "both"
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=echo)
+
+
+@scenario(ends("completed"))
+async def late_second_and_wrong_answers(lab: Lab) -> None:
+    agent = Agent(lab.model(calls("ask"), "Done."), tools=[lab.asker("ask")])
+    async with lab.stream(agent) as stream:
+        seen: list[ElicitationRequested] = []
+        async for event in stream:
+            if isinstance(event, ElicitationRequested):
+                seen.append(event)
+                for wrong in (Approve(), Accept({"tag": 1}), Accept({"tag": "x", "more": 1})):
+                    assert not stream.answer(event.id, wrong)
+                assert not stream.answer("nobody", Cancel())
+                pending = stream.stream.pending
+                if stream.answer(event.id, echo(event)):
+                    assert pending == (event,)
+                assert not stream.answer(event.id, Decline("second"))
+        assert all(not stream.answer(one.id, Decline("late")) for one in seen)
+
+
+@scenario(ends("cancelled"))
+async def answered_at_the_moment_of_a_stop(lab: Lab) -> None:
+    agent = Agent(lab.model(calls("ask") + calls("also"), "never"), tools=[lab.asker("ask"), lab.asker("also")])
+    async with lab.stream(agent) as stream:
+        async for event in stream:
+            if isinstance(event, ElicitationRequested):
+                if event.message.startswith("ask"):
+                    stream.answer(event.id, echo(event))
+                    stream.stream.stop()
+                else:
+                    stream.stream.stop()
+                    stream.answer(event.id, echo(event))
+
+
+def _both_were_told(lab: Lab) -> None:
+    ends("completed")(lab)
+    assert list(lab.received) == ["ask of session-A/1"], lab.received
+    assert [what for _, _, what in lab.effects] == ["guarded"], lab.effects
+
+
+@scenario(_both_were_told)
+async def answered_by_another_task(lab: Lab) -> None:
+    agent = Agent(lab.model(calls("ask") + calls("guarded"), "Done."), tools=_asking_tools(lab))
+    async with trio.open_nursery() as nursery, lab.stream(agent) as stream:
+
+        async def answer_later(question: Any) -> None:
+            await trio.sleep(100)
+            stream.answer(question.id, echo(question))
+
+        async for event in stream:
+            if isinstance(event, (ElicitationRequested, ApprovalRequested)):
+                nursery.start_soon(answer_later, event)
+
+
+def _asking_tools(lab: Lab) -> list[Tool]:
+    return [lab.asker("ask", timeout=50), lab.tool("guarded", requires_approval=True)]
+
+
+# ------------------------------------------------------------------------------- readers
+
+
+def _busy(lab: Lab) -> Agent:
+    """An agent that does a bit of everything, with a child in the middle."""
+    inner = Agent(
+        lab.model(says("Thinking. ") + calls("ask"), "Inner.", name="inner"), name="inner", tools=[lab.asker("ask")]
+    )
+    script = says("Let me see. ") + calls("inner", prompt="x") + calls("one")
+    return Agent(lab.model(script, "All done."), tools=[inner.as_tool(), lab.tool("one")])
+
+
+def _leaves_after(count: int) -> None:
+    async def play(lab: Lab) -> None:
+        async with lab.stream(_busy(lab)) as stream:
+            if count:
+                async for event in stream:
+                    if isinstance(event, ElicitationRequested):
+                        stream.answer(event.id, echo(event))
+                    if len(stream.events) == count:
+                        break
+
+    name = f"reader-leaves-after-{count}"
+    _CORPUS[name] = partial(AgentScenario, name, play, ends("cancelled"))
+
+
+for _count in (0, 1, 2, 4, 7, 11, 15, 20):
+    _leaves_after(_count)
+
+
+@scenario(ends("cancelled"))
+async def reader_raises(lab: Lab) -> None:
+    try:
+        async with lab.stream(_busy(lab)) as stream:
+            async for event in stream:
+                if isinstance(event, ToolCallStarted):
+                    raise KeyError("the reader's own")
+    except KeyError:
+        pass
+
+
+@scenario(ends("cancelled"))
+async def reader_runs_out_of_time(lab: Lab) -> None:
+    agent = Agent(lab.model(says("One ") + hangs()))
+    with trio.move_on_after(5):
+        async with lab.stream(agent) as stream:
+            await stream.drain()
+
+
+@scenario(ends("completed"))
+async def slow_reader(lab: Lab) -> None:
+    agent = Agent(lab.model(says("x" * 200, piece=1), calls("one"), "Done."), tools=[lab.tool("one")])
+    async with lab.stream(agent) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta) and event.seq % 16 == 0:
+                await trio.sleep(1)
+
+
+@scenario(ends("cancelled"))
+async def reader_stalls_and_stops(lab: Lab) -> None:
+    agent = Agent(lab.model(says("x" * 100, piece=1)), deadlines=Deadlines(idle=10))
+    async with lab.stream(agent) as stream:
+        await stream.__anext__()
+        await trio.sleep(1000)
+        stream.stream.stop()
+        await stream.drain()
+
+
+@scenario(ends("completed"))
+async def waits_instead_of_reading(lab: Lab) -> None:
+    agent = Agent(lab.model(says("x" * 100, piece=1), calls("one"), "Done."), tools=[lab.tool("one")])
+    async with lab.stream(agent) as stream:
+        await stream.__anext__()
+        await stream.stream.wait()
+
+
+# -------------------------------------------------------------------- several at a time
+
+
+@scenario(ends("completed"))
+async def overlapping_streams_end_in_the_order_they_began(lab: Lab) -> None:
+    """A starts, B starts, A ends, B ends: what a save-and-restore slot gets wrong."""
+    first_ended, second_asked = trio.Event(), trio.Event()
+    first = Agent(lab.model(calls("ask"), "First.", name="first"), name="first", tools=[lab.asker("ask")])
+    second = Agent(lab.model(calls("ask"), "Second.", name="second"), name="second", tools=[lab.asker("ask")])
+
+    async def run_first() -> None:
+        try:
+            async with lab.stream(first, name="A") as stream:
+                async for event in stream:
+                    if isinstance(event, ElicitationRequested):
+                        await second_asked.wait()
+                        stream.answer(event.id, echo(event))
+        finally:
+            first_ended.set()
+
+    async def run_second() -> None:
+        try:
+            async with lab.stream(second, name="B") as stream:
+                async for event in stream:
+                    if isinstance(event, ElicitationRequested):
+                        second_asked.set()
+                        await first_ended.wait()
+                        stream.answer(event.id, echo(event))
+        finally:
+            second_asked.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_first)
+        nursery.start_soon(run_second)
+
+
+@scenario(ends("completed"))
+async def a_tool_reads_its_child(lab: Lab) -> None:
+    inner = Agent(
+        lab.model(says("One two three. ") + calls("ask"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.asker("ask")],
+    )
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        async with context.stream(inner, "go") as child:
+            async for _event in child:
+                await trio.lowlevel.checkpoint()
+            return child.result.output
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=echo)
+
+
+@scenario(ends("completed"))
+async def a_tool_leaves_its_child(lab: Lab) -> None:
+    """The early return in a nested stream; the outer asker must still be answered afterwards."""
+    inner = Agent(lab.model(calls("ask"), "never", name="inner"), name="inner", tools=[lab.asker("ask")])
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        async with context.stream(inner, "go") as child:
+            async for event in child:
+                if isinstance(event, ElicitationRequested):
+                    break
+        return "left it"
+
+    tools = [lab.tool("delegate", delegate), lab.asker("after")]
+    agent = Agent(lab.model(calls("delegate"), calls("after"), "Done."), tools=tools)
+    async with lab.stream(agent) as stream:
+        async for event in stream:
+            if isinstance(event, ElicitationRequested) and event.message.startswith("after"):
+                stream.answer(event.id, echo(event))
+
+
+@scenario(ends("completed"))
+async def a_tool_stops_one_child_of_two(lab: Lab) -> None:
+    inner = [
+        Agent(lab.model(says("Go. ") + hangs(), name=name), name=name, deadlines=Deadlines(idle=10))
+        for name in ("left", "right")
+    ]
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        outcomes: list[Outcome] = []
+
+        async def run(agent: Agent, *, stop: bool) -> None:
+            try:
+                async with context.stream(agent, "go") as child:
+                    async for event in child:
+                        if stop and isinstance(event, TextDelta):
+                            child.stop("that is enough")
+                    outcomes.append(child.outcome)
+            except AgentLoopError:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run, inner[0], stop=True))
+            nursery.start_soon(partial(run, inner[1], stop=False))
+        return repr([one.reason for one in outcomes])
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+
+
+@scenario(ends("completed"))
+async def an_agent_inside_itself(lab: Lab) -> None:
+    async def delegate(context: ToolContext[Any]) -> object:
+        return (await context.run(agent, "go")).output
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+
+
+# ------------------------------------------------------------------- stores and sessions
+
+
+@scenario(ends("completed"))
+async def a_session_with_a_store(lab: Lab) -> None:
+    store = lab.store()
+    session = Session("kept", store=store)
+    inner = Agent(lab.model("Inner.", name="inner"), name="inner")
+    agent = Agent(lab.model(calls("inner", prompt="x"), "One.", "Two."), tools=[inner.as_tool()])
+    for name in ("A", "B"):
+        async with lab.stream(agent, name=name, session=session) as stream:
+            await stream.drain()
+        if tuple(store.kept.get("kept", ())) != session.messages:
+            lab.watch.note("the store and the session differ")
+
+
+@scenario(ends("completed"))
+async def a_busy_session_is_refused(lab: Lab) -> None:
+    session = Session("busy")
+    agent = Agent(lab.model("One.", "Two."))
+    async with lab.stream(agent, session=session) as stream:
+        try:
+            async with lab.stream(agent, name="B", session=session):
+                lab.watch.note("two streams run on one session")
+        except AgentLoopError:
+            pass
+        await stream.drain()
+    async with lab.stream(agent, name="C", session=session) as stream:
+        await stream.drain()

@@ -1,0 +1,104 @@
+"""Looking for a broken promise: through the corpus, its sweeps, and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import msgspec
+from hypothesis import HealthCheck, Phase, seed as with_seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from agentloop.testing._corpus import corpus
+from agentloop.testing._programs import Program, run_program
+from agentloop.testing._sim import HarnessError, SweepReport, Violation, simulate, sweep
+from agentloop.testing.machine import StreamMachine
+
+__all__ = ["Found", "hunt_corpus", "hunt_programs", "hunt_sweeps", "sweep_corpus"]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A broken promise."""
+
+    runs: int
+    """How many runs it took, this one included."""
+    token: str
+    what: str
+
+
+def hunt_corpus(limit: int) -> Found | None:
+    """Run each scenario of the corpus once, without any fault."""
+    for runs, make in enumerate(corpus().values(), start=1):
+        if runs > limit:
+            return None
+        try:
+            simulate(make())
+        except Violation as violation:
+            return Found(runs, violation.token, violation.what)
+    return None
+
+
+def hunt_sweeps(limit: int, *, points: int = 20) -> Found | None:
+    """Sweep the scenarios of the corpus that pass without a fault, ``points`` of each kind."""
+    runs = 0
+    for make in corpus().values():
+        if runs >= limit:
+            return None
+        try:
+            report = sweep(make, limit=points)
+        except HarnessError:
+            continue  # It fails without a fault, or has no place for one: the corpus by itself is for that.
+        if report.violations:
+            token, violation = report.violations[0]
+            return Found(runs + 1, token, violation.what)
+        runs += report.runs
+    return None
+
+
+class _Enough(Exception):  # noqa: N818 - no error, but the end of a hunt
+    pass
+
+
+def hunt_programs(limit: int, *, seed: int, steps: int = 20) -> Found | None:
+    """Let the state machine write programs, and run them, until one breaks a promise. Nothing is shrunk."""
+    hunt = _Hunt(limit)
+    machine: type[StreamMachine] = type("Hunting", (StreamMachine,), {"run": staticmethod(hunt.run)})
+    with suppress(_Enough):
+        run_state_machine_as_test(
+            with_seed(seed)(machine),
+            settings=settings(
+                max_examples=limit,
+                stateful_step_count=steps,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    return hunt.found
+
+
+class _Hunt:
+    def __init__(self, limit: int) -> None:
+        self.found: Found | None = None
+        self._limit = limit
+        self._runs = 0
+
+    def run(self, program: Program) -> None:
+        if self.found is not None or self._runs >= self._limit:
+            raise _Enough
+        self._runs += 1
+        try:
+            run_program(program, reached=StreamMachine.reached)
+        except Violation as violation:
+            self.found = Found(self._runs, str(program), violation.what)
+            raise _Enough from None
+
+
+def sweep_corpus(
+    *, limit: int | None = None, jobs: int = 1, only: Callable[[str], bool] = lambda _name: True
+) -> Iterator[tuple[str, SweepReport]]:
+    """Sweep each scenario of the corpus, and give its name and what came of it."""
+    for name, make in corpus().items():
+        if only(name):
+            yield name, sweep(make, limit=limit, jobs=jobs)

@@ -1,0 +1,370 @@
+"""Where agents are tried: streams that are recorded, fakes that fail on demand, and a note of what they did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import trio
+
+from agentloop._runtime.emitter import CAPACITY
+from agentloop._runtime.stream import Stream
+from agentloop.agent import Agent
+from agentloop.context import ToolContext
+from agentloop.errors import AgentLoopError, AnswerError, InternalError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    QuestionAnswered,
+    StreamEvent,
+    StreamStopped,
+)
+from agentloop.hooks import Hook, Point
+from agentloop.messages import Message, Prompt
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.outcome import QuestionHandler
+from agentloop.questions import Accept, Answer, Approve
+from agentloop.session import Session
+from agentloop.testing._sim import Cancel, InjectedFault, Outcome, Sim
+from agentloop.testing._watch import Watch
+from agentloop.testing.scripted import Response, play_response, says
+from agentloop.testing.wellformed import event_problems
+from agentloop.tools import Tool, tool
+
+__all__ = ["AgentScenario", "Lab", "Recorded", "SeamModel", "SeamStore", "echo"]
+
+
+FEW = 60
+"""Events that may wait beyond `CAPACITY`: one for each task that posts at once, and the ends of what is open."""
+
+
+class Recorded:
+    """A stream, and all that its reader saw of it.
+
+    Attributes:
+      events: as they were read.
+      end: how reading ended; ``"left"`` also for a reader that was cancelled, or never began.
+    """
+
+    def __init__(self, lab: Lab, name: str, stream: Stream) -> None:
+        self._lab = lab
+        self.name = name
+        self.stream = stream
+        self.events: list[StreamEvent] = []
+        self.end: Literal["left", "ended", "raised"] = "left"
+
+    def __aiter__(self) -> Recorded:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        try:
+            event = await self.stream.__anext__()
+        except StopAsyncIteration:
+            self.end = "ended"
+            raise
+        except AgentLoopError:
+            self.end = "raised"
+            raise
+        except Exception as error:
+            self._lab.watch.note(f"{self.name}: its reader got a bare {type(error).__name__}: {error}")
+            raise
+        self.events.append(event)
+        feed = self.stream._run.feed
+        if feed is not None and feed.unread > CAPACITY + FEW:
+            self._lab.watch.note(f"{self.name}: {feed.unread} events wait for a slow reader, where {CAPACITY} may")
+        return event
+
+    async def drain(self, *, answer: Callable[[Question], Answer | None] | None = None) -> None:
+        """Read to the end, answering what ``answer`` has an answer for."""
+        async for event in self:
+            if answer is not None and isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
+                given = answer(event)
+                if given is not None:
+                    self.answer(event.id, given)
+
+    def stop(self, detail: str = "") -> None:
+        """Stop the stream. No tool may begin from now on."""
+        self._lab.stops.append((self._lab.sim.steps, self.stream.id))
+        self.stream.stop(detail)
+
+    def answer(self, id: str, answer: Answer) -> bool:
+        """Answer a question; whether the answer was accepted."""
+        try:
+            self.stream.answer(id, answer)
+        except AnswerError:
+            return False
+        self._lab.accepted[id] = answer
+        return True
+
+
+class SeamModel:
+    """A scripted model at whose every step the outside world may fail."""
+
+    def __init__(self, lab: Lab, name: str, *script: Response | str) -> None:
+        self._lab = lab
+        self._script = [says(one) if isinstance(one, str) else one for one in script]
+        self._next = 0
+        self.name = name
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Give the next response; after the last one, the last one again, without its tool calls."""
+        await self._lab.sim.seam(f"model:{self.name}")
+        response = self._script[self._next] if self._next < len(self._script) else says("That is all.")
+        self._next += 1
+        stop = await play_response(response, reply)
+        await self._lab.sim.seam(f"model:{self.name}:stop")
+        return stop
+
+
+class Lab:
+    """One simulated run of agents.
+
+    Attributes:
+      sim: the simulation, for scopes and seams.
+      recorded: the root streams that were opened, in order.
+      effects: what tools did to the world: the step, the stream, and a word.
+      stops: the step, and the stream, of each call of `Recorded.stop`.
+      accepted: question id to the answer that was taken.
+      received: what each asker was told, by the message that it asked with.
+      errors: what got out of the streams' blocks.
+    """
+
+    def __init__(self, sim: Sim) -> None:
+        self.sim = sim
+        self.watch = Watch()
+        self.recorded: list[Recorded] = []
+        self.effects: list[tuple[int, str, str]] = []
+        self.stops: list[tuple[int, str]] = []
+        self.accepted: dict[str, Answer] = {}
+        self.received: dict[str, object] = {}
+        self.errors: list[BaseException] = []
+
+    # --------------------------------------------------------------------------- streams
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        agent: Agent,
+        prompt: Prompt = "go",
+        *,
+        name: str = "A",
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["reader", "decline"] = "reader",
+    ) -> AsyncGenerator[Recorded]:
+        """Open a recorded stream. A cancel may strike its consumer (``A``), or stop it (``stop:A``)."""
+        session = Session(f"session-{name}") if session is None else session
+        with self.sim.scope(name):
+            try:
+                async with agent.stream(prompt, session=session, on_question=on_question) as stream:
+                    recorded = Recorded(self, name, stream)
+                    self.recorded.append(recorded)
+                    self.sim.on_cancel(f"stop:{name}", stream.stop)
+                    yield recorded
+            except AgentLoopError as error:
+                self.errors.append(error)
+                if isinstance(error, InternalError):
+                    self.watch.note(f"{name}: a bug in the runtime: {error.__cause__!r}")
+                if name not in [one.name for one in self.recorded]:
+                    raise
+
+    # ----------------------------------------------------------------------------- fakes
+
+    def model(self, *script: Response | str, name: str = "model") -> SeamModel:
+        """A model with a script, and a seam before and after each response."""
+        return SeamModel(self, name, *script)
+
+    def effect(self, context: ToolContext[Any], what: str) -> None:
+        """Note that a tool did something to the world just now."""
+        self.effects.append((self.sim.steps, context.source.stream, what))
+
+    def tool(
+        self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]] | None = None, **options: Any
+    ) -> Tool:
+        """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
+
+        async def run(context: ToolContext[Any]) -> object:
+            self.effect(context, name)
+            await self.sim.seam(f"tool:{name}")
+            return "done" if body is None else await body(context)
+
+        return tool(name=name, description=f"Does {name}.", **options)(run)
+
+    def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
+        """A tool that asks the user for its own name, and says what it was told.
+
+        Args:
+          patience: seconds after which the tool itself gives up, and goes on without an answer.
+        """
+
+        async def run(context: ToolContext[Any]) -> object:
+            message = f"{name} of {context.source.stream}"
+            with trio.move_on_after(patience):
+                answer: object = "nothing, as it gave up"
+                answer = await context.ask(message, TAG_FORM)
+            # No checkpoint in between: what was accepted is noted also if this task is cancelled now.
+            self.received[message] = answer
+            await trio.lowlevel.checkpoint()
+            return repr(answer)
+
+        return tool(name=name, description="Asks.", **options)(run)
+
+    def hook(self, point: Point[Any, Any], verdict: object = None, **options: Any) -> Hook:
+        """A hook that passes a seam, and returns ``verdict``."""
+
+        async def run(_value: object) -> Any:
+            await self.sim.seam(f"hook:{point.name}")
+            return verdict
+
+        return point(**options)(run)
+
+    def store(self) -> SeamStore:
+        """A store with a seam before each append."""
+        return SeamStore(self)
+
+    def handler(self, answer: Callable[[Question], Answer | None]) -> QuestionHandler:
+        """A handler that passes a seam, and gives ``answer`` of the question."""
+
+        async def handle(question: Question) -> Answer | None:
+            await self.sim.seam("handler")
+            return answer(question)
+
+        return handle
+
+    # ---------------------------------------------------------------------------- checks
+
+    def problems(self) -> list[str]:
+        """Every broken promise that shows, a sentence each."""
+        found = list(self.watch.check())
+        for recorded in self.recorded:
+            found.extend(self._reader_problems(recorded))
+        found.extend(self._answer_problems())
+        found.extend(self._effect_problems())
+        return found
+
+    def _reader_problems(self, recorded: Recorded) -> list[str]:
+        complete = recorded.end != "left"
+        found = (
+            [f"{recorded.name}: {one}" for one in event_problems(recorded.events, complete=complete)]
+            if (recorded.events or complete)
+            else []
+        )
+        outcome = recorded.stream._run.outcome
+        last = recorded.events[-1] if recorded.events else None
+        if outcome is None:
+            return [*found, f"{recorded.name}: no outcome"]
+        if isinstance(last, StreamStopped) and last.reason != outcome.reason:
+            found.append(f"{recorded.name}: told {last.reason}, but the outcome is {outcome.reason}")
+        if recorded.end == "ended" and outcome.reason == "failed":
+            found.append(f"{recorded.name}: it failed, but its reader's loop ended as if all were well")
+        if recorded.end == "raised" and outcome.reason != "failed":
+            found.append(f"{recorded.name}: its reader's loop raised, but the outcome is {outcome.reason}")
+        return found
+
+    def _answer_problems(self) -> list[str]:
+        """An answer reaches exactly the question that it names."""
+        found: list[str] = []
+        asked: dict[str, str] = {}
+        answered: dict[str, Answer] = {}
+        for recorded in self.recorded:
+            for event in recorded.events:
+                if isinstance(event, ElicitationRequested):
+                    asked[event.id] = event.message
+                elif isinstance(event, QuestionAnswered):
+                    answered[event.id] = event.answer
+        for id, answer in self.accepted.items():
+            if id in asked and isinstance(answer, Accept) and self.received.get(asked[id]) != answer:
+                got = self.received.get(asked[id])
+                found.append(f"the answer to {id} ({asked[id]}) was accepted, but its asker was told {got!r}")
+        for id, told in answered.items():
+            if id in self.accepted and told != self.accepted[id]:
+                found.append(f"question {id} was answered with {self.accepted[id]!r}, but {told!r} was told")
+        return found
+
+    def _effect_problems(self) -> list[str]:
+        """No new side effect begins after a cancel."""
+        fault = self.sim.fault
+        stops = list(self.stops)
+        if self.sim.fired and isinstance(fault, Cancel):
+            name = fault.scope.removeprefix("stop:")
+            # It strikes at the end of its step: what begins in the next one is too late.
+            stops += [(fault.step - 1, recorded.stream.id) for recorded in self.recorded if recorded.name == name]
+        return [
+            f"{what} of {stream} began in step {step}, after {stopped} was stopped in step {at}"
+            for step, stream, what in self.effects
+            for at, stopped in stops
+            # A child's id begins with its parent's.
+            if step > at and (stream == stopped or stream.startswith(f"{stopped}."))
+        ]
+
+
+TAG_FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
+
+
+def echo(question: Question) -> Answer:
+    """Answer an `Lab.asker` with its own message, and approve everything else."""
+    if isinstance(question, ElicitationRequested):
+        return Accept({"tag": question.message})
+    return Approve()
+
+
+class SeamStore:
+    """A store that keeps messages in a list, and at whose every append the outside world may fail."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.kept: dict[str, list[Message]] = {}
+
+    async def append(self, session: str, messages: Sequence[Message], /) -> None:
+        """Keep ``messages``."""
+        await self._lab.sim.seam("store")
+        self.kept.setdefault(session, []).extend(messages)
+
+
+class AgentScenario:
+    """A scenario of agents. Subclass it, or give it a function.
+
+    Args:
+      name: one word, with which its tokens begin.
+      play: does it, with a `Lab`.
+      expect: what must hold where nothing was injected.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        play: Callable[[Lab], Awaitable[None]],
+        expect: Callable[[Lab], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._play = play
+        self._expect = expect
+        self.lab: Lab | None = None
+
+    async def run(self, sim: Sim, /) -> None:
+        """Play it, watched."""
+        self.lab = Lab(sim)
+        with self.lab.watch.on():
+            await self._play(self.lab)
+
+    def check(self, sim: Sim, outcome: Outcome, /) -> None:
+        """Check every guarantee that can be seen from outside; without a fault, also what the scenario is about."""
+        lab = self.lab
+        assert lab is not None
+        found = lab.problems()
+        if outcome.error is not None and not isinstance(outcome.error, InjectedFault):
+            error = outcome.error
+            found.append(f"{type(error).__name__} got out of the scenario: {error}")
+        assert not found, _report(found, lab)
+        if not sim.fired and self._expect is not None:
+            self._expect(lab)
+
+
+def _report(found: Sequence[str], lab: Lab) -> str:
+    lines = ["these promises were broken:", *(f"  - {one}" for one in found)]
+    for recorded in lab.recorded:
+        lines.append(f"the last events that {recorded.name} read ({recorded.end}):")
+        lines.extend(f"    {event}" for event in recorded.events[-12:])
+    return "\n".join(lines)

@@ -1,0 +1,436 @@
+"""Bugs, planted in the real runtime one at a time: the test of the harness itself.
+
+The first eight are those of the design's history (docker-agent's issue numbers are given). Each mutant is a context
+manager that breaks the runtime while it is on. A harness that does not notice one is not worth its time, and a harness
+that complains without one is worse: hence the control, which plants nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Self
+
+import trio
+
+from agentloop._core import elicitation, transcript
+from agentloop._runtime import asking, foreign, hook_calls, loop, patience, stream, tool_calls
+from agentloop._runtime.emitter import Emitter, Feed
+from agentloop._runtime.run import Answerer, Run
+from agentloop.errors import ToolsetError
+from agentloop.events import Source, StreamStopped
+from agentloop.messages import AssistantMessage
+from agentloop.outcome import Outcome
+from agentloop.testing._patched import patched
+from agentloop.testing._sim import InjectedFault
+
+__all__ = ["MUTANTS", "control"]
+
+Mutant = Callable[[], AbstractContextManager[None]]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(plant: Callable[[], Generator[None]]) -> Mutant:
+    """Add a mutant to the list, under its own name."""
+    made = contextmanager(plant)
+    MUTANTS[plant.__name__.replace("_", "-")] = made
+    return made
+
+
+@contextmanager
+def control() -> Generator[None]:
+    """Plant nothing."""
+    yield
+
+
+# ------------------------------------------------------------------- the design's history
+
+
+@mutant
+def early_return_when_listing_fails() -> Generator[None]:
+    """#3073, first half: on this way out nobody closes the channel, and the reader waits for ever."""
+    real = stream._tell_end
+
+    def tell_end(run: Run, outcome: Outcome) -> None:
+        if isinstance(outcome.error, ToolsetError):
+            run.outcome = outcome
+            run.ended.set()
+        else:
+            real(run, outcome)
+
+    with patched(stream, "_tell_end", tell_end):
+        yield
+
+
+@mutant
+def early_return_when_the_prompt_is_blocked() -> Generator[None]:
+    """#3073, second half: on this way out the elicitation stack keeps the scope of a dead stream."""
+
+    @contextmanager
+    def scope(run: Run, answerer: Answerer | None) -> Generator[None]:
+        parent = run.parent.source.stream if run.parent else None
+        run.root.tree.push(run.source.stream, parent=parent, answerer=answerer)
+        try:
+            yield
+        finally:
+            if run.outcome is None or run.outcome.reason != "blocked":
+                run.root.tree.pop(run.source.stream)
+
+    with patched(stream, "_elicitation_scope", scope):
+        yield
+
+
+@mutant
+def close_races_a_send() -> Generator[None]:
+    """#3069: whoever stops the stream closes the channel, while tasks may still post."""
+    real = stream.Stream.stop
+
+    def stop(self: stream.Stream, detail: str = "") -> None:
+        real(self, detail)
+        if self._run.feed is not None:
+            self._run.feed.end()
+
+    with patched(stream.Stream, "stop", stop):
+        yield
+
+
+@mutant
+def terminal_event_dropped_when_full() -> Generator[None]:
+    """#4136: the last event is sent without waiting, and dropped if the buffer is full."""
+    real = Feed.post
+
+    def post(self: Feed, event: Any) -> None:
+        if not (isinstance(event, StreamStopped) and self.is_full):
+            real(self, event)
+
+    with patched(Feed, "post", post):
+        yield
+
+
+@mutant
+def one_elicitation_slot() -> Generator[None]:
+    """#3584: streams save and restore one slot, which is right only if they end in reverse order."""
+    tree = elicitation.ElicitationTree
+
+    def push(self: Any, scope: str, *, parent: str | None, answerer: object) -> None:
+        real_push(self, scope, parent=parent, answerer=answerer)
+        slots.setdefault(id(self), []).append(scope)
+
+    def pop(self: Any, scope: str) -> None:
+        real_pop(self, scope)
+        # What it became before this stream was opened, whoever else has taken it since.
+        slots[id(self)].pop()
+
+    def answerers(self: Any, scope: str) -> Any:
+        current = slots[id(self)][-1]
+        return real_answerers(self, current if current in self._scopes else scope) if current in self._scopes else []
+
+    real_push, real_pop, real_answerers = tree.push, tree.pop, tree.answerers
+    slots: dict[int, list[str]] = {}
+    with patched(tree, "push", push), patched(tree, "pop", pop), patched(tree, "answerers", answerers):
+        yield
+
+
+@mutant
+def abandoned_by_its_consumer() -> Generator[None]:
+    """The producer runs on after its reader has left, as detached tasks do (openai-agents-python#574)."""
+
+    class _Opening:
+        """A nursery whose cancelling does nothing."""
+
+        def __init__(self) -> None:
+            self._real = trio.open_nursery()
+            self.cancel_scope = trio.CancelScope()
+
+        async def __aenter__(self) -> Self:
+            self.start_soon = (await self._real.__aenter__()).start_soon
+            return self
+
+        async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> Any:  # noqa: PYI036
+            return await self._real.__aexit__(kind, error, traceback)
+
+    with patched(stream, "trio", _Instead(trio, open_nursery=_Opening)):
+        yield
+
+
+class _Instead:
+    """A module with some names replaced."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@mutant
+def shared_current_agent() -> Generator[None]:
+    """#4156: who acts is a field that parallel streams overwrite, and not an argument."""
+    current: dict[int, Source] = {}
+    real = Run.__init__
+
+    def init(self: Run, **options: Any) -> None:
+        real(self, **options)
+        current[id(self.root)] = self.source
+        self.emitter = _Shared(self.emitter.source, self.emitter.feeds, self)
+
+    class _Shared(Emitter):
+        __slots__ = ("run",)
+
+        def __init__(self, source: Source, feeds: tuple[Feed, ...], run: Run) -> None:
+            super().__init__(source, feeds)
+            self.run = run
+
+        def post(self, event: Any, /, *args: Any, **fields: Any) -> None:
+            source = current[id(self.run.root)]
+            for feed in self.feeds:
+                if not feed.closed:
+                    feed.post(event(source, feed.next_seq(), *args, **fields))
+
+    with patched(Run, "__init__", init):
+        yield
+
+
+@mutant
+def stale_reason() -> Generator[None]:
+    """The reason of an earlier turn survives into a later way out that has nothing to do with it."""
+    real = stream._conclude
+
+    def conclude(run: Run, ending: Any, error: Any) -> Outcome:
+        outcome = real(run, ending, error)
+        if outcome.reason == "cancelled" and run.turn > 1:
+            return Outcome(reason="completed", usage=outcome.usage, messages=outcome.messages)
+        return outcome
+
+    with patched(stream, "_conclude", conclude):
+        yield
+
+
+# --------------------------------------------------------------------------------- events
+
+
+@mutant
+def terminal_event_twice() -> Generator[None]:
+    """A cancelled stream tells its end, and then whoever cancelled it tells it again."""
+    real = stream._tell_end
+
+    def tell_end(run: Run, outcome: Outcome) -> None:
+        if run.feed is not None and not run.feed.closed and outcome.reason == "cancelled":
+            seq = run.feed.next_seq()
+            run.feed.post(StreamStopped(run.source, seq, reason="cancelled"))
+        real(run, outcome)
+
+    with patched(stream, "_tell_end", tell_end):
+        yield
+
+
+@mutant
+def ends_lost_when_cancelled() -> Generator[None]:
+    """A task that is cancelled cannot tell the end of what it began."""
+    real = Emitter.post
+
+    def post(self: Emitter, event: Any, /, *args: Any, **fields: Any) -> None:
+        if trio.current_effective_deadline() == -float("inf") and event.__name__ == "ToolCallFinished":
+            return
+        real(self, event, *args, **fields)
+
+    with patched(Emitter, "post", post):
+        yield
+
+
+@mutant
+def failure_looks_like_an_end() -> Generator[None]:
+    """A failed run's reader sees its loop end as if all were well."""
+    real = stream.Stream.__anext__
+
+    async def anext_(self: stream.Stream) -> Any:
+        self._error_told = True
+        return await real(self)
+
+    with patched(stream.Stream, "__anext__", anext_):
+        yield
+
+
+@mutant
+def no_back_pressure() -> Generator[None]:
+    """Nothing slows the model down when its reader stalls."""
+
+    async def room(self: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    with patched(Feed, "room", room):
+        yield
+
+
+@mutant
+def number_skipped_when_full() -> Generator[None]:
+    """Events are numbered before they are let through."""
+    real = Feed.post
+
+    def post(self: Feed, event: Any) -> None:
+        if self.is_full:
+            self.next_seq()
+        real(self, event)
+
+    with patched(Feed, "post", post):
+        yield
+
+
+# ------------------------------------------------------------------------------ questions
+
+
+@mutant
+def answer_goes_to_the_oldest() -> Generator[None]:
+    """An answer goes to whoever has waited longest, not to the question that it names."""
+    tree = elicitation.ElicitationTree
+    real = tree.answer
+
+    def answer(self: Any, id: str, given: Any, *, by: Any) -> None:
+        real(self, next(iter(self._questions)) if id in self._questions else id, given, by=by)
+
+    with patched(tree, "answer", answer):
+        yield
+
+
+@mutant
+def answer_lost_to_a_cancel() -> Generator[None]:
+    """An answer is taken, but its asker is cancelled at that moment and never told."""
+    with patched(asking, "is_cancellation", lambda _error: False):
+        yield
+
+
+@mutant
+def question_outlives_its_asker() -> Generator[None]:
+    """A cancelled asker leaves its question open."""
+    tree = elicitation.ElicitationTree
+
+    def withdraw(self: Any, id: str) -> None:
+        pass
+
+    with patched(tree, "withdraw", withdraw):
+        yield
+
+
+@mutant
+def thinking_counts() -> Generator[None]:
+    """A person's thinking time counts towards the tool's deadline."""
+
+    @contextmanager
+    def held(self: patience.Patience) -> Generator[None]:
+        yield
+
+    with patched(patience.Patience, "held", held):
+        yield
+
+
+# ------------------------------------------------------------------------------ transcript
+
+
+@mutant
+def dangling_tool_calls() -> Generator[None]:
+    """An interrupted turn is kept with the results that there are."""
+
+    def close_turn(message: AssistantMessage, results: Any, started: Iterable[str]) -> Any:
+        return (message, *(results[call.id] for call in message.calls if call.id in results))
+
+    real = tool_calls.Calls._run_call
+
+    async def run_call(self: tool_calls.Calls, call: Any) -> None:
+        try:
+            await real(self, call)
+        except trio.Cancelled:
+            del self.results[call.id]
+            raise
+
+    with patched(loop, "close_turn", close_turn), patched(tool_calls.Calls, "_run_call", run_call):
+        yield
+
+
+@mutant
+def results_in_order_of_completion() -> Generator[None]:
+    """Results are recorded as they come in."""
+
+    def close_turn(message: AssistantMessage, results: Any, started: Iterable[str]) -> Any:
+        done = [results[id] for id in results]
+        missing = [call for call in message.calls if call.id not in results]
+        begun = frozenset(started)
+        return (
+            message,
+            *done,
+            *(transcript.interrupted_result(call, started=call.id in begun) for call in missing),
+        )
+
+    with patched(loop, "close_turn", close_turn):
+        yield
+
+
+@mutant
+def session_kept_after_a_failure() -> Generator[None]:
+    """A run that fails does not give its session back."""
+    real = transcript.Transcript.release
+
+    def release(self: transcript.Transcript) -> None:
+        if self.messages and isinstance(self.messages[-1], AssistantMessage):
+            real(self)
+
+    with patched(transcript.Transcript, "release", release):
+        yield
+
+
+# ----------------------------------------------------------------------- tools and cancels
+
+
+@mutant
+def side_effect_after_a_cancel() -> Generator[None]:
+    """A tool begins although its stream was cancelled already."""
+
+    async def nothing() -> None:
+        pass
+
+    lowlevel = _Instead(trio.lowlevel, checkpoint_if_cancelled=nothing)
+    with patched(tool_calls, "trio", _Instead(trio, lowlevel=lowlevel)):
+        yield
+
+
+@mutant
+def failure_cancels_siblings() -> Generator[None]:
+    """A tool's exception is not its result, but the end of the run."""
+    real = foreign.call_foreign
+
+    async def call_foreign(function: Any, /, *args: Any, scope: trio.CancelScope, **kwargs: Any) -> Any:
+        try:
+            return await real(function, *args, scope=scope, **kwargs)
+        except foreign.ForeignError as error:
+            if isinstance(error.__cause__, (ValueError, InjectedFault)):
+                raise error.__cause__ from None
+            raise
+
+    with patched(tool_calls, "call_foreign", call_foreign):
+        yield
+
+
+@mutant
+def guard_fails_open() -> Generator[None]:
+    """A guard that fails lets pass."""
+    real = hook_calls.HookCalls.ask
+
+    async def ask(self: hook_calls.HookCalls, hook: Any, value: object) -> Any:
+        try:
+            return await real(self, hook, value)
+        except hook_calls.HookFailedError:
+            return None
+
+    with patched(hook_calls.HookCalls, "ask", ask):
+        yield
+
+
+@mutant
+def no_deadline_for_tools() -> Generator[None]:
+    """A tool that hangs hangs the run."""
+
+    def for_ever(_seconds: float, parent: Any) -> patience.Patience:
+        return patience.Patience(float("inf"), parent)
+
+    with patched(tool_calls, "Patience", for_ever):
+        yield

@@ -1,0 +1,264 @@
+"""One trio run under control: it orders and counts the steps, moves the clock, fires the fault, ends what hangs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+import trio
+from attrs import define
+
+from agentloop.testing._sim.condemned import Condemned
+from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing._sim.faults import Cancel, StepRaise
+from agentloop.testing._sim.real_world import RealWorld
+from agentloop.testing._sim.schedule import Schedule
+from agentloop.testing._sim.sim import Injection, Sim
+from agentloop.testing._sim.stuck import StuckReason, StuckReport, StuckTask, await_chain
+from agentloop.testing._sim.trio_private import Loop, Task, is_blocked, is_housekeeping, resume_with, simulated
+
+__all__ = ["Engine"]
+
+
+@define(eq=False)
+class _VirtualClock(trio.abc.Clock):
+    sim: Sim
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return self.sim.now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        # Nobody sleeps for it, but it must exceed any cushion given to `wait_all_tasks_blocked`: whoever waits
+        # for idleness goes first, and then the clock moves.
+        return 0 if deadline <= self.sim.now else 1e9
+
+
+class _Hooks(Protocol):
+    def hook_failed(self, error: Exception, /) -> None: ...
+
+
+H = TypeVar("H", bound=_Hooks)
+P = ParamSpec("P")
+
+
+def _never_raises(method: Callable[Concatenate[H, P], None]) -> Callable[Concatenate[H, P], None]:
+    """Keep what a hook raises. Trio only logs it, and goes on without the instrument: a run that nobody watches.
+
+    What `trio_private` asks is called from the middle of trio's loop, which an error would unwind.
+    """
+
+    @wraps(method)
+    def guarded(self: H, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001
+            self.hook_failed(error)
+
+    return guarded
+
+
+class Engine(trio.abc.Instrument):
+    """Runs one scenario. Whatever goes wrong meanwhile is kept in attributes: trio cannot be told from its hooks.
+
+    Attributes:
+      schedule_error: what the schedule raised when it was asked. It has not been asked again.
+      action_error: what a cancel action raised.
+      crash: what made ``trio.run`` itself fail; None if that was us.
+      unfinished: names of the async generators that stood open when the scenario ended.
+    """
+
+    def __init__(self, sim: Sim, schedule: Schedule, *, max_steps: int, max_virtual: float) -> None:
+        self.schedule_error: BaseException | None = None
+        self.action_error: Exception | None = None
+        self.crash: trio.TrioInternalError | None = None
+        self.unfinished: list[str] = []
+        self._sim = sim
+        self._schedule = schedule
+        self._max_steps = max_steps
+        self._max_virtual = max_virtual
+        self._cancel_at = sim.fault.step if isinstance(sim.fault, Cancel) else 0
+        self._world = RealWorld(self.refuse)
+        self._condemned: Condemned | None = None
+        self._chores = 0
+        # Numbers in order of spawning, 0 for trio's own tasks: the same in each run, unlike the tasks' hashes.
+        self._serials: dict[Task, int] = {}
+        # The step in which a task last became runnable. Tasks that one step wakes are ordered by age, since it
+        # may have woken them in the order of a set, as cancelling a nursery does.
+        self._woken_at: dict[Task, int] = {}
+        self._loop: Loop
+
+    def run(self, main: Callable[[Sim], Awaitable[None]]) -> None:
+        """Run ``main`` to its end, or to ours. Raises only what ``main`` does, and HarnessError."""
+        instruments: list[trio.abc.Instrument] = [self]
+        if isinstance(self._sim.fault, StepRaise):
+            instruments.append(_StepRaiser(self._sim, self._sim.fault, self.hook_failed))
+        with simulated(self) as self._loop:
+            try:
+                trio.run(main, self._sim, clock=_VirtualClock(self._sim), instruments=instruments)
+            except trio.TrioInternalError as error:
+                # Not if it was us: its traceback would keep all the coroutines alive.
+                if not self._loop.stopped:
+                    self.crash = error
+            finally:
+                self._world.open()
+                self._loop.abandon_leftovers()
+                self._serials.clear()
+                self._woken_at.clear()
+            if not self._loop.asked:
+                self._sim.fail(f"trio {trio.__version__} no longer has its tasks ordered by trio._core._run._r")
+
+    def refuse(self, what: str, /) -> HarnessError:
+        """Note that the scenario used ``what``."""
+        return self._sim.fail(f"it used {what}, which a simulation has not got: give the scenario a fake instead")
+
+    def __dir__(self) -> list[str]:
+        # Trio looks through all our attributes for hooks, before every run: it takes as long as ten task steps.
+        return ["before_run", "task_spawned", "task_scheduled", "after_task_step", "task_exited"]
+
+    # ------------------------------------------------------------------ trio's hooks
+
+    @_never_raises
+    def before_run(self) -> None:
+        self._loop.attach()
+        self._world.close()
+
+    @_never_raises
+    def task_spawned(self, task: Task) -> None:
+        if is_housekeeping(task):
+            self._serials[task] = 0
+        else:
+            self._serials[task] = len(self._serials) + 1
+            self._sim.trace.append(plain_name(task))
+
+    def task_scheduled(self, task: Task) -> None:
+        self._woken_at[task] = self._sim.steps
+
+    @_never_raises
+    def after_task_step(self, task: Task) -> None:
+        serial = self._serials[task]
+        if serial:
+            sim = self._sim
+            sim.steps += 1
+            sim.trace.append(serial)
+            if sim.steps == self._cancel_at:
+                self._fire_cancel(task)
+            used = sim.steps
+        else:
+            used = self._chores = self._chores + 1
+        if self._condemned is not None:
+            self._condemned.on_step()
+        elif used >= self._max_steps:
+            self._condemn("step budget")
+
+    @_never_raises
+    def task_exited(self, task: Task) -> None:
+        if self._loop.is_main(task):
+            # Now, since trio closes those that still have an owner at the end of the run, without a word.
+            self.unfinished = self._loop.unfinished_generators()
+            # The scenario is over after this step: what comes is trio's own cleanup.
+            for target in self._sim.targets:
+                target.last = self._sim.steps if target.last is None else target.last
+
+    # ------------------------------------------------------------------ what trio's stand-ins ask
+
+    @_never_raises
+    def order(self, batch: list[Task], /) -> None:
+        """Order a batch as the schedule says, last first; in step granularity, leave one task in it."""
+        # A stable sort, of what trio has sorted by age.
+        batch.sort(key=self._woken_at.__getitem__)
+        chores = [task for task in batch if not self._serials[task]]
+        tasks = [task for task in batch if self._serials[task]]
+        if self._sim.granularity == "step":
+            first = chores[0] if chores else tasks[self._choose(len(tasks))]
+            self._loop.put_back(task for task in batch if task is not first)
+            batch[:] = [first]
+            return
+        order = chores
+        while tasks:
+            order.append(tasks.pop(self._choose(len(tasks))))
+        batch[:] = reversed(order)
+
+    @_never_raises
+    def on_idle(self, next_deadline: float, /) -> None:
+        """Move the clock to the next deadline; without one, or past the budget, the run has to be ended."""
+        if self._condemned is not None:
+            self._condemned.on_idle()
+        elif next_deadline == math.inf:
+            self._condemn("deadlock")
+        elif next_deadline > self._max_virtual:
+            self._condemn("virtual-time budget")
+        else:
+            # A deadline in the past is about to be dealt with, and must not turn back the clock.
+            self._sim.now = max(self._sim.now, next_deadline)
+            self._sim.trace.append(self._sim.now)
+
+    def _choose(self, options: int) -> int:
+        if options == 1 or self._condemned is not None:
+            return 0
+        sim = self._sim
+        sim.options.append(options)
+        if self.schedule_error is not None:
+            return 0
+        try:
+            pick = self._schedule.choose(len(sim.options), options)
+        except BaseException as error:  # noqa: BLE001, ASYNC103
+            self.schedule_error, pick = error, 0
+        if not 0 <= pick < options:
+            sim.fail(f"the schedule {self._schedule} picked {pick} of {options}")
+            return 0
+        if pick:
+            sim.picks[len(sim.options)] = pick
+        return pick
+
+    def _fire_cancel(self, task: Task) -> None:
+        fault = self._sim.fault
+        assert isinstance(fault, Cancel)
+        injection = Injection(f"{fault.scope} cancelled after step {fault.step}", plain_name(task), await_chain(task))
+        try:
+            fired = self._sim.cancel(fault.scope)
+        except Exception as error:  # noqa: BLE001
+            self.action_error = error
+            fired = True
+        if fired:
+            self._sim.injection = injection
+
+    def _condemn(self, reason: StuckReason) -> None:
+        tasks = tuple(StuckTask(plain_name(task), is_blocked(task), await_chain(task)) for task in self._loop.tasks())
+        self._sim.stuck = StuckReport(reason, self._sim.steps, self._sim.now, tasks)
+        self._condemned = Condemned(self._loop)
+
+    def hook_failed(self, error: Exception) -> None:
+        """Note that we ourselves failed, and have the run end."""
+        problem = self._sim.fail(f"the harness itself failed: {error!r}")
+        problem.__cause__ = error
+        self._loop.stop()
+
+
+class _StepRaiser(trio.abc.Instrument):
+    """Fires a `StepRaise`. By itself, because its hook takes time in every step of every run that has it."""
+
+    def __init__(self, sim: Sim, fault: StepRaise, hook_failed: Callable[[Exception], None]) -> None:
+        self._sim = sim
+        self._fault = fault
+        self.hook_failed = hook_failed
+
+    @_never_raises
+    def before_task_step(self, task: Task) -> None:
+        sim, fault = self._sim, self._fault
+        if sim.steps + 1 != fault.step or sim.injection is not None or is_housekeeping(task):
+            return
+        what = f"{fault.exc.__name__} raised in step {fault.step}"
+        injection = Injection(what, plain_name(task), await_chain(task))
+        if resume_with(task, fault.exc(f"injected: {fault}")):
+            sim.injection = injection
+
+
+def plain_name(task: Task) -> str:
+    """The task's name without addresses, which would differ from run to run."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", task.name)

@@ -1,0 +1,16 @@
+"""What the simulation itself raises: the harness cannot be believed, or a fault was asked for."""
+
+from __future__ import annotations
+
+__all__ = ["HarnessError", "InjectedFault"]
+
+
+class HarnessError(Exception):
+    """The simulation could not be carried out as asked, so its result says nothing about the code under test.
+
+    Among others: the scenario fails without any fault, it uses a thread or a socket, or a sweep fired nothing.
+    """
+
+
+class InjectedFault(Exception):  # noqa: N818 - it is not an error, it is a test
+    """What a `SeamRaise` or a `StepRaise` raises, unless it names another exception. Its text names the place."""

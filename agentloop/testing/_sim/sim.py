@@ -1,0 +1,191 @@
+"""What a scenario sees of its simulation, and what remains of it afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, frozen
+
+from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing._sim.faults import Fault, SeamRaise
+from agentloop.testing._sim.schedule import Granularity, replay
+from agentloop.testing._sim.stuck import StuckReport, call_chain
+from agentloop.testing._sim.tokens import Token
+from agentloop.testing._sim.trio_private import scope_has_ended
+
+__all__ = ["Injection", "Sim", "Target"]
+
+
+@frozen
+class Injection:
+    """What was done to the run, and where."""
+
+    what: str
+    task: str
+    chain: tuple[str, ...]
+    """``file:line function``, from the task's outermost function to the innermost; empty if it has just ended."""
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.what}, in task {self.task}:", *(f"  {place}" for place in self.chain)])
+
+
+@define(eq=False)
+class Target:
+    """Something that `Cancel` can name, and the task steps after which there is something to cancel."""
+
+    name: str
+    cancel: Callable[[], bool]
+    """Do it. Returns False, and does nothing, if it is too late."""
+    first: int
+    last: int | None = None
+    """None for the last step of the scenario."""
+
+
+class Sim:
+    """One run of a scenario: handed to it while it runs, and what is left when it is over.
+
+    Attributes:
+      fault: what was to be injected into this run, if anything.
+      granularity: how often the schedule was asked.
+      steps: task steps so far. In one step a task runs from a checkpoint to the next.
+      seams: calls of `seam` so far.
+      now: seconds on the virtual clock, which starts at 0.
+      picks: the choices not answered in FIFO order so far, as ``{choice: pick}``.
+      options: how many tasks could run, for each choice so far.
+      injection: what was injected; None as long as the fault has not fired.
+      stuck: why the run was ended from outside; None if it ended by itself.
+      targets: everything that a `Cancel` could have named so far.
+      trace: what happened, in order: the equality of two runs. Task numbers, names, times.
+      problem: why nothing can be concluded from this run; None if all is well.
+    """
+
+    def __init__(self, name: str, *, fault: Fault | None = None, granularity: Granularity = "batch") -> None:
+        if name.split() != [name]:
+            raise HarnessError(f"{name!r} cannot be part of a token: a scenario's name is one word")
+        self.name = name
+        self.fault = fault
+        self.granularity: Granularity = granularity
+        self.steps = 0
+        self.seams = 0
+        self.now = 0.0
+        self.picks: dict[int, int] = {}
+        self.options: list[int] = []
+        self.injection: Injection | None = None
+        self.stuck: StuckReport | None = None
+        self.targets: list[Target] = []
+        self.trace: list[object] = []
+        self.problem: HarnessError | None = None
+        self._live: dict[str, Target] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._seam_fault = fault if isinstance(fault, SeamRaise) else None
+
+    @property
+    def choices(self) -> int:
+        """How often, so far, there was more than one task to run next."""
+        return len(self.options)
+
+    @property
+    def fired(self) -> bool:
+        """Whether the fault took place; without a fault, whether the schedule left FIFO order."""
+        return bool(self.picks) if self.fault is None else self.injection is not None
+
+    @property
+    def token(self) -> str:
+        """What to give `replay_token` to run exactly this again."""
+        plain = self.granularity == "batch" and not self.picks
+        return str(Token(self.name, self.fault, None if plain else replay(self.picks, self.granularity)))
+
+    @property
+    def trace_digest(self) -> str:
+        """The same for two runs in which the same happened in the same order, in any process."""
+        return hashlib.blake2b(repr(self.trace).encode(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------------ what a scenario calls
+
+    @contextmanager
+    def scope(self, name: str) -> Generator[trio.CancelScope]:
+        """Open a cancel scope that a `Cancel` can name for as long as it is open."""
+        with trio.CancelScope() as scope:
+            target = self.register_scope(name, scope)
+            try:
+                yield scope
+            finally:
+                target.last = self.steps
+                self._scopes.pop(name, None)
+                self._live.pop(name, None)
+
+    def register_scope(self, name: str, scope: trio.CancelScope) -> Target:
+        """Let a `Cancel` name a scope that somebody else opens.
+
+        Raises:
+          HarnessError: another scope with this name is still open.
+        """
+        if name in self._scopes and not scope_has_ended(self._scopes[name]):
+            raise self.fail(f"two scopes named {name!r} are open at once: which one should a fault cancel?")
+        self._scopes[name] = scope
+
+        def cancel() -> bool:
+            if scope.cancel_called or scope_has_ended(scope):
+                return False
+            scope.cancel()
+            return True
+
+        return self._register(name, cancel)
+
+    def on_cancel(self, name: str, callback: Callable[[], object]) -> None:
+        """Let a `Cancel` with this name call ``callback``, which must not wait: ``stream.stop``, say.
+
+        A later callback of the same name takes the place of this one.
+        """
+
+        def cancel() -> bool:
+            callback()
+            return True
+
+        self._register(name, cancel)
+
+    async def seam(self, name: str) -> None:
+        """Be a place where the outside world can fail: a checkpoint, before or after which a fault may raise."""
+        self.seams += 1
+        self.trace.append(name)
+        fault = self._seam_fault
+        if fault is None or fault.call != self.seams:
+            await trio.lowlevel.checkpoint()
+            return
+        if fault.after:
+            await trio.lowlevel.checkpoint()
+        when = "after" if fault.after else "before"
+        self.injection = Injection(
+            f"{fault.exc.__name__} raised by seam {fault.call} ({name}) {when} its checkpoint",
+            trio.lowlevel.current_task().name,
+            call_chain(),
+        )
+        raise fault.exc(f"injected: {fault} ({name})")
+
+    # ------------------------------------------------------------------ what the engine calls
+
+    def fail(self, why: str) -> HarnessError:
+        """Make a note that this run proves nothing. The first reason counts; raise what this returns."""
+        error = HarnessError(f"{self.name}: {why}")
+        if self.problem is None:
+            self.problem = error
+        return error
+
+    def cancel(self, name: str) -> bool:
+        """Cancel what has this name, if anything has it now and it is not too late."""
+        target = self._live.get(name)
+        return target is not None and target.cancel()
+
+    def _register(self, name: str, cancel: Callable[[], bool]) -> Target:
+        if name.split() != [name]:
+            raise self.fail(f"{name!r} cannot be part of a token: a name is one word")
+        if name in self._live:
+            self._live[name].last = self.steps
+        # Registered in the middle of a step: the end of this step is the first chance.
+        target = Target(name, cancel, first=self.steps + 1)
+        self.targets.append(target)
+        self._live[name] = target
+        return target

@@ -1,0 +1,101 @@
+"""Run one scenario once, under control, and judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from agentloop.testing._sim.engine import Engine
+from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing._sim.faults import Fault
+from agentloop.testing._sim.leaks import LeakWatch
+from agentloop.testing._sim.scenario import Invariants, Outcome, Scenario
+from agentloop.testing._sim.schedule import Schedule, fifo
+from agentloop.testing._sim.sim import Sim
+from agentloop.testing._sim.violation import Violation
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    fault: Fault | None = None,
+    schedule: Schedule | None = None,
+    invariants: Invariants | None = None,
+    max_steps: int = 20_000,
+    max_virtual: float = 1e6,
+) -> Sim:
+    """Run a scenario in a ``trio.run`` of its own, on a virtual clock, with every scheduling choice made for it.
+
+    Two runs with the same scenario, fault and schedule do the same, step by step. A run that hangs is ended.
+
+    Args:
+      scenario: a new one; it is used up.
+      fault: what goes wrong in this run.
+      schedule: which task runs when several could; `fifo` by default.
+      invariants: called with the run and its outcome after the scenario's own check.
+      max_steps: task steps after which the run is taken for one that loops.
+      max_virtual: seconds on the virtual clock after which it is taken for one that sets timers without end.
+
+    Raises:
+      Violation: the run got stuck, a check failed, or something was left behind: an async generator that is not
+        closed, a coroutine that was not awaited, an error in a finalizer, a resource that was not released.
+      HarnessError: the run proves nothing: the scenario used threads or real I/O, say.
+
+    Anything but an `AssertionError` that a check raises is passed on as it is.
+    """
+    schedule = schedule or fifo()
+    sim = Sim(scenario.name, fault=fault, granularity=schedule.granularity)
+    engine = Engine(sim, schedule, max_steps=max_steps, max_virtual=max_virtual)
+    with LeakWatch() as leaks:
+        outcome = _run(scenario, engine, sim)
+    if engine.schedule_error is not None:
+        # Hypothesis steers by such exceptions. They must reach it as they are.
+        raise engine.schedule_error
+    if sim.problem is not None:
+        raise sim.problem
+    if sim.stuck is not None:
+        raise Violation(str(sim.stuck), sim=sim)
+    if engine.crash is not None:
+        raise Violation(f"trio.run itself failed: {engine.crash.__cause__!r}", sim=sim) from engine.crash
+    if engine.action_error is not None:
+        raise Violation(f"the cancel action raised {engine.action_error!r}", sim=sim) from engine.action_error
+    _judge(sim, outcome, scenario.check)
+    if invariants is not None:
+        _judge(sim, outcome, invariants)
+    left = [*(f"async generator {name} was begun, but not closed" for name in engine.unfinished), *leaks.found]
+    if left:
+        raise Violation("\n  ".join(["left behind:", *left]), sim=sim)
+    return sim
+
+
+def _run(scenario: Scenario, engine: Engine, sim: Sim) -> Outcome:
+    outcome = Outcome()
+    try:
+        engine.run(scenario.run)
+    except (KeyboardInterrupt, HarnessError):
+        raise
+    except BaseException as error:  # noqa: BLE001, ASYNC103
+        outcome = Outcome(error)
+    sim.trace.append(type(outcome.error).__name__)
+    return outcome
+
+
+def _judge(sim: Sim, outcome: Outcome, check: Callable[[Sim, Outcome], None]) -> None:
+    if (failed := _assertion_in(outcome.error)) is not None:
+        raise Violation(f"the scenario itself failed: {failed}", sim=sim) from failed
+    try:
+        check(sim, outcome)
+    except AssertionError as error:
+        raise Violation(f"the check failed: {error}", sim=sim) from error
+    except Exception as error:
+        error.add_note(f"while checking {sim.token}")
+        raise
+
+
+def _assertion_in(error: BaseException | None) -> AssertionError | None:
+    if isinstance(error, BaseExceptionGroup):
+        inner: Iterable[BaseException] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return next(filter(None, map(_assertion_in, inner)), None)
+    return error if isinstance(error, AssertionError) else None

@@ -1,0 +1,92 @@
+"""What is said about a run that would never have ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Literal, TypeAlias
+
+import trio
+from attrs import frozen
+
+__all__ = ["StuckReason", "StuckReport", "StuckTask", "await_chain", "call_chain"]
+
+StuckReason: TypeAlias = Literal["deadlock", "step budget", "virtual-time budget"]
+
+_EXPLAINED: dict[StuckReason, str] = {
+    "deadlock": "deadlock: no task can run, and no deadline will wake one",
+    "step budget": "step budget used up: something goes round and round",
+    "virtual-time budget": "virtual-time budget used up: something sets timers without end",
+}
+
+_TRAPS = str(Path("trio", "_core", "_traps.py"))
+
+
+@frozen
+class StuckTask:
+    """A task that had not ended."""
+
+    name: str
+    waiting: bool
+    """False if it could have run on."""
+    chain: tuple[str, ...]
+    """Where it stood, as ``file:line function``, from its outermost function to the innermost."""
+
+    def __str__(self) -> str:
+        state = "waiting" if self.waiting else "able to run"
+        return "\n".join([f"task {self.name}, {state}:", *(f"  {place}" for place in self.chain)])
+
+
+@frozen
+class StuckReport:
+    """Why a run was ended from outside, and where its tasks stood just before that."""
+
+    reason: StuckReason
+    steps: int
+    """Task steps until then."""
+    now: float
+    """Seconds on the virtual clock."""
+    tasks: tuple[StuckTask, ...]
+    """Oldest first."""
+
+    def __str__(self) -> str:
+        first = f"{_EXPLAINED[self.reason]} (after {self.steps} steps and {self.now:g} virtual seconds)"
+        return "\n".join([first, *map(str, self.tasks)])
+
+
+def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
+    """Where a task that is not running waits, from its outermost function to the innermost."""
+    frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
+    # Every chain ends in the same few lines of trio, which tell nothing.
+    return tuple(_place(code, line) for code, line in frames if not code.co_filename.endswith(_TRAPS))
+
+
+def call_chain() -> tuple[str, ...]:
+    """Where the running task called whoever calls this, from its outermost function to the innermost."""
+    caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(caller))[::-1]
+
+
+def _frames_of_task(caller: FrameType) -> Iterator[FrameType]:
+    frame = caller.f_back
+    while frame is not None and frame.f_globals.get("__name__") != "trio._core._run":
+        yield frame
+        frame = frame.f_back
+
+
+def _place(code: CodeType, line: int) -> str:
+    return f"{_short(code.co_filename)}:{line} {code.co_qualname}"
+
+
+@lru_cache(maxsize=1024)
+def _short(filename: str) -> str:
+    """Name a file the same way on each machine, as far as that goes."""
+    for mark in ("/site-packages/", "/lib/python"):
+        _, found, rest = filename.replace("\\", "/").rpartition(mark)
+        if found:
+            return rest
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name

@@ -1,0 +1,277 @@
+"""Try every fault of some kinds on a scenario: one run for each place where it can strike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing._sim.faults import Cancel, Fault, SeamRaise, StepRaise
+from agentloop.testing._sim.forked import run_forked
+from agentloop.testing._sim.scenario import Invariants, Scenario
+from agentloop.testing._sim.schedule import Schedule, fifo, replay
+from agentloop.testing._sim.sim import Sim
+from agentloop.testing._sim.simulate import simulate
+from agentloop.testing._sim.tokens import parse_token
+from agentloop.testing._sim.violation import Violation
+
+__all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep"]
+
+Kind: TypeAlias = Literal["cancel", "seam", "schedule", "batch", "step"]
+"""What a sweep can try:
+
+- ``cancel``: each named scope or action, cancelled after each step.
+- ``seam``: each call of `Sim.seam`, raising before or after its checkpoint.
+- ``schedule``: one deviation from FIFO order at each choice of granularity ``step``, for each other task.
+- ``batch``: the same for the choices of granularity ``batch``, which are those that trio has today.
+- ``step``: each step, resumed with an exception. Advice only, see `StepRaise`.
+"""
+
+_RUNS_WORTH_A_PROCESS = 50
+_DEFAULT: tuple[Kind, ...] = ("cancel", "seam", "schedule")
+_NEEDS: dict[Kind, str] = {
+    "cancel": "no scope was open when a step ended: open some with sim.scope(), or name them in sim.on_cancel()",
+    "seam": "nothing called sim.seam()",
+    "schedule": "there was never more than one task to run",
+    "batch": "there was never more than one task to run",
+    "step": "there was no task to interrupt",
+}
+
+
+_Point: TypeAlias = tuple[Fault | None, Schedule | None]
+
+
+@frozen
+class Tally:
+    """How many runs a sweep made for one kind, and in how many of them the fault took place."""
+
+    runs: int
+    fired: int
+
+
+@frozen
+class SweepReport:
+    """What came of a sweep. True to its name, it does not raise: see ``violations``, or call `raise_if_violated`."""
+
+    runs: int
+    """Without the runs that go before, and have no fault."""
+    fired: int
+    """Runs in which the fault took place, or the order of tasks was changed."""
+    violations: list[tuple[str, Violation]]
+    """In order of the points: the token of a run, and what it raised."""
+    by_kind: dict[Kind, Tally]
+
+    def raise_if_violated(self) -> None:
+        """Raise the first violation, with the number of all the others."""
+        if self.violations:
+            first = self.violations[0][1]
+            first.add_note(f"({len(self.violations)} of {self.runs} runs of this sweep failed; this is the first)")
+            raise first
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind}: {tally.fired} of {tally.runs} fired" for kind, tally in self.by_kind.items())
+        lines = [f"{self.runs} runs ({kinds}), {len(self.violations)} violations"]
+        return "\n".join([*lines, *(f"  {token}: {violation.what}" for token, violation in self.violations)])
+
+
+OnRun: TypeAlias = Callable[[Sim, Violation | None], object]
+"""Called after each run of a sweep, with what it raised."""
+
+
+def sweep(
+    make_scenario: Callable[[], Scenario],
+    *,
+    kinds: Iterable[Kind] | None = None,
+    scopes: Iterable[str] | None = None,
+    limit: int | None = None,
+    on_run: OnRun | None = None,
+    invariants: Invariants | None = None,
+    max_steps: int = 20_000,
+    max_virtual: float = 1e6,
+    jobs: int = 1,
+) -> SweepReport:
+    """Run a scenario once for each place where a fault can strike.
+
+    A sweep is as good as its scenario: it finds what goes wrong in this situation, not other situations.
+
+    Args:
+      make_scenario: makes a new scenario, the same each time.
+      kinds: what to try. Each kind named here must find a place in the scenario; by default ``cancel``, ``seam``
+        and ``schedule`` are tried, and one of them must.
+      scopes: which names to cancel; all that the scenario registers by default.
+      limit: at most so many runs of each kind, spread evenly over its places; all of them by default.
+      on_run: called after each run. Not with more than one process.
+      invariants, max_steps, max_virtual: as for `simulate`.
+      jobs: how many processes to spread many runs over, where the system can fork.
+
+    Raises:
+      HarnessError: the scenario fails without a fault, or is not the same twice; or nothing was run, or fired.
+    """
+    if on_run is not None and jobs > 1:
+        raise HarnessError("on_run sees nothing of what other processes do: use one job")
+    bench = _Bench(make_scenario, invariants, max_steps, max_virtual)
+    base = bench.baseline()
+    tallies: dict[Kind, Tally] = {}
+    violations: list[tuple[str, Violation]] = []
+    for kind in _DEFAULT if kinds is None else kinds:
+        before = len(violations)
+        tallies[kind] = _sweep_kind(kind, bench, base, scopes, limit, on_run, jobs, violations)
+        if kinds is not None and not tallies[kind].fired and len(violations) == before:
+            raise HarnessError(
+                f"the {kind} sweep of {base.name} fired nothing in {_runs(tallies[kind])}: {_NEEDS[kind]}"
+            )
+    report = SweepReport(
+        runs=sum(tally.runs for tally in tallies.values()),
+        fired=sum(tally.fired for tally in tallies.values()),
+        violations=violations,
+        by_kind=tallies,
+    )
+    if not report.fired and not violations:
+        needs = "; ".join(f"{kind}: {_NEEDS[kind]}" for kind in tallies) or "no kind was named"
+        raise HarnessError(f"the sweep of {base.name} fired nothing. {needs}")
+    return report
+
+
+def replay_token(
+    make_scenario: Callable[[], Scenario],
+    token: str,
+    *,
+    invariants: Invariants | None = None,
+    max_steps: int = 20_000,
+    max_virtual: float = 1e6,
+) -> Sim:
+    """Run again what a token names. Raises what that run raised, `Violation` mostly, and returns it if it passes.
+
+    Raises:
+      HarnessError: the token cannot be read, or belongs to another scenario; and all that `simulate` raises.
+    """
+    parsed = parse_token(token)
+    scenario = make_scenario()
+    if scenario.name != parsed.name:
+        raise HarnessError(f"the token {token!r} is of the scenario {parsed.name}, not of {scenario.name}")
+    return simulate(
+        scenario,
+        fault=parsed.fault,
+        schedule=parsed.schedule,
+        invariants=invariants,
+        max_steps=max_steps,
+        max_virtual=max_virtual,
+    )
+
+
+@frozen
+class _Bench:
+    make_scenario: Callable[[], Scenario]
+    invariants: Invariants | None
+    max_steps: int
+    max_virtual: float
+
+    def run(self, fault: Fault | None = None, schedule: Schedule | None = None) -> tuple[Sim, Violation | None]:
+        try:
+            sim = simulate(
+                self.make_scenario(),
+                fault=fault,
+                schedule=schedule,
+                invariants=self.invariants,
+                max_steps=self.max_steps,
+                max_virtual=self.max_virtual,
+            )
+        except Violation as violation:
+            return violation.sim, violation
+        return sim, None
+
+    def baseline(self) -> Sim:
+        first, violation = self.run()
+        if violation is not None:
+            raise HarnessError(f"{first.name} fails without any fault, so a sweep would show nothing") from violation
+        second, _ = self.run()
+        for number, (one, other) in enumerate(zip_longest(first.trace, second.trace), start=1):
+            if one != other:
+                raise HarnessError(
+                    f"{first.name} is not the same twice: event {number} was {one!r}, then {other!r}. Does it use "
+                    f"the time, random numbers, the order of a set, or something that an earlier run left behind?"
+                )
+        return first
+
+
+def _sweep_kind(
+    kind: Kind,
+    bench: _Bench,
+    base: Sim,
+    scopes: Iterable[str] | None,
+    limit: int | None,
+    on_run: OnRun | None,
+    jobs: int,
+    violations: list[tuple[str, Violation]],
+) -> Tally:
+    if kind == "schedule":
+        # FIFO order again, but with the choices that this granularity has. By itself it is no fault.
+        base, violation = bench.run(schedule=fifo("step"))
+        if violation is not None:
+            violations.append((base.token, violation))
+            return Tally(runs=1, fired=0)
+    points = _thin(list(_points(kind, base, scopes)), limit)
+
+    def run(index: int) -> tuple[Sim, Violation | None]:
+        return bench.run(*points[index])
+
+    def brief(index: int) -> tuple[bool, bool]:
+        sim, violation = run(index)
+        if on_run is not None:
+            on_run(sim, violation)
+        if violation is not None and jobs == 1:
+            violations.append((sim.token, violation))
+        return sim.fired, violation is not None
+
+    # To fork takes as long as a good many runs.
+    jobs = min(jobs, 1 + len(points) // _RUNS_WORTH_A_PROCESS)
+    results = run_forked(jobs, len(points), brief)
+    if jobs > 1:
+        # What was raised cannot leave its process: raise it again in this one.
+        for index in (index for index, (_, violated) in enumerate(results) if violated):
+            sim, violation = run(index)
+            if violation is None:
+                raise HarnessError(f"{sim.token} failed in another process, but not in this one")
+            violations.append((sim.token, violation))
+    return Tally(runs=len(points), fired=sum(fired for fired, _ in results))
+
+
+def _points(kind: Kind, base: Sim, scopes: Iterable[str] | None) -> Iterator[_Point]:
+    match kind:
+        case "cancel":
+            steps = _steps_by_name(base)
+            names = list(steps) if scopes is None else list(scopes)
+            if unknown := [name for name in names if name not in steps]:
+                raise HarnessError(f"{base.name} has no scope {unknown[0]!r}; it has {', '.join(steps) or 'none'}")
+            yield from ((Cancel(step, name), None) for name in names for step in sorted(steps[name]))
+        case "seam":
+            for call in range(1, base.seams + 1):
+                yield SeamRaise(call), None
+                yield SeamRaise(call, after=True), None
+        case "schedule" | "batch":
+            for choice, options in enumerate(base.options, start=1):
+                yield from ((None, replay({choice: pick}, base.granularity)) for pick in range(1, options))
+        case "step":
+            yield from ((StepRaise(step), None) for step in range(1, base.steps + 1))
+
+
+def _steps_by_name(base: Sim) -> dict[str, set[int]]:
+    """For each name, the steps after which there was something to cancel."""
+    steps: dict[str, set[int]] = {}
+    for target in base.targets:
+        last = base.steps if target.last is None else target.last
+        steps.setdefault(target.name, set()).update(range(target.first, last + 1))
+    return steps
+
+
+def _thin(points: list[_Point], limit: int | None) -> list[_Point]:
+    if limit is None or len(points) <= limit:
+        return points
+    return [points[index * len(points) // limit] for index in range(limit)]
+
+
+def _runs(tally: Tally) -> str:
+    return "1 run" if tally.runs == 1 else f"{tally.runs} runs"

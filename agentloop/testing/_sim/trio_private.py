@@ -1,0 +1,320 @@
+"""Everything here that is not trio's public API, in one place.
+
+Trio promises none of these names. Each is looked up when a simulation starts, so that one which has gone is an
+error at once; whether trio still *asks* our stand-ins is checked after every run (see `Loop.asked`).
+
+- ``_ALLOW_DETERMINISTIC_SCHEDULING`` and ``_r``: with the first set, trio sorts each batch of runnable tasks by
+  age and has ``_r`` shuffle it. pytest-trio relies on the same two.
+- ``Runner.runq``: what the batch was taken from; tasks put back there wait for the next pass.
+- ``TheIOManager``: what waits for the operating system. Ours waits for nothing and refuses to.
+- ``Task._next_send``, ``Task._attempt_abort``: what a task is resumed with, and how it is interrupted.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import ctypes
+import random
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, NoReturn, Protocol
+
+import outcome
+import trio
+from attrs import define, field, frozen
+from trio._core import _run, _thread_cache
+
+from agentloop.testing._sim.errors import HarnessError
+
+__all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated"]
+
+Task = trio.lowlevel.Task
+
+# What the type checkers make of it is not what it is.
+_CONTEXT: Any = _run.GLOBAL_RUN_CONTEXT
+
+_HOUSEKEEPING = frozenset({"<init>", "<TrioToken.run_sync_soon task>"})
+
+
+class Host(Protocol):
+    """What the stand-ins ask. All of it is called from inside trio's loop."""
+
+    def order(self, batch: list[Task], /) -> None:
+        """Put ``batch`` in the order in which to run it, last first; take tasks out to leave them for later."""
+        ...
+
+    def on_idle(self, next_deadline: float, /) -> None:
+        """Nothing can run before the next deadline, which is ``inf`` if there is none: move the clock, or end it."""
+        ...
+
+    def refuse(self, what: str, /) -> HarnessError:
+        """Make a note that the scenario used ``what``, and return the error to raise at it."""
+        ...
+
+
+class _Order(random.Random):
+    """Stands in for trio's source of randomness. Other threads' runs get their random order as before."""
+
+    host: Host | None = None
+    thread = 0
+    asked = False
+
+    def shuffle(self, x: Any) -> None:
+        if self.host is None or threading.get_ident() != self.thread:
+            super().shuffle(x)
+            return
+        self.asked = True
+        if len(x) > 1:
+            self.host.order(x)
+
+
+# One for all runs: seeding a `random.Random` takes longer than a short run's first steps.
+_ORDER = _Order()
+
+
+@frozen
+class _IOStatistics:
+    backend: str = "simulated"
+
+
+class _StoppedError(Exception):
+    """Ends a run from within trio's loop, which makes a `trio.TrioInternalError` of it."""
+
+
+@define(eq=False)
+class _NoIO:
+    """Stands in for epoll and its like: never waits, since nothing happens outside.
+
+    What comes closest are the callbacks queued for trio: finalizers of async generators, Ctrl-C.
+    """
+
+    host: Host
+    stop: bool = False
+    """Whether to end the run in the loop's next pass, there and then."""
+    _callbacks: Task | None = field(default=None, init=False)
+    """The task that runs them, while it waits for some."""
+
+    def statistics(self) -> _IOStatistics:
+        return _IOStatistics()
+
+    def close(self) -> None:
+        pass
+
+    def force_wakeup(self) -> None:
+        pass
+
+    def get_events(self, _timeout: float) -> list[tuple[int, int]]:
+        runner: _run.Runner = _CONTEXT.runner
+        if self._callbacks is not None and runner.entry_queue.size():
+            return [(0, 0)]
+        # `wait_all_tasks_blocked` takes it from here by itself, whatever its cushion: we have waited long enough.
+        if not runner.runq and not runner.waiting_for_idle:
+            self.host.on_idle(runner.deadlines.next_deadline())
+        return []
+
+    def process_events(self, events: list[tuple[int, int]]) -> None:
+        if self.stop:
+            raise _StoppedError
+        if events and self._callbacks is not None:
+            task, self._callbacks = self._callbacks, None
+            trio.lowlevel.reschedule(task)
+
+    async def wait_readable(self, fd: object) -> None:
+        if fd is not _CONTEXT.runner.entry_queue.wakeup.wakeup_sock:
+            raise self.host.refuse("a file descriptor (wait_readable)")
+        self._callbacks = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._callbacks = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def notify_closing(self, fd: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        # wait_writable, and whatever else this platform's backend offers
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def refused(*_: object) -> NoReturn:
+            raise self.host.refuse(f"a file descriptor ({name})")
+
+        return refused
+
+
+@frozen
+class _NoThreads:
+    """Stands in for trio's cache of worker threads, which `trio.to_thread.run_sync` and its like take from."""
+
+    host: Host
+    thread: int
+    original: _thread_cache.ThreadCache
+
+    def start_thread_soon(
+        self, fn: Callable[[], object], deliver: Callable[[outcome.Outcome[object]], object], name: str | None = None
+    ) -> None:
+        if threading.get_ident() == self.thread:
+            raise self.host.refuse("a thread (trio.to_thread, or trio.open_file and the like, which use it)")
+        self.original.start_thread_soon(fn, deliver, name)
+
+
+class Loop:
+    """Trio's loop in this thread, as long as `simulated` is entered."""
+
+    def __init__(self, io: _NoIO) -> None:
+        self._io = io
+        self._runner: _run.Runner | None = None
+
+    def attach(self) -> None:
+        """Get hold of the run that is just starting."""
+        self._runner = _CONTEXT.runner
+
+    @property
+    def runner(self) -> _run.Runner:
+        assert self._runner is not None, "no run has started"
+        return self._runner
+
+    @property
+    def asked(self) -> bool:
+        """Whether trio asked our stand-in for the order of tasks at all."""
+        return _ORDER.asked
+
+    def put_back(self, tasks: Iterable[Task]) -> None:
+        """Let runnable tasks, taken out of the batch, wait for the next pass."""
+        self.runner.runq.extend(tasks)
+
+    def tasks(self) -> list[Task]:
+        """The scenario's tasks that have not ended, oldest first; at the very end trio's own, which closes up."""
+        living = [task for task in self.runner.tasks if not is_housekeeping(task)]
+        if not living and self.runner.init_task is not None:
+            return [self.runner.init_task]
+        return sorted(living, key=lambda task: task._counter)
+
+    def is_main(self, task: Task) -> bool:
+        return task is self.runner.main_task
+
+    def unfinished_generators(self) -> list[str]:
+        """Names of async generators that were begun and neither exhausted nor closed."""
+        return sorted(agen.__qualname__ for agen in self.runner.asyncgens.alive if agen.ag_frame is not None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._io.stop
+
+    def stop(self) -> None:
+        """Let ``trio.run`` raise `trio.TrioInternalError` in its next pass, whatever the tasks do."""
+        self._io.stop = True
+
+    def abandon_leftovers(self) -> None:
+        """See to it that tasks which a stopped run left behind are never heard of again.
+
+        Python would close their coroutines sooner or later, in the midst of something else or at exit. That is to
+        run them without trio around them: those that ignored all that was raised in them might now loop for ever.
+        """
+        for task in self._runner.tasks if self._runner is not None else ():
+            # One reference too many: they are not even collected at exit, as they would be from a list of ours.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.coro))
+        self._runner = None
+
+
+def is_housekeeping(task: Task) -> bool:
+    """Whether this is one of trio's own two tasks, which every run has."""
+    return task.name in _HOUSEKEEPING
+
+
+def is_blocked(task: Task) -> bool:
+    return task._next_send_fn is None
+
+
+def has_started(task: Task) -> bool:
+    """False for a task that has yet to run its first step."""
+    return is_blocked(task) or task._next_send is not None
+
+
+def is_leaving_nursery(task: Task) -> bool:
+    """Whether the task stands at the end of an ``async with`` nursery block, which may not raise out of turn."""
+    return bool(task._child_nurseries) and not task._child_nurseries[-1]._nested_child_running
+
+
+def resume_with(task: Task, error: BaseException) -> bool:
+    """Have a runnable task that has started be resumed with ``error``; False if it had better not be."""
+    if is_blocked(task) or not has_started(task) or is_leaving_nursery(task):
+        return False
+    task._next_send_fn = task.coro.send
+    task._next_send = outcome.Error(error)
+    return True
+
+
+def end_task(task: Task, error: BaseException) -> None:
+    """Have ``error`` raised in a task wherever it is, also under a shield; without effect where that cannot be."""
+    if is_blocked(task):
+        # A task whose wait was aborted before, in vain, has no abort function any more.
+        if task._abort_func is not None:
+
+            def raise_error() -> NoReturn:
+                raise error
+
+            task._attempt_abort(raise_error)
+    elif not resume_with(task, error) and not has_started(task):
+        task._next_send_fn = task.coro.throw
+        task._next_send = error
+
+
+def scope_has_ended(scope: trio.CancelScope) -> bool:
+    """Whether the ``with`` block of a scope has been left."""
+    return scope._has_been_entered and scope._cancel_status is None
+
+
+@contextmanager
+def simulated(host: Host) -> Generator[Loop]:
+    """Have trio ask ``host`` for the order of tasks, and refuse threads and I/O, until the block ends.
+
+    Only for runs in this thread: others go on as before.
+
+    Raises:
+      HarnessError: this trio has not got one of the names, or trio, or another simulation, is running already.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise HarnessError("a simulation is a trio.run of its own: call simulate() from a plain function")
+    if _ORDER.host is not None:
+        raise HarnessError("another simulation is going on: simulate one thing at a time")
+    thread = threading.get_ident()
+    io = _NoIO(host)
+    real_io = _lookup(_run, "TheIOManager")
+    real_threads = _lookup(_thread_cache, "THREAD_CACHE")
+
+    def io_manager() -> object:
+        return io if threading.get_ident() == thread else real_io()
+
+    stand_ins = [
+        (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+        (_run, "_r", _ORDER),
+        (_run, "TheIOManager", io_manager),
+        (_thread_cache, "THREAD_CACHE", _NoThreads(host, thread, real_threads)),
+    ]
+    originals = [(module, name, _lookup(module, name)) for module, name, _ in stand_ins]
+    _ORDER.host, _ORDER.thread, _ORDER.asked = host, thread, False
+    try:
+        _set(stand_ins)
+        yield Loop(io)
+    finally:
+        _set(originals)
+        _ORDER.host = None
+
+
+def _lookup(module: ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise HarnessError(f"trio {trio.__version__} has no {module.__name__}.{name} any more") from None
+
+
+def _set(values: Iterable[tuple[ModuleType, str, object]]) -> None:
+    for module, name, value in values:
+        setattr(module, name, value)

@@ -1,0 +1,23 @@
+"""What a simulation raises when the code under test is wrong."""
+
+from __future__ import annotations
+
+from agentloop.testing._sim.sim import Sim
+
+__all__ = ["Violation"]
+
+
+class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name theirs
+    """A promise was broken in a run. Says which, what was injected where, and how to run exactly this again."""
+
+    def __init__(self, what: str, *, sim: Sim) -> None:
+        injected = str(sim.injection) if sim.injection is not None else "nothing"
+        parts = [what, f"injected: {injected}", f"to run it again: replay_token(make_scenario, {sim.token!r})"]
+        super().__init__("\n".join(parts))
+        self.what = what
+        self.sim = sim
+
+    @property
+    def token(self) -> str:
+        """What to give `replay_token`."""
+        return self.sim.token

@@ -1,0 +1,138 @@
+"""Sees every stream that is opened while it is on, children included, and compares them with a plain model.
+
+It looks at the runtime from outside, by standing in for the two names through which every stream is opened. So
+nothing in the runtime knows that it is watched, and a bug that is planted there is seen like one that is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from agentloop._core.transcript import Transcript, problems
+from agentloop._runtime import stream as runtime
+from agentloop._runtime.run import Answerer, Root, Run
+from agentloop._runtime.stream import Stream
+from agentloop.messages import Message
+from agentloop.testing._patched import patched
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """What was opened, what is open, and what was wrong.
+
+    Attributes:
+      runs: every stream that was opened, in order.
+      problems: what broke a promise, a sentence each.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.problems: list[str] = []
+        self._open: dict[Root, dict[str, str | None]] = {}
+        """For each root, the streams whose blocks are open, with their parents: what the tree must look like."""
+
+    def note(self, problem: str) -> None:
+        """Note a broken promise."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @contextmanager
+    def on(self) -> Generator[None]:
+        """See what is opened while the block runs."""
+        real_running, real_extend = runtime._running, Transcript.extend
+
+        def running(transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None) -> Any:
+            return self._watched(real_running, transcript, make, answerer)
+
+        def extend(transcript: Transcript, messages: Iterable[Message]) -> None:
+            real_extend(transcript, messages)
+            for problem in problems(transcript.messages):
+                self.note(f"session {transcript.id}: a provider would refuse its transcript: {problem}")
+
+        with patched(runtime, "_running", running), patched(Transcript, "extend", extend):
+            yield
+
+    @asynccontextmanager
+    async def _watched(
+        self,
+        real_running: Callable[..., Any],
+        transcript: Transcript,
+        make: Callable[[str], Run],
+        answerer: Answerer | None,
+    ) -> AsyncGenerator[Stream]:
+        made: list[Run] = []
+
+        def noted(stream_id: str) -> Run:
+            run = make(stream_id)
+            made.append(run)
+            self.runs.append(run)
+            return run
+
+        opened: Run | None = None
+        try:
+            async with real_running(transcript, noted, answerer) as stream:
+                (opened,) = made
+                self._model(opened)[opened.source.stream] = opened.source.parent
+                self._compare(opened, "was opened")
+                yield stream
+        finally:
+            if opened is not None:
+                self._model(opened).pop(opened.source.stream)
+                self._compare(opened, "was left")
+            for run in made:
+                self._check_ended(run)
+                # Now: when the session is free, the next stream may add to it.
+                if run.outcome and run.outcome.messages != run.transcript.messages[run.first_index :]:
+                    self.note(f"{run.source.stream}: its outcome does not have the messages that it added")
+
+    def _model(self, run: Run) -> dict[str, str | None]:
+        return self._open.setdefault(run.root, {})
+
+    def _compare(self, run: Run, when: str) -> None:
+        """The elicitation tree is what the open blocks say, in every interleaving."""
+        expected, found = self._model(run), run.root.tree.scopes
+        if found != expected:
+            self.note(
+                f"when {run.source.stream} {when}, the elicitation tree was {found}, where it should be {expected}"
+            )
+
+    def _check_ended(self, run: Run) -> None:
+        """What must hold of a stream whose block was left, however it was left."""
+        name = run.source.stream
+        if run.outcome is None:
+            self.note(f"{name}: its block was left, but it has no outcome")
+        elif not run.ended.is_set():
+            self.note(f"{name}: it has an outcome, but whoever waits for its end is not told")
+        if run.feed is not None and run.feed.is_open:
+            self.note(f"{name}: its channel is still open")
+        if run.transcript.holder is not None:
+            self.note(f"{name}: its session is still taken by {run.transcript.holder}")
+        for other in self.runs:
+            if other.parent is run and not other.ended.is_set():
+                self.note(f"{name}: its block was left, but its child {other.source.stream} is still running")
+
+    def check(self) -> list[str]:
+        """What was wrong, after all blocks were left."""
+        for run in self.runs:
+            self._check_ended(run)
+            if run.root.tree.scopes:
+                self.note(f"{run.source.stream}: at the end the elicitation tree is not empty: {run.root.tree.scopes}")
+            for problem in problems(run.transcript.messages):
+                self.note(f"session {run.transcript.id}: a provider would refuse its transcript: {problem}")
+            self._check_outcome(run)
+        return self.problems
+
+    def _check_outcome(self, run: Run) -> None:
+        """The reason is the true one, as far as it shows from outside."""
+        outcome, name = run.outcome, run.source.stream
+        if outcome is None:
+            return
+        if run.scope.cancel_called and outcome.reason != "cancelled" and run.scope.cancelled_caught:
+            self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
+        if (outcome.reason == "failed") != (outcome.error is not None):
+            self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")
+        if isinstance(outcome.error, BaseExceptionGroup):
+            self.note(f"{name}: it failed with a bare group: {outcome.error!r}")

@@ -1,0 +1,189 @@
+"""A hypothesis state machine: rules write a program of streams, and its end runs the program.
+
+The rules only record, so that deleting one leaves the others as they were: such programs shrink best, and what is
+left can be printed and run again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
+
+from agentloop.testing._programs import Action, Child, Do, Program, Reached, Reader, Root, Streaming, run_program
+from agentloop.testing._sim import Violation
+
+__all__ = ["StreamMachine", "programs"]
+
+_ENDS = (*["answer"] * 6, "model_fails", "prompt_blocked", "listing_fails", "hook_blocks", "turn_limit")
+_READERS = st.builds(
+    Reader,
+    does=st.sampled_from(("drain", "drain", "drain", "drain", "wait", "leave", "stop", "raise", "time_out")),
+    after=st.integers(0, 30),
+    pause=st.sampled_from((0, 0, 1)),
+    answers=st.sampled_from(("now", "now", "late", "youngest_first", "wrong_first", "twice", "handler", "nobody")),
+)
+_DOINGS = st.sampled_from(("ask", "ask", "ask", "give_up", "work", "guarded", "raise", "slow", "time_out", "stream"))
+_WORDS = st.sampled_from((1, 1, 0, 5, 40))
+MAX_STREAMS = 12
+
+
+class _Draft:
+    """A stream that is still being written. Turns to a `Streaming` when the program is complete."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.turns: list[list[Action | _ChildDraft]] = []
+        self.end: Any = "answer"
+        self.words = 1
+
+    def add(self, action: Action | _ChildDraft, *, at_once: bool) -> None:
+        if self.turns and at_once:
+            self.turns[-1].append(action)
+        else:
+            self.turns.append([action])
+
+    def finished(self) -> Streaming:
+        return Streaming(
+            tuple(
+                tuple(one.finished() if isinstance(one, _ChildDraft) else one for one in turn) for turn in self.turns
+            ),
+            self.end,
+            self.words,
+        )
+
+
+class _ChildDraft:
+    def __init__(self, draft: _Draft, leave_after: int | None, handler: Literal["", "answers", "passes"]) -> None:
+        self.draft = draft
+        self.leave_after = leave_after
+        self.handler: Literal["", "answers", "passes"] = handler
+
+    def finished(self) -> Child:
+        return Child(self.draft.finished(), self.leave_after, self.handler)
+
+
+class StreamMachine(RuleBasedStateMachine):
+    """Writes a program rule by rule; its teardown runs it and checks every guarantee.
+
+    Class attributes:
+      reached: what all programs so far have reached.
+    """
+
+    reached = Reached()
+    streams: Bundle[_Draft] = Bundle("streams")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._roots: list[tuple[_Draft, Reader, int]] = []
+        self._count = 0
+        self._seed = 0
+        self._granularity: Literal["batch", "step"] = "batch"
+
+    @initialize(seed=st.integers(0, 1 << 16), granularity=st.sampled_from(("batch", "step")))
+    def order(self, seed: int, granularity: Literal["batch", "step"]) -> None:
+        """Choose the order of tasks."""
+        self._seed, self._granularity = seed, granularity
+
+    @initialize(target=streams, reader=_READERS)
+    def first(self, reader: Reader) -> _Draft:
+        """There is one root at least."""
+        return self._root(reader, 0)
+
+    @rule(target=streams, reader=_READERS, begins=st.integers(0, 8))
+    def open_root(self, reader: Reader, begins: int) -> _Draft:
+        """Open a root stream beside the others: it may overlap with them without being nested."""
+        return self._root(reader, begins)
+
+    def _root(self, reader: Reader, begins: int) -> _Draft:
+        draft = _Draft(0)
+        if self._count < MAX_STREAMS:
+            self._count += 1
+            self._roots.append((draft, reader, begins))
+        return draft
+
+    @rule(
+        target=streams,
+        parent=streams,
+        at_once=st.booleans(),
+        leave_after=st.none() | st.integers(1, 12),
+        handler=st.sampled_from(("", "", "answers", "passes")),
+    )
+    def open_child(
+        self, parent: _Draft, at_once: bool, leave_after: int | None, handler: Literal["", "answers", "passes"]
+    ) -> _Draft:
+        """Open a stream inside another, alone or beside its siblings, perhaps to leave it early."""
+        draft = _Draft(parent.depth + 1)
+        if self._count < MAX_STREAMS and draft.depth <= 4:
+            self._count += 1
+            parent.add(_ChildDraft(draft, leave_after, handler), at_once=at_once)
+        return draft
+
+    @rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
+    def act(self, stream: _Draft, what: list[Any], at_once: bool) -> None:
+        """Have a stream call some tools at once: work, ask, fail, take long..."""
+        for number, one in enumerate(what):
+            stream.add(Do(one), at_once=at_once or number > 0)
+
+    @rule(stream=streams, end=st.sampled_from(_ENDS))
+    def end(self, stream: _Draft, end: Any) -> None:
+        """Choose how a stream ends."""
+        stream.end = end
+
+    @rule(stream=streams, words=_WORDS)
+    def talk(self, stream: _Draft, words: int) -> None:
+        """Choose how much a stream says."""
+        stream.words = words
+
+    def program(self) -> Program:
+        """What was written."""
+        roots = tuple(Root(draft.finished(), reader, begins) for draft, reader, begins in self._roots)
+        return Program(roots, self._seed, self._granularity)
+
+    def teardown(self) -> None:
+        """Run it."""
+        self.run(self.program())
+
+    @staticmethod
+    def run(program: Program) -> None:
+        """Run a program and check every guarantee. Raises `Violation`."""
+        try:
+            run_program(program, reached=StreamMachine.reached)
+        except Violation as violation:
+            violation.add_note(f"to run it again: python -m agentloop.testing replay '{program}'")
+            raise
+
+
+def programs() -> st.SearchStrategy[Program]:
+    """Whole programs, drawn at once: quicker than the machine, but they shrink worse."""
+    do = st.builds(Do, what=_DOINGS)
+    leaf = st.builds(
+        Streaming,
+        turns=st.lists(st.lists(do, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
+        end=st.sampled_from(_ENDS),
+        words=_WORDS,
+    )
+
+    def around(inner: st.SearchStrategy[Streaming]) -> st.SearchStrategy[Streaming]:
+        child = st.builds(
+            Child,
+            stream=inner,
+            leave_after=st.none() | st.integers(1, 12),
+            handler=st.sampled_from(("", "", "answers", "passes")),
+        )
+        turn = st.lists(do | child, min_size=1, max_size=3).map(tuple)
+        return st.builds(
+            Streaming,
+            turns=st.lists(turn, max_size=3).map(tuple),
+            end=st.sampled_from(_ENDS),
+            words=_WORDS,
+        )
+
+    root = st.builds(Root, stream=st.recursive(leaf, around, max_leaves=4), reader=_READERS, begins=st.integers(0, 8))
+    return st.builds(
+        Program,
+        roots=st.lists(root, min_size=1, max_size=3).map(tuple),
+        seed=st.integers(0, 1 << 16),
+        granularity=st.sampled_from(("batch", "step")),
+    )
