@@ -94,11 +94,15 @@ class Event:
     """The event's place in its reader's stream. Counts up by one, without gaps, over the life of the session."""
 
     def __str__(self) -> str:
-        """One line for a person: the place, the agents, and the event without its source."""
-        told = ", ".join(
-            f"{each.name}={getattr(self, each.name)!r}" for each in fields(type(self)) if each.name not in _ENVELOPE
-        )
-        return f"{self.seq:4} {' > '.join(self.source.agents)}: {type(self).__name__}({told})"
+        """One line for a person: the place, the agents, and what is to be told, without what is left at its default."""
+        told: list[str] = []
+        for each in fields(type(self)):
+            value = getattr(self, each.name)
+            if each.name in _ENVELOPE or not each.eq or value == each.default:
+                continue
+            shown = str(value) if isinstance(value, msgspec.Struct) else repr(value)
+            told.append(f"{each.name}={shown}")
+        return f"{self.seq:4} {' > '.join(self.source.agents)}: {type(self).__name__}({', '.join(told)})"
 
     @property
     def session(self) -> str:

@@ -96,6 +96,9 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
     arguments: str
     """JSON text, just as the model wrote it: it may be no JSON at all."""
 
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was used, in tokens as the provider counted them. Add two with ``+``."""
@@ -110,6 +113,9 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of ``output_tokens`` that was reasoning."""
     requests: int = 0
     """How many model responses this sums up."""
+
+    def __str__(self) -> str:
+        return f"{self.input_tokens} in, {self.output_tokens} out"
 
     @property
     def total_tokens(self) -> int:
@@ -135,6 +141,9 @@ class UserMessage(msgspec.Struct, frozen=True, tag="user"):
 
     parts: tuple[UserPart, ...]
 
+    def __str__(self) -> str:
+        return _line(self.parts)
+
     @property
     def text(self) -> str:
         """The text parts, joined."""
@@ -149,6 +158,9 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     stop: StopReason = "end"
     model: str = ""
     usage: Usage = Usage()
+
+    def __str__(self) -> str:
+        return _line(self.parts)
 
     @property
     def text(self) -> str:
@@ -169,10 +181,29 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=T
     parts: tuple[UserPart, ...]
     status: ResultStatus = "ok"
 
+    def __str__(self) -> str:
+        return _line(self.parts) if self.status == "ok" else f"{self.status}: {_line(self.parts)}"
+
     @property
     def text(self) -> str:
         """The text parts, joined."""
         return text_of(self.parts)
+
+
+def _line(parts: Iterable[UserPart | AssistantPart]) -> str:
+    """``parts`` on one line, for a person."""
+    return " ".join(
+        repr(part.text)
+        if isinstance(part, (Text, Reasoning))
+        else str(part)
+        if isinstance(part, ToolCall)
+        else _kind(part)
+        for part in parts
+    )
+
+
+def _kind(part: Image | File) -> str:
+    return f"<{type(part).__name__.lower()} {part.url or part.media_type}>"
 
 
 Message: TypeAlias = UserMessage | AssistantMessage | ToolResult

@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from agentloop.testing._lab import Lab
+from agentloop.testing._sim import HarnessError, SweepReport, Violation
+from agentloop.testing.checking import replay, sweep
 from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import (
     FunctionModel,
@@ -24,14 +27,20 @@ from agentloop.testing.wellformed import assert_well_formed
 
 __all__ = [
     "FunctionModel",
+    "HarnessError",
+    "Lab",
     "RecordedStream",
     "Response",
     "ScriptedModel",
+    "SweepReport",
+    "Violation",
     "assert_well_formed",
     "calls",
     "fails",
     "hangs",
     "record",
+    "replay",
     "says",
+    "sweep",
     "thinks",
 ]

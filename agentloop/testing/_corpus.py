@@ -25,6 +25,8 @@ from agentloop.events import (
     StreamReason,
     TextDelta,
     ToolCallStarted,
+    TurnStarted,
+    WarningIssued,
 )
 from agentloop.hooks import Block, SendOn
 from agentloop.limits import Deadlines, Limits
@@ -507,7 +509,11 @@ async def each_handler_hears_its_own_children(lab: Lab) -> None:
 
     agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
     async with lab.stream(agent) as stream:
-        await stream.drain(answer=echo)
+        async for event in stream:
+            # Not at once, or the handlers would not be heard; but where they fail somebody has to answer.
+            if isinstance(event, WarningIssued):
+                for question in stream.stream.pending:
+                    stream.answer(question.id, echo(question))
 
 
 @scenario(ends("completed"))
@@ -630,8 +636,19 @@ async def reader_stalls_and_stops(lab: Lab) -> None:
     async with lab.stream(agent) as stream:
         await stream.__anext__()
         await trio.sleep(1000)
-        stream.stream.stop()
+        stream.stop()
+        # The buffer is full, and stays full until the stream has ended.
+        await trio.sleep(1)
         await stream.drain()
+
+
+@scenario(ends("cancelled"))
+async def stopped_in_a_later_turn(lab: Lab) -> None:
+    agent = Agent(lab.model(calls("one"), calls("one"), "never"), tools=[lab.tool("one")])
+    async with lab.stream(agent) as stream:
+        async for event in stream:
+            if isinstance(event, TurnStarted) and event.turn == 3:
+                stream.stop("two turns are enough")
 
 
 @scenario(ends("completed"))

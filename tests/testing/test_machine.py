@@ -1,0 +1,68 @@
+"""Programs that nobody has written: streams opened, nested, left, stopped and answered in every order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from agentloop.testing._programs import Child, Do, Program, Reader, Root, Streaming, predict, run_program
+from agentloop.testing.machine import StreamMachine, programs
+
+SETTINGS = settings(
+    max_examples=150,
+    stateful_step_count=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_no_program_breaks_a_promise() -> None:
+    before = StreamMachine.reached.programs
+    run_state_machine_as_test(StreamMachine, settings=SETTINGS)
+    assert StreamMachine.reached.programs - before >= SETTINGS.max_examples
+
+
+def test_programs_reach_what_they_are_about() -> None:
+    """A machine that reaches nothing proves nothing."""
+    reached = StreamMachine.reached
+    if not reached.programs:
+        run_state_machine_as_test(StreamMachine, settings=SETTINGS)
+    assert reached.deepest >= 2
+    assert reached.asked >= reached.programs / 4
+    assert reached.early_returns >= reached.programs / 2
+    assert reached.overlaps >= reached.programs / 4
+
+
+@settings(SETTINGS, max_examples=60)
+@given(program=programs())
+def test_no_program_drawn_at_once_breaks_a_promise(program: Program) -> None:
+    run_program(program)
+
+
+def test_a_program_reads_back_what_it_printed() -> None:
+    child = Child(Streaming((), "listing_fails"), leave_after=3, handler="passes")
+    program = Program((Root(Streaming(((Do("ask"), child),)), Reader("stop", 4, answers="late"), 2),), 7, "step")
+
+    assert Program.parse(str(program)) == program
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("answer", "completed"),
+        ("model_fails", "failed"),
+        ("listing_fails", "failed"),
+        ("prompt_blocked", "blocked"),
+        ("hook_blocks", "blocked"),
+        ("turn_limit", "limit"),
+    ],
+)
+def test_the_prediction_knows_every_end(end: str, reason: str) -> None:
+    stream = Streaming(((Do("work"),),), end)  # type: ignore[arg-type]
+
+    assert predict(stream) == reason
+    run_program(Program((Root(stream),)))

@@ -1,0 +1,45 @@
+"""The harness notices planted bugs, and complains about nothing else.
+
+Here each mutant meets the hunter that is quickest to find it; ``nox -s mutants`` has all of them hunt for each.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps
+from agentloop.testing._mutants import MUTANTS, control
+
+SEEDS = (1, 2, 3)
+WITHIN = 400
+"""Programs, for each seed. They differ between versions of hypothesis, so one seed of three has to find it."""
+
+
+def hunt() -> Found | None:
+    """What the corpus finds without any fault, or else programs, or else the sweeps."""
+    found = hunt_corpus(1000)
+    for seed in SEEDS:
+        found = found or hunt_programs(WITHIN, seed=seed)
+    return found or hunt_sweeps(5000)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_noticed(name: str) -> None:
+    with MUTANTS[name]():
+        found = hunt()
+
+    assert found is not None, f"nobody noticed {name}"
+
+
+def test_a_healthy_runtime_is_left_in_peace() -> None:
+    with control():
+        assert hunt_corpus(1000) is None
+        assert hunt_programs(60, seed=1) is None
+
+
+def test_a_mutant_is_gone_when_its_block_ends() -> None:
+    for plant in MUTANTS.values():
+        with plant():
+            pass
+
+    assert hunt_corpus(1000) is None

@@ -1,0 +1,32 @@
+"""What the harness has found in the runtime, each by the token that showed it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentloop.testing._corpus import find_scenario
+from agentloop.testing._programs import Program, run_program
+from agentloop.testing._sim import replay_token
+
+TOKENS = {
+    "a tool that raises while its stream is cancelled does not raise in the reader": "tool-raises-0 cancel:A@12",
+}
+
+PROGRAMS = {
+    "a stream that is left while its toolset starts does not wait for it for ever": (
+        '{"roots":[{"stream":{"turns":[[{"type":"child","stream":{"turns":[],"end":"listing_fails","words":1},'
+        '"leave_after":1,"handler":""}]],"end":"answer","words":1},"reader":{"does":"drain","after":0,"pause":0,'
+        '"answers":"now"},"begins":0}],"seed":0,"granularity":"batch"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("promise", TOKENS)
+def test_token(promise: str) -> None:
+    token = TOKENS[promise]
+    assert replay_token(find_scenario(token), token).fired
+
+
+@pytest.mark.parametrize("promise", PROGRAMS)
+def test_program(promise: str) -> None:
+    run_program(Program.parse(PROGRAMS[promise]))
