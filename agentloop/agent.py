@@ -95,6 +95,8 @@ class Agent(AgentConfig):
     ) -> AbstractAsyncContextManager[Stream]:
         if on_question not in ("reader", "decline") and not callable(on_question):
             raise UsageError(f"on_question is 'reader', 'decline' or a function, not {on_question!r}")
+        if on_question == "reader" and not read:
+            raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
         session = _session_of(session)
         return open_stream(
             self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -75,31 +75,31 @@ def _check_output_type(instance: object, attribute: object, given: object) -> No
     output_type(given)
 
 
+def _check_model(instance: object, attribute: object, model: Model | str) -> None:
+    if isinstance(model, type):
+        raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
+    if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
+        raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
+
+
 @frozen(eq=False)
 class AgentConfig(AgentBase):
     """Everything that an agent is. Immutable, and shareable between any number of runs."""
 
-    model: Model | str = field()
+    model: Model | str = field(validator=_check_model)
     """A model, or its name as ``"provider:model"``, which is looked up when a stream is opened."""
     name: str = field(default="agent", kw_only=True, validator=_check_name)
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
-    tools: Sequence[Tool | Callable[..., Any]] = field(default=(), kw_only=True, converter=_tools)
+    tools: tuple[Tool, ...] = field(default=(), kw_only=True, converter=_tools)
     """Tools, or plain typed functions, which become tools."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Started with each stream, and stopped with it."""
-    hooks: Sequence[Hook] = field(default=(), kw_only=True, converter=_hooks, repr=False)
+    hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
     deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
     output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
     """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""
-
-    @model.validator
-    def _check_model(self, attribute: object, model: object) -> None:
-        if isinstance(model, type):
-            raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
-        if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
-            raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
 
     def hooks_at(self, point: PointName) -> tuple[Hook, ...]:
         """The agent's hooks at ``point``, in order."""

@@ -61,7 +61,11 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
-        """Say how far the tool is."""
+        """Say how far the tool is.
+
+        Raises:
+          UsageError: one of the numbers is not finite.
+        """
 
     @abstractmethod
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:

@@ -19,6 +19,9 @@ __all__ = ["decode_event", "decode_messages", "encode_event", "encode_messages"]
 
 _encoder = msgspec.json.Encoder()
 
+# What msgspec raises for what is no JSON, or does not fit. RecursionError: it is nested too deep.
+_NOT_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
+
 
 class _Head(msgspec.Struct):
     type: str
@@ -59,7 +62,7 @@ def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:
         if tag not in _CLASSES:
             return UnknownEvent(tag, raw.encode() if isinstance(raw, str) else bytes(raw))
         return _decoder(tag).decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NOT_JSON as error:
         shown = raw[:80]
         raise UsageError(f"this is not an event: {error}: {shown!r}") from error
 
@@ -77,5 +80,5 @@ def decode_messages(raw: bytes | str) -> tuple[Message, ...]:
     """
     try:
         return msgspec.json.decode(raw, type=tuple[Message, ...])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NOT_JSON as error:
         raise UsageError(f"this is not a list of messages: {error}") from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from agentloop._core.schema import to_text
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart
 
@@ -19,19 +22,25 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     """
     if isinstance(value, ToolResult):
         return ToolResult(call.id, call.name, value.parts, value.status)
-    if isinstance(value, (Text, Image, File)):
-        return ToolResult(call.id, call.name, (value,))
-    if isinstance(value, (list, tuple)) and value:
-        parts: list[UserPart] = [part for part in value if isinstance(part, (Text, Image, File))]
-        if len(parts) == len(value):
-            return ToolResult(call.id, call.name, tuple(parts))
     # Several providers refuse an empty text.
-    return ToolResult(call.id, call.name, (Text(to_text(value) or "(no output)"),))
+    return ToolResult(call.id, call.name, _parts(value) or (Text(to_text(value) or "(no output)"),))
+
+
+def _parts(value: object) -> tuple[UserPart, ...]:
+    """``value``, if it is a part or consists of parts; else nothing."""
+    if isinstance(value, (Text, Image, File)):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        return ()
+    values = cast("Sequence[object]", value)
+    parts = tuple(part for part in values if isinstance(part, (Text, Image, File)))
+    return parts if len(parts) == len(values) else ()
 
 
 def error_result(call: ToolCall, text: str, status: ResultStatus = "error") -> ToolResult:
     """A result that tells the model what went wrong."""
-    return ToolResult(call.id, call.name, (Text(text),), status)
+    # As text that has a JSON form: an error may name a file, and a file's name may be any bytes.
+    return ToolResult(call.id, call.name, (Text(to_text(text)),), status)
 
 
 def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:

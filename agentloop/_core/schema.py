@@ -62,13 +62,17 @@ class Signature:
         self._parameters = parameters
         self._doc = doc
 
-    @functools.cached_property
+    @property
     def schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of the arguments: always an object, never a bare ``$ref``.
 
         A parameter is described by its ``Annotated[..., msgspec.Meta(description=...)]``, or else by the
         docstring. All who ask share this dict: do not change it.
         """
+        return self._schema
+
+    @functools.cached_property
+    def _schema(self) -> dict[str, Any]:
         schema = _lifted(self._struct)
         descriptions = docstrings.parse(self._doc).parameters
         for name, parameter in self._parameters.items():

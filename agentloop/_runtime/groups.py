@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, TypeAlias, cast
 
 import trio
 
 __all__ = ["is_cancellation", "raise_single", "single", "split_plain"]
+
+Group: TypeAlias = "BaseExceptionGroup[BaseException]"
 
 
 def is_cancellation(error: BaseException) -> bool:
@@ -36,15 +38,14 @@ def split_plain(error: BaseException) -> tuple[Exception | None, BaseException |
         return error, None
     if not isinstance(error, BaseExceptionGroup):
         return None, error
-    plain, rest = error.split(Exception)
-    assert plain is None or isinstance(plain, Exception)
+    plain, rest = cast("Group", error).split(Exception)
     return plain, rest if rest is None or is_cancellation(rest) else single(rest)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [leaf for inner in cast("Group", error).exceptions for leaf in _leaves(inner)]
 
 
 def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:

@@ -123,6 +123,8 @@ class _Loop:
             while reached := run.meter.before_request():
                 if not await self._may_go_on(reached):
                     return _limit(reached)
+            # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
+            run.meter.count_request()
             # Nothing new may begin once the stream is cancelled, also if what was cancelled swallowed it.
             await trio.lowlevel.checkpoint_if_cancelled()
             ending = await self._turn(tools)
@@ -237,7 +239,6 @@ class _Loop:
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """The response. One that is cut off is kept as far as a person has seen it."""
         run = self._run
-        run.meter.count_request()
         call = ModelCall(run)
         try:
             message = await call.respond(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -11,11 +12,12 @@ import trio
 
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
+from agentloop._core.schema import to_text
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Run
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import StreamStateError
+from agentloop.errors import StreamStateError, UsageError
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
 from agentloop.messages import Prompt
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
@@ -90,10 +92,13 @@ class RunningContext(ToolContext[Any]):
         return self._run.root.deps
 
     async def output(self, text: str, /) -> None:
-        self._live_run().emitter.post(ToolCallOutput, call_id=self._call_id, text=text)
+        self._live_run().emitter.post(ToolCallOutput, call_id=self._call_id, text=to_text(text))
         await self._room()
 
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
+        if not math.isfinite(progress) or not math.isfinite(total or 0.0):
+            # JSON has no other numbers.
+            raise UsageError(f"progress({progress}, total={total}): give finite numbers, or no total")
         self._live_run().emitter.post(
             ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message
         )

@@ -121,7 +121,7 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     Raises:
       ToolsetError: one did not start; the others are stopped.
     """
-    own: Sequence[Tool] = run.config.tools  # type: ignore[assignment]  # the converter made them tools
+    own = run.config.tools
     if not run.config.toolsets:
         yield ListTools(own, ())
         return

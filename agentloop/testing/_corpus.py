@@ -22,6 +22,7 @@ from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
     ElicitationRequested,
+    Question,
     StreamReason,
     TextDelta,
     ToolCallStarted,
@@ -31,7 +32,7 @@ from agentloop.events import (
 from agentloop.hooks import Block, SendOn
 from agentloop.limits import Deadlines, Limits
 from agentloop.outcome import Outcome
-from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
+from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
 from agentloop.testing.scripted import Response, calls, fails, hangs, says
@@ -72,7 +73,10 @@ def scenario(expect: Callable[[Lab], None] | None = None) -> Callable[[Play], Pl
 
 
 def on_depths(
-    reason: StreamReason, *, answer: Callable[..., Any] | None = echo, depths: tuple[int, ...] = (0, 1, 2)
+    reason: StreamReason,
+    *,
+    answer: Callable[[Question], Answer | None] | None = echo,
+    depths: tuple[int, ...] = (0, 1, 2),
 ) -> Callable[[MakeAgent], MakeAgent]:
     """Add an agent to the corpus, run directly and nested, read to its end.
 

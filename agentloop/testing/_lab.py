@@ -201,8 +201,8 @@ class Lab:
 
         async def run(context: ToolContext[Any]) -> object:
             message = f"{name} of {context.source.stream}"
+            answer: object = "nothing, as it gave up"
             with trio.move_on_after(patience):
-                answer: object = "nothing, as it gave up"
                 answer = await context.ask(message, TAG_FORM)
             # No checkpoint in between: what was accepted is noted also if this task is cancelled now.
             self.received[message] = answer

@@ -5,6 +5,9 @@ manager that breaks the runtime while it is on. A harness that does not notice o
 that complains without one is worse: hence the control, which plants nothing.
 """
 
+# pyright: basic
+# What is planted here breaks the types, too.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable

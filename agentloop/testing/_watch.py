@@ -135,4 +135,4 @@ class Watch:
         if (outcome.reason == "failed") != (outcome.error is not None):
             self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")
         if isinstance(outcome.error, BaseExceptionGroup):
-            self.note(f"{name}: it failed with a bare group: {outcome.error!r}")
+            self.note(f"{name}: it failed with a bare group")

@@ -66,7 +66,7 @@ def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
 
 def call_chain() -> tuple[str, ...]:
     """Where the running task called whoever calls this, from its outermost function to the innermost."""
-    caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    caller = sys._getframe(1)
     return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(caller))[::-1]
 
 
