@@ -8,13 +8,15 @@ import msgspec
 
 from agentloop._core.schema import OutputType
 from agentloop.errors import ModelRefusalError, OutputError
-from agentloop.messages import AssistantMessage
+from agentloop.messages import AssistantMessage, ToolCall
 
 __all__ = ["Answered", "CallTools", "Next", "Remind", "after_response", "truncated"]
 
 
 class CallTools(msgspec.Struct, frozen=True):
     """Run the calls that the response asks for, then ask the model again."""
+
+    calls: tuple[ToolCall, ...]
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -37,7 +39,7 @@ def after_response(message: AssistantMessage, output: OutputType, *, attempt: in
 
     Args:
       output: what the final answer must be.
-      attempt: how many answers there were already that were none, plus one.
+      attempt: how many answers that were none there are, this one included.
       attempts: how many there may be.
 
     Raises:
@@ -46,8 +48,9 @@ def after_response(message: AssistantMessage, output: OutputType, *, attempt: in
     """
     if message.stop == "refusal":
         raise ModelRefusalError(model=message.model, text=message.text)
-    if message.calls:
-        return CallTools()
+    calls = message.calls
+    if calls:
+        return CallTools(calls)
     try:
         return Answered(output.decode(message.text))
     except ValueError as error:

@@ -78,7 +78,7 @@ async def _requires_approval(run: Run, tool: Tool, judged: Judged) -> bool:
         # Decoded anew: what the predicate does to them must not be what the function gets, unseen by the person.
         arguments = tool.arguments.decode(judged.text)
         scope = trio.move_on_after(run.config.deadlines.hook)
-        return bool(await call_foreign(tool.requires_approval, arguments, scope=scope))
+        return bool(await call_foreign(scope, tool.requires_approval, arguments))
     except ForeignError as error:
         # It was there to say no: where it cannot say anything, a person decides.
         run.emitter.warn("predicate_failed", f"requires_approval of tool {tool.name!r} failed: {error}")

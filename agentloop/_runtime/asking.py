@@ -122,7 +122,7 @@ async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion,
     id = opened.question.id
     waiting.handler = trio.CancelScope()
     try:
-        given = await call_foreign(handler, opened.question, scope=waiting.handler)
+        given = await call_foreign(waiting.handler, handler, opened.question)
         if given is not None and opened.answer is None:
             run.root.tree.answer(id, given, by="handler")
     except (ForeignError, AnswerError) as error:

@@ -26,7 +26,7 @@ async def commit(run: Run, messages: Sequence[Message]) -> None:
         try:
             # Shielded: a turn that has happened is kept, also when the stream is cancelled at that moment.
             scope = trio.move_on_after(seconds, shield=True)
-            await call_foreign(run.store.append, run.transcript.id, messages, scope=scope)
+            await call_foreign(scope, run.store.append, run.transcript.id, messages)
         except ForeignError as error:
             problem = f"took longer than {seconds:g} s" if error.timed_out else str(error)
             raise StoreError(f"the store of session {run.transcript.id!r} failed: {problem}") from error.__cause__

@@ -29,14 +29,15 @@ noise, and a reader that stalls is still noticed within a few words of text."""
 class Feed:
     """What one reader reads: the events of its stream and of every stream inside it, in one order."""
 
-    __slots__ = ("_lot", "_receive", "_send", "_transcript", "_unread", "closed")
+    __slots__ = ("_lot", "_receive", "_send", "_transcript", "closed", "unread")
 
     def __init__(self, transcript: Transcript) -> None:
         # Unbounded, so that posting cannot fail; `room` is the bound.
         self._send, self._receive = trio.open_memory_channel[StreamEvent](math.inf)
         self._transcript = transcript
         self._lot = trio.lowlevel.ParkingLot()
-        self._unread = 0
+        self.unread = 0
+        """How many events wait for the reader."""
         self.closed = False
         """Whether nobody will read what is posted from now on."""
 
@@ -55,22 +56,17 @@ class Feed:
     def post(self, event: StreamEvent) -> None:
         """Have ``event`` read next."""
         if not self.closed:
-            self._unread += 1
+            self.unread += 1
             self._send.send_nowait(event)
-
-    @property
-    def unread(self) -> int:
-        """How many events wait for the reader."""
-        return self._unread
 
     @property
     def is_full(self) -> bool:
         """Whether a poster should wait for `room`."""
-        return self._unread >= CAPACITY
+        return self.unread >= CAPACITY
 
     async def room(self) -> None:
         """Wait until the reader has caught up."""
-        while self._unread >= CAPACITY and not self.closed:
+        while self.unread >= CAPACITY and not self.closed:
             await self._lot.park()
 
     def end(self) -> None:
@@ -80,21 +76,32 @@ class Feed:
     def detach(self) -> None:
         """Nobody will read any more: drop what is unread, and what is still to come."""
         self.closed = True
-        self._unread = 0
+        self.unread = 0
         self._receive.close()
         self._lot.unpark_all()
 
-    async def receive(self) -> StreamEvent:
-        """The next event. Raises `trio.EndOfChannel` after the last one."""
-        try:
-            event = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            event = await self._receive.receive()
-        self._unread -= 1
-        # Half empty, not at the first gap: else reader and poster would take turns at every event.
-        if self._unread <= CAPACITY // 2 and self._lot:
-            self._lot.unpark_all()
+    def receive_nowait(self) -> StreamEvent:
+        """The next event, if it is there.
+
+        Raises:
+          trio.WouldBlock: it is not.
+          trio.EndOfChannel: the last one was read.
+        """
+        event = self._receive.receive_nowait()
+        self._was_read()
         return event
+
+    async def receive(self) -> StreamEvent:
+        """The next event, as soon as it comes. Raises `trio.EndOfChannel` after the last one."""
+        event = await self._receive.receive()
+        self._was_read()
+        return event
+
+    def _was_read(self) -> None:
+        self.unread -= 1
+        # Half empty, not at the first gap: else reader and poster would take turns at every event.
+        if self.unread == CAPACITY // 2:
+            self._lot.unpark_all()
 
     @property
     def is_open(self) -> bool:
@@ -133,7 +140,11 @@ class Emitter:
 
     def is_behind(self) -> bool:
         """Whether a reader is behind, so that `room` would wait."""
-        return any(feed.is_full for feed in self.feeds)
+        # Asked for each piece of text: a generator inside `any` would take longer than telling it.
+        for feed in self.feeds:  # noqa: SIM110
+            if feed.unread >= CAPACITY:
+                return True
+        return False
 
     async def room(self) -> None:
         """Wait while a reader is behind."""

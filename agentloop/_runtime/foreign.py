@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any
 
 import trio
@@ -27,7 +28,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-async def call_foreign(function: Callable[..., Any], /, *args: Any, scope: trio.CancelScope, **kwargs: Any) -> Any:
+async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """What ``function`` returns, or, if that is awaitable, what awaiting it gives.
 
     Args:
@@ -39,9 +40,8 @@ async def call_foreign(function: Callable[..., Any], /, *args: Any, scope: trio.
     try:
         with scope:
             value = function(*args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
-            return value
+            # What nearly everything returns is asked first: the other question takes ten times as long.
+            return await value if type(value) is CoroutineType or isawaitable(value) else value
     # Around the scope: one that takes away the cancellations of a mixed group leaves the plain errors of it.
     except Exception as group:  # noqa: BLE001 - what raises here is not ours
         error = single(group)

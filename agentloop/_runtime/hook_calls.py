@@ -44,7 +44,7 @@ class HookCalls:
         """
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
         try:
-            verdict = await call_foreign(hook.function, value, scope=trio.move_on_after(seconds))
+            verdict = await call_foreign(trio.move_on_after(seconds), hook.function, value)
         except ForeignError as error:
             problem = f"failed: took longer than {seconds:g} s" if error.timed_out else f"failed: {error}"
         else:

@@ -43,7 +43,7 @@ from agentloop.hooks import (
     TurnStart,
     UserPromptSubmit,
 )
-from agentloop.messages import AssistantMessage, Text, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
@@ -84,7 +84,7 @@ async def _instructions(run: Run) -> str:
     if isinstance(given, str):
         return given
     try:
-        made = await call_foreign(given, run.source, scope=trio.move_on_after(run.config.deadlines.hook))
+        made = await call_foreign(trio.move_on_after(run.config.deadlines.hook), given, run.source)
     except ForeignError as error:
         raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
     if not isinstance(made, str):
@@ -93,7 +93,7 @@ async def _instructions(run: Run) -> str:
 
 
 class _Loop:
-    __slots__ = ("_answers", "_instructions", "_output", "_output_spec", "_repeats", "_run", "_specs")
+    __slots__ = ("_instructions", "_output", "_output_spec", "_reminders", "_repeats", "_run", "_specs")
 
     def __init__(self, run: Run, instructions: str) -> None:
         self._run = run
@@ -102,8 +102,8 @@ class _Loop:
         schema = self._output.schema
         self._output_spec = None if schema is None else ToolSpec(self._output.name, "The final answer.", dict(schema))
         self._repeats = RepeatDetector(run.config.limits.repeats)
-        self._answers = 0
-        """How many times the model has tried to give its output."""
+        self._reminders = 0
+        """How often the model was reminded of the output."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
     async def play(self, tools: ListTools) -> Ending:
@@ -175,7 +175,8 @@ class _Loop:
         finally:
             run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
             await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
-        await run.emitter.room()
+        if run.emitter.is_behind():
+            await run.emitter.room()
         return turn.ending
 
     async def _respond(self, tools: ListTools) -> _Turn:
@@ -186,19 +187,19 @@ class _Loop:
         if isinstance(request, Ending):
             return _Turn("blocked", request)
         message = await self._ask_model(request)
-        self._answers += not message.calls
         try:
             following = after_response(
-                message, self._output, attempt=self._answers, attempts=run.config.limits.output_attempts
+                message, self._output, attempt=self._reminders + 1, attempts=run.config.limits.output_attempts
             )
         except Exception:
             # What the model said is part of the story, also where it is no answer. A refusal may come with calls.
             await commit(run, close_turn(message, {}, ()))
             raise
         match following:
-            case CallTools():
-                return await self._call_tools(message, listed)
+            case CallTools(calls=calls):
+                return await self._call_tools(message, calls, listed)
             case Remind(text=text):
+                self._reminders += 1
                 await commit(run, (message, UserMessage((Text(text),))))
                 return _Turn("reminded")
             case Answered(output=output):
@@ -258,19 +259,21 @@ class _Loop:
 
     # ------------------------------------------------------------------ after the response
 
-    async def _call_tools(self, message: AssistantMessage, tools: dict[str, Tool]) -> _Turn:
+    async def _call_tools(
+        self, message: AssistantMessage, asked: tuple[ToolCall, ...], tools: dict[str, Tool]
+    ) -> _Turn:
         """Run the calls of ``message``. The turn goes into the transcript whole, however it ends."""
         run = self._run
-        calls = Calls(run, message.calls, tools)
+        calls = Calls(run, asked, tools)
         try:
-            while reached := run.meter.before_tool_calls(len(message.calls)):
+            while reached := run.meter.before_tool_calls(len(asked)):
                 if not await self._may_go_on(reached):
                     return _Turn("limit", _limit(reached))
-            polling = all(call.name in tools and tools[call.name].polling for call in message.calls)
-            if not polling and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in message.calls)):
+            polling = all(call.name in tools and tools[call.name].polling for call in asked)
+            if not polling and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in asked)):
                 times = run.config.limits.repeats
                 return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
-            run.meter.count_tool_calls(len(message.calls))
+            run.meter.count_tool_calls(len(asked))
             await calls.run_all()
         finally:
             await commit(run, close_turn(message, calls.results, calls.started))
@@ -286,7 +289,7 @@ class _Loop:
             verdict = await run.hooks.ask(hook, Stopping(run.source, message, run.sent_on))
             if isinstance(verdict, SendOn):
                 run.sent_on += 1
-                self._answers = 0
+                self._reminders = 0
                 await commit(run, (UserMessage((Text(verdict.text),)),))
                 return _Turn("sent_on")
         return _Turn("final", Ending("completed", output=output))

@@ -31,7 +31,7 @@ class ModelCall:
         self._run = run
         self._assembler = Assembler(prefix=f"call_{run.transcript.streams}_{run.turn}", taken=run.transcript.call_ids)
         self._idle = run.config.deadlines.idle
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope
         self._renew_at = -math.inf
         self._waiting_for = FIRST_PIECE
 
@@ -43,7 +43,7 @@ class ModelCall:
         """
         run = self._run
         first_token = run.config.deadlines.first_token
-        self._scope.deadline = trio.current_time() + first_token
+        self._scope = trio.CancelScope(deadline=trio.current_time() + first_token)
         stop: object = None
         try:
             with self._scope:

@@ -66,6 +66,12 @@ class Root:
         self.semaphores: dict[Tool, trio.Semaphore] = {}
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
+    def semaphore(self, tool: Tool, concurrency: int) -> trio.Semaphore:
+        """What lets so many calls of ``tool`` through at once."""
+        if tool not in self.semaphores:
+            self.semaphores[tool] = trio.Semaphore(concurrency)
+        return self.semaphores[tool]
+
 
 class Run:
     """One stream, from its opening to its end."""

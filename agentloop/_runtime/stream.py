@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from typing import Any
 
 import trio
@@ -145,18 +145,28 @@ class Stream:
         if feed is None or feed.closed:
             raise self._not_read()
         try:
-            return await feed.receive()
+            # What is there already is handed out without a switch between tasks.
+            return feed.receive_nowait()
         except trio.EndOfChannel:
             pass
-        except trio.ClosedResourceError:
-            # Another task has called wait(), or left the block, while this one was waiting.
-            raise self._not_read() from None
+        except trio.WouldBlock:
+            try:
+                return await feed.receive()
+            except trio.EndOfChannel:
+                pass
+            except trio.ClosedResourceError:
+                # Another task has called wait(), or left the block, while this one was waiting.
+                raise self._not_read() from None
+        # Outside of the handlers: there, the end of a channel would become the context of the run's own error.
+        raise self._end()
+
+    def _end(self) -> BaseException:
+        """What ends the reader's loop: its error, once, for a run that failed. It must not look as if all were well."""
         error = self._run.outcome.error if self._run.outcome else None
-        if error is not None and not self._error_told:
-            # Here, and not by cancelling the reader: its loop must not look as if all were well.
-            self._error_told = True
-            raise error
-        raise StopAsyncIteration
+        if error is None or self._error_told:
+            return StopAsyncIteration()
+        self._error_told = True
+        return error
 
     def _not_read(self) -> StreamStateError:
         return StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
@@ -296,7 +306,8 @@ async def _main(run: Run) -> None:
     ending: Ending | None = None
     error: BaseException | None = None
     try:
-        with run.scope, run.patience.scope:
+        # A scope costs as much as telling five events, so that of the time limit is entered only if there is one.
+        with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: BLE001

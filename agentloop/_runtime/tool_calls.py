@@ -72,7 +72,8 @@ class Calls:
             self.results[call.id] = result
             elapsed = trio.current_time() - began
             emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed)
-        await emitter.room()
+        if emitter.is_behind():
+            await emitter.room()
 
     async def _result(self, call: ToolCall) -> ToolResult:
         tool = self._tools.get(call.name)
@@ -85,31 +86,29 @@ class Calls:
         judged = await judge(self._run, tool, call, arguments)
         if isinstance(judged, ToolResult):
             return judged
-        result = await self._use(tool, call, judged)
-        return await self._after(call, judged, result)
+        if tool.concurrency is None:
+            result = await self._use(tool, call, judged)
+        else:
+            async with self._run.root.semaphore(tool, tool.concurrency):
+                result = await self._use(tool, call, judged)
+        return await self._after(call, judged, result) if self._run.hooks.at("post_tool_use") else result
 
     async def _use(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
-        if tool.concurrency is None:
-            return await self._use_now(tool, call, judged)
-        semaphores = self._run.root.semaphores
-        if tool not in semaphores:
-            semaphores[tool] = trio.Semaphore(tool.concurrency)
-        async with semaphores[tool]:
-            return await self._use_now(tool, call, judged)
-
-    async def _use_now(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
         """Call the tool. What it raises, and running out of time, become the result."""
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         patience = Patience(seconds, run.patience)
         context = RunningContext(run, call.id, patience)
         given = judged.arguments if tool.context_name is None else {**judged.arguments, tool.context_name: context}
-        function = self._call_in_thread if tool.kind == "sync" else _CALL[tool.kind]
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:
-            value = await call_foreign(function, tool, context, given, scope=patience.scope)
+            if tool.kind == "async":
+                value = await call_foreign(patience.scope, tool.function, **given)
+            else:
+                indirect = self._call_in_thread if tool.kind == "sync" else _call_generator
+                value = await call_foreign(patience.scope, indirect, tool, context, given)
             return result_of(call, value)
         except ForeignError as error:
             if error.timed_out:
@@ -120,7 +119,8 @@ class Calls:
         except TypeError as error:
             return error_result(call, str(error))
         finally:
-            await context.end()  # noqa: ASYNC102 - shielded where it waits
+            if context.end():
+                await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
 
     async def _call_in_thread(self, tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
         # Locked for good by the thread as it begins, or by us as we give up, whoever is first. All threads may be
@@ -169,10 +169,6 @@ class Calls:
         return result
 
 
-async def _call_async(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
-    return await tool.function(**arguments)
-
-
 async def _call_generator(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> str:
     """Show what the tool yields as it comes; all of it together is the result."""
     shown: list[str] = []
@@ -183,6 +179,3 @@ async def _call_generator(tool: Tool, context: RunningContext, arguments: Mappin
             shown.append(text)
             await context.output(text)
     return "".join(shown)
-
-
-_CALL = {"async": _call_async, "generator": _call_generator}

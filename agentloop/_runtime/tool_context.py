@@ -40,20 +40,26 @@ class RunningContext(ToolContext[Any]):
         self._ended = False
         self._uses: set[trio.CancelScope] = set()
         """What waits inside the context now."""
-        self._waiting_for_uses = trio.lowlevel.ParkingLot()
+        self._waiting_for_uses: trio.Event | None = None
 
-    async def end(self) -> None:
-        """End the context, as the call has ended: whoever kept it can do nothing with it any more."""
+    def end(self) -> bool:
+        """End the context, as the call has ended: whoever kept it can do nothing with it any more.
+
+        Returns:
+          Whether something still waits inside it; then await `wait_for_uses`.
+        """
         self._ended = True
-        if not self._uses:
-            return
+        return bool(self._uses)
+
+    async def wait_for_uses(self) -> None:
+        """Cancel what still waits inside the context, and wait for its end."""
+        self._waiting_for_uses = trio.Event()
         # Not the tool's own tasks, which have ended. But what a thread that was abandoned asked for runs in a system
         # task of trio's, and the context may have been handed to a task elsewhere: both would outlive the stream.
         for scope in self._uses:
             scope.cancel()
         with trio.CancelScope(shield=True):
-            while self._uses:
-                await self._waiting_for_uses.park()
+            await self._waiting_for_uses.wait()
 
     @contextmanager
     def _use(self) -> Generator[Run]:
@@ -66,7 +72,8 @@ class RunningContext(ToolContext[Any]):
                 yield run
         finally:
             self._uses.discard(scope)
-            self._waiting_for_uses.unpark_all()
+            if self._waiting_for_uses is not None and not self._uses:
+                self._waiting_for_uses.set()
         if scope.cancelled_caught:
             self._live_run()
 

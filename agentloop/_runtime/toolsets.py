@@ -68,7 +68,7 @@ class _Owner:
             raise ToolsetError(toolset=self.toolset.name, problem="has died, so it cannot list its tools")
         seconds = self._run.config.deadlines.toolset
         try:
-            listed = await call_foreign(self.opened.list_tools, scope=trio.move_on_after(seconds))
+            listed = await call_foreign(trio.move_on_after(seconds), self.opened.list_tools)
         except ForeignError as error:
             problem = (
                 f"could not list its tools within {seconds:g} s" if error.timed_out else "could not list its tools"

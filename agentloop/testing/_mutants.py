@@ -401,9 +401,9 @@ def failure_cancels_siblings() -> Generator[None]:
     """A tool's exception is not its result, but the end of the run."""
     real = foreign.call_foreign
 
-    async def call_foreign(function: Any, /, *args: Any, scope: trio.CancelScope, **kwargs: Any) -> Any:
+    async def call_foreign(scope: trio.CancelScope, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await real(function, *args, scope=scope, **kwargs)
+            return await real(scope, function, *args, **kwargs)
         except foreign.ForeignError as error:
             if isinstance(error.__cause__, (ValueError, InjectedFault)):
                 raise error.__cause__ from None

@@ -1,0 +1,326 @@
+"""Everything that waits for what lies outside has a deadline; a person's thinking time is free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from agentloop import Accept, Agent, Approve, Deadlines, Limits, Session, ToolContext, UsageError, hooks, tool
+from agentloop._runtime.stream import Stream
+from agentloop.errors import ModelTimeoutError, StoreError, ToolsetError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    StreamEvent,
+    ToolCallFinished,
+    WarningIssued,
+)
+from agentloop.messages import Message
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.testing import ScriptedModel, calls, hangs, says
+from tests.runtime.ways import FakeToolset, add, delete, wait_forever
+from tests.support import nested, of, watch
+
+# ------------------------------------------------------------------------------ by default
+
+
+def test_there_is_a_finite_deadline_for_everything_by_default() -> None:
+    assert all(0 < seconds < math.inf for seconds in attrs.astuple(Deadlines()))
+
+
+class HangingStore:
+    async def append(self, session: str, messages: Sequence[Message], /) -> None:
+        await trio.sleep_forever()
+
+
+async def _hang(*args: object) -> None:
+    await trio.sleep_forever()
+
+
+class HangingList(FakeToolset):
+    async def list_tools(self) -> Any:
+        await trio.sleep_forever()
+
+
+D = Deadlines()
+HANGS: dict[str, tuple[Callable[[], Agent], float, type[Exception] | None]] = {
+    "the model's first token": (lambda: Agent(ScriptedModel(hangs())), D.first_token, ModelTimeoutError),
+    "a tool": (lambda: Agent(ScriptedModel(calls("wait_forever"), "ok"), tools=[wait_forever]), D.tool, None),
+    "a toolset's start": (
+        lambda: Agent(ScriptedModel("no"), toolsets=[FakeToolset(start=trio.sleep_forever)]),
+        D.toolset,
+        ToolsetError,
+    ),
+    "a toolset's stop": (
+        lambda: Agent(ScriptedModel("ok"), toolsets=[FakeToolset(stop=trio.sleep_forever)]),
+        D.cleanup,
+        None,
+    ),
+    "a toolset's list": (lambda: Agent(ScriptedModel("no"), toolsets=[HangingList()]), D.toolset, ToolsetError),
+    "a guard": (lambda: Agent(ScriptedModel("no"), hooks=[hooks.user_prompt_submit(_hang)]), D.hook, None),
+    "an observer": (lambda: Agent(ScriptedModel("ok"), hooks=[hooks.turn_start(_hang)]), D.hook, None),
+    "the end of a turn": (lambda: Agent(ScriptedModel("ok"), hooks=[hooks.turn_end(_hang)]), D.cleanup, None),
+    "the end of a session": (lambda: Agent(ScriptedModel("ok"), hooks=[hooks.session_end(_hang)]), D.cleanup, None),
+}
+
+
+@pytest.mark.seconds(10_000)
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("what", HANGS)
+async def test_whatever_hangs_the_run_goes_on_or_ends_at_its_deadline(what: str, depth: int) -> None:
+    make, seconds, error = HANGS[what]
+    watched = await watch(nested(make().replace(name="inner"), depth))
+    assert trio.current_time() == seconds
+    if depth == 0:
+        assert type(watched.error) is (error or type(None))
+
+
+@pytest.mark.seconds(10_000)
+async def test_a_silent_model_is_noticed_soon_after_its_deadline() -> None:
+    watched = await watch(Agent(ScriptedModel(says("Well, ") + hangs())))
+    assert isinstance(watched.error, ModelTimeoutError)
+    assert (watched.error.waiting_for, watched.error.seconds) == ("the next piece", D.idle)
+    # It is not moved for each piece, which would cost more than telling it.
+    assert D.idle <= trio.current_time() <= D.idle * 1.1
+
+
+@pytest.mark.seconds(10_000)
+async def test_a_store_has_a_deadline_by_default() -> None:
+    watched = await watch(Agent(ScriptedModel("no")), session=Session(store=HangingStore()))
+    assert isinstance(watched.error, StoreError)
+    assert trio.current_time() == D.cleanup
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, "5", None])
+def test_a_deadline_is_a_number_above_zero(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"Deadlines\(tool=.*math.inf for no limit"):
+        Deadlines(tool=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, "5"])
+def test_a_limit_is_a_number_above_zero(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"Limits\(tokens=.*None for no limit"):
+        Limits(tokens=value)
+
+
+def test_deadlines_can_be_turned_off() -> None:
+    assert set(attrs.astuple(Deadlines.none())) == {math.inf}
+
+
+# ------------------------------------------------------------------------------- the model
+
+
+class Paced:
+    """Says a piece every ``pause`` seconds."""
+
+    name = "paced"
+
+    def __init__(self, *pauses: float) -> None:
+        self.pauses = pauses
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        for pause in self.pauses:
+            await trio.sleep(pause)
+            await reply.text("bla ")
+        return Stop()
+
+
+@pytest.mark.seconds(1000)
+async def test_a_model_that_says_something_now_and_then_may_take_as_long_as_it_likes() -> None:
+    agent = Agent(Paced(4, *[0.99] * 100), deadlines=Deadlines(first_token=5, idle=1))
+    assert (await watch(agent)).outcome.reason == "completed"
+
+
+@pytest.mark.parametrize(("pauses", "what"), [((6,), "its first token"), ((1, 0.5, 2), "the next piece")])
+async def test_each_silence_has_its_deadline(pauses: tuple[float, ...], what: str) -> None:
+    watched = await watch(Agent(Paced(*pauses), deadlines=Deadlines(first_token=5, idle=1)))
+    assert isinstance(watched.error, ModelTimeoutError)
+    assert watched.error.waiting_for == what
+
+
+async def test_each_request_has_deadlines_of_its_own() -> None:
+    class Slow(ScriptedModel):
+        async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+            await trio.sleep(2)
+            return await super().respond(request, reply)
+
+    agent = Agent(Slow(calls("add", a=1, b=1), "2"), tools=[add], deadlines=Deadlines(first_token=3))
+    assert (await watch(agent)).outcome.reason == "completed"
+
+
+# --------------------------------------------------------------------------------- the tools
+
+
+async def test_a_tools_own_timeout_counts_in_place_of_the_agents() -> None:
+    @tool(timeout=3)
+    async def slow() -> None:
+        """Take long."""
+        await trio.sleep_forever()
+
+    watched = await watch(Agent(ScriptedModel(calls("slow"), "ok"), tools=[slow], deadlines=Deadlines(tool=1)))
+    [finished] = of(watched.events, ToolCallFinished)
+    assert (finished.result.status, finished.result.text) == ("timeout", "Timed out after 3 s.")
+    assert finished.elapsed == 3
+
+
+async def test_a_tool_may_have_all_the_time_in_the_world() -> None:
+    @tool(timeout=math.inf)
+    async def slow() -> str:
+        """Take long."""
+        await trio.sleep(9)
+        return "at last"
+
+    watched = await watch(Agent(ScriptedModel(calls("slow"), "ok"), tools=[slow], deadlines=Deadlines(tool=1)))
+    assert of(watched.events, ToolCallFinished)[0].result.text == "at last"
+
+
+async def test_a_hooks_own_timeout_counts_in_place_of_the_agents() -> None:
+    hook = hooks.turn_start(timeout=2)(_hang)
+    watched = await watch(Agent(ScriptedModel("ok"), hooks=[hook], deadlines=Deadlines(hook=5)))
+    assert "took longer than 2 s" in of(watched.events, WarningIssued)[0].message
+    assert trio.current_time() == 2
+
+
+async def test_the_time_of_a_stream_counts_from_its_start_to_its_end() -> None:
+    @tool
+    async def sleep(seconds: int) -> None:
+        """Sleep."""
+        await trio.sleep(seconds)
+
+    script = [calls("sleep", seconds=number) for number in (1, 2, 3)]
+    watched = await watch(Agent(ScriptedModel(*script, "no"), tools=[sleep], limits=Limits(seconds=5)))
+    assert (watched.outcome.reason, watched.outcome.detail) == ("limit", "seconds: the 5 s are over")
+    assert trio.current_time() == 5
+
+
+# ----------------------------------------------------------------- a person's thinking time
+
+
+async def thinks_long(question: object) -> Any:
+    await trio.sleep(100)
+    return Accept() if isinstance(question, ElicitationRequested) else Approve()
+
+
+@tool(timeout=1)
+async def ask(context: ToolContext[None]) -> str:
+    """Ask, with some work before and after."""
+    await trio.sleep(0.4)
+    await context.ask("Sure?")
+    await trio.sleep(0.4)
+    await context.ask("Really?")
+    return "sure"
+
+
+@pytest.mark.seconds(10_000)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_a_person_may_think_longer_than_any_deadline_around_the_question(depth: int) -> None:
+    inner = Agent(
+        ScriptedModel(calls("ask") + calls("delete", path="x"), calls("ask"), "ok"),
+        name="inner",
+        tools=[ask, delete],
+        limits=Limits(seconds=2, turns=1),
+        deadlines=Deadlines(first_token=1, idle=1, tool=1, hook=1),
+    )
+    for level in range(depth):
+        outside = Agent(
+            ScriptedModel(calls(inner.name, prompt="go"), "Done."),
+            name=f"outer{level}",
+            tools=[inner.as_tool(timeout=3)],
+            limits=Limits(seconds=4),
+        )
+        inner = outside
+    watched = await watch(inner, on_question=thinks_long)
+    assert watched.outcome.reason == "completed"
+    assert {event.result.status for event in of(watched.events, ToolCallFinished)} == {"ok"}
+    assert trio.current_time() > 300
+
+
+@pytest.mark.seconds(1000)
+async def test_after_the_answer_the_time_that_was_left_goes_on() -> None:
+    @tool(timeout=1)
+    async def dawdle(context: ToolContext[None]) -> None:
+        """Be slow before and after the question."""
+        await trio.sleep(0.6)
+        await context.ask("Sure?")
+        await trio.sleep(0.6)
+
+    watched = await watch(Agent(ScriptedModel(calls("dawdle"), "ok"), tools=[dawdle]), on_question=thinks_long)
+    [finished] = of(watched.events, ToolCallFinished)
+    assert finished.result.status == "timeout"
+    assert finished.elapsed == pytest.approx(101)
+
+
+@pytest.mark.seconds(1000)
+async def test_while_one_call_waits_for_a_person_the_time_of_its_sibling_goes_on() -> None:
+    agent = Agent(
+        ScriptedModel(calls("ask") + calls("wait_forever"), "ok"),
+        tools=[ask, wait_forever],
+        deadlines=Deadlines(tool=2),
+    )
+    watched = await watch(agent, on_question=thinks_long)
+    finished = of(watched.events, ToolCallFinished)
+    assert [(event.name, event.result.status) for event in finished] == [("wait_forever", "timeout"), ("ask", "ok")]
+    assert finished[0].elapsed == 2
+
+
+@pytest.mark.seconds(1000)
+async def test_questions_that_overlap_hold_the_time_of_their_stream_until_the_last_is_answered() -> None:
+    @tool(timeout=math.inf)
+    async def ask_after(seconds: int, context: ToolContext[None]) -> None:
+        """Ask a bit later."""
+        await trio.sleep(seconds)
+        await context.ask("Sure?")
+
+    script = calls("ask_after", seconds=0) + calls("ask_after", seconds=50)
+    agent = Agent(ScriptedModel(script, "ok"), tools=[ask_after], limits=Limits(seconds=1))
+    watched = await watch(agent, on_question=thinks_long)
+    assert watched.outcome.reason == "completed"
+    assert trio.current_time() == 150
+
+
+@pytest.mark.seconds(1000)
+async def test_the_time_of_a_stream_does_not_run_while_a_limit_is_asked_about() -> None:
+    agent = Agent(ScriptedModel(calls("add", a=1, b=1), "2"), tools=[add], limits=Limits(seconds=1, turns=1))
+    watched = await watch(agent, on_question=thinks_long)
+    assert len(of(watched.events, ContinueRequested)) == 1
+    assert watched.outcome.reason == "completed"
+
+
+async def test_a_question_that_is_cut_off_gives_back_the_time_that_was_held() -> None:
+    @tool(timeout=3)
+    async def impatient(context: ToolContext[None]) -> None:
+        """Ask, then give up, then hang."""
+        with trio.move_on_after(2):
+            await context.ask("Sure?")
+        await trio.sleep_forever()
+
+    watched = await watch(Agent(ScriptedModel(calls("impatient"), "ok"), tools=[impatient]))
+    assert of(watched.events, ToolCallFinished)[0].elapsed == pytest.approx(5)
+
+
+@pytest.mark.seconds(1000)
+async def test_a_predicate_that_hangs_leaves_the_decision_to_a_person() -> None:
+    @tool(requires_approval=_hang_forever)  # type: ignore[arg-type]
+    async def risky() -> str:
+        """Do something."""
+        return "done"
+
+    def on_event(stream: Stream, event: StreamEvent) -> None:
+        if isinstance(event, ApprovalRequested):
+            stream.answer(event.id, Approve())
+
+    agent = Agent(ScriptedModel(calls("risky"), "ok"), tools=[risky], deadlines=Deadlines(hook=1))
+    watched = await watch(agent, on_event=on_event)
+    assert of(watched.events, WarningIssued)[0].code == "predicate_failed"
+    assert of(watched.events, ToolCallFinished)[0].result.text == "done"
+
+
+async def _hang_forever(arguments: dict[str, Any]) -> bool:
+    await trio.sleep_forever()

@@ -1,0 +1,176 @@
+"""Errors: whose rule was broken, the facts as attributes, and a message that names the value and the way out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+from agentloop import AgentLoopError, ModelError, Outcome, ToolError, UsageError, errors
+from agentloop.errors import (
+    AnswerError,
+    BlockedError,
+    CancelledRunError,
+    ChildLimitError,
+    InternalError,
+    InvalidAnswerError,
+    LimitReachedError,
+    MissingExtraError,
+    ModelRefusalError,
+    ModelStatusError,
+    ModelTimeoutError,
+    OutputError,
+    RunError,
+    SessionBusyError,
+    StoreError,
+    ToolsetError,
+    UnknownQuestionError,
+)
+from agentloop.events import StreamReason
+from agentloop.outcome import error_of
+
+BRANCHES = (UsageError, ModelError, ToolError, RunError)
+ALL = [getattr(errors, name) for name in errors.__all__]
+
+
+def test_every_error_is_exported() -> None:
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+
+    assert defined == {*errors.__all__}
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+def test_every_error_says_by_exactly_one_branch_whose_rule_was_broken(error: type[Exception]) -> None:
+    assert issubclass(error, AgentLoopError)
+    if error is not AgentLoopError:
+        assert len([branch for branch in BRANCHES if issubclass(error, branch)]) == 1
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
+def test_every_error_says_what_it_means(error: type[Exception]) -> None:
+    assert error.__doc__
+    assert error.__name__.endswith("Error")
+
+
+def test_all_errors_of_an_answer_can_be_caught_as_one() -> None:
+    assert issubclass(UnknownQuestionError, AnswerError)
+    assert issubclass(InvalidAnswerError, AnswerError)
+
+
+def test_no_error_is_a_cancellation_or_ends_the_program() -> None:
+    assert all(issubclass(error, Exception) for error in ALL)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "facts"),
+    [
+        (
+            MissingExtraError(feature="openai:", extra="http", package="httpx2"),
+            "openai: needs the package 'httpx2', which is not installed: pip install 'agentloop[http]'",
+            {"feature": "openai:", "extra": "http", "package": "httpx2"},
+        ),
+        (
+            SessionBusyError(session="s1", stream="s1/1"),
+            "session 's1' is busy with stream 's1/1': leave that stream's block first, or use another session",
+            {"session": "s1", "stream": "s1/1"},
+        ),
+        (
+            ChildLimitError(agent="c", path=["a", "b"], reason="it is too deep"),
+            "agent 'c' cannot be opened inside a > b: it is too deep",
+            {"agent": "c", "path": ("a", "b")},
+        ),
+        (
+            UnknownQuestionError(given="x", open_ids=["a", "b"]),
+            "cannot answer question 'x': open now: a, b",
+            {"given": "x", "open_ids": ("a", "b")},
+        ),
+        (
+            UnknownQuestionError(given="x", open_ids=[]),
+            "cannot answer question 'x': none is open",
+            {"open_ids": ()},
+        ),
+        (
+            InvalidAnswerError(question="x", problem="`city`: missing"),
+            "this answer does not fit question 'x': `city`: missing",
+            {"question": "x", "problem": "`city`: missing"},
+        ),
+        (
+            ModelTimeoutError(model="m", waiting_for="its first token", seconds=1.5),
+            "model 'm' sent nothing for 1.5 s while waiting for its first token",
+            {"model": "m", "waiting_for": "its first token", "seconds": 1.5},
+        ),
+        (
+            ModelStatusError(model="m", status=429, body="slow down"),
+            "model 'm': HTTP status 429: slow down",
+            {"model": "m", "status": 429, "body": "slow down"},
+        ),
+        (ModelRefusalError(model="m", text="No."), "model 'm' refused to answer: No.", {"model": "m", "text": "No."}),
+        (ModelRefusalError(model="m", text=""), "model 'm' refused to answer", {"text": ""}),
+        (
+            OutputError(model="m", attempts=3, problem="not JSON", text="Hm."),
+            "model 'm' gave no valid output in 3 attempts; the last problem: not JSON",
+            {"attempts": 3, "problem": "not JSON", "text": "Hm."},
+        ),
+        (ToolsetError(toolset="files", problem="has died"), "toolset 'files' has died", {"toolset": "files"}),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else None,
+)
+def test_an_error_names_the_value_and_keeps_the_facts(
+    error: AgentLoopError, message: str, facts: dict[str, object]
+) -> None:
+    assert str(error) == message
+    assert {name: getattr(error, name) for name in facts} == facts
+
+
+# ------------------------------------------------------------------- a run without a result
+
+
+@pytest.mark.parametrize("kind", [RunError, CancelledRunError, BlockedError, LimitReachedError, StoreError])
+def test_an_error_of_a_run_keeps_its_outcome(kind: Callable[..., RunError]) -> None:
+    outcome = Outcome(reason="limit")
+
+    assert kind("ended", outcome=outcome).outcome is outcome
+    assert kind("ended").outcome is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "kind", "message"),
+    [
+        ("cancelled", "", CancelledRunError, "the run was stopped"),
+        ("cancelled", "by a user", CancelledRunError, "the run was stopped: by a user"),
+        ("blocked", "rude", BlockedError, "a hook blocked the run: rude"),
+        ("limit", "turns: 3 of 3 used", LimitReachedError, "the run reached a limit: turns: 3 of 3 used"),
+        ("needs_input", "", RunError, "the run ended without a result (needs_input)"),
+    ],
+)
+def test_a_run_without_a_result_has_the_error_of_its_reason(
+    reason: StreamReason, detail: str, kind: type[RunError], message: str
+) -> None:
+    outcome = Outcome(reason=reason, detail=detail)
+
+    error = error_of(outcome)
+
+    assert type(error) is kind
+    assert str(error) == message
+    assert isinstance(error, RunError)
+    assert error.outcome is outcome
+
+
+def test_a_run_that_failed_has_the_very_error_that_made_it_fail() -> None:
+    error = ModelError("gone")
+
+    assert error_of(Outcome(reason="failed", error=error)) is error
+
+
+def test_a_run_that_completed_has_no_error() -> None:
+    assert error_of(Outcome(reason="completed", output="Hi.")) is None
+
+
+def test_a_bug_of_ours_is_told_apart_from_what_others_did_wrong() -> None:
+    assert issubclass(InternalError, RunError)
+    assert not issubclass(InternalError, (UsageError, ModelError, ToolError))

@@ -1,0 +1,158 @@
+"""Imports run one way. The table below is the order; what is not in it does not belong to the package."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentloop
+
+FOLDER = Path(agentloop.__file__).parent
+
+LAYERS = (
+    # values
+    "errors messages questions events outcome models limits wire",
+    # decisions
+    "_core.docstrings _core.schema _core.forms _core.answers _core.assembly _core.budget _core.elicitation",
+    "_core.results _core.transcript _core.turn",
+    # what users write against
+    "context tools hooks config",
+    # waiting
+    "_runtime.groups _runtime.foreign _runtime.emitter _runtime.patience _runtime.hook_calls _runtime.run",
+    "_runtime.commit _runtime.asking _runtime.model_calls _runtime.toolsets _runtime.approval",
+    "_runtime.tool_context _runtime.tool_calls _runtime.loop _runtime.stream",
+    # the front door
+    "session agent",
+)
+ORDER = [name for layer in LAYERS for name in layer.split()]
+"""A module imports only from those before it; all that a user needs is then in `agentloop` itself."""
+
+ADAPTERS = ("providers", "testing", "demo")
+"""Packages that may import all of the above, and from those before them here. Nothing above imports them."""
+
+PLACE = {f"agentloop.{name}": place for place, name in enumerate(ORDER)}
+WAITING = PLACE["agentloop._runtime.groups"]
+"""From here on, a module may wait."""
+
+CORE_DEPENDENCIES = {"agentloop", "attr", "attrs", "msgspec", "trio"}
+
+
+def files() -> dict[str, Path]:
+    """Each module of the package, with its file."""
+    found = {}
+    for path in sorted(FOLDER.rglob("*.py")):
+        parts = ["agentloop", *path.relative_to(FOLDER).with_suffix("").parts]
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+FILES = files()
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+ORDERED = [module for module in FILES if module in PLACE]
+
+
+def imported(module: str) -> Iterator[str]:
+    """The modules that ``module`` imports, wherever in it."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES else node.module
+
+
+def own(module: str) -> list[str]:
+    """Those of them that are of the package."""
+    return [name for name in imported(module) if name.split(".")[0] == "agentloop"]
+
+
+def adapter(module: str) -> str | None:
+    """The package of `ADAPTERS` in which ``module`` is, if it is in one."""
+    return next((name for name in ADAPTERS if f"{module}.".startswith(f"agentloop.{name}.")), None)
+
+
+def test_every_module_has_its_place() -> None:
+    empty = {"agentloop", "agentloop._core", "agentloop._runtime"}
+    assert {module for module in FILES if adapter(module) is None} - empty == set(PLACE)
+
+
+@pytest.mark.parametrize("module", ORDERED)
+def test_a_module_imports_only_from_those_before_it(module: str) -> None:
+    assert [name for name in own(module) if PLACE.get(name, len(ORDER)) >= PLACE[module]] == []
+
+
+def test_the_front_door_imports_no_adapter() -> None:
+    assert [name for name in own("agentloop") if adapter(name) is not None] == []
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if adapter(module) is not None])
+def test_an_adapter_imports_only_from_adapters_before_it(module: str) -> None:
+    mine = adapter(module)
+    assert mine is not None
+    theirs = [name for name in map(adapter, own(module)) if name is not None]
+    assert [name for name in theirs if ADAPTERS.index(name) > ADAPTERS.index(mine)] == []
+
+
+@pytest.mark.parametrize("module", ORDERED)
+def test_no_module_that_everybody_imports_imports_an_extra(module: str) -> None:
+    allowed = CORE_DEPENDENCIES | set(sys.stdlib_module_names)
+    assert [name for name in imported(module) if name.split(".")[0] not in allowed] == []
+
+
+@pytest.mark.parametrize("module", [module for module in ORDERED if PLACE[module] < WAITING])
+def test_values_and_decisions_know_nothing_of_trio(module: str) -> None:
+    assert "trio" not in {name.split(".")[0] for name in imported(module)}
+    names = {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+    assert "trio" not in names
+
+
+@pytest.mark.parametrize("module", [module for module in ORDERED if "._core." in module])
+def test_decisions_never_wait(module: str) -> None:
+    waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    assert [node.lineno for node in ast.walk(TREES[module]) if isinstance(node, waiting)] == []
+
+
+@pytest.mark.parametrize("module", [module for module in ORDERED if "._core." in module])
+def test_decisions_look_at_no_clock_and_throw_no_dice(module: str) -> None:
+    assert set(imported(module)).isdisjoint({"time", "random", "secrets", "os", "uuid"})
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_stand_at_the_top_and_hold_for_everybody(module: str) -> None:
+    """Who reaches for an import inside a function, or for ``TYPE_CHECKING``, wants to import against the order."""
+    inside = [
+        node.lineno
+        for function in ast.walk(TREES[module])
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    assert inside == []
+    assert "TYPE_CHECKING" not in {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+
+
+def test_importing_the_package_imports_no_extra() -> None:
+    extras = ("hypothesis", "pytest", "httpx2", "httpcore2", "rich", "prompt_toolkit", "xllamacpp")
+    ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
+    code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_front_door_has_what_it_says() -> None:
+    assert all(hasattr(agentloop, name) for name in agentloop.__all__)
+
+
+@pytest.mark.parametrize("module", ORDERED)
+def test_a_module_exports_what_it_has(module: str) -> None:
+    __import__(module)
+    loaded = sys.modules[module]
+    assert all(hasattr(loaded, name) for name in loaded.__all__)
