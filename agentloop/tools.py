@@ -27,7 +27,7 @@ from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
-__all__ = ["Arguments", "OpenToolset", "Tool", "Toolset", "tool"]
+__all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool"]
 
 ToolKind: TypeAlias = Literal["async", "sync", "generator"]
 

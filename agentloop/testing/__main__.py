@@ -17,7 +17,7 @@ from agentloop.testing._corpus import corpus, find_scenario
 from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
 from agentloop.testing._mutants import MUTANTS, control
 from agentloop.testing._programs import Program, run_program
-from agentloop.testing._sim import HarnessError, SweepReport, Violation, replay_token
+from agentloop.testing._sim import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
 from agentloop.testing.machine import StreamMachine
 
 __all__ = ["main"]
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--seconds", type=float, default=60.0, help="how long; 60 by default")
     fuzz.add_argument("--programs", type=int, help="how many, instead of how long")
     fuzz.add_argument("--seed", type=int, default=0, help="where to begin; the same seed gives the same programs")
+    fuzz.add_argument("--faults", type=int, default=2, help="runs of each program with a fault; 2 by default")
     fuzz.set_defaults(run=_fuzz)
     mutants = commands.add_parser("mutants", help="see whether the harness notices planted bugs")
     mutants.add_argument("only", nargs="*", metavar="MUTANT", help=f"one of: {', '.join(MUTANTS)}")
@@ -89,8 +90,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     token = " ".join(options.token)
     try:
-        is_program = token.startswith("{")
-        sim = run_program(Program.parse(token)) if is_program else replay_token(find_scenario(token), token)
+        sim = _replay_program(token) if token.startswith("{") else replay_token(find_scenario(token), token)
     except KeyError:
         raise HarnessError(f"no scenario is called {token.split()[0]!r}") from None
     except Violation as violation:
@@ -100,11 +100,17 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def _replay_program(token: str) -> Sim:
+    """Run a program again, with the fault behind it, if there is one."""
+    text, _, fault = token.rpartition("}")
+    return run_program(Program.parse(text + "}"), fault=parse_fault(fault.strip()) if fault.strip() else None)
+
+
 def _fuzz(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     seed, found, batch = options.seed, None, 500
     while found is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
-        found = hunt_programs(batch, seed=seed)
+        found = hunt_programs(batch, seed=seed, faults=options.faults)
         seed += 1
         _show(f"{StreamMachine.reached}, seed {seed}")
     seconds = time.perf_counter() - began

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from random import Random
 
 import msgspec
 from hypothesis import HealthCheck, Phase, seed as with_seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agentloop.testing._corpus import corpus
-from agentloop.testing._programs import Program, run_program
-from agentloop.testing._sim import HarnessError, SweepReport, Violation, simulate, sweep
+from agentloop.testing._programs import Program, pick_faults, run_program
+from agentloop.testing._sim import Fault, HarnessError, SweepReport, Violation, simulate, sweep
 from agentloop.testing.machine import StreamMachine
 
 __all__ = ["Found", "hunt_corpus", "hunt_programs", "hunt_sweeps", "sweep_corpus"]
@@ -59,9 +60,16 @@ class _Enough(Exception):  # noqa: N818 - no error, but the end of a hunt
     pass
 
 
-def hunt_programs(limit: int, *, seed: int, steps: int = 20) -> Found | None:
-    """Let the state machine write programs, and run them, until one breaks a promise. Nothing is shrunk."""
-    hunt = _Hunt(limit)
+def hunt_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) -> Found | None:
+    """Let the state machine write programs, and run them, until one breaks a promise. Nothing is shrunk.
+
+    Args:
+      limit: how many programs to run at most.
+      seed: the same seed, with the same hypothesis, gives the same programs.
+      steps: how many rules write a program.
+      faults: how many times to run each again, with a fault in some place.
+    """
+    hunt = _Hunt(limit, faults)
     machine: type[StreamMachine] = type("Hunting", (StreamMachine,), {"run": staticmethod(hunt.run)})
     with suppress(_Enough):
         run_state_machine_as_test(
@@ -79,19 +87,24 @@ def hunt_programs(limit: int, *, seed: int, steps: int = 20) -> Found | None:
 
 
 class _Hunt:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, faults: int) -> None:
         self.found: Found | None = None
         self._limit = limit
+        self._faults = faults
         self._runs = 0
 
     def run(self, program: Program) -> None:
         if self.found is not None or self._runs >= self._limit:
             raise _Enough
         self._runs += 1
+        fault: Fault | None = None
         try:
-            run_program(program, reached=StreamMachine.reached)
+            sim = run_program(program, reached=StreamMachine.reached)
+            for fault in pick_faults(sim, Random(str(program)), self._faults):
+                run_program(program, fault=fault, reached=StreamMachine.reached)
         except Violation as violation:
-            self.found = Found(self._runs, str(program), violation.what)
+            token = str(program) if fault is None else f"{program} {fault}"
+            self.found = Found(self._runs, token, violation.what)
             raise _Enough from None
 
 

@@ -32,7 +32,7 @@ from agentloop.testing._sim import Cancel, InjectedFault, Outcome, Sim
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
 from agentloop.testing.wellformed import event_problems
-from agentloop.tools import Tool, tool
+from agentloop.tools import JsonArguments, Tool
 
 __all__ = ["AgentScenario", "Lab", "Recorded", "SeamModel", "SeamStore", "echo"]
 
@@ -190,7 +190,7 @@ class Lab:
             await self.sim.seam(f"tool:{name}")
             return "done" if body is None else await body(context)
 
-        return tool(name=name, description=f"Does {name}.", **options)(run)
+        return _bare_tool(name, run, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
         """A tool that asks the user for its own name, and says what it was told.
@@ -209,7 +209,7 @@ class Lab:
             await trio.lowlevel.checkpoint()
             return repr(answer)
 
-        return tool(name=name, description="Asks.", **options)(run)
+        return _bare_tool(name, run, options)
 
     def hook(self, point: Point[Any, Any], verdict: object = None, **options: Any) -> Hook:
         """A hook that passes a seam, and returns ``verdict``."""
@@ -300,7 +300,13 @@ class Lab:
         ]
 
 
+NO_ARGUMENTS = JsonArguments({"type": "object", "properties": {}})
 TAG_FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
+
+
+def _bare_tool(name: str, run: Callable[[ToolContext[Any]], Awaitable[object]], options: dict[str, Any]) -> Tool:
+    # Without `@tool`: reading the signature would take longer than everything that the tool does.
+    return Tool(name=name, description=name, function=run, arguments=NO_ARGUMENTS, context_name="context", **options)
 
 
 def echo(question: Question) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from random import Random
 from typing import Any, Literal, Self, TypeAlias
 
 import msgspec
@@ -31,11 +32,23 @@ from agentloop.messages import Prompt
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
-from agentloop.testing._sim import Sim, fifo, seeded, simulate
+from agentloop.testing._sim import Cancel, Fault, SeamRaise, Sim, fifo, seeded, simulate
 from agentloop.testing.scripted import Response, calls, fails, says
 from agentloop.tools import Tool
 
-__all__ = ["Action", "Child", "Do", "Program", "Reached", "Reader", "Root", "Streaming", "predict", "run_program"]
+__all__ = [
+    "Action",
+    "Child",
+    "Do",
+    "Program",
+    "Reached",
+    "Reader",
+    "Root",
+    "Streaming",
+    "pick_faults",
+    "predict",
+    "run_program",
+]
 
 
 LATE = 70
@@ -426,11 +439,13 @@ class Reached(msgspec.Struct):
     asked: int = 0
     early_returns: int = 0
     overlaps: int = 0
+    faults: int = 0
     steps: int = 0
 
     def add(self, lab: Lab, program: Program) -> None:
         """Count what ``program`` did in ``lab``."""
-        self.programs += 1
+        self.programs += lab.sim.injection is None
+        self.faults += lab.sim.injection is not None
         self.streams += len(lab.watch.runs)
         self.deepest = max([self.deepest, *(len(run.source.agents) - 1 for run in lab.watch.runs)])
         self.asked += sum(run.questions for run in lab.watch.runs)
@@ -444,15 +459,16 @@ class Reached(msgspec.Struct):
     def __str__(self) -> str:
         return (
             f"{self.programs} programs, {self.streams} streams (deepest {self.deepest}), {self.asked} questions, "
-            f"{self.early_returns} early returns, {self.overlaps} with several roots, {self.steps} task steps"
+            f"{self.early_returns} early returns, {self.overlaps} with several roots, {self.faults} faults injected, "
+            f"{self.steps} task steps"
         )
 
 
-def run_program(program: Program, *, reached: Reached | None = None) -> Sim:
-    """Run ``program`` once, check every guarantee, and compare it with its prediction.
+def run_program(program: Program, *, fault: Fault | None = None, reached: Reached | None = None) -> Sim:
+    """Run ``program`` once, check every guarantee, and, unless a fault struck, compare it with its prediction.
 
     Raises:
-      Violation: a promise was broken. Its token and ``str(program)`` run it again.
+      Violation: a promise was broken. ``str(program)``, and the fault, run it again.
     """
     played: list[_Play] = []
 
@@ -460,13 +476,25 @@ def run_program(program: Program, *, reached: Reached | None = None) -> Sim:
         played.append(_Play(lab, program))
         await played[0].play()
 
-    scenario = AgentScenario("program", play)
+    def compare(sim: Sim, _outcome: object) -> None:
+        if sim.injection is None:
+            played[0].compare()
+
     schedule = seeded(program.seed, program.granularity) if program.seed else fifo(program.granularity)
-
-    def compare(_sim: Sim, _outcome: object) -> None:
-        played[0].compare()
-
-    sim = simulate(scenario, schedule=schedule, invariants=compare)
+    sim = simulate(AgentScenario("program", play), fault=fault, schedule=schedule, invariants=compare)
     if reached is not None:
         reached.add(played[0].lab, program)
     return sim
+
+
+def pick_faults(sim: Sim, random: Random, count: int) -> list[Fault]:
+    """Some faults that a program which ran as ``sim``, without any, has a place for."""
+    faults: list[Fault] = []
+    for _ in range(count):
+        if sim.seams and random.random() < 0.3:
+            faults.append(SeamRaise(random.randint(1, sim.seams), after=random.random() < 0.5))
+        elif sim.targets:
+            target = random.choice(sim.targets)
+            last = sim.steps if target.last is None else target.last
+            faults.append(Cancel(random.randint(target.first, max(target.first, last)), target.name))
+    return faults
