@@ -58,6 +58,7 @@ class JsonArguments:
         self.schema = schema
 
     def decode(self, raw: str | bytes, /) -> dict[str, Any]:
+        """JSON text as keyword arguments. Raises `ArgumentsError`."""
         if not raw.strip():
             return {}
         try:
@@ -66,6 +67,7 @@ class JsonArguments:
             raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
+        """JSON values as keyword arguments."""
         return dict(values)
 
 
