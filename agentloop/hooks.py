@@ -298,6 +298,8 @@ class Point(Generic[I, V]):
         def hook(function: Callable[[I], V | Awaitable[V]]) -> Hook:
             if not callable(function):
                 raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
+            if tools != "*" and self.name not in ("pre_tool_use", "post_tool_use"):
+                raise UsageError(f"tools={tools!r} of a {self.name} hook: only those around a tool call have it")
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))

@@ -19,13 +19,14 @@ Awaiting ``reply`` is the back-pressure: a slow reader slows the model down. ``r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from agentloop.messages import Message, StopReason, Usage
 
-__all__ = ["Model", "ModelRequest", "ModelSettings", "Reply", "Stop", "ToolSpec"]
+__all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "Stop", "ToolSpec"]
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -106,5 +107,22 @@ class Model(Protocol):
 
         Raises:
           ModelError: the response cannot be given. Any other exception is taken for a failure of the model too.
+        """
+        ...
+
+
+@runtime_checkable
+class OpenableModel(Model, Protocol):
+    """A model that can hold something between responses: connections, a process.
+
+    Each stream opens its model, and closes it at its end: so nothing that a model holds outlives the stream.
+    Entering must be quick, and may raise a `ModelError`; what takes time belongs into the first response, which has
+    a deadline.
+    """
+
+    def open(self) -> AbstractAsyncContextManager[Model]:
+        """The same model, holding what it needs until the block ends.
+
+        Of a model that is open already it must hold what is open: so a user can open one around several streams.
         """
         ...

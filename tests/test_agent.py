@@ -172,6 +172,7 @@ def test_a_misspelt_option_of_a_tool_is_refused() -> None:
         (lambda: hooks.pre_tool_use("look*"), "a pre_tool_use hook is a function, not 'look*': options go by name"),  # type: ignore[call-overload]
         (lambda: hooks.stop()(7), "a stop hook is a function, not 7"),  # type: ignore[arg-type]
         (lambda: hooks.stop(timeout=0)(print), "timeout=0 of a stop hook: give seconds above 0, or None"),
+        (lambda: hooks.stop(tools="look")(print), "tools='look' of a stop hook: only those around a tool call have it"),
     ],
 )
 def test_a_hook_that_cannot_work_is_refused_when_it_is_made(make: Callable[[], object], says_what: str) -> None:

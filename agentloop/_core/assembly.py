@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from io import StringIO
 
 from agentloop.errors import ModelProtocolError
 from agentloop.messages import AssistantMessage, AssistantPart, Reasoning, StopReason, Text, ToolCall, Usage
 
 __all__ = ["Assembler"]
+
+
+# The pieces go into a StringIO each: a list would keep fifty bytes for every piece until the response is over.
+
+
+class _Said:
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = StringIO()
 
 
 class _Call:
@@ -16,14 +27,14 @@ class _Call:
     def __init__(self, id: str) -> None:
         self.id = id
         self.name = ""
-        self.arguments: list[str] = []
+        self.arguments = StringIO()
 
 
 class _Thought:
     __slots__ = ("signature", "text")
 
     def __init__(self) -> None:
-        self.text: list[str] = []
+        self.text = StringIO()
         self.signature: str | None = None
 
 
@@ -43,17 +54,20 @@ class Assembler:
     def __init__(self, *, prefix: str, taken: Container[str] = ()) -> None:
         self._prefix = prefix
         self._taken = taken
-        # A block is a list of pieces of text, a thought, or a call, in order of their first pieces.
-        self._blocks: list[list[str] | _Thought | _Call] = []
+        # In order of their first pieces.
+        self._blocks: list[_Said | _Thought | _Call] = []
         self._calls: dict[int, _Call] = {}
         self._ids: set[str] = set()
 
     def text(self, text: str) -> None:
         """Add a piece of the answer."""
-        if self._blocks and type(block := self._blocks[-1]) is list:
-            block.append(text)
-        elif text:
-            self._blocks.append([text])
+        block = self._blocks[-1] if self._blocks else None
+        if type(block) is not _Said:
+            if not text:
+                return
+            block = _Said()
+            self._blocks.append(block)
+        block.text.write(text)
 
     def reasoning(self, text: str, signature: str | None) -> None:
         """Add a piece of the reasoning; ``signature`` closes the block."""
@@ -61,7 +75,7 @@ class Assembler:
         if not isinstance(block, _Thought) or block.signature is not None:
             block = _Thought()
             self._blocks.append(block)
-        block.text.append(text)
+        block.text.write(text)
         block.signature = signature
 
     def tool_call(self, index: int, id: str, name: str, arguments: str) -> tuple[str, str]:
@@ -72,7 +86,7 @@ class Assembler:
             self._calls[index] = call
             self._blocks.append(call)
         call.name = call.name or name
-        call.arguments.append(arguments)
+        call.arguments.write(arguments)
         return call.id, call.name
 
     def _unique(self, id: str, index: int) -> str:
@@ -100,13 +114,13 @@ class Assembler:
 
         Reasoning and tool calls are left out: providers refuse an unsigned thought, and a half-written call.
         """
-        parts = tuple(_part(block) for block in self._blocks if type(block) is list)
+        parts = tuple(_part(block) for block in self._blocks if type(block) is _Said)
         return AssistantMessage(parts, "interrupted", model) if parts else None
 
 
-def _part(block: list[str] | _Thought | _Call) -> AssistantPart:
-    if isinstance(block, list):
-        return Text("".join(block))
+def _part(block: _Said | _Thought | _Call) -> AssistantPart:
+    if isinstance(block, _Said):
+        return Text(block.text.getvalue())
     if isinstance(block, _Thought):
-        return Reasoning("".join(block.text), block.signature)
-    return ToolCall(block.id, block.name, "".join(block.arguments))
+        return Reasoning(block.text.getvalue(), block.signature)
+    return ToolCall(block.id, block.name, block.arguments.getvalue())

@@ -82,8 +82,8 @@ class Transcript:
         """How many events its readers were told so far."""
         self.streams = 0
         """How many streams were opened on it so far."""
-        self.grants: set[tuple[str, str]] = set()
-        """Agent and tool names that a person approved for good."""
+        self.grants: set[tuple[tuple[str, ...], str]] = set()
+        """What a person approved for good: the names of the agents from the root down, and of the tool."""
         self.call_ids: set[str] = set()
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None

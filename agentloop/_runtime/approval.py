@@ -66,7 +66,7 @@ async def judge(run: Run, tool: Tool, call: ToolCall, arguments: dict[str, Any])
         return error_result(call, f"Denied, since {error}.", "denied")
     except ArgumentsError as error:
         return error_result(call, f"Denied, since a hook replaced the arguments, and {error}", "denied")
-    if not needs_approval or (run.config.name, tool.name) in run.root.grants:
+    if not needs_approval or (run.source.agents, tool.name) in run.root.grants:
         return judged
     return await _ask_for_approval(run, tool, call, judged, "; ".join(reason for reason in asks if reason))
 
@@ -105,7 +105,8 @@ async def _ask_for_approval(run: Run, tool: Tool, call: ToolCall, judged: Judged
     match answer:
         case Approve(arguments=changed, always=always):
             if always:
-                run.root.grants.add((run.config.name, tool.name))
+                # With the agents above it: names are seldom unique, and most agents are called "agent".
+                run.root.grants.add((run.source.agents, tool.name))
             return judged if changed is None else revised
         case Deny(reason=why):
             return error_result(call, _denied("by the user", why), "denied")

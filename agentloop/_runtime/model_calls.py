@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelTimeoutError
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage
-from agentloop.models import ModelRequest, Stop
+from agentloop.models import ModelRequest, OpenableModel, Stop
 
-__all__ = ["ModelCall"]
+__all__ = ["ModelCall", "open_model"]
 
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
@@ -55,7 +58,7 @@ class ModelCall:
             if isinstance(error, ModelError):
                 raise error from error.__cause__
             # Whatever an adapter lets through is a failure of the model: the reader catches one type.
-            raise ModelConnectionError(f"model {run.model.name!r} failed: {type(error).__name__}: {error}") from error
+            raise ModelConnectionError(f"model {run.model.name!r} failed: {describe(error)}") from error
         if self._scope.cancelled_caught:
             seconds = first_token if self._waiting_for == FIRST_PIECE else self._idle
             raise ModelTimeoutError(model=run.model.name, waiting_for=self._waiting_for, seconds=seconds)
@@ -102,3 +105,32 @@ class ModelCall:
             self._waiting_for = NEXT_PIECE
             self._scope.deadline = now + self._idle * (1 + SLACK)
             self._renew_at = now + self._idle * SLACK
+
+
+@asynccontextmanager
+async def open_model(run: Run) -> AsyncGenerator[None]:
+    """Let the stream's model keep what it needs from one response to the next, until the block ends.
+
+    Raises:
+      ModelError: it cannot be opened. That it cannot be closed is a warning: the answer is there.
+    """
+    if not isinstance(run.model, OpenableModel):
+        yield
+        return
+    entered = left = False
+    try:
+        async with run.model.open() as model:
+            entered = True
+            run.model = model
+            yield
+            left = True
+    except Exception as group:
+        if entered and not left:
+            raise
+        error = single(group)
+        if left:
+            run.emitter.warn("model_failed", f"closing model {run.model.name!r} failed: {describe(error)}")
+        elif isinstance(error, ModelError):
+            raise error from error.__cause__
+        else:
+            raise ModelConnectionError(f"opening model {run.model.name!r} failed: {describe(error)}") from error

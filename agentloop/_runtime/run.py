@@ -52,7 +52,7 @@ class Root:
         self,
         *,
         deps: Any,
-        grants: set[tuple[str, str]],
+        grants: set[tuple[tuple[str, ...], str]],
         open_child: OpenChild,
         resolve: Callable[[Model | str], Model],
     ) -> None:

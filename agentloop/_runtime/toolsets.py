@@ -121,10 +121,6 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     Raises:
       ToolsetError: one did not start; the others are stopped.
     """
-    own = run.config.tools
-    if not run.config.toolsets:
-        yield ListTools(own, ())
-        return
     owners = [_Owner(run, toolset) for toolset in run.config.toolsets]
     async with trio.open_nursery() as nursery:
         try:
@@ -134,7 +130,7 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
                 nursery.start_soon(owner.hold)
             for owner in owners:
                 await owner.ready.wait()
-            yield ListTools(own, owners)
+            yield ListTools(run.config.tools, owners)
         finally:
             for owner in owners:
                 owner.stop()

@@ -392,6 +392,18 @@ async def test_always_does_not_hold_for_a_tool_of_the_same_name_of_another_agent
     assert (shredder.shredded, inners.shredded) == ([("a", 1)], [])
 
 
+async def test_always_does_not_hold_for_a_child_of_the_same_name_either() -> None:
+    """Agents that nobody has named are all called "agent"."""
+    shredder, inners = Shredder(), Shredder()
+    model = ScriptedModel(calls("shred", path="a"), calls("inner", prompt="go"), "Done.")
+    agent = Agent(model, tools=[shredder.tool, inners.agent("b").as_tool(name="inner")])
+
+    watched = await watch(agent, on_event=answering(Approve(always=True), Deny()))
+
+    assert [question.path for question in asked(watched.events)] == [("agent",), ("agent", "agent")]
+    assert (shredder.shredded, inners.shredded) == ([("a", 1)], [])
+
+
 async def test_always_said_of_a_childs_tool_holds_the_next_time_that_child_runs() -> None:
     shredder, session = Shredder(), Session()
 
