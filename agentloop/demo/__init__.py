@@ -1,0 +1,26 @@
+"""``python -m agentloop.demo``: a tour, and the programs of ``examples/``, with a person in front of them.
+
+An example is a program that can be read, and run, by itself. The demo needs this of it:
+
+- Its docstring says in the first line what it shows, and under ``Prints::`` what running it prints.
+- ``make_agent(model=None)`` gives the agent. If no model is given, it brings its own, which needs no network.
+- ``PROMPT`` is what the agent is asked; or ``PROMPTS``, one after another on one session.
+
+The demo opens the stream, shows what happens, and has the person answer the questions. An example without
+``make_agent`` is a story that ``main(model=None)`` tells by itself.
+
+::
+
+    catalogue           finds and loads examples
+    lines               events to lines, for a person to read
+    screen              shows them:
+      plain               on a pipe, in a file, on an old terminal
+      fancy               on a terminal that can do more (rich)
+    replies             what is typed, as an answer
+    terminal  editing   reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
+    person              who answers: somebody who types, or nobody
+    stage               the screen and the person, as the standard input and output make them
+    playing             a stream from its first event to its last, on a stage
+    tour  cast          what is run if no example is named, and who plays in it
+    __main__            arguments, interrupts, exit statuses
+"""

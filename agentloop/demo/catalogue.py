@@ -1,0 +1,94 @@
+"""Finding the examples: beside this file in an installed wheel, at the top of a checkout else."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from agentloop.agent import Agent
+from agentloop.errors import UsageError
+from agentloop.models import Model
+
+__all__ = ["Example", "Program", "UnknownExampleError", "find_examples", "load", "lookup"]
+
+_HERE = Path(__file__).parent
+
+
+class UnknownExampleError(UsageError):
+    """There is no example of that name."""
+
+
+@frozen
+class Example:
+    """A program of ``examples/``, not loaded yet."""
+
+    name: str
+    path: Path
+    docstring: str
+
+    @property
+    def summary(self) -> str:
+        """What it shows, in one line."""
+        return self.docstring.partition("\n")[0]
+
+    @property
+    def promise(self) -> str:
+        """What running it prints, with ``...`` for what differs each time; empty if it does not say."""
+        _, _, block = self.docstring.partition("Prints::\n\n")
+        return "".join(line[4:] + "\n" for line in block.rstrip().split("\n")) if block else ""
+
+
+@frozen
+class Program:
+    """What an example is made of."""
+
+    make_agent: Callable[[Model | str | None], Agent] | None
+    prompts: tuple[str, ...]
+    main: Callable[..., Awaitable[None]]
+
+
+def find_examples(folder: Path | None = None) -> Mapping[str, Example]:
+    """All examples by name, in alphabetical order. None of them is loaded."""
+    if folder is None:
+        # In a checkout there is no folder beside this file. Never the other way round: in a wheel, two levels up is
+        # `site-packages`, where a folder called "examples" belongs to somebody else.
+        inside = _HERE / "examples"
+        folder = inside if inside.is_dir() else _HERE.parents[1] / "examples"
+    found = (_read(path) for path in sorted(folder.glob("*.py")))
+    return {example.name: example for example in found}
+
+
+def _read(path: Path) -> Example:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return Example(path.stem, path, ast.get_docstring(tree) or "")
+
+
+def lookup(name: str) -> Example:
+    """The example of that name.
+
+    Raises:
+      UnknownExampleError: there is none; the message says which there are.
+    """
+    examples = find_examples()
+    if name not in examples:
+        raise UnknownExampleError(f"there is no example {name!r}; there are: {', '.join(examples)}")
+    return examples[name]
+
+
+def load(example: Example) -> Program:
+    """Import ``example``."""
+    name = f"agentloop_example_{example.name}"
+    spec = importlib.util.spec_from_file_location(name, example.path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Classes look up the names in their annotations there.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    prompts = getattr(module, "PROMPTS", None) or (getattr(module, "PROMPT", ""),)
+    return Program(getattr(module, "make_agent", None), tuple(prompts), module.main)

@@ -1,0 +1,94 @@
+"""Lines with history and the usual keys, by prompt_toolkit, which is in the extra ``demo``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app_session
+
+from agentloop._runtime.groups import raise_single
+from agentloop.demo.terminal import ReadLine
+
+__all__ = ["edited_lines"]
+
+
+class _AbortedError(Exception):
+    """Nobody waits for the line any more."""
+
+
+def edited_lines() -> ReadLine:
+    """Lines that are typed at this terminal."""
+    # Where the cursor is does not matter here, and asking costs a warning on terminals that do not tell.
+    output: Any = get_app_session().output
+    output.enable_cpr = False
+    session: PromptSession[str] = PromptSession(output=output)
+
+    async def read_line(prompt: str) -> str | None:
+        try:
+            return await _typed_in_thread(session, prompt)
+        except EOFError:
+            await trio.lowlevel.checkpoint()
+            return None
+        except KeyboardInterrupt:
+            # While a line is edited, Ctrl-C is a key and no signal. From here on it is as always.
+            signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    return read_line
+
+
+async def _typed_in_thread(session: Any, prompt: str) -> str:
+    """The line that is typed. The prompt runs in a thread, in a loop of its own: prompt_toolkit is made for asyncio.
+
+    When cancelled, that loop is told to end the prompt, and the thread is waited for: it gives the terminal back.
+    """
+    app = session.app
+    ended = trio.Event()
+    line: list[str] = []
+
+    async def type_line() -> None:  # noqa: ASYNC910 - a shielded one
+        try:
+            # Shielded: it is ended below, by name; an abandoned thread would go on reading keys.
+            with trio.CancelScope(shield=True):
+                prompt_in_thread = partial(session.prompt, prompt, handle_sigint=False)
+                line.append(await trio.to_thread.run_sync(prompt_in_thread))
+        except _AbortedError:
+            pass
+        finally:
+            ended.set()
+
+    def abort() -> None:
+        # Told once: the second time would be an error, which prompt_toolkit shows, and waits for Enter.
+        if app.is_running and not app.future.done():
+            app.exit(exception=_AbortedError())
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(type_line)
+            try:
+                await ended.wait()
+            finally:
+                # Again and again: the loop may not have begun yet, or be about to end.
+                while not ended.is_set():
+                    _call_soon(app.loop, abort)
+                    with trio.move_on_after(0.02, shield=True):
+                        await ended.wait()
+    except BaseExceptionGroup as group:
+        raise_single(group)
+    return line[0]  # noqa: ASYNC910 - `raise_single` does not come back
+
+
+def _call_soon(loop: Any, function: Callable[[], None]) -> None:
+    if loop is None:
+        return
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        # It is closed: the prompt has just ended by itself.
+        return

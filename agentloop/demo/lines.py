@@ -1,0 +1,237 @@
+"""From events to lines that a person can read. No terminal here: what is told, not what it looks like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from attrs import define, frozen
+
+from agentloop.events import (
+    ApprovalRequested,
+    ChildStreamStarted,
+    ChildStreamStopped,
+    ContinueRequested,
+    ElicitationRequested,
+    Event,
+    MessageCommitted,
+    QuestionAnswered,
+    QuestionDeclined,
+    QuestionWithdrawn,
+    ReasoningDelta,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallOutput,
+    ToolCallProgress,
+    ToolCallStarted,
+    TurnFinished,
+    UsageReported,
+    WarningIssued,
+)
+from agentloop.messages import Usage, UserMessage
+from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+
+__all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "printable", "shorten"]
+
+Kind: TypeAlias = Literal[
+    "prompt",
+    "added",
+    "says",
+    "thinks",
+    "calls",
+    "shows",
+    "result",
+    "failed",
+    "asks",
+    "answer",
+    "child",
+    "warning",
+    "stopped",
+]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONG_PROMPT = 600
+_LONG_RESULT = 160
+_LONG_ARGUMENTS = 100
+_WORTH_TELLING = 0.05
+"""Seconds that a call takes."""
+
+
+@frozen
+class Line:
+    """One thing to tell. Its text may be several lines long."""
+
+    kind: Kind
+    who: str
+    text: str
+    depth: int = 0
+    stream: str = ""
+    """The id of the stream that it comes from."""
+
+
+@define
+class Speech:
+    """What an agent has said, or thought, of a response that is not complete yet."""
+
+    kind: Literal["says", "thinks"]
+    who: str
+    depth: int
+    text: str = ""
+
+
+@define
+class RunningCall:
+    """A tool call that has not ended yet."""
+
+    who: str
+    depth: int
+    name: str
+    output: str = ""
+    """What it has shown of a line that is not complete yet."""
+    progress: float | None = None
+    total: float | None = None
+    message: str = ""
+
+
+class Narrator:
+    """Makes lines of the events of one reader's stream, and knows what is going on at the moment."""
+
+    def __init__(self) -> None:
+        self.speaking: dict[str, Speech] = {}
+        """By stream."""
+        self.running: dict[str, RunningCall] = {}
+        """By stream and call."""
+        self._prompted: set[str] = set()
+        """Streams whose prompt is in the transcript."""
+
+    def tell(self, event: StreamEvent) -> Sequence[Line]:
+        """The lines that ``event`` completes; often none."""
+        match event:
+            case TextDelta():
+                return self._speak(event, "says", event.text)
+            case ReasoningDelta():
+                return self._speak(event, "thinks", event.text)
+            case UsageReported() | TurnFinished():
+                # The response is complete, or cut off.
+                return self._finish_speech(event)
+            case StreamStarted(message=message):
+                return [_line(event, "prompt", shorten(message.text, _LONG_PROMPT))]
+            case MessageCommitted(message=UserMessage(text=text)):
+                return self._prompt(event, text)
+            case StreamStopped(reason=reason, detail=detail, usage=usage):
+                return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]
+            case ChildStreamStarted():
+                return [_line(event, "child", "begins")]
+            case ChildStreamStopped(reason=reason, detail=detail):
+                return [_line(event, "child", f"ends: {_because(reason, detail)}")]
+            case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished():
+                return self._tool_call(event)
+            case ElicitationRequested(message=message):
+                return [_line(event, "asks", message)]
+            case ApprovalRequested(name=name, arguments=arguments, reason=reason):
+                # In full: this is what an approval is bound to.
+                shown = "".join(f"\n{key}: {value}" for key, value in arguments.items())
+                why = f" ({reason})" if reason else ""
+                return [_line(event, "asks", f"May I call {name}?{why}{shown}".rstrip())]
+            case ContinueRequested(limit=limit, used=used, allowed=allowed):
+                return [_line(event, "asks", f"The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?")]
+            case QuestionAnswered(answer=answer):
+                return [_line(event, "answer", answer_in_words(answer))]
+            case QuestionDeclined(note=note):
+                return [_line(event, "answer", f"declined: {note}")]
+            case QuestionWithdrawn():
+                return [_line(event, "answer", "the question is withdrawn")]
+            case WarningIssued(message=message):
+                return [_line(event, "warning", message)]
+            case _:
+                return []
+
+    def _speak(self, event: Event, kind: Literal["says", "thinks"], text: str) -> Sequence[Line]:
+        speech = self.speaking.get(event.stream)
+        finished: Sequence[Line] = []
+        if speech is None or speech.kind != kind:
+            finished = self._finish_speech(event)
+            speech = self.speaking[event.stream] = Speech(kind, event.agent, event.depth)
+        speech.text += printable(text)
+        return finished
+
+    def _finish_speech(self, event: Event) -> Sequence[Line]:
+        speech = self.speaking.pop(event.stream, None)
+        return [] if speech is None or not speech.text.strip() else [_line(event, speech.kind, speech.text.strip())]
+
+    def _prompt(self, event: Event, text: str) -> Sequence[Line]:
+        """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
+        if event.stream not in self._prompted:
+            self._prompted.add(event.stream)
+            return []
+        return [_line(event, "added", shorten(text, _LONG_PROMPT))]
+
+    def _tool_call(
+        self, event: ToolCallStarted | ToolCallOutput | ToolCallProgress | ToolCallFinished
+    ) -> Sequence[Line]:
+        key = f"{event.stream} {event.call_id}"
+        if isinstance(event, ToolCallStarted):
+            self.running[key] = RunningCall(event.agent, event.depth, printable(event.name))
+            return [_line(event, "calls", call_in_words(event.name, event.arguments))]
+        call = self.running[key]
+        match event:
+            case ToolCallOutput(text=text):
+                *complete, call.output = (call.output + printable(text)).split("\n")
+                return [_line(event, "shows", text) for text in complete]
+            case ToolCallProgress():
+                call.progress, call.total, call.message = event.progress, event.total, printable(event.message)
+                return []
+            case ToolCallFinished(name=name, result=result, elapsed=elapsed):
+                del self.running[key]
+                rest = [_line(event, "shows", call.output)] if call.output else []
+                took = f" ({elapsed:.1f} s)" if elapsed >= _WORTH_TELLING else ""
+                told = f"{name}: {shorten(result.text, _LONG_RESULT)}{took}"
+                return [*rest, _line(event, "result" if result.status == "ok" else "failed", told)]
+
+
+def _line(event: Event, kind: Kind, text: str) -> Line:
+    return Line(kind, printable(event.agent), printable(text), event.depth, event.stream)
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would obey: a model and its tools may quote anything."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n"))
+
+
+def shorten(text: str, length: int) -> str:
+    """``text`` in at most ``length`` characters."""
+    text = printable(text).strip()
+    return text if len(text) <= length else f"{text[: length - 4].rstrip()} ..."
+
+
+def call_in_words(name: str, arguments: str) -> str:
+    """A call as it is told: ``search({"query": "tea"})``, on one line."""
+    return f"{name}({'' if arguments in ('', '{}') else shorten(' '.join(arguments.split()), _LONG_ARGUMENTS)})"
+
+
+def answer_in_words(answer: Answer) -> str:
+    """An answer as it is told, such as ``accepted: day=Sunday``."""
+    match answer:
+        case Accept(content=content):
+            told = ", ".join(f"{name}={value}" for name, value in content.items())
+            return f"accepted: {told}" if told else "accepted"
+        case Decline(note=note) | Deny(reason=note):
+            return f"refused: {note}" if note else "refused"
+        case Cancel():
+            return "dismissed"
+        case Approve(arguments=arguments, always=always):
+            changed = "" if arguments is None else ", with other arguments"
+            return f"approved{changed}{', from now on' if always else ''}"
+
+
+def _because(reason: str, detail: str) -> str:
+    return f"{reason}: {detail}" if detail else reason
+
+
+def _used(usage: Usage) -> str:
+    plural = "" if usage.requests == 1 else "s"
+    return f"{usage.requests} request{plural}, {usage.total_tokens:,} tokens"

@@ -1,0 +1,82 @@
+"""Where an example is played: on what screen, in front of whom, how fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TextIO
+
+from attrs import frozen
+
+from agentloop.demo.person import Nobody, Person, Typist
+from agentloop.demo.plain import Plain
+from agentloop.demo.screen import Screen
+from agentloop.demo.terminal import ReadLine, plain_lines
+
+__all__ = ["Stage", "is_terminal", "open_stage"]
+
+PACE = 0.03
+"""Seconds per word. A model that needs no network is done before anybody has seen it speak."""
+
+
+@frozen
+class Stage:
+    """Where an example is played."""
+
+    screen: Screen
+    person: Person
+    pace: float = 0.0
+    """Seconds to wait after each piece of text, for those who watch."""
+
+
+@asynccontextmanager
+async def open_stage(*, plain: bool, yes: bool, paced: bool) -> AsyncGenerator[Stage]:
+    """The stage that the standard input and output make.
+
+    Args:
+      plain: without colours, and without anything that moves.
+      yes: ask nobody.
+      paced: no faster than one can read, if anybody watches.
+    """
+    watched = is_terminal(sys.stdout)
+    fancy = watched and not plain and os.environ.get("TERM") != "dumb" and _has_extra()
+    async with _open_screen(fancy=fancy) as screen:
+        person: Person = Nobody()
+        if watched and is_terminal(sys.stdin) and not yes:
+            person = Typist(_lines(edited=fancy), screen)
+        yield Stage(screen, person, PACE if paced and watched else 0.0)
+
+
+def is_terminal(file: TextIO | None) -> bool:
+    """Whether somebody sits at the other end of ``file``, which is ``None`` if it was closed from the start."""
+    return file is not None and not file.closed and file.isatty()
+
+
+def _has_extra() -> bool:
+    return all(find_spec(name) is not None for name in ("rich", "prompt_toolkit"))
+
+
+# Imported by name: rich and prompt_toolkit are in the extra `demo`, and take a while to load.
+
+
+def _open_screen(*, fancy: bool) -> AbstractAsyncContextManager[Screen]:
+    if fancy:
+        opened: AbstractAsyncContextManager[Screen] = import_module("agentloop.demo.fancy").open_fancy()
+        return opened
+    return _open_plain()
+
+
+@asynccontextmanager
+async def _open_plain() -> AsyncGenerator[Screen]:
+    yield Plain(sys.stdout)
+
+
+def _lines(*, edited: bool) -> ReadLine:
+    if edited:
+        lines: ReadLine = import_module("agentloop.demo.editing").edited_lines()
+        return lines
+    return plain_lines(sys.stdin, sys.stdout)

@@ -1,0 +1,126 @@
+"""Reading what is typed, on a real terminal of the operating system and on prompt_toolkit's stand-in."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+import trio
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from agentloop.demo.editing import edited_lines
+from agentloop.demo.terminal import plain_lines
+
+pytestmark = [
+    pytest.mark.real_clock,
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals"),
+]
+
+
+@pytest.fixture
+def keys() -> Iterator[PipeInput]:
+    """A keyboard for prompt_toolkit."""
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        yield keys
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[TextIO, int]]:
+    """A file to read from, and what is to be written to be read there."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, encoding="utf-8") as source:
+        yield source, writing
+
+
+async def test_a_plain_line_is_read_without_its_end(pipe: tuple[TextIO, int]) -> None:
+    source, keyboard = pipe
+    out = io.StringIO()
+    read_line = plain_lines(source, out)
+    os.write(keyboard, "grün\nand more\n".encode())
+
+    assert [await read_line("colour: "), await read_line("and? ")] == ["grün", "and more"]
+    assert out.getvalue() == "colour: and? "
+    os.close(keyboard)
+
+
+async def test_a_plain_prompt_can_be_cancelled_and_loses_nothing_that_is_typed_later(pipe: tuple[TextIO, int]) -> None:
+    source, keyboard = pipe
+    read_line = plain_lines(source, io.StringIO())
+    with trio.move_on_after(0.01) as scope:
+        await read_line("? ")
+    assert scope.cancelled_caught
+
+    os.write(keyboard, b"later\n")
+    assert await read_line("? ") == "later"
+    os.close(keyboard)
+
+
+async def test_the_end_of_a_plain_input_is_none(pipe: tuple[TextIO, int]) -> None:
+    source, keyboard = pipe
+    os.write(keyboard, b"half a line")
+    os.close(keyboard)
+    out = io.StringIO()
+
+    assert await plain_lines(source, out)("? ") is None
+    assert out.getvalue() == "? \n"
+
+
+async def test_an_edited_line_is_read(keys: PipeInput) -> None:
+    keys.send_text("blue\n")
+
+    assert await edited_lines()("colour? ") == "blue"
+
+
+async def test_the_loop_goes_on_while_a_line_is_edited(keys: PipeInput) -> None:
+    read_line = edited_lines()
+    ticks = 0
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def tick() -> None:
+            nonlocal ticks
+            while ticks < 3:
+                await trio.sleep(0.01)
+                ticks += 1
+            keys.send_text("done\n")
+
+        assert await read_line("? ") == "done"
+    assert ticks == 3
+
+
+async def test_an_edited_prompt_can_be_cancelled_and_the_next_one_works(keys: PipeInput) -> None:
+    read_line = edited_lines()
+    for seconds in (0.0, 0.001, 0.1):
+        with trio.move_on_after(seconds) as scope:
+            await read_line("never answered? ")
+        assert scope.cancelled_caught
+
+    keys.send_text("green\n")
+    assert await read_line("again? ") == "green"
+
+
+async def test_the_end_of_an_edited_input_is_none(keys: PipeInput) -> None:
+    keys.send_text("\x04")
+
+    assert await edited_lines()("? ") is None
+
+
+async def test_ctrl_c_in_an_edited_line_is_a_signal_like_everywhere_else(keys: PipeInput) -> None:
+    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def watch() -> None:
+                async for _ in interrupts:
+                    nursery.cancel_scope.cancel()
+
+            keys.send_text("\x03")
+            await edited_lines()("? ")
+    assert nursery.cancel_scope.cancelled_caught
