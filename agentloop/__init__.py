@@ -19,7 +19,7 @@ from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
 from agentloop.limits import Deadlines, Limits
 from agentloop.messages import File, Image, Text
-from agentloop.models import ModelSettings
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
@@ -37,6 +37,7 @@ __all__ = [
     "File",
     "Image",
     "Limits",
+    "Model",
     "ModelError",
     "ModelSettings",
     "Outcome",

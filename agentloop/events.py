@@ -233,7 +233,7 @@ class MessageCommitted(Event):
 
 @frozen(kw_only=True)
 class UsageReported(Event):
-    """The model reported what a response used."""
+    """A response is complete, and this is what it used. Told before the calls that it asks for are run."""
 
     usage: Usage
     total: Usage

@@ -190,8 +190,10 @@ async def test_a_tool_that_talks_too_much_waits_for_the_reader() -> None:
     assert len(said) == 200
 
 
-async def test_a_stream_that_nobody_reads_keeps_nothing() -> None:
+async def test_a_stream_that_nobody_reads_any_more_keeps_nothing() -> None:
     async with opened(Agent(ScriptedModel(says("bla " * 1000)))) as stream:
+        await first(stream, StreamStarted)
+        await trio.testing.wait_all_tasks_blocked()
         await stream.wait()
         assert stream._run.feed is not None
         assert stream._run.feed.unread == 0

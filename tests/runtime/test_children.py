@@ -11,7 +11,14 @@ import trio.testing
 
 from agentloop import Accept, Agent, Approve, Cancel, Decline, Deny, Limits, ToolContext, ToolError, hooks, tool
 from agentloop._runtime.stream import Stream
-from agentloop.errors import ChildLimitError, LimitReachedError, ModelConnectionError, StreamStateError, UsageError
+from agentloop.errors import (
+    ChildLimitError,
+    LimitReachedError,
+    ModelConnectionError,
+    StreamStateError,
+    UnknownQuestionError,
+    UsageError,
+)
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -446,6 +453,35 @@ async def test_a_tool_can_answer_the_questions_of_its_child_by_id() -> None:
     child = Agent(ScriptedModel(calls("ask_name"), "Bye."), name="child", tools=[ask_name])
     watched = await watch(delegating(child, use))
     assert of(watched.events, ToolCallFinished, depth=1)[0].result.text == "from the tool"
+
+
+async def test_a_child_does_not_answer_for_the_streams_around_it() -> None:
+    errors: list[UnknownQuestionError] = []
+
+    async def use(context: ToolContext[None], child: Agent) -> str:
+        async with context.stream(child, "go") as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(context.ask, "Mine?")
+            inside = await first(stream, ElicitationRequested)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [question.id for question in stream.pending] == [inside.id]
+            for id in everything_open():
+                if id != inside.id:
+                    try:
+                        stream.answer(id, Accept())
+                    except UnknownQuestionError as error:
+                        errors.append(error)
+                        assert error.open_ids == (inside.id,)
+            stream.stop()
+            nursery.cancel_scope.cancel()
+        return "ok"
+
+    def everything_open() -> list[str]:
+        return [question.id for question in root.pending]
+
+    child = Agent(ScriptedModel(calls("ask_name"), "Bye."), name="child", tools=[ask_name])
+    async with opened(delegating(child, use)) as root:
+        assert isinstance([event async for event in root][-1], StreamStopped)
+    assert [error.given for error in errors] == [f"{root.id}?1"]
 
 
 async def test_a_question_inside_ends_with_the_child_that_was_left() -> None:

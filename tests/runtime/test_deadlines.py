@@ -286,6 +286,21 @@ async def test_questions_that_overlap_hold_the_time_of_their_stream_until_the_la
 
 
 @pytest.mark.seconds(1000)
+async def test_after_questions_that_overlapped_the_time_of_their_stream_goes_on() -> None:
+    @tool(timeout=math.inf)
+    async def ask_then_hang(context: ToolContext[None]) -> None:
+        """Ask, then hang."""
+        await context.ask("Sure?")
+        await trio.sleep_forever()
+
+    script = calls("ask_then_hang") + calls("ask_then_hang")
+    agent = Agent(ScriptedModel(script), tools=[ask_then_hang], limits=Limits(seconds=1))
+    watched = await watch(agent, on_question=thinks_long)
+    assert watched.outcome.reason == "limit"
+    assert trio.current_time() == 101
+
+
+@pytest.mark.seconds(1000)
 async def test_the_time_of_a_stream_does_not_run_while_a_limit_is_asked_about() -> None:
     agent = Agent(ScriptedModel(calls("add", a=1, b=1), "2"), tools=[add], limits=Limits(seconds=1, turns=1))
     watched = await watch(agent, on_question=thinks_long)

@@ -73,6 +73,20 @@ async def test_a_toolset_is_started_for_each_stream_and_open_while_it_runs() -> 
         assert not toolset.is_open
 
 
+async def test_the_deadline_of_its_start_is_none_for_how_long_a_toolset_is_open() -> None:
+    @tool
+    async def sleep() -> str:
+        """Sleep."""
+        await trio.sleep(5)
+        return "slept"
+
+    toolset = FakeToolset(tools=(sleep,))
+    agent = Agent(ScriptedModel(calls("sleep"), "ok"), toolsets=[toolset], deadlines=Deadlines(toolset=1))
+    watched = await watch(agent)
+    assert watched.outcome.reason == "completed"
+    assert of(watched.events, WarningIssued) == []
+
+
 async def test_toolsets_start_and_stop_at_once() -> None:
     toolsets = [FakeToolset(name=name, start=sleeping(3), stop=sleeping(2), tools=()) for name in ("a", "b", "c")]
     watched = await watch(Agent(ScriptedModel("ok"), toolsets=toolsets))
