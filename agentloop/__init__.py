@@ -14,6 +14,7 @@ The layers, from values to the front door; each imports only from those before i
 from __future__ import annotations
 
 from agentloop import errors, events, hooks
+from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
@@ -42,6 +43,7 @@ __all__ = [
     "ModelSettings",
     "Outcome",
     "Session",
+    "Stream",
     "Text",
     "Tool",
     "ToolContext",

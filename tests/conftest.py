@@ -5,7 +5,8 @@
 - A test that takes longer than 10 seconds on its clock fails with `trio.TooSlowError`: this is how one that hangs is
   found out. ``@pytest.mark.seconds(1000)`` gives it more, for tests of long deadlines.
 - Exception groups are strict, whatever a test does.
-- A hypothesis test gets a new run and a new clock for each example.
+- A hypothesis test gets a new run and a new clock for each example, and may take as long as it takes: the deadline
+  that hypothesis has for an example fails tests on a machine that is busy.
 
 Fixtures, parametrization and `@given` work as for other tests. Fixtures are plain ones: what has to be opened in
 trio is opened in the test. What several test modules need is in `tests.support`.
@@ -20,7 +21,11 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import settings
 from trio.testing import MockClock
+
+settings.register_profile("tests", deadline=None, print_blob=True)
+settings.load_profile("tests")
 
 SECONDS = 10.0
 """What a test may take, unless it is marked ``seconds``."""

@@ -112,7 +112,7 @@ async def _wait_for_answer(run: Run, opened: OpenQuestion, waiting: _Waiting) ->
             return
         if isinstance(answerer, str):
             assert answerer == READER
-            await waiting.answered.wait()
+            await run.root.reader.wait_for_answer(waiting.answered)
         else:
             await _ask_handler(run, answerer, opened, waiting)
 

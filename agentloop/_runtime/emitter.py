@@ -127,17 +127,6 @@ class Emitter:
             if not feed.closed:
                 feed.post(event(self.source, feed.next_seq(), *args, **fields))
 
-    async def emit(
-        self, event: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
-    ) -> None:
-        """Tell ``event(**fields)``, then wait while a reader is behind."""
-        for feed in self.feeds:
-            if not feed.closed:
-                feed.post(event(self.source, feed.next_seq(), *args, **fields))
-        for feed in self.feeds:
-            if feed.is_full:
-                await feed.room()
-
     def is_behind(self) -> bool:
         """Whether a reader is behind, so that `room` would wait."""
         # Asked for each piece of text: a generator inside `any` would take longer than telling it.

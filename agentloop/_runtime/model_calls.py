@@ -12,7 +12,7 @@ from agentloop._core.assembly import Assembler
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelTimeoutError
+from agentloop.errors import AgentLoopError, ModelConnectionError, ModelError, ModelProtocolError, ModelTimeoutError
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage
 from agentloop.models import ModelRequest, OpenableModel, Stop
@@ -43,6 +43,7 @@ class ModelCall:
 
         Raises:
           ModelError: the model failed, broke the protocol, or was silent for too long.
+          UsageError: the model was used wrongly: a script at its end, say.
         """
         run = self._run
         first_token = run.config.deadlines.first_token
@@ -51,11 +52,11 @@ class ModelCall:
         try:
             with self._scope:
                 stop = await run.model.respond(request, self)
-        except ModelError:
+        except AgentLoopError:
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
             error = single(group)
-            if isinstance(error, ModelError):
+            if isinstance(error, AgentLoopError):
                 raise error from error.__cause__
             # Whatever an adapter lets through is a failure of the model: the reader catches one type.
             raise ModelConnectionError(f"model {run.model.name!r} failed: {describe(error)}") from error

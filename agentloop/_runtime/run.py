@@ -43,10 +43,36 @@ OpenChild: TypeAlias = (
 """Opens a child stream: parent, call id, the call's patience, agent, prompt, handler, whether it is read."""
 
 
+class ReaderPresence:
+    """Whether somebody reads the root stream, who could answer."""
+
+    __slots__ = ("_gone", "_waiting")
+
+    def __init__(self) -> None:
+        self._gone = False
+        self._waiting: set[trio.Event] = set()
+
+    async def wait_for_answer(self, answered: trio.Event) -> None:
+        """Return when ``answered`` is set, or when there is no reader (any more)."""
+        if self._gone:
+            return
+        self._waiting.add(answered)
+        try:
+            await answered.wait()
+        finally:
+            self._waiting.discard(answered)
+
+    def leave(self) -> None:
+        """Nobody will read any more: whoever waits for an answer need not."""
+        self._gone = True
+        for answered in self._waiting:
+            answered.set()
+
+
 class Root:
     """What all streams of one tree share."""
 
-    __slots__ = ("deps", "grants", "open_child", "resolve", "semaphores", "tree")
+    __slots__ = ("deps", "grants", "open_child", "reader", "resolve", "semaphores", "tree")
 
     def __init__(
         self,
@@ -57,6 +83,7 @@ class Root:
         resolve: Callable[[Model | str], Model],
     ) -> None:
         self.tree: ElicitationTree[Answerer] = ElicitationTree()
+        self.reader = ReaderPresence()
         self.deps = deps
         self.grants = grants
         """The root session's: what a person approved for good."""
@@ -78,6 +105,7 @@ class Run:
 
     __slots__ = (
         "call_id",
+        "calls_in_turn",
         "children",
         "config",
         "emitter",
@@ -144,6 +172,8 @@ class Run:
         self.first_index = len(transcript)
         """Where this stream's messages begin in the transcript."""
         self.turn = 0
+        self.calls_in_turn: dict[str, Tool] = {}
+        """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
         self.questions = 0
         """How many it has asked."""
         self.children = 0
@@ -158,3 +188,12 @@ class Run:
         """Close both ends of the reader's channel, if there is one."""
         if self.feed is not None:
             self.feed.close()
+
+    def turns_above(self, tool: Tool) -> int:
+        """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""
+        at: Run = self
+        found = 0
+        while at.parent is not None:
+            found += at.parent.calls_in_turn.get(at.call_id) is tool
+            at = at.parent
+        return found

@@ -130,10 +130,13 @@ class Stream:
     async def wait(self) -> Outcome:
         """Let the run go on to its end without reading it: what was not read, and is still to come, is dropped.
 
-        Raises nothing for a run that failed; see `result`.
+        As nobody reads, nobody can answer: questions that would go to the reader are declined. Raises nothing for a run
+        that failed; see `result`.
         """
         if self._run.feed is not None:
             self._run.feed.detach()
+        if self._run.parent is None:
+            self._run.root.reader.leave()
         await self._run.ended.wait()
         return self.outcome
 

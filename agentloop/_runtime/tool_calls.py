@@ -89,9 +89,21 @@ class Calls:
         if tool.concurrency is None:
             result = await self._use(tool, call, judged)
         else:
-            async with self._run.root.semaphore(tool, tool.concurrency):
-                result = await self._use(tool, call, judged)
+            result = await self._use_in_turn(tool, tool.concurrency, call, judged)
         return await self._after(call, judged, result) if self._run.hooks.at("post_tool_use") else result
+
+    async def _use_in_turn(self, tool: Tool, concurrency: int, call: ToolCall, judged: Judged) -> ToolResult:
+        """Call the tool when fewer than ``concurrency`` of its calls run."""
+        run = self._run
+        if run.turns_above(tool) >= concurrency:
+            # It would wait for the calls above, which wait for it.
+            return error_result(call, f"{tool.name} waits for this answer itself, and cannot run once more meanwhile.")
+        async with run.root.semaphore(tool, concurrency):
+            run.calls_in_turn[call.id] = tool
+            try:
+                return await self._use(tool, call, judged)
+            finally:
+                del run.calls_in_turn[call.id]
 
     async def _use(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
         """Call the tool. What it raises, and running out of time, become the result."""

@@ -115,7 +115,8 @@ class RunningContext(ToolContext[Any]):
         # Room or not: a tool that works without a pause, and tells how far it is, must feel a cancel, or its deadline.
         await trio.lowlevel.checkpoint()
         if self._run.emitter.is_behind():
-            with self._use() as run:
+            # A reader that is slow is not the tool's fault.
+            with self._use() as run, self._patience.held():
                 await run.emitter.room()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:

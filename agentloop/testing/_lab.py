@@ -134,7 +134,8 @@ class Lab:
 
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
-        self.watch = Watch()
+        # A child can be stopped by itself, by the name of its stream.
+        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop))
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
         self.stops: list[tuple[int, str]] = []
@@ -187,8 +188,11 @@ class Lab:
 
         async def run(context: ToolContext[Any]) -> object:
             self.effect(context, name)
-            await self.sim.seam(f"tool:{name}")
-            return "done" if body is None else await body(context)
+            result: object = "cancelled by itself"
+            with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
+                await self.sim.seam(f"tool:{name}")
+                result = "done" if body is None else await body(context)
+            return result  # noqa: RET504 - as it is if the scope was cancelled
 
         return _bare_tool(name, run, options)
 
@@ -290,7 +294,8 @@ class Lab:
         if self.sim.fired and isinstance(fault, Cancel):
             name = fault.scope.removeprefix("stop:")
             # It strikes at the end of its step: what begins in the next one is too late.
-            stops += [(fault.step - 1, recorded.stream.id) for recorded in self.recorded if recorded.name == name]
+            ids = [recorded.stream.id for recorded in self.recorded if recorded.name == name]
+            stops += [(fault.step - 1, id) for id in ids or [name]]
         return [
             f"{what} of {stream} began in step {step}, after {stopped} was stopped in step {at}"
             for step, stream, what in self.effects

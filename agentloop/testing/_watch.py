@@ -23,12 +23,16 @@ __all__ = ["Watch"]
 class Watch:
     """What was opened, what is open, and what was wrong.
 
+    Args:
+      on_child: called with each child stream, when it is opened.
+
     Attributes:
       runs: every stream that was opened, in order.
       problems: what broke a promise, a sentence each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_child: Callable[[Stream], object] = lambda _stream: None) -> None:
+        self._on_child = on_child
         self.runs: list[Run] = []
         self.problems: list[str] = []
         self._open: dict[Root, dict[str, str | None]] = {}
@@ -77,6 +81,8 @@ class Watch:
                 (opened,) = made
                 self._model(opened)[opened.source.stream] = opened.source.parent
                 self._compare(opened, "was opened")
+                if opened.parent is not None:
+                    self._on_child(stream)
                 yield stream
         finally:
             if opened is not None:

@@ -798,3 +798,36 @@ async def test_a_question_is_declined_by_a_tool_of_the_usual_kind_in_words_the_m
                 return "not booked"
 
     assert (await only_result(agent_with(book), on_question="decline")).text == f"not booked: {NOBODY}"
+
+
+async def test_nobody_is_asked_who_waits_instead_of_reading() -> None:
+    answers: list[object] = []
+
+    @tool
+    async def ask(context: ToolContext[Any]) -> str:
+        answers.append(await context.ask("Well?"))
+        return "asked"
+
+    agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[ask])
+    async with agent.stream("go") as stream:
+        await stream.wait()
+
+    assert stream.result.output == "Done."
+    assert answers == [Decline(NOBODY)]
+
+
+async def test_a_question_that_is_open_when_the_reader_stops_reading_is_declined() -> None:
+    answers: list[object] = []
+
+    @tool
+    async def ask(context: ToolContext[Any]) -> str:
+        answers.append(await context.ask("Well?"))
+        return "asked"
+
+    agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[ask])
+    async with agent.stream("go") as stream:
+        await first(stream, ElicitationRequested)
+        await stream.wait()
+
+    assert stream.result.output == "Done."
+    assert answers == [Decline(NOBODY)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ from agentloop.events import (
     StreamStopped,
     TextDelta,
     ToolCallFinished,
+    ToolCallOutput,
     ToolCallStarted,
     TurnFinished,
     TurnStarted,
@@ -47,6 +49,7 @@ from agentloop.events import (
 from agentloop.messages import AssistantMessage, Reasoning, Text, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing import FunctionModel, ScriptedModel, calls, fails, hangs, says, thinks
+from agentloop.wire import decode_event, decode_messages, encode_event, encode_messages
 from tests.runtime.ways import QUICK, add, ask_name, wait_forever
 from tests.support import first, nested, of, opened, stopped_at, watch
 
@@ -651,12 +654,21 @@ async def test_events_are_numbered_without_gaps_over_the_life_of_the_session() -
     numbers: list[int] = []
     for _ in range(3):
         async with Agent(ScriptedModel(says("bla " * 50) + hangs())).stream("go", session=session) as stream:
-            # Some are not read: they have their numbers all the same.
-            numbers.append((await first(stream, TextDelta)).seq)
-            stream.stop()
-            numbers.extend([event.seq async for event in stream])
-    assert numbers[0] == 4
-    assert numbers[1:] == list(range(5, 5 + len(numbers) - 1)) or sorted(set(numbers)) == sorted(numbers)
+            async for event in stream:
+                numbers.append(event.seq)
+                if isinstance(event, TextDelta):
+                    stream.stop()
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_events_that_were_not_read_have_their_numbers_all_the_same() -> None:
+    session = Session()
+    async with Agent(ScriptedModel("Hi.")).stream("go", session=session) as stream:
+        await first(stream, StreamStarted)
+        await trio.testing.wait_all_tasks_blocked()
+    told = (await watch(Agent(ScriptedModel("Hi."), name="next"), session=session)).events
+    # Eight of the first stream, of which one was read.
+    assert told[0].seq == 9
 
 
 async def test_two_runs_of_one_agent_at_once_share_nothing() -> None:
@@ -789,3 +801,43 @@ async def test_empty_pieces_of_text_are_no_events() -> None:
     watched = await watch(Agent(Stuttering()))
     assert [event.text for event in of(watched.events, TextDelta)] == ["Hi", "."]
     assert of(watched.events, ReasoningDelta) == []
+
+
+# ---------------------------------------------------------------------------- odd values
+
+
+async def test_whatever_a_tool_says_every_event_can_be_sent() -> None:
+    """A file's name may hold what no JSON can."""
+
+    @tool
+    async def odd(context: ToolContext[None]) -> str:
+        """Say odd things."""
+        await context.output("a\udcff")
+        await context.progress(1, total=2)
+        raise OSError("no such file: a\udcff")
+
+    watched = await watch(Agent(ScriptedModel(calls("odd"), "Well."), tools=[odd]))
+    assert [decode_event(encode_event(event)) for event in watched.events] == watched.events
+    assert of(watched.events, ToolCallOutput)[0].text == "a?"
+    assert decode_messages(encode_messages(watched.messages)) == watched.messages
+
+
+@pytest.mark.parametrize(("progress", "total"), [(math.nan, None), (math.inf, 1), (1, math.inf)])
+async def test_progress_is_told_in_finite_numbers(progress: float, total: float | None) -> None:
+    @tool
+    async def odd(context: ToolContext[None]) -> None:
+        """Say odd things."""
+        await context.progress(progress, total=total)
+
+    watched = await watch(Agent(ScriptedModel(calls("odd"), "Well."), tools=[odd]))
+    assert "give finite numbers" in of(watched.events, ToolCallFinished)[0].result.text
+
+
+async def test_a_block_that_is_entered_when_all_is_cancelled_already_has_no_effect() -> None:
+    model, session = ScriptedModel("no"), Session()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with opened(Agent(model), session=session) as stream:
+            await first(stream, StreamStopped)
+    assert stream.outcome.reason == "cancelled"
+    assert model.requests == []

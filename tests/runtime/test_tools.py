@@ -994,3 +994,35 @@ async def test_a_call_of_which_approval_is_asked_has_not_begun() -> None:
         events = [event async for event in stream]
 
     assert of(events, ToolCallFinished)[0].result.text == "Interrupted before it started. It did not run."
+
+
+async def test_a_tool_that_may_run_once_is_refused_inside_itself() -> None:
+    """It would wait for the call around it, which waits for it."""
+
+    @tool(concurrency=1, timeout=float("inf"))
+    async def dig(context: ToolContext[Any]) -> str:
+        inner = Agent(ScriptedModel(calls("dig"), "Deeper."), name="inner", tools=[dig])
+        return str((await context.run(inner, "go")).output)
+
+    agent = Agent(ScriptedModel(calls("dig"), "Done."), tools=[dig])
+    outcome = await agent.run("go")
+
+    assert outcome.output == "Done."
+    assert outcome.messages[2].text == "Deeper."
+
+
+@pytest.mark.seconds(10_000)
+async def test_a_slow_reader_does_not_count_towards_a_tools_timeout() -> None:
+    @tool(timeout=5)
+    async def talk(context: ToolContext[Any]) -> str:
+        for number in range(100):
+            await context.output(str(number))
+        return "said it all"
+
+    agent = Agent(ScriptedModel(calls("talk"), "Done."), tools=[talk])
+    async with agent.stream("go") as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallOutput):
+                await trio.sleep(20)
+
+    assert stream.result.messages[2].text == "said it all"

@@ -587,7 +587,7 @@ WAYS: list[Way] = [
         "the script ends too early",
         lambda: _agent(*_adds(1)),
         "failed",
-        error=errors.ModelConnectionError,
+        error=errors.ScriptError,
         detail="script",
     ),
     # ------------------------------------------------------------------------- questions

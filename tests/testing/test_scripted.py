@@ -192,9 +192,7 @@ async def test_a_model_keeps_what_it_was_asked() -> None:
 async def test_a_script_that_is_too_short_says_what_it_was_asked_beyond_it() -> None:
     model = ScriptedModel(calls("add"), name="short")
 
-    with pytest.raises(
-        ModelConnectionError, match="the script of model 'short' has 1 responses, but it was asked once"
-    ):
+    with pytest.raises(ScriptError, match="the script of model 'short' has 1 responses, but it was asked once"):
         await Agent(model, tools=[add]).run("go")
 
 
