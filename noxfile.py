@@ -72,10 +72,11 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    # The rules of flake8-async from 900 on hold for the library: no bare async generator, and a checkpoint
-    # on every path. 912 asks for the same as 100, on every path through a timeout; 122 is about trio < 0.27.
-    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC912", "agentloop")
-    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC9", "tests", "examples")
+    # The rules of flake8-async from 900 on hold for the library: no bare async generator, above all. Not 910 and 912,
+    # a checkpoint on every path: what has nothing to wait for does not wait here, and where a cancel must be felt
+    # the code says so. 122 is about trio < 0.27.
+    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC910,ASYNC912", "agentloop")
+    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC124,ASYNC9", "tests", "examples")
 
 
 @nox.session

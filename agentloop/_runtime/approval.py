@@ -40,9 +40,8 @@ class Judged:
         return msgspec.json.decode(self.text, type=dict[str, Any]) if self.text.strip() else {}
 
 
-async def judge(run: Run, tool: Tool, call: ToolCall, arguments: dict[str, Any]) -> Judged | ToolResult:
+async def judge(run: Run, tool: Tool, call: ToolCall, judged: Judged) -> Judged | ToolResult:
     """The arguments that ``call`` may run with, or the result that says why it may not."""
-    judged = Judged(arguments, call.arguments)
     asks: list[str] = []
     allowed = False
     try:

@@ -78,7 +78,7 @@ async def ask(
     except BaseException as error:
         # The answer goes to the asker even so; the next checkpoint is where the cancel is felt.
         if opened.answer is not None and is_cancellation(error):
-            return opened.answer
+            return opened.answer  # noqa: ASYNC104 - see above
         tree.withdraw(id)
         run.emitter.post(QuestionWithdrawn, id=id)
         raise

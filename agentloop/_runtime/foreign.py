@@ -28,6 +28,11 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _is_awaitable(value: object) -> bool:
+    # What nearly everything returns is asked for first: the other question takes ten times as long.
+    return type(value) is CoroutineType or isawaitable(value)
+
+
 async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """What ``function`` returns, or, if that is awaitable, what awaiting it gives.
 
@@ -39,9 +44,8 @@ async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /,
     """
     try:
         with scope:
-            value = function(*args, **kwargs)
-            # What nearly everything returns is asked first: the other question takes ten times as long.
-            return await value if type(value) is CoroutineType or isawaitable(value) else value
+            value: Any = function(*args, **kwargs)
+            return (await value) if _is_awaitable(value) else value
     # Around the scope: one that takes away the cancellations of a mixed group leaves the plain errors of it.
     except Exception as group:  # noqa: BLE001 - what raises here is not ours
         error = single(group)

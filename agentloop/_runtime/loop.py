@@ -177,7 +177,7 @@ class _Loop:
             raise
         finally:
             run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
-            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
+            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))  # noqa: ASYNC102 - it shields itself
         if run.emitter.is_behind():
             await run.emitter.room()
         return turn.ending
@@ -196,7 +196,7 @@ class _Loop:
             )
         except Exception:
             # What the model said is part of the story, also where it is no answer. A refusal may come with calls.
-            await commit(run, close_turn(message, {}, ()))
+            await commit(run, close_turn(message, {}, ()))  # noqa: ASYNC120 - it shields itself
             raise
         match following:
             case CallTools(calls=calls):
@@ -256,7 +256,7 @@ class _Loop:
         except BaseException:
             partial = call.interrupted()
             if partial is not None:
-                await commit(run, (partial,))
+                await commit(run, (partial,))  # noqa: ASYNC102 - it shields itself
             raise
         return message
 
@@ -279,7 +279,7 @@ class _Loop:
             run.meter.count_tool_calls(len(asked))
             await calls.run_all()
         finally:
-            await commit(run, close_turn(message, calls.results, calls.started))
+            await commit(run, close_turn(message, calls.results, calls.started))  # noqa: ASYNC102 - it shields itself
         if calls.blocked is not None:
             return _Turn("blocked", Ending("blocked", calls.blocked))
         return _Turn("tool_calls")

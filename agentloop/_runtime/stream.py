@@ -313,7 +313,7 @@ async def _main(run: Run) -> None:
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
-    except BaseException as raised:  # noqa: BLE001
+    except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
     outcome = _conclude(run, ending, error)
     if isinstance(outcome.error, Exception):

@@ -83,9 +83,12 @@ class Calls:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
             return error_result(call, str(error))
-        judged = await judge(self._run, tool, call, arguments)
-        if isinstance(judged, ToolResult):
-            return judged
+        judged = Judged(arguments, call.arguments)
+        if tool.requires_approval or self._run.hooks.at("pre_tool_use"):
+            verdict = await judge(self._run, tool, call, judged)
+            if isinstance(verdict, ToolResult):
+                return verdict
+            judged = verdict
         if tool.concurrency is None:
             result = await self._use(tool, call, judged)
         else:
@@ -110,13 +113,17 @@ class Calls:
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         patience = Patience(seconds, run.patience)
-        context = RunningContext(run, call.id, patience)
-        given = judged.arguments if tool.context_name is None else {**judged.arguments, tool.context_name: context}
+        context: RunningContext | None = None
+        given = judged.arguments
+        if tool.context_name is not None or tool.kind != "async":
+            context = RunningContext(run, call.id, patience)
+            if tool.context_name is not None:
+                given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:
-            if tool.kind == "async":
+            if context is None or tool.kind == "async":
                 value = await call_foreign(patience.scope, tool.function, **given)
             else:
                 indirect = self._call_in_thread if tool.kind == "sync" else _call_generator
@@ -131,7 +138,7 @@ class Calls:
         except TypeError as error:
             return error_result(call, str(error))
         finally:
-            if context.end():
+            if context is not None and context.end():
                 await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
 
     async def _call_in_thread(self, tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:

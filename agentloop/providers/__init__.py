@@ -34,6 +34,18 @@ class _Provider:
 
 _PROVIDERS: Mapping[str, _Provider] = {
     "openai": _Provider("https://api.openai.com/v1", "OPENAI_API_KEY", url_variable="OPENAI_BASE_URL"),
+    "openai-responses": _Provider(
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        url_variable="OPENAI_BASE_URL",
+        adapter="openai_responses:OpenAIResponses",
+    ),
+    "anthropic": _Provider(
+        "https://api.anthropic.com",
+        "ANTHROPIC_API_KEY",
+        url_variable="ANTHROPIC_BASE_URL",
+        adapter="anthropic:Anthropic",
+    ),
     "openrouter": _Provider(
         "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", options={"send_reasoning": "reasoning_details"}
     ),

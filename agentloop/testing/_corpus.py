@@ -147,7 +147,7 @@ def parallel_tools(lab: Lab) -> Agent:
 @on_depths("completed")
 def streaming_tool(lab: Lab) -> Agent:
     async def output(context: ToolContext[Any]) -> str:
-        async def pieces() -> AsyncGenerator[str]:
+        async def pieces() -> AsyncGenerator[str]:  # noqa: ASYNC900, ASYNC911 - as users write them
             for piece in ("a", "b", "c"):
                 await trio.lowlevel.checkpoint()
                 yield piece
@@ -223,7 +223,7 @@ class _Tools:
                 yield self
             finally:
                 nursery.cancel_scope.cancel()
-                await self._trouble(self._stop)
+                await self._trouble(self._stop)  # noqa: ASYNC102 - that it hangs is the point
 
     async def _trouble(self, kind: str) -> None:
         if kind == "fail":
@@ -466,7 +466,7 @@ async def parallel_children_are_answered_crosswise(lab: Lab) -> None:
                     stream.answer(question.id, echo(question))
 
     async with trio.open_nursery() as nursery, lab.stream(_parallel_askers(lab)) as stream:
-        nursery.start_soon(answer_the_youngest_first, stream)
+        nursery.start_soon(answer_the_youngest_first, stream)  # noqa: ASYNC111 - it ends before the stream
         try:
             await stream.drain()
         finally:

@@ -150,7 +150,7 @@ def abandoned_by_its_consumer() -> Generator[None]:
             return self
 
         async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> Any:  # noqa: PYI036
-            return await self._real.__aexit__(kind, error, traceback)
+            return await self._real.__aexit__(kind, error, traceback)  # noqa: ASYNC102
 
     with patched(stream, "trio", _Instead(trio, open_nursery=_Opening)):
         yield

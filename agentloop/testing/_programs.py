@@ -198,7 +198,7 @@ class _Play:
                     self.lab.stream(agent, name=name, on_question=on_question) as stream,
                 ):
                     answering = trio.CancelScope()
-                    nursery.start_soon(self._answer_late, stream, reader, answering)
+                    nursery.start_soon(self._answer_late, stream, reader, answering)  # noqa: ASYNC111 - it ends before the stream
                     try:
                         await self._read(stream, reader)
                     finally:
@@ -393,7 +393,7 @@ def _reply(question: Question) -> Answer:
     return Deny("no further") if isinstance(question, ContinueRequested) else echo(question)
 
 
-async def _raise(_context: ToolContext[Any]) -> object:
+async def _raise(_context: ToolContext[Any]) -> object:  # noqa: ASYNC124 - a tool is async
     raise ValueError("no such thing")
 
 

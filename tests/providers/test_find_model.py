@@ -15,7 +15,7 @@ from tests.providers.chat import ask, said, whole
 from tests.providers.server import answering, serving
 
 LOCAL = ["llamacpp", "lmstudio", "ollama", "vllm"]
-REMOTE = {"deepseek", "gemini", "openai", "openrouter"}
+REMOTE = {"anthropic", "deepseek", "gemini", "openai", "openai-responses", "openrouter"}
 
 
 def url_of(model: Any) -> str:
@@ -40,7 +40,7 @@ def test_a_server_on_this_machine_needs_no_key(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", sorted(REMOTE))
 def test_a_server_elsewhere_needs_a_key(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = f"{provider.upper()}_API_KEY"
+    variable = f"{provider.removesuffix('-responses').upper()}_API_KEY"
 
     with pytest.raises(
         ModelNotFoundError,
@@ -62,7 +62,8 @@ def test_a_string_that_names_no_model_is_refused_with_an_example(name: str) -> N
 
     assert str(caught.value) == (
         f'{name!r} names no model: say "provider:model", such as "openai:gpt-5"; '
-        "the providers are deepseek, gemini, llamacpp, lmstudio, ollama, openai, openrouter, vllm"
+        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, "
+        "ollama, openai, openai-responses, openrouter, vllm"
     )
 
 
@@ -72,7 +73,8 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
 
     assert str(caught.value) == (
         "model 'opnai:gpt-5': there is no provider 'opnai'; did you mean 'openai:gpt-5'? "
-        "the providers are deepseek, gemini, llamacpp, lmstudio, ollama, openai, openrouter, vllm"
+        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, "
+        "ollama, openai, openai-responses, openrouter, vllm"
     )
 
 
@@ -97,6 +99,13 @@ def test_a_server_at_another_place_may_need_no_key(monkeypatch: pytest.MonkeyPat
     assert url_of(find_model("openai:m", base_url="http://localhost:1/v1")).startswith("http://localhost:1/")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:2/v1")
     assert url_of(find_model("openai:m")).startswith("http://localhost:2/")
+
+
+def test_openai_is_found_behind_either_of_its_protocols() -> None:
+    """Chat completions under the plain name: what all servers speak that ``OPENAI_BASE_URL`` may name."""
+    assert url_of(find_model("openai:gpt-5", api_key="k")) == "https://api.openai.com/v1/chat/completions"
+    assert url_of(find_model("openai-responses:gpt-5", api_key="k")) == "https://api.openai.com/v1/responses"
+    assert find_model("openai-responses:gpt-5", api_key="k").name == "openai-responses:gpt-5"
 
 
 @pytest.mark.real_clock

@@ -312,7 +312,7 @@ async def test_cancelled_wins_over_what_fails_on_the_way_out() -> None:
             try:
                 await trio.sleep_forever()
             except trio.Cancelled:
-                raise OSError("so there") from None
+                raise OSError("so there") from None  # noqa: ASYNC104 - as bad code does
 
     async with opened(Agent(Sulking())) as stream:
         await first(stream, TurnStarted)
@@ -467,7 +467,7 @@ async def test_what_a_tools_own_nursery_raises_when_it_is_cut_off_does_not_reach
 
 async def test_a_group_of_the_callers_own_nursery_is_left_as_it_is() -> None:
     group = ExceptionGroup("mine", [ValueError("one"), KeyError("two")])
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.raises(ExceptionGroup) as raised:  # noqa: ASYNC401 - the very group is meant
         async with opened(Agent(ScriptedModel(hangs()))) as stream:
             await first(stream, TurnStarted)
             raise group

@@ -168,7 +168,7 @@ async def test_a_start_that_fails_because_it_was_cut_off_does_not_reach_who_leav
         try:
             await trio.sleep_forever()
         except trio.Cancelled:
-            raise OSError("so there") from None
+            raise OSError("so there") from None  # noqa: ASYNC104 - as bad code does
 
     toolsets = [FakeToolset(name="a", start=sulk), FakeToolset(name="b", start=trio.sleep_forever)]
     async with opened(Agent(ScriptedModel("no"), toolsets=toolsets)) as stream:

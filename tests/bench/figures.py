@@ -1,0 +1,218 @@
+"""The figures: what is measured, and what it may be at most."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import msgspec
+import trio
+from attrs import frozen
+
+from agentloop import tool
+from agentloop.providers.openai_chat import OpenAIChat
+from tests.bench import bare, ours
+from tests.bench.bare_http import open_model
+from tests.bench.measure import Samples, Work, alternate, alternate_here, in_fresh_process, median, ratio
+from tests.bench.server import running_server
+from tests.bench.work import NESTED, PARALLEL, SHORT, TALK, Plan, add, nap, turns
+
+__all__ = ["FIGURES", "Figure", "Measured"]
+
+Unit: TypeAlias = Literal["us", "ms", "KB", "x"]
+
+
+@frozen(kw_only=True)
+class Measured:
+    """What was measured. ``ours`` and ``bare`` are of the figure's unit."""
+
+    ours: float
+    bare: float
+    value: float
+    """What is held against the target: mostly ``ours`` as a multiple of ``bare``."""
+    note: str = ""
+
+
+@frozen(kw_only=True)
+class Figure:
+    """Something to measure."""
+
+    name: str
+    """For the command line."""
+    title: str
+    unit: Unit
+    target: float
+    """At most."""
+    target_unit: Unit = "x"
+    peer: str
+    """Where the best other Python runtime stands."""
+    measure: Callable[[bool], Measured]
+    """Measures it, or, if told to be quick, has a glance at it."""
+
+
+def _compare(works: dict[str, Work], *, scale: float, rounds: int, repeat: int = 1) -> Measured:
+    return _measured(alternate(works, rounds=rounds, repeat=repeat), scale=scale)
+
+
+def _measured(samples: dict[str, Samples], *, scale: float) -> Measured:
+    """``ours`` against ``bare``, and what else there is as notes, in ``scale`` parts of a second."""
+    notes = [
+        f"{name}: {ratio(samples[name], samples['bare']):.2f}x" for name in samples if name not in ("ours", "bare")
+    ]
+    return Measured(
+        ours=median(samples["ours"]) * scale,
+        bare=median(samples["bare"]) * scale,
+        value=ratio(samples["ours"], samples["bare"]),
+        note=", ".join(notes),
+    )
+
+
+def _all_of(read: Callable[[], Awaitable[int]], texts: int) -> Work:
+    """``read``, which must find ``texts`` pieces of text: a side that loses work would look fast."""
+
+    async def work() -> None:
+        found = await read()
+        assert found == texts, (found, texts)
+
+    return work
+
+
+def _works(plan: Plan, *tools: Callable[..., Awaitable[object]]) -> dict[str, Work]:
+    agent, model = ours.agent_for(plan, *tools), bare.model_of(plan)
+    named = {tool.__name__: tool for tool in tools}
+    return {
+        "ours": _all_of(partial(ours.read, agent), plan.texts),
+        "bare": _all_of(partial(bare.read, model, named), plan.texts),
+        "tuned by hand": _all_of(partial(bare.read, model, named, tuned=True), plan.texts),
+    }
+
+
+def _delta(quick: bool) -> Measured:
+    return _compare(_works(TALK), scale=1e6 / TALK.texts, rounds=3 if quick else 41, repeat=3)
+
+
+def _turn(quick: bool) -> Measured:
+    return _compare(_works(turns(20), add), scale=1e6 / 20, rounds=5 if quick else 61, repeat=5)
+
+
+def _parallel(quick: bool) -> Measured:
+    return _compare(_works(PARALLEL, nap), scale=1e3, rounds=5 if quick else 61, repeat=2)
+
+
+def _at_once(count: int, work: Work) -> Work:
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(work)
+
+    return run
+
+
+def _many(quick: bool) -> Measured:
+    works = {name: _at_once(1000, work) for name, work in _works(SHORT, add).items()}
+    return _compare(works, scale=1e6 / 1000, rounds=3 if quick else 15)
+
+
+def _nested(quick: bool) -> Measured:
+    texts = sum(plan.texts for plan in NESTED)
+    agent = ours.nested_agent()
+    works = {"ours": _all_of(partial(ours.read, agent), texts), "bare": _all_of(bare.read_nested, texts)}
+    works["tuned by hand"] = _all_of(partial(bare.read_nested, tuned=True), texts)
+    return _compare(works, scale=1e6, rounds=5 if quick else 61, repeat=5)
+
+
+def _growth(quick: bool) -> Measured:
+    """The late turns of a long run against its early ones. Timed in the model, which both sides call at once."""
+    marks: list[float] = []
+    works = _works(turns(500, marks=marks), add)
+    grown: dict[str, Samples] = {"ours": [], "bare": []}
+    for _ in range(3 if quick else 31):
+        for name, found in grown.items():
+            marks.clear()
+            trio.run(works[name])
+            costs = [after - before for before, after in pairwise(marks)]
+            found.append(median(costs[485:495]) / median(costs[5:15]))
+    return Measured(ours=median(grown["ours"]), bare=median(grown["bare"]), value=median(grown["ours"]))
+
+
+def _over_http(path: str, plan: Plan, *tools: Callable[..., Awaitable[object]], quick: bool) -> dict[str, Samples]:
+    """The same with a server in a process of its own. Each side keeps its connection."""
+    named = {each.__name__: each for each in tools}
+    specs = [{"type": "function", "function": msgspec.to_builtins(tool(each).spec)} for each in tools]
+
+    async def run(url: str) -> dict[str, Samples]:
+        async with OpenAIChat("bench", base_url=url, api_key="key").open() as our, open_model(url, specs) as model:
+            works = {
+                "ours": _all_of(partial(ours.read, ours.agent_on(our, *tools)), plan.texts),
+                "bare": _all_of(partial(bare.read, model, named), plan.texts),
+            }
+            return await alternate_here(works, rounds=3 if quick else 41, repeat=3)
+
+    with running_server() as server:
+        return trio.run(run, f"{server}/{path}/v1")
+
+
+def _http_delta(quick: bool) -> Measured:
+    return _measured(_over_http("talk", TALK, quick=quick), scale=1e6 / TALK.texts)
+
+
+def _http_turn(quick: bool) -> Measured:
+    return _measured(_over_http("turns", turns(20), add, quick=quick), scale=1e6 / 20)
+
+
+def _memory(quick: bool) -> Measured:
+    count = 2_000 if quick else 10_000
+    sides = [in_fresh_process("-m", "tests.bench.memory", "many", side, str(count)) for side in ("ours", "bare")]
+    kb = [side["kb_per_run"] for side in sides]
+    return Measured(ours=kb[0], bare=kb[1], value=kb[0], note=f"{count:,} runs")
+
+
+def _stalled(quick: bool) -> Measured:
+    sides = [in_fresh_process("-m", "tests.bench.memory", "stalled", side, "1000000") for side in ("ours", "bare")]
+    kb = [side["peak_kb"] for side in sides]
+    return Measured(ours=kb[0], bare=kb[1], value=kb[0], note=f"{sides[0]['taken']} of 1,000,000 deltas taken")
+
+
+def _import(quick: bool) -> Measured:
+    """Both in turn, each in a process of its own, without what it takes to start Python."""
+    samples: dict[str, Samples] = {"agentloop": [], "trio, attrs, msgspec": []}
+    for _ in range(4 if quick else 21):
+        for modules, found in samples.items():
+            program = f"import time; t = time.process_time(); import {modules}; print(time.process_time() - t)"
+            found.append(in_fresh_process("-c", program))
+    # Not the first ones, which may have compiled modules.
+    one, other = (found[1:] for found in samples.values())
+    return Measured(ours=median(one) * 1e3, bare=median(other) * 1e3, value=ratio(one, other))
+
+
+FIGURES = (
+    Figure(name="delta", title="a text delta", unit="us", target=0.4, peer="1.3x", measure=_delta),
+    Figure(name="turn", title="a turn with one tool call, of 20", unit="us", target=2.0, peer="6.5x", measure=_turn),
+    Figure(name="parallel", title="16 parallel tools", unit="ms", target=1.3, peer="2.2x", measure=_parallel),
+    Figure(name="many", title="a run, 1,000 at once", unit="us", target=2.0, peer="6.1x", measure=_many),
+    Figure(name="nested", title="three agents deep", unit="us", target=2.0, peer="4.2x", measure=_nested),
+    Figure(name="growth", title="turn 490 against turn 10", unit="x", target=1.1, peer="1.0x", measure=_growth),
+    Figure(name="http-delta", title="a text delta over HTTP", unit="us", target=2.5, peer="9.6x", measure=_http_delta),
+    Figure(name="http-turn", title="a turn over HTTP, of 20", unit="us", target=5.0, peer="28x", measure=_http_turn),
+    Figure(
+        name="memory",
+        title="memory of a run, all at once",
+        unit="KB",
+        target=30,
+        target_unit="KB",
+        peer="68 KB",
+        measure=_memory,
+    ),
+    Figure(
+        name="stalled",
+        title="memory while the reader stalls",
+        unit="KB",
+        target=64,
+        target_unit="KB",
+        peer="bounded",
+        measure=_stalled,
+    ),
+    Figure(name="import", title="import", unit="ms", target=1.3, peer="1.5x", measure=_import),
+)
