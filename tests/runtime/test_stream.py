@@ -705,7 +705,7 @@ BUGS: list[tuple[Any, str, int]] = [
     (loop, "truncated", 0),
     (loop, "close_turn", 0),
     (loop, "output_type", 0),
-    (tool_calls, "judge", 0),
+    (tool_calls, "result_of", 0),
     (tool_calls, "unknown_tool", 0),
     (tool_calls, "result_of", 0),
 ]
