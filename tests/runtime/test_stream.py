@@ -707,7 +707,7 @@ BUGS: list[tuple[Any, str, int]] = [
     (loop, "output_type", 0),
     (tool_calls, "result_of", 0),
     (tool_calls, "unknown_tool", 0),
-    (tool_calls, "result_of", 0),
+    (tool_calls, "Patience", 0),
 ]
 
 
