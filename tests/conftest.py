@@ -27,6 +27,8 @@ from trio.testing import MockClock
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
+pytest_plugins = ["pytester"]
+
 SECONDS = 10.0
 """What a test may take, unless it is marked ``seconds``."""
 

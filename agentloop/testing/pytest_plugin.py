@@ -1,4 +1,4 @@
-"""Fixtures for tests of agents. Put ``pytest_plugins = ["agentloop.testing.pytest_plugin"]`` into your conftest.
+"""Fixtures for tests of agents. pytest finds them by itself where agentloop is installed.
 
 - ``scripted_model``: makes `ScriptedModel`s, and after the test checks that each script was played to its end.
 - ``record_stream``: opens a stream of an agent that keeps its events, which are checked to be well formed.
@@ -16,6 +16,7 @@ import pytest
 from agentloop import agent as front_door
 from agentloop.agent import Agent
 from agentloop.errors import UsageError
+from agentloop.messages import Prompt
 from agentloop.models import Model
 from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import Script, ScriptedModel
@@ -43,8 +44,8 @@ def record_stream() -> Generator[Callable[..., AbstractAsyncContextManager[Recor
     """Record streams; what they told is checked after the test."""
     made: list[RecordedStream] = []
 
-    def make(agent: Agent, *args: Any, **options: Any) -> AbstractAsyncContextManager[RecordedStream]:
-        return record(agent, *args, into=made, **options)
+    def make(agent: Agent, prompt: Prompt = "go", **options: Any) -> AbstractAsyncContextManager[RecordedStream]:
+        return record(agent, prompt, into=made, **options)
 
     yield make
     for stream in made:
