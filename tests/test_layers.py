@@ -18,8 +18,8 @@ LAYERS = (
     # values
     "errors messages questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.schema _core.forms _core.answers _core.assembly _core.budget _core.elicitation",
-    "_core.results _core.transcript _core.turn",
+    "_core.docstrings _core.json_types _core.schema _core.output _core.forms _core.answers _core.assembly",
+    "_core.budget _core.elicitation _core.results _core.transcript _core.turn",
     # what users write against
     "context tools hooks config",
     # waiting

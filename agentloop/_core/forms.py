@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import inspect
 
-from agentloop._core.schema import inspect_type
+from agentloop._core.json_types import inspect_type
 from agentloop.errors import ToolDefinitionError
 
 __all__ = ["check_form", "fill", "form_of"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from agentloop._core.schema import to_text
+import msgspec
+
+from agentloop._core.json_types import UNENCODABLE
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart
 
-__all__ = ["error_result", "result_of", "unknown_tool"]
+__all__ = ["error_result", "result_of", "to_text", "unknown_tool"]
 
 
 def result_of(call: ToolCall, value: object) -> ToolResult:
@@ -47,3 +49,26 @@ def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
     """The result of a call of a tool that is not there."""
     there = f"The tools are: {', '.join(sorted(known))}." if known else "There are no tools."
     return error_result(call, f"There is no tool called {call.name!r}. {there}")
+
+
+def to_text(value: object, /) -> str:
+    """What a tool returned, as the model gets to read it.
+
+    Text stays as it is, ``None`` is empty, and everything else that has a JSON form is compact JSON: attrs
+    classes, dataclasses, Structs, dicts, lists, enums, dates.
+
+    Raises:
+      TypeError: bytes, or an object without a JSON form. The message names its type.
+    """
+    kind = type(value).__qualname__
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # Lone surrogates, as `os.listdir` makes them of odd file names, cannot be sent to anyone.
+        return str.__str__(value) if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
+    try:
+        return msgspec.json.encode(value).decode()
+    except UNENCODABLE as error:
+        raise TypeError(f"a tool returned `{kind}` without a JSON form: {error}") from error

@@ -1,56 +1,31 @@
-"""Types as JSON Schema, and JSON as values of those types.
-
-What a model must send to call a function (`signature_of`), what it must write as structured output
-(`output_type`), and what a tool returned, as the model gets to read it (`to_text`).
-"""
+"""The signature of a function as JSON Schema, and JSON as its arguments."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-import msgspec.inspect
 
 from agentloop._core import docstrings
+from agentloop._core.json_types import (
+    NOT_JSON,
+    PLAIN,
+    UNRESOLVABLE,
+    inspect_type,
+    lifted,
+    malformed,
+    mismatch,
+    shown_default,
+    spelled_out,
+)
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 
-__all__ = [
-    "OutputFormatError",
-    "OutputType",
-    "Signature",
-    "context_parameter",
-    "inspect_type",
-    "output_type",
-    "schema_of",
-    "signature_of",
-    "to_text",
-]
-
-# What evaluating an annotation raises if something is wrong with it, in Python or in msgspec.
-_UNRESOLVABLE = (AttributeError, NameError, NotImplementedError, SyntaxError, TypeError, ValueError)
-
-# What msgspec raises for text that is not JSON.
-_NOT_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
-
-# What msgspec raises for a value that has no JSON form. ValueError: a lone surrogate.
-_UNENCODABLE = (RecursionError, TypeError, ValueError)
-
-# What needs no looking into.
-_PLAIN = frozenset({bool, float, int, str})
-
-
-class OutputFormatError(ValueError):
-    """A model's structured output is not JSON, or does not fit its type. The message is for the model."""
-
-
-# ------------------------------------------------------------------- arguments of a function
+__all__ = ["Signature", "context_parameter", "signature_of"]
 
 
 class Signature:
@@ -73,10 +48,10 @@ class Signature:
 
     @functools.cached_property
     def _schema(self) -> dict[str, Any]:
-        schema = _lifted(self._struct)
+        schema = lifted(self._struct)
         descriptions = docstrings.parse(self._doc).parameters
         for name, parameter in self._parameters.items():
-            extra = {"description": descriptions.get(name), "default": _shown(parameter.default)}
+            extra = {"description": descriptions.get(name), "default": shown_default(parameter.default)}
             known = {key: value for key, value in extra.items() if value is not None}
             schema["properties"][name] = known | schema["properties"][name]
         return schema
@@ -97,8 +72,8 @@ class Signature:
             return self._keywords(self._decoder.decode(raw if raw.strip() else b"{}"))
         except msgspec.ValidationError as error:
             raise self._invalid(error) from error
-        except _NOT_JSON as error:
-            raise ArgumentsError(f"the arguments are not JSON: {_malformed(error, raw)}") from error
+        except NOT_JSON as error:
+            raise ArgumentsError(f"the arguments are not JSON: {malformed(error, raw)}") from error
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
         """Like `decode`, for arguments that are Python values: those of JSON, or of the parameters' types.
@@ -131,7 +106,7 @@ class Signature:
         }
 
     def _invalid(self, error: msgspec.ValidationError) -> ArgumentsError:
-        problem = _mismatch(error)
+        problem = mismatch(error)
         if problem.startswith("unknown field"):
             known = ", ".join(f"`{name}`" for name in self._parameters)
             problem += f"; the fields are {known}" if known else "; there are no fields"
@@ -167,8 +142,8 @@ def signature_of(
             raise ToolDefinitionError(f"{what} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
             raise ToolDefinitionError(f"{what} has no annotation: the model has to know what to send")
-        hint = _spelled_out(_resolved(parameter.annotation, names, what))
-        if not (isinstance(hint, type) and hint in _PLAIN):
+        hint = spelled_out(_resolved(parameter.annotation, names, what))
+        if not (isinstance(hint, type) and hint in PLAIN):
             inspect_type(hint, what)
         parameters[parameter.name] = parameter.replace(annotation=hint)
     return Signature(parameters, inspect.getdoc(_underlying(function)))
@@ -260,7 +235,7 @@ def _resolved(annotation: Any, names: tuple[dict[str, Any], dict[str, Any]], wha
             "at the top of the module, outside of functions and of `if TYPE_CHECKING:`; for a type that has "
             "to be local, drop `from __future__ import annotations` and the quotes"
         ) from error
-    except _UNRESOLVABLE as error:
+    except UNRESOLVABLE as error:
         raise ToolDefinitionError(f"{what}: cannot evaluate its annotation {annotation!r}: {error}") from error
 
 
@@ -277,296 +252,3 @@ def _names_seen_by(
             except ValueError:  # it gets its value only later
                 continue
     return getattr(written, "__globals__", {}), {**local, **(localns or {})}
-
-
-# ------------------------------------------------------------------------- structured output
-
-
-class OutputType:
-    """What a model must write as its structured output. Made by `output_type`."""
-
-    def __init__(self, hint: Any) -> None:
-        self._hint = hint
-
-    @property
-    def name(self) -> str:
-        """A name for the schema, as providers want one: 1 to 64 letters, digits, ``_`` and ``-``."""
-        name = self._hint.__name__ if isinstance(self._hint, type) else ""
-        return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:64] or "output"
-
-    @functools.cached_property
-    def schema(self) -> dict[str, Any] | None:
-        """JSON Schema (2020-12), always an object; or ``None``, if the output is plain text.
-
-        A type that is not an object is wrapped as ``{"value": ...}``. All who ask share this dict.
-        """
-        return None if self._hint is str else schema_of(self._hint)
-
-    def decode(self, text: str, /) -> Any:
-        """Read what the model wrote.
-
-        Args:
-          text: JSON, alone, in a fence of backticks, or in the midst of prose that holds no other JSON
-            object or array. A value that `schema` wraps may also come bare.
-
-        Returns:
-          A value of the type; ``text`` itself, if that is ``str``.
-
-        Raises:
-          OutputFormatError: there is no JSON, more than one value, or one that does not fit.
-        """
-        if self._hint is str:
-            return text
-        raw = _only_json(text)
-        problems: list[msgspec.ValidationError] = []
-        for read in self._readers:
-            try:
-                return read(raw)
-            except msgspec.ValidationError as error:
-                problems.append(error)
-        # The first is about the form that the model was asked for.
-        raise OutputFormatError(f"the output does not fit: {_mismatch(problems[0])}") from problems[0]
-
-    @functools.cached_property
-    def _readers(self) -> tuple[Callable[[str], Any], ...]:
-        bare = msgspec.json.Decoder(self._hint)
-        if _is_object(_lifted(self._hint)):
-            return (bare.decode,)
-        wrapped: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_wrapped(self._hint))
-        return (lambda raw: wrapped.decode(raw).value, bare.decode)
-
-
-def output_type(type_: Any, /) -> OutputType:
-    """What a model must write to give an instance of ``type_``; with ``str``, any text.
-
-    Raises:
-      ToolDefinitionError: the type cannot be read from JSON.
-    """
-    hint = _spelled_out(type_)
-    inspect_type(hint, "the output type")
-    return OutputType(hint)
-
-
-def schema_of(type_: Any, /) -> dict[str, Any]:
-    """JSON Schema (2020-12) of ``type_``, always an object: anything else is wrapped as ``{"value": ...}``.
-
-    Raises:
-      ToolDefinitionError: the type cannot be read from JSON.
-    """
-    hint = _spelled_out(type_)
-    inspect_type(hint, "the schema")
-    schema = _lifted(hint)
-    return schema if _is_object(schema) else _lifted(_wrapped(hint))
-
-
-def _is_object(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "object"
-
-
-def _wrapped(hint: Any) -> type[msgspec.Struct]:
-    return msgspec.defstruct("Output", [("value", hint)], forbid_unknown_fields=True)
-
-
-def _only_json(text: str) -> str:
-    """The one JSON value in ``text``: all of it, or what is fenced in it, or an object or array in it."""
-    closest = text
-    for candidates in ([text], _fenced(text), [*_bracketed(text)]):
-        values = [candidate for candidate in candidates if _flaw(candidate) is None]
-        if len(values) == 1:
-            return values[0]
-        if values:
-            raise OutputFormatError(f"the output holds {len(values)} JSON values: give only the answer")
-        closest = next(iter(candidates), closest)
-    raise OutputFormatError(f"the output is not JSON: {_flaw(closest)}")
-
-
-def _fenced(text: str) -> list[str]:
-    return re.findall(r"```[^\n`]*\n(.*?)```", text, re.DOTALL)
-
-
-def _bracketed(text: str) -> Iterator[str]:
-    """Each stretch from an opening bracket to the one that closes it, or to the end; none inside another."""
-    position = 0
-    while opening := re.compile(r"[\[{]").search(text, position):
-        position = _end_of_brackets(text, opening.start())
-        yield text[opening.start() : position]
-
-
-def _end_of_brackets(text: str, start: int) -> int:
-    # A string that is never closed counts as one, too: tried again from each quote in it, it would take
-    # quadratic time.
-    tokens = re.compile(r'"(?:[^"\\]|\\.?)*"?|[\[\]{}]', re.DOTALL)
-    depth = 0
-    for token in tokens.finditer(text, start):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        if depth == 0:
-            return token.end()
-    return len(text)
-
-
-def _flaw(text: str) -> str | None:
-    """What keeps ``text`` from being one JSON value, if anything."""
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except _NOT_JSON as error:
-        return _malformed(error, text)
-    return None
-
-
-# ----------------------------------------------------------------------- what a tool returned
-
-
-def to_text(value: object, /) -> str:
-    """What a tool returned, as the model gets to read it.
-
-    Text stays as it is, ``None`` is empty, and everything else that has a JSON form is compact JSON: attrs
-    classes, dataclasses, Structs, dicts, lists, enums, dates.
-
-    Raises:
-      TypeError: bytes, or an object without a JSON form. The message names its type.
-    """
-    kind = type(value).__qualname__
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        # Lone surrogates, as `os.listdir` makes them of odd file names, cannot be sent to anyone.
-        return str.__str__(value) if value.isascii() else value.encode(errors="replace").decode()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
-    try:
-        return msgspec.json.encode(value).decode()
-    except _UNENCODABLE as error:
-        raise TypeError(f"a tool returned `{kind}` without a JSON form: {error}") from error
-
-
-# ------------------------------------------------------------------------------ shared by all
-
-
-def inspect_type(hint: Any, what: str) -> msgspec.inspect.Type:
-    """What msgspec knows of a type.
-
-    Args:
-      what: the subject of the error message.
-
-    Raises:
-      ToolDefinitionError: the type, or one inside it, cannot be read from JSON.
-    """
-    try:
-        info = msgspec.inspect.type_info(hint)
-    except _UNRESOLVABLE as error:
-        advice = "; what its fields name must be at the top of a module" if isinstance(error, NameError) else ""
-        raise ToolDefinitionError(f"{what} is of a type that cannot be read from JSON: {error}{advice}") from error
-    for part in _parts(info):
-        if isinstance(part, msgspec.inspect.CustomType):
-            raise ToolDefinitionError(f"{what} cannot be read from JSON: {_advice(part.cls)}")
-    return info
-
-
-def _advice(stranger: type) -> str:
-    name = f"`{stranger.__qualname__}`"
-    if hasattr(stranger, "model_json_schema"):
-        return f"{name} is a pydantic model. Use an attrs class, a dataclass, a TypedDict or a msgspec.Struct"
-    if stranger is object:
-        return f"{name} says nothing about it. Use `typing.Any` for any JSON value"
-    return f"{name} has no JSON form. Use a plain type, a list or dict of them, an attrs class or a dataclass"
-
-
-def _parts(info: msgspec.inspect.Type) -> Iterator[object]:
-    """``info`` and all that it is made of; each once, since types may be recursive."""
-    seen: set[int] = set()
-    waiting: list[Any] = [info]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
-            seen.add(id(part))
-            yield part
-            waiting += [getattr(part, name) for name in part.__struct_fields__]
-        elif isinstance(part, tuple):
-            waiting += part
-
-
-def _spelled_out(hint: Any) -> Any:
-    """``hint``, in words that msgspec has a schema for.
-
-    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, and a
-    ``datetime`` tells the model its format.
-    """
-    if hint is object:
-        return Any
-    if hint is datetime:
-        return Annotated[hint, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return Annotated[(_spelled_out(arguments[0]), *arguments[1:])]
-    if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_spelled_out(argument) for argument in arguments)]  # noqa: UP007
-    if arguments and getattr(origin, "__module__", "") in ("builtins", "collections.abc"):
-        return origin[tuple(_spelled_out(argument) for argument in arguments)]
-    return hint
-
-
-def _lifted(type_: Any) -> dict[str, Any]:
-    """The schema of ``type_`` with its own definition on top, and below ``$defs`` those it refers to."""
-    (top,), definitions = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
-    for definition in definitions.values():
-        definition.pop("title", None)  # the class's name, which is that of the definition
-        if not definition.get("required", True):
-            del definition["required"]
-    if reference := top.pop("$ref", None):
-        name = reference.removeprefix("#/$defs/")
-        top = definitions[name] | top
-        if f'"{reference}"'.encode() not in msgspec.json.encode([top, definitions]):
-            del definitions[name]
-    schema = top | {"$defs": definitions} if definitions else top
-    _complete(schema)
-    return schema
-
-
-def _complete(node: Any) -> None:
-    """Add what goes without saying, but not with every provider: the type of choices, the items of a list."""
-    match node:
-        case {"enum": [*choices]} if all(isinstance(choice, str) for choice in choices):
-            node.setdefault("type", "string")
-        case {"type": "array"} if "items" not in node and "prefixItems" not in node:
-            node["items"] = {}
-        case {**members}:
-            for key in members.keys() - {"default", "examples"}:
-                _complete(members[key])
-        case [*items]:
-            for item in items:
-                _complete(item)
-        case _:
-            pass
-
-
-def _shown(default: Any) -> Any:
-    """A default as the schema shows it; ``None`` if there is nothing to show."""
-    if default is None or default is inspect.Parameter.empty:
-        return None
-    try:
-        return msgspec.json.decode(msgspec.json.encode(default))
-    except _UNENCODABLE:
-        return None
-
-
-def _mismatch(error: msgspec.ValidationError) -> str:
-    """Where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
-    text = str(error)
-    if error.__cause__ is not None and error.__cause__.args:
-        # attrs' validators put the attribute, the value and more into the exception: msgspec shows it all.
-        text = text.replace(str(error.__cause__), str(error.__cause__.args[0]))
-    what, _, path = text.partition(" - at `$")
-    what = re.sub(r"^Object (contains )?(missing required|unknown)", r"\2", what)
-    place = path[:-1].lstrip(".")
-    return (f"`{place}`: " if place else "") + what[:1].lower() + what[1:]
-
-
-def _malformed(error: Exception, raw: str | bytes) -> str:
-    """What is wrong with ``raw``, and where."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    text = str(error).removeprefix("JSON is malformed: ")
-    data = raw.encode(errors="replace") if isinstance(raw, str) else raw
-    position = re.search(r" \(byte (\d+)\)$", text)
-    at = int(position[1]) if position else len(data)
-    return f"{text}, near `{data[max(at - 30, 0) : at + 10].decode(errors='replace')}`"

@@ -9,7 +9,7 @@ import trio
 
 from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
-from agentloop._core.schema import OutputType, output_type
+from agentloop._core.output import OutputType, output_type
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop._runtime.asking import ask

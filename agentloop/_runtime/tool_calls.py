@@ -10,8 +10,7 @@ from typing import Any
 
 import trio
 
-from agentloop._core.results import error_result, result_of, unknown_tool
-from agentloop._core.schema import to_text
+from agentloop._core.results import error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import Judged, judge
 from agentloop._runtime.foreign import ForeignError, call_foreign

@@ -12,7 +12,7 @@ import trio
 
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
-from agentloop._core.schema import to_text
+from agentloop._core.results import to_text
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Run

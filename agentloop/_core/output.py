@@ -1,0 +1,149 @@
+"""Structured output: what a model must write, and what that is as a value."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from agentloop._core.json_types import NOT_JSON, inspect_type, lifted, malformed, mismatch, spelled_out
+
+__all__ = ["OutputFormatError", "OutputType", "output_type", "schema_of"]
+
+
+class OutputFormatError(ValueError):
+    """A model's structured output is not JSON, or does not fit its type. The message is for the model."""
+
+
+class OutputType:
+    """What a model must write as its structured output. Made by `output_type`."""
+
+    def __init__(self, hint: Any) -> None:
+        self._hint = hint
+
+    @property
+    def name(self) -> str:
+        """A name for the schema, as providers want one: 1 to 64 letters, digits, ``_`` and ``-``."""
+        name = self._hint.__name__ if isinstance(self._hint, type) else ""
+        return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:64] or "output"
+
+    @functools.cached_property
+    def schema(self) -> dict[str, Any] | None:
+        """JSON Schema (2020-12), always an object; or ``None``, if the output is plain text.
+
+        A type that is not an object is wrapped as ``{"value": ...}``. All who ask share this dict.
+        """
+        return None if self._hint is str else schema_of(self._hint)
+
+    def decode(self, text: str, /) -> Any:
+        """Read what the model wrote.
+
+        Args:
+          text: JSON, alone, in a fence of backticks, or in the midst of prose that holds no other JSON
+            object or array. A value that `schema` wraps may also come bare.
+
+        Returns:
+          A value of the type; ``text`` itself, if that is ``str``.
+
+        Raises:
+          OutputFormatError: there is no JSON, more than one value, or one that does not fit.
+        """
+        if self._hint is str:
+            return text
+        raw = _only_json(text)
+        problems: list[msgspec.ValidationError] = []
+        for read in self._readers:
+            try:
+                return read(raw)
+            except msgspec.ValidationError as error:
+                problems.append(error)
+        # The first is about the form that the model was asked for.
+        raise OutputFormatError(f"the output does not fit: {mismatch(problems[0])}") from problems[0]
+
+    @functools.cached_property
+    def _readers(self) -> tuple[Callable[[str], Any], ...]:
+        bare = msgspec.json.Decoder(self._hint)
+        if _is_object(lifted(self._hint)):
+            return (bare.decode,)
+        wrapped: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_wrapped(self._hint))
+        return (lambda raw: wrapped.decode(raw).value, bare.decode)
+
+
+def output_type(type_: Any, /) -> OutputType:
+    """What a model must write to give an instance of ``type_``; with ``str``, any text.
+
+    Raises:
+      ToolDefinitionError: the type cannot be read from JSON.
+    """
+    hint = spelled_out(type_)
+    inspect_type(hint, "the output type")
+    return OutputType(hint)
+
+
+def schema_of(type_: Any, /) -> dict[str, Any]:
+    """JSON Schema (2020-12) of ``type_``, always an object: anything else is wrapped as ``{"value": ...}``.
+
+    Raises:
+      ToolDefinitionError: the type cannot be read from JSON.
+    """
+    hint = spelled_out(type_)
+    inspect_type(hint, "the schema")
+    schema = lifted(hint)
+    return schema if _is_object(schema) else lifted(_wrapped(hint))
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object"
+
+
+def _wrapped(hint: Any) -> type[msgspec.Struct]:
+    return msgspec.defstruct("Output", [("value", hint)], forbid_unknown_fields=True)
+
+
+def _only_json(text: str) -> str:
+    """The one JSON value in ``text``: all of it, or what is fenced in it, or an object or array in it."""
+    closest = text
+    for candidates in ([text], _fenced(text), [*_bracketed(text)]):
+        values = [candidate for candidate in candidates if _flaw(candidate) is None]
+        if len(values) == 1:
+            return values[0]
+        if values:
+            raise OutputFormatError(f"the output holds {len(values)} JSON values: give only the answer")
+        closest = next(iter(candidates), closest)
+    raise OutputFormatError(f"the output is not JSON: {_flaw(closest)}")
+
+
+def _fenced(text: str) -> list[str]:
+    return re.findall(r"```[^\n`]*\n(.*?)```", text, re.DOTALL)
+
+
+def _bracketed(text: str) -> Iterator[str]:
+    """Each stretch from an opening bracket to the one that closes it, or to the end; none inside another."""
+    position = 0
+    while opening := re.compile(r"[\[{]").search(text, position):
+        position = _end_of_brackets(text, opening.start())
+        yield text[opening.start() : position]
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    # A string that is never closed counts as one, too: tried again from each quote in it, it would take
+    # quadratic time.
+    tokens = re.compile(r'"(?:[^"\\]|\\.?)*"?|[\[\]{}]', re.DOTALL)
+    depth = 0
+    for token in tokens.finditer(text, start):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    return len(text)
+
+
+def _flaw(text: str) -> str | None:
+    """What keeps ``text`` from being one JSON value, if anything."""
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except NOT_JSON as error:
+        return malformed(error, text)
+    return None
