@@ -11,7 +11,6 @@ from attrs import frozen
 
 from agentloop.messages import (
     AssistantMessage,
-    File,
     Image,
     Message,
     Reasoning,
@@ -21,6 +20,7 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
+from agentloop.providers._parts import as_object, text_of_file, url_of
 from agentloop.providers._strict import strict_schema
 
 __all__ = ["Dialect", "Kept", "Written", "chat_request"]
@@ -79,7 +79,6 @@ _Entry: TypeAlias = tuple[Message, msgspec.Raw, tuple[UserPart, ...]]
 
 _encoder = msgspec.json.Encoder()
 _kept = msgspec.json.Decoder(Kept)
-_json_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def chat_request(request: ModelRequest, dialect: Dialect, written: Written) -> bytes:
@@ -179,15 +178,15 @@ def _part(part: UserPart) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": _url(part)}}
+        return {"type": "image_url", "image_url": {"url": url_of(part)}}
     if part.data is not None:
-        text = _text_of_file(part, part.data)
+        text = text_of_file(part)
         if text is not None:
-            return {"type": "text", "text": f"{part.name}:\n\n{text}"}
+            return {"type": "text", "text": text}
         if part.media_type in _AUDIO:
             audio = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO[part.media_type]}
             return {"type": "input_audio", "input_audio": audio}
-    return {"type": "file", "file": {"filename": part.name, "file_data": _url(part)}}
+    return {"type": "file", "file": {"filename": part.name, "file_data": url_of(part)}}
 
 
 _AUDIO = {
@@ -197,22 +196,6 @@ _AUDIO = {
     "audio/wave": "wav",
     "audio/x-wav": "wav",
 }
-
-
-def _text_of_file(file: File, data: bytes) -> str | None:
-    """The text of a text file: the protocol knows files of other kinds only."""
-    if not file.media_type.startswith("text/") and file.media_type != "application/json":
-        return None
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _url(part: Image | File) -> str:
-    if part.data is None:
-        return part.url or ""
-    return f"data:{part.media_type};base64,{b64encode(part.data).decode('ascii')}"
 
 
 def _assistant(message: AssistantMessage, dialect: Dialect) -> dict[str, Any]:
@@ -229,7 +212,7 @@ def _assistant(message: AssistantMessage, dialect: Dialect) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+                "function": {"name": call.name, "arguments": as_object(call.arguments)},
                 **({"extra_content": kept.calls[index]} if index in kept.calls else {}),
             }
             for index, call in enumerate(calls)
@@ -252,15 +235,6 @@ def _kept_in(part: Reasoning, model: str) -> Kept | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return kept if kept.model == model else None
-
-
-def _arguments(arguments: str) -> str:
-    """``arguments`` if they are a JSON object, as servers insist on, else an object that says what they were."""
-    try:
-        _json_object.decode(arguments)
-    except (msgspec.DecodeError, UnicodeError):
-        return _encoder.encode({"invalid_json": arguments}).decode() if arguments.strip() else "{}"
-    return arguments
 
 
 def _result(result: ToolResult) -> tuple[dict[str, Any], tuple[UserPart, ...]]:
