@@ -1,4 +1,4 @@
-"""The promises hold in every order of tasks: hypothesis draws it, choice by choice, and would shrink one that breaks them."""
+"""The promises hold in every order of tasks: hypothesis draws it, choice by choice, and shrinks what breaks them."""
 
 from __future__ import annotations
 
