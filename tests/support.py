@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from agentloop import Agent, Limits, Session
 from agentloop._core.transcript import problems
 from agentloop._runtime.stream import Stream
 from agentloop.events import (
-    ApprovalRequested,
-    ChildStreamStarted,
     ChildStreamStopped,
-    ContinueRequested,
-    ElicitationRequested,
-    MessageCommitted,
-    QuestionAnswered,
-    QuestionDeclined,
-    QuestionWithdrawn,
-    ReasoningDelta,
     StreamEvent,
-    StreamStarted,
     StreamStopped,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallFinished,
-    ToolCallOutput,
-    ToolCallProgress,
-    ToolCallStarted,
-    TurnFinished,
-    TurnStarted,
-    UsageReported,
 )
 from agentloop.messages import Message
 from agentloop.outcome import ChildStream, Outcome
-from agentloop.testing import ScriptedModel, calls
+from agentloop.testing import ScriptedModel, assert_well_formed, calls
 
 __all__ = [
     "Watched",
     "assert_nothing_left",
     "assert_well_formed",
     "first",
-    "ill_formed",
     "nested",
     "of",
     "opened",
@@ -195,158 +175,3 @@ async def assert_works(session: Session) -> None:
     session.store = store
     assert outcome.output == "Still here."
     assert problems(model.requests[0].messages) == []
-
-
-# --------------------------------------------------------------------------- the events
-
-
-def assert_well_formed(events: Sequence[StreamEvent], *, whole: bool = True) -> None:
-    """What a reader was told obeys all rules; unless ``whole``, up to where it left."""
-    found = ill_formed(events, whole=whole)
-    if found:
-        told = "\n".join(str(event) for event in events)
-        raise AssertionError("\n".join(found) + "\n\n" + told)
-
-
-@define
-class _Stream:
-    """What is known of a stream half-way through its events."""
-
-    start: StreamStarted | ChildStreamStarted
-    turns: int = 0
-    turn_is_open: bool = False
-    calls: dict[str, bool] = Factory(dict)
-    """By id, whether it is open."""
-    questions: dict[str, bool] = Factory(dict)
-    messages: list[Message] = Factory(list)
-    first_index: int = 0
-    tokens: int = 0
-    ended: bool = False
-
-    @property
-    def open(self) -> list[str]:
-        return [
-            *(["a turn"] if self.turn_is_open else []),
-            *(f"call {id!r}" for id, is_open in self.calls.items() if is_open),
-            *(f"question {id!r}" for id, is_open in self.questions.items() if is_open),
-        ]
-
-
-def ill_formed(events: Sequence[StreamEvent], *, whole: bool = True) -> list[str]:
-    """What is wrong with the events that the reader of a root stream was told, a sentence each."""
-    check = _Check()
-    for event in events:
-        check.see(event)
-    if whole and (not events or not isinstance(events[-1], StreamStopped)):
-        check.found.append("the last event is no StreamStopped")
-    return check.found
-
-
-class _Check:
-    def __init__(self) -> None:
-        self.found: list[str] = []
-        self.streams: dict[str, _Stream] = {}
-        self.seq: int | None = None
-
-    def see(self, event: StreamEvent) -> None:
-        def rule(holds: bool, what: str) -> None:
-            if not holds:
-                self.found.append(f"{event.seq}: {type(event).__name__}: {what}")
-
-        rule(self.seq is None or event.seq == self.seq + 1, f"comes after number {self.seq}")
-        self.seq = event.seq
-        if isinstance(event, (StreamStarted, ChildStreamStarted)):
-            self.start(event, rule)
-            return
-        stream = self.streams.get(event.stream)
-        if stream is None:
-            rule(False, "of a stream that has not started")
-            return
-        rule(not stream.ended, "of a stream that has ended")
-        rule(event.source == stream.start.source, "with another source than the stream's first event")
-        if isinstance(event, (StreamStopped, ChildStreamStopped)):
-            self.stop(event, stream, rule)
-        else:
-            self.happen(event, stream, rule)
-
-    def start(self, event: StreamStarted | ChildStreamStarted, rule: Callable[[bool, str], None]) -> None:
-        rule(event.stream not in self.streams, "a second time")
-        if isinstance(event, StreamStarted):
-            rule(not self.streams, "is not the first event")
-            rule(event.parent is None and event.depth == 0, "has a parent")
-        else:
-            parent = self.streams.get(event.parent or "")
-            rule(parent is not None and not parent.ended, "has no running parent")
-            if parent is not None:
-                rule(parent.calls.get(event.call_id, False), f"call {event.call_id!r} is not open")
-                rule(event.path[:-1] == parent.start.path, "its path is not its parent's and one more")
-        self.streams[event.stream] = _Stream(event)
-
-    def stop(
-        self, event: StreamStopped | ChildStreamStopped, stream: _Stream, rule: Callable[[bool, str], None]
-    ) -> None:
-        rule(not stream.open, f"leaves open {', '.join(stream.open)}")
-        inside = [each.start.stream for each in self.streams.values() if each.start.parent == event.stream]
-        rule(all(self.streams[id].ended for id in inside), f"comes before the end of one of {inside}")
-        rule((event.error is not None) == (event.reason == "failed"), "has an error if and only if it failed")
-        rule(problems(stream.messages) == [], f"leaves a bad transcript: {problems(stream.messages)}")
-        if isinstance(event, ChildStreamStopped):
-            rule(isinstance(stream.start, ChildStreamStarted), "of a stream that is no child")
-            if isinstance(stream.start, ChildStreamStarted):
-                rule(stream.start.call_id == event.call_id, "of another call than it started in")
-        else:
-            rule(isinstance(stream.start, StreamStarted), "of a child stream")
-        stream.ended = True
-
-    def happen(self, event: StreamEvent, stream: _Stream, rule: Callable[[bool, str], None]) -> None:
-        match event:
-            case TurnStarted(turn=turn):
-                rule(not stream.turn_is_open and turn == stream.turns + 1, "is not the next turn")
-                stream.turns, stream.turn_is_open = turn, True
-            case TurnFinished(turn=turn):
-                rule(stream.turn_is_open and turn == stream.turns, "is not the turn that is open")
-                stream.turn_is_open = False
-                rule(not stream.open, f"leaves open {', '.join(stream.open)}")
-            case TextDelta() | ReasoningDelta() | ToolCallDelta():
-                rule(stream.turn_is_open, "outside of a turn")
-            case UsageReported(total=total):
-                rule(stream.turn_is_open, "outside of a turn")
-                rule(total.total_tokens >= stream.tokens, "the total shrinks")
-                stream.tokens = total.total_tokens
-            case ToolCallStarted(call_id=id):
-                rule(stream.turn_is_open, "outside of a turn")
-                rule(id not in stream.calls, "a second time")
-                stream.calls[id] = True
-            case ToolCallOutput(call_id=id) | ToolCallProgress(call_id=id):
-                rule(stream.calls.get(id, False), f"call {id!r} is not open")
-            case ToolCallFinished(call_id=id, result=result):
-                rule(stream.calls.get(id, False), f"call {id!r} is not open")
-                rule(result.call_id == id, "with the result of another call")
-                rule(
-                    all(
-                        child.ended
-                        for child in self.streams.values()
-                        if child.start.parent == event.stream
-                        and isinstance(child.start, ChildStreamStarted)
-                        and child.start.call_id == id
-                    ),
-                    "before the end of a stream inside it",
-                )
-                stream.calls[id] = False
-            case ElicitationRequested(id=id, call_id=call_id) | ApprovalRequested(id=id, call_id=call_id):
-                rule(stream.calls.get(call_id, False), f"call {call_id!r} is not open")
-                rule(id not in stream.questions, "a second time")
-                stream.questions[id] = True
-            case ContinueRequested(id=id):
-                rule(id not in stream.questions, "a second time")
-                stream.questions[id] = True
-            case QuestionAnswered(id=id) | QuestionDeclined(id=id) | QuestionWithdrawn(id=id):
-                rule(stream.questions.get(id, False), f"question {id!r} is not open")
-                stream.questions[id] = False
-            case MessageCommitted(message=message, index=index):
-                if not stream.messages:
-                    stream.first_index = index
-                rule(index == stream.first_index + len(stream.messages), "leaves out a place in the transcript")
-                stream.messages.append(message)
-            case _:
-                pass

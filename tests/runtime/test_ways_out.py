@@ -206,7 +206,7 @@ async def assert_may_leave(way: Way, depth: int, leave: Leave) -> None:
         stream = await leave(way, nested(way.make(), depth), count, events)
 
         assert len(events) == count
-        assert_well_formed(events, whole=False)
+        assert_well_formed(events, complete=False)
         # The run may have come to its end before: what it told then waits to be read.
         assert stream.outcome.reason in {"cancelled", whole.outcome.reason}
         if count == 0 and leave is not by_deadline:
