@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import isawaitable
-from types import CoroutineType
 from typing import Any
 
 import trio
@@ -28,11 +27,6 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _is_awaitable(value: object) -> bool:
-    # What nearly everything returns is asked for first: the other question takes ten times as long.
-    return type(value) is CoroutineType or isawaitable(value)
-
-
 async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """What ``function`` returns, or, if that is awaitable, what awaiting it gives.
 
@@ -45,7 +39,7 @@ async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /,
     try:
         with scope:
             value: Any = function(*args, **kwargs)
-            return (await value) if _is_awaitable(value) else value
+            return (await value) if isawaitable(value) else value
     # Around the scope: one that takes away the cancellations of a mixed group leaves the plain errors of it.
     except Exception as group:  # noqa: BLE001 - what raises here is not ours
         error = single(group)

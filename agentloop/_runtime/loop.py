@@ -76,7 +76,7 @@ async def play(run: Run) -> Ending:
     await trio.lowlevel.checkpoint_if_cancelled()
     loop = _Loop(run, await _instructions(run))
     if not run.config.toolsets and not hasattr(run.model, "open"):
-        # Nothing to open: two blocks less, which is a tenth of what a short stream takes.
+        # As nearly always: there is nothing to open.
         return await loop.play(ListTools(run.config.tools, ()))
     async with open_model(run), open_toolsets(run) as tools:
         return await loop.play(tools)

@@ -309,7 +309,7 @@ async def _main(run: Run) -> None:
     ending: Ending | None = None
     error: BaseException | None = None
     try:
-        # A scope costs as much as telling five events, so that of the time limit is entered only if there is one.
+        # A scope costs as much as telling four events, so that of the time limit is entered only if there is one.
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
