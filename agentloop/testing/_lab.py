@@ -37,8 +37,10 @@ from agentloop.tools import JsonArguments, Tool
 __all__ = ["AgentScenario", "Lab", "Recorded", "SeamModel", "SeamStore", "echo"]
 
 
-FEW = 60
-"""Events that may wait beyond `CAPACITY`: one for each task that posts at once, and the ends of what is open."""
+FEW = 30
+EACH_CALL = 6
+"""Events that may wait beyond `CAPACITY`: one for each task that posts at once, and, when the stream is stopped, the end
+of everything that is open, all of which is told at once."""
 
 
 class Recorded:
@@ -72,10 +74,13 @@ class Recorded:
             self._lab.watch.note(f"{self.name}: its reader got a bare {type(error).__name__}: {error}")
             raise
         self.events.append(event)
-        feed = self.stream._run.feed
-        if feed is not None and feed.unread > CAPACITY + FEW:
-            self._lab.watch.note(f"{self.name}: {feed.unread} events wait for a slow reader, where {CAPACITY} may")
+        self._check_memory()
         return event
+
+    def _check_memory(self) -> None:
+        run = self.stream._run
+        if run.feed is not None and run.feed.unread > CAPACITY + FEW + EACH_CALL * run.meter.tool_calls:
+            self._lab.watch.note(f"{self.name}: events pile up while its reader is slow")
 
     async def drain(self, *, answer: Callable[[Question], Answer | None] | None = None) -> None:
         """Read to the end, answering what ``answer`` has an answer for."""

@@ -18,6 +18,18 @@ PROGRAMS = {
         '"leave_after":1,"handler":""}]],"end":"answer","words":1},"reader":{"does":"drain","after":0,"pause":0,'
         '"answers":"now"},"begins":0}],"seed":0,"granularity":"batch"}'
     ),
+    "many calls that are stopped at once may all tell their ends, though the reader is slow": (
+        '{"roots":[{"stream":{"turns":[[{"type":"do","what":"guarded"},{"type":"do","what":"raise"},{"type":"'
+        'do","what":"time_out"},{"type":"do","what":"time_out"},{"type":"do","what":"ask"},{"type":"do","what'
+        '":"ask"},{"type":"do","what":"slow"},{"type":"do","what":"time_out"},{"type":"do","what":"stream"},{'
+        '"type":"do","what":"guarded"},{"type":"do","what":"time_out"},{"type":"do","what":"raise"},{"type":"'
+        'do","what":"time_out"},{"type":"do","what":"ask"},{"type":"do","what":"ask"},{"type":"do","what":"ti'
+        'me_out"},{"type":"do","what":"ask"},{"type":"do","what":"raise"},{"type":"do","what":"give_up"},{"ty'
+        'pe":"do","what":"ask"},{"type":"do","what":"ask"},{"type":"do","what":"ask"}],[{"type":"do","what":"'
+        'guarded"}],[{"type":"do","what":"give_up"},{"type":"do","what":"work"},{"type":"do","what":"ask"}]],'
+        '"end":"answer","words":1},"reader":{"does":"stop","after":19,"pause":1,"answers":"now"},"begins":0}]'
+        ',"seed":65535,"granularity":"step"}'
+    ),
 }
 
 
