@@ -39,7 +39,7 @@ __all__ = ["AgentScenario", "Lab", "Recorded", "SeamModel", "SeamStore", "echo"]
 
 FEW = 30
 EACH_CALL = 6
-"""Events that may wait beyond `CAPACITY`: one for each task that posts at once, and, when the stream is stopped, the end
+"""Events that may wait beyond `CAPACITY`: one for each task that posts at once and, when the stream is stopped, the end
 of everything that is open, all of which is told at once."""
 
 
