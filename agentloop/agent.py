@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import attrs
 import trio
 from attrs import frozen
 
+from agentloop._core.schema import Signature, signature_of
 from agentloop._runtime.run import READER
 from agentloop._runtime.stream import Stream, open_stream
 from agentloop.config import AgentConfig
@@ -20,7 +21,7 @@ from agentloop.messages import Prompt
 from agentloop.models import Model
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.session import Session
-from agentloop.tools import Tool, tool
+from agentloop.tools import Tool
 
 __all__ = ["Agent", "run_sync"]
 
@@ -130,13 +131,32 @@ class Agent(AgentConfig):
         if description is None:
             description = self.instructions if isinstance(self.instructions, str) else ""
         options.setdefault("timeout", float("inf"))
-        return tool(name=name or self.name, description=description or f"Ask the agent {self.name}.", **options)(
-            delegate
+        return Tool(
+            name=name or self.name,
+            description=description or f"Ask the agent {self.name}.",
+            function=delegate,
+            arguments=_prompt_only(),
+            context_name="context",
+            **options,
         )
 
     def replace(self, **changes: Any) -> Agent:
         """A copy with some things changed: ``agent.replace(model=other)``."""
         return attrs.evolve(self, **changes)
+
+
+@cache
+def _prompt_only() -> Signature:
+    """The arguments of every agent that is a tool: read from a signature once, and not for each agent."""
+
+    def delegate(prompt: str) -> None:
+        """Delegate.
+
+        Args:
+          prompt: what the agent is to do, with all that it needs to know.
+        """
+
+    return signature_of(delegate)
 
 
 def _session_of(given: object) -> Session:

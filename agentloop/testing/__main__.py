@@ -12,12 +12,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from agentloop.testing._corpus import corpus, find_scenario
 from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
 from agentloop.testing._mutants import MUTANTS, control
-from agentloop.testing._programs import Program, run_program
+from agentloop.testing._programs import Program, Reached, run_program
 from agentloop.testing._sim import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
+from agentloop.testing._sim.forked import run_forked
 from agentloop.testing.machine import StreamMachine
 
 __all__ = ["main"]
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--programs", type=int, help="how many, instead of how long")
     fuzz.add_argument("--seed", type=int, default=0, help="where to begin; the same seed gives the same programs")
     fuzz.add_argument("--faults", type=int, default=2, help="runs of each program with a fault; 2 by default")
+    fuzz.add_argument("--jobs", type=int, default=1, help="processes to use")
     fuzz.set_defaults(run=_fuzz)
     mutants = commands.add_parser("mutants", help="see whether the harness notices planted bugs")
     mutants.add_argument("only", nargs="*", metavar="MUTANT", help=f"one of: {', '.join(MUTANTS)}")
@@ -108,23 +111,31 @@ def _replay_program(token: str) -> Sim:
 
 def _fuzz(options: argparse.Namespace) -> int:
     began = time.perf_counter()
-    seed, found, batch = options.seed, None, 500
+    results = run_forked(options.jobs, options.jobs, partial(_fuzz_alone, options))
+    seconds = time.perf_counter() - began
+    _show("")
+    reached = sum((one for one, _ in results), start=Reached())
+    print(f"{reached}\n{seconds:.1f} s, {reached.programs / seconds:.0f} programs a second")
+    found = [one for _, one in results if one is not None]
+    for one in found:
+        print(f"{one.what}\nto run it again: python -m agentloop.testing replay '{one.token}'")
+    return 1 if found else 0
+
+
+def _fuzz_alone(options: argparse.Namespace, job: int) -> tuple[Reached, Found | None]:
+    """What one process reaches, and finds. Each begins with a seed of its own, a million apart."""
+    began, seed = time.perf_counter(), options.seed + job * 1_000_000
+    found: Found | None = None
+    StreamMachine.reached = Reached()
     while found is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
-        found = hunt_programs(batch, seed=seed, faults=options.faults)
+        found = hunt_programs(500, seed=seed, faults=options.faults)
         seed += 1
         _show(f"{StreamMachine.reached}, seed {seed}")
-    seconds = time.perf_counter() - began
-    print(
-        f"\n{StreamMachine.reached}\n{seconds:.1f} s, {StreamMachine.reached.programs / seconds:.0f} programs a second"
-    )
-    if found is None:
-        return 0
-    print(f"{found.what}\nto run it again: python -m agentloop.testing replay '{found.token}'")
-    return 1
+    return StreamMachine.reached, found
 
 
 def _goes_on(options: argparse.Namespace, seconds: float, programs: int) -> bool:
-    return bool(programs < options.programs if options.programs else seconds < options.seconds)
+    return bool(programs * options.jobs < options.programs if options.programs else seconds < options.seconds)
 
 
 def _mutants(options: argparse.Namespace) -> int:

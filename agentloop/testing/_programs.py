@@ -456,6 +456,10 @@ class Reached(msgspec.Struct):
         self.overlaps += len(program.roots) > 1
         self.steps += lab.sim.steps
 
+    def __add__(self, other: Reached) -> Reached:
+        both = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        return Reached(**{**both, "deepest": max(self.deepest, other.deepest)})
+
     def __str__(self) -> str:
         return (
             f"{self.programs} programs, {self.streams} streams (deepest {self.deepest}), {self.asked} questions, "
