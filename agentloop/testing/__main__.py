@@ -127,8 +127,9 @@ def _fuzz_alone(options: argparse.Namespace, job: int) -> tuple[Reached, Found |
     began, seed = time.perf_counter(), options.seed + job * 1_000_000
     found: Found | None = None
     StreamMachine.reached = Reached()
+    batch = min(500, -(-options.programs // options.jobs)) if options.programs else 500
     while found is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
-        found = hunt_programs(500, seed=seed, faults=options.faults)
+        found = hunt_programs(batch, seed=seed, faults=options.faults)
         seed += 1
         _show(f"{StreamMachine.reached}, seed {seed}")
     return StreamMachine.reached, found

@@ -1,0 +1,97 @@
+"""``python -m agentloop.testing``, as a contributor types it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentloop.testing.__main__ import main
+from agentloop.testing._mutants import MUTANTS
+from agentloop.testing._programs import Do, Program, Reader, Root, Streaming
+
+
+def test_the_corpus_is_swept_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpus", "only-text", "--limit", "5"]) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith("3 scenarios, ")
+    assert "0 violations" in told
+    assert "runs a second" in told
+
+
+def test_a_violation_is_told_with_its_token(capsys: pytest.CaptureFixture[str]) -> None:
+    with MUTANTS["terminal-event-twice"]():
+        assert main(["corpus", "only-text-0"]) == 1
+
+    told = capsys.readouterr().out
+    assert "comes after StreamStopped" in told
+    assert "python -m agentloop.testing replay 'only-text-0 cancel:stop:A@" in told
+
+
+def test_a_token_is_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "only-text-0", "cancel:stop:A@2"]) == 0
+    with MUTANTS["terminal-event-twice"]():
+        assert main(["replay", "only-text-0 cancel:stop:A@2"]) == 1
+
+    assert "no promise was broken" in capsys.readouterr().out
+
+
+def test_a_program_is_run_again_with_its_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    program = Program((Root(Streaming(((Do("ask"),),)), Reader("stop", 4)),))
+
+    assert main(["replay", str(program)]) == 0
+    assert main(["replay", f"{program} cancel:R0@3"]) == 0
+    assert capsys.readouterr().out.count("no promise was broken") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["corpus", "no-such-thing"], "no scenario has 'no-such-thing' in its name"),
+        (["replay", "no-such-thing cancel:A@1"], "no scenario is called 'no-such-thing'"),
+        (["replay", "only-text-0 nonsense"], "cannot read the fault 'nonsense'"),
+        (["mutants", "no-such-thing"], "no mutant is called 'no-such-thing'"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_fuzz_says_what_it_reached(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "--programs", "20", "--faults", "1", "--jobs", jobs]) == 0
+
+    assert "programs a second" in capsys.readouterr().out
+
+
+def test_the_fuzz_tells_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
+    with MUTANTS["results-in-order-of-completion"]():
+        assert main(["fuzz", "--programs", "500", "--faults", "1"]) == 1
+
+    assert "to run it again: python -m agentloop.testing replay '{" in capsys.readouterr().out
+
+
+def test_a_mutant_is_hunted_beside_a_control(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentloop.testing.__main__.PROGRAMS", 10)
+    monkeypatch.setattr("agentloop.testing.__main__.FAULTS", 100)
+
+    assert main(["mutants", "dangling-tool-calls"]) == 0
+
+    control, found = capsys.readouterr().out.splitlines()
+    assert control.split()[0] == "control"
+    assert all(word == "-" or not word.isdigit() or word in "123" for word in control.split())
+    assert found.split()[0] == "dangling-tool-calls"
+
+
+def test_a_mutant_that_nobody_notices_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentloop.testing.__main__.PROGRAMS", 1)
+    monkeypatch.setattr("agentloop.testing.__main__.FAULTS", 0)
+
+    assert main(["mutants", "side-effect-after-a-cancel"]) == 1
+
+    assert "not as it should be: side-effect-after-a-cancel" in capsys.readouterr().out
