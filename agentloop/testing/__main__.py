@@ -48,12 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentloop.testing", description=__doc__)
-    parser.set_defaults(run=_sweep, only="", limit=None, jobs=1)
+    parser.set_defaults(run=_sweep, only="", limit=None, jobs=1, seed=0)
     commands = parser.add_subparsers()
     sweep = commands.add_parser("corpus", help="run and sweep the corpus")
     sweep.add_argument("only", nargs="?", default="", help="only scenarios with this in their names")
     sweep.add_argument("--limit", type=int, help="at most so many places of each kind in each scenario")
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
+    sweep.add_argument("--seed", type=int, default=0, help="another order of tasks in which to try the faults")
     sweep.set_defaults(run=_sweep)
     replay = commands.add_parser("replay", help="run one token, or program, again")
     replay.add_argument("token", nargs="+")
@@ -79,7 +80,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if not names:
         raise HarnessError(f"no scenario has {options.only!r} in its name")
     began, runs, fired, broken = time.perf_counter(), 0, 0, 0
-    reports = sweep_corpus(limit=options.limit, jobs=options.jobs, only=lambda name: name in names)
+    reports = sweep_corpus(limit=options.limit, jobs=options.jobs, seed=options.seed, only=lambda name: name in names)
     for name, report in _progress(reports, len(names)):
         runs, fired, broken = runs + report.runs, fired + report.fired, broken + len(report.violations)
         for token, violation in report.violations:

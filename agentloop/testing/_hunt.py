@@ -109,9 +109,9 @@ class _Hunt:
 
 
 def sweep_corpus(
-    *, limit: int | None = None, jobs: int = 1, only: Callable[[str], bool] = lambda _name: True
+    *, limit: int | None = None, jobs: int = 1, seed: int = 0, only: Callable[[str], bool] = lambda _name: True
 ) -> Iterator[tuple[str, SweepReport]]:
     """Sweep each scenario of the corpus, and give its name and what came of it."""
     for name, make in corpus().items():
         if only(name):
-            yield name, sweep(make, limit=limit, jobs=jobs)
+            yield name, sweep(make, limit=limit, jobs=jobs, seed=seed)
