@@ -315,7 +315,10 @@ async def _main(run: Run) -> None:
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
-    outcome = _conclude(run, ending, error)
+    try:
+        outcome = _conclude(run, ending, error)
+    except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
+        outcome = Outcome(reason="failed", detail=str(bug), error=_as_bug(bug))
     if isinstance(outcome.error, Exception):
         await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
     await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))
@@ -346,12 +349,16 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
     if error is not None:
         told = single(error)
         if isinstance(told, Exception) and not isinstance(told, AgentLoopError):
-            bug = InternalError(f"a bug in agentloop, please report it: {type(told).__name__}: {told}")
-            bug.__cause__ = told
-            told = bug
+            told = _as_bug(told)
         return Outcome(reason="failed", detail=str(told), error=told, usage=usage, messages=messages)
     assert ending is not None
     return Outcome(reason=ending.reason, detail=ending.detail, output=ending.output, usage=usage, messages=messages)
+
+
+def _as_bug(error: Exception) -> InternalError:
+    bug = InternalError(f"a bug in agentloop, please report it: {type(error).__name__}: {error}")
+    bug.__cause__ = error
+    return bug
 
 
 def _tell_start(run: Run) -> None:

@@ -841,3 +841,21 @@ async def test_a_block_that_is_entered_when_all_is_cancelled_already_has_no_effe
             await first(stream, StreamStopped)
     assert stream.outcome.reason == "cancelled"
     assert model.requests == []
+
+
+async def test_a_bug_in_finding_the_outcome_is_told_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = BugError("oh")
+
+    def broken(*args: Any) -> Any:
+        raise bug
+
+    monkeypatch.setattr("agentloop._runtime.stream._conclude", broken)
+    events: list[StreamEvent] = []
+    with pytest.raises(InternalError) as raised:
+        async with Agent(ScriptedModel("Hello.")).stream("Hi") as stream:
+            async for event in stream:
+                events.append(event)  # noqa: PERF401 - those before the error count
+
+    assert isinstance(events[-1], StreamStopped)
+    assert events[-1].reason == "failed"
+    assert raised.value.__cause__ is bug
