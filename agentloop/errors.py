@@ -23,10 +23,14 @@ __all__ = [
     "InvalidAnswerError",
     "LimitReachedError",
     "MissingExtraError",
+    "ModelAuthenticationError",
     "ModelConnectionError",
+    "ModelContextOverflowError",
     "ModelError",
     "ModelNotFoundError",
     "ModelProtocolError",
+    "ModelQuotaError",
+    "ModelRateLimitError",
     "ModelRefusalError",
     "ModelStatusError",
     "ModelTimeoutError",
@@ -153,15 +157,36 @@ class ModelTimeoutError(ModelError):
 
 
 class ModelStatusError(ModelError):
-    """The model's server answered with an HTTP status that is not a success."""
+    """The model's server answered with an HTTP status that is not a success, or told such an error in mid-stream."""
 
-    def __init__(self, *, model: str, status: int, body: str) -> None:
-        super().__init__(f"model {model!r}: HTTP status {status}: {body}")
+    def __init__(self, *, model: str, status: int, body: str, code: str = "", retry_after: float | None = None) -> None:
+        wait = "" if retry_after is None else f" (it asks to wait for {retry_after:g} s)"
+        super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}")
         self.model = model
         self.status = status
         """HTTP status code."""
         self.body = body
         """What the server said, at most a few kilobytes of it."""
+        self.code = code
+        """The provider's own word for it, such as ``rate_limit_exceeded``; empty if it gave none."""
+        self.retry_after = retry_after
+        """Seconds that the server asks to be left alone; ``None`` if it does not say."""
+
+
+class ModelAuthenticationError(ModelStatusError):
+    """The key is missing, wrong, or not allowed to use this model: set the right one."""
+
+
+class ModelQuotaError(ModelStatusError):
+    """The account has no credit left. Waiting does not help."""
+
+
+class ModelRateLimitError(ModelStatusError):
+    """Too many requests or tokens for now. ``retry_after`` says when to come back, if the server does."""
+
+
+class ModelContextOverflowError(ModelStatusError):
+    """The request is longer than the model's context window."""
 
 
 class ModelRefusalError(ModelError):

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError
+from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._chat_request import Kept
+from agentloop.providers._failures import failure
 from agentloop.providers._http import Events
 
 __all__ = ["ChatResponse"]
@@ -207,7 +208,7 @@ class ChatResponse:
             status = next((_STATUSES[word] for word in words if isinstance(word, str) and word in _STATUSES), 500)
         message = error.get("message")
         text = message if isinstance(message, str) and message else _encoder.encode(error).decode()
-        return ModelStatusError(model=self._name, status=status, body=text[:4096])
+        return failure(model=self._name, status=status, body=text, codes=tuple(words))
 
 
 _STATUSES = {

@@ -29,8 +29,9 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError, UsageError
+from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections
+from agentloop.providers._failures import failure
 from agentloop.providers._httpcore import httpcore2
 from agentloop.providers._sse import MAX_EVENT_BYTES, EventParser
 
@@ -291,7 +292,22 @@ async def _status_error(
     location = headers.get(b"location")
     if location is not None:
         text = f"it redirects to {location.decode('latin-1')}; {text}".removesuffix("; ")
-    return ModelStatusError(model=model, status=status, body=text)  # noqa: ASYNC910  # there was one: anext()
+    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    codes = _codes(body)
+    return failure(model=model, status=status, body=text, codes=codes, headers=told)  # noqa: ASYNC910  # there was one: anext()
+
+
+def _codes(body: bytes) -> tuple[object, ...]:
+    """The server's own words for the error: ``error.code`` and ``error.type``, as all providers have it."""
+    try:
+        told = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    error = cast("object", told.get("error")) if isinstance(told, dict) else None
+    if not isinstance(error, dict):
+        return ()
+    named = cast("dict[str, object]", error)
+    return (named.get("code"), named.get("type"))
 
 
 def _checked_url(url: str) -> httpcore2.URL:

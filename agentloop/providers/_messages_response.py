@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError
+from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
+from agentloop.providers._failures import failure
 from agentloop.providers._http import Events
 from agentloop.providers._messages_blocks import Kept
 
@@ -281,7 +282,7 @@ class MessagesResponse:
         message = error.get("message")
         text = message if isinstance(message, str) and message else _encoder.encode(error).decode()
         status = _STATUSES.get(str(error.get("type")), 500)
-        return ModelStatusError(model=self._name, status=status, body=text[:4096])
+        return failure(model=self._name, status=status, body=text, codes=(error.get("type"),))
 
 
 _STATUSES = {

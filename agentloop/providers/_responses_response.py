@@ -11,9 +11,10 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError
+from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
+from agentloop.providers._failures import failure
 from agentloop.providers._http import Events
 from agentloop.providers._responses_request import Kept
 
@@ -286,7 +287,7 @@ class ResponsesResponse:
         text = message if isinstance(message, str) and message else _encoder.encode(told).decode()
         # The code says more than the status: the context is full, say.
         text = f"{code}: {text}" if isinstance(code, str) and text is message else text
-        return ModelStatusError(model=self._name, status=status, body=text[:4096])
+        return failure(model=self._name, status=status, body=text, codes=tuple(words))
 
     def _decoded(self, decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
         try:
