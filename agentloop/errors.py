@@ -20,6 +20,7 @@ __all__ = [
     "CancelledRunError",
     "ChildLimitError",
     "InternalError",
+    "ClockError",
     "InvalidAnswerError",
     "LimitReachedError",
     "MissingExtraError",
@@ -259,3 +260,7 @@ class StoreError(RunError):
 
 class InternalError(RunError):
     """A bug in the runtime. ``__cause__`` is what went wrong: please report it."""
+class ClockError(RunError):
+    """Trio's clock failed, so no deadline can be kept. ``__cause__`` is what it raised."""
+
+

@@ -23,8 +23,8 @@ LAYERS = (
     # what users write against
     "context tools hooks config",
     # waiting
-    "_runtime.groups _runtime.foreign _runtime.emitter _runtime.patience _runtime.hook_calls _runtime.run",
-    "_runtime.commit _runtime.asking _runtime.model_calls _runtime.toolsets _runtime.approval",
+    "_runtime.groups _runtime.clock _runtime.foreign _runtime.emitter _runtime.patience _runtime.hook_calls",
+    "_runtime.run _runtime.commit _runtime.asking _runtime.model_calls _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls _runtime.loop _runtime.stream",
     # the front door
     "session agent",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import trio
 
 from agentloop._runtime.emitter import Emitter
-from agentloop._runtime.foreign import ForeignError, call_foreign
+from agentloop._runtime.foreign import ForeignError, call_foreign, describe
 from agentloop.hooks import Hook, PointName
 from agentloop.limits import Deadlines
 
@@ -68,12 +67,15 @@ class HookCalls:
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
             scope = trio.move_on_after(self._deadlines.cleanup, shield=True)
-            # A nursery of the hook's may raise in the middle of that cancellation: the last event is told even so.
-            with suppress(Exception), scope:
-                await self.ask(hook, value)
-            if scope.cancelled_caught:
-                self._emitter.warn(
-                    "hook_failed",
-                    f"the {hook.point} hook {hook.name!r} failed: "
-                    f"took longer than {self._deadlines.cleanup:g} s at the end of the run",
-                )
+            problem = ""
+            try:
+                with scope:
+                    await self.ask(hook, value)
+                if scope.cancelled_caught:
+                    problem = f"took longer than {self._deadlines.cleanup:g} s at the end of the run"
+            # A nursery of the hook's may raise in the middle of that cancellation, and the clock before it: the last
+            # event is told even so.
+            except Exception as error:  # noqa: BLE001
+                problem = describe(error)
+            if problem:
+                self._emitter.warn("hook_failed", f"the {hook.point} hook {hook.name!r} failed: {problem}")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._runtime.clock import now
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
@@ -47,7 +48,7 @@ class ModelCall:
         """
         run = self._run
         first_token = run.config.deadlines.first_token
-        self._scope = trio.CancelScope(deadline=trio.current_time() + first_token)
+        self._scope = trio.CancelScope(deadline=now() + first_token)
         stop: object = None
         try:
             with self._scope:
@@ -100,12 +101,12 @@ class ModelCall:
             self._scope.deadline = math.inf
             await self._run.emitter.room()
             self._renew_at = -math.inf
-        now = trio.current_time()
+        at = now()
         # Moving a deadline costs as much as telling the piece, so it is moved a few times per idle period only.
-        if now >= self._renew_at:
+        if at >= self._renew_at:
             self._waiting_for = NEXT_PIECE
-            self._scope.deadline = now + self._idle * (1 + SLACK)
-            self._renew_at = now + self._idle * SLACK
+            self._scope.deadline = at + self._idle * (1 + SLACK)
+            self._renew_at = at + self._idle * SLACK
 
 
 @asynccontextmanager

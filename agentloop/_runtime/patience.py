@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import trio
 
+from agentloop._runtime.clock import after, now
+
 __all__ = ["Patience"]
 
 
@@ -18,13 +20,15 @@ class Patience:
     call which opened the stream. While somebody down the chain waits for a person, all of it stands still.
     """
 
-    __slots__ = ("_held", "_left", "parent", "scope")
+    __slots__ = ("_deadline", "_held", "_left", "parent", "scope")
 
     def __init__(self, seconds: float, parent: Patience | None) -> None:
-        self.scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self.scope = trio.CancelScope(deadline=now() + seconds)
         self.parent = parent
         self._held = 0
         self._left = 0.0
+        self._deadline = math.inf
+        """What it was when it was held."""
 
     @property
     def ran_out(self) -> bool:
@@ -33,28 +37,34 @@ class Patience:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Stand still, up to the end of the chain, while the block runs."""
+        """Stand still, up to the end of the chain, while the block runs.
+
+        Raises:
+          ClockError: on entering; then nothing stands still.
+        """
+        began = now()
         chain: list[Patience] = []
         at: Patience | None = self
         while at is not None:
             chain.append(at)
             at = at.parent
         for one in chain:
-            one._hold()
+            one._hold(began)
         try:
             yield
         finally:
             for one in chain:
                 one._let_go()
 
-    def _hold(self) -> None:
+    def _hold(self, began: float) -> None:
         # Counted: the tools of one stream may wait for several people at once.
         if self._held == 0:
-            self._left = self.scope.deadline - trio.current_time()
+            self._deadline = self.scope.deadline
+            self._left = self._deadline - began
             self.scope.deadline = math.inf
         self._held += 1
 
     def _let_go(self) -> None:
         self._held -= 1
         if self._held == 0:
-            self.scope.deadline = trio.current_time() + self._left
+            self.scope.deadline = after(self._left, otherwise=self._deadline)

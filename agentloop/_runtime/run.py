@@ -126,6 +126,7 @@ class Run:
         "sent_on",
         "source",
         "stop_detail",
+        "stopped",
         "store",
         "transcript",
         "turn",
@@ -168,6 +169,8 @@ class Run:
         self.patience = Patience(float("inf") if seconds is None else seconds, patience)
         self.scope = trio.CancelScope()
         """Cancelled by ``stop()``."""
+        self.stopped = False
+        """Whether ``stop()`` was called. Kept here, since to ask a scope is to ask the clock, too."""
         self.stop_detail = ""
         self.first_index = len(transcript)
         """Where this stream's messages begin in the transcript."""

@@ -123,7 +123,8 @@ class Stream:
         Args:
           detail: why; it is told with that event.
         """
-        if not self._run.scope.cancel_called:
+        if not self._run.stopped:
+            self._run.stopped = True
             self._run.stop_detail = detail
         self._run.scope.cancel()
 
@@ -340,7 +341,7 @@ async def _main(run: Run) -> None:
 def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:
     """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
     usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
-    cancelled = run.scope.cancel_called or trio.current_effective_deadline() == -float("inf")
+    cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")
     if cancelled or (error is not None and is_cancellation(error)):
         return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
     if run.patience.ran_out:

@@ -13,6 +13,7 @@ import trio
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import Judged, judge
+from agentloop._runtime.clock import now, since
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.patience import Patience
@@ -47,21 +48,21 @@ class Calls:
 
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
+        began = now()
         for call in self._calls:
             # Told here, in call order: trio starts tasks in any order.
             self._run.emitter.post(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
         if len(self._calls) == 1:
             # The stream's task does nothing else meanwhile, so one call needs no task of its own.
-            await self._run_call(self._calls[0])
+            await self._run_call(self._calls[0], began)
             return
         async with trio.open_nursery() as nursery:
             for call in self._calls:
-                nursery.start_soon(self._run_call, call)
+                nursery.start_soon(self._run_call, call, began)
 
-    async def _run_call(self, call: ToolCall) -> None:
+    async def _run_call(self, call: ToolCall, began: float) -> None:
         """See one call through to its result. Raises nothing but cancellation: siblings go on."""
         emitter = self._run.emitter
-        began = trio.current_time()
         result: ToolResult | None = None
         try:
             result = await self._result(call)
@@ -69,8 +70,7 @@ class Calls:
             if result is None:
                 result = interrupted_result(call, started=call.id in self.started)
             self.results[call.id] = result
-            elapsed = trio.current_time() - began
-            emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed)
+            emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if emitter.is_behind():
             await emitter.room()
 

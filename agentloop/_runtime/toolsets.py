@@ -8,6 +8,7 @@ from typing import cast
 
 import trio
 
+from agentloop._runtime.clock import after
 from agentloop._runtime.foreign import ForeignError, call_foreign, describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
@@ -42,7 +43,7 @@ class _Owner:
                     started = True
                     self.ready.set()
                     await self._stop.wait()
-                    scope.deadline = trio.current_time() + deadlines.cleanup
+                    scope.deadline = after(deadlines.cleanup)
         except Exception as group:  # noqa: BLE001 - what raises here is not ours
             error = single(group)
             if not started:

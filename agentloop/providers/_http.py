@@ -303,7 +303,7 @@ def _codes(body: bytes) -> tuple[object, ...]:
         told = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
-    error = cast("object", told.get("error")) if isinstance(told, dict) else None
+    error = cast("dict[str, object]", told).get("error") if isinstance(told, dict) else None
     if not isinstance(error, dict):
         return ()
     named = cast("dict[str, object]", error)

@@ -217,13 +217,16 @@ class _Tools:
     async def open(self) -> AsyncGenerator[OpenToolset]:
         await self._lab.sim.seam("toolset:start")
         await self._trouble(self._start)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.sleep_forever)
-            try:
-                yield self
-            finally:
-                nursery.cancel_scope.cancel()
-                await self._trouble(self._stop)  # noqa: ASYNC102 - that it hangs is the point
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    yield self
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            # Out here: a nursery that is cancelled lets nothing hang.
+            await self._trouble(self._stop)  # noqa: ASYNC102 - that it hangs is the point
 
     async def _trouble(self, kind: str) -> None:
         if kind == "fail":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import trio
 
@@ -12,7 +12,7 @@ from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, InternalError
+from agentloop.errors import AgentLoopError, AnswerError, ClockError, InternalError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -362,6 +362,7 @@ class AgentScenario:
     async def run(self, sim: Sim, /) -> None:
         """Play it, watched."""
         self.lab = Lab(sim)
+        sim.watch_clock(_is_runtime)
         with self.lab.watch.on():
             await self._play(self.lab)
 
@@ -370,12 +371,24 @@ class AgentScenario:
         lab = self.lab
         assert lab is not None
         found = lab.problems()
-        if outcome.error is not None and not isinstance(outcome.error, InjectedFault):
+        if outcome.error is not None and not _is_injected(outcome.error):
             error = outcome.error
             found.append(f"{type(error).__name__} got out of the scenario: {error}")
         assert not found, _report(found, lab)
         if not sim.fired and self._expect is not None:
             self._expect(lab)
+
+
+def _is_injected(error: BaseException) -> bool:
+    """Whether what got out of a scenario is what was injected. A stream does not open without the time."""
+    if isinstance(error, BaseExceptionGroup):
+        inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(map(_is_injected, inner))
+    return isinstance(error.__cause__ if isinstance(error, ClockError) else error, InjectedFault)
+
+
+def _is_runtime(module: str) -> bool:
+    return module.startswith("agentloop.") and not module.startswith("agentloop.testing.")
 
 
 def _report(found: Sequence[str], lab: Lab) -> str:

@@ -32,7 +32,7 @@ from agentloop.messages import Prompt
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
-from agentloop.testing._sim import Cancel, Fault, SeamRaise, Sim, fifo, seeded, simulate
+from agentloop.testing._sim import Cancel, ClockRaise, Fault, SeamRaise, Sim, fifo, seeded, simulate
 from agentloop.testing.scripted import Response, calls, fails, says
 from agentloop.tools import Tool
 
@@ -495,8 +495,11 @@ def pick_faults(sim: Sim, random: Random, count: int) -> list[Fault]:
     """Some faults that a program which ran as ``sim``, without any, has a place for."""
     faults: list[Fault] = []
     for _ in range(count):
-        if sim.seams and random.random() < 0.3:
+        kind = random.random()
+        if sim.seams and kind < 0.3:
             faults.append(SeamRaise(random.randint(1, sim.seams), after=random.random() < 0.5))
+        elif sim.clock_reads and kind < 0.4:
+            faults.append(ClockRaise(random.randint(1, sim.clock_reads)))
         elif sim.targets:
             target = random.choice(sim.targets)
             last = sim.steps if target.last is None else target.last

@@ -42,7 +42,8 @@ def sweep(
     """Run ``play`` with every fault in every place, and check every guarantee after each run.
 
     Args:
-      kinds: ``"cancel"``, ``"seam"`` (the fakes of the lab raise) and ``"schedule"`` by default.
+      kinds: ``"cancel"``, ``"seam"`` (the fakes of the lab raise), ``"clock"`` (what the runtime reads of the clock
+        raises) and ``"schedule"`` by default.
       limit: at most so many places of each kind, spread evenly.
       jobs: how many processes to use.
       expect: checks what ``play`` is about, where nothing was injected.

@@ -10,6 +10,9 @@ from agentloop.testing._sim import replay_token
 
 TOKENS = {
     "a tool that raises while its stream is cancelled does not raise in the reader": "tool-raises-0 cancel:A@12",
+    "a call that has ended is told although the clock fails": "only-text-1 clock:11",
+    "an answer that was accepted reaches its asker although the clock fails": "every-hook-0 clock:15",
+    "a toolset that hangs is not waited for without a deadline when the clock fails": "toolset-hangs-at-stop-0 clock:7",
 }
 
 PROGRAMS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, strategies as st
 
 from agentloop.testing._sim import (
     Cancel,
+    ClockRaise,
     Fault,
     HarnessError,
     InjectedFault,
@@ -40,6 +42,8 @@ from tests.testing.programs import AnyEnd, Program
         ("seam:12", SeamRaise(12)),
         ("seam:12+", SeamRaise(12, after=True)),
         ("seam:12+!builtins:OSError", SeamRaise(12, OSError, after=True)),
+        ("clock:7", ClockRaise(7)),
+        ("clock:7!builtins:OSError", ClockRaise(7, OSError)),
         ("step:40", StepRaise(40)),
         ("step:40!trio:BrokenResourceError", StepRaise(40, trio.BrokenResourceError)),
     ],
@@ -50,7 +54,19 @@ def test_a_fault_prints_and_parses(text: str, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cancel:A", "cancel:@3", "seam:0", "seam:x", "step:1+", "seam:1!no:Such", "seam:1!sys:path"]
+    "text",
+    [
+        "",
+        "cancel:A",
+        "cancel:@3",
+        "seam:0",
+        "seam:x",
+        "step:1+",
+        "clock:0",
+        "clock:1+",
+        "seam:1!no:Such",
+        "seam:1!sys:path",
+    ],
 )
 def test_what_is_not_a_fault_is_refused(text: str) -> None:
     with pytest.raises(HarnessError, match="cannot"):
@@ -79,6 +95,44 @@ def test_an_exception_that_has_no_importable_name_cannot_be_injected() -> None:
 
     with pytest.raises(HarnessError, match="define it at the top of a module"):
         SeamRaise(1, LocalError)
+
+
+def test_the_clock_fails_where_the_code_that_is_named_asks_for_the_time() -> None:
+    def ask_at(number: int) -> None:
+        with suppress(InjectedFault):
+            asked.append(number)
+            trio.current_time()
+            told.append(number)
+
+    async def body(sim: Sim) -> None:
+        ask_at(0)
+        sim.watch_clock(lambda module: module == __name__)
+        ask_at(1)
+        # A scope without a limit is trio's own affair; one with a limit asks for the time, once.
+        with trio.CancelScope() as scope:
+            assert not scope.cancel_called
+            await trio.lowlevel.checkpoint()
+        with suppress(InjectedFault), trio.move_on_after(5):
+            told.append(2)
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(3)
+        ask_at(3)
+        sim.watch_clock(lambda module: module == "somebody.else")
+        ask_at(4)
+
+    asked: list[int] = []
+    told: list[int] = []
+    sim = simulate(Program(body))
+    assert sim.clock_reads == 4
+    assert told == [0, 1, 2, 3, 4]
+    for read, missing in ((1, 1), (2, 2), (4, 3)):
+        told = []
+        sim = simulate(Program(body), fault=ClockRaise(read))
+        assert sim.fired
+        assert set(range(5)) - set(told) == {missing}
+        assert sim.injection is not None
+        assert "test_sim_faults.py" in sim.injection.chain[-1] or "trio" in sim.injection.chain[-1]
+    assert not simulate(Program(body), fault=ClockRaise(5)).fired
 
 
 def test_a_cancellation_lands_in_the_checkpoint_at_which_the_step_ended() -> None:

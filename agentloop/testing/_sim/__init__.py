@@ -7,7 +7,7 @@ imported here.
 from __future__ import annotations
 
 from agentloop.testing._sim.errors import HarnessError, InjectedFault
-from agentloop.testing._sim.faults import Cancel, Fault, SeamRaise, StepRaise, parse_fault
+from agentloop.testing._sim.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise, parse_fault
 from agentloop.testing._sim.scenario import Invariants, Outcome, Scenario
 from agentloop.testing._sim.schedule import Granularity, Schedule, fifo, parse_schedule, replay, seeded
 from agentloop.testing._sim.sim import Injection, Sim
@@ -20,6 +20,7 @@ from agentloop.testing._sim.violation import Violation
 
 __all__ = [
     "Cancel",
+    "ClockRaise",
     "Fault",
     "Granularity",
     "HarnessError",

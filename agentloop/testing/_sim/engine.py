@@ -31,6 +31,7 @@ class _VirtualClock(trio.abc.Clock):
         pass
 
     def current_time(self) -> float:
+        self.sim.clock_read()
         return self.sim.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:

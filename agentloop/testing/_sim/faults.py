@@ -10,7 +10,7 @@ from attrs import field, frozen, validators
 
 from agentloop.testing._sim.errors import HarnessError, InjectedFault
 
-__all__ = ["Cancel", "Fault", "SeamRaise", "StepRaise", "parse_fault"]
+__all__ = ["Cancel", "ClockRaise", "Fault", "SeamRaise", "StepRaise", "parse_fault"]
 
 
 def _printable(_instance: object, _attribute: object, exc: type[Exception]) -> None:
@@ -66,7 +66,21 @@ class StepRaise:
         return f"step:{self.step}{_suffix(self.exc)}"
 
 
-Fault: TypeAlias = Cancel | SeamRaise | StepRaise
+@frozen
+class ClockRaise:
+    """Raise ``exc`` from the ``read``-th reading of the clock by the code that `Sim.watch_clock` names.
+
+    Readings count from 1. Prints as ``clock:12``, with the same suffix as `SeamRaise`.
+    """
+
+    read: int = field(validator=validators.ge(1))
+    exc: type[Exception] = field(default=InjectedFault, validator=_printable)
+
+    def __str__(self) -> str:
+        return f"clock:{self.read}{_suffix(self.exc)}"
+
+
+Fault: TypeAlias = Cancel | SeamRaise | StepRaise | ClockRaise
 
 
 def parse_fault(text: str) -> Fault:
@@ -81,7 +95,11 @@ def parse_fault(text: str) -> Fault:
         return SeamRaise(int(match[1]), _import(match[3]), after=bool(match[2]))
     if match := re.fullmatch(r"step:([1-9]\d*)(?:!(\S+))?", text):
         return StepRaise(int(match[1]), _import(match[2]))
-    raise HarnessError(f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+ or step:STEP")
+    if match := re.fullmatch(r"clock:([1-9]\d*)(?:!(\S+))?", text):
+        return ClockRaise(int(match[1]), _import(match[2]))
+    raise HarnessError(
+        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, clock:READ or step:STEP"
+    )
 
 
 def _suffix(exc: type[Exception]) -> str:

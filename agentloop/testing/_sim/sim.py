@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -10,11 +11,11 @@ import trio
 from attrs import define, frozen
 
 from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Fault, SeamRaise
+from agentloop.testing._sim.faults import ClockRaise, Fault, SeamRaise
 from agentloop.testing._sim.schedule import Granularity, replay
 from agentloop.testing._sim.stuck import StuckReport, call_chain
 from agentloop.testing._sim.tokens import Token
-from agentloop.testing._sim.trio_private import scope_has_ended
+from agentloop.testing._sim.trio_private import scope_has_ended, who_asks_for_time
 
 __all__ = ["Injection", "Sim", "Target"]
 
@@ -52,6 +53,7 @@ class Sim:
       granularity: how often the schedule was asked.
       steps: task steps so far. In one step a task runs from a checkpoint to the next.
       seams: calls of `seam` so far.
+      clock_reads: how often the code that `watch_clock` names has read the clock so far.
       now: seconds on the virtual clock, which starts at 0.
       picks: the choices not answered in FIFO order so far, as ``{choice: pick}``.
       options: how many tasks could run, for each choice so far.
@@ -70,6 +72,7 @@ class Sim:
         self.granularity: Granularity = granularity
         self.steps = 0
         self.seams = 0
+        self.clock_reads = 0
         self.now = 0.0
         self.picks: dict[int, int] = {}
         self.options: list[int] = []
@@ -81,6 +84,8 @@ class Sim:
         self._live: dict[str, Target] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._seam_fault = fault if isinstance(fault, SeamRaise) else None
+        self._clock_fault = fault if isinstance(fault, ClockRaise) else None
+        self._reads_clock: Callable[[str], bool] | None = None
 
     @property
     def choices(self) -> int:
@@ -165,7 +170,32 @@ class Sim:
         )
         raise fault.exc(f"injected: {fault} ({name})")
 
+    def watch_clock(self, reads: Callable[[str], bool]) -> None:
+        """Let a `ClockRaise` strike where a module for whose name ``reads`` is true asks trio for the time.
+
+        By itself, or by entering a scope with a time limit. What trio reads for its own ends always succeeds.
+        """
+        self._reads_clock = reads
+
     # ------------------------------------------------------------------ what the engine calls
+
+    def clock_read(self) -> None:
+        """Somebody is about to be told the time."""
+        reads = self._reads_clock
+        if reads is None:
+            return
+        frame = who_asks_for_time(sys._getframe(1))
+        if frame is None or not reads(frame.f_globals["__name__"]):
+            return
+        self.clock_reads += 1
+        fault = self._clock_fault
+        if fault is not None and fault.read == self.clock_reads:
+            self.injection = Injection(
+                f"{fault.exc.__name__} raised by the clock, read for the {fault.read}. time",
+                trio.lowlevel.current_task().name,
+                call_chain(frame),
+            )
+            raise fault.exc(f"injected: {fault}")
 
     def fail(self, why: str) -> HarnessError:
         """Make a note that this run proves nothing. The first reason counts; raise what this returns."""

@@ -64,14 +64,14 @@ def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
     return tuple(_place(code, line) for code, line in frames if not code.co_filename.endswith(_TRAPS))
 
 
-def call_chain() -> tuple[str, ...]:
-    """Where the running task called whoever calls this, from its outermost function to the innermost."""
-    caller = sys._getframe(1)
-    return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(caller))[::-1]
+def call_chain(innermost: FrameType | None = None) -> tuple[str, ...]:
+    """Where the running task is, from its outermost function to ``innermost``: by default who called the caller."""
+    frame = sys._getframe(2) if innermost is None else innermost
+    return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(frame))[::-1]
 
 
-def _frames_of_task(caller: FrameType) -> Iterator[FrameType]:
-    frame = caller.f_back
+def _frames_of_task(innermost: FrameType) -> Iterator[FrameType]:
+    frame: FrameType | None = innermost
     while frame is not None and frame.f_globals.get("__name__") != "trio._core._run":
         yield frame
         frame = frame.f_back

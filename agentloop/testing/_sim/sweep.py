@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 
 from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Cancel, Fault, SeamRaise, StepRaise
+from agentloop.testing._sim.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise
 from agentloop.testing._sim.forked import run_forked
 from agentloop.testing._sim.scenario import Invariants, Scenario
 from agentloop.testing._sim.schedule import Schedule, fifo, replay, seeded
@@ -20,21 +20,23 @@ from agentloop.testing._sim.violation import Violation
 
 __all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep"]
 
-Kind: TypeAlias = Literal["cancel", "seam", "schedule", "batch", "step"]
+Kind: TypeAlias = Literal["cancel", "seam", "clock", "schedule", "batch", "step"]
 """What a sweep can try:
 
 - ``cancel``: each named scope or action, cancelled after each step.
 - ``seam``: each call of `Sim.seam`, raising before or after its checkpoint.
+- ``clock``: each reading of the clock by the code that `Sim.watch_clock` names, raising.
 - ``schedule``: one deviation from FIFO order at each choice of granularity ``step``, for each other task.
 - ``batch``: the same for the choices of granularity ``batch``, which are those that trio has today.
 - ``step``: each step, resumed with an exception. Advice only, see `StepRaise`.
 """
 
 _RUNS_WORTH_A_PROCESS = 50
-_DEFAULT: tuple[Kind, ...] = ("cancel", "seam", "schedule")
+_DEFAULT: tuple[Kind, ...] = ("cancel", "seam", "clock", "schedule")
 _NEEDS: dict[Kind, str] = {
     "cancel": "no scope was open when a step ended: open some with sim.scope(), or name them in sim.on_cancel()",
     "seam": "nothing called sim.seam()",
+    "clock": "nothing that sim.watch_clock() names read the clock",
     "schedule": "there was never more than one task to run",
     "batch": "there was never more than one task to run",
     "step": "there was no task to interrupt",
@@ -100,8 +102,8 @@ def sweep(
 
     Args:
       make_scenario: makes a new scenario, the same each time.
-      kinds: what to try. Each kind named here must find a place in the scenario; by default ``cancel``, ``seam``
-        and ``schedule`` are tried, and one of them must.
+      kinds: what to try. Each kind named here must find a place in the scenario; by default ``cancel``, ``seam``,
+        ``clock`` and ``schedule`` are tried, and one of them must.
       scopes: which names to cancel; all that the scenario registers by default.
       limit: at most so many runs of each kind, spread evenly over its places; all of them by default.
       on_run: called after each run. Not with more than one process.
@@ -119,7 +121,7 @@ def sweep(
     base = bench.baseline()
     tallies: dict[Kind, Tally] = {}
     violations: list[tuple[str, Violation]] = []
-    for kind in (_DEFAULT[: 2 if seed else 3]) if kinds is None else kinds:
+    for kind in (_DEFAULT[: 3 if seed else 4]) if kinds is None else kinds:
         before = len(violations)
         tallies[kind] = _sweep_kind(kind, bench, base, scopes, limit, on_run, jobs, violations)
         if kinds is not None and not tallies[kind].fired and len(violations) == before:
@@ -255,6 +257,8 @@ def _points(kind: Kind, base: Sim, scopes: Iterable[str] | None) -> Iterator[_Po
             for call in range(1, base.seams + 1):
                 yield SeamRaise(call), None
                 yield SeamRaise(call, after=True), None
+        case "clock":
+            yield from ((ClockRaise(read), None) for read in range(1, base.clock_reads + 1))
         case "schedule" | "batch":
             for choice, options in enumerate(base.options, start=1):
                 yield from ((None, replay({choice: pick}, base.granularity)) for pick in range(1, options))

@@ -7,6 +7,7 @@ error at once; whether trio still *asks* our stand-ins is checked after every ru
   age and has ``_r`` shuffle it. pytest-trio relies on the same two.
 - ``Runner.runq``: what the batch was taken from; tasks put back there wait for the next pass.
 - ``TheIOManager``: what waits for the operating system. Ours waits for nothing and refuses to.
+- ``CancelScope._relative_deadline``: whether the clock is read for a time limit, or for trio's own ends.
 - ``Task._next_send``, ``Task._attempt_abort``: what a task is resumed with, and how it is interrupted.
 """
 
@@ -15,11 +16,12 @@ error at once; whether trio still *asks* our stand-ins is checked after every ru
 from __future__ import annotations
 
 import ctypes
+import math
 import random
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn, Protocol
 
 import outcome
@@ -29,12 +31,14 @@ from trio._core import _run, _thread_cache
 
 from agentloop.testing._sim.errors import HarnessError
 
-__all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated"]
+__all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated", "who_asks_for_time"]
 
 Task = trio.lowlevel.Task
 
 # What the type checkers make of it is not what it is.
 _CONTEXT: Any = _run.GLOBAL_RUN_CONTEXT
+_SCOPE: Any = trio.CancelScope
+_CANCEL_CALLED = _SCOPE.cancel_called.fget.__code__
 
 _HOUSEKEEPING = frozenset({"<init>", "<TrioToken.run_sync_soon task>"})
 
@@ -318,3 +322,30 @@ def _lookup(module: ModuleType, name: str) -> Any:
 def _set(values: Iterable[tuple[ModuleType, str, object]]) -> None:
     for module, name, value in values:
         setattr(module, name, value)
+
+
+def who_asks_for_time(clock: FrameType) -> FrameType | None:
+    """Who asked trio for the time: by `trio.current_time`, or by entering a scope with a time limit.
+
+    Args:
+      clock: where the clock is told to say it.
+
+    Returns:
+      None where trio asks for its own ends: between the steps of tasks, or where a scope without a limit is entered.
+    """
+    runner = clock.f_back
+    public = None if runner is None else runner.f_back
+    if runner is None or runner.f_code is not _run.Runner.current_time.__code__ or public is None:
+        return None
+    asker = public.f_back
+    if asker is not None and asker.f_code is _CANCEL_CALLED:
+        return None
+    if (
+        asker is not None
+        and asker.f_code is trio.CancelScope.__enter__.__code__
+        and asker.f_locals["self"]._relative_deadline == math.inf
+    ):
+        return None
+    while asker is not None and asker.f_globals.get("__name__", "").startswith("trio."):
+        asker = asker.f_back
+    return asker

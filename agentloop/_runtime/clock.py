@@ -1,0 +1,43 @@
+"""The time, from trio's clock, which a user can replace, and which can fail like everything else that is not ours.
+
+Something that begins asks for `now`, and does not begin if there is no answer. Something that has ended is told
+whatever the clock says: there, the time is asked for by functions that never raise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from agentloop.errors import ClockError
+
+__all__ = ["after", "now", "since"]
+
+
+def now() -> float:
+    """Seconds on trio's clock.
+
+    Raises:
+      ClockError: the clock failed.
+    """
+    try:
+        return trio.current_time()
+    except Exception as error:
+        raise ClockError(f"trio's clock failed: {type(error).__name__}: {error}") from error
+
+
+def since(began: float) -> float:
+    """Seconds since ``began``; 0 if the clock fails. For ends, which must be told."""
+    try:
+        return now() - began
+    except ClockError:
+        return 0.0
+
+
+def after(seconds: float, *, otherwise: float = -math.inf) -> float:
+    """The time ``seconds`` from now; ``otherwise`` if the clock fails, so that nothing waits without a deadline."""
+    try:
+        return now() + seconds
+    except ClockError:
+        return otherwise
