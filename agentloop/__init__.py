@@ -2,7 +2,8 @@
 
 The layers, from values to the front door; each imports only from those before it::
 
-    errors  messages  questions  events  outcome  models  limits  wire      values
+    errors  messages  permissions  questions  events  outcome  models  limits  wire
+                                                                            values
     _core/                                                                  decisions: no trio, no await
     context  tools  hooks  config                                           what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
@@ -22,6 +23,7 @@ from agentloop.limits import Deadlines, Limits
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome
+from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.tools import Tool, tool
@@ -43,6 +45,10 @@ __all__ = [
     "ModelSettings",
     "Outcome",
     "Session",
+    "Permissions",
+    "Price",
+    "Retries",
+    "Rule",
     "Stream",
     "Text",
     "Tool",

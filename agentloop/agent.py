@@ -37,7 +37,10 @@ class Agent(AgentConfig):
       tools: `Tool`s, or plain typed functions.
       toolsets: sources of tools that are started and stopped with each stream.
       hooks: see `agentloop.hooks`.
-      limits, deadlines, settings: how far, how long, how to sample.
+      permissions: which tool calls run, are asked about, or are denied; see `agentloop.permissions`.
+      fallbacks: models to ask, in order, where ``model`` fails; see `Retries`.
+      limits, deadlines, retries, settings: how far, how long, how often again, how to sample.
+      prices: what models cost, by name; without them, costs are 0.
       output_type: the type of ``result.output``.
 
     Raises:

@@ -15,7 +15,8 @@ from agentloop.events import Source
 from agentloop.hooks import Hook, PointName
 from agentloop.limits import Deadlines, Limits
 from agentloop.models import Model, ModelSettings
-from agentloop.tools import Tool, Toolset, tool
+from agentloop.permissions import Permissions
+from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 
 __all__ = ["AgentConfig", "Instructions"]
 
@@ -71,6 +72,36 @@ def _check_kind(instance: object, attribute: attrs.Attribute[Any], given: object
         raise UsageError(f"{attribute.name}= takes {kind.__name__}(...), not {given!r}")
 
 
+def _check_permissions(instance: object, attribute: object, given: Any) -> None:
+    if given is not None and not isinstance(given, Permissions):
+        raise UsageError(f"permissions= takes Permissions(...), not {given!r}")
+
+
+def _fallbacks(given: Iterable[Model | str]) -> tuple[Model | str, ...]:
+    listed = _listed("fallbacks", given)
+    for one in listed:
+        _check_model(None, None, one)
+    return listed
+
+
+def _check_prices(instance: object, attribute: object, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"prices= takes a table such as {{'openai:gpt-5': Price(1.25, 10)}}, not {given!r}")
+    for name, price in cast("Mapping[object, object]", given).items():
+        if not isinstance(name, str) or not isinstance(price, Price):
+            raise UsageError(f"prices= maps names of models to Price(...), not {name!r} to {price!r}")
+
+
+def _check_compaction(instance: object, attribute: object, given: Any) -> None:
+    if given is not None and not isinstance(given, Compaction):
+        raise UsageError(f"compaction= takes Compaction(window=...), not {given!r}")
+
+
+def _check_max_result(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, (int, float)) or not value >= MIN_RESULT:
+        raise UsageError(f"max_result={value!r}: give {MIN_RESULT} characters or more, or math.inf for no limit")
+
+
 def _check_output_type(instance: object, attribute: object, given: object) -> None:
     output_type(given)
 
@@ -95,6 +126,10 @@ class AgentConfig(AgentBase):
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Started with each stream, and stopped with it."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
+    permissions: Permissions | None = field(default=None, kw_only=True, repr=False, validator=_check_permissions)
+    """Which calls run, are asked about, or are denied; without any, each tool says so itself."""
+    fallbacks: tuple[Model | str, ...] = field(default=(), kw_only=True, converter=_fallbacks, repr=False)
+    """Models that are asked in order where ``model`` fails in a way that another one may not."""
     limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
     deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)

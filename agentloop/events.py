@@ -330,7 +330,8 @@ class QuestionAnswered(Event):
 
     id: str
     answer: Answer
-    by: Literal["consumer", "handler"]
+    by: Literal["consumer", "handler", "rule"]
+    """``rule``: the answer to another question allowed this call, too, for good."""
 
 
 @frozen(kw_only=True)

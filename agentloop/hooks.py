@@ -12,8 +12,9 @@ A hook is async or plain; it gets one frozen value and returns a verdict, or ``N
 one after another, in the order in which the agent lists them, each seeing what the one before it replaced.
 
 There are two kinds. A *guard* decides: if it raises or takes too long, it counts as a refusal (it fails closed). An
-*observer* looks on: if it fails, a `WarningIssued` event says so and the run goes on. ``turn_end`` and ``session_end``
-run on every way out of a run, cancelled or not, shielded, each within ``Deadlines.cleanup``.
+*observer* looks on: if it fails, a `WarningIssued` event says so and the run goes on. To let pass with a warning,
+either kind raises `HookWarning`. ``turn_end`` and ``session_end`` run on every way out of a run, cancelled or not,
+shielded, each within ``Deadlines.cleanup``.
 
 The names are those of Claude Code's and docker-agent's hooks.
 """
@@ -40,6 +41,7 @@ __all__ = [
     "Block",
     "Context",
     "Hook",
+    "HookWarning",
     "Notification",
     "OnError",
     "Point",
@@ -80,6 +82,11 @@ class Block(msgspec.Struct, frozen=True):
     reason: str
 
 
+class HookWarning(Exception):  # noqa: N818 - it is no failure
+    """Raised by a hook of whatever kind: let pass, and tell a warning with this text."""
+
+
+
 class Context(msgspec.Struct, frozen=True):
     """Tell the model this, too."""
 
@@ -97,7 +104,10 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class ReplaceArguments(msgspec.Struct, frozen=True):
-    """Call the tool with these arguments. They must fit its schema."""
+    """Call the tool with these arguments. They must fit its schema.
+
+    They are judged anew: what was allowed before were others.
+    """
 
     arguments: dict[str, Any]
 
@@ -108,6 +118,8 @@ class ReplaceMessages(msgspec.Struct, frozen=True):
     messages: Sequence[Message]
 
 
+    verdict: Allow | Ask | None = None
+    """What the hook says of the call with these arguments."""
 class ReplaceResult(msgspec.Struct, frozen=True):
     """Record this result instead."""
 

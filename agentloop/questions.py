@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from agentloop.permissions import Rule
+
 __all__ = ["Accept", "Answer", "Approve", "Cancel", "Decline", "Deny"]
 
 
@@ -36,8 +38,10 @@ class Approve(msgspec.Struct, frozen=True, tag="approve", omit_defaults=True):
 
     arguments: dict[str, Any] | None = None
     """Call the tool with these arguments instead of those that were shown."""
-    always: bool = False
-    """Do not ask again for this tool of this agent while the session lives."""
+    always: bool | Rule = False
+    """Do not ask again while the session lives. ``True`` means this very call: this tool of this agent, with the
+    arguments that are approved, and no others. A rule for this tool means all calls of this agent that it certainly
+    matches; without conditions, all calls of the tool."""
 
 
 class Deny(msgspec.Struct, frozen=True, tag="deny", omit_defaults=True):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import cast
 
 from agentloop._core.transcript import Transcript, problems
 from agentloop._runtime.run import SessionStore
 from agentloop.errors import UsageError
 from agentloop.messages import Message
+from agentloop.permissions import Grant, Permissions
 
 __all__ = ["Session", "SessionStore"]
 
@@ -25,6 +27,8 @@ class Session:
       id: unique, for good; made up at random if not given.
       messages: a transcript to go on from.
       store: keeps what is added beyond the process.
+      permissions: which tool calls run, are asked about, or are denied, in all streams on it; see
+        `agentloop.permissions`.
 
     Raises:
       UsageError: a provider would refuse ``messages``.
@@ -33,7 +37,12 @@ class Session:
     __slots__ = ("_transcript", "store")
 
     def __init__(
-        self, id: str | None = None, *, messages: Iterable[Message] = (), store: SessionStore | None = None
+        self,
+        id: str | None = None,
+        *,
+        messages: Iterable[Message] = (),
+        store: SessionStore | None = None,
+        permissions: Permissions | None = None,
     ) -> None:
         _check_id(id)
         given = tuple(messages)
@@ -42,6 +51,7 @@ class Session:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
         self._transcript = Transcript(os.urandom(8).hex() if id is None else id, given)
         self.store = store
+        self.permissions = permissions
 
     @property
     def id(self) -> str:
@@ -52,6 +62,22 @@ class Session:
     def messages(self) -> tuple[Message, ...]:
         """The transcript so far. Valid for a provider at every moment."""
         return self._transcript.messages
+
+    @property
+    def permissions(self) -> Permissions | None:
+        """Which tool calls run, are asked about, or are denied. A change holds from the next call on."""
+        return self._transcript.permissions
+
+    @permissions.setter
+    def permissions(self, permissions: Permissions | None) -> None:
+        if permissions is not None and not isinstance(cast("object", permissions), Permissions):
+            raise UsageError(f"permissions= takes Permissions(...), not {permissions!r}")
+        self._transcript.permissions = permissions
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """What a person has approved for good, by `Approve.always`, oldest first."""
+        return tuple(self._transcript.grants)
 
     @property
     def is_busy(self) -> bool:

@@ -112,6 +112,11 @@ class Tool:
     arguments: Arguments = field(repr=False)
     kind: ToolKind = "async"
     """How to call it: as an async function, in a thread, or as an async generator whose output streams."""
+def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
+    if value and instance.read_only:
+        raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
+
+
     context_name: str | None = None
     timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
@@ -128,6 +133,10 @@ class Tool:
     def spec(self) -> ToolSpec:
         """What the model is told."""
         return ToolSpec(self.name, self.description, dict(self.arguments.schema))
+    read_only: bool = False
+    """Whether it changes nothing. Permissions go by it; nothing checks it."""
+    destructive: bool | None = field(default=None, validator=_check_destructive)
+    """Whether it may destroy something, rather than only add to it; ``None`` if that is not known."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were not decorated."""
@@ -156,6 +165,8 @@ def tool(
     **options: Any,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a typed function a tool. Use it bare, or with the options of `Tool`.
+    read_only: bool = False,
+    destructive: bool | None = None,
 
     An async function runs in a task of its stream, a plain one in a thread, which cannot be stopped: after a
     timeout it is reported as abandoned. An async generator's values are shown as they come, and joined they are

@@ -37,6 +37,7 @@ from agentloop.messages import (
     Usage,
     UserMessage,
 )
+from agentloop.permissions import Exact, Glob, Rule, Under
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.wire import decode_event, decode_messages, encode_event, encode_messages
 
@@ -60,6 +61,8 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     dict[str, Any]: st.dictionaries(texts, json_values, max_size=2),
     # Exactly one of two fields, which their types do not say.
     Image: st.builds(Image, st.binary(max_size=8), st.none(), texts) | st.builds(Image, st.none(), texts, texts),
+    # What is checked when it is made.
+    Rule: st.builds(Rule, names, st.dictionaries(texts, conditions, max_size=2), st.booleans()),
     File: st.builds(File, st.binary(max_size=8), st.none(), texts, texts)
     | st.builds(File, st.none(), texts, texts, texts),
 }
@@ -217,6 +220,22 @@ def test_the_form_of_an_answer_is_stable(answer: Answer, form: dict[str, Any]) -
 
 
 def test_the_form_of_a_transcript_is_stable() -> None:
+        (Approve(always=Rule("shell")), {"type": "approve", "always": {"tool": "shell"}}),
+        (
+            Approve(always=Rule("shell", {"a": Exact(1), "b": Glob("x*"), "c": Under("src")}, others=False)),
+            {
+                "type": "approve",
+                "always": {
+                    "tool": "shell",
+                    "where": {
+                        "a": {"type": "exact", "value": 1},
+                        "b": {"type": "glob", "pattern": "x*"},
+                        "c": {"type": "under", "folder": "src"},
+                    },
+                    "others": False,
+                },
+            },
+        ),
     messages: tuple[Message, ...] = (
         UserMessage(
             (Text("Hi"), Image(b"\x00\x01"), File(url="https://example.org/a.pdf", media_type="application/pdf"))

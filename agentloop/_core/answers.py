@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from agentloop._core.forms import fill
+from agentloop._core.permissions import Call, covers
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested
+from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 
-__all__ = ["check_approval", "check_continue", "check_elicitation"]
+__all__ = ["check_always", "check_approval", "check_continue", "check_elicitation"]
 
 
 def check_elicitation(question: ElicitationRequested, answer: Answer) -> Answer:
@@ -50,6 +52,28 @@ def check_approval(
     return answer
 
 
+def check_always(question: ApprovalRequested, always: object, call: Call) -> None:
+    """Check that what is allowed for good is no more than one who approves ``call`` can mean.
+
+    Raises:
+      InvalidAnswerError: not a bool, nor a rule for this tool that certainly matches ``call``; or its wildcards stand
+        for what a shell obeys.
+    """
+    if isinstance(always, bool):
+        return
+    problem = ""
+    if not isinstance(always, Rule):
+        problem = f"always={always!r}: give True, False, or a Rule"
+    elif always.tool != question.name:
+        problem = f"always={always}: it is for other tools than {question.name!r}"
+    elif any(isinstance(condition, Glob) and condition.any_character for condition in always.where.values()):
+        problem = f"always={always}: any_character=True is for rules that are written beforehand"
+    elif not covers(always, call, certainly=True):
+        problem = f"always={always}: it does not match the call that it is to approve"
+    if problem:
+        raise InvalidAnswerError(question=question.id, problem=problem)
+
+
 def check_continue(question: ContinueRequested, answer: Answer) -> Answer:
     """The answer, as it is.
 
@@ -58,6 +82,8 @@ def check_continue(question: ContinueRequested, answer: Answer) -> Answer:
     """
     if not isinstance(answer, (Approve, Deny)):
         raise _wrong_kind(question.id, answer, "Approve or Deny")
+    if isinstance(answer, Approve) and not isinstance(answer.always, bool):
+        raise InvalidAnswerError(question=question.id, problem="a limit is no tool call, which a rule could match")
     return answer
 
 

@@ -15,9 +15,9 @@ from agentloop.errors import UnknownQuestionError
 from agentloop.events import Question
 from agentloop.questions import Answer
 
-__all__ = ["ElicitationTree", "OpenQuestion"]
+__all__ = ["AnsweredBy", "ElicitationTree", "OpenQuestion"]
 
-AnsweredBy: TypeAlias = Literal["consumer", "handler"]
+AnsweredBy: TypeAlias = Literal["consumer", "handler", "rule"]
 
 A = TypeVar("A")
 """Whoever can answer: to the tree, any value."""
@@ -35,7 +35,7 @@ class _Scope(Generic[A]):
 class OpenQuestion:
     """A question from the moment it is asked to the moment it is answered or withdrawn."""
 
-    __slots__ = ("answer", "check", "question", "scope", "wake")
+    __slots__ = ("answer", "check", "is_granted", "question", "scope", "wake")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class OpenQuestion:
         scope: str,
         check: Callable[[Answer], Answer],
         wake: Callable[[Answer, AnsweredBy], None],
+        is_granted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.question = question
         self.scope = scope
@@ -50,15 +51,19 @@ class OpenQuestion:
         """Gives the answer as it is accepted, or raises `InvalidAnswerError`."""
         self.wake = wake
         """Called once, with the answer as it was accepted, when the question is answered. Must not raise."""
+        self.is_granted = is_granted
+        """Whether a person has allowed for good, by now, what it asks for."""
         self.answer: Answer | None = None
 
 
 class ElicitationTree(Generic[A]):
     """The scopes and open questions of one root stream and all streams inside it."""
 
-    __slots__ = ("_questions", "_scopes")
+    __slots__ = ("_granted", "_questions", "_scopes")
 
     def __init__(self) -> None:
+        self._granted: dict[str, str] = {}
+        """By id, the scopes of questions that were answered by a rule, perhaps before anybody had read them."""
         self._scopes: dict[str, _Scope[A]] = {}
         self._questions: dict[str, OpenQuestion] = {}
 
@@ -72,6 +77,8 @@ class ElicitationTree(Generic[A]):
         """Close ``scope``. Its open questions end with it."""
         for id in self._scopes.pop(scope).questions:
             del self._questions[id]
+        for id in [id for id, where in self._granted.items() if where == scope]:
+            del self._granted[id]
 
     def answerers(self, scope: str) -> list[A]:
         """Those who can answer a question of ``scope``, nearest first."""
@@ -104,6 +111,16 @@ class ElicitationTree(Generic[A]):
         found.answer = found.check(answer)
         self._remove(found)
         found.wake(found.answer, by)
+
+    def answer_granted(self, answer: Answer) -> None:
+        """Give ``answer`` to every question that asks for what a person has allowed for good, meanwhile."""
+        for found in [each for each in self._questions.values() if each.is_granted()]:
+            self._granted[found.question.id] = found.scope
+            self.answer(found.question.id, answer, by="rule")
+
+    def was_granted(self, id: str, scope: str) -> bool:
+        """Whether ``id``, of ``scope`` or of one inside it, was answered by a rule; while its scope is open."""
+        return id in self._granted and self.is_within(self._granted[id], scope)
 
     def withdraw(self, id: str) -> None:
         """Close question ``id`` unanswered. One that is not open any more stays as it is."""

@@ -8,6 +8,7 @@ from agentloop.errors import SessionBusyError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
 
 __all__ = ["Transcript", "close_turn", "interrupted_result", "problems"]
+from agentloop.permissions import Grant, Permissions
 
 INTERRUPTED = "Interrupted before it finished. It may have run, in part or in full."
 NOT_STARTED = "Interrupted before it started. It did not run."
@@ -72,7 +73,19 @@ def problems(messages: Sequence[Message]) -> list[str]:
 class Transcript:
     """The state of a session: what was said, and who runs on it now. Knows the rules, waits for nothing."""
 
-    __slots__ = ("_cached", "_messages", "call_ids", "grants", "holder", "id", "seq", "streams")
+    __slots__ = (
+        "_cached",
+        "_messages",
+        "call_ids",
+        "grants",
+        "holder",
+        "id",
+        "kept",
+        "permissions",
+        "seq",
+        "shown",
+        "streams",
+    )
 
     def __init__(self, id: str, messages: Iterable[Message] = ()) -> None:
         self.id = id
@@ -82,8 +95,14 @@ class Transcript:
         """How many events its readers were told so far."""
         self.streams = 0
         """How many streams were opened on it so far."""
-        self.grants: set[tuple[tuple[str, ...], str]] = set()
-        """What a person approved for good: the names of the agents from the root down, and of the tool."""
+        self.permissions: Permissions | None = None
+        """What may be called in the streams on it, and inside those."""
+        self.grants: list[Grant] = []
+        """What a person approved for good in them."""
+        self.shown = View()
+        """What of it the model gets to read."""
+        self.kept = KeptResults()
+        """What tools gave that was too long for the model to read at once."""
         self.call_ids: set[str] = set()
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None

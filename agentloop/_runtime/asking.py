@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import trio
 
-from agentloop._core.elicitation import OpenQuestion
+from agentloop._core.elicitation import AnsweredBy, OpenQuestion
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
 from agentloop._runtime.patience import Patience
@@ -25,7 +25,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import Notification
 from agentloop.outcome import QuestionHandler
-from agentloop.questions import Answer
+from agentloop.questions import Answer, Approve
 
 __all__ = ["NOBODY", "answer", "ask", "pending"]
 
@@ -39,6 +39,9 @@ async def ask(
     patience: Patience,
     build: Callable[[Source, int, str], Q],
     check: Callable[[Q, Answer], Answer],
+    *,
+    accepted: Callable[[Answer], None] = lambda answer: None,
+    is_granted: Callable[[], bool] = lambda: False,
 ) -> Answer | None:
     """Ask a question, and wait for the answer for as long as it takes.
 
@@ -48,6 +51,8 @@ async def ask(
       patience: what stands still meanwhile.
       build: makes the question from its source, its number and its id.
       check: gives the answer as it is accepted, or raises `InvalidAnswerError`.
+      accepted: is called with the answer at the instant at which it is accepted. Must not raise.
+      is_granted: whether a person has allowed for good, by now, what is asked for.
 
     Returns:
       The answer; ``None`` if there was nobody to ask.
@@ -57,17 +62,20 @@ async def ask(
     question = build(run.source, 0, id)
     waiting = _Waiting()
 
-    def wake(answer: Answer, by: Literal["consumer", "handler"]) -> None:
+    def wake(answer: Answer, by: AnsweredBy) -> None:
         # Told by whoever answers, at that instant: an answer that was accepted is never lost to a cancel.
         run.emitter.post(QuestionAnswered, id=id, answer=answer, by=by)
         waiting.stop()
+        accepted(answer)
 
     def tell(source: Source, seq: int) -> Q:
         # The last feed is the root's: `pending` lists the events that the root's reader has read.
         opened.question = told = build(source, seq, id)
         return told
 
-    opened: OpenQuestion = OpenQuestion(question, run.source.stream, lambda answer: check(question, answer), wake)
+    opened: OpenQuestion = OpenQuestion(
+        question, run.source.stream, lambda answer: check(question, answer), wake, is_granted
+    )
     tree = run.root.tree
     # Open before it is told: the answer may come before the next line runs.
     tree.ask(opened)
@@ -135,11 +143,15 @@ async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion,
 def answer(run: Run, id: str, given: Answer) -> None:
     """Answer an open question of ``run``, or of a stream inside it, for whoever reads it.
 
+    To approve what a rule has just approved, perhaps before the question was read, changes nothing, and is no error.
+
     Raises:
       UnknownQuestionError, InvalidAnswerError: the question, if there is one, stays as it was.
     """
     here = [question.id for question in pending(run)]
     if id not in here:
+        if isinstance(given, Approve) and given.arguments is None and run.root.tree.was_granted(id, run.source.stream):
+            return
         raise UnknownQuestionError(given=id, open_ids=here)
     run.root.tree.answer(id, given, by="consumer")
 

@@ -9,7 +9,7 @@ import trio
 
 from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import ForeignError, call_foreign, describe
-from agentloop.hooks import Hook, PointName
+from agentloop.hooks import Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
 
 __all__ = ["HookCalls", "HookFailedError"]
@@ -45,6 +45,9 @@ class HookCalls:
         try:
             verdict = await call_foreign(trio.move_on_after(seconds), hook.function, value)
         except ForeignError as error:
+            if isinstance(error.__cause__, HookWarning):
+                self._emitter.warn("hook_warning", f"the {hook.point} hook {hook.name!r}: {error.__cause__}")
+                return None
             problem = f"failed: took longer than {seconds:g} s" if error.timed_out else f"failed: {error}"
         else:
             if verdict is None or isinstance(verdict, hook.verdicts):

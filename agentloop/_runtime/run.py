@@ -72,21 +72,21 @@ class ReaderPresence:
 class Root:
     """What all streams of one tree share."""
 
-    __slots__ = ("deps", "grants", "open_child", "reader", "resolve", "semaphores", "tree")
+    __slots__ = ("cooling", "deps", "open_child", "reader", "resolve", "semaphores", "session", "tree")
 
     def __init__(
         self,
         *,
         deps: Any,
-        grants: set[tuple[tuple[str, ...], str]],
+        session: Transcript,
         open_child: OpenChild,
         resolve: Callable[[Model | str], Model],
     ) -> None:
         self.tree: ElicitationTree[Answerer] = ElicitationTree()
         self.reader = ReaderPresence()
         self.deps = deps
-        self.grants = grants
-        """The root session's: what a person approved for good."""
+        self.session = session
+        """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
         self.open_child = open_child
         self.resolve = resolve
         """Turns a model's name into a model."""

@@ -195,8 +195,8 @@ def open_stream(
     resolve: Callable[[Model | str], Model],
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. What is wrong with the arguments is raised here, before anything has started."""
-    root = Root(deps=deps, grants=transcript.grants, open_child=_open_child, resolve=resolve)
-    message, model = user_message(prompt), resolve(config.model)
+    root = Root(deps=deps, session=transcript, open_child=_open_child, resolve=resolve)
+    message, models = user_message(prompt), resolve(config)
 
     def make(stream_id: str) -> Run:
         return Run(

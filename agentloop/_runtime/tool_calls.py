@@ -12,7 +12,7 @@ import trio
 
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
-from agentloop._runtime.approval import Judged, judge
+from agentloop._runtime.approval import Judged, is_free, judge
 from agentloop._runtime.clock import now, since
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
@@ -83,7 +83,7 @@ class Calls:
         except ToolError as error:
             return error_result(call, str(error))
         judged = Judged(arguments, call.arguments)
-        if tool.requires_approval or self._run.hooks.at("pre_tool_use"):
+        if not is_free(self._run, tool):
             verdict = await judge(self._run, tool, call, judged)
             if isinstance(verdict, ToolResult):
                 return verdict

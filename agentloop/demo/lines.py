@@ -139,8 +139,9 @@ class Narrator:
                 return [_line(event, "asks", f"May I call {name}?{why}{shown}".rstrip())]
             case ContinueRequested(limit=limit, used=used, allowed=allowed):
                 return [_line(event, "asks", f"The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?")]
-            case QuestionAnswered(answer=answer):
-                return [_line(event, "answer", answer_in_words(answer))]
+            case QuestionAnswered(answer=answer, by=by):
+                why = ", by an answer given before" if by == "rule" else ""
+                return [_line(event, "answer", f"{answer_in_words(answer)}{why}")]
             case QuestionDeclined(note=note):
                 return [_line(event, "answer", f"declined: {note}")]
             case QuestionWithdrawn():
@@ -225,7 +226,13 @@ def answer_in_words(answer: Answer) -> str:
             return "dismissed"
         case Approve(arguments=arguments, always=always):
             changed = "" if arguments is None else ", with other arguments"
-            return f"approved{changed}{', from now on' if always else ''}"
+            return f"approved{changed}{_for_good(always)}"
+
+
+def _for_good(always: bool | Rule) -> str:
+    if isinstance(always, Rule):
+        return f", and from now on {always}"
+    return ", and the very same call from now on" if always else ""
 
 
 def _because(reason: str, detail: str) -> str:

@@ -132,7 +132,7 @@ def default_answer(question: Question) -> Answer:
 
 
 def verdict(typed: str) -> Approve | Deny:
-    """What ``typed`` says of a call: yes, no, no with a reason, or always.
+    """What ``typed`` says of a call: yes, no, no with a reason, or always, which means the very same call.
 
     Raises:
       ValueError: none of these.

@@ -44,6 +44,7 @@ _CORPUS: dict[str, Callable[[], AgentScenario]] = {}
 
 
 def corpus() -> dict[str, Callable[[], AgentScenario]]:
+from agentloop.permissions import Exact, Permissions, Rule
     """Every scenario by name; call one to make it."""
     return dict(_CORPUS)
 
@@ -471,6 +472,64 @@ async def parallel_children_are_answered_crosswise(lab: Lab) -> None:
     async with trio.open_nursery() as nursery, lab.stream(_parallel_askers(lab)) as stream:
         nursery.start_soon(answer_the_youngest_first, stream)  # noqa: ASYNC111 - it ends before the stream
         try:
+@on_depths("completed", answer=lambda question: Approve())
+def rules_allow_ask_and_deny(lab: Lab) -> Agent:
+    rules = Permissions(
+        allow=[Rule("guarded", {"tag": Exact("harmless")})], ask=[Rule("open", {"tag": Exact("big")})], deny=["never"]
+    )
+    tools = [lab.tool("guarded", requires_approval=True), lab.tool("open"), lab.tool("never")]
+    script = (
+        calls("guarded", tag="harmless") + calls("guarded", tag="other") + calls("open", tag="big") + calls("never")
+    )
+    return Agent(lab.model(script, "Done."), tools=tools, permissions=rules)
+
+
+def _for_good(question: Question) -> Answer:
+    """The first of several questions is answered for all of them."""
+    assert isinstance(question, ApprovalRequested)
+    return Approve(always=Rule("guarded")) if question.arguments["tag"] == "first" else Approve()
+
+
+@on_depths("completed", answer=_for_good)
+def approved_for_good_while_others_are_open(lab: Lab) -> Agent:
+    """The reader has not read the other questions when they are answered, and answers them, too."""
+    several = calls("guarded", tag="first") + calls("guarded", tag="second") + calls("guarded", tag="third")
+    later = calls("guarded", tag="fourth")
+    return Agent(lab.model(several, later, "Done."), tools=[lab.tool("guarded", requires_approval=True)])
+
+
+@on_depths("completed")
+def a_rewritten_call_is_judged_again(lab: Lab) -> Agent:
+    rewrite = lab.hook(hooks.pre_tool_use, hooks.ReplaceArguments({"tag": "b"}, hooks.Allow()))
+    rules = Permissions(deny=[Rule("denied", {"tag": Exact("b")})], ask=[Rule("asked", {"tag": Exact("b")})])
+    tools = [lab.tool("denied"), lab.tool("asked"), lab.tool("guarded", requires_approval=True)]
+    script = calls("denied", tag="a") + calls("asked", tag="a") + calls("guarded", tag="a")
+    return Agent(lab.model(script, "Done."), tools=tools, hooks=[rewrite], permissions=rules)
+
+
+def _only_the_read_one_ran(lab: Lab) -> None:
+    ends("completed")(lab)
+    assert [what for _, _, what in lab.effects] == ["inner", "read"], lab.effects
+
+
+@scenario(_only_the_read_one_ran)
+async def a_child_is_denied_what_the_agent_around_it_is_not_allowed(lab: Lab) -> None:
+    inner = Agent(
+        lab.model(calls("read") + calls("write"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("read", read_only=True), lab.tool("write")],
+        permissions=Permissions(mode="autonomous"),
+    )
+
+    async def delegate(context: ToolContext[Any]) -> object:
+        return (await context.run(inner, "go")).output
+
+    tools = [lab.tool("inner", delegate)]
+    rules = Permissions(mode="plan", allow=["inner"])
+    async with lab.stream(Agent(lab.model(calls("inner"), "Done."), tools=tools, permissions=rules)) as stream:
+        await stream.drain()
+
+
             await stream.drain()
         finally:
             answering.cancel()

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentloop import Accept, Agent, Approve, Decline, Deny, Session, Tool, hooks, tool
+from agentloop import Accept, Agent, Approve, Decline, Deny, Rule, Session, Tool, hooks, tool
 from agentloop._runtime.stream import Stream
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import (
@@ -23,8 +23,9 @@ from agentloop.events import (
 )
 from agentloop.hooks import Allow, Ask, Hook, PreToolUse, ReplaceArguments
 from agentloop.messages import ToolResult
+from agentloop.permissions import Exact, Glob, Grant
 from agentloop.questions import Answer
-from agentloop.testing import ScriptedModel, calls
+from agentloop.testing import Response, ScriptedModel, calls
 from tests.runtime.builders import agent_with, answering, asked, only_result, results, warnings_in
 from tests.support import first, nested, of, opened, watch
 
@@ -329,13 +330,54 @@ async def test_who_changes_the_answer_later_does_not_change_what_was_approved() 
 # --------------------------------------------------------------------------------------- always
 
 
-async def test_always_holds_for_the_rest_of_the_stream() -> None:
+ANY = Approve(always=Rule("shred"))
+"""Every call of the tool, from now on."""
+
+
+async def test_always_holds_for_the_same_call_for_the_rest_of_the_stream() -> None:
     shredder = Shredder()
 
-    watched = await watch(shredder.agent("a", "b", "c"), on_event=answering(Approve(always=True)))
+    watched = await watch(shredder.agent("a", "b", "a", "a"), on_event=answering(Approve(always=True)))
 
-    assert len(asked(watched.events)) == 1
-    assert shredder.shredded == [("a", 1), ("b", 1), ("c", 1)]
+    assert [question.arguments["path"] for question in of(watched.events, ApprovalRequested)] == ["a", "b"]
+    assert shredder.shredded == [("a", 1), ("b", 1), ("a", 1), ("a", 1)]
+
+
+async def test_always_does_not_hold_for_a_call_with_one_argument_more() -> None:
+    shredder = Shredder()
+    model = ScriptedModel(calls("shred", path="a"), calls("shred", path="a", times=9), "Done.")
+
+    watched = await watch(Agent(model, tools=[shredder.tool]), on_event=answering(Approve(always=True), Deny()))
+
+    assert (len(asked(watched.events)), shredder.shredded) == (2, [("a", 1)])
+
+
+async def test_always_with_a_rule_holds_for_what_it_matches() -> None:
+    shredder = Shredder()
+    rule = Rule("shred", {"path": Glob("tmp/*")})
+
+    agent = shredder.agent("tmp/a", "tmp/b", "tmp/b; rm -rf /", "etc/c")
+    watched = await watch(agent, on_event=answering(Approve(always=rule), Deny()))
+
+    shown = [question.arguments["path"] for question in of(watched.events, ApprovalRequested)]
+    assert shown == ["tmp/a", "tmp/b; rm -rf /", "etc/c"]
+    assert shredder.shredded == [("tmp/a", 1), ("tmp/b", 1)]
+
+
+async def test_always_with_a_rule_on_the_tool_alone_holds_for_the_tool() -> None:
+    shredder = Shredder()
+
+    watched = await watch(shredder.agent("a", "b", "c"), on_event=answering(ANY))
+
+    assert (len(asked(watched.events)), shredder.shredded) == (1, [("a", 1), ("b", 1), ("c", 1)])
+
+
+async def test_what_was_approved_for_good_stands_on_the_session() -> None:
+    session = Session()
+
+    await watch(Shredder().agent("a", name="clerk"), session=session, on_event=answering(Approve(always=True)))
+
+    assert session.grants == (Grant(("clerk",), Rule("shred", {"path": Exact("a")}, others=False)),)
 
 
 async def test_once_is_once() -> None:
@@ -348,26 +390,161 @@ async def test_always_holds_for_later_streams_on_the_session() -> None:
     shredder, session = Shredder(), Session()
 
     await watch(shredder.agent("a"), session=session, on_event=answering(Approve(always=True)))
-    watched = await watch(shredder.agent("b"), session=session)
+    watched = await watch(shredder.agent("a"), session=session)
 
-    assert (asked(watched.events), shredder.shredded) == ([], [("a", 1), ("b", 1)])
+    assert (asked(watched.events), shredder.shredded) == ([], [("a", 1), ("a", 1)])
 
 
 async def test_always_holds_for_one_session_only() -> None:
     shredder = Shredder()
 
-    await watch(shredder.agent("a"), session=Session(), on_event=answering(Approve(always=True)))
+    await watch(shredder.agent("a"), session=Session(), on_event=answering(ANY))
     watched = await watch(shredder.agent("b"), session=Session(), on_event=answering(Deny()))
 
     assert (len(asked(watched.events)), shredder.shredded) == (1, [("a", 1)])
 
 
-async def test_always_with_changed_arguments_runs_this_call_with_those_and_later_ones_with_their_own() -> None:
+async def test_always_with_changed_arguments_holds_for_those() -> None:
     shredder = Shredder()
 
-    await watch(shredder.agent("a", "b"), on_event=answering(Approve({"path": "changed"}, always=True)))
+    answers = answering(Approve({"path": "changed"}, always=True), Deny())
+    watched = await watch(shredder.agent("a", "a", "changed"), on_event=answers)
 
-    assert shredder.shredded == [("changed", 1), ("b", 1)]
+    assert len(asked(watched.events)) == 2
+    assert shredder.shredded == [("changed", 1), ("changed", 1)]
+
+
+@pytest.mark.parametrize(
+    ("always", "problem"),
+    [
+        (Rule("burn"), "it is for other tools than 'shred'"),
+        (Rule("*"), "it is for other tools than 'shred'"),
+        (Rule("shred", {"path": Glob("b*")}), "it does not match the call that it is to approve"),
+        (Rule("shred", {"path": Glob("*", any_character=True)}), "any_character=True is for rules"),
+        ("shred", "always='shred': give True, False, or a Rule"),
+        (1, "always=1: give True, False, or a Rule"),
+    ],
+    ids=str,
+)
+async def test_always_with_what_one_who_approves_cannot_mean_is_refused(always: Any, problem: str) -> None:
+    shredder, session = Shredder(), Session()
+    async with opened(shredder.agent(), session=session) as stream:
+        question = await first(stream, ApprovalRequested)
+        with pytest.raises(InvalidAnswerError) as caught:
+            stream.answer(question.id, Approve(always=always))
+
+        assert problem in str(caught.value)
+        assert (stream.pending, session.grants) == ((question,), ())
+
+
+async def test_always_with_a_rule_for_the_changed_arguments_is_judged_by_those() -> None:
+    shredder = Shredder()
+    rule = Rule("shred", {"path": Glob("b*")})
+
+    await watch(shredder.agent("a", "b2"), on_event=answering(Approve({"path": "b1"}, always=rule), Deny()))
+
+    assert shredder.shredded == [("b1", 1), ("b2", 1)]
+
+
+def shreds(*paths: str) -> Response:
+    """A response that asks for several calls at once."""
+    several = calls("shred", path=paths[0])
+    for path in paths[1:]:
+        several = several + calls("shred", path=path)
+    return several
+
+
+async def open_approvals(stream: Stream) -> list[ApprovalRequested]:
+    """Those that are open when all calls have asked, by path: tasks start in any order."""
+    await wait_all_tasks_blocked()
+    found = [question for question in stream.pending if isinstance(question, ApprovalRequested)]
+    return sorted(found, key=lambda question: str(question.arguments["path"]))
+
+
+async def test_always_answers_what_is_open_already_and_is_meant_too() -> None:
+    shredder = Shredder()
+
+    async with opened(agent_with(shredder.tool, response=shreds("tmp/a", "tmp/b", "etc/c"))) as stream:
+        three, one, two = await open_approvals(stream)
+        stream.answer(one.id, Approve(always=Rule("shred", {"path": Glob("tmp/*")})))
+        assert stream.pending == (three,)
+        stream.answer(three.id, Deny())
+        events = [event async for event in stream]
+
+    told = {event.id: event.by for event in of(events, QuestionAnswered)}
+    assert told == {one.id: "consumer", two.id: "rule", three.id: "consumer"}
+    assert sorted(shredder.shredded) == [("tmp/a", 1), ("tmp/b", 1)]
+
+
+async def test_a_reader_that_approves_what_a_rule_has_approved_already_does_no_harm() -> None:
+    """It reads the second question only after it has answered the first."""
+    shredder = Shredder()
+    agent = agent_with(shredder.tool, response=shreds("a", "b", "a"))
+
+    answer = answering(ANY)
+    events: list[StreamEvent] = []
+    async with opened(agent) as stream:
+        # All three have asked before the first of them is read.
+        await open_approvals(stream)
+        async for event in stream:
+            events.append(event)
+            answer(stream, event)
+
+    assert sorted(shredder.shredded) == [("a", 1), ("a", 1), ("b", 1)]
+    assert len(of(events, ApprovalRequested)) == 3
+    assert [event.by for event in of(events, QuestionAnswered)] == ["consumer", "rule", "rule"]
+
+
+@pytest.mark.parametrize("answer", [Deny("stop"), Approve({"path": "c"})], ids=["deny", "changed"])
+async def test_a_reader_cannot_answer_otherwise_what_a_rule_has_approved(answer: Answer) -> None:
+    async with opened(agent_with(Shredder().tool, response=shreds("a", "b"))) as stream:
+        one, two = await open_approvals(stream)
+        stream.answer(one.id, ANY)
+        with pytest.raises(UnknownQuestionError):
+            stream.answer(two.id, answer)
+
+
+async def test_always_stops_the_handler_that_thinks_about_what_is_answered_by_it() -> None:
+    shredder = Shredder()
+
+    async def handler(question: object) -> Answer:
+        assert isinstance(question, ApprovalRequested)
+        await trio.sleep(1 if question.arguments["path"] == "a" else 9)
+        return ANY if question.arguments["path"] == "a" else Deny()
+
+    watched = await watch(agent_with(shredder.tool, response=shreds("a", "b")), on_question=handler)
+
+    assert sorted(shredder.shredded) == [("a", 1), ("b", 1)]
+    assert [event.by for event in of(watched.events, QuestionAnswered)] == ["handler", "rule"]
+    assert trio.current_time() < 9
+
+
+async def test_always_does_not_answer_an_open_question_of_another_agent() -> None:
+    shredder = Shredder()
+    inner = shredder.agent("b", name="inner").as_tool()
+    agent = Agent(
+        ScriptedModel(calls("shred", path="a") + calls("inner", prompt="go"), "Done."), tools=[shredder.tool, inner]
+    )
+
+    async with opened(agent) as stream:
+        await wait_all_tasks_blocked()
+        outer, nested_one = sorted(stream.pending, key=lambda question: question.depth)
+        stream.answer(outer.id, ANY)
+        assert stream.pending == (nested_one,)
+        stream.answer(nested_one.id, Deny())
+        await stream.wait()
+
+    assert shredder.shredded == [("a", 1)]
+
+
+async def test_what_was_approved_for_good_counts_also_if_the_stream_is_stopped_at_that_instant() -> None:
+    session = Session()
+    async with opened(Shredder().agent(), session=session) as stream:
+        question = await first(stream, ApprovalRequested)
+        stream.answer(question.id, Approve(always=True))
+        stream.stop()
+
+    assert len(session.grants) == 1
 
 
 async def test_always_does_not_hold_for_another_tool() -> None:
@@ -375,7 +552,7 @@ async def test_always_does_not_hold_for_another_tool() -> None:
     model = ScriptedModel(calls("shred", path="a"), calls("burn", path="b"), "Done.")
     agent = Agent(model, tools=[shredder.tool, other.tool])
 
-    watched = await watch(agent, on_event=answering(Approve(always=True), Deny()))
+    watched = await watch(agent, on_event=answering(ANY, Deny()))
 
     assert (len(asked(watched.events)), shredder.shredded, other.shredded) == (2, [("a", 1)], [])
 
@@ -386,7 +563,7 @@ async def test_always_does_not_hold_for_a_tool_of_the_same_name_of_another_agent
     model = ScriptedModel(calls("shred", path="a"), calls("inner", prompt="go"), "Done.")
     agent = Agent(model, name="outer", tools=[shredder.tool, inner.as_tool()])
 
-    watched = await watch(agent, on_event=answering(Approve(always=True), Deny()))
+    watched = await watch(agent, on_event=answering(ANY, Deny()))
 
     assert [question.agent for question in asked(watched.events)] == ["outer", "inner"]
     assert (shredder.shredded, inners.shredded) == ([("a", 1)], [])
@@ -398,7 +575,7 @@ async def test_always_does_not_hold_for_a_child_of_the_same_name_either() -> Non
     model = ScriptedModel(calls("shred", path="a"), calls("inner", prompt="go"), "Done.")
     agent = Agent(model, tools=[shredder.tool, inners.agent("b").as_tool(name="inner")])
 
-    watched = await watch(agent, on_event=answering(Approve(always=True), Deny()))
+    watched = await watch(agent, on_event=answering(ANY, Deny()))
 
     assert [question.path for question in asked(watched.events)] == [("agent",), ("agent", "agent")]
     assert (shredder.shredded, inners.shredded) == ([("a", 1)], [])
@@ -407,7 +584,7 @@ async def test_always_does_not_hold_for_a_child_of_the_same_name_either() -> Non
 async def test_always_said_of_a_childs_tool_holds_the_next_time_that_child_runs() -> None:
     shredder, session = Shredder(), Session()
 
-    await watch(nested(shredder.agent("a", name="inner"), 1), session=session, on_event=answering(Approve(always=True)))
+    await watch(nested(shredder.agent("a", name="inner"), 1), session=session, on_event=answering(ANY))
     watched = await watch(nested(shredder.agent("b", name="inner"), 1), session=session)
 
     assert (asked(watched.events), shredder.shredded) == ([], [("a", 1), ("b", 1)])
@@ -448,7 +625,11 @@ DENY, ASK, ALLOW = Deny("no"), Ask("careful"), Allow()
         ([DENY, ASK], "denied"),
         ([ALLOW, ASK, DENY], "denied"),
         ([ReplaceArguments({"path": "b"}), ALLOW], "ok"),
-        ([ALLOW, ReplaceArguments({"path": "b"})], "ok"),
+        ([ReplaceArguments({"path": "b"}, ALLOW)], "ok"),
+        ([ReplaceArguments({"path": "b"}, ASK), ALLOW], "asked"),
+        # What was allowed were other arguments.
+        ([ALLOW, ReplaceArguments({"path": "b"})], "asked"),
+        ([ALLOW, ReplaceArguments({"path": "b"}), ALLOW], "ok"),
     ],
     ids=lambda given: " ".join(type(one).__name__ for one in given) if isinstance(given, list) else given,
 )
@@ -509,7 +690,7 @@ async def test_after_a_hook_has_denied_no_other_is_called() -> None:
 async def test_always_also_answers_a_hook_that_asks() -> None:
     shredder = Shredder(requires_approval=False)
 
-    watched = await watch(shredder.agent("a", "b", hooks=[hook(ASK)]), on_event=answering(Approve(always=True)))
+    watched = await watch(shredder.agent("a", "a", hooks=[hook(ASK)]), on_event=answering(Approve(always=True)))
 
     assert (len(asked(watched.events)), len(shredder.shredded)) == (1, 2)
 
@@ -521,7 +702,7 @@ async def test_always_does_not_overrule_a_hook_that_denies() -> None:
     def no_b(call: PreToolUse) -> Deny | None:
         return Deny() if call.arguments["path"] == "b" else None
 
-    await watch(shredder.agent("a", "b", hooks=[no_b]), on_event=answering(Approve(always=True)))
+    await watch(shredder.agent("a", "b", hooks=[no_b]), on_event=answering(ANY))
 
     assert shredder.shredded == [("a", 1)]
 

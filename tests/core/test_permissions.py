@@ -1,0 +1,482 @@
+"""What permissions say of a call: the order of rules, what they match, and that doubt is on the stricter side."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from agentloop._core.permissions import Call, Decision, Effect, combine, covers, decide, is_granted, strictest
+from agentloop.errors import UsageError
+from agentloop.permissions import Condition, Exact, Glob, Grant, Mode, Permissions, Rule, Under
+
+STRICTNESS: list[Effect] = ["allow", "tool", "ask", "deny"]
+
+
+def shell(command: object, **more: Any) -> Call:
+    return Call("shell", {"command": command, **more})
+
+
+def matches(condition: Condition, value: object) -> tuple[bool, bool]:
+    """Whether a rule with ``condition`` matches certainly, and whether possibly."""
+    rule = Rule("shell", {"command": condition})
+    return covers(rule, shell(value), certainly=True), covers(rule, shell(value), certainly=False)
+
+
+# ---------------------------------------------------------------------------------- the order
+
+
+GIT = Rule("shell", {"command": Glob("git *")})
+
+
+@pytest.mark.parametrize(
+    ("permissions", "effect", "because"),
+    [
+        (Permissions(), "tool", ""),
+        (Permissions(allow=["shell"]), "allow", "the rule shell"),
+        (Permissions(allow=["sh*"], ask=[GIT]), "ask", 'the rule shell(command like "git *")'),
+        (Permissions(allow=["shell"], ask=["shell"], deny=["s?ell"]), "deny", "the rule s?ell"),
+        (Permissions(allow=[GIT], mode="strict"), "allow", 'the rule shell(command like "git *")'),
+        (Permissions(deny=["other"], ask=["other"], allow=["other"]), "tool", ""),
+        (Permissions(ask=["shell"], mode="autonomous"), "ask", "the rule shell"),
+        (Permissions(deny=["shell"], mode="autonomous"), "deny", "the rule shell"),
+        (Permissions(deny=["other", "sh*", "shell"]), "deny", "the rule sh*"),
+    ],
+    ids=str,
+)
+def test_deny_comes_before_ask_and_ask_before_allow_and_rules_before_the_mode(
+    permissions: Permissions, effect: Effect, because: str
+) -> None:
+    assert decide(permissions, shell("git status")) == Decision(effect, because)
+
+
+READER, EDITOR, SHREDDER = {"read_only": True}, {"destructive": False}, {"destructive": True}
+UNKNOWN: dict[str, bool] = {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "reader", "editor", "shredder", "unknown"),
+    [
+        ("plan", "tool", "deny", "deny", "deny"),
+        ("strict", "ask", "ask", "ask", "ask"),
+        ("default", "tool", "tool", "tool", "tool"),
+        ("accept_edits", "allow", "allow", "tool", "tool"),
+        ("autonomous", "allow", "allow", "allow", "allow"),
+    ],
+)
+def test_the_modes(mode: Mode, reader: Effect, editor: Effect, shredder: Effect, unknown: Effect) -> None:
+    def says(annotations: dict[str, bool]) -> Effect:
+        return decide(Permissions(mode=mode), Call("act", {}, {}, **annotations)).effect
+
+    assert (says(READER), says(EDITOR), says(SHREDDER), says(UNKNOWN)) == (reader, editor, shredder, unknown)
+
+
+ALLOW, TOOL, ASK, DENY = (Decision(effect) for effect in STRICTNESS)
+
+
+@pytest.mark.parametrize(
+    ("own", "around", "effect"),
+    [
+        ([], [], "tool"),
+        ([ALLOW], [], "allow"),
+        ([ALLOW, TOOL], [], "allow"),
+        ([TOOL, TOOL], [], "tool"),
+        ([ALLOW, ASK], [], "ask"),
+        ([ASK, DENY], [], "deny"),
+        ([], [ALLOW], "tool"),
+        ([ALLOW], [ALLOW], "allow"),
+        ([ALLOW], [TOOL], "tool"),
+        ([ALLOW], [ASK], "ask"),
+        ([ALLOW], [ALLOW, DENY], "deny"),
+        ([DENY], [ALLOW], "deny"),
+    ],
+)
+def test_the_stricter_of_the_streams_own_counts_and_those_around_it_only_make_it_stricter(
+    own: list[Decision], around: list[Decision], effect: Effect
+) -> None:
+    assert combine(own, around).effect == effect
+
+
+# ----------------------------------------------------------------------------- what is matched
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matched"),
+    [
+        ("shell", "shell", True),
+        ("shell", "shells", False),
+        ("shell", "Shell", False),
+        ("*", "shell", True),
+        ("*", "", True),
+        ("sh*l", "shell", True),
+        ("sh*l", "shl", True),
+        ("sh*l", "sh", False),
+        ("**l", "shell", True),
+        ("s?ell", "shell", True),
+        ("s?ell", "sell", False),
+        ("[s]hell", "shell", False),
+        ("[s]hell", "[s]hell", True),
+        ("read_*_file", "read_the_whole_file", True),
+        ("read_*_file", "read_the_whole_files", False),
+    ],
+)
+def test_a_glob_matches_a_name_as_a_whole(pattern: str, name: str, matched: bool) -> None:
+    assert covers(Rule(pattern), Call(name, {}), certainly=False) is matched
+
+
+@given(st.text("ab*?[]", max_size=8), st.text("ab[]*?", max_size=10))
+def test_a_glob_matches_what_a_regular_expression_made_of_it_does(pattern: str, text: str) -> None:
+    spelled = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
+    matched = pattern != "" and re.fullmatch(spelled, text, re.DOTALL) is not None
+    if pattern:
+        assert matches(Glob(pattern), text)[1] is matched
+
+
+def test_a_glob_with_many_stars_is_quick_on_a_long_text() -> None:
+    """A model chooses the text; a regular expression would be at it for hours."""
+    assert matches(Glob("*a*a*a*a*a*a*a*b"), "a" * 20_000) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git status; rm -rf /",
+        "git status && rm -rf /",
+        "git status & rm -rf /",
+        "git status | sh",
+        "git log $(rm -rf /)",
+        "git log `rm -rf /`",
+        "git log $HOME",
+        "git log ${HOME}",
+        "git log > /etc/passwd",
+        "git log < /etc/passwd",
+        "git status\nrm -rf /",
+        "git status\r\nrm -rf /",
+        "git status\x00rm",
+        "git status\trm",
+        "git status \x1b[2K",
+        "git log {a,b}",
+        "git log *",
+        "git log [a]",
+        "git log ?",
+        "git log 'a'",
+        'git log "a"',
+        "git log \\; rm",
+        "git log !!",
+        "git log # rm",
+        "git log ~/x",
+        "git log %PATH%",
+        "git log ^& del",
+        "git log (rm)",
+        "git log\u2028rm",
+        "git log\u00a0rm",
+        "git log \uff1b rm",
+    ],
+)
+def test_a_wildcard_of_an_allow_rule_stands_for_nothing_that_a_shell_obeys(command: str) -> None:
+    assert matches(Glob("git *"), command)[0] is False
+    assert matches(Glob("*"), command) == (False, True)
+
+
+@pytest.mark.parametrize("command", ["git status", "git log -3 --format=x", "git show HEAD:a/b.py,c@d+e", "git "])
+def test_a_wildcard_stands_for_what_is_harmless(command: str) -> None:
+    assert matches(Glob("git *"), command) == (True, True)
+
+
+METACHARACTERS = ";&|<>()$`\\\"'{}[]*?!#~^%\n\r\t\x00\x0b\x1b\x7f\x85\u00a0\u2028"
+COMMANDS = st.text(st.sampled_from("git status-x=/.:" + METACHARACTERS), max_size=30)
+
+
+@given(st.text(st.sampled_from("git st*?-"), min_size=1, max_size=10), COMMANDS)
+def test_no_metacharacter_widens_an_allow_rule(pattern: str, command: str) -> None:
+    """Whatever the pattern: where it has no metacharacter itself, nothing that it allows has one."""
+    if any(character in METACHARACTERS for character in command):
+        assert matches(Glob(pattern), command)[0] is False
+
+
+@given(st.text(min_size=1, max_size=8), st.text(max_size=12))
+def test_what_an_allow_rule_matches_beyond_its_own_characters_is_harmless(pattern: str, text: str) -> None:
+    if matches(Glob(pattern), text)[0]:
+        assert all(character in pattern or character.isalnum() or character in " _-./,:=@+" for character in text)
+
+
+@given(st.text("ab;*?", min_size=1, max_size=6), st.text("ab; ", max_size=10))
+def test_a_glob_that_certainly_matches_may_match_and_fnmatch_agrees(pattern: str, text: str) -> None:
+    certainly, possibly = matches(Glob(pattern), text)
+    assert possibly is fnmatch.fnmatchcase(text, pattern)
+    assert possibly or not certainly
+
+
+def test_metacharacters_of_the_pattern_itself_match_themselves() -> None:
+    assert matches(Glob("ls * | wc -l"), "ls src | wc -l") == (True, True)
+    assert matches(Glob("ls * | wc -l"), "ls src | sh | wc -l") == (False, True)
+
+
+def test_a_glob_may_be_told_to_stand_for_everything() -> None:
+    url = "https://example.com/?a=1&b=2"
+    assert matches(Glob("https://example.com/*", any_character=True), url) == (True, True)
+    assert matches(Glob("https://example.com/*"), url) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given_", "matched"),
+    [
+        ("a", "a", True),
+        ("a*", "ab", False),
+        ("a*", "a*", True),
+        (1, 1, True),
+        (1, 1.0, True),
+        (1, True, False),
+        (True, 1, False),
+        (0, False, False),
+        (False, False, True),
+        (None, None, True),
+        (None, False, False),
+        ([1, "a"], [1, "a"], True),
+        ([1, "a"], ["a", 1], False),
+        ([1], [True], False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({"a": 1}, {"a": True}, False),
+        ("1", 1, False),
+        ([], {}, False),
+    ],
+)
+def test_exact_is_exact(wanted: Any, given_: Any, matched: bool) -> None:
+    assert matches(Exact(wanted), given_) == (matched, matched)
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "certainly", "possibly"),
+    [
+        ("src", "src/a.py", True, True),
+        ("src", "src", True, True),
+        ("src", "src/", True, True),
+        ("src", "./src//a.py", True, True),
+        ("src/", "src/a.py", True, True),
+        ("src", "srcs/a.py", False, False),
+        ("src", "a/src/b", False, False),
+        ("src", "/src/a.py", False, True),
+        ("src", "/work/src/a.py", False, True),
+        ("src", "src/../etc", False, True),
+        ("src", "../src", False, True),
+        ("src", "~/src", False, True),
+        ("src", "SRC/a.py", False, True),
+        ("src", "src\\a.py", False, True),
+        ("src", "src/a\nb", False, True),
+        ("src", "", False, False),
+        (".", "a/b", True, True),
+        (".", "../a", False, True),
+        (".", "/a", False, True),
+        (".", "C:/Windows", False, True),
+        ("/etc", "/etc/passwd", True, True),
+        ("/etc", "//etc/passwd", False, True),
+        ("/etc", "/etc/../home", False, True),
+        ("/etc", "/home/../etc", False, True),
+        ("/etc", "etc/passwd", False, False),
+        ("/etc", "/etcetera", False, False),
+        ("/", "/anything", True, True),
+    ],
+)
+def test_under_compares_paths_as_they_are_written(folder: str, path: str, certainly: bool, possibly: bool) -> None:
+    assert matches(Under(folder), path) == (certainly, possibly)
+
+
+@given(st.text("ab/.\\~:", max_size=12), st.sampled_from(["a", ".", "/a", "a/b", "/"]))
+def test_a_path_that_is_certainly_under_a_folder_may_be_under_it(path: str, folder: str) -> None:
+    certainly, possibly = matches(Under(folder), path)
+    assert possibly or not certainly
+    assert not certainly or ".." not in path.split("/")
+
+
+@pytest.mark.parametrize("condition", [Glob("a*"), Under("a")], ids=str)
+def test_of_a_list_an_allow_rule_matches_all_and_the_others_any(condition: Condition) -> None:
+    assert matches(condition, ["a", "a/b"]) == (True, True)
+    assert matches(condition, ["a", "b"]) == (False, True)
+    assert matches(condition, ["b"]) == (False, False)
+    assert matches(condition, []) == (False, False)
+    assert matches(condition, [["a"], 1]) == (False, True)
+
+
+@pytest.mark.parametrize("value", [1, None, True, {"a": "git x"}])
+def test_a_pattern_matches_text_only(value: object) -> None:
+    assert matches(Glob("*"), value) == (False, False)
+    assert matches(Under("."), value) == (False, False)
+
+
+def test_all_conditions_must_hold() -> None:
+    rule = Rule("shell", {"command": Glob("git *"), "timeout": Exact(5)})
+    assert covers(rule, shell("git x", timeout=5), certainly=True)
+    assert not covers(rule, shell("git x", timeout=6), certainly=False)
+    assert not covers(rule, shell("ls", timeout=5), certainly=False)
+
+
+def test_an_argument_that_is_left_out_counts_as_its_default() -> None:
+    """Else a rule against ``force=True`` would be got round by leaving it out."""
+    rule = Rule("delete", {"force": Exact(True)})
+    assert covers(rule, Call("delete", {}, {"force": True}), certainly=False)
+    assert not covers(rule, Call("delete", {"force": False}, {"force": True}), certainly=False)
+    assert not covers(rule, Call("delete", {}), certainly=False)
+
+
+def test_an_exact_rule_matches_no_call_with_more_arguments() -> None:
+    rule = Rule.exactly("shell", {"command": "ls"})
+    assert covers(rule, shell("ls"), certainly=True)
+    assert not covers(rule, shell("ls", timeout=5), certainly=True)
+    assert not covers(rule, Call("shell", {}, {"command": "cat"}), certainly=True)
+    assert covers(Rule("shell", {"command": Exact("ls")}), shell("ls", timeout=5), certainly=True)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab*;", max_size=4),
+    lambda inside: st.lists(inside, max_size=2) | st.dictionaries(st.text("ab", max_size=2), inside, max_size=2),
+    max_leaves=4,
+)
+arguments = st.dictionaries(st.sampled_from(["a", "b", "c"]), json_values, max_size=3)
+
+
+@given(arguments, arguments)
+def test_an_exact_rule_matches_the_same_arguments_and_no_others(one: dict[str, Any], other: dict[str, Any]) -> None:
+    rule = Rule.exactly("act", one)
+    assert covers(rule, Call("act", one), certainly=True)
+    # JSON tells True from 1; there are no floats here.
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert covers(rule, Call("act", other), certainly=True) is same
+
+
+# ------------------------------------------------------------------------ what never happens
+
+
+conditions = (
+    st.builds(Exact, st.sampled_from(["ls", "git x", "src/a"]))
+    | st.builds(Glob, st.sampled_from(["*", "git *", "l?", "src/*"]), st.booleans())
+    | st.builds(Under, st.sampled_from(["src", ".", "/"]))
+)
+rules = st.builds(
+    Rule, st.sampled_from(["*", "shell", "read*"]), st.dictionaries(st.just("command"), conditions, max_size=1)
+)
+some_rules = st.lists(rules, max_size=2)
+modes: st.SearchStrategy[Mode] = st.sampled_from(["plan", "strict", "default", "accept_edits", "autonomous"])
+permissions = st.builds(Permissions, allow=some_rules, ask=some_rules, deny=some_rules, mode=modes)
+some_calls = st.builds(
+    Call,
+    st.sampled_from(["shell", "read"]),
+    st.fixed_dictionaries({}, optional={"command": st.sampled_from(["ls", "git x", "git x;ls", "src/a", "/a", 7])}),
+    st.just({}),
+    st.booleans(),
+    st.sampled_from([None, True, False]),
+)
+
+
+def at_least_as_strict(one: Decision, other: Decision) -> bool:
+    return STRICTNESS.index(one.effect) >= STRICTNESS.index(other.effect)
+
+
+@given(permissions, rules, some_calls)
+def test_a_deny_rule_more_never_permits_more(given_: Permissions, rule: Rule, call: Call) -> None:
+    more = Permissions(allow=given_.allow, ask=given_.ask, deny=[*given_.deny, rule], mode=given_.mode)
+    assert at_least_as_strict(decide(more, call), decide(given_, call))
+
+
+@given(permissions, rules, some_calls)
+def test_an_allow_rule_more_never_lifts_a_deny_or_an_ask_rule(given_: Permissions, rule: Rule, call: Call) -> None:
+    before = decide(given_, call)
+    more = Permissions(allow=[rule, *given_.allow], ask=given_.ask, deny=given_.deny, mode=given_.mode)
+    if before.because.startswith("the rule") and before.effect in ("deny", "ask"):
+        assert decide(more, call) == before
+
+
+@given(permissions, some_calls)
+def test_where_a_deny_rule_may_match_the_call_is_denied(given_: Permissions, call: Call) -> None:
+    if any(covers(rule, call, certainly=False) for rule in given_.deny):
+        assert decide(given_, call).effect == "deny"
+
+
+@given(st.lists(permissions, max_size=2), st.lists(permissions, max_size=3), permissions, some_calls)
+def test_permissions_around_never_permit_more(
+    own: list[Permissions], around: list[Permissions], more: Permissions, call: Call
+) -> None:
+    mine, theirs = [decide(one, call) for one in own], [decide(one, call) for one in around]
+    decision = combine(mine, [*theirs, decide(more, call)])
+    assert at_least_as_strict(decision, combine(mine, theirs))
+    assert all(at_least_as_strict(decision, decide(one, call)) for one in (*around, more))
+
+
+@given(st.lists(permissions, min_size=1, max_size=3), some_calls)
+def test_together_they_deny_and_ask_what_each_alone_does(own: list[Permissions], call: Call) -> None:
+    decision = combine([decide(one, call) for one in own], [])
+    for one in own:
+        alone = decide(one, call)
+        if alone.effect != "tool":
+            assert at_least_as_strict(decision, alone)
+
+
+@given(some_calls)
+def test_the_modes_go_from_strict_to_autonomous(call: Call) -> None:
+    said = [
+        decide(Permissions(mode=mode), call) for mode in ("strict", "default", "accept_edits", "autonomous")
+    ]  # "plan" denies where "strict" asks, and lets read what "strict" asks about
+    assert all(at_least_as_strict(one, other) for one, other in pairwise(said))
+
+
+def test_the_strictest_of_nothing_is_left_to_the_tool() -> None:
+    assert strictest([]) == Decision("tool")
+
+
+# -------------------------------------------------------------------------------------- grants
+
+
+def test_a_grant_is_for_one_agent_and_for_what_certainly_matches() -> None:
+    grants = [Grant(("agent",), GIT)]
+    assert is_granted(grants, ("agent",), shell("git x"))
+    assert not is_granted(grants, ("agent", "agent"), shell("git x"))
+    assert not is_granted(grants, ("agent",), shell("git x; rm"))
+    assert not is_granted([], ("agent",), shell("git x"))
+
+
+# ------------------------------------------------------------------------- how it is written
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule("shell"), "shell"),
+        (Rule("shell", {"command": Glob("git *")}), 'shell(command like "git *")'),
+        (Rule("write", {"path": Under("src"), "mode": Exact(None)}), 'write(path under "src", mode = null)'),
+        (Rule.exactly("act", {"a": 1}), "act(a = 1, nothing else)"),
+        (Rule("act", {"a": Exact("x" * 200)}), f'act(a = "{"x" * 75} ...)'),
+        (Rule("act", {"a": Exact(object)}), f"act(a = {object!r})"),
+    ],
+)
+def test_a_rule_in_words(rule: Rule, words: str) -> None:
+    assert str(rule) == words
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Permissions(allow="shell"), "rules come in a list, not as 'shell'"),
+        (lambda: Permissions(deny=Rule("shell")), "rules come in a list"),  # type: ignore[arg-type]
+        (lambda: Permissions(deny=7), "rules come in a list, not as 7"),  # type: ignore[arg-type]
+        (lambda: Permissions(ask=[7]), "7 is no rule"),  # type: ignore[list-item]
+        (lambda: Permissions(ask=[""]), "the tool of a rule is some text, not ''"),
+        (lambda: Permissions(mode="yolo"), "mode='yolo': there are 'plan', 'strict'"),  # type: ignore[arg-type]
+        (lambda: Rule(7), "the tool of a rule is some text, not 7"),  # type: ignore[arg-type]
+        (lambda: Rule("a", ["b"]), "a rule has a dict of conditions"),  # type: ignore[arg-type]
+        (lambda: Rule("a", {"b": "c"}), "'b': 'c' is no condition: give an Exact"),  # type: ignore[dict-item]
+        (lambda: Glob(""), "a glob is some text, not ''"),
+        (lambda: Under(""), "a folder is some text, not ''"),
+        (lambda: Under("../a"), "spell the folder out"),
+        (lambda: Under("~/a"), "Under('~/a'): spell the folder out"),
+        (lambda: Under("a\\b"), ": spell the folder out"),
+    ],
+)
+def test_what_is_no_rule_is_refused(make: Any, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert problem in str(caught.value)
