@@ -19,7 +19,7 @@ from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
-from agentloop.limits import Deadlines, Limits
+from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome

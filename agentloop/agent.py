@@ -148,6 +148,25 @@ class Agent(AgentConfig):
         return attrs.evolve(self, **changes)
 
 
+    def override(self, *, model: Model | str) -> AbstractContextManager[None]:
+        """While the block runs, this agent runs with ``model``: ``with agent.override(model=fake): ...``.
+
+        And without its fallbacks. For tests of code that holds an agent. It counts where a stream of this agent is
+        opened, by whatever method, as a root or as a child: in this task, and in the tasks and threads that are started
+        inside the block. A child is opened by a tool, which has inherited what was in force where its root stream was
+        opened; so an override that is entered while a stream is read does not reach into that stream. A stream keeps
+        the model that it was opened with.
+
+        Nothing is written on the agent: tasks with different overrides do not disturb each other. Blocks may be nested
+        (the innermost counts) and left in any order. A copy made by `replace` is another agent, and not meant; see
+        `agentloop.testing.override_agents` for all agents at once.
+
+        Raises:
+          UsageError: ``model`` is no model.
+        """
+        substitute = self.replace(model=model).model
+        return Override(lambda agent, given: substitute if agent is self else given)
+
 @cache
 def _prompt_only() -> Signature:
     """The arguments of every agent that is a tool: read from a signature once, and not for each agent."""

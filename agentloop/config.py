@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -13,7 +13,7 @@ from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.hooks import Hook, PointName
-from agentloop.limits import Deadlines, Limits
+from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings
 from agentloop.permissions import Permissions
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
@@ -132,6 +132,9 @@ class AgentConfig(AgentBase):
     """Models that are asked in order where ``model`` fails in a way that another one may not."""
     limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
     deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
+    retries: Retries = field(default=Retries(), kw_only=True, repr=False, validator=_check_kind)
+    prices: Mapping[str, Price] = field(factory=dict[str, Price], kw_only=True, repr=False, validator=_check_prices)
+    """By name, as the model is called or as it calls itself. A child without a price of its own uses its parents'."""
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
     output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
     """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""

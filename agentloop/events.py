@@ -38,6 +38,7 @@ __all__ = [
     "ReasoningDelta",
     "Source",
     "StreamEvent",
+    "ResponseDiscarded",
     "StreamReason",
     "StreamStarted",
     "StreamStopped",
@@ -225,6 +226,47 @@ class ToolCallDelta(Event):
 @frozen(kw_only=True)
 class MessageCommitted(Event):
     """A message became part of the transcript. It is there when this event is told."""
+@frozen(kw_only=True)
+class ResponseDiscarded(Event):
+    """A response failed, and is asked for again. What was told of it counts for nothing.
+
+    That is every `TextDelta`, `ReasoningDelta` and `ToolCallDelta` since `TurnStarted`, or since the event of this kind
+    before. Nothing of it goes into the transcript; a response is never put together from two.
+    """
+
+    error: ErrorInfo
+    model: str
+    """The model that failed."""
+    next_model: str
+    """The model that is asked next: the same, or the next one of the agent's ``fallbacks``."""
+    delay: float
+    """Seconds until then."""
+
+
+@frozen(kw_only=True)
+class CompactionStarted(Event):
+    """The conversation gets too long for the model: room is being made."""
+
+    reason: Literal["threshold", "overflow"]
+    """Whether there will soon be none, or the model has refused a request as too long."""
+    tokens: int
+    """That the next request would take, about."""
+
+
+@frozen(kw_only=True)
+class CompactionFinished(Event):
+    """Room was made, or not. One for every `CompactionStarted`. The transcript itself stays as it is."""
+
+    tokens: int
+    """That what the model reads of the transcript takes now, about."""
+    first_kept: int
+    """The place in ``session.messages`` from which on the model reads them."""
+    summary: str
+    """What it reads in the place of those before; empty if only old results were left out."""
+    problem: str = ""
+    """Why no room was made; empty if it was."""
+
+
 
     message: Message
     index: int
@@ -385,6 +427,9 @@ StreamEvent: TypeAlias = (
     | ToolCallOutput
     | ToolCallProgress
     | ToolCallFinished
+    | ResponseDiscarded
+    | CompactionStarted
+    | CompactionFinished
     | ElicitationRequested
     | ApprovalRequested
     | ContinueRequested

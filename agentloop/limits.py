@@ -1,11 +1,11 @@
-"""How far a run may go, and how long it may wait."""
+"""How far a run may go, how long it may wait, how often it tries again, and what it costs."""
 
 from __future__ import annotations
 
 import math
 
 import attrs
-from attrs import fields, fields_dict, frozen
+from attrs import field, fields, fields_dict, frozen
 
 from agentloop.errors import UsageError
 
@@ -36,6 +36,8 @@ class Limits:
     """Model requests, children included."""
     tokens: int | None = None
     """Tokens in and out, children included. Checked before each request, so the last one may overshoot."""
+    cost: float | None = None
+    """In the currency of the agents' ``prices``, children included. Checked before each request, as ``tokens`` is."""
     tool_calls: int | None = None
     """Tool calls, children included. Checked before each turn's calls are run."""
     seconds: float | None = None

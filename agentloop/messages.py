@@ -113,9 +113,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of ``output_tokens`` that was reasoning."""
     requests: int = 0
     """How many model responses this sums up."""
+    cache_written_tokens: int = 0
+    """The part of ``input_tokens`` that the provider put into its cache, where it says so."""
+    cost: float = 0.0
+    """In the currency of the agent's ``prices``; 0 for models that have none."""
 
     def __str__(self) -> str:
-        return f"{self.input_tokens} in, {self.output_tokens} out"
+        cost = f", cost {self.cost:.4g}" if self.cost else ""
+        return f"{self.input_tokens} in, {self.output_tokens} out{cost}"
 
     @property
     def total_tokens(self) -> int:
@@ -129,6 +134,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.requests + other.requests,
+            self.cache_written_tokens + other.cache_written_tokens,
+            self.cost + other.cost,
         )
 
 

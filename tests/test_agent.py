@@ -32,7 +32,7 @@ from agentloop import (
     tool,
 )
 from agentloop.config import AgentConfig
-from agentloop.errors import ModelConnectionError, SessionBusyError, ToolDefinitionError
+from agentloop.errors import ModelError, SessionBusyError, ToolDefinitionError
 from agentloop.events import ApprovalRequested, ElicitationRequested, Question, Source, StreamStarted
 from agentloop.messages import AssistantMessage, ToolCall, ToolResult, UserMessage, user_message
 from agentloop.questions import Answer
@@ -539,7 +539,7 @@ def test_run_sync_takes_a_handler_and_deps() -> None:
 
 
 def test_run_sync_raises_what_the_run_raises() -> None:
-    with pytest.raises(ModelConnectionError, match="gone"):
+    with pytest.raises(ModelError, match="gone"):
         run_sync(Agent(ScriptedModel(fails(ValueError("gone")))), "go")
 
 

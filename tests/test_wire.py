@@ -146,6 +146,14 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "tool_call_delta": {"call_id": "c", "name": "add", "arguments": '{"a"'},
     "message_committed": {
         "message": {
+    "compaction_started": {"reason": "threshold", "tokens": 7},
+    "compaction_finished": {"tokens": 3, "first_kept": 4, "summary": "They said hi.", "problem": ""},
+    "response_discarded": {
+        "error": {"type": "ModelConnectionError", "message": "gone"},
+        "model": "one",
+        "next_model": "two",
+        "delay": 0.5,
+    },
             "type": "assistant",
             "parts": [
                 {"type": "reasoning", "text": "hm", "signature": "sig"},

@@ -48,6 +48,22 @@ class Meter:
             meter.requests += 1
             meter = meter.parent
 
+    def count_retry(self) -> None:
+        """The request is about to go out once more: no new turn, but a request."""
+        meter: Meter | None = self
+        while meter is not None:
+            meter.requests += 1
+            meter = meter.parent
+
+    def may_retry(self) -> bool:
+        """Whether one more request breaks no limit but that of turns, which it does not count for."""
+        return self._shared() is None
+
+    @property
+    def counts_cost(self) -> bool:
+        """Whether there is a limit on cost, here or above."""
+        return self.limits.cost is not None or (self.parent is not None and self.parent.counts_cost)
+
     def count_usage(self, usage: Usage) -> None:
         """A response has reported what it used."""
         meter: Meter | None = self
@@ -64,12 +80,18 @@ class Meter:
 
     def before_request(self) -> Exceeded | None:
         """The first limit, inside out, that another model request would break."""
-        reached = self._over("turns", self.limits.turns, self.turns)
+        return self._over("turns", self.limits.turns, self.turns) or self._shared()
+
+    def _shared(self) -> Exceeded | None:
+        """The first limit, inside out, of those that children draw on."""
+        reached: Exceeded | None = None
         meter: Meter | None = self
         while reached is None and meter is not None:
             limits = meter.limits
-            reached = meter._over("requests", limits.requests, meter.requests) or meter._over(
-                "tokens", limits.tokens, meter.usage.total_tokens
+            reached = (
+                meter._over("requests", limits.requests, meter.requests)
+                or meter._over("tokens", limits.tokens, meter.usage.total_tokens)
+                or meter._over("cost", limits.cost, meter.usage.cost)
             )
             meter = meter.parent
         return reached
@@ -84,7 +106,7 @@ class Meter:
             meter = meter.parent
         return None
 
-    def _over(self, limit: str, allowed: float | None, used: int) -> Exceeded | None:
+    def _over(self, limit: str, allowed: float | None, used: float) -> Exceeded | None:
         if allowed is None:
             return None
         allowed = self.allowed.get(limit, allowed)

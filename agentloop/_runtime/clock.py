@@ -12,7 +12,7 @@ import trio
 
 from agentloop.errors import ClockError
 
-__all__ = ["after", "now", "since"]
+__all__ = ["after", "now", "since", "sleep"]
 
 
 def now() -> float:
@@ -41,3 +41,8 @@ def after(seconds: float, *, otherwise: float = -math.inf) -> float:
         return now() + seconds
     except ClockError:
         return otherwise
+
+
+async def sleep(seconds: float) -> None:
+    """Wait. Raises `ClockError` before it begins, if the clock fails."""
+    await trio.sleep_until(now() + seconds)

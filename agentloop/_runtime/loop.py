@@ -11,12 +11,15 @@ from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
 from agentloop._core.output import OutputType, output_type
 from agentloop._core.transcript import close_turn
+from agentloop._core.prices import priced
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop._runtime.asking import ask
 from agentloop._runtime.commit import commit
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
-from agentloop._runtime.model_calls import ModelCall, open_model
+from agentloop._runtime.long_results import with_reader
+from agentloop._runtime.model_calls import open_models
+from agentloop._runtime.responding import Responding
 from agentloop._runtime.run import Run
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ListTools, open_toolsets
@@ -43,7 +46,7 @@ from agentloop.hooks import (
     TurnStart,
     UserPromptSubmit,
 )
-from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
@@ -75,10 +78,10 @@ async def play(run: Run) -> Ending:
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
     loop = _Loop(run, await _instructions(run))
-    if not run.config.toolsets and not hasattr(run.model, "open"):
+    if not run.config.toolsets and not any(hasattr(model, "open") for model in run.models):
         # As nearly always: there is nothing to open.
         return await loop.play(ListTools(run.config.tools, ()))
-    async with open_model(run), open_toolsets(run) as tools:
+    async with open_models(run), open_toolsets(run) as tools:
         return await loop.play(tools)
 
 
@@ -96,7 +99,18 @@ async def _instructions(run: Run) -> str:
 
 
 class _Loop:
-    __slots__ = ("_instructions", "_output", "_output_spec", "_reminders", "_repeats", "_run", "_specs")
+    __slots__ = (
+        "_compactor",
+        "_instructions",
+        "_output",
+        "_output_spec",
+        "_overflowed",
+        "_reminders",
+        "_repeats",
+        "_run",
+        "_specs",
+        "_unpriced",
+    )
 
     def __init__(self, run: Run, instructions: str) -> None:
         self._run = run
@@ -111,6 +125,12 @@ class _Loop:
 
     async def play(self, tools: ListTools) -> Ending:
         run = self._run
+        compaction = run.config.compaction
+        self._compactor = None if compaction is None else Compactor(run, compaction, self._vetted_or_none)
+        self._overflowed = False
+        """Whether the last request was refused as too long, and room was made for it."""
+        self._unpriced = False
+        """Whether it was told that the model has no price."""
         for hook in run.hooks.at("session_start"):
             verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
             if isinstance(verdict, Context):
@@ -243,10 +263,11 @@ class _Loop:
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """The response. One that is cut off is kept as far as a person has seen it."""
         run = self._run
-        call = ModelCall(run)
+        call = Responding(run, partial(self._shortened, request))
         try:
             message = await call.respond(request)
-            usage = msgspec.structs.replace(message.usage, requests=1)
+            self._overflowed = False
+            usage = self._priced(msgspec.structs.replace(message.usage, requests=1), call.model.name, message.model)
             run.meter.count_usage(usage)
             run.emitter.post(UsageReported, usage=usage, total=run.meter.usage)
             warning = truncated(message)
@@ -254,9 +275,9 @@ class _Loop:
                 run.emitter.warn(warning, _WARNINGS[warning])
             await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.turn, message))
         except BaseException:
-            partial = call.interrupted()
-            if partial is not None:
-                await commit(run, (partial,))  # noqa: ASYNC102 - it shields itself
+            cut_off = call.interrupted()
+            if cut_off is not None:
+                await commit(run, (cut_off,))  # noqa: ASYNC102 - it shields itself
             raise
         return message
 
@@ -305,4 +326,25 @@ _WARNINGS: dict[Literal["truncated", "empty"], str] = {
 
 
 def _limit(reached: Exceeded) -> Ending:
-    return Ending("limit", f"{reached.limit}: {reached.used} of {reached.allowed} used")
+    return Ending("limit", f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used")
+    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
+        """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
+        if self._compactor is None or self._overflowed:
+            return None
+        self._overflowed = True
+        if not await self._compactor.after_overflow():
+            return None
+        return await self._vetted_or_none(msgspec.structs.replace(request, messages=self._run.transcript.view))
+
+    def _priced(self, usage: Usage, *names: str) -> Usage:
+        """``usage`` of the model that goes by ``names``, with its cost."""
+        price = self._run.price_of(*names)
+        if price is not None:
+            return priced(usage, price)
+        if self._run.meter.counts_cost and not self._unpriced:
+            self._unpriced = True
+            self._run.emitter.warn(
+                "unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
+            )
+        return usage
+

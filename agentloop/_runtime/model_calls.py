@@ -1,24 +1,25 @@
-"""One request to the model: its reply told as it comes, put together, and kept within its deadlines."""
+"""One request to a model: its reply told as it comes, put together, and kept within its deadlines."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
 from agentloop._core.assembly import Assembler
 from agentloop._runtime.clock import now
+from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
 from agentloop.errors import AgentLoopError, ModelConnectionError, ModelError, ModelProtocolError, ModelTimeoutError
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage
-from agentloop.models import ModelRequest, OpenableModel, Stop
+from agentloop.models import Model, ModelRequest, OpenableModel, Stop
 
-__all__ = ["ModelCall", "open_model"]
+__all__ = ["ModelCall", "open_models"]
 
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
@@ -27,12 +28,18 @@ SLACK = 1 / 16
 
 
 class ModelCall:
-    """A response in the making. It is the `Reply` that the model gets."""
+    """A response in the making. It is the `Reply` that the model gets.
 
-    __slots__ = ("_assembler", "_idle", "_renew_at", "_run", "_scope", "_waiting_for")
+    Args:
+      emitter: tells it as it comes; the run's by default.
+    """
 
-    def __init__(self, run: Run) -> None:
+    __slots__ = ("_assembler", "_emitter", "_idle", "_model", "_renew_at", "_run", "_scope", "_waiting_for")
+
+    def __init__(self, run: Run, model: Model, emitter: Emitter | None = None) -> None:
         self._run = run
+        self._emitter = run.emitter if emitter is None else emitter
+        self._model = model
         self._assembler = Assembler(prefix=f"call_{run.transcript.streams}_{run.turn}", taken=run.transcript.call_ids)
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
@@ -46,13 +53,13 @@ class ModelCall:
           ModelError: the model failed, broke the protocol, or was silent for too long.
           UsageError: the model was used wrongly: a script at its end, say.
         """
-        run = self._run
-        first_token = run.config.deadlines.first_token
+        model = self._model
+        first_token = self._run.config.deadlines.first_token
         self._scope = trio.CancelScope(deadline=now() + first_token)
         stop: object = None
         try:
             with self._scope:
-                stop = await run.model.respond(request, self)
+                stop = await model.respond(request, self)
         except AgentLoopError:
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
@@ -60,17 +67,18 @@ class ModelCall:
             if isinstance(error, AgentLoopError):
                 raise error from error.__cause__
             # Whatever an adapter lets through is a failure of the model: the reader catches one type.
-            raise ModelConnectionError(f"model {run.model.name!r} failed: {describe(error)}") from error
+            kind = ModelConnectionError if isinstance(error, (OSError, trio.BrokenResourceError)) else ModelError
+            raise kind(f"model {model.name!r} failed: {describe(error)}") from error
         if self._scope.cancelled_caught:
             seconds = first_token if self._waiting_for == FIRST_PIECE else self._idle
-            raise ModelTimeoutError(model=run.model.name, waiting_for=self._waiting_for, seconds=seconds)
+            raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
         if not isinstance(stop, Stop):
-            raise ModelProtocolError(f"model {run.model.name!r} returned {stop!r} where a Stop is due")
-        return self._assembler.finish(stop.reason, stop.usage, stop.model or run.model.name)
+            raise ModelProtocolError(f"model {model.name!r} returned {stop!r} where a Stop is due")
+        return self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
 
     def interrupted(self) -> AssistantMessage | None:
         """What there is of a response that was cut off; ``None`` if nothing was said."""
-        return self._assembler.interrupted(self._run.model.name)
+        return self._assembler.interrupted(self._model.name)
 
     # ------------------------------------------------------------------------- Reply
 
@@ -78,7 +86,7 @@ class ModelCall:
         if not text:
             return
         self._assembler.text(text)
-        emitter = self._run.emitter
+        emitter = self._emitter
         for feed in emitter.feeds:
             if not feed.closed:
                 feed.post(TextDelta(emitter.source, feed.next_seq(), text))
@@ -87,19 +95,19 @@ class ModelCall:
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         self._assembler.reasoning(text, signature)
         if text:
-            self._run.emitter.post(ReasoningDelta, text)
+            self._emitter.post(ReasoningDelta, text)
         await self._next()
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
-        self._run.emitter.post(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
+        self._emitter.post(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
         await self._next()
 
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
-        if self._run.emitter.is_behind():
+        if self._emitter.is_behind():
             self._scope.deadline = math.inf
-            await self._run.emitter.room()
+            await self._emitter.room()
             self._renew_at = -math.inf
         at = now()
         # Moving a deadline costs as much as telling the piece, so it is moved a few times per idle period only.
@@ -110,29 +118,49 @@ class ModelCall:
 
 
 @asynccontextmanager
-async def open_model(run: Run) -> AsyncGenerator[None]:
-    """Let the stream's model keep what it needs from one response to the next, until the block ends.
+async def open_models(run: Run) -> AsyncGenerator[None]:
+    """Let the stream's models keep what they need from one response to the next, until the block ends.
 
     Raises:
-      ModelError: it cannot be opened. That it cannot be closed is a warning: the answer is there.
+      ModelError: none of them can be opened. One that cannot, where another is left, is a warning.
     """
-    if not isinstance(run.model, OpenableModel):
+    opened: list[Model] = []
+    failure: ModelError | None = None
+    # In order, and before anything else of the stream is: what a model opens, a task say, encloses all the rest.
+    async with AsyncExitStack() as stack:
+        for model in run.models:
+            try:
+                opened.append(await stack.enter_async_context(_opened(run, model)))
+            except ModelError as error:
+                failure = error
+                if len(run.models) > 1:
+                    run.emitter.warn("model_failed", str(error))
+        if not opened and failure is not None:
+            raise failure
+        run.models = tuple(opened)
+        run.chain = run.new_chain()
         yield
+
+
+@asynccontextmanager
+async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
+    """``model``, holding what it needs. That it cannot be closed is a warning: the answer is there."""
+    if not isinstance(model, OpenableModel):
+        yield model
         return
     entered = left = False
     try:
-        async with run.model.open() as model:
+        async with model.open() as held:
             entered = True
-            run.model = model
-            yield
+            yield held
             left = True
     except Exception as group:
         if entered and not left:
             raise
         error = single(group)
         if left:
-            run.emitter.warn("model_failed", f"closing model {run.model.name!r} failed: {describe(error)}")
+            run.emitter.warn("model_failed", f"closing model {model.name!r} failed: {describe(error)}")
         elif isinstance(error, ModelError):
             raise error from error.__cause__
         else:
-            raise ModelConnectionError(f"opening model {run.model.name!r} failed: {describe(error)}") from error
+            raise ModelConnectionError(f"opening model {model.name!r} failed: {describe(error)}") from error

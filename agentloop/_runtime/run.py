@@ -10,12 +10,15 @@ import trio
 
 from agentloop._core.budget import Meter
 from agentloop._core.elicitation import ElicitationTree
+from agentloop._core.mailbox import Mailbox
+from agentloop._core.retries import Chain
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.hook_calls import HookCalls
 from agentloop._runtime.patience import Patience
 from agentloop.config import AgentConfig
 from agentloop.events import Source
+from agentloop.limits import Price
 from agentloop.messages import Message, UserMessage
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
@@ -89,7 +92,9 @@ class Root:
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
         self.open_child = open_child
         self.resolve = resolve
-        """Turns a model's name into a model."""
+        """The models that an agent runs with when it is opened here."""
+        self.cooling: dict[str, float] = {}
+        """Until when, by name, a model that has failed is left alone."""
         self.semaphores: dict[Tool, trio.Semaphore] = {}
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
@@ -106,6 +111,7 @@ class Run:
     __slots__ = (
         "call_id",
         "calls_in_turn",
+        "chain",
         "children",
         "config",
         "emitter",
@@ -115,7 +121,7 @@ class Run:
         "first_index",
         "hooks",
         "meter",
-        "model",
+        "models",
         "outcome",
         "parent",
         "patience",
@@ -136,7 +142,7 @@ class Run:
         self,
         *,
         config: AgentConfig,
-        model: Model,
+        models: tuple[Model, ...],
         prompt: UserMessage,
         root: Root,
         transcript: Transcript,
@@ -148,7 +154,8 @@ class Run:
         patience: Patience | None = None,
     ) -> None:
         self.config = config
-        self.model = model
+        self.models = models
+        """In the order in which they are asked."""
         self.prompt = prompt
         self.root = root
         self.transcript = transcript
@@ -191,6 +198,22 @@ class Run:
         """Close both ends of the reader's channel, if there is one."""
         if self.feed is not None:
             self.feed.close()
+        self.chain: Chain = self.new_chain()
+
+    def new_chain(self) -> Chain:
+        """Which of the models to ask, from the start."""
+        names = tuple(model.name for model in self.models)
+        return Chain(names, self.config.retries, cooling=self.root.cooling, seed=self.source.stream)
+
+    def price_of(self, *names: str) -> Price | None:
+        """What a model costs that goes by ``names``, in this agent's table or in those of the agents above it."""
+        at: Run | None = self
+        while at is not None:
+            for name in names:
+                if name in at.config.prices:
+                    return at.config.prices[name]
+            at = at.parent
+        return None
 
     def turns_above(self, tool: Tool) -> int:
         """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""

@@ -201,7 +201,7 @@ def open_stream(
     def make(stream_id: str) -> Run:
         return Run(
             config=config,
-            model=model,
+            models=models,
             prompt=message,
             root=root,
             transcript=transcript,
@@ -227,7 +227,7 @@ def _open_child(
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
     _check_lineage(parent, agent)
     root = parent.root
-    message, model = user_message(prompt), root.resolve(agent.model)
+    message, models = user_message(prompt), root.resolve(agent)
     parent.children += 1
     transcript = Transcript(f"{parent.source.stream}.{parent.children}")
 
@@ -235,7 +235,7 @@ def _open_child(
         source = Source(transcript.id, stream_id, (*parent.source.agents, agent.name), parent.source.stream)
         return Run(
             config=agent,
-            model=model,
+            models=models,
             prompt=message,
             root=root,
             transcript=transcript,
@@ -363,7 +363,7 @@ def _as_bug(error: Exception) -> InternalError:
 
 
 def _tell_start(run: Run) -> None:
-    message, model = run.prompt, run.model.name
+    message, model = run.prompt, run.models[0].name
     own = run.feed
     if own is not None:
         own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model))

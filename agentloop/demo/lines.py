@@ -21,6 +21,7 @@ from agentloop.events import (
     QuestionWithdrawn,
     ReasoningDelta,
     StreamEvent,
+    ResponseDiscarded,
     StreamStarted,
     StreamStopped,
     TextDelta,
@@ -148,6 +149,10 @@ class Narrator:
                 return [_line(event, "answer", "the question is withdrawn")]
             case WarningIssued(message=message):
                 return [_line(event, "warning", message)]
+            case ResponseDiscarded():
+                return self._discard(event)
+            case CompactionFinished(problem="", tokens=tokens):
+                return [_line(event, "warning", f"the conversation was cut short to {tokens:,} tokens")]
             case _:
                 return []
 
@@ -166,6 +171,12 @@ class Narrator:
 
     def _prompt(self, event: Event, text: str) -> Sequence[Line]:
         """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
+    def _discard(self, event: ResponseDiscarded) -> Sequence[Line]:
+        self.speaking.pop(event.stream, None)
+        same = event.next_model == event.model
+        then = f"asking again in {event.delay:.1f} s" if same else f"asking {event.next_model}"
+        return [_line(event, "warning", f"{event.error.message}; what was said does not count, {then}")]
+
         if event.stream not in self._prompted:
             self._prompted.add(event.stream)
             return []

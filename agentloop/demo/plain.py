@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from agentloop.demo.lines import Kind, Line, Narrator, printable
-from agentloop.events import StreamEvent, TextDelta
+from agentloop.events import ResponseDiscarded, StreamEvent, TextDelta
 
 __all__ = ["Plain", "Typesetter"]
 
@@ -45,6 +45,8 @@ class Typesetter:
     def text_for(self, event: StreamEvent) -> str:
         """What to write for ``event``."""
         lines = self._narrator.tell(event)
+        if isinstance(event, ResponseDiscarded) and self._pen == event.stream:
+            self._pen = None
         text = "".join(self._line(line) for line in lines)
         return text + self._speech(event) if isinstance(event, TextDelta) else text
 

@@ -311,11 +311,12 @@ def _message_in(event: _Event) -> _Message | None:
 
 def _total(usage: _Usage) -> Usage:
     # The API counts what it read from the cache, and what it wrote there, apart from the rest.
-    cached = usage.cache_read_input_tokens or 0
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     details = usage.output_tokens_details
     return Usage(
-        input_tokens=(usage.input_tokens or 0) + cached + (usage.cache_creation_input_tokens or 0),
+        input_tokens=(usage.input_tokens or 0) + cached + written,
         output_tokens=usage.output_tokens or 0,
         cached_tokens=cached,
         reasoning_tokens=(details and details.thinking_tokens) or 0,
+        cache_written_tokens=written,
     )

@@ -17,7 +17,14 @@ import trio
 from agentloop import hooks
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError
+from agentloop.errors import (
+    AgentLoopError,
+    ModelConnectionError,
+    ModelContextOverflowError,
+    ModelProtocolError,
+    ModelRateLimitError,
+    StreamStateError,
+)
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -29,8 +36,9 @@ from agentloop.events import (
     TurnStarted,
     WarningIssued,
 )
-from agentloop.hooks import Block, SendOn
-from agentloop.limits import Deadlines, Limits
+from agentloop.hooks import Block, Hook, SendOn
+from agentloop.limits import Compaction, Deadlines, Limits, Retries
+from agentloop.messages import Usage
 from agentloop.outcome import Outcome
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
@@ -82,12 +90,14 @@ def on_depths(
     """Add an agent to the corpus, run directly and nested, read to its end.
 
     Args:
+    tells: type[StreamEvent] | None = None,
       reason: why the agent's own stream must stop, where nothing is injected.
       answer: how the root's reader answers questions.
     """
 
     def add(make: MakeAgent) -> MakeAgent:
         for depth in depths:
+      tells: what must be among the events.
             name = f"{make.__name__.replace('_', '-')}-{depth}"
 
             async def play(lab: Lab, depth: int = depth) -> None:
@@ -104,6 +114,8 @@ def on_depths(
             _CORPUS[name] = partial(AgentScenario, name, play, expect)
         return make
 
+                if tells is not None:
+                    assert any(isinstance(event, tells) for event in lab.recorded[0].events), tells
     return add
 
 
@@ -325,7 +337,27 @@ def model_hangs(lab: Lab) -> Agent:
 
 @on_depths("failed")
 def model_breaks_the_protocol(lab: Lab) -> Agent:
-    return Agent(lab.model(calls("")))
+    return Agent(lab.model(calls("")), retries=Retries(attempts=1))
+
+
+@on_depths("completed", tells=ResponseDiscarded)
+def model_fails_and_is_asked_again(lab: Lab) -> Agent:
+    broken = says("I was about") + calls("one") + fails(ModelConnectionError("the connection dropped"))
+    return Agent(lab.model(broken, calls("one"), broken, broken, "Done."), tools=[lab.tool("one")])
+
+
+@on_depths("completed", tells=ResponseDiscarded)
+def fallback_takes_over(lab: Lab) -> Agent:
+    overloaded = fails(ModelRateLimitError(model="first", status=429, body="later", retry_after=7))
+    first = lab.model(says("I was") + overloaded, name="first")
+    second = lab.model(calls("one"), says("Or") + fails(ModelProtocolError("no JSON")), "Done.", name="second")
+    return Agent(first, fallbacks=[second], tools=[lab.tool("one")])
+
+
+@on_depths("failed")
+def every_model_fails(lab: Lab) -> Agent:
+    broken = fails(ModelConnectionError("refused"))
+    return Agent(lab.model(broken, name="first"), fallbacks=[lab.model(says("I") + broken, name="second")])
 
 
 @on_depths("limit")
@@ -868,4 +900,72 @@ async def a_busy_session_is_refused(lab: Lab) -> None:
             pass
         await stream.drain()
     async with lab.stream(agent, name="C", session=session) as stream:
+        await stream.drain()
+
+
+# ---------------------------------------------------------------------------- compaction
+
+
+def _long(lab: Lab, *script: Response | str) -> Agent:
+    """An agent whose conversation gets too long after its first turn."""
+    long = says("bla " * 500, piece=2000) + calls("one")
+    long = msgspec.structs.replace(long, usage=Usage(input_tokens=10, output_tokens=450))
+    return Agent(
+        lab.model(long, *script),
+        tools=[lab.tool("one")],
+        hooks=[lab.hook(hooks.pre_compact), lab.hook(hooks.post_compact)],
+        compaction=Compaction(window=500, kept=0.01),
+    )
+
+
+@on_depths("completed", tells=CompactionFinished)
+def compaction(lab: Lab) -> Agent:
+    return _long(lab, "They said bla.", "Done.")
+
+
+@on_depths("completed", tells=CompactionFinished)
+def compaction_fails(lab: Lab) -> Agent:
+    return _long(lab, says("They") + fails(ModelConnectionError("gone")), "Done.")
+
+
+@on_depths("completed", tells=CompactionFinished)
+def overflow_is_recovered(lab: Lab) -> Agent:
+    overflow = ModelContextOverflowError(model="model", status=400, body="too long")
+    model = lab.model(says("bla " * 50, piece=200) + calls("one"), fails(overflow), "They said bla.", "Done.")
+    return Agent(model, tools=[lab.tool("one")], compaction=Compaction(window=100_000))
+
+
+# ------------------------------------------------------------------------------ steering
+
+
+def _steered(lab: Lab, *guards: Hook) -> Agent:
+    tools = [lab.tool("one")]
+    return Agent(lab.model(calls("one"), "First.", "Second.", "Third."), tools=tools, hooks=guards)
+
+
+@scenario(ends("completed"))
+async def steered_and_followed_up(lab: Lab) -> None:
+    hooked = [lab.hook(hooks.user_steering_messages_submit), lab.hook(hooks.user_followup_submit)]
+    async with lab.stream(_steered(lab, *hooked)) as stream:
+        stream.stream.follow_up("And then?")
+        async for event in stream:
+            if isinstance(event, ToolCallStarted):
+                # Where a fault struck, the run may have come to its end before its reader.
+                with suppress(StreamStateError):
+                    stream.stream.steer("Quick.")
+
+
+@scenario(ends("blocked"))
+async def steering_hook_refuses(lab: Lab) -> None:
+    refuse = lab.hook(hooks.user_steering_messages_submit, Block("not now"))
+    async with lab.stream(_steered(lab, refuse)) as stream:
+        stream.stream.steer("Quick.")
+        await stream.drain()
+
+
+@scenario(ends("blocked"))
+async def follow_up_hook_refuses(lab: Lab) -> None:
+    refuse = lab.hook(hooks.user_followup_submit, Block("not now"))
+    async with lab.stream(_steered(lab, refuse)) as stream:
+        stream.stream.follow_up("And then?")
         await stream.drain()

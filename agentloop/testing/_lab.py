@@ -115,9 +115,11 @@ class SeamModel:
         self.name = name
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Give the next response; after the last one, the last one again, without its tool calls."""
+        """Give the next response; after the last one a plain one, or the last one again if it fails or hangs."""
         await self._lab.sim.seam(f"model:{self.name}")
-        response = self._script[self._next] if self._next < len(self._script) else says("That is all.")
+        last = self._script[-1] if self._script else says("")
+        after = last if last.error is not None or last.hangs else says("That is all.")
+        response = self._script[self._next] if self._next < len(self._script) else after
         self._next += 1
         stop = await play_response(response, reply)
         await self._lab.sim.seam(f"model:{self.name}:stop")

@@ -339,9 +339,9 @@ def dangling_tool_calls() -> Generator[None]:
 
     real = tool_calls.Calls._run_call
 
-    async def run_call(self: tool_calls.Calls, call: Any) -> None:
+    async def run_call(self: tool_calls.Calls, call: Any, began: float) -> None:
         try:
-            await real(self, call)
+            await real(self, call, began)
         except trio.Cancelled:
             del self.results[call.id]
             raise

@@ -78,6 +78,9 @@ Script: TypeAlias = Response | str
 class ScriptedModel:
     """Gives one scripted response after another, and keeps the requests it got.
 
+    A last response that fails or hangs does so for each further request: so a script that ends in one fails for good,
+    however often the runtime asks again.
+
     Args:
       script: the responses, in order; a string is ``says(string)``.
       name: what events call it.
@@ -96,6 +99,8 @@ class ScriptedModel:
         """Give the next response of the script."""
         self.requests.append(request)
         if self._next == len(self._script):
+            if self._script and (self._script[-1].error is not None or self._script[-1].hangs):
+                return await play_response(self._script[-1], reply)
             if not self._repeat or not self._script:
                 raise ScriptError(
                     f"the script of model {self.name!r} has {len(self._script)} responses, but it was asked once more; "

@@ -11,6 +11,8 @@ from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ChildStreamStopped,
+    CompactionFinished,
+    CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
     MessageCommitted,
@@ -18,6 +20,7 @@ from agentloop.events import (
     QuestionDeclined,
     QuestionWithdrawn,
     ReasoningDelta,
+    ResponseDiscarded,
     StreamEvent,
     StreamStarted,
     StreamStopped,
@@ -31,7 +34,7 @@ from agentloop.events import (
     TurnStarted,
     UsageReported,
 )
-from agentloop.messages import Message
+from agentloop.messages import AssistantMessage, Message
 
 __all__ = ["assert_well_formed", "event_problems"]
 
@@ -69,11 +72,14 @@ class _Stream:
     start: StreamStarted | ChildStreamStarted
     turns: int = 0
     in_turn: bool = False
+    compacting: bool = False
     calls: dict[str, bool] = Factory(dict[str, bool])
     """By id, whether it is open."""
     questions: dict[str, bool] = Factory(dict[str, bool])
     messages: list[Message] = Factory(list[Message])
     first_index: int = 0
+    said: str = ""
+    """The text that counts so far, of the response at hand."""
     tokens: int = 0
     ended: bool = False
 
@@ -81,6 +87,7 @@ class _Stream:
     def open(self) -> list[str]:
         return [
             *(["a turn"] if self.in_turn else []),
+            *(["a compaction"] if self.compacting else []),
             *(f"call {id!r}" for id, is_open in self.calls.items() if is_open),
             *(f"question {id!r}" for id, is_open in self.questions.items() if is_open),
         ]
@@ -166,14 +173,22 @@ class _Reader:
             case TurnStarted(turn=turn):
                 if stream.in_turn or turn != stream.turns + 1:
                     self.note(event, f"turn {turn} comes after turn {stream.turns}")
-                stream.turns, stream.in_turn = turn, True
+                stream.turns, stream.in_turn, stream.said = turn, True, ""
             case TurnFinished(turn=turn):
                 if not stream.in_turn or turn != stream.turns:
                     self.note(event, f"turn {turn} was not open")
                 stream.in_turn = False
                 if stream.open:
                     self.note(event, f"leaves open: {', '.join(stream.open)}")
-            case TextDelta() | ReasoningDelta() | ToolCallDelta() | ToolCallStarted() | UsageReported():
+            case CompactionStarted() | CompactionFinished():
+                begins = isinstance(event, CompactionStarted)
+                if not stream.in_turn or stream.compacting == begins:
+                    self.note(event, "is out of place")
+                stream.compacting = begins
+            case TextDelta() | ReasoningDelta() | ToolCallDelta() | ToolCallStarted():
+                if not stream.in_turn:
+                    self.note(event, "is outside of a turn")
+            case ResponseDiscarded() | UsageReported():
                 if not stream.in_turn:
                     self.note(event, "is outside of a turn")
             case _:
@@ -216,6 +231,14 @@ class _Reader:
                 if index != due:
                     self.note(event, f"has index {index}, where {due} is due")
                 stream.messages.append(message)
+                if isinstance(message, AssistantMessage):
+                    if message.text != stream.said:
+                        self.note(event, f"says {message.text!r}, but {stream.said!r} was told")
+                    stream.said = ""
+            case TextDelta(text=text):
+                stream.said += text
+            case ResponseDiscarded():
+                stream.said = ""
             case UsageReported(total=total):
                 if total.total_tokens < stream.tokens:
                     self.note(event, f"the total shrinks from {stream.tokens} to {total.total_tokens}")

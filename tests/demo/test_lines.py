@@ -10,11 +10,13 @@ from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
     ContinueRequested,
+    ErrorInfo,
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
     QuestionWithdrawn,
     ReasoningDelta,
+    ResponseDiscarded,
     StreamEvent,
     StreamStopped,
     TextDelta,
@@ -25,6 +27,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import Text, Usage, UserMessage
+from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from tests.demo.builders import ANN, BOB, CAT, call_finished, call_started, elicitation, says, started
 
@@ -49,6 +52,19 @@ def test_what_an_agent_says_is_a_line_when_it_is_cut_off() -> None:
     cut = TurnFinished(ANN, 2, turn=1, reason="cancelled")
 
     assert texts(TextDelta(ANN, 1, "Hel"), cut) == [("says", "Hel")]
+
+
+def test_what_an_agent_says_of_a_response_that_failed_is_no_line() -> None:
+    def discarded(next_model: str, delay: float) -> ResponseDiscarded:
+        error = ErrorInfo("ModelConnectionError", "the connection dropped")
+        return ResponseDiscarded(ANN, 2, error=error, model="one", next_model=next_model, delay=delay)
+
+    told = texts(TextDelta(ANN, 1, "Hel"), discarded("one", 0.42), TextDelta(ANN, 3, "Hal"), discarded("two", 0))
+
+    assert told == [
+        ("warning", "the connection dropped; what was said does not count, asking again in 0.4 s"),
+        ("warning", "the connection dropped; what was said does not count, asking two"),
+    ]
 
 
 def test_thoughts_and_words_are_lines_of_their_own() -> None:
@@ -126,6 +142,10 @@ def test_a_prompt_is_told_once_and_what_is_added_later_too() -> None:
             ("asks", "The limit of turns is reached (5 of 5). Go on?"),
         ),
         (QuestionAnswered(ANN, 1, id="q", answer=Accept(), by="consumer"), ("answer", "accepted")),
+        (
+            QuestionAnswered(ANN, 1, id="q", answer=Approve(), by="rule"),
+            ("answer", "approved, by an answer given before"),
+        ),
         (QuestionDeclined(ANN, 1, id="q", note="Nobody."), ("answer", "declined: Nobody.")),
         (QuestionWithdrawn(ANN, 1, id="q"), ("answer", "the question is withdrawn")),
         (WarningIssued(ANN, 1, code="x", message="Oh."), ("warning", "Oh.")),
@@ -160,7 +180,11 @@ def test_what_is_of_no_interest_is_not_told() -> None:
         (Deny(), "refused"),
         (Cancel(), "dismissed"),
         (Approve(), "approved"),
-        (Approve({"a": 1}, always=True), "approved, with other arguments, from now on"),
+        (Approve({"a": 1}, always=True), "approved, with other arguments, and the very same call from now on"),
+        (
+            Approve(always=Rule("shell", {"command": Glob("git *")})),
+            'approved, and from now on shell(command like "git *")',
+        ),
     ],
 )
 def test_an_answer_is_told_in_words(answer: Answer, words: str) -> None:

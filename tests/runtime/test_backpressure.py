@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentloop import Agent, Deadlines, ToolContext, tool
+from agentloop import Agent, Deadlines, Retries, ToolContext, tool
 from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.stream import Stream
 from agentloop.events import StreamEvent, StreamStarted, StreamStopped, TextDelta, ToolCallOutput, TurnStarted
@@ -100,7 +100,7 @@ async def test_the_model_is_timed_again_once_the_reader_has_caught_up() -> None:
                 await reply.text("bla ")
             await trio.sleep_forever()
 
-    async with opened(Agent(Stalling(), deadlines=Deadlines(idle=1))) as stream:
+    async with opened(Agent(Stalling(), deadlines=Deadlines(idle=1), retries=Retries(attempts=1))) as stream:
         await first(stream, TextDelta)
         await trio.sleep(3)
         assert await _drained(stream) == "ModelTimeoutError"

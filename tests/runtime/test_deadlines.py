@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from agentloop import Accept, Agent, Approve, Deadlines, Limits, Session, ToolContext, UsageError, hooks, tool
+from agentloop import Accept, Agent, Approve, Deadlines, Limits, Retries, Session, ToolContext, UsageError, hooks, tool
 from agentloop._runtime.stream import Stream
 from agentloop.errors import ModelTimeoutError, StoreError, ToolsetError
 from agentloop.events import (
@@ -50,8 +50,9 @@ class HangingList(FakeToolset):
 
 
 D = Deadlines()
+ONCE = Retries(attempts=1)
 HANGS: dict[str, tuple[Callable[[], Agent], float, type[Exception] | None]] = {
-    "the model's first token": (lambda: Agent(ScriptedModel(hangs())), D.first_token, ModelTimeoutError),
+    "the model's first token": (lambda: Agent(ScriptedModel(hangs()), retries=ONCE), D.first_token, ModelTimeoutError),
     "a tool": (lambda: Agent(ScriptedModel(calls("wait_forever"), "ok"), tools=[wait_forever]), D.tool, None),
     "a toolset's start": (
         lambda: Agent(ScriptedModel("no"), toolsets=[FakeToolset(start=trio.sleep_forever)]),
@@ -84,7 +85,7 @@ async def test_whatever_hangs_the_run_goes_on_or_ends_at_its_deadline(what: str,
 
 @pytest.mark.seconds(10_000)
 async def test_a_silent_model_is_noticed_soon_after_its_deadline() -> None:
-    watched = await watch(Agent(ScriptedModel(says("Well, ") + hangs())))
+    watched = await watch(Agent(ScriptedModel(says("Well, ") + hangs()), retries=ONCE))
     assert isinstance(watched.error, ModelTimeoutError)
     assert (watched.error.waiting_for, watched.error.seconds) == ("the next piece", D.idle)
     # It is not moved for each piece, which would cost more than telling it.
@@ -140,7 +141,7 @@ async def test_a_model_that_says_something_now_and_then_may_take_as_long_as_it_l
 
 @pytest.mark.parametrize(("pauses", "what"), [((6,), "its first token"), ((1, 0.5, 2), "the next piece")])
 async def test_each_silence_has_its_deadline(pauses: tuple[float, ...], what: str) -> None:
-    watched = await watch(Agent(Paced(*pauses), deadlines=Deadlines(first_token=5, idle=1)))
+    watched = await watch(Agent(Paced(*pauses), deadlines=Deadlines(first_token=5, idle=1), retries=ONCE))
     assert isinstance(watched.error, ModelTimeoutError)
     assert watched.error.waiting_for == what
 

@@ -23,6 +23,7 @@ from agentloop.errors import (
     InvalidAnswerError,
     LimitReachedError,
     ModelConnectionError,
+    ModelError,
     RunError,
     SessionBusyError,
     StreamStateError,
@@ -743,7 +744,7 @@ async def test_a_bug_in_the_runtime_is_one_plain_error_and_the_stream_ends_as_ev
         return
     if (owner, name) == (Assembler, "tool_call"):
         # The model's own call of us: it cannot tell whose bug that was.
-        assert isinstance(watched.error, ModelConnectionError)
+        assert isinstance(watched.error, ModelError)
     else:
         assert isinstance(watched.error, InternalError)
     assert watched.error.__cause__ is bug

@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Agent, tool
-from agentloop.errors import ModelConnectionError, ModelStatusError, ScriptError
+from agentloop.errors import ModelError, ModelStatusError, ScriptError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, UsageReported
 from agentloop.messages import AssistantMessage, Reasoning, StopReason, Text, ToolCall, Usage, user_message
 from agentloop.models import ModelRequest, Stop
@@ -309,7 +309,7 @@ async def test_a_function_that_raises_is_a_model_that_fails() -> None:
     def respond(request: ModelRequest) -> str:
         raise ValueError("gone")
 
-    with pytest.raises(ModelConnectionError, match="model 'function' failed: ValueError: gone") as caught:
+    with pytest.raises(ModelError, match="model 'function' failed: ValueError: gone") as caught:
         await Agent(FunctionModel(respond)).run("go")
 
     assert isinstance(caught.value.__cause__, ValueError)

@@ -1,0 +1,140 @@
+"""What to do when a model has failed: ask it again, ask another one, or give up. The loop waits; this decides."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import msgspec
+
+from agentloop.errors import (
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelContextOverflowError,
+    ModelError,
+    ModelProtocolError,
+    ModelQuotaError,
+    ModelRateLimitError,
+    ModelRefusalError,
+    ModelStatusError,
+    ModelTimeoutError,
+    OutputError,
+)
+from agentloop.limits import Retries
+
+__all__ = ["REMEDIES", "Chain", "Remedy", "remedy"]
+
+
+class Remedy(msgspec.Struct, frozen=True):
+    """What may help against an error."""
+
+    same: bool
+    """To ask the same model again, after a while."""
+    other: bool
+    """To ask another model."""
+    other_first: bool = False
+    """Whether another model, if there is one, comes before another try."""
+
+
+TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+"""HTTP statuses that pass: timeouts, conflicts and overload, with those of Cloudflare (52x) and Anthropic (529)."""
+
+_AGAIN = Remedy(same=True, other=True)
+_ELSEWHERE = Remedy(same=False, other=True)
+_FINAL = Remedy(same=False, other=False)
+
+REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
+    # What the model answered is an answer, if not a welcome one.
+    (ModelRefusalError, _FINAL),
+    (OutputError, _FINAL),
+    # A key, a purse and a context window do not get better by waiting; another model has its own.
+    (ModelAuthenticationError, _ELSEWHERE),
+    (ModelQuotaError, _ELSEWHERE),
+    (ModelContextOverflowError, _ELSEWHERE),
+    (ModelRateLimitError, Remedy(same=True, other=True, other_first=True)),
+    # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, as this server sees it.
+    (ModelStatusError, _ELSEWHERE),
+    (ModelConnectionError, _AGAIN),
+    (ModelTimeoutError, _AGAIN),
+    (ModelProtocolError, _AGAIN),
+    # What an adapter lets through is most often a bug in it.
+    (ModelError, _ELSEWHERE),
+    # A rule that the caller broke: a script at its end, say.
+    (Exception, _FINAL),
+)
+"""The first line that an error is of is the one that counts."""
+
+
+def remedy(error: Exception) -> Remedy:
+    """What may help against ``error``."""
+    if type(error) is ModelStatusError and error.status in TRANSIENT:
+        return _AGAIN
+    return next(found for kind, found in REMEDIES if isinstance(error, kind))
+
+
+class Next(msgspec.Struct, frozen=True):
+    """The next request: to which model, and after how many seconds."""
+
+    model: int
+    delay: float
+
+
+class Chain:
+    """The models of an agent, in the order in which they are asked, and which of them are left alone for now.
+
+    Args:
+      names: of the models; two that are called the same cool down together.
+      cooling: until when, by name, a model is left alone. Shared by all streams of a tree.
+      seed: some text, different for each stream, from which the jitter of its delays is made. Without any, clients that
+        failed together would come back together.
+    """
+
+    __slots__ = ("_attempts", "_cooling", "_names", "_retries", "_seed")
+
+    def __init__(self, names: tuple[str, ...], retries: Retries, *, cooling: dict[str, float], seed: str) -> None:
+        self._names = names
+        self._retries = retries
+        self._cooling = cooling
+        self._seed = seed
+        self._attempts: dict[int, int] = {}
+        """Failed requests of the response at hand, by model."""
+
+    def first(self, now: float) -> int:
+        """The model to ask for a new response: the first that is not left alone, or else the first of all."""
+        self._attempts.clear()
+        awake = (at for at, name in enumerate(self._names) if self._cooling.get(name, now) <= now)
+        return next(awake, 0)
+
+    @property
+    def failures(self) -> int:
+        """How many requests for the response at hand have failed."""
+        return sum(self._attempts.values())
+
+    def after_failure(self, model: int, error: Exception, now: float) -> Next | None:
+        """What comes after ``model`` failed with ``error``; ``None`` to give up."""
+        found = remedy(error)
+        asked = self._attempts[model] = self._attempts.get(model, 0) + 1
+        other = next((at for at in range(len(self._names)) if at not in self._attempts), None) if found.other else None
+        delay = self._delay(asked, error)
+        again = found.same and asked < self._retries.attempts and delay is not None
+        if other is not None and (found.other_first or not again):
+            self._cool(model, error, now)
+            return Next(other, 0.0)
+        return Next(model, delay) if again and delay is not None else None
+
+    def _cool(self, model: int, error: Exception, now: float) -> None:
+        """Leave ``model`` alone: the responses after this one begin with the model that took over."""
+        asked_for = error.retry_after if isinstance(error, ModelStatusError) else None
+        self._cooling[self._names[model]] = now + max(self._retries.cooldown, asked_for or 0.0)
+
+    def _delay(self, asked: int, error: Exception) -> float | None:
+        """Seconds before the next request to the same model; ``None`` if the server wants more than may be waited.
+
+        Doubled each time, and between three quarters of that and all of it.
+        """
+        retries = self._retries
+        asked_for = error.retry_after if isinstance(error, ModelStatusError) else None
+        if asked_for is not None and asked_for > retries.max_wait:
+            return None
+        backoff = min(retries.delay * 2.0 ** (asked - 1), retries.max_delay)
+        jitter = crc32(f"{self._seed}#{asked}".encode()) / 2**32
+        return max(backoff * (1 - jitter / 4), asked_for or 0.0)

@@ -1,0 +1,83 @@
+"""One response of an agent's models, however many requests it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from agentloop._core.retries import Next
+from agentloop._runtime.clock import now, sleep
+from agentloop._runtime.model_calls import ModelCall
+from agentloop._runtime.run import Run
+from agentloop.errors import ModelContextOverflowError, ModelError
+from agentloop.events import ErrorInfo, ResponseDiscarded
+from agentloop.messages import AssistantMessage
+from agentloop.models import Model, ModelRequest
+
+__all__ = ["Responding"]
+
+
+class Responding:
+    """Asks for a response, and asks again, or another model, where that may help.
+
+    A response is never put together from two: what a failed one has said is discarded as a whole, and that is told.
+    """
+
+    __slots__ = ("_call", "_failures", "_run", "_shorten", "model")
+
+    def __init__(self, run: Run, shorten: Callable[[], Awaitable[ModelRequest | None]]) -> None:
+        self._run = run
+        self._shorten = shorten
+        """Gives the request once more, with less in it, after a model has refused it as too long; at most once."""
+        self._call: ModelCall | None = None
+        self._failures: list[str] = []
+        self.model: Model = run.models[0]
+        """The model that was asked last."""
+
+    async def respond(self, request: ModelRequest) -> AssistantMessage:
+        """The response to ``request``, told as it came.
+
+        Raises:
+          ModelError: it failed for good: the last failure, with those before it as notes.
+          UsageError: a model was used wrongly: a script at its end, say.
+        """
+        run = self._run
+        at = run.chain.first(now())
+        while True:
+            self.model = run.models[at]
+            self._call = ModelCall(run, self.model)
+            try:
+                return await self._call.respond(request)
+            except ModelError as error:
+                following = run.chain.after_failure(at, error, now())
+                # Nobody waits for another try of a stream that is cancelled, also if the model swallowed that.
+                cancelled = trio.current_effective_deadline() == -math.inf
+                may_go_on = not cancelled and run.meter.may_retry()
+                if may_go_on and isinstance(error, ModelContextOverflowError):
+                    shortened = await self._shorten()  # noqa: ASYNC120 - if it is cut off, so is the run
+                    if shortened is not None:
+                        request, following = shortened, Next(at, 0.0)
+                if following is None or not may_go_on:
+                    for failure in self._failures:
+                        error.add_note(f"Before that: {failure}")
+                    raise
+                told = ErrorInfo(type(error).__name__, str(error))
+            self._failures.append(f"{told.type}: {told.message}")
+            at, self._call = following.model, None
+            run.emitter.post(
+                ResponseDiscarded,
+                error=told,
+                model=self.model.name,
+                next_model=run.models[at].name,
+                delay=following.delay,
+            )
+            if run.emitter.is_behind():
+                await run.emitter.room()
+            await sleep(following.delay)
+            run.meter.count_retry()
+
+    def interrupted(self) -> AssistantMessage | None:
+        """What there is of a response that was cut off; ``None`` if nothing was said, or nothing of it counts."""
+        return None if self._call is None else self._call.interrupted()
