@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import trio
 from attrs import frozen
 
 from agentloop._core.schema import Signature, signature_of
+from agentloop._runtime.overrides import Override, models_of
 from agentloop._runtime.run import READER
 from agentloop._runtime.stream import Stream, open_stream
 from agentloop.config import AgentConfig
@@ -189,13 +190,18 @@ def _session_of(given: object) -> Session:
     return given
 
 
-def _resolve(model: Model | str) -> Model:
-    """The model that a ``"provider:model"`` name stands for.
+def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
+    """The models that ``agent`` runs with here; those that its ``"provider:model"`` names stand for, if it has such.
 
     Raises:
       ModelNotFoundError, MissingExtraError: a sentence that says what to install or to set.
     """
-    return model if not isinstance(model, str) else import_module("agentloop.providers").find_model(model)
+    return tuple(_found(agent, model) if isinstance(model, str) else model for model in models_of(agent))
+
+
+def _found(agent: AgentConfig, name: str) -> Model:
+    found: Model = import_module("agentloop.providers").model_for(agent.name, name)
+    return found
 
 
 def run_sync(

@@ -19,6 +19,7 @@ __all__ = [
     "BlockedError",
     "CancelledRunError",
     "ChildLimitError",
+    "CassetteError",
     "InternalError",
     "ClockError",
     "InvalidAnswerError",
@@ -137,6 +138,19 @@ class ScriptError(UsageError):
 
 class ModelError(AgentLoopError):
     """The model, or the way to it, failed."""
+
+class CassetteError(ScriptError):
+    """A cassette cannot be read, or what is asked of it is not what was recorded."""
+
+    def __init__(self, problem: str, *, path: str, model: str = "", difference: str = "") -> None:
+        super().__init__(f"cassette {path}: {problem}")
+        self.path = path
+        """The cassette's file."""
+        self.model = model
+        """The model that was asked; empty if the cassette itself is what is wrong."""
+        self.difference = difference
+        """Lines that begin with ``-`` were recorded, those with ``+`` are asked now; empty if nothing is alike."""
+
 
 
 class ModelProtocolError(ModelError):

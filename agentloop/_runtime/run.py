@@ -83,7 +83,7 @@ class Root:
         deps: Any,
         session: Transcript,
         open_child: OpenChild,
-        resolve: Callable[[Model | str], Model],
+        resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
         self.tree: ElicitationTree[Answerer] = ElicitationTree()
         self.reader = ReaderPresence()

@@ -192,7 +192,7 @@ def open_stream(
     deps: Any,
     answerer: Answerer | None,
     read: bool,
-    resolve: Callable[[Model | str], Model],
+    resolve: Callable[[AgentConfig], tuple[Model, ...]],
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. What is wrong with the arguments is raised here, before anything has started."""
     root = Root(deps=deps, session=transcript, open_child=_open_child, resolve=resolve)

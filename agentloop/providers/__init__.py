@@ -1,4 +1,4 @@
-"""Models behind a network. Each adapter is a module of its own, which needs an extra; none is imported here."""
+"""Models behind a network, and in a process. Each adapter is a module of its own, with an extra; none is imported."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from attrs import field, frozen
 
 from agentloop.errors import ModelNotFoundError
 from agentloop.models import Model
+from agentloop.providers._network import check_network
 
-__all__ = ["find_model", "providers"]
+__all__ = ["check_network", "find_model", "key_variables", "model_for", "providers"]
 
 
 @frozen
@@ -60,24 +61,33 @@ _PROVIDERS: Mapping[str, _Provider] = {
     "llamacpp": _Provider("http://localhost:8080/v1", "LLAMACPP_API_KEY", False, "LLAMACPP_BASE_URL"),
 }
 
+EMBEDDED = "local"
+"""The provider whose models run in a process of ours."""
+
 
 def providers() -> tuple[str, ...]:
     """The names that may stand before the colon in ``"provider:model"``."""
-    return tuple(sorted(_PROVIDERS))
+    return tuple(sorted((*_PROVIDERS, EMBEDDED)))
+
+
+def key_variables() -> dict[str, bool]:
+    """The environment variables that hold keys; ``True`` for those of servers on the user's own machine."""
+    return {provider.key_variable: not provider.needs_key for provider in _PROVIDERS.values()}
 
 
 def find_model(name: str, *, base_url: str | None = None, api_key: str | None = None) -> Model:
-    """The model that ``name`` stands for, such as ``"openai:gpt-5"`` or ``"ollama:qwen3:8b"``.
+    """The model that ``name`` stands for, such as ``"openai:gpt-5"``, ``"ollama:qwen3:8b"`` or ``"local:smollm2"``.
 
-    Connects to nothing: whether the model exists shows with its first response.
+    Connects to nothing and starts nothing: whether the model exists shows with its first response.
 
     Args:
-      name: the provider, a colon, and what the provider calls the model.
+      name: the provider, a colon, and what the provider calls the model; ``local:`` and the path of a file of weights
+        (GGUF), for one that runs in a process of its own on this machine.
       base_url: where the provider is, instead of where it usually is.
       api_key: the key, instead of the one in the provider's environment variable.
 
     Raises:
-      ModelNotFoundError: there is no such provider, or its key is missing.
+      ModelNotFoundError: there is no such provider, or what it needs is missing: a key, or weights.
       MissingExtraError: its adapter needs a package that is not installed.
     """
     provider_name, colon, model = name.partition(":")
@@ -86,15 +96,20 @@ def find_model(name: str, *, base_url: str | None = None, api_key: str | None = 
             f'{name!r} names no model: say "provider:model", such as "openai:gpt-5"; '
             f"the providers are {', '.join(providers())}"
         )
+    if provider_name == EMBEDDED:
+        if base_url is not None or api_key is not None:
+            raise ModelNotFoundError(f"model {name!r} runs in a process of its own: it has no URL, and no key")
+        embedded: Model = import_module("agentloop.providers.local").LocalModel(model, name=name)
+        return embedded
     provider = _PROVIDERS.get(provider_name)
     if provider is None:
-        close = get_close_matches(provider_name, _PROVIDERS, n=1)
+        close = get_close_matches(provider_name, providers(), n=1)
         hint = f"did you mean {close[0] + ':' + model!r}? " if close else ""
         raise ModelNotFoundError(
             f"model {name!r}: there is no provider {provider_name!r}; {hint}the providers are {', '.join(providers())}"
         )
-    if base_url is None and provider.url_variable is not None:
-        base_url = os.environ.get(provider.url_variable)
+    if base_url is None:
+        base_url = _own_url(provider)
     key = api_key or os.environ.get(provider.key_variable)
     # Elsewhere than at the provider's own place there may be a server that needs none.
     if not key and provider.needs_key and not base_url:
@@ -106,3 +121,21 @@ def find_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         model, base_url=base_url or provider.url, api_key=key or None, name=name, **provider.options
     )
     return found
+
+
+def model_for(agent: str, name: str) -> Model:
+    """`find_model`, for the agent of that name, which is about to run with it.
+
+    Raises:
+      NetworkForbiddenError: models behind a network are forbidden here, and this is one.
+    """
+    provider = _PROVIDERS.get(name.partition(":")[0])
+    if provider is not None:
+        # Before a key is looked for: in a test there is none, and one that is told to set it is misled.
+        check_network(model=name, url=_own_url(provider) or provider.url, agent=agent)
+    return find_model(name)
+
+
+def _own_url(provider: _Provider) -> str | None:
+    """Where the user says that the provider is."""
+    return None if provider.url_variable is None else os.environ.get(provider.url_variable)

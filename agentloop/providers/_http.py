@@ -33,6 +33,7 @@ from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolErro
 from agentloop.providers._connections import Connections
 from agentloop.providers._failures import failure
 from agentloop.providers._httpcore import httpcore2
+from agentloop.providers._network import check_network
 from agentloop.providers._sse import MAX_EVENT_BYTES, EventParser
 
 __all__ = ["Events", "Http"]
@@ -95,8 +96,9 @@ class Http:
         Raises:
           ModelStatusError: the answer is no success.
           ModelConnectionError: there was no answer.
-          UsageError: the block of `open` has ended.
+          UsageError: the block of `open` has ended, or models behind a network are forbidden here.
         """
+        check_network(model=self._model, url=_shown(self._url))
         if self._connections is None:
             async with self.open() as opened, opened.post(body) as events:
                 yield events

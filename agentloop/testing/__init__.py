@@ -1,6 +1,9 @@
 """What you need to test agents, tools, hooks and models, and what agentloop itself is tested with.
 
 - Models without a network: `ScriptedModel` with `says`, `calls`, `thinks`, `fails` and `hangs`; `FunctionModel`.
+- Other models for agents that are there already: `Agent.override`, and `override_agents` for all of them.
+- Real models, recorded once and replayed without a network: `cassette`.
+- No network at all: `forbid_network_models`, and `allow_network_models` inside of it.
 - Streams: `record` one, and `assert_well_formed` its events.
 - The fault harness: `sweep` a function of a `Lab`, and `replay` what it found; see `agentloop.testing.checking`.
 - ``python -m agentloop.testing``: the harness on agentloop itself.
@@ -9,9 +12,12 @@
 
 from __future__ import annotations
 
+from agentloop.providers._network import NetworkForbiddenError, allow_network_models, forbid_network_models
 from agentloop.testing._lab import Lab
 from agentloop.testing._sim import HarnessError, SweepReport, Violation
+from agentloop.testing.cassettes import Cassette, CassetteMode, cassette
 from agentloop.testing.checking import replay, sweep
+from agentloop.testing.overriding import override_agents
 from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import (
     FunctionModel,
@@ -26,18 +32,25 @@ from agentloop.testing.scripted import (
 from agentloop.testing.wellformed import assert_well_formed
 
 __all__ = [
+    "Cassette",
+    "CassetteMode",
     "FunctionModel",
     "HarnessError",
     "Lab",
+    "NetworkForbiddenError",
     "RecordedStream",
     "Response",
     "ScriptedModel",
     "SweepReport",
     "Violation",
+    "allow_network_models",
     "assert_well_formed",
     "calls",
+    "cassette",
     "fails",
+    "forbid_network_models",
     "hangs",
+    "override_agents",
     "record",
     "replay",
     "says",

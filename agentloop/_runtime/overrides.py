@@ -1,0 +1,77 @@
+"""Which model an agent runs with, where that is not its own: what tests put in its place.
+
+Nothing is written on an agent, which is shared. What is in force is a property of where the agent is opened: of the
+task (a context variable, which tasks and threads inherit when they are started), or of the whole process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import TypeAlias
+
+from agentloop.config import AgentConfig
+from agentloop.models import Model
+
+__all__ = ["Override", "Substitute", "models_of"]
+
+Substitute: TypeAlias = Callable[[AgentConfig, Model | str], Model | str]
+"""The model for an agent, given the one that it would have otherwise."""
+
+
+class Override(AbstractContextManager[None]):
+    """While the block runs, agents run with what ``substitute`` gives.
+
+    Blocks may be nested, and left in any order: leaving one takes away what it added, and nothing else.
+
+    Args:
+      substitute: called whenever a stream is opened.
+      everywhere: whether it holds for the whole process, and not just for this task and what it starts.
+    """
+
+    # A class, and not `@contextmanager`: its blocks would be decorators too, which do nothing for an async function.
+    __slots__ = ("_everywhere", "_substitute")
+
+    def __init__(self, substitute: Substitute, *, everywhere: bool = False) -> None:
+        self._substitute = substitute
+        self._everywhere = everywhere
+
+    def __enter__(self) -> None:
+        if self._everywhere:
+            _everywhere.append(self)
+        else:
+            _here.set((*_here.get(), self))
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._everywhere:
+            _everywhere.remove(self)
+        else:
+            # Not `ContextVar.reset`: it would bring back what was in force on entering, also what has ended since.
+            left = list(_here.get())
+            # It is not there for whoever leaves the block in another context than the one it was entered in.
+            if self in left:
+                left.remove(self)
+                _here.set(tuple(left))
+
+    def __call__(self, agent: AgentConfig, model: Model | str) -> Model | str:
+        return self._substitute(agent, model)
+
+
+_here: ContextVar[tuple[Override, ...]] = ContextVar("agentloop_overrides", default=())
+_everywhere: list[Override] = []
+
+
+def models_of(agent: AgentConfig) -> list[Model | str]:
+    """The models that ``agent`` runs with when it is opened here: the innermost block has the last word.
+
+    Its fallbacks are replaced, too; a model that takes the place of several counts once.
+    """
+    found: list[Model | str] = []
+    for given in (agent.model, *agent.fallbacks):
+        model = given
+        for override in (*_everywhere, *_here.get()):
+            model = override(agent, model)
+        if not any(model is other for other in found):
+            found.append(model)
+    return found

@@ -1,0 +1,157 @@
+"""Taking secrets out of text before it is written anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import quote
+
+from agentloop.errors import UsageError
+from agentloop.providers import key_variables
+
+__all__ = ["REDACTED", "Redaction"]
+
+REDACTED = "<redacted>"
+
+SHORTEST = 8
+"""Characters of a value that counts as a provider's key. What is shorter is found in ordinary words, too."""
+SHORTEST_OTHER = 16
+"""The same for other variables, and for a server of the user's own: their keys are often words, as ``lm-studio``."""
+
+_SHAPES = (
+    # OpenAI, Anthropic, OpenRouter, DeepSeek
+    r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}",
+    # an HTTP header
+    r"(?i:(?<=bearer ))[A-Za-z0-9._~+/=-]{8,}",
+    r"(?i:(?<=basic ))(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2}",
+    # AWS, an access key's id
+    r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}",
+    # GitHub
+    r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{16,}",
+    r"github_pat_[A-Za-z0-9_]{20,}",
+    # GitLab, Google, Hugging Face, Groq, xAI, Slack, npm
+    r"(?<![A-Za-z0-9])(?:glpat-|AIza|hf_|gsk_|xai-|xox[abeprs]-|npm_)[A-Za-z0-9_-]{16,}",
+    # a JSON web token
+    r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    # a user's password in a URL
+    r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)",
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+)
+
+
+class Redaction:
+    """Puts `REDACTED` in the place of keys: those in the environment now, what looks like one, and what the user names.
+
+    Args:
+      patterns: regular expressions of further secrets; all that one matches is taken out.
+
+    Raises:
+      UsageError: a pattern is no regular expression, or matches where there is nothing.
+    """
+
+    def __init__(self, patterns: Iterable[str | re.Pattern[str]] = ()) -> None:
+        # The longest first, so that no part of a key is left when another one is the beginning of it.
+        literals = sorted({form for value in _values() for form in _forms(value)}, key=len, reverse=True)
+        self._patterns = [
+            *(re.compile(re.escape(literal)) for literal in literals),
+            *(re.compile(shape, re.DOTALL) for shape in _SHAPES),
+            *(_checked(pattern) for pattern in patterns),
+        ]
+
+    def text(self, text: str) -> str:
+        """``text`` without secrets."""
+        [clean] = self.pieces([text])
+        return clean
+
+    def pieces(self, pieces: Sequence[str]) -> list[str]:
+        """The same for a text in pieces, where a secret may begin in one and end in another: as many pieces again."""
+        whole = "".join(pieces)
+        spans = self._spans(whole)
+        if not spans:
+            return list(pieces)
+        clean: list[str] = []
+        start = 0
+        for piece in pieces:
+            clean.append(_without(whole, start, start + len(piece), spans))
+            start += len(piece)
+        return clean
+
+    def data(self, data: bytes) -> bytes:
+        """The same for the bytes of a file."""
+        text = data.decode("latin-1")
+        clean = self.text(text)
+        return data if clean == text else clean.encode("latin-1")
+
+    def value(self, value: object) -> Any:
+        """The same for all text and bytes in ``value``, which is made of what JSON is made of, and bytes."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, (bytes, bytearray)):
+            return self.data(bytes(value))
+        if isinstance(value, dict):
+            items = cast("Mapping[object, object]", value).items()
+            return {self.value(key): self.value(inner) for key, inner in items}
+        if isinstance(value, (list, tuple)):
+            return [self.value(inner) for inner in cast("Sequence[object]", value)]
+        return value
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where secrets are in ``text``, in order; those that touch are one."""
+        found = sorted(match.span() for pattern in self._patterns for match in pattern.finditer(text))
+        joined: list[tuple[int, int]] = []
+        for start, end in found:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+            elif end > start:
+                joined.append((start, end))
+        return joined
+
+
+def _without(whole: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> str:
+    """``whole[start:end]`` without ``spans``, each of which is told of where it begins."""
+    parts: list[str] = []
+    at = start
+    for first, last in spans:
+        if last <= start or first >= end:
+            continue
+        parts.append(whole[at : max(first, at)])
+        if first >= start:
+            parts.append(REDACTED)
+        at = min(last, end)
+    return "".join((*parts, whole[at:end]))
+
+
+def _values() -> set[str]:
+    """The keys that are in the environment."""
+    local = key_variables()
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if name in local or name.endswith("_API_KEY"):
+            stripped = value.strip()
+            if len(stripped) >= (SHORTEST_OTHER if local.get(name, True) else SHORTEST):
+                found.add(stripped)
+    return found
+
+
+def _forms(value: str) -> set[str]:
+    """How ``value`` is spelled in JSON, in a URL, and in bytes that are read as Latin-1."""
+    return {
+        value,
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        quote(value, safe=""),
+        value.encode("utf-8", "surrogateescape").decode("latin-1"),
+    }
+
+
+def _checked(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"redact= takes regular expressions, which {pattern!r} is not: {error}") from error
+    if compiled.search("") is not None:
+        raise UsageError(f"redact={pattern!r} matches also where there is nothing: say what the secret looks like")
+    return compiled
