@@ -136,6 +136,11 @@ class AgentConfig(AgentBase):
     prices: Mapping[str, Price] = field(factory=dict[str, Price], kw_only=True, repr=False, validator=_check_prices)
     """By name, as the model is called or as it calls itself. A child without a price of its own uses its parents'."""
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
+    compaction: Compaction | None = field(default=None, kw_only=True, repr=False, validator=_check_compaction)
+    """How to go on when the conversation gets too long for the model; ``None`` to fail then."""
+    max_result: int | float = field(default=100_000, kw_only=True, repr=False, validator=_check_max_result)
+    """Characters of a tool's result that the model gets to read at once. The rest is kept with the session, in memory,
+    and the model gets a tool to read it. ``math.inf`` for all."""
     output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
     """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""
 

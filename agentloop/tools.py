@@ -71,6 +71,9 @@ class JsonArguments:
         return dict(values)
 
 
+MIN_RESULT = 200
+"""Characters below which a shortened result would be mostly the note that it was shortened."""
+
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -83,6 +86,14 @@ def _check_concurrency(instance: Tool, attribute: object, value: Any) -> None:
     if value is not None and (not isinstance(value, int) or value < 1):
         raise ToolDefinitionError(
             f"tool {instance.name!r}: concurrency={value!r}: give a whole number above 0, or None for no limit"
+        )
+
+
+def _check_max_result(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None and not (isinstance(value, (int, float)) and value >= MIN_RESULT):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: max_result={value!r}: give {MIN_RESULT} characters or more, math.inf for no "
+            "limit, or None for the agent's"
         )
 
 
@@ -130,6 +141,8 @@ def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
     """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
 
     @property
+    max_result: int | float | None = field(default=None, validator=_check_max_result)
+    """Characters of a result that the model gets to read at once; ``None`` for the agent's ``max_result``."""
     def spec(self) -> ToolSpec:
         """What the model is told."""
         return ToolSpec(self.name, self.description, dict(self.arguments.schema))
@@ -156,6 +169,7 @@ def tool(
     concurrency: int | None = None,
     polling: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
+    max_result: float | None = None,
 def tool(
     function: Callable[..., Any] | None = None,
     /,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from agentloop._core.compaction import View
+from agentloop._core.kept import KeptResults
 from agentloop.errors import SessionBusyError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
 
@@ -114,6 +116,18 @@ class Transcript:
         if self._cached is None:
             self._cached = tuple(self._messages)
         return self._cached
+
+    @property
+    def view(self) -> tuple[Message, ...]:
+        """What the model gets to read. As valid for a provider as the whole."""
+        return self.messages if self.shown.is_plain else self.shown.shown(self.messages)
+
+    def show_less(self, *, elided: frozenset[int] = frozenset(), summary: str = "", first_kept: int = 0) -> None:
+        """Leave out the results at ``elided``, or show ``summary`` in the place of all before ``first_kept``."""
+        if elided:
+            self.shown.elide(elided)
+        if first_kept:
+            self.shown.summarize(summary, first_kept)
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -205,7 +205,7 @@ class _Loop:
     async def _respond(self, tools: ListTools) -> _Turn:
         """Have the model respond, and do what it asks for."""
         run = self._run
-        listed = await tools.list()
+        listed = with_reader(run, await tools.list())
         request = await self._request(listed)
         if isinstance(request, Ending):
             return _Turn("blocked", request)

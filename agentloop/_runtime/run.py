@@ -128,6 +128,7 @@ class Run:
         "prompt",
         "questions",
         "root",
+        "reader",
         "scope",
         "sent_on",
         "source",
@@ -188,16 +189,13 @@ class Run:
         """How many it has asked."""
         self.children = 0
         """How many it has opened."""
+        self.reader: Tool | None = None
+        """By which the model reads long results, once there is one."""
         self.sent_on = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
         self.ended = trio.Event()
         """Set with the outcome, after the last event."""
-
-    def close(self) -> None:
-        """Close both ends of the reader's channel, if there is one."""
-        if self.feed is not None:
-            self.feed.close()
         self.chain: Chain = self.new_chain()
 
     def new_chain(self) -> Chain:
@@ -217,6 +215,11 @@ class Run:
 
     def turns_above(self, tool: Tool) -> int:
         """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""
+    def close(self) -> None:
+        """Close both ends of the reader's channel, if there is one."""
+        if self.feed is not None:
+            self.feed.close()
+
         at: Run = self
         found = 0
         while at.parent is not None:

@@ -69,10 +69,16 @@ class Calls:
         finally:
             if result is None:
                 result = interrupted_result(call, started=call.id in self.started)
+            result = self._run.transcript.kept.shorten(result, self._longest(call))
             self.results[call.id] = result
             emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if emitter.is_behind():
             await emitter.room()
+
+    def _longest(self, call: ToolCall) -> float:
+        """How many characters of the result the model gets to read at once."""
+        tool = self._tools.get(call.name)
+        return self._run.config.max_result if tool is None or tool.max_result is None else tool.max_result
 
     async def _result(self, call: ToolCall) -> ToolResult:
         tool = self._tools.get(call.name)
