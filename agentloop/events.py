@@ -60,7 +60,8 @@ StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked",
 """Why a stream stopped. ``needs_input`` is kept for runs that are parked until somebody answers."""
 
 TurnReason: TypeAlias = Literal["final", "tool_calls", "sent_on", "reminded", "cancelled", "failed", "blocked", "limit"]
-"""Why a turn finished: with the answer, to read tool results, because a stop hook or a reminder sent the agent on,
+"""Why a turn finished: with the answer, to read tool results, because a stop hook, a reminder or a person
+sent the agent on,
 or because the stream ends."""
 
 

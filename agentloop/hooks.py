@@ -59,7 +59,9 @@ __all__ = [
     "TurnStart",
     "UserPromptSubmit",
     "after_llm_call",
+    "UserFollowupSubmit",
     "before_llm_call",
+    "UserSteeringMessagesSubmit",
     "notification",
     "on_error",
     "post_tool_use",
@@ -74,17 +76,19 @@ __all__ = [
 ]
 
 # ----------------------------------------------------------------------------- verdicts
+    "user_followup_submit",
 
+    "user_steering_messages_submit",
 
 class Block(msgspec.Struct, frozen=True):
-    """End the run, with reason ``blocked``."""
-
-    reason: str
-
 
 class HookWarning(Exception):  # noqa: N818 - it is no failure
     """Raised by a hook of whatever kind: let pass, and tell a warning with this text."""
 
+
+    """End the run, with reason ``blocked``."""
+
+    reason: str
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -94,7 +98,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Allow(msgspec.Struct, frozen=True):
-    """Run the tool without asking anybody."""
+    """Run the tool without asking anybody, whatever the tool itself wants. Permissions may still ask, or deny."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -114,12 +118,12 @@ class ReplaceArguments(msgspec.Struct, frozen=True):
 
 class ReplaceMessages(msgspec.Struct, frozen=True):
     """Send these messages instead, this once. The transcript stays as it is."""
+    verdict: Allow | Ask | None = None
+    """What the hook says of the call with these arguments."""
 
     messages: Sequence[Message]
 
 
-    verdict: Allow | Ask | None = None
-    """What the hook says of the call with these arguments."""
 class ReplaceResult(msgspec.Struct, frozen=True):
     """Record this result instead."""
 
@@ -153,6 +157,20 @@ class TurnStart(msgspec.Struct, frozen=True):
     """A turn starts."""
 
     source: Source
+class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
+    """What was said by `Stream.steer` is about to become part of the transcript."""
+
+    source: Source
+    messages: tuple[UserMessage, ...]
+
+
+class UserFollowupSubmit(msgspec.Struct, frozen=True):
+    """What was said by `Stream.follow_up` is about to become part of the transcript."""
+
+    source: Source
+    prompt: UserMessage
+
+
     turn: int
 
 
@@ -267,6 +285,8 @@ class Hook(msgspec.Struct, frozen=True):
     name: str
     """What warnings and refusals call it."""
     guard: bool
+    "user_steering_messages_submit",
+    "user_followup_submit",
     """Whether its failure counts as a refusal."""
     verdicts: tuple[type, ...]
     """What it may return, beside ``None``."""
@@ -354,6 +374,16 @@ post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
 
 notification: Point[Notification, None] = Point("notification")
 """A person is waited for."""
+
+user_steering_messages_submit: Point[UserSteeringMessagesSubmit, Context | Block | None] = Point(
+    "user_steering_messages_submit", Context, Block, guard=True
+)
+"""Steering messages come in, all that wait at once. `Context` is added to the last of them; `Block` ends the run."""
+
+user_followup_submit: Point[UserFollowupSubmit, Context | Block | None] = Point(
+    "user_followup_submit", Context, Block, guard=True
+)
+"""A follow-up comes in. `Context` is added to it; `Block` ends the run."""
 
 on_error: Point[OnError, None] = Point("on_error")
 """The run is about to fail."""

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
-from agentloop.messages import Message, Usage
+from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
 
 __all__ = ["ChildStream", "Outcome", "QuestionHandler", "error_of"]
@@ -31,6 +31,9 @@ class Outcome:
     """What made the run fail. ``None`` unless the reason is ``failed``."""
     usage: Usage = Usage()
     """Of the stream and of all its children."""
+    unread: tuple[UserMessage, ...] = ()
+    """What was said by `Stream.steer` and `Stream.follow_up` that the run did not get round to. It is not in the
+    transcript: start another stream with it."""
     messages: tuple[Message, ...] = ()
     """What the stream added to its session's transcript, complete as far as it goes, whatever the reason."""
 
@@ -57,6 +60,14 @@ class ChildStream(Protocol):
     async def __anext__(self) -> StreamEvent: ...
     def answer(self, question_id: str, answer: Answer, /) -> None:
         """Answer an open question of this stream, or of a stream inside it."""
+        ...
+
+    def steer(self, message: Prompt, /) -> None:
+        """Have the model read ``message`` with its next request."""
+        ...
+
+    def follow_up(self, message: Prompt, /) -> None:
+        """Go on with ``message`` when the run would stop."""
         ...
 
     def stop(self, detail: str = "") -> None:

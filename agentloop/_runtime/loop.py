@@ -46,7 +46,9 @@ from agentloop.hooks import (
     TurnStart,
     UserPromptSubmit,
 )
+    UserFollowupSubmit,
 from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
+    UserSteeringMessagesSubmit,
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
@@ -137,13 +139,16 @@ class _Loop:
                 self._instructions.append(verdict.text)
         # Listed before the prompt is committed: where there are no tools, there is no run.
         await tools.list()
-        prompt = await self._submit(run.prompt)
-        if isinstance(prompt, Ending):
-            return prompt
-        await commit(run, (prompt,))
+        self._instructions.extend(tools.instructions)
+        refused = await self._submit("user_prompt_submit", (run.prompt,))
+        if refused is not None:
+            return refused
         while True:
             # Of the limits that are reached, a person may let the run go past one and not past the next.
             while reached := run.meter.before_request():
+            refused = await self._steer()
+            if refused is not None:
+                return refused
                 if not await self._may_go_on(reached):
                     return _limit(reached)
             # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
@@ -154,10 +159,46 @@ class _Loop:
             if ending is not None:
                 return ending
 
-    async def _submit(self, prompt: UserMessage) -> UserMessage | Ending:
-        """The prompt with what hooks add to it, or the end that they put to the run."""
+    async def _steer(self) -> Ending | None:
+        """Take in what was said meanwhile. What hooks refuse ends the run; what is cut off is as if never taken."""
         run = self._run
-        for hook in run.hooks.at("user_prompt_submit"):
+        messages = run.mailbox.take_steering()
+        if not messages:
+            return None
+        try:
+            return await self._submit("user_steering_messages_submit", messages)
+        except BaseException:
+            run.mailbox.put_back(messages)
+            raise
+
+    async def _follow_up(self) -> _Turn | None:
+        """Go on with the next follow-up, if there is one."""
+        run = self._run
+        messages = run.mailbox.take_follow_up()
+        if not messages:
+            return None
+        try:
+            refused = await self._submit("user_followup_submit", messages)
+        except BaseException:
+            run.mailbox.put_back(messages)
+            raise
+        return _Turn("sent_on") if refused is None else _Turn("blocked", refused)
+
+    async def _submit(
+        self,
+        point: Literal["user_prompt_submit", "user_steering_messages_submit", "user_followup_submit"],
+        messages: tuple[UserMessage, ...],
+    ) -> Ending | None:
+        """Take in ``messages``, with what hooks add to the last of them; or give the end that they put to the run."""
+        run = self._run
+        for hook in run.hooks.at(point):
+            value: UserPromptSubmit | UserFollowupSubmit | UserSteeringMessagesSubmit
+            if point == "user_prompt_submit":
+                value = UserPromptSubmit(run.source, messages[-1])
+            elif point == "user_followup_submit":
+                value = UserFollowupSubmit(run.source, messages[-1])
+            else:
+                value = UserSteeringMessagesSubmit(run.source, messages)
             try:
                 verdict = await run.hooks.ask(hook, UserPromptSubmit(run.source, prompt))
             except HookFailedError as error:
@@ -348,3 +389,11 @@ def _limit(reached: Exceeded) -> Ending:
             )
         return usage
 
+        if run.mailbox.is_steered:
+            # It is taken in before the next request.
+            self._reminders = 0
+            return _Turn("sent_on")
+        followed = await self._follow_up()
+        if followed is not None:
+            self._reminders = 0
+            return followed

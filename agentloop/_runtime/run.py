@@ -120,6 +120,7 @@ class Run:
         "feed",
         "first_index",
         "hooks",
+        "mailbox",
         "meter",
         "models",
         "outcome",
@@ -175,6 +176,7 @@ class Run:
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         seconds = config.limits.seconds
         self.patience = Patience(float("inf") if seconds is None else seconds, patience)
+        self.mailbox = Mailbox(source.stream)
         self.scope = trio.CancelScope()
         """Cancelled by ``stop()``."""
         self.stopped = False

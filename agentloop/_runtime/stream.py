@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from typing import Any
 
 import trio
+from attrs import evolve
 
 from agentloop._core.transcript import Transcript
 from agentloop._runtime import asking
@@ -116,6 +117,25 @@ class Stream:
           InvalidAnswerError: the answer is of the wrong kind, or does not fit the form; the question stays open.
         """
         asking.answer(self._run, question_id, answer)
+
+    def steer(self, message: Prompt, /) -> None:
+        """Have the model read ``message`` with its next request: after the tool calls that run now, if any.
+
+        A run that would stop goes on with it. Any task may call this; nothing is waited for. What the run does not get
+        round to is on ``outcome.unread``.
+
+        Raises:
+          StreamStateError: the run has come to its end, or 20 such messages wait already.
+          UsageError: the message is empty.
+        """
+        self._run.mailbox.steer(user_message(message))
+
+    def follow_up(self, message: Prompt, /) -> None:
+        """Go on with ``message`` when the run would stop. Of several, each gets an answer of its own, in order.
+
+        Raises as `steer` does.
+        """
+        self._run.mailbox.follow_up(user_message(message))
 
     def stop(self, detail: str = "") -> None:
         """End the run, with reason ``cancelled``. The reader still gets everything up to the last event.
@@ -316,10 +336,13 @@ async def _main(run: Run) -> None:
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
+    unread = run.mailbox.close()
     try:
         outcome = _conclude(run, ending, error)
     except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
         outcome = Outcome(reason="failed", detail=str(bug), error=_as_bug(bug))
+    if unread:
+        outcome = evolve(outcome, unread=unread)
     if isinstance(outcome.error, Exception):
         await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
     await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))
