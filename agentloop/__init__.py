@@ -8,7 +8,7 @@ The layers, from values to the front door; each imports only from those before i
     context  tools  hooks  config                                           what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
     session  agent                                                          the front door
-    providers/                                                              adapters, imported on first use
+    providers/  command_hooks                                               adapters, imported on first use
     testing/  demo/                                                         public, built on all the rest
 """
 
@@ -34,6 +34,7 @@ __all__ = [
     "AgentLoopError",
     "Approve",
     "Cancel",
+    "Compaction",
     "Deadlines",
     "Decline",
     "Deny",
@@ -44,11 +45,11 @@ __all__ = [
     "ModelError",
     "ModelSettings",
     "Outcome",
-    "Session",
     "Permissions",
     "Price",
     "Retries",
     "Rule",
+    "Session",
     "Stream",
     "Text",
     "Tool",

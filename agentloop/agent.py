@@ -148,7 +148,6 @@ class Agent(AgentConfig):
         """A copy with some things changed: ``agent.replace(model=other)``."""
         return attrs.evolve(self, **changes)
 
-
     def override(self, *, model: Model | str) -> AbstractContextManager[None]:
         """While the block runs, this agent runs with ``model``: ``with agent.override(model=fake): ...``.
 
@@ -167,6 +166,7 @@ class Agent(AgentConfig):
         """
         substitute = self.replace(model=model).model
         return Override(lambda agent, given: substitute if agent is self else given)
+
 
 @cache
 def _prompt_only() -> Signature:
@@ -195,6 +195,7 @@ def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
 
     Raises:
       ModelNotFoundError, MissingExtraError: a sentence that says what to install or to set.
+      NetworkForbiddenError: one is behind a network, which is forbidden here.
     """
     return tuple(_found(agent, model) if isinstance(model, str) else model for model in models_of(agent))
 

@@ -26,6 +26,8 @@ __all__ = [
     "ApprovalRequested",
     "ChildStreamStarted",
     "ChildStreamStopped",
+    "CompactionFinished",
+    "CompactionStarted",
     "ContinueRequested",
     "ElicitationRequested",
     "ErrorInfo",
@@ -36,9 +38,9 @@ __all__ = [
     "QuestionDeclined",
     "QuestionWithdrawn",
     "ReasoningDelta",
+    "ResponseDiscarded",
     "Source",
     "StreamEvent",
-    "ResponseDiscarded",
     "StreamReason",
     "StreamStarted",
     "StreamStopped",
@@ -225,9 +227,6 @@ class ToolCallDelta(Event):
 
 
 @frozen(kw_only=True)
-class MessageCommitted(Event):
-    """A message became part of the transcript. It is there when this event is told."""
-@frozen(kw_only=True)
 class ResponseDiscarded(Event):
     """A response failed, and is asked for again. What was told of it counts for nothing.
 
@@ -268,6 +267,9 @@ class CompactionFinished(Event):
     """Why no room was made; empty if it was."""
 
 
+@frozen(kw_only=True)
+class MessageCommitted(Event):
+    """A message became part of the transcript. It is there when this event is told."""
 
     message: Message
     index: int
@@ -353,6 +355,7 @@ class ApprovalRequested(Event):
     reason: str = ""
 
 
+    """Which rule or mode asks, and what hooks say; empty if it is only the tool that wants to be asked about."""
 @frozen(kw_only=True)
 class ContinueRequested(Event):
     """A limit is reached: go on? Answer with `Approve` (the same amount once more) or `Deny`."""
@@ -424,13 +427,13 @@ StreamEvent: TypeAlias = (
     | ToolCallDelta
     | MessageCommitted
     | UsageReported
+    | ResponseDiscarded
+    | CompactionStarted
+    | CompactionFinished
     | ToolCallStarted
     | ToolCallOutput
     | ToolCallProgress
     | ToolCallFinished
-    | ResponseDiscarded
-    | CompactionStarted
-    | CompactionFinished
     | ElicitationRequested
     | ApprovalRequested
     | ContinueRequested

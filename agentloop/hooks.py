@@ -45,7 +45,9 @@ __all__ = [
     "Notification",
     "OnError",
     "Point",
+    "PostCompact",
     "PostToolUse",
+    "PreCompact",
     "PreToolUse",
     "ReplaceArguments",
     "ReplaceMessages",
@@ -57,14 +59,16 @@ __all__ = [
     "SubagentStop",
     "TurnEnd",
     "TurnStart",
-    "UserPromptSubmit",
-    "after_llm_call",
     "UserFollowupSubmit",
-    "before_llm_call",
+    "UserPromptSubmit",
     "UserSteeringMessagesSubmit",
+    "after_llm_call",
+    "before_llm_call",
     "notification",
     "on_error",
+    "post_compact",
     "post_tool_use",
+    "pre_compact",
     "pre_tool_use",
     "session_end",
     "session_start",
@@ -72,20 +76,20 @@ __all__ = [
     "subagent_stop",
     "turn_end",
     "turn_start",
+    "user_followup_submit",
     "user_prompt_submit",
+    "user_steering_messages_submit",
 ]
 
-# ----------------------------------------------------------------------------- verdicts
-    "user_followup_submit",
-
-    "user_steering_messages_submit",
-
-class Block(msgspec.Struct, frozen=True):
 
 class HookWarning(Exception):  # noqa: N818 - it is no failure
     """Raised by a hook of whatever kind: let pass, and tell a warning with this text."""
 
 
+# ----------------------------------------------------------------------------- verdicts
+
+
+class Block(msgspec.Struct, frozen=True):
     """End the run, with reason ``blocked``."""
 
     reason: str
@@ -114,12 +118,12 @@ class ReplaceArguments(msgspec.Struct, frozen=True):
     """
 
     arguments: dict[str, Any]
+    verdict: Allow | Ask | None = None
+    """What the hook says of the call with these arguments."""
 
 
 class ReplaceMessages(msgspec.Struct, frozen=True):
     """Send these messages instead, this once. The transcript stays as it is."""
-    verdict: Allow | Ask | None = None
-    """What the hook says of the call with these arguments."""
 
     messages: Sequence[Message]
 
@@ -153,10 +157,6 @@ class UserPromptSubmit(msgspec.Struct, frozen=True):
     prompt: UserMessage
 
 
-class TurnStart(msgspec.Struct, frozen=True):
-    """A turn starts."""
-
-    source: Source
 class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
     """What was said by `Stream.steer` is about to become part of the transcript."""
 
@@ -171,6 +171,10 @@ class UserFollowupSubmit(msgspec.Struct, frozen=True):
     prompt: UserMessage
 
 
+class TurnStart(msgspec.Struct, frozen=True):
+    """A turn starts."""
+
+    source: Source
     turn: int
 
 
@@ -188,6 +192,24 @@ class AfterLLMCall(msgspec.Struct, frozen=True):
     source: Source
     turn: int
     message: AssistantMessage
+
+
+class PreCompact(msgspec.Struct, frozen=True):
+    """Room is about to be made in what the model reads."""
+
+    source: Source
+    reason: Literal["threshold", "overflow"]
+    tokens: int
+    """That the next request would take, about."""
+
+
+class PostCompact(msgspec.Struct, frozen=True):
+    """Room was made."""
+
+    source: Source
+    reason: Literal["threshold", "overflow"]
+    summary: str
+    """What the model reads in the place of what came before; empty if only old results were left out."""
 
 
 class PreToolUse(msgspec.Struct, frozen=True):
@@ -263,9 +285,13 @@ V = TypeVar("V")
 PointName: TypeAlias = Literal[
     "session_start",
     "user_prompt_submit",
+    "user_steering_messages_submit",
+    "user_followup_submit",
     "turn_start",
     "before_llm_call",
     "after_llm_call",
+    "pre_compact",
+    "post_compact",
     "pre_tool_use",
     "post_tool_use",
     "notification",
@@ -285,8 +311,6 @@ class Hook(msgspec.Struct, frozen=True):
     name: str
     """What warnings and refusals call it."""
     guard: bool
-    "user_steering_messages_submit",
-    "user_followup_submit",
     """Whether its failure counts as a refusal."""
     verdicts: tuple[type, ...]
     """What it may return, beside ``None``."""
@@ -351,6 +375,16 @@ user_prompt_submit: Point[UserPromptSubmit, Context | Block | None] = Point(
 )
 """A prompt comes in. `Context` is added to it; `Block` ends the run before the model sees it."""
 
+user_steering_messages_submit: Point[UserSteeringMessagesSubmit, Context | Block | None] = Point(
+    "user_steering_messages_submit", Context, Block, guard=True
+)
+"""Steering messages come in, all that wait at once. `Context` is added to the last of them; `Block` ends the run."""
+
+user_followup_submit: Point[UserFollowupSubmit, Context | Block | None] = Point(
+    "user_followup_submit", Context, Block, guard=True
+)
+"""A follow-up comes in. `Context` is added to it; `Block` ends the run."""
+
 turn_start: Point[TurnStart, Context | None] = Point("turn_start", Context)
 """A turn starts. `Context` is added to the instructions for this turn."""
 
@@ -372,18 +406,14 @@ post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
 )
 """A tool call has ended. Its result may be replaced; `Block` ends the run after this turn's calls."""
 
+pre_compact: Point[PreCompact, Block | None] = Point("pre_compact", Block, guard=True)
+"""Room is about to be made in what the model reads. `Block` leaves everything as it is; the run goes on."""
+
+post_compact: Point[PostCompact, None] = Point("post_compact")
+"""Room was made."""
+
 notification: Point[Notification, None] = Point("notification")
 """A person is waited for."""
-
-user_steering_messages_submit: Point[UserSteeringMessagesSubmit, Context | Block | None] = Point(
-    "user_steering_messages_submit", Context, Block, guard=True
-)
-"""Steering messages come in, all that wait at once. `Context` is added to the last of them; `Block` ends the run."""
-
-user_followup_submit: Point[UserFollowupSubmit, Context | Block | None] = Point(
-    "user_followup_submit", Context, Block, guard=True
-)
-"""A follow-up comes in. `Context` is added to it; `Block` ends the run."""
 
 on_error: Point[OnError, None] = Point("on_error")
 """The run is about to fail."""

@@ -9,7 +9,7 @@ from attrs import field, fields, fields_dict, frozen
 
 from agentloop.errors import UsageError
 
-__all__ = ["Deadlines", "Limits"]
+__all__ = ["Compaction", "Deadlines", "Limits", "Price", "Retries"]
 
 
 def _check_positive(limits: attrs.AttrsInstance) -> None:
@@ -80,3 +80,98 @@ class Deadlines:
     def none(cls) -> Deadlines:
         """Wait for ever."""
         return cls(**dict.fromkeys(fields_dict(cls), math.inf))
+
+
+def _check_not_negative(values: attrs.AttrsInstance) -> None:
+    for each in fields(type(values)):
+        value = getattr(values, each.name)
+        if value is None and each.default is None:
+            continue
+        if not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
+            raise UsageError(f"{type(values).__name__}({each.name}={value!r}): give a number of 0 or more")
+
+
+@frozen(kw_only=True)
+class Retries:
+    """How often a model is asked again for a response that failed. Only that request is made again, never a tool.
+
+    Which errors are worth it is the table in ``agentloop/_core/retries.py``.
+    """
+
+    attempts: int | float = 3
+    """Requests to one model for one response, the first included; 1 to never ask again."""
+    delay: float = 0.5
+    """Seconds before the second request; doubled before each one after it. Up to a quarter is left off at random."""
+    max_delay: float = 8.0
+    """Seconds that ``delay`` can grow to."""
+    max_wait: float = 60.0
+    """Seconds: the longest ``Retry-After`` of a server that is waited for. At a longer one the model is given up."""
+    cooldown: float = 60.0
+    """Seconds for which a model that another one had to replace is left alone, in the whole tree of streams."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_not_negative(self)
+        if self.attempts < 1:
+            raise UsageError(f"Retries(attempts={self.attempts!r}): the first request counts, so give 1 or more")
+
+
+@frozen
+class Price:
+    """What a model costs, for a million tokens, in whatever currency the whole table is in."""
+
+    input: float
+    output: float
+    cached: float | None = field(default=None, kw_only=True)
+    """Of input that came from the provider's cache; ``None`` for ``input``."""
+    cache_written: float | None = field(default=None, kw_only=True)
+    """Of input that the provider put into its cache; ``None`` for ``input``."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_not_negative(self)
+
+
+SUMMARIZE = """\
+The conversation above has to be cut short, and what you write now takes its place. Sum it up for yourself, so that you
+can go on as if you remembered it: what the user wants, in their own words where they matter; what was decided, done and
+found out, with names, paths, numbers and ids as they are; what went wrong; what is still to be done, and the next step.
+Do not answer the user, and call no tool."""
+
+
+def _check_whole(values: attrs.AttrsInstance, name: str, least: int) -> None:
+    value: object = getattr(values, name)
+    if not isinstance(value, int) or value < least:
+        raise UsageError(f"{type(values).__name__}({name}={value!r}): give tokens, a whole number of {least} or more")
+
+
+@frozen(kw_only=True)
+class Compaction:
+    """How to go on when a conversation gets too long for the model: the older part of it is summed up.
+
+    Before each model request, also in child streams. The session keeps all messages; only what the model reads changes.
+    Where a model refuses a request as too long, the same is done once, and the request made again.
+    """
+
+    window: int
+    """Tokens of the model's context window: of the smallest, if there are ``fallbacks``."""
+    threshold: float = 0.85
+    """The part of the window from which on room is made."""
+    kept: float = 0.2
+    """The part of the window that the latest messages may take; they are kept as they are."""
+    result_tokens: int = 1_000
+    """Results of tools that are older than those, and longer than this, are left out first."""
+    instructions: str = SUMMARIZE
+    """What the model is told, to have it sum up."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_whole(self, "window", 100)
+        _check_whole(self, "result_tokens", 1)
+        if not 0 < self.kept < self.threshold <= 1:
+            raise UsageError(
+                f"Compaction(kept={self.kept!r}, threshold={self.threshold!r}): give two parts of the window, "
+                "the first smaller than the second"
+            )
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens that the latest messages may take."""
+        return int(self.window * self.kept)

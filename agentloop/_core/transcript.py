@@ -8,9 +8,9 @@ from agentloop._core.compaction import View
 from agentloop._core.kept import KeptResults
 from agentloop.errors import SessionBusyError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
+from agentloop.permissions import Grant, Permissions
 
 __all__ = ["Transcript", "close_turn", "interrupted_result", "problems"]
-from agentloop.permissions import Grant, Permissions
 
 INTERRUPTED = "Interrupted before it finished. It may have run, in part or in full."
 NOT_STARTED = "Interrupted before it started. It did not run."

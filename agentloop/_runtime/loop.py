@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -10,11 +11,12 @@ import trio
 from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
 from agentloop._core.output import OutputType, output_type
-from agentloop._core.transcript import close_turn
 from agentloop._core.prices import priced
+from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop._runtime.asking import ask
 from agentloop._runtime.commit import commit
+from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.long_results import with_reader
@@ -44,11 +46,11 @@ from agentloop.hooks import (
     Stopping,
     TurnEnd,
     TurnStart,
-    UserPromptSubmit,
-)
     UserFollowupSubmit,
-from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
+    UserPromptSubmit,
     UserSteeringMessagesSubmit,
+)
+from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
@@ -123,16 +125,16 @@ class _Loop:
         self._repeats = RepeatDetector(run.config.limits.repeats)
         self._reminders = 0
         """How often the model was reminded of the output."""
-        self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
-
-    async def play(self, tools: ListTools) -> Ending:
-        run = self._run
         compaction = run.config.compaction
         self._compactor = None if compaction is None else Compactor(run, compaction, self._vetted_or_none)
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
         self._unpriced = False
         """Whether it was told that the model has no price."""
+        self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
+
+    async def play(self, tools: ListTools) -> Ending:
+        run = self._run
         for hook in run.hooks.at("session_start"):
             verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
             if isinstance(verdict, Context):
@@ -144,11 +146,11 @@ class _Loop:
         if refused is not None:
             return refused
         while True:
-            # Of the limits that are reached, a person may let the run go past one and not past the next.
-            while reached := run.meter.before_request():
             refused = await self._steer()
             if refused is not None:
                 return refused
+            # Of the limits that are reached, a person may let the run go past one and not past the next.
+            while reached := run.meter.before_request():
                 if not await self._may_go_on(reached):
                     return _limit(reached)
             # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
@@ -200,14 +202,16 @@ class _Loop:
             else:
                 value = UserSteeringMessagesSubmit(run.source, messages)
             try:
-                verdict = await run.hooks.ask(hook, UserPromptSubmit(run.source, prompt))
+                verdict = await run.hooks.ask(hook, value)
             except HookFailedError as error:
                 return Ending("blocked", str(error))
             if isinstance(verdict, Block):
                 return Ending("blocked", verdict.reason)
             if isinstance(verdict, Context):
-                prompt = UserMessage((*prompt.parts, Text(verdict.text)))
-        return prompt
+                *others, last = messages
+                messages = (*others, UserMessage((*last.parts, Text(verdict.text))))
+        await commit(run, messages)
+        return None
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
         """Whether somebody lets the run go past a limit."""
@@ -277,13 +281,20 @@ class _Loop:
             verdict = await run.hooks.ask(hook, TurnStart(run.source, run.turn))
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
+        if self._compactor is not None:
+            await self._compactor.before_request()
         request = ModelRequest(
-            run.transcript.messages,
+            run.transcript.view,
             "\n\n".join(instructions),
             self._tool_specs(tuple(tools.values())),
             self._output_spec,
             run.config.settings,
         )
+        return await self._vetted(request)
+
+    async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
+        """``request`` as hooks want it to go out, or the end that they put to the run."""
+        run = self._run
         for hook in run.hooks.at("before_llm_call"):
             try:
                 verdict = await run.hooks.ask(hook, BeforeLLMCall(run.source, run.turn, request))
@@ -294,6 +305,10 @@ class _Loop:
             if isinstance(verdict, ReplaceMessages):
                 request = msgspec.structs.replace(request, messages=tuple(verdict.messages))
         return request
+
+    async def _vetted_or_none(self, request: ModelRequest) -> ModelRequest | None:
+        vetted = await self._vetted(request)
+        return None if isinstance(vetted, Ending) else vetted
 
     def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
         """What the model is told of ``tools``; made anew only when they change."""
@@ -310,6 +325,8 @@ class _Loop:
             self._overflowed = False
             usage = self._priced(msgspec.structs.replace(message.usage, requests=1), call.model.name, message.model)
             run.meter.count_usage(usage)
+            if self._compactor is not None:
+                self._compactor.count(usage.total_tokens, len(run.transcript))
             run.emitter.post(UsageReported, usage=usage, total=run.meter.usage)
             warning = truncated(message)
             if warning:
@@ -321,6 +338,27 @@ class _Loop:
                 await commit(run, (cut_off,))  # noqa: ASYNC102 - it shields itself
             raise
         return message
+
+    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
+        """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
+        if self._compactor is None or self._overflowed:
+            return None
+        self._overflowed = True
+        if not await self._compactor.after_overflow():
+            return None
+        return await self._vetted_or_none(msgspec.structs.replace(request, messages=self._run.transcript.view))
+
+    def _priced(self, usage: Usage, *names: str) -> Usage:
+        """``usage`` of the model that goes by ``names``, with its cost."""
+        price = self._run.price_of(*names)
+        if price is not None:
+            return priced(usage, price)
+        if self._run.meter.counts_cost and not self._unpriced:
+            self._unpriced = True
+            self._run.emitter.warn(
+                "unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
+            )
+        return usage
 
     # ------------------------------------------------------------------ after the response
 
@@ -357,6 +395,14 @@ class _Loop:
                 self._reminders = 0
                 await commit(run, (UserMessage((Text(verdict.text),)),))
                 return _Turn("sent_on")
+        if run.mailbox.is_steered:
+            # It is taken in before the next request.
+            self._reminders = 0
+            return _Turn("sent_on")
+        followed = await self._follow_up()
+        if followed is not None:
+            self._reminders = 0
+            return followed
         return _Turn("final", Ending("completed", output=output))
 
 
@@ -368,32 +414,3 @@ _WARNINGS: dict[Literal["truncated", "empty"], str] = {
 
 def _limit(reached: Exceeded) -> Ending:
     return Ending("limit", f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used")
-    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
-        """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
-        if self._compactor is None or self._overflowed:
-            return None
-        self._overflowed = True
-        if not await self._compactor.after_overflow():
-            return None
-        return await self._vetted_or_none(msgspec.structs.replace(request, messages=self._run.transcript.view))
-
-    def _priced(self, usage: Usage, *names: str) -> Usage:
-        """``usage`` of the model that goes by ``names``, with its cost."""
-        price = self._run.price_of(*names)
-        if price is not None:
-            return priced(usage, price)
-        if self._run.meter.counts_cost and not self._unpriced:
-            self._unpriced = True
-            self._run.emitter.warn(
-                "unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
-            )
-        return usage
-
-        if run.mailbox.is_steered:
-            # It is taken in before the next request.
-            self._reminders = 0
-            return _Turn("sent_on")
-        followed = await self._follow_up()
-        if followed is not None:
-            self._reminders = 0
-            return followed

@@ -128,8 +128,8 @@ class Run:
         "patience",
         "prompt",
         "questions",
-        "root",
         "reader",
+        "root",
         "scope",
         "sent_on",
         "source",
@@ -189,10 +189,10 @@ class Run:
         """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
         self.questions = 0
         """How many it has asked."""
-        self.children = 0
-        """How many it has opened."""
         self.reader: Tool | None = None
         """By which the model reads long results, once there is one."""
+        self.children = 0
+        """How many it has opened."""
         self.sent_on = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
@@ -215,13 +215,13 @@ class Run:
             at = at.parent
         return None
 
-    def turns_above(self, tool: Tool) -> int:
-        """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""
     def close(self) -> None:
         """Close both ends of the reader's channel, if there is one."""
         if self.feed is not None:
             self.feed.close()
 
+    def turns_above(self, tool: Tool) -> int:
+        """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""
         at: Run = self
         found = 0
         while at.parent is not None:

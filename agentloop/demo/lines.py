@@ -12,6 +12,7 @@ from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ChildStreamStopped,
+    CompactionFinished,
     ContinueRequested,
     ElicitationRequested,
     Event,
@@ -20,8 +21,8 @@ from agentloop.events import (
     QuestionDeclined,
     QuestionWithdrawn,
     ReasoningDelta,
-    StreamEvent,
     ResponseDiscarded,
+    StreamEvent,
     StreamStarted,
     StreamStopped,
     TextDelta,
@@ -34,6 +35,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import Usage, UserMessage
+from agentloop.permissions import Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 
 __all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "printable", "shorten"]
@@ -147,12 +149,12 @@ class Narrator:
                 return [_line(event, "answer", f"declined: {note}")]
             case QuestionWithdrawn():
                 return [_line(event, "answer", "the question is withdrawn")]
-            case WarningIssued(message=message):
-                return [_line(event, "warning", message)]
             case ResponseDiscarded():
                 return self._discard(event)
             case CompactionFinished(problem="", tokens=tokens):
                 return [_line(event, "warning", f"the conversation was cut short to {tokens:,} tokens")]
+            case WarningIssued(message=message):
+                return [_line(event, "warning", message)]
             case _:
                 return []
 
@@ -169,14 +171,14 @@ class Narrator:
         speech = self.speaking.pop(event.stream, None)
         return [] if speech is None or not speech.text.strip() else [_line(event, speech.kind, speech.text.strip())]
 
-    def _prompt(self, event: Event, text: str) -> Sequence[Line]:
-        """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
     def _discard(self, event: ResponseDiscarded) -> Sequence[Line]:
         self.speaking.pop(event.stream, None)
         same = event.next_model == event.model
         then = f"asking again in {event.delay:.1f} s" if same else f"asking {event.next_model}"
         return [_line(event, "warning", f"{event.error.message}; what was said does not count, {then}")]
 
+    def _prompt(self, event: Event, text: str) -> Sequence[Line]:
+        """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
         if event.stream not in self._prompted:
             self._prompted.add(event.stream)
             return []

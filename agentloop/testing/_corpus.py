@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from agentloop import hooks
@@ -27,9 +28,12 @@ from agentloop.errors import (
 )
 from agentloop.events import (
     ApprovalRequested,
+    CompactionFinished,
     ContinueRequested,
     ElicitationRequested,
     Question,
+    ResponseDiscarded,
+    StreamEvent,
     StreamReason,
     TextDelta,
     ToolCallStarted,
@@ -40,6 +44,7 @@ from agentloop.hooks import Block, Hook, SendOn
 from agentloop.limits import Compaction, Deadlines, Limits, Retries
 from agentloop.messages import Usage
 from agentloop.outcome import Outcome
+from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
@@ -52,7 +57,6 @@ _CORPUS: dict[str, Callable[[], AgentScenario]] = {}
 
 
 def corpus() -> dict[str, Callable[[], AgentScenario]]:
-from agentloop.permissions import Exact, Permissions, Rule
     """Every scenario by name; call one to make it."""
     return dict(_CORPUS)
 
@@ -86,18 +90,18 @@ def on_depths(
     *,
     answer: Callable[[Question], Answer | None] | None = echo,
     depths: tuple[int, ...] = (0, 1, 2),
+    tells: type[StreamEvent] | None = None,
 ) -> Callable[[MakeAgent], MakeAgent]:
     """Add an agent to the corpus, run directly and nested, read to its end.
 
     Args:
-    tells: type[StreamEvent] | None = None,
       reason: why the agent's own stream must stop, where nothing is injected.
       answer: how the root's reader answers questions.
+      tells: what must be among the events.
     """
 
     def add(make: MakeAgent) -> MakeAgent:
         for depth in depths:
-      tells: what must be among the events.
             name = f"{make.__name__.replace('_', '-')}-{depth}"
 
             async def play(lab: Lab, depth: int = depth) -> None:
@@ -110,12 +114,12 @@ def on_depths(
                 assert innermost.outcome.reason == reason, innermost.outcome
                 if depth:
                     assert lab.recorded[0].stream.outcome.reason == "completed"
+                if tells is not None:
+                    assert any(isinstance(event, tells) for event in lab.recorded[0].events), tells
 
             _CORPUS[name] = partial(AgentScenario, name, play, expect)
         return make
 
-                if tells is not None:
-                    assert any(isinstance(event, tells) for event in lab.recorded[0].events), tells
     return add
 
 
@@ -332,6 +336,7 @@ def model_fails_half_way(lab: Lab) -> Agent:
 
 @on_depths("failed")
 def model_hangs(lab: Lab) -> Agent:
+    """Once more at each further request."""
     return Agent(lab.model(says("I was about to") + hangs()), deadlines=Deadlines(idle=10))
 
 
@@ -467,43 +472,6 @@ def declined_and_denied(lab: Lab) -> Agent:
     return Agent(lab.model(calls("ask") + calls("guarded"), "Done."), tools=tools)
 
 
-@scenario(ends("completed"))
-async def nobody_to_ask(lab: Lab) -> None:
-    inner = Agent(lab.model(calls("ask"), "Inner.", name="inner"), name="inner", tools=[lab.asker("ask")])
-    agent = Agent(lab.model(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()])
-    async with lab.stream(agent, on_question="decline") as stream:
-        await stream.drain()
-
-
-def _parallel_askers(lab: Lab) -> Agent:
-    """An agent that runs two agents at once, each of which asks twice."""
-    inner = [
-        Agent(
-            lab.model(calls("ask") + calls("also"), "Inner.", name=name),
-            name=name,
-            tools=[lab.asker("ask"), lab.asker("also")],
-        )
-        for name in ("left", "right")
-    ]
-    script = calls("left", prompt="x") + calls("right", prompt="y")
-    return Agent(lab.model(script, "Done."), tools=[one.as_tool() for one in inner])
-
-
-@scenario(ends("completed"))
-async def parallel_children_are_answered_crosswise(lab: Lab) -> None:
-    answering = trio.CancelScope()
-
-    async def answer_the_youngest_first(stream: Recorded) -> None:
-        with answering:
-            while True:
-                # All that can be asked has been asked by then.
-                await trio.sleep(1)
-                for question in reversed(stream.stream.pending):
-                    stream.answer(question.id, echo(question))
-
-    async with trio.open_nursery() as nursery, lab.stream(_parallel_askers(lab)) as stream:
-        nursery.start_soon(answer_the_youngest_first, stream)  # noqa: ASYNC111 - it ends before the stream
-        try:
 @on_depths("completed", answer=lambda question: Approve())
 def rules_allow_ask_and_deny(lab: Lab) -> Agent:
     rules = Permissions(
@@ -562,6 +530,43 @@ async def a_child_is_denied_what_the_agent_around_it_is_not_allowed(lab: Lab) ->
         await stream.drain()
 
 
+@scenario(ends("completed"))
+async def nobody_to_ask(lab: Lab) -> None:
+    inner = Agent(lab.model(calls("ask"), "Inner.", name="inner"), name="inner", tools=[lab.asker("ask")])
+    agent = Agent(lab.model(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()])
+    async with lab.stream(agent, on_question="decline") as stream:
+        await stream.drain()
+
+
+def _parallel_askers(lab: Lab) -> Agent:
+    """An agent that runs two agents at once, each of which asks twice."""
+    inner = [
+        Agent(
+            lab.model(calls("ask") + calls("also"), "Inner.", name=name),
+            name=name,
+            tools=[lab.asker("ask"), lab.asker("also")],
+        )
+        for name in ("left", "right")
+    ]
+    script = calls("left", prompt="x") + calls("right", prompt="y")
+    return Agent(lab.model(script, "Done."), tools=[one.as_tool() for one in inner])
+
+
+@scenario(ends("completed"))
+async def parallel_children_are_answered_crosswise(lab: Lab) -> None:
+    answering = trio.CancelScope()
+
+    async def answer_the_youngest_first(stream: Recorded) -> None:
+        with answering:
+            while True:
+                # All that can be asked has been asked by then.
+                await trio.sleep(1)
+                for question in reversed(stream.stream.pending):
+                    stream.answer(question.id, echo(question))
+
+    async with trio.open_nursery() as nursery, lab.stream(_parallel_askers(lab)) as stream:
+        nursery.start_soon(answer_the_youngest_first, stream)  # noqa: ASYNC111 - it ends before the stream
+        try:
             await stream.drain()
         finally:
             answering.cancel()

@@ -1,0 +1,137 @@
+"""Making room in what the model reads. It may fail at any point, and nothing is lost: the transcript stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+
+from agentloop._core.compaction import Plan, estimate, plan
+from agentloop._core.prices import priced
+from agentloop._runtime.clock import now
+from agentloop._runtime.emitter import Emitter
+from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.model_calls import ModelCall
+from agentloop._runtime.run import Run
+from agentloop.errors import ModelError
+from agentloop.events import CompactionFinished, CompactionStarted
+from agentloop.hooks import Block, PostCompact, PreCompact
+from agentloop.limits import Compaction
+from agentloop.messages import Text, UserMessage
+from agentloop.models import ModelRequest
+
+__all__ = ["Compactor"]
+
+SUMMARY = "This conversation was cut short to make room. What came before, summed up by yourself:\n\n"
+
+
+class Compactor:
+    """Makes room for one stream.
+
+    Args:
+      vet: gives a request as the agent's hooks want it to go out; ``None`` if they refuse it.
+    """
+
+    __slots__ = ("_compaction", "_counted", "_counted_at", "_run", "_vet")
+
+    def __init__(
+        self, run: Run, compaction: Compaction, vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]]
+    ) -> None:
+        self._run = run
+        self._vet = vet
+        self._compaction = compaction
+        self._counted = 0
+        """Tokens of the last request and its response, as the provider counted them."""
+        self._counted_at = 0
+        """How many messages of the transcript that was."""
+
+    def count(self, tokens: int, messages: int) -> None:
+        """The provider has counted ``tokens`` for the first ``messages`` of the transcript and the response."""
+        self._counted, self._counted_at = tokens, messages + 1
+
+    async def before_request(self) -> None:
+        """Make room if it is getting scarce. What goes wrong is told, and the request goes out as it is."""
+        await self._make_room("threshold")
+
+    async def after_overflow(self) -> bool:
+        """Make room after the model has refused a request as too long. Gives whether there is some."""
+        return await self._make_room("overflow")
+
+    def _used(self) -> int:
+        transcript = self._run.transcript
+        if self._counted:
+            return self._counted + sum(map(estimate, transcript.messages[self._counted_at :]))
+        return sum(map(estimate, transcript.view))
+
+    async def _make_room(self, reason: Literal["threshold", "overflow"]) -> bool:
+        run, transcript = self._run, self._run.transcript
+        used = self._used()
+        found = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
+        if found is None or not await self._may(reason, used):
+            return False
+        run.emitter.post(CompactionStarted, reason=reason, tokens=used)
+        problem = "it was cut off"
+        try:
+            problem = await self._carry_out(found)
+        finally:
+            left = sum(map(estimate, transcript.view))
+            run.emitter.post(
+                CompactionFinished,
+                tokens=left,
+                first_kept=transcript.shown.first_kept,
+                summary="" if problem else transcript.shown.summary,
+                problem=problem,
+            )
+        if problem:
+            run.emitter.warn("compaction_failed", f"no room could be made: {problem}")
+            return False
+        self._counted = 0
+        await run.hooks.tell("post_compact", PostCompact(run.source, reason, transcript.shown.summary))
+        return True
+
+    async def _may(self, reason: Literal["threshold", "overflow"], used: int) -> bool:
+        """Whether the hooks let room be made."""
+        run = self._run
+        for hook in run.hooks.at("pre_compact"):
+            try:
+                verdict = await run.hooks.ask(hook, PreCompact(run.source, reason, used))
+            except HookFailedError as error:
+                verdict = Block(str(error))
+            if isinstance(verdict, Block):
+                run.emitter.warn("compaction_failed", f"no room is made: {verdict.reason}")
+                return False
+        return True
+
+    async def _carry_out(self, found: Plan) -> str:
+        """Make room as planned. Gives what went wrong; then nothing has changed."""
+        transcript = self._run.transcript
+        if found.first_kept is None:
+            transcript.show_less(elided=found.elided)
+            return ""
+        try:
+            summary = await self._summary(found.first_kept)
+        except ModelError as error:
+            return str(error)
+        if not summary.strip():
+            return "the model wrote no summary"
+        transcript.show_less(summary=SUMMARY + summary.strip(), first_kept=found.first_kept)
+        return ""
+
+    async def _summary(self, first_kept: int) -> str:
+        run = self._run
+        shown = run.transcript.shown
+        before = shown.shown(run.transcript.messages[:first_kept])
+        ask = UserMessage((Text(self._compaction.instructions),))
+        request = ModelRequest((*before, ask), settings=msgspec.structs.replace(run.config.settings, tool_choice=None))
+        vetted = await self._vet(request)
+        if vetted is None:
+            raise ModelError("a before_llm_call hook refused the request")
+        model = run.models[run.chain.first(now())]
+        run.meter.count_retry()
+        # Told to nobody: what it says is no answer.
+        message = await ModelCall(run, model, Emitter(run.source, ())).respond(vetted)
+        usage = msgspec.structs.replace(message.usage, requests=1)
+        price = run.price_of(model.name, message.model)
+        run.meter.count_usage(usage if price is None else priced(usage, price))
+        return message.text

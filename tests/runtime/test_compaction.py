@@ -1,0 +1,362 @@
+"""A conversation that gets too long is summed up for the model; the session keeps all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, strategies as st
+
+from agentloop import Agent, Compaction, Image, Limits, Price, Session, Text, UsageError, hooks, tool
+from agentloop._core.compaction import ELIDED, View, estimate, plan
+from agentloop._core.transcript import problems
+from agentloop.errors import ModelConnectionError, ModelContextOverflowError
+from agentloop.events import CompactionFinished, CompactionStarted, ResponseDiscarded, TextDelta, WarningIssued
+from agentloop.hooks import Block, PostCompact, PreCompact, ReplaceMessages
+from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage, user_message
+from agentloop.models import ModelRequest
+from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
+from tests.support import first, nested, of, opened, watch
+
+OVERFLOW = ModelContextOverflowError(model="scripted", status=400, body="the prompt is too long")
+SMALL = Compaction(window=1000, kept=0.2, threshold=0.8, result_tokens=50)
+
+
+def talk(turns: int, words: int = 100) -> list[Message]:
+    """A conversation of ``turns`` questions and answers of so many tokens each."""
+    messages: list[Message] = []
+    for turn in range(turns):
+        messages.append(user_message(f"question {turn} " + "bla " * words))
+        messages.append(AssistantMessage((Text(f"answer {turn} " + "bla " * words),)))
+    return messages
+
+
+def texts(request: ModelRequest) -> list[str]:
+    return [message.text[:40] for message in request.messages]
+
+
+def uncounted(response: Response) -> Response:
+    """``response`` of a provider that does not say what was used."""
+    return msgspec.structs.replace(response, usage=Usage())
+
+
+def is_summary_request(request: ModelRequest) -> bool:
+    return request.messages[-1].text == SMALL.instructions
+
+
+async def test_before_it_gets_too_long_the_older_part_is_summed_up() -> None:
+    model = ScriptedModel("They said bla.", "Hello.")
+    session = Session(messages=talk(5))
+
+    watched = await watch(Agent(model, compaction=SMALL), "go", session=session)
+
+    asked, answered = model.requests
+    assert is_summary_request(asked)
+    assert (asked.tools, asked.output) == ((), None)
+    assert answered.messages[0].text.endswith("summed up by yourself:\n\nThey said bla.")
+    assert texts(answered)[1:] == [talk(5)[-1].text[:40], "go"]
+    assert watched.outcome.output == "Hello."
+    # The session has everything, and nothing else.
+    assert watched.messages == (*talk(5), *watched.outcome.messages)
+    [started] = of(watched.events, CompactionStarted)
+    [finished] = of(watched.events, CompactionFinished)
+    assert (started.reason, finished.problem, finished.first_kept) == ("threshold", "", 9)
+    assert finished.tokens < 400 < started.tokens
+    # What the model says to sum up is told to nobody.
+    assert "".join(event.text for event in of(watched.events, TextDelta)) == "Hello."
+
+
+async def test_a_short_conversation_is_left_alone() -> None:
+    model = ScriptedModel("Hello.")
+
+    watched = await watch(Agent(model, compaction=SMALL), session=Session(messages=talk(2)))
+
+    assert of(watched.events, CompactionStarted) == []
+
+
+async def test_the_next_stream_goes_on_from_the_summary() -> None:
+    session = Session(messages=talk(5))
+    await Agent(ScriptedModel("Sum.", "Hello."), compaction=SMALL).run("go", session=session)
+    model = ScriptedModel("Again.")
+
+    await Agent(model, compaction=SMALL).run("and?", session=session)
+
+    assert [text[:8] for text in texts(model.requests[0])] == ["This con", "answer 4", "go", "Hello.", "and?"]
+
+
+async def test_a_summary_is_summed_up_with_what_came_after_it() -> None:
+    session = Session(messages=talk(5))
+    await Agent(ScriptedModel("First sum.", "Hello."), compaction=SMALL).run("go", session=session)
+    model = ScriptedModel("Second sum.", "Hello.")
+
+    await Agent(model, compaction=SMALL).run("x " * 2000, session=session)
+
+    assert "First sum." in model.requests[0].messages[0].text
+    assert "Second sum." in model.requests[1].messages[0].text
+    assert "First sum." not in model.requests[1].messages[0].text
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_it_is_done_in_the_middle_of_a_run_and_in_children(depth: int) -> None:
+    @tool
+    async def read() -> str:
+        return "bla " * 150
+
+    asked: list[ModelRequest] = []
+
+    def respond(request: ModelRequest) -> Response:
+        asked.append(request)
+        if is_summary_request(request):
+            return uncounted(says("Sum."))
+        return uncounted(says("Done.") if len(asked) > 9 else calls("read"))
+
+    agent = Agent(FunctionModel(respond), tools=[read], name="inner", compaction=SMALL, limits=Limits(repeats=100))
+    watched = await watch(nested(agent, depth))
+
+    assert watched.outcome.reason == "completed"
+    assert of(watched.events, CompactionFinished, depth=depth)
+    assert all(problems(request.messages) == [] for request in asked)
+    assert max(sum(map(estimate, request.messages)) for request in asked) < 1000
+
+
+async def test_old_long_results_go_first() -> None:
+    @tool
+    async def read() -> str:
+        return "bla " * 300
+
+    model = ScriptedModel(*[uncounted(calls("read")) for _ in range(3)], "Done.")
+    agent = Agent(model, tools=[read], compaction=Compaction(window=1000, threshold=0.8, result_tokens=50))
+
+    watched = await watch(agent)
+
+    [finished] = of(watched.events, CompactionFinished)
+    assert (finished.summary, finished.first_kept) == ("", 0)
+    shown = [message.text for message in model.requests[-1].messages if isinstance(message, ToolResult)]
+    assert shown == [ELIDED, ELIDED, "bla " * 300]
+    assert [len(message.text) for message in watched.messages if isinstance(message, ToolResult)] == [1200] * 3
+
+
+async def test_what_the_provider_counts_is_what_counts() -> None:
+    counted = Usage(input_tokens=900, output_tokens=50)
+
+    @tool
+    async def look() -> str:
+        return "short"
+
+    first_response = Response((ToolCall("", "look", "{}"),), "tool_calls", counted)
+    model = ScriptedModel(first_response, "Sum.", "Done.")
+
+    watched = await watch(Agent(model, tools=[look], compaction=Compaction(window=1000, kept=0.001)))
+
+    [started] = of(watched.events, CompactionStarted)
+    assert 950 < started.tokens < 1000
+
+
+# ------------------------------------------------------------------------------ overflow
+
+
+async def test_a_request_that_was_refused_as_too_long_is_made_again_with_less() -> None:
+    model = ScriptedModel(fails(OVERFLOW), "Sum.", "Hello.")
+    session = Session(messages=talk(3))
+
+    watched = await watch(Agent(model, compaction=Compaction(window=100_000)), session=session)
+
+    assert watched.outcome.output == "Hello."
+    assert len(of(watched.events, ResponseDiscarded)) == 1
+    [started] = of(watched.events, CompactionStarted)
+    assert started.reason == "overflow"
+    assert len(model.requests[2].messages) < len(model.requests[0].messages)
+
+
+async def test_of_overflows_in_a_row_one_is_recovered_from() -> None:
+    model = ScriptedModel(fails(OVERFLOW), "Sum.", fails(OVERFLOW))
+
+    watched = await watch(Agent(model, compaction=Compaction(window=100_000)), session=Session(messages=talk(3)))
+
+    assert watched.error is OVERFLOW
+    assert len(model.requests) == 3
+
+
+async def test_after_an_answer_another_overflow_is_recovered_from() -> None:
+    @tool
+    async def look() -> str:
+        return "bla " * 1000
+
+    model = ScriptedModel(
+        fails(OVERFLOW), "Sum.", calls("look") + says("x " * 1000), fails(OVERFLOW), "Sum again.", "Done."
+    )
+
+    watched = await watch(
+        Agent(model, tools=[look], compaction=Compaction(window=2000, kept=0.1)), session=Session(messages=talk(3))
+    )
+
+    assert watched.outcome.output == "Done."
+    assert len(of(watched.events, CompactionFinished)) == 2
+
+
+async def test_without_compaction_an_overflow_is_the_end() -> None:
+    model = ScriptedModel(fails(OVERFLOW), "never")
+
+    assert (await watch(Agent(model), session=Session(messages=talk(3)))).error is OVERFLOW
+
+
+async def test_where_nothing_can_be_left_out_an_overflow_is_the_end() -> None:
+    model = ScriptedModel(fails(OVERFLOW), "never")
+
+    assert (await watch(Agent(model, compaction=SMALL))).error is OVERFLOW
+
+
+# ------------------------------------------------------------------------------ failures
+
+
+@pytest.mark.parametrize(
+    "broken", [fails(ModelConnectionError("gone")), says(""), says("  ")], ids=["fails", "says nothing", "says blanks"]
+)
+async def test_a_summary_that_fails_loses_nothing(broken: Response) -> None:
+    model = ScriptedModel(broken, "Hello.")
+    session = Session(messages=talk(5))
+
+    watched = await watch(Agent(model, compaction=SMALL), session=session)
+
+    assert watched.outcome.output == "Hello."
+    assert model.requests[1].messages == (*talk(5), user_message("go"))
+    [finished] = of(watched.events, CompactionFinished)
+    assert finished.problem
+    assert [event.code for event in of(watched.events, WarningIssued)] == ["compaction_failed"]
+
+
+async def test_a_stream_that_is_stopped_in_the_middle_of_it_changes_nothing() -> None:
+    session = Session(messages=talk(5))
+
+    async with opened(Agent(ScriptedModel(says("They") + hangs()), compaction=SMALL), session=session) as stream:
+        await first(stream, CompactionStarted)
+        stream.stop()
+        told = [event async for event in stream]
+        assert session.transcript.shown.is_plain
+
+    [finished] = of(told, CompactionFinished)
+    assert finished.problem == "it was cut off"
+
+
+async def test_what_it_uses_counts() -> None:
+    model = ScriptedModel("Sum.", "Hello.")
+    prices = {"scripted": Price(1_000_000, 0)}
+
+    watched = await watch(Agent(model, compaction=SMALL, prices=prices), session=Session(messages=talk(5)))
+
+    assert watched.outcome.usage.requests == 2
+    assert watched.outcome.usage.cost == 20
+    assert watched.stream._run.meter.requests == 2
+
+
+# --------------------------------------------------------------------------------- hooks
+
+
+async def test_hooks_are_asked_before_and_told_after() -> None:
+    seen: list[Any] = []
+    before = hooks.pre_compact(lambda value: seen.append(value))  # noqa: PLW0108 - it is to return None
+    after = hooks.post_compact(lambda value: seen.append(value))  # noqa: PLW0108
+
+    await watch(
+        Agent(ScriptedModel("Sum.", "Hello."), compaction=SMALL, hooks=[before, after]),
+        session=Session(messages=talk(5)),
+    )
+
+    assert [type(value) for value in seen] == [PreCompact, PostCompact]
+    assert seen[0].reason == "threshold"
+    assert "Sum." in seen[1].summary
+
+
+async def test_a_hook_may_refuse_and_the_run_goes_on() -> None:
+    @hooks.pre_compact
+    def refuse(value: PreCompact) -> Block:
+        return Block("not now")
+
+    model = ScriptedModel("Hello.")
+    watched = await watch(Agent(model, compaction=SMALL, hooks=[refuse]), session=Session(messages=talk(5)))
+
+    assert watched.outcome.output == "Hello."
+    assert of(watched.events, CompactionStarted) == []
+    assert [event.message for event in of(watched.events, WarningIssued)] == ["no room is made: not now"]
+
+
+async def test_what_hooks_take_out_of_requests_is_not_in_that_for_a_summary_either() -> None:
+    @hooks.before_llm_call
+    def redact(call: hooks.BeforeLLMCall) -> ReplaceMessages:
+        def clean(message: Message) -> Message:
+            if not isinstance(message, UserMessage):
+                return message
+            return user_message(message.text.replace("question", "QUESTION"))
+
+        return ReplaceMessages([clean(message) for message in call.request.messages])
+
+    model = ScriptedModel(fails(OVERFLOW), "Sum.", "Hello.")
+    await watch(Agent(model, compaction=Compaction(window=100_000), hooks=[redact]), session=Session(messages=talk(3)))
+
+    assert len(model.requests) == 3
+    for request in model.requests:
+        assert not any("question" in text for text in texts(request))
+
+
+# ----------------------------------------------------------------------------- decisions
+
+A_TURN = st.builds(
+    lambda prompt, results, answer: [
+        user_message("x" * prompt + "?"),
+        *([AssistantMessage(tuple(ToolCall(f"c{n}", "read", "{}") for n in range(len(results))))] if results else []),
+        *(ToolResult(f"c{n}", "read", (Text("y" * size + "."),)) for n, size in enumerate(results)),
+        AssistantMessage((Text("z" * answer + "."),)),
+    ],
+    st.integers(0, 3000),
+    st.lists(st.integers(0, 5000), max_size=3),
+    st.integers(0, 3000),
+)
+
+
+@given(st.lists(A_TURN, max_size=8), st.integers(0, 2), st.booleans())
+def test_what_is_left_is_a_transcript_that_a_provider_accepts(
+    turns: list[list[Message]], rounds: int, overflow: bool
+) -> None:
+    messages: list[Message] = []
+    for number, turn in enumerate(turns):
+        for message in turn:
+            # Call ids are unique within a session.
+            if isinstance(message, ToolResult):
+                message = ToolResult(f"{number}{message.call_id}", message.name, message.parts)  # noqa: PLW2901
+            elif isinstance(message, AssistantMessage) and message.calls:
+                message = AssistantMessage(  # noqa: PLW2901
+                    tuple(ToolCall(f"{number}{call.id}", call.name, call.arguments) for call in message.calls)
+                )
+            messages.append(message)
+    view = View()
+    for _ in range(rounds + 1):
+        used = sum(map(estimate, view.shown(messages)))
+        found = plan(messages, view, used, SMALL, overflow=overflow)
+        if found is None:
+            break
+        if found.first_kept is None:
+            assert found.elided
+            view.elide(found.elided)
+        else:
+            assert view.first_kept < found.first_kept < len(messages)
+            view.summarize("Sum.", found.first_kept)
+        shown = view.shown(messages)
+        assert problems(shown) == []
+        assert sum(map(estimate, shown)) < used or found.first_kept is not None
+        # The last word stands.
+        assert shown[-1] == messages[-1]
+
+
+def test_pictures_count() -> None:
+    assert estimate(UserMessage((Image(b"x"),))) > 1000
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"window": 0}, {"window": "big"}, {"window": 1000, "kept": 0.9}, {"window": 1000, "result_tokens": 0}]
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"Compaction\("):
+        Compaction(**wrong)
+    with pytest.raises(UsageError, match="compaction= takes Compaction"):
+        Agent(ScriptedModel(), compaction=1000)  # type: ignore[arg-type]
