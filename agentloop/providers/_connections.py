@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,6 +23,12 @@ KEEPALIVE_SECONDS = 4.0
 """How long a connection may lie idle and be used again. Common servers (uvicorn, node) close theirs after 5 s; a
 request that is sent just then is lost."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+open_tcp_stream = trio.open_tcp_stream
+"""How a connection is opened. Another function here, and there is another network: one in memory, say, whose streams
+need no more of a socket than ``stream.socket.is_readable()``."""
+
+
+Connection: TypeAlias = httpcore2.AsyncHTTP11Connection | httpcore2.AsyncHTTPProxy
 
 
 class Connections:
@@ -39,26 +45,50 @@ class Connections:
         self._idle: list[httpcore2.AsyncHTTP11Connection] = []
         self._closed = False
 
-    async def take(self) -> httpcore2.AsyncHTTP11Connection | httpcore2.AsyncHTTPProxy:
-        """A connection that is free: the one used last, which is the least likely to be closed soon, or a new one."""
+    async def send(self, request: httpcore2.Request) -> tuple[Connection, httpcore2.Response]:
+        """Send ``request``, and give the head of the answer, and its connection, which is to be given back.
+
+        A kept connection that the server closes without a word is one that it had grown tired of (llama.cpp does so
+        after every fifth answer). Then the request goes out once more, over a new one.
+        """
         if self._closed:
             raise UsageError("this model was opened for a block that has ended: open it again, or use the model itself")
         if self._proxy is not None:
-            return self._proxy  # noqa: ASYNC910  # sending the request is a checkpoint
+            return await self._send(self._proxy, request)
+        kept = await self._kept()
+        if kept is not None:
+            try:
+                return await self._send(kept, request)
+            except (httpcore2.ReadError, httpcore2.RemoteProtocolError) as error:
+                if not _hung_up(error):
+                    raise
+        return await self._send(await self._connect(), request)
+
+    async def _send(self, connection: Connection, request: httpcore2.Request) -> tuple[Connection, httpcore2.Response]:
+        try:
+            return connection, await connection.handle_async_request(request)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.give_back(connection)
+            raise
+
+    async def _kept(self) -> httpcore2.AsyncHTTP11Connection | None:
+        """A connection that is free: the one used last, which is the least likely to be closed soon."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.has_expired():
-                return connection  # noqa: ASYNC910
+                return connection  # noqa: ASYNC910  # sending the request is a checkpoint
             await connection.aclose()
+        return None  # noqa: ASYNC910
+
+    async def _connect(self) -> httpcore2.AsyncHTTP11Connection:
         origin = self._url.origin
         stream = await _Backend().connect_tcp(origin.host.decode("ascii"), origin.port)
         if origin.scheme == b"https":
             stream = await stream.start_tls(_ssl_context(), origin.host.decode("ascii"))
         return httpcore2.AsyncHTTP11Connection(origin, stream, KEEPALIVE_SECONDS)
 
-    async def give_back(  # noqa: ASYNC910  # shielded anyway
-        self, connection: httpcore2.AsyncHTTP11Connection | httpcore2.AsyncHTTPProxy
-    ) -> None:
+    async def give_back(self, connection: Connection) -> None:  # noqa: ASYNC910  # shielded anyway
         """Keep ``connection`` for the next request, if it is fit for one, else close it."""
         if isinstance(connection, httpcore2.AsyncHTTPProxy):
             return  # noqa: ASYNC910  # it keeps its connections itself
@@ -124,7 +154,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         if info != "is_readable":
             return None
         stream = self._stream
-        return (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket.is_readable()
+        return (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket.is_readable()
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
@@ -139,7 +169,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
         with _connecting("the connection"):
-            return _Stream(await trio.open_tcp_stream(host, port))
+            return _Stream(await open_tcp_stream(host, port))
 
 
 @contextmanager
@@ -152,6 +182,11 @@ def _connecting(what: str) -> Generator[None]:
         raise httpcore2.ConnectTimeout(f"{what} took more than {CONNECT_SECONDS:g} s") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise httpcore2.ConnectError(_cause(error)) from error
+
+
+def _hung_up(error: Exception) -> bool:
+    """Whether the server closed the connection before it answered anything."""
+    return isinstance(error, httpcore2.ReadError) or "without sending a response" in str(error)
 
 
 def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:

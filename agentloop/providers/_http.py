@@ -106,11 +106,8 @@ class Http:
         length = (b"Content-Length", b"%d" % len(body))
         request = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
         with _as_model_errors(f"model {self._model!r}: no answer from {_shown(self._url)}"):
-            connection = await self._connections.take()
-        response: httpcore2.Response | None = None
+            connection, response = await self._connections.send(request)
         try:
-            with _as_model_errors(f"model {self._model!r}: no answer from {_shown(self._url)}"):
-                response = await connection.handle_async_request(request)
             # Closed here, where it is used: a generator that is left to the garbage collector closes its connection
             # when it is collected, if at all.
             async with aclosing(
@@ -124,8 +121,7 @@ class Http:
                 yield Events(self._model, chunks, headers.get(b"content-type", b"").decode("latin-1"))
         finally:
             with trio.CancelScope(shield=True):
-                if response is not None:
-                    await response.aclose()
+                await response.aclose()
                 await self._connections.give_back(connection)
 
     def __repr__(self) -> str:
@@ -145,6 +141,7 @@ class Events:
         "_content_type",
         "_deadline",
         "_ended",
+        "_failures",
         "_head",
         "_linger",
         "_model",
@@ -155,9 +152,17 @@ class Events:
         "_whole",
     )
 
-    def __init__(self, model: str, chunks: AsyncIterator[bytes], content_type: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        chunks: AsyncIterator[bytes],
+        content_type: str,
+        failures: tuple[type[Exception], ...] | None = None,
+    ) -> None:
         self._model = model
         self._chunks = chunks
+        self._failures = _FAILURES if failures is None else failures
+        """What ``chunks`` raises when the connection drops."""
         self._content_type = content_type
         self._parser = EventParser()
         self._ready: deque[bytes] = deque()
@@ -200,12 +205,12 @@ class Events:
     async def _read(self) -> bytes | None:
         """The next bytes, or ``None`` at the end."""
         if self._linger is None:
-            with _as_model_errors(f"model {self._model!r}: the connection dropped"):
+            with _as_model_errors(f"model {self._model!r}: the connection dropped", self._failures):
                 return await anext(self._chunks, None)
         if self._deadline is None:
             # Counted from the first read: before it, it is the reader who takes their time.
             self._deadline = trio.current_time() + self._linger
-        with suppress(*_FAILURES), trio.move_on_at(self._deadline):
+        with suppress(*self._failures), trio.move_on_at(self._deadline):
             return await anext(self._chunks, None)
         return None  # noqa: ASYNC910  # there was one: anext()
 
@@ -275,10 +280,10 @@ _FAILURES = (
 
 
 @contextmanager
-def _as_model_errors(what: str) -> Generator[None]:
+def _as_model_errors(what: str, failures: tuple[type[Exception], ...] = _FAILURES) -> Generator[None]:
     try:
         yield
-    except _FAILURES as error:
+    except failures as error:
         raise ModelConnectionError(f"{what}: {str(error) or type(error).__name__}") from error
 
 

@@ -24,6 +24,15 @@ def open_sockets() -> set[str]:
     return sockets
 
 
+@pytest.fixture(scope="package", autouse=True)
+def what_is_there_already_is_no_garbage() -> Generator[None]:
+    """Keep it out of the collections below, each of which would else take longer than most of the tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_socket_is_left() -> Generator[None]:
     before = open_sockets()

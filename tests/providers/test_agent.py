@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import trio
 from attrs import frozen
 
-from agentloop import Agent, Deadlines, tool
-from agentloop.errors import ModelConnectionError, ModelRefusalError, ModelTimeoutError
+from agentloop import Agent, tool
 from agentloop.events import TextDelta, ToolCallDelta
 from agentloop.providers.openai_chat import OpenAIChat
-from tests.providers.chat import called, counted, finished, piece, said, whole
-from tests.providers.server import DONE, HEAD, Peer, answering, chunk, chunked, event, serving
+from tests.providers.chat import called, counted, finished, said, whole
+from tests.providers.server import DONE, answering, chunked, serving
 
 pytestmark = pytest.mark.real_clock
 
@@ -61,87 +59,3 @@ async def test_an_agent_gets_its_output() -> None:
 
     assert outcome.output == City("Porto", 231800)
     assert server.requests[0].json["response_format"]["json_schema"]["name"] == "City"
-
-
-async def test_leaving_a_stream_in_mid_delta_closes_the_connection() -> None:
-    closed = trio.Event()
-
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(HEAD, chunk(said("Once upon")))
-        await peer.until_closed()
-        closed.set()
-
-    async with serving(handler) as server:
-        async with Agent(OpenAIChat("m", base_url=server.url)).stream("Tell me a story.") as stream:
-            async for told in stream:
-                if isinstance(told, TextDelta):
-                    break
-        await closed.wait()
-
-
-async def test_a_server_that_falls_silent_is_given_up() -> None:
-    closed = trio.Event()
-
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(HEAD, chunk(said("Once upon")))
-        await peer.until_closed()
-        closed.set()
-
-    async with serving(handler) as server:
-        agent = Agent(OpenAIChat("m", base_url=server.url), deadlines=Deadlines(idle=0.05))
-        with pytest.raises(ModelTimeoutError):
-            await agent.run("Tell me a story.")
-        await closed.wait()
-
-
-async def test_a_refusal_ends_the_run_with_what_the_model_said() -> None:
-    async with serving(answering(whole(event(piece({"refusal": "I cannot."}))))) as server:
-        with pytest.raises(ModelRefusalError, match=r"refused to answer: I cannot\."):
-            await Agent(OpenAIChat("m", base_url=server.url)).run("Do it.")
-
-
-async def test_a_run_that_is_cut_off_fails_and_keeps_what_was_said() -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(HEAD, chunk(said("Once upon")))
-
-    async with (
-        serving(handler) as server,
-        Agent(OpenAIChat("m", base_url=server.url)).stream("Tell me a story.") as stream,
-    ):
-        outcome = await stream.wait()
-
-    assert outcome.reason == "failed"
-    assert isinstance(outcome.error, ModelConnectionError)
-    assert [message.text for message in outcome.messages if hasattr(message, "stop")] == ["Once upon"]
-
-
-async def test_a_stream_keeps_its_connection_from_turn_to_turn_and_no_longer() -> None:
-    closed = trio.Event()
-
-    async def handler(peer: Peer) -> None:
-        for answer in (whole(called(0, "c1", "add", '{"a":1,"b":2}'), finish="tool_calls"), whole(said("3."))):
-            await peer.request()
-            await peer.send(answer)
-        await peer.until_closed()
-        closed.set()
-
-    async with serving(handler) as server:
-        async with Agent(OpenAIChat("m", base_url=server.url), tools=[add]).stream("What is 1 + 2?") as stream:
-            async for _ in stream:
-                pass
-        await closed.wait()
-
-        assert stream.result.output == "3."
-        assert server.connections == 1
-
-
-async def test_streams_of_an_open_model_share_its_connections() -> None:
-    async with serving(answering(whole(said("1")), whole(said("2")))) as server:
-        async with OpenAIChat("m", base_url=server.url).open() as model:
-            await Agent(model).run("One?")
-            await Agent(model).run("Two?")
-
-        assert server.connections == 1

@@ -37,22 +37,6 @@ async def response_to(*answers: bytes | list[bytes]) -> AssistantMessage:
 # ---------------------------------------------------------------------------------- text
 
 
-async def test_text_comes_piece_by_piece() -> None:
-    heard = Heard()
-    async with serving(answering(whole(said("Hel"), said("lo")))) as server:
-        stop = await OpenAIChat("m", base_url=server.url).respond(ASK, heard)
-
-    assert heard.pieces == [("text", "Hel"), ("text", "lo")]
-    assert (stop.reason, stop.model) == ("end", "m-1")
-
-
-async def test_a_character_may_be_cut_by_the_network() -> None:
-    body = said("Grüße, \N{SNOWMAN}") + finished() + DONE
-    pieces = [bytes([byte]) for byte in body]
-
-    assert (await response_to(chunked(*pieces))).text == "Grüße, \N{SNOWMAN}"
-
-
 async def test_comments_empty_deltas_and_other_line_ends_are_fine() -> None:
     body = b": keep-alive\n\n" + said("a") + event(piece({})) + event(piece({"content": ""})) + said("b")
     body += event(piece({"role": "assistant", "content": None, "tool_calls": None})) + finished() + DONE
@@ -124,23 +108,6 @@ def calls_of(message: AssistantMessage) -> list[tuple[str, str, str]]:
     return [(call.id, call.name, call.arguments) for call in message.calls]
 
 
-async def test_parallel_calls_may_interleave() -> None:
-    message = await response_to(
-        whole(
-            called(0, "a", "add", ""),
-            called(1, "b", "mul", ""),
-            called(0, arguments='{"x"'),
-            called(1, arguments='{"y"'),
-            called(0, arguments=":1}"),
-            called(1, arguments=":2}"),
-            finish="tool_calls",
-        )
-    )
-
-    assert calls_of(message) == [("a", "add", '{"x":1}'), ("b", "mul", '{"y":2}')]
-    assert message.stop == "tool_calls"
-
-
 async def test_calls_whose_index_begins_anywhere_are_counted_from_zero() -> None:
     message = await response_to(whole(called(1, "a", "add", "{}"), called(3, "b", "mul", "{}")))
 
@@ -204,26 +171,6 @@ async def test_calls_count_although_the_finish_does_not_say_so() -> None:
 )
 async def test_the_finish_says_how_it_ended(finish: str, stop: str) -> None:
     assert (await response_to(whole(said("Hm"), finish=finish))).stop == stop
-
-
-async def test_a_refusal_is_told_as_text() -> None:
-    message = await response_to(whole(event(piece({"refusal": "I can"})), event(piece({"refusal": "not."}))))
-
-    assert (message.text, message.stop) == ("I cannot.", "refusal")
-
-
-async def test_the_usage_comes_after_the_finish() -> None:
-    usage = counted(
-        prompt_tokens=100,
-        completion_tokens=20,
-        total_tokens=120,
-        prompt_tokens_details={"cached_tokens": 64, "audio_tokens": 0},
-        completion_tokens_details={"reasoning_tokens": 12, "accepted_prediction_tokens": 0},
-    )
-
-    message = await response_to(chunked(said("Hi"), finished(), usage, DONE))
-
-    assert message.usage == Usage(input_tokens=100, output_tokens=20, cached_tokens=64, reasoning_tokens=12)
 
 
 @pytest.mark.parametrize(
@@ -308,53 +255,9 @@ async def test_a_finish_that_is_an_error_without_a_name_is_raised() -> None:
         await response_to(whole(said("Hi"), finish="error"))
 
 
-@pytest.mark.parametrize(
-    "status", ["400 Bad Request", "401 Unauthorized", "429 Too Many Requests", "503 Service Unavailable"]
-)
-async def test_a_status_that_is_no_success_is_raised_with_what_the_server_says(status: str) -> None:
-    with pytest.raises(ModelStatusError, match="model 'm': HTTP status") as caught:
-        await response_to(answer(b'{"error":{"message":"no"}}', status=status))
-
-    assert caught.value.status == int(status[:3])
-    assert caught.value.body == '{"error":{"message":"no"}}'
-
-
-async def test_a_redirect_is_told_not_followed() -> None:
-    """Followed, it would carry the key to another place."""
-    with pytest.raises(ModelStatusError, match="redirects to https://elsewhere"):
-        await response_to(answer(b"", status="308 Permanent Redirect", extra="Location: https://elsewhere\r\n"))
-
-
-async def test_of_a_long_error_only_the_beginning_is_kept() -> None:
-    with pytest.raises(ModelStatusError) as caught:
-        await response_to(answer(b"x" * 1_000_000, status="500 Oops"))
-
-    assert len(caught.value.body) == 4096
-
-
-async def test_json_that_is_none_is_a_broken_protocol() -> None:
-    with pytest.raises(ModelProtocolError, match=r"model 'm' sent b'\{nonsense'"):
-        await response_to(whole(said("Hi"), b"data: {nonsense\n\n"))
-
-
-async def test_text_that_is_not_utf_8_is_a_broken_protocol() -> None:
-    with pytest.raises(ModelProtocolError):
-        await response_to(whole(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n'))
-
-
-async def test_a_page_is_no_response() -> None:
-    with pytest.raises(ModelProtocolError, match=r"answered with text/html .* is its URL right\?"):
-        await response_to(answer(b"<html>Welcome!</html>", type="text/html"))
-
-
 async def test_an_empty_answer_is_no_response() -> None:
     with pytest.raises(ModelConnectionError, match="ended before the response did"):
         await response_to(chunked())
-
-
-async def test_a_compressed_answer_is_refused() -> None:
-    with pytest.raises(ModelProtocolError, match="compressed"):
-        await response_to(answer(b"\x1f\x8b", extra="Content-Encoding: gzip\r\n"))
 
 
 # ------------------------------------------------------------- servers that never hang up

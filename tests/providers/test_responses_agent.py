@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import pytest
-import trio
 from attrs import frozen
 
-from agentloop import Agent, Deadlines, Session, tool
-from agentloop.errors import ModelConnectionError, ModelRefusalError, ModelStatusError, ModelTimeoutError
+from agentloop import Agent, Session, tool
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentloop.providers.openai_responses import OpenAIResponses
 from tests.providers.responses import (
-    BEGUN,
-    call_begun,
-    call_piece,
-    ended,
-    said,
-    told,
     whole,
     whole_call,
     whole_message,
     whole_thought,
 )
-from tests.providers.server import HEAD, Handler, Peer, answering, chunk, chunked, serving
+from tests.providers.server import answering, serving
 
 pytestmark = pytest.mark.real_clock
 
@@ -31,18 +23,6 @@ pytestmark = pytest.mark.real_clock
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
-
-
-def stalling(closed: trio.Event, *events: bytes) -> Handler:
-    """Says ``events``, then nothing until the client has closed the connection."""
-
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(HEAD, chunk(BEGUN + b"".join(events)))
-        await peer.until_closed()
-        closed.set()
-
-    return handler
 
 
 async def test_an_agent_thinks_calls_tools_and_answers() -> None:
@@ -100,82 +80,3 @@ async def test_a_session_goes_on_with_what_was_kept() -> None:
 
     kinds = [item.get("encrypted_content") or item.get("content") for item in server.requests[1].json["input"]]
     assert kinds == ["Is it?", "secret", "Yes.", "Sure?"]
-
-
-@pytest.mark.parametrize(
-    ("events", "begun"),
-    [
-        (said("Once upon"), TextDelta),
-        (told("response.reasoning_summary_text.delta", output_index=0, delta="Hm"), ReasoningDelta),
-        (call_begun(0, "c1", "add") + call_piece(0, '{"a":'), ToolCallDelta),
-    ],
-    ids=["text", "reasoning", "call"],
-)
-async def test_leaving_a_stream_in_mid_delta_closes_the_connection(events: bytes, begun: type) -> None:
-    closed = trio.Event()
-
-    async with serving(stalling(closed, events)) as server:
-        async with Agent(OpenAIResponses("m", base_url=server.url), tools=[add]).stream("Tell me a story.") as stream:
-            async for event in stream:
-                if isinstance(event, begun):
-                    break
-        await closed.wait()
-
-
-async def test_a_server_that_falls_silent_is_given_up() -> None:
-    closed = trio.Event()
-
-    async with serving(stalling(closed, said("Once upon"))) as server:
-        agent = Agent(OpenAIResponses("m", base_url=server.url), deadlines=Deadlines(idle=0.05))
-        with pytest.raises(ModelTimeoutError):
-            await agent.run("Tell me a story.")
-        await closed.wait()
-
-
-async def test_a_refusal_ends_the_run_with_what_the_model_said() -> None:
-    refusal = told("response.refusal.delta", output_index=0, content_index=0, delta="I cannot.")
-    async with serving(answering(whole(refusal))) as server:
-        with pytest.raises(ModelRefusalError, match=r"refused to answer: I cannot\."):
-            await Agent(OpenAIResponses("m", base_url=server.url)).run("Do it.")
-
-
-@pytest.mark.parametrize(
-    ("end", "error"),
-    [
-        (b"", ModelConnectionError),
-        (ended("failed", error={"code": "server_error", "message": "Sorry."}), ModelStatusError),
-        (told("error", code="server_error", message="Sorry."), ModelStatusError),
-    ],
-    ids=["cut", "failed", "error"],
-)
-async def test_a_run_that_fails_in_mid_stream_keeps_what_was_said_but_no_half_call(
-    end: bytes, error: type[Exception]
-) -> None:
-    body = chunked(BEGUN, said("Once upon"), call_begun(1, "c1", "add"), call_piece(1, '{"a":'), end)
-    async with (
-        serving(answering(body)) as server,
-        Agent(OpenAIResponses("m", base_url=server.url), tools=[add]).stream("Tell me a story.") as stream,
-    ):
-        outcome = await stream.wait()
-
-    assert outcome.reason == "failed"
-    assert isinstance(outcome.error, error)
-    assert [str(message) for message in outcome.messages] == ["'Tell me a story.'", "'Once upon'"]
-
-
-async def test_a_stream_keeps_its_connection_from_turn_to_turn_and_no_longer() -> None:
-    closed = trio.Event()
-
-    async def handler(peer: Peer) -> None:
-        for answer in (whole(whole_call(0, "c1", "add", '{"a":1,"b":2}')), whole(whole_message("3."))):
-            await peer.request()
-            await peer.send(answer)
-        await peer.until_closed()
-        closed.set()
-
-    async with serving(handler) as server:
-        outcome = await Agent(OpenAIResponses("m", base_url=server.url), tools=[add]).run("What is 1 + 2?")
-        await closed.wait()
-
-        assert outcome.output == "3."
-        assert server.connections == 1
