@@ -1,0 +1,255 @@
+"""A folder that paths cannot leave.
+
+A path is walked here, one name at a time, each opened relative to the folder before it (``openat``) and never through
+a symlink by the system: a link is read, and its target walked in the same way. So what was checked is what is used,
+also when somebody swaps a folder for a link meanwhile. ``..`` goes back to the folder that was opened before, and
+links may lead anywhere inside. What cannot be told is a hard link, or a mount: such a file *is* inside.
+
+Where the system has no ``openat`` (Windows), a `Root` is refused.
+"""
+
+# pathlib knows no folders that are open:
+# ruff: noqa: PTH100, PTH112, PTH117, PTH123
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+
+from agentloop.errors import ToolError, UsageError
+
+__all__ = ["Root", "find_root"]
+
+CONFINES = {os.open, os.stat, os.readlink, os.mkdir, os.rename, os.unlink} <= os.supports_dir_fd
+"""Whether the system can open what is in a folder that is open."""
+MAX_LINKS = 40
+"""As many as Linux follows."""
+FOLDER = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+# `O_NONBLOCK`: opening a FIFO would wait for somebody to write.
+FILE = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_WORDS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "goes through something that is not a folder",
+    errno.ELOOP: "has too many links in it, or was changed meanwhile",
+    errno.EACCES: "may not be accessed by this user",
+    errno.EPERM: "may not be accessed by this user",
+    errno.ENAMETOOLONG: "has a name that is too long",
+}
+
+
+class Root:
+    """A folder, and access to what is in it.
+
+    Raises:
+      UsageError: it is no folder, or the system cannot confine paths.
+    """
+
+    __slots__ = ("_given", "path")
+
+    _given: str
+    path: str
+    """As the system knows it, without links."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not CONFINES:
+            raise UsageError("paths cannot be confined to a folder on this system: it cannot open one relative to it")
+        self._given = os.path.abspath(path)
+        self.path = os.path.realpath(self._given)
+        if not os.path.isdir(self.path):
+            raise UsageError(f"{self._given!r} is no folder: make it first")
+
+    def holds(self, path: str) -> bool:
+        """Whether ``path`` is meant relative to this folder, or spelled out with it. It may escape all the same."""
+        return not os.path.isabs(path) or self._relative(path) is not None
+
+    def _relative(self, absolute: str) -> str | None:
+        for prefix in (self.path, self._given):
+            if absolute == prefix or absolute.startswith(prefix.rstrip("/") + "/"):
+                return absolute[len(prefix) :]
+        return None
+
+    @contextmanager
+    def place(self, path: str, *, make_folders: bool = False) -> Generator[tuple[int, str]]:
+        """Where ``path`` is: an open folder, and the name in it, which may not be there yet, and is no link.
+
+        Args:
+          path: relative to the root, or absolute and in it.
+          make_folders: make the folders that are missing on the way.
+
+        Raises:
+          ToolError: it leads out of the root, or through what is no folder. So is any `OSError` in the block.
+        """
+        with _as_tool_errors(path):
+            opened = [os.open(self.path, FOLDER & ~getattr(os, "O_NOFOLLOW", 0))]
+            try:
+                name = self._walk(path, opened, make_folders)
+                yield opened[-1], name
+            finally:
+                for descriptor in opened:
+                    os.close(descriptor)
+
+    def _walk(self, path: str, opened: list[int], make_folders: bool) -> str:
+        """Open the folders that lead to ``path``, on top of the root. Returns its name in the last one."""
+        todo = deque(self._parts(path, path))
+        links = 0
+        while todo:
+            name = todo.popleft()
+            if name in {"", "."}:
+                continue
+            if name == "..":
+                if len(opened) == 1:
+                    raise self._escape(path)
+                os.close(opened.pop())
+                continue
+            try:
+                mode = os.stat(name, dir_fd=opened[-1], follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                if not todo:
+                    return name
+                if not make_folders:
+                    raise
+                os.mkdir(name, dir_fd=opened[-1])
+                mode = stat.S_IFDIR
+            if stat.S_ISLNK(mode):
+                links += 1
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                target = os.readlink(name, dir_fd=opened[-1])
+                parts = self._parts(target, path)
+                if os.path.isabs(target):
+                    while len(opened) > 1:
+                        os.close(opened.pop())
+                todo.extendleft(reversed(parts))
+            elif not todo:
+                return name
+            else:
+                opened.append(os.open(name, FOLDER, dir_fd=opened[-1]))
+        return "."
+
+    def _parts(self, target: str, path: str) -> list[str]:
+        if not os.path.isabs(target):
+            return target.split("/")
+        relative = self._relative(target)
+        if relative is None:
+            raise self._escape(path)
+        return relative.split("/")
+
+    def _escape(self, path: str) -> ToolError:
+        # Not where it leads: that is nobody's business here.
+        return ToolError(f"{path!r} is outside of {self.path}: give a path in there, relative to it")
+
+    def open_folder(self, path: str) -> int:
+        """Open a folder. The descriptor is the caller's to close.
+
+        Raises:
+          ToolError: it is no folder, or not to be had.
+        """
+        with self.place(path) as (folder, name):
+            _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False), stat.S_IFDIR)
+            return os.open(name, FOLDER, dir_fd=folder)
+
+    def read(self, path: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
+        """What is in a file, and what the system knows of it.
+
+        Raises:
+          ToolError: it is no ordinary file, larger than ``max_bytes``, or not to be had.
+        """
+        with self.place(path) as (folder, name):
+            # Before it is opened, since opening a device may do something; and after, since it may be another by then.
+            _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False), stat.S_IFREG)
+            with open(os.open(name, FILE, dir_fd=folder), "rb") as file:
+                status = os.fstat(file.fileno())
+                _check_kind(path, status, stat.S_IFREG)
+                # One more, since it may grow meanwhile; some files, such as those of /proc, do not tell their size.
+                data = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
+                if status.st_size > max_bytes or len(data) > max_bytes:
+                    size = max(status.st_size, len(data))
+                    raise ToolError(
+                        f"{path!r} is too large: {size} bytes, and at most {max_bytes} are read. "
+                        "Take what you need of it with another tool"
+                    )
+                return data, status
+
+    def write(self, path: str, data: bytes, *, unchanged: os.stat_result | None = None) -> bool:
+        """Put ``data`` in a file: all of it or, if anything goes wrong, nothing. The file's mode stays.
+
+        Args:
+          unchanged: the file as it was when it was read; it must be the same still.
+
+        Returns:
+          Whether there was a file before.
+
+        Raises:
+          ToolError: there is something else than an ordinary file, it may not be written, or has changed.
+        """
+        with self.place(path, make_folders=True) as (folder, name):
+            before: os.stat_result | None = None
+            with suppress(FileNotFoundError):
+                before = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if before is not None:
+                _check_kind(path, before, stat.S_IFREG)
+                if not before.st_mode & 0o222:
+                    # Replacing it would only need the folder to be writable.
+                    raise ToolError(f"{path!r} is read-only")
+            temporary = f".{secrets.token_hex(8)}.tmp"
+            descriptor = os.open(temporary, NEW_FILE, 0o666, dir_fd=folder)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(data)
+                    if before is not None:
+                        os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                    file.flush()
+                    # Else a crash may leave an empty file under the name.
+                    os.fsync(file.fileno())
+                if unchanged is not None:
+                    now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if _identity(now) != _identity(unchanged):
+                        raise ToolError(f"{path!r} was changed by somebody else meanwhile: read it again")
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+            return before is not None
+
+
+def find_root(roots: Sequence[Root], path: str) -> Root:
+    """The one of ``roots`` that ``path`` is meant for: the first, unless it is spelled out with another."""
+    return next((root for root in roots if root.holds(path)), roots[0])
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _check_kind(path: str, status: os.stat_result, wanted: int) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != wanted:
+        what = "a folder" if wanted == stat.S_IFDIR else "a file"
+        raise ToolError(f"{path!r} is {_KINDS.get(kind, 'a file')}, not {what}")
+
+
+@contextmanager
+def _as_tool_errors(path: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        word = _WORDS.get(error.errno or 0) or f"cannot be used: {error.strerror or error}"
+        raise ToolError(f"{path!r} {word}") from error
+    except ValueError as error:  # NUL, or what no file name can be written with
+        raise ToolError(f"{path!r} is no path") from error

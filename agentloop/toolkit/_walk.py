@@ -1,0 +1,183 @@
+"""Lists and searches files. A program of its own, which `_files` runs, and may kill.
+
+A regular expression from a model can take for ever, and would hold up all that Python does meanwhile: in a thread it
+could not be stopped. So this imports nothing but the standard library, to start within some 30 ms.
+
+Its one argument is JSON: a `Query`'s fields. What it prints is JSON: a `Found`'s.
+"""
+
+# pathlib knows no folders that are open:
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Generator
+from typing import TypedDict
+
+__all__ = ["Found", "Query", "expand", "find", "matches"]
+
+MAX_DEPTH = 64
+MAX_LINE = 300
+MAX_PATTERNS = 64
+
+
+class Query(TypedDict):
+    """What to look for."""
+
+    folder: int
+    """A descriptor."""
+    glob: str
+    regex: str | None
+    """What lines to look for; ``None`` to list files and folders."""
+    ignore_case: bool
+    ignore: list[str]
+    """Names, or patterns of them, that are passed over."""
+    max_hits: int
+    max_bytes: int
+    """Larger files are passed over."""
+
+
+class Found(TypedDict):
+    """What there was."""
+
+    hits: list[str]
+    more: bool
+    """Whether there are more than ``max_hits``."""
+    passed_over: int
+    """Files that were too large, no text, or unreadable."""
+    error: str
+    """Why it cannot be looked for; empty if it can."""
+
+
+def find(query: Query) -> Found:
+    """Raises `ValueError` for a glob or a regular expression that is none."""
+    found: Found = {"hits": [], "more": False, "passed_over": 0, "error": ""}
+    wanted = _wanted(query["glob"])
+    try:
+        flags = re.IGNORECASE if query["ignore_case"] else re.NOFLAG
+        regex = None if query["regex"] is None else re.compile(query["regex"], flags)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"the pattern is no regular expression of Python's: {error}") from error
+    for parts, folder, mode in _entries(query["folder"], (), query["ignore"]):
+        if not wanted(parts):
+            continue
+        path = "/".join(parts)
+        if regex is None:
+            hits = [f"{path}/" if stat.S_ISDIR(mode) else path]
+        elif stat.S_ISREG(mode):
+            text = _text(folder, parts[-1], query["max_bytes"])
+            if text is None:
+                found["passed_over"] += 1
+                continue
+            hits = _lines(path, text, regex, query["max_hits"])
+        else:
+            continue
+        found["hits"] += hits
+        if len(found["hits"]) > query["max_hits"]:
+            del found["hits"][query["max_hits"] :]
+            found["more"] = True
+            break
+    return found
+
+
+def _entries(folder: int, above: tuple[str, ...], ignore: list[str]) -> Generator[tuple[tuple[str, ...], int, int]]:
+    """The path of each entry, the open folder that it is in, and its mode. Links are not followed."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        if any(fnmatch.fnmatchcase(name, each) for each in ignore):
+            continue
+        try:
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except OSError:
+            continue
+        yield (*above, name), folder, mode
+        if stat.S_ISDIR(mode) and len(above) < MAX_DEPTH:
+            try:
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            except OSError:
+                continue
+            try:
+                yield from _entries(inner, (*above, name), ignore)
+            finally:
+                os.close(inner)
+
+
+def _text(folder: int, name: str, max_bytes: int) -> str | None:
+    try:
+        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+                return None
+            data = file.read(max_bytes)
+    except OSError:
+        return None
+    return None if b"\0" in data[:8192] else data.decode("utf-8", "replace")
+
+
+def _lines(path: str, text: str, regex: re.Pattern[str], max_hits: int) -> list[str]:
+    hits: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if regex.search(line := line.removesuffix("\r")):
+            hits.append(f"{path}:{number}:{line if len(line) <= MAX_LINE else line[:MAX_LINE] + '...'}")
+            if len(hits) > max_hits:
+                break
+    return hits
+
+
+# -------------------------------------------------------------------------------- globs
+
+
+def _wanted(glob: str) -> Callable[[tuple[str, ...]], bool]:
+    patterns = [tuple(one.removeprefix("./").rstrip("/").split("/")) for one in expand(glob)]
+    # A pattern for a name alone is for names anywhere.
+    patterns = [("**", *one) if len(one) == 1 else one for one in patterns]
+    return lambda parts: any(matches(parts, pattern) for pattern in patterns)
+
+
+def expand(glob: str) -> list[str]:
+    """``glob`` without alternatives: ``*.{c,h}`` is ``*.c`` and ``*.h``."""
+    done: list[str] = []
+    todo = [glob]
+    while todo:
+        one = todo.pop()
+        found = re.search(r"\{([^{}]*)\}", one)
+        if found is None:
+            done.append(one)
+        else:
+            todo += [one[: found.start()] + each + one[found.end() :] for each in found[1].split(",")]
+        if len(done) + len(todo) > MAX_PATTERNS:
+            raise ValueError("the glob has too many alternatives")
+    return done
+
+
+def matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the names of a path match those of a pattern, in which ``**`` is for any number of names."""
+    # Which beginnings of `parts` the beginning of the pattern that was looked at can match.
+    reached: set[int] = {0}
+    for one in pattern:
+        if one == "**":
+            reached = set(range(min(reached), len(parts) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(parts) and fnmatch.fnmatchcase(parts[at], one)}
+    return len(parts) in reached
+
+
+def main(argument: str) -> Found:
+    """Do what the ``argument`` says."""
+    try:
+        return find(json.loads(argument))
+    except ValueError as error:
+        return {"hits": [], "more": False, "passed_over": 0, "error": str(error)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(sys.argv[1])))
