@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import msgspec
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentloop import tool
 from agentloop.providers.openai_chat import OpenAIChat
-from tests.bench import bare, ours
-from tests.bench.bare_http import open_model
+from tests.bench import bare, bare_http, ours
 from tests.bench.measure import Samples, Work, alternate, alternate_here, in_fresh_process, median, ratio
 from tests.bench.server import running_server
 from tests.bench.work import NESTED, PARALLEL, SHORT, TALK, Plan, add, nap, turns
 
 __all__ = ["FIGURES", "Figure", "Measured"]
+
+SDK = "the bare openai SDK"
 
 Unit: TypeAlias = Literal["us", "ms", "KB", "x"]
 
@@ -137,29 +141,67 @@ def _growth(quick: bool) -> Measured:
     return Measured(ours=median(grown["ours"]), bare=median(grown["bare"]), value=median(grown["ours"]))
 
 
+def _http_measured(samples: dict[str, Samples], *, scale: float) -> Measured:
+    measured = _measured(samples, scale=scale)
+    return measured if SDK in samples else evolve(measured, note=f"{SDK}: not installed")
+
+
 def _over_http(path: str, plan: Plan, *tools: Callable[..., Awaitable[object]], quick: bool) -> dict[str, Samples]:
     """The same with a server in a process of its own. Each side keeps its connection."""
     named = {each.__name__: each for each in tools}
     specs = [{"type": "function", "function": msgspec.to_builtins(tool(each).spec)} for each in tools]
 
     async def run(url: str) -> dict[str, Samples]:
-        async with OpenAIChat("bench", base_url=url, api_key="key").open() as our, open_model(url, specs) as model:
-            works = {
-                "ours": _all_of(partial(ours.read, ours.agent_on(our, *tools)), plan.texts),
-                "bare": _all_of(partial(bare.read, model, named), plan.texts),
-            }
+        async with AsyncExitStack() as stack:
+            our = await stack.enter_async_context(OpenAIChat("bench", base_url=url, api_key="key").open())
+            works = {"ours": _all_of(partial(ours.read, ours.agent_on(our, *tools)), plan.texts)}
+            for name, open_one in _by_hand().items():
+                model = await stack.enter_async_context(open_one(url, specs))
+                works[name] = _all_of(partial(bare.read, model, named), plan.texts)
             return await alternate_here(works, rounds=3 if quick else 41, repeat=3)
 
     with running_server() as server:
         return trio.run(run, f"{server}/{path}/v1")
 
 
+def _by_hand() -> dict[str, Callable[..., AbstractAsyncContextManager[bare.Model]]]:
+    """Clients without a runtime."""
+    if find_spec("openai") is None:
+        return {"bare": bare_http.open_model}
+    return {"bare": bare_http.open_model, SDK: import_module("tests.bench.bare_sdk").open_model}
+
+
 def _http_delta(quick: bool) -> Measured:
-    return _measured(_over_http("talk", TALK, quick=quick), scale=1e6 / TALK.texts)
+    return _http_measured(_over_http("talk", TALK, quick=quick), scale=1e6 / TALK.texts)
 
 
 def _http_turn(quick: bool) -> Measured:
-    return _measured(_over_http("turns", turns(20), add, quick=quick), scale=1e6 / 20)
+    return _http_measured(_over_http("turns", turns(20), add, quick=quick), scale=1e6 / 20)
+
+
+def _http_many(quick: bool) -> Measured:
+    """Runs at once. Each has a connection of its own, from its first turn to its last."""
+    count = 200
+    specs = [{"type": "function", "function": msgspec.to_builtins(tool(add).spec)}]
+
+    async def run(url: str) -> dict[str, Samples]:
+        async def read_bare() -> int:
+            async with bare_http.open_model(url, specs) as model:
+                return await bare.read(model, {"add": add})
+
+        agent = ours.agent_on(OpenAIChat("bench", base_url=url, api_key="key"), add)
+        async with AsyncExitStack() as stack:
+            reads: dict[str, Callable[[], Awaitable[int]]] = {"ours": partial(ours.read, agent), "bare": read_bare}
+            open_sdk = _by_hand().get(SDK)
+            if open_sdk is not None:
+                # One client for all: it keeps the connections itself, and takes long to make.
+                reads[SDK] = partial(bare.read, await stack.enter_async_context(open_sdk(url, specs)), {"add": add})
+            works = {name: _at_once(count, _all_of(read, SHORT.texts)) for name, read in reads.items()}
+            return await alternate_here(works, rounds=3 if quick else 15, repeat=1)
+
+    with running_server() as server:
+        samples = trio.run(run, f"{server}/short/v1")
+    return _http_measured(samples, scale=1e6 / count)
 
 
 def _memory(quick: bool) -> Measured:
@@ -173,6 +215,20 @@ def _stalled(quick: bool) -> Measured:
     sides = [in_fresh_process("-m", "tests.bench.memory", "stalled", side, "1000000") for side in ("ours", "bare")]
     kb = [side["peak_kb"] for side in sides]
     return Measured(ours=kb[0], bare=kb[1], value=kb[0], note=f"{sides[0]['taken']} of 1,000,000 deltas taken")
+
+
+def _flood(quick: bool) -> Measured:
+    """What a long response takes in memory while a slow reader reads it, beyond what its first tenth took."""
+    count = 100_000 if quick else 1_000_000
+    with running_server() as server:
+        url = f"{server}/flood-{count}/v1"
+        sides = [
+            in_fresh_process("-m", "tests.bench.memory", "flood", side, str(count), url) for side in ("ours", "bare")
+        ]
+    kb = [side["grown_kb"] for side in sides]
+    return Measured(
+        ours=kb[0], bare=kb[1], value=kb[0], note=f"{count:,} deltas of one letter, which the message keeps"
+    )
 
 
 def _import(quick: bool) -> Measured:
@@ -197,6 +253,14 @@ FIGURES = (
     Figure(name="http-delta", title="a text delta over HTTP", unit="us", target=2.5, peer="9.6x", measure=_http_delta),
     Figure(name="http-turn", title="a turn over HTTP, of 20", unit="us", target=5.0, peer="28x", measure=_http_turn),
     Figure(
+        name="http-many",
+        title="a run over HTTP, 200 at once",
+        unit="us",
+        target=12.0,
+        peer="SDK 42x",
+        measure=_http_many,
+    ),
+    Figure(
         name="memory",
         title="memory of a run, all at once",
         unit="KB",
@@ -213,6 +277,15 @@ FIGURES = (
         target_unit="KB",
         peer="bounded",
         measure=_stalled,
+    ),
+    Figure(
+        name="http-flood",
+        title="memory of a response over HTTP",
+        unit="KB",
+        target=4096,
+        target_unit="KB",
+        peer="not measured",
+        measure=_flood,
     ),
     Figure(name="import", title="import", unit="ms", target=1.3, peer="1.5x", measure=_import),
 )

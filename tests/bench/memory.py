@@ -1,4 +1,4 @@
-"""Programs of their own, for a fresh process each: what many runs at once, and a stalled reader, cost in memory."""
+"""Programs of their own, for a fresh process each: what many runs, a stalled reader, a long response cost in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import trio.testing
 from agentloop import Agent
 from agentloop.events import TextDelta
 from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.providers.openai_chat import OpenAIChat
 from tests.bench import bare, ours
+from tests.bench.bare_http import open_model
 from tests.bench.measure import rss_kb
 from tests.bench.work import turns
 
@@ -109,10 +111,35 @@ async def stalled(side: str, pieces: int) -> dict[str, float]:
         return await stall(events)
 
 
+async def flood(side: str, letters: int, url: str) -> dict[str, float]:
+    """A reader that is slow, of a response that has very many pieces."""
+    rss: list[float] = []
+
+    async def read(events: AsyncIterator[object]) -> None:
+        seen = 0
+        async for event in events:
+            if isinstance(event, (TextDelta, bare.Text)):
+                seen += len(event.text)
+                if seen >= len(rss) * letters // 100:
+                    # Meanwhile the server goes on, until there is no more room on the way.
+                    await trio.sleep(0.01)
+                    rss.append(rss_kb())
+        assert seen == letters, seen
+
+    if side == "ours":
+        async with Agent(OpenAIChat("bench", base_url=url, api_key="key")).stream("go") as stream:
+            await read(stream)
+    else:
+        async with open_model(url, []) as model, bare.stream(model, lambda emit: {}) as events:
+            await read(events)
+    tenth = len(rss) // 10
+    return {"grown_kb": max(rss[tenth:]) - rss[tenth]}
+
+
 def main() -> None:
-    programs: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {"many": many, "stalled": stalled}
-    program, side, count = sys.argv[1:]
-    print(json.dumps(trio.run(programs[program], side, int(count))))
+    programs: dict[str, Callable[..., Awaitable[dict[str, float]]]] = {"many": many, "stalled": stalled, "flood": flood}
+    program, side, count, *more = sys.argv[1:]
+    print(json.dumps(trio.run(programs[program], side, int(count), *more)))
 
 
 if __name__ == "__main__":

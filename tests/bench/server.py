@@ -17,11 +17,13 @@ import msgspec
 import trio
 
 from tests.bench.measure import process
-from tests.bench.work import TALK, Plan, turns
+from tests.bench.work import SHORT, TALK, Plan, turns
 
 __all__ = ["running_server"]
 
-PLANS = {"talk": TALK, "turns": turns(20)}
+PLANS = {"short": SHORT, "talk": TALK, "turns": turns(20)}
+FLOOD = "flood-"
+"""Before the number of letters that a response is to have, a delta each."""
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -63,6 +65,16 @@ def _response(plan: Plan, messages: int) -> bytes:
     return b"".join([HEAD, *events, _event(b"[DONE]"), b"0\r\n\r\n"])
 
 
+async def _send_flood(stream: trio.SocketStream, letters: int) -> None:
+    """A response that is too long to be put together first."""
+    some = 1000
+    block = _delta({"content": "x"}) * some
+    await stream.send_all(HEAD)
+    for _ in range(letters // some):
+        await stream.send_all(block)
+    await stream.send_all(_delta({}, "stop") + _event(b"[DONE]") + b"0\r\n\r\n")
+
+
 async def _serve(stream: trio.SocketStream) -> None:
     """Answer the requests of one connection until the client closes it."""
     data = b""
@@ -79,8 +91,11 @@ async def _serve(stream: trio.SocketStream) -> None:
         while len(data) < length:
             data += await stream.receive_some()
         body, data = msgspec.json.decode(data[:length]), data[length:]
-        plan = PLANS[line.split(b"/")[1].decode()]
-        await stream.send_all(_response(plan, len(body["messages"])))
+        name = line.split(b"/")[1].decode()
+        if name.startswith(FLOOD):
+            await _send_flood(stream, int(name.removeprefix(FLOOD)))
+        else:
+            await stream.send_all(_response(PLANS[name], len(body["messages"])))
 
 
 async def _main() -> None:
