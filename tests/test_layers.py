@@ -16,24 +16,26 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
-    "errors messages questions events outcome models limits wire",
+    "errors messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.json_types _core.schema _core.output _core.forms _core.answers _core.assembly",
-    "_core.budget _core.elicitation _core.results _core.transcript _core.turn",
+    "_core.docstrings _core.json_types _core.schema _core.output _core.prices _core.forms _core.permissions",
+    "_core.answers _core.assembly _core.budget _core.elicitation _core.compaction _core.kept _core.mailbox",
+    "_core.results _core.retries _core.transcript _core.turn",
     # what users write against
-    "context tools hooks config",
+    "context tools hooks config journal",
     # waiting
-    "_runtime.groups _runtime.clock _runtime.foreign _runtime.emitter _runtime.patience _runtime.hook_calls",
-    "_runtime.run _runtime.commit _runtime.asking _runtime.model_calls _runtime.toolsets _runtime.approval",
-    "_runtime.tool_context _runtime.tool_calls _runtime.loop _runtime.stream",
+    "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.emitter _runtime.patience",
+    "_runtime.hook_calls _runtime.run _runtime.commit _runtime.asking _runtime.model_calls _runtime.responding",
+    "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
+    "_runtime.tool_calls _runtime.loop _runtime.stream",
     # the front door
-    "session agent",
+    "session agent toolsets",
 )
 ORDER = [name for layer in LAYERS for name in layer.split()]
 """A module imports only from those before it; all that a user needs is then in `agentloop` itself."""
 
-ADAPTERS = ("providers", "testing", "demo")
-"""Packages that may import all of the above, and from those before them here. Nothing above imports them."""
+ADAPTERS = ("providers", "command_hooks", "toolkit", "mcp", "stores", "testing", "demo")
+"""Packages, or modules, that may import all of the above, and from those before them here. Nothing above does."""
 
 PLACE = {f"agentloop.{name}": place for place, name in enumerate(ORDER)}
 WAITING = PLACE["agentloop._runtime.groups"]
@@ -75,7 +77,7 @@ def own(module: str) -> list[str]:
 
 
 def adapter(module: str) -> str | None:
-    """The package of `ADAPTERS` in which ``module`` is, if it is in one."""
+    """The package or module of `ADAPTERS` in which ``module`` is, if it is in one."""
     return next((name for name in ADAPTERS if f"{module}.".startswith(f"agentloop.{name}.")), None)
 
 
@@ -140,7 +142,18 @@ def test_imports_stand_at_the_top_and_hold_for_everybody(module: str) -> None:
 
 
 def test_importing_the_package_imports_no_extra() -> None:
-    extras = ("hypothesis", "pytest", "httpx2", "httpcore2", "rich", "prompt_toolkit", "xllamacpp")
+    extras = (
+        "hypothesis",
+        "pytest",
+        "httpx2",
+        "httpcore2",
+        "rich",
+        "prompt_toolkit",
+        "xllamacpp",
+        "mcp",
+        "openai",
+        "anthropic",
+    )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
     code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
