@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from agentloop.events import Source
@@ -89,6 +89,28 @@ class ToolContext(ABC, Generic[Deps]):
         Returns:
           An instance of ``form`` if the user accepted.
         """
+
+    @abstractmethod
+    async def ask_url(self, message: str, url: str, /) -> Accept | Decline | Cancel:
+        """Like `ask`, but what the person is asked for is to visit a page, where nobody here sees what they enter.
+
+        Accepting means that they agreed, and not that they have done what the page wants. Nothing is opened for
+        them: that is up to whoever reads the question, after having shown the whole address.
+
+        Raises:
+          UsageError: ``url`` is not an ``http`` or ``https`` one.
+        """
+
+    @abstractmethod
+    def waiting(self) -> AbstractContextManager[None]:
+        """While the block runs, no deadline of this call counts the time: somebody waits for a person.
+
+        `ask` does so by itself. This is for a call that waits because another one asks.
+        """
+
+    @abstractmethod
+    def warn(self, code: str, message: str, /) -> None:
+        """Tell whoever reads the stream that something went wrong which did not end the call."""
 
     @abstractmethod
     def stream(

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "ArgumentsError",
     "BlockedError",
     "CancelledRunError",
-    "ChildLimitError",
     "CassetteError",
-    "InternalError",
+    "ChildLimitError",
     "ClockError",
+    "InternalError",
     "InvalidAnswerError",
+    "LeaseLostError",
     "LimitReachedError",
+    "McpError",
     "MissingExtraError",
     "ModelAuthenticationError",
     "ModelConnectionError",
@@ -39,7 +42,10 @@ __all__ = [
     "OutputError",
     "RunError",
     "ScriptError",
+    "SequenceError",
+    "ServerGoneError",
     "SessionBusyError",
+    "SessionLeasedError",
     "StoreError",
     "StreamStateError",
     "ToolDefinitionError",
@@ -133,12 +139,6 @@ class ScriptError(UsageError):
     """A scripted model was asked for more responses than its script has, or for fewer."""
 
 
-# ---------------------------------------------------------------------- the model's rule
-
-
-class ModelError(AgentLoopError):
-    """The model, or the way to it, failed."""
-
 class CassetteError(ScriptError):
     """A cassette cannot be read, or what is asked of it is not what was recorded."""
 
@@ -151,6 +151,12 @@ class CassetteError(ScriptError):
         self.difference = difference
         """Lines that begin with ``-`` were recorded, those with ``+`` are asked now; empty if nothing is alike."""
 
+
+# ---------------------------------------------------------------------- the model's rule
+
+
+class ModelError(AgentLoopError):
+    """The model, or the way to it, failed."""
 
 
 class ModelProtocolError(ModelError):
@@ -244,6 +250,20 @@ class ToolsetError(ToolError):
         self.toolset = toolset
 
 
+class McpError(ToolError):
+    """An MCP server answered with an error, or with what cannot be used. ``code`` is that of JSON-RPC."""
+
+    def __init__(self, *, server: str, problem: str, code: int | None = None) -> None:
+        super().__init__(f"MCP server {server!r} {problem}")
+        self.server = server
+        self.code = code
+        """``None`` if the server gave none."""
+
+
+class ServerGoneError(McpError):
+    """An MCP server died, was stopped, or could not be started again. Whether the call had an effect is unknown."""
+
+
 # ---------------------------------------------------------------- a run without a result
 
 
@@ -272,9 +292,31 @@ class StoreError(RunError):
     """The session's store failed. What was told before it is in the store; nothing after it was told."""
 
 
-class InternalError(RunError):
-    """A bug in the runtime. ``__cause__`` is what went wrong: please report it."""
+class SequenceError(StoreError):
+    """Somebody else has added to the session meanwhile: load it anew."""
+
+
+class LeaseLostError(StoreError):
+    """Somebody else has taken over the session, since the lease on it had run out."""
+
+
+class SessionLeasedError(StoreError):
+    """A session runs one stream at a time, in whatever process, and another one has it."""
+
+    def __init__(self, *, session: str, holder: str, expires: float) -> None:
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
+        super().__init__(
+            f"session {session!r} is held by {holder} until {until}, unless that is extended: wait, or fork the session"
+        )
+        self.session = session
+        self.holder = holder
+        self.expires = expires
+        """Seconds since 1970 (UTC)."""
+
+
 class ClockError(RunError):
     """Trio's clock failed, so no deadline can be kept. ``__cause__`` is what it raised."""
 
 
+class InternalError(RunError):
+    """A bug in the runtime. ``__cause__`` is what went wrong: please report it."""

@@ -89,13 +89,18 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 _ENVELOPE = ("source", "seq")
 
 
-@frozen
+@frozen(repr=False)
 class Event:
     """What all events have in common."""
 
     source: Source
     seq: int
     """The event's place in its reader's stream. Counts up by one, without gaps, over the life of the session."""
+
+    # Written once, and not by attrs for each of thirty classes, which would be a twentieth of what importing takes.
+    def __repr__(self) -> str:
+        told = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(type(self)))
+        return f"{type(self).__name__}({told})"
 
     def __str__(self) -> str:
         """One line for a person: the place, the agents, and what is to be told, without what is left at its default."""
@@ -142,7 +147,7 @@ class Event:
 # ------------------------------------------------------------------------------ streams
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class StreamStarted(Event):
     """The stream began. Always the first event."""
 
@@ -150,7 +155,7 @@ class StreamStarted(Event):
     model: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class StreamStopped(Event):
     """The stream ended. Always the last event, exactly once."""
 
@@ -163,7 +168,7 @@ class StreamStopped(Event):
     """Of this stream and of all its children."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChildStreamStarted(Event):
     """A stream began inside a tool call of another. Its events follow, among those of its parent."""
 
@@ -173,7 +178,7 @@ class ChildStreamStarted(Event):
     model: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChildStreamStopped(Event):
     """A child stream ended. One for every `ChildStreamStarted`, before its parent's last event."""
 
@@ -184,7 +189,7 @@ class ChildStreamStopped(Event):
     usage: Usage = Usage()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class TurnStarted(Event):
     """A turn began: one request to the model, and the tool calls it asks for."""
 
@@ -192,7 +197,7 @@ class TurnStarted(Event):
     """Counts from 1 in each stream."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class TurnFinished(Event):
     """A turn ended. One for every `TurnStarted`."""
 
@@ -203,21 +208,21 @@ class TurnFinished(Event):
 # --------------------------------------------------------------------- the model speaks
 
 
-@frozen
+@frozen(repr=False)
 class TextDelta(Event):
     """The model wrote some text."""
 
     text: str
 
 
-@frozen
+@frozen(repr=False)
 class ReasoningDelta(Event):
     """The model thought aloud."""
 
     text: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ToolCallDelta(Event):
     """The model wrote a piece of a tool call. ``name`` comes whole with the first piece, ``arguments`` in fragments."""
 
@@ -226,7 +231,7 @@ class ToolCallDelta(Event):
     arguments: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ResponseDiscarded(Event):
     """A response failed, and is asked for again. What was told of it counts for nothing.
 
@@ -243,7 +248,7 @@ class ResponseDiscarded(Event):
     """Seconds until then."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class CompactionStarted(Event):
     """The conversation gets too long for the model: room is being made."""
 
@@ -253,7 +258,7 @@ class CompactionStarted(Event):
     """That the next request would take, about."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class CompactionFinished(Event):
     """Room was made, or not. One for every `CompactionStarted`. The transcript itself stays as it is."""
 
@@ -267,7 +272,7 @@ class CompactionFinished(Event):
     """Why no room was made; empty if it was."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class MessageCommitted(Event):
     """A message became part of the transcript. It is there when this event is told."""
 
@@ -276,7 +281,7 @@ class MessageCommitted(Event):
     """Its place in ``session.messages``, from 0."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class UsageReported(Event):
     """A response is complete, and this is what it used. Told before the calls that it asks for are run."""
 
@@ -288,7 +293,7 @@ class UsageReported(Event):
 # --------------------------------------------------------------------------- tool calls
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ToolCallStarted(Event):
     """A tool call is being dealt with: judged, approved, run."""
 
@@ -298,7 +303,7 @@ class ToolCallStarted(Event):
     """JSON text, as the model wrote it."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ToolCallOutput(Event):
     """A running tool gave some output, before its result."""
 
@@ -306,7 +311,7 @@ class ToolCallOutput(Event):
     text: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ToolCallProgress(Event):
     """A running tool said how far it is."""
 
@@ -318,7 +323,7 @@ class ToolCallProgress(Event):
     message: str = ""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ToolCallFinished(Event):
     """A tool call ended. One for every `ToolCallStarted`, told when the tool has ended, not in call order."""
 
@@ -332,7 +337,7 @@ class ToolCallFinished(Event):
 # ---------------------------------------------------------------------------- questions
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ElicitationRequested(Event):
     """A tool asks the user. Answer with `Accept`, `Decline` or `Cancel`."""
 
@@ -341,9 +346,11 @@ class ElicitationRequested(Event):
     message: str
     form: dict[str, Any]
     """JSON Schema of the content to accept with: a flat object of primitive properties, as in MCP."""
+    url: str | None = None
+    """A page to visit, instead of a form. `Accept` says that the person agreed to; nothing is opened for them."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ApprovalRequested(Event):
     """A tool call wants approval. Answer with `Approve` or `Deny`."""
 
@@ -353,10 +360,10 @@ class ApprovalRequested(Event):
     arguments: dict[str, Any]
     """Exactly what an approval is bound to: the tool runs with these, or with those of the answer."""
     reason: str = ""
-
-
     """Which rule or mode asks, and what hooks say; empty if it is only the tool that wants to be asked about."""
-@frozen(kw_only=True)
+
+
+@frozen(kw_only=True, repr=False)
 class ContinueRequested(Event):
     """A limit is reached: go on? Answer with `Approve` (the same amount once more) or `Deny`."""
 
@@ -370,7 +377,7 @@ class ContinueRequested(Event):
 Question: TypeAlias = ElicitationRequested | ApprovalRequested | ContinueRequested
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class QuestionAnswered(Event):
     """A question was answered; the asker goes on with the answer."""
 
@@ -380,7 +387,7 @@ class QuestionAnswered(Event):
     """``rule``: the answer to another question allowed this call, too, for good."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class QuestionDeclined(Event):
     """There was nobody to ask; the asker goes on with a refusal that says so."""
 
@@ -388,7 +395,7 @@ class QuestionDeclined(Event):
     note: str
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class QuestionWithdrawn(Event):
     """A question closed unanswered, since what asked it has ended."""
 
@@ -398,7 +405,7 @@ class QuestionWithdrawn(Event):
 # ------------------------------------------------------------------------------- others
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class WarningIssued(Event):
     """Something went wrong that did not end the run."""
 
@@ -425,11 +432,11 @@ StreamEvent: TypeAlias = (
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta
-    | MessageCommitted
-    | UsageReported
     | ResponseDiscarded
     | CompactionStarted
     | CompactionFinished
+    | MessageCommitted
+    | UsageReported
     | ToolCallStarted
     | ToolCallOutput
     | ToolCallProgress

@@ -112,6 +112,11 @@ def _check_approval(instance: Tool, attribute: object, value: Any) -> None:
         )
 
 
+def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
+    if value and instance.read_only:
+        raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
+
+
 @frozen(kw_only=True, eq=False)
 class Tool:
     """A function that a model may call, with what is promised of it. Usually made by `tool`."""
@@ -123,33 +128,28 @@ class Tool:
     arguments: Arguments = field(repr=False)
     kind: ToolKind = "async"
     """How to call it: as an async function, in a thread, or as an async generator whose output streams."""
-def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
-    if value and instance.read_only:
-        raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
-
-
     context_name: str | None = None
     timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
     """Whether a person must approve a call; a predicate gets the arguments as the function will."""
-    idempotent: bool = False
-    """Whether calling it twice with the same arguments does no more than calling it once."""
-    concurrency: int | None = field(default=None, validator=_check_concurrency)
-    """How many calls may run at once in one root stream; ``None`` for any number."""
-    polling: bool = False
-    """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
-
-    @property
-    max_result: int | float | None = field(default=None, validator=_check_max_result)
-    """Characters of a result that the model gets to read at once; ``None`` for the agent's ``max_result``."""
-    def spec(self) -> ToolSpec:
-        """What the model is told."""
-        return ToolSpec(self.name, self.description, dict(self.arguments.schema))
     read_only: bool = False
     """Whether it changes nothing. Permissions go by it; nothing checks it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
     """Whether it may destroy something, rather than only add to it; ``None`` if that is not known."""
+    idempotent: bool = False
+    """Whether calling it twice with the same arguments does no more than calling it once."""
+    concurrency: int | None = field(default=None, validator=_check_concurrency)
+    """How many calls may run at once in one root stream; ``None`` for any number."""
+    max_result: int | float | None = field(default=None, validator=_check_max_result)
+    """Characters of a result that the model gets to read at once; ``None`` for the agent's ``max_result``."""
+    polling: bool = False
+    """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What the model is told."""
+        return ToolSpec(self.name, self.description, dict(self.arguments.schema))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were not decorated."""
@@ -165,11 +165,13 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    read_only: bool = False,
+    destructive: bool | None = None,
     idempotent: bool = False,
     concurrency: int | None = None,
+    max_result: float | None = None,
     polling: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
-    max_result: float | None = None,
 def tool(
     function: Callable[..., Any] | None = None,
     /,
@@ -179,8 +181,6 @@ def tool(
     **options: Any,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a typed function a tool. Use it bare, or with the options of `Tool`.
-    read_only: bool = False,
-    destructive: bool | None = None,
 
     An async function runs in a task of its stream, a plain one in a thread, which cannot be stopped: after a
     timeout it is reported as abandoned. An async generator's values are shown as they come, and joined they are
@@ -234,7 +234,10 @@ def _kind(function: Callable[..., Any]) -> ToolKind:
 
 
 class OpenToolset(Protocol):
-    """A toolset that has been started."""
+    """A toolset that has been started.
+
+    One that also has ``instructions``, some text, has the model told them for as long as the stream runs.
+    """
 
     async def list_tools(self) -> Sequence[Tool]:
         """The tools there are now. Asked before each turn, so it should be quick where nothing has changed."""

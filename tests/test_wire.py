@@ -188,6 +188,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "call_id": "c",
         "message": "Name?",
         "form": {"type": "object", "properties": {"name": {"type": "string"}}},
+        "url": "https://example.org/in",
     },
     "approval_requested": {"id": "q", "call_id": "c", "name": "add", "arguments": {"a": 1}, "reason": "sums"},
     "continue_requested": {"id": "q", "limit": "turns", "used": 5.0, "allowed": 5.0},

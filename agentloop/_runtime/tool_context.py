@@ -27,6 +27,8 @@ __all__ = ["RunningContext"]
 
 T = TypeVar("T")
 
+_YES_OR_NO: Mapping[str, Any] = {"type": "object", "properties": {}}
+
 
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
@@ -120,11 +122,20 @@ class RunningContext(ToolContext[Any]):
                 await run.emitter.room()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
-        schema: dict[str, Any] = {"type": "object", "properties": {}} if form is None else dict(form)
+        schema = dict(_YES_OR_NO if form is None else form)
         check_form(schema)
+        return await self._ask(message, schema)
 
+    async def ask_url(self, message: str, url: str, /) -> Accept | Decline | Cancel:
+        if not url.lower().startswith(("http://", "https://")):
+            raise UsageError(f"ask_url() takes the address of a web page, not {url!r}")
+        return await self._ask(message, dict(_YES_OR_NO), url)
+
+    async def _ask(self, message: str, schema: dict[str, Any], url: str | None = None) -> Accept | Decline | Cancel:
         def build(source: Source, seq: int, id: str) -> ElicitationRequested:
-            return ElicitationRequested(source, seq, id=id, call_id=self._call_id, message=message, form=schema)
+            return ElicitationRequested(
+                source, seq, id=id, call_id=self._call_id, message=message, form=schema, url=url
+            )
 
         answer: Answer | None = None
         with self._use() as run:
@@ -133,6 +144,15 @@ class RunningContext(ToolContext[Any]):
             return Decline(NOBODY)
         assert isinstance(answer, (Accept, Decline, Cancel))
         return answer
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        self._live_run()
+        with self._patience.held():
+            yield
+
+    def warn(self, code: str, message: str, /) -> None:
+        self._live_run().emitter.warn(code, message)
 
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
         answer = await self.ask(message, form_of(form))

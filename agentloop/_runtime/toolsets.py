@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -13,25 +13,31 @@ from agentloop._runtime.foreign import ForeignError, call_foreign, describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.run import Run
 from agentloop.errors import ToolsetError
+from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["ListTools", "open_toolsets"]
+__all__ = ["ListTools", "Owner", "hold_all", "list_all", "open_toolsets"]
 
 
-class _Owner:
-    """The task that starts a toolset, holds it open, and stops it."""
+class Owner:
+    """The task that starts a toolset, holds it open, and stops it.
 
-    __slots__ = ("_run", "_stop", "opened", "ready", "toolset")
+    Args:
+      warn: is told, as a code and a message, what goes wrong once the toolset has started.
+    """
 
-    def __init__(self, run: Run, toolset: Toolset) -> None:
-        self._run = run
+    __slots__ = ("_deadlines", "_stop", "_warn", "opened", "ready", "toolset")
+
+    def __init__(self, toolset: Toolset, deadlines: Deadlines, warn: Callable[[str, str], None]) -> None:
+        self._deadlines = deadlines
+        self._warn = warn
         self._stop = trio.Event()
         self.ready = trio.Event()
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
     async def hold(self) -> None:
-        deadlines = self._run.config.deadlines
+        deadlines = self._deadlines
         started = False
         try:
             with trio.move_on_after(deadlines.toolset) as scope:
@@ -48,14 +54,14 @@ class _Owner:
             error = single(group)
             if not started:
                 raise ToolsetError(toolset=self.toolset.name, problem=f"failed to start: {describe(error)}") from error
-            self._run.emitter.warn("toolset_failed", f"toolset {self.toolset.name!r} failed: {describe(error)}")
+            self._warn("toolset_failed", f"toolset {self.toolset.name!r} failed: {describe(error)}")
         else:
             if scope.cancelled_caught:
                 if not started:
                     raise ToolsetError(
                         toolset=self.toolset.name, problem=f"did not start within {deadlines.toolset:g} s"
                     )
-                self._run.emitter.warn(
+                self._warn(
                     "toolset_failed", f"toolset {self.toolset.name!r} did not stop within {deadlines.cleanup:g} s"
                 )
         finally:
@@ -67,7 +73,7 @@ class _Owner:
     async def list_tools(self) -> Sequence[Tool]:
         if self.opened is None:
             raise ToolsetError(toolset=self.toolset.name, problem="has died, so it cannot list its tools")
-        seconds = self._run.config.deadlines.toolset
+        seconds = self._deadlines.toolset
         try:
             listed = await call_foreign(trio.move_on_after(seconds), self.opened.list_tools)
         except ForeignError as error:
@@ -85,13 +91,19 @@ class _Owner:
             tools.append(one)
         return tools
 
+    @property
+    def instructions(self) -> str:
+        """What the model is to be told of the toolset; empty if it says nothing, or has died."""
+        told = getattr(self.opened, "instructions", "")
+        return told if isinstance(told, str) else ""
+
 
 class ListTools:
     """Lists the tools that a stream has now: its agent's own, and those of its toolsets."""
 
     __slots__ = ("_own", "_owners")
 
-    def __init__(self, own: Sequence[Tool], owners: Sequence[_Owner]) -> None:
+    def __init__(self, own: Sequence[Tool], owners: Sequence[Owner]) -> None:
         self._own = {tool.name: tool for tool in own}
         self._owners = owners
 
@@ -101,18 +113,30 @@ class ListTools:
         Raises:
           ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
         """
-        if not self._owners:
-            return self._own
-        found = dict(self._own)
-        for owner in self._owners:
-            for tool in await owner.list_tools():
-                if tool.name in found:
-                    raise ToolsetError(
-                        toolset=owner.toolset.name,
-                        problem=f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it",
-                    )
-                found[tool.name] = tool
-        return found
+        return await list_all(self._own, self._owners) if self._owners else self._own
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """What the model is to be told of the toolsets, of those that say something."""
+        return tuple(owner.instructions for owner in self._owners if owner.instructions)
+
+
+async def list_all(own: Mapping[str, Tool], owners: Sequence[Owner]) -> dict[str, Tool]:
+    """By name, the tools ``own``, and those that there are now in the toolsets.
+
+    Raises:
+      ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
+    """
+    found = dict(own)
+    for owner in owners:
+        for tool in await owner.list_tools():
+            if tool.name in found:
+                raise ToolsetError(
+                    toolset=owner.toolset.name,
+                    problem=f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it",
+                )
+            found[tool.name] = tool
+    return found
 
 
 @asynccontextmanager
@@ -122,7 +146,19 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     Raises:
       ToolsetError: one did not start; the others are stopped.
     """
-    owners = [_Owner(run, toolset) for toolset in run.config.toolsets]
+    deadlines, warn = run.config.deadlines, run.emitter.warn
+    owners = [Owner(toolset, deadlines, warn) for toolset in run.config.toolsets]
+    async with hold_all(owners):
+        yield ListTools(run.config.tools, owners)
+
+
+@asynccontextmanager
+async def hold_all(owners: Sequence[Owner]) -> AsyncGenerator[None]:
+    """Start them all at once, and stop them all when the block ends.
+
+    Raises:
+      ToolsetError: one did not start; the others are stopped.
+    """
     async with trio.open_nursery() as nursery:
         try:
             # Not by `nursery.start`, from which a task that is shielded cannot be moved on once it is cancelled: the
@@ -131,7 +167,7 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
                 nursery.start_soon(owner.hold)
             for owner in owners:
                 await owner.ready.wait()
-            yield ListTools(run.config.tools, owners)
+            yield
         finally:
             for owner in owners:
                 owner.stop()

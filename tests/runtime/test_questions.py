@@ -726,7 +726,8 @@ async def test_an_approval_and_an_elicitation_are_open_side_by_side() -> None:
     async with opened(agent_with(ask, act, response=calls("ask") + calls("act"))) as stream:
         await wait_all_tasks_blocked()
 
-        assert {type(question) for question in stream.pending} == {ElicitationRequested, ApprovalRequested}
+        wanted: set[object] = {ElicitationRequested, ApprovalRequested}
+        assert {type(question) for question in stream.pending} == wanted
 
 
 # ---------------------------------------------------------------------------------- withdrawn

@@ -1,0 +1,245 @@
+"""What a server asks: the user for input, the model for an answer, us for folders."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from agentloop._core.assembly import Assembler
+from agentloop._runtime.foreign import describe
+from agentloop._runtime.groups import single
+from agentloop.errors import ToolDefinitionError
+from agentloop.mcp._calls import Call
+from agentloop.mcp._sdk import types
+from agentloop.mcp.server import McpServer
+from agentloop.messages import (
+    AssistantMessage,
+    AssistantPart,
+    File,
+    Image,
+    Message,
+    Text,
+    UserMessage,
+    UserPart,
+)
+from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, Reply
+from agentloop.providers import find_model
+from agentloop.questions import Accept, Cancel, Decline
+
+__all__ = ["Questions", "refused", "secrets_in"]
+
+_SECRET = re.compile(r"pass(word|phrase|wd|code)|secret|token|api_?key|credential|private_?key", re.IGNORECASE)
+
+USER_REJECTED = -1
+"""The code that the protocol's examples have for a person who does not want the model to answer."""
+
+SAMPLING_SECONDS = 300.0
+
+
+def refused(why: str) -> types.ErrorData:
+    """A refusal to have the model answer."""
+    return types.ErrorData(code=USER_REJECTED, message=why)
+
+
+def secrets_in(form: Mapping[str, Any]) -> list[str]:
+    """The fields of a form that look as if they asked for something secret."""
+    try:
+        fields = msgspec.convert(form.get("properties", {}), dict[str, _Field])
+    except msgspec.ValidationError:
+        # No form at all, which whoever reads it as one will say.
+        return []
+    return [name for name, field in fields.items() if field.is_secret or _is_secret(name)]
+
+
+class _Field(msgspec.Struct, rename="camel"):
+    title: Any = None
+    format: Any = None
+    write_only: Any = False
+
+    @property
+    def is_secret(self) -> bool:
+        return self.format == "password" or self.write_only is True or _is_secret(str(self.title or ""))
+
+
+def _is_secret(text: str) -> bool:
+    return _SECRET.search(re.sub(r"[\s-]", "_", text)) is not None
+
+
+class Questions:
+    """Answers what a server asks on account of a call, wherever that has come from."""
+
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
+
+    @property
+    def samples(self) -> bool:
+        """Whether there is a model to ask."""
+        return self._server.sampling is not None
+
+    def roots(self) -> types.ListRootsResult:
+        """The folders that it may work in."""
+        return types.ListRootsResult.model_validate({"roots": [{"uri": uri} for uri in self._server.roots]})
+
+    async def answer(self, call: Call, request: types.InputRequest) -> types.InputResponse | types.ErrorData:
+        """Answer a question that came as the result of a call."""
+        match request:
+            case types.ElicitRequest(params=params) if self._server.asks:
+                return await self.elicit(call, params)
+            case types.CreateMessageRequest(params=params) if self.samples:
+                return await self.sample(call, params)
+            case types.ListRootsRequest() if self._server.roots:
+                return self.roots()
+            case _:
+                return types.ErrorData(
+                    code=types.METHOD_NOT_FOUND, message=f"{request.method} is not among the client's capabilities"
+                )
+
+    # ------------------------------------------------------------------------ the user
+
+    async def elicit(self, call: Call, params: types.ElicitRequestParams) -> types.ElicitResult | types.ErrorData:
+        """Ask the person who reads the stream of ``call``.
+
+        Raises:
+          StreamStateError: the call has ended.
+        """
+        context = call.context
+        if isinstance(params, types.ElicitRequestURLParams):
+            if urlsplit(params.url).scheme not in ("http", "https"):
+                self._decline_for(call, f"wants the user to open {params.url!r}, which is no web page")
+                return types.ElicitResult(action="decline")
+            answer = elicited(await context.ask_url(params.message, params.url))
+            # There is content for forms only.
+            answer.content = None
+            return answer
+        form = params.requested_schema
+        secrets = [] if self._server.ask_secrets else secrets_in(form)
+        if secrets:
+            self._decline_for(call, f"asks for something secret in a form ({', '.join(secrets)})")
+            return types.ElicitResult(action="decline")
+        try:
+            return elicited(await context.ask(params.message, form))
+        except ToolDefinitionError as error:
+            return types.ErrorData(code=types.INVALID_PARAMS, message=f"not a form as MCP allows it: {error}")
+
+    def _decline_for(self, call: Call, why: str) -> None:
+        call.warn("question_refused", f"MCP server {self._server.name!r} {why}; it was declined")
+
+    # ----------------------------------------------------------------------- the model
+
+    async def sample(
+        self, call: Call, params: types.CreateMessageRequestParams
+    ) -> types.CreateMessageResult | types.ErrorData:
+        """Have the model answer, if the user agrees.
+
+        Raises:
+          StreamStateError: the call has ended.
+        """
+        given = self._server.sampling
+        if given is None:
+            return refused("there is no model to answer")
+        if params.tools:
+            return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
+        try:
+            messages = tuple(_message(message) for message in params.messages)
+        except ValueError as error:
+            return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
+        if self._server.approve_sampling:
+            asked = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
+            answer = await call.context.ask(asked)
+            if not isinstance(answer, Accept):
+                return refused("the user does not want the model to answer")
+        request = ModelRequest(
+            messages,
+            params.system_prompt or "",
+            settings=ModelSettings(
+                temperature=params.temperature,
+                max_tokens=params.max_tokens,
+                stop=tuple(params.stop_sequences or ()),
+            ),
+        )
+        try:
+            model = find_model(given) if isinstance(given, str) else given
+            with trio.fail_after(SAMPLING_SECONDS):
+                message = await _respond(model, request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server is to be told
+            return types.ErrorData(
+                code=types.INTERNAL_ERROR, message=f"the model gave no answer: {describe(single(error))}"
+            )
+        return types.CreateMessageResult(
+            role="assistant",
+            content=types.TextContent(text=message.text),
+            model=message.model or model.name,
+            stop_reason="maxTokens" if message.stop == "length" else "endTurn",
+        )
+
+
+def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
+    """The answer of a person, as the server gets it."""
+    match answer:
+        case Accept(content=content):
+            return types.ElicitResult(action="accept", content=content)
+        case Decline():
+            return types.ElicitResult(action="decline")
+        case Cancel():
+            return types.ElicitResult(action="cancel")
+
+
+class _Reply:
+    """Puts a response together, for nobody to read meanwhile."""
+
+    def __init__(self) -> None:
+        self.assembler = Assembler(prefix="sampling")
+
+    async def text(self, text: str, /) -> None:
+        self.assembler.text(text)
+
+    async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
+        self.assembler.reasoning(text, signature)
+
+    async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
+        self.assembler.tool_call(index, id, name, arguments)
+
+
+async def _respond(model: Model, request: ModelRequest) -> AssistantMessage:
+    reply = _Reply()
+    to: Reply = reply
+    async with AsyncExitStack() as stack:
+        if isinstance(model, OpenableModel):
+            model = await stack.enter_async_context(model.open())
+        stop = await model.respond(request, to)
+    return reply.assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+
+
+def _message(message: types.SamplingMessage) -> Message:
+    parts = [_part(block) for block in message.content_as_list]
+    if message.role == "user":
+        return UserMessage(tuple(parts))
+    said: list[AssistantPart] = [part for part in parts if isinstance(part, Text)]
+    if len(said) < len(parts):
+        raise ValueError("an assistant's message can only be text")
+    return AssistantMessage(tuple(said))
+
+
+def _part(block: types.SamplingMessageContentBlock) -> UserPart:
+    match block:
+        case types.TextContent(text=text):
+            return Text(text)
+        case types.ImageContent(data=data, mime_type=media_type):
+            return Image(data=base64.b64decode(data, validate=True), media_type=media_type)
+        case types.AudioContent(data=data, mime_type=media_type):
+            return File(data=base64.b64decode(data, validate=True), media_type=media_type, name="audio")
+        case _:
+            raise ValueError("tools are not supported in sampling")
+
+
+def _shown(messages: tuple[Message, ...]) -> str:
+    return "\n".join(
+        message.text if isinstance(message, UserMessage) else f"(the model:) {message.text}" for message in messages
+    )

@@ -1,0 +1,114 @@
+"""Toolsets that are started once, for any number of agents and streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from agentloop._runtime.groups import raise_single
+from agentloop._runtime.toolsets import Owner, hold_all, list_all
+from agentloop.errors import ToolsetError, UsageError
+from agentloop.limits import Deadlines
+from agentloop.tools import OpenToolset, Tool, Toolset
+
+__all__ = ["Toolsets"]
+
+
+class Toolsets:
+    """Toolsets that are started once, for any number of agents and streams.
+
+    ::
+
+        async with Toolsets(files, browser) as shared:
+            writer = Agent(model, toolsets=[shared])
+            editor = Agent(model, toolsets=[shared])
+
+    Without it, each stream starts the toolsets of its agent for itself, and stops them at its end. No stream stops
+    those that are shared: they end with the block. One that dies later fails what uses it, and leaves the others.
+
+    Args:
+      toolsets: started all at once, and stopped all at once.
+      name: what errors call them together.
+      deadlines: ``toolset`` is for the start of each and its listing of tools, ``cleanup`` for its stop.
+
+    Raises:
+      ToolsetError: on entering: one did not start. The others are stopped.
+    """
+
+    def __init__(self, *toolsets: Toolset, name: str = "shared", deadlines: Deadlines = Deadlines()) -> None:
+        self.name = name
+        self._toolsets = toolsets
+        self._deadlines = deadlines
+        self._owners: Sequence[Owner] | None = None
+        self._block: AbstractAsyncContextManager[None] | None = None
+        self._problems: list[str] = []
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What has gone wrong with them since they were started, in words."""
+        return tuple(self._problems)
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise UsageError(f"the toolsets {self.name!r} are open already")
+        self._block = self._held()
+        try:
+            await self._block.__aenter__()
+        except BaseException:
+            self._block = None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._block is not None
+        try:
+            return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - each owner shields itself
+        finally:
+            self._block = None
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncGenerator[None]:
+        owners = [Owner(toolset, self._deadlines, self._note) for toolset in self._toolsets]
+        try:
+            async with hold_all(owners):
+                self._owners = owners
+                try:
+                    yield
+                finally:
+                    self._owners = None
+        except BaseExceptionGroup as group:
+            raise_single(group)
+
+    def _note(self, code: str, message: str) -> None:
+        self._problems.append(f"{code}: {message}")
+
+    def open(self) -> AbstractAsyncContextManager[OpenToolset]:
+        """What a stream does: borrow them until it ends."""
+        return self._borrowed()
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncGenerator[_Borrowed]:
+        yield _Borrowed(self._open_owners())
+
+    def _open_owners(self) -> Sequence[Owner]:
+        if self._owners is None:
+            raise ToolsetError(toolset=self.name, problem="is not open: use it inside `async with`")
+        return self._owners
+
+
+class _Borrowed:
+    """What a stream has of toolsets that it does not own."""
+
+    def __init__(self, owners: Sequence[Owner]) -> None:
+        self._owners = owners
+
+    async def list_tools(self) -> Sequence[Tool]:
+        return list((await list_all({}, self._owners)).values())
+
+    @property
+    def instructions(self) -> str:
+        return "\n\n".join(owner.instructions for owner in self._owners if owner.instructions)
