@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import attrs
-from attrs import field, fields, fields_dict, frozen
+import msgspec
+from attrs import fields, fields_dict, frozen
 
 from agentloop.errors import UsageError
 
@@ -82,17 +83,19 @@ class Deadlines:
         return cls(**dict.fromkeys(fields_dict(cls), math.inf))
 
 
-def _check_not_negative(values: attrs.AttrsInstance) -> None:
-    for each in fields(type(values)):
-        value = getattr(values, each.name)
-        if value is None and each.default is None:
+def _check_numbers(values: msgspec.Struct) -> None:
+    for name in values.__struct_fields__:
+        value: object = getattr(values, name)
+        if value is None or name == "instructions":
             continue
         if not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
-            raise UsageError(f"{type(values).__name__}({each.name}={value!r}): give a number of 0 or more")
+            raise UsageError(f"{type(values).__name__}({name}={value!r}): give a number of 0 or more")
 
 
-@frozen(kw_only=True)
-class Retries:
+# Structs, unlike those above: an attrs class takes a millisecond to make, at every start of every program.
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """How often a model is asked again for a response that failed. Only that request is made again, never a tool.
 
     Which errors are worth it is the table in ``agentloop/_core/retries.py``.
@@ -109,25 +112,24 @@ class Retries:
     cooldown: float = 60.0
     """Seconds for which a model that another one had to replace is left alone, in the whole tree of streams."""
 
-    def __attrs_post_init__(self) -> None:
-        _check_not_negative(self)
+    def __post_init__(self) -> None:
+        _check_numbers(self)
         if self.attempts < 1:
             raise UsageError(f"Retries(attempts={self.attempts!r}): the first request counts, so give 1 or more")
 
 
-@frozen
-class Price:
+class Price(msgspec.Struct, frozen=True):
     """What a model costs, for a million tokens, in whatever currency the whole table is in."""
 
     input: float
     output: float
-    cached: float | None = field(default=None, kw_only=True)
+    cached: float | None = None
     """Of input that came from the provider's cache; ``None`` for ``input``."""
-    cache_written: float | None = field(default=None, kw_only=True)
+    cache_written: float | None = None
     """Of input that the provider put into its cache; ``None`` for ``input``."""
 
-    def __attrs_post_init__(self) -> None:
-        _check_not_negative(self)
+    def __post_init__(self) -> None:
+        _check_numbers(self)
 
 
 SUMMARIZE = """\
@@ -137,14 +139,13 @@ found out, with names, paths, numbers and ids as they are; what went wrong; what
 Do not answer the user, and call no tool."""
 
 
-def _check_whole(values: attrs.AttrsInstance, name: str, least: int) -> None:
+def _check_whole(values: Compaction, name: str, least: int) -> None:
     value: object = getattr(values, name)
     if not isinstance(value, int) or value < least:
         raise UsageError(f"{type(values).__name__}({name}={value!r}): give tokens, a whole number of {least} or more")
 
 
-@frozen(kw_only=True)
-class Compaction:
+class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     """How to go on when a conversation gets too long for the model: the older part of it is summed up.
 
     Before each model request, also in child streams. The session keeps all messages; only what the model reads changes.
@@ -162,7 +163,7 @@ class Compaction:
     instructions: str = SUMMARIZE
     """What the model is told, to have it sum up."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         _check_whole(self, "window", 100)
         _check_whole(self, "result_tokens", 1)
         if not 0 < self.kept < self.threshold <= 1:

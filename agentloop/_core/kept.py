@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentloop.errors import ToolError
 from agentloop.messages import Text, ToolResult
 
@@ -14,13 +16,16 @@ MOST_CHARACTERS = 20_000_000
 """How much is kept in a session: the oldest results make room."""
 
 
+_NONE: Mapping[str, str] = {}
+
+
 class KeptResults:
     """The results of a session that were too long to be shown whole, by call id."""
 
     __slots__ = ("_size", "_texts")
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
+        self._texts: Mapping[str, str] = _NONE
         self._size = 0
 
     def __bool__(self) -> bool:
@@ -32,7 +37,10 @@ class KeptResults:
         Its beginning and its end are shown, three parts to one: an error comes last as a rule. Images and files are
         left as they are.
         """
-        length = sum(len(part.text) for part in result.parts if isinstance(part, Text))
+        length = 0
+        for part in result.parts:
+            if type(part) is Text:
+                length += len(part.text)
         if length <= most:
             return result
         text = "".join(part.text for part in result.parts if isinstance(part, Text))
@@ -72,8 +80,9 @@ class KeptResults:
         return f"[characters {offset} to {end} of {len(text)}]\n{text[offset:end]}"
 
     def _keep(self, call_id: str, text: str) -> None:
-        self._texts[call_id] = text
+        texts = {**self._texts, call_id: text}
         self._size += len(text)
-        while self._size > MOST_CHARACTERS and len(self._texts) > 1:
-            oldest = next(iter(self._texts))
-            self._size -= len(self._texts.pop(oldest))
+        while self._size > MOST_CHARACTERS and len(texts) > 1:
+            oldest = next(iter(texts))
+            self._size -= len(texts.pop(oldest))
+        self._texts = texts

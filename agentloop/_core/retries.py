@@ -95,25 +95,23 @@ class Chain:
         self._retries = retries
         self._cooling = cooling
         self._seed = seed
-        self._attempts: dict[int, int] = {}
-        """Failed requests of the response at hand, by model."""
+        self._attempts: dict[int, int] | None = None
+        """Failed requests of the response at hand, by model; ``None`` as nearly always."""
 
     def first(self, now: float) -> int:
         """The model to ask for a new response: the first that is not left alone, or else the first of all."""
-        self._attempts.clear()
+        self._attempts = None
+        if not self._cooling:
+            return 0
         awake = (at for at, name in enumerate(self._names) if self._cooling.get(name, now) <= now)
         return next(awake, 0)
-
-    @property
-    def failures(self) -> int:
-        """How many requests for the response at hand have failed."""
-        return sum(self._attempts.values())
 
     def after_failure(self, model: int, error: Exception, now: float) -> Next | None:
         """What comes after ``model`` failed with ``error``; ``None`` to give up."""
         found = remedy(error)
-        asked = self._attempts[model] = self._attempts.get(model, 0) + 1
-        other = next((at for at in range(len(self._names)) if at not in self._attempts), None) if found.other else None
+        attempts = self._attempts = {} if self._attempts is None else self._attempts
+        asked = attempts[model] = attempts.get(model, 0) + 1
+        other = next((at for at in range(len(self._names)) if at not in attempts), None) if found.other else None
         delay = self._delay(asked, error)
         again = found.same and asked < self._retries.attempts and delay is not None
         if other is not None and (found.other_first or not again):

@@ -49,7 +49,10 @@ def is_free(run: Run, tool: Tool) -> bool:
     """Whether nobody has a say in calls of ``tool``."""
     if tool.requires_approval or run.hooks.at("pre_tool_use"):
         return False
-    return not _own(run) and next(_around(run), None) is None
+    # Asked for each call, and nearly always so: spelled out, since lists and generators would take longer than a call.
+    if run.root.session.permissions is not None or run.config.permissions is not None:
+        return False
+    return run.parent is None or next(_around(run), None) is None
 
 
 async def judge(run: Run, tool: Tool, call: ToolCall, judged: Judged) -> Judged | ToolResult:
