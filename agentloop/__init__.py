@@ -27,6 +27,7 @@ from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.tools import Tool, tool
+from agentloop.toolsets import Toolsets
 
 __all__ = [
     "Accept",
@@ -55,6 +56,7 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
+    "Toolsets",
     "UsageError",
     "errors",
     "events",
