@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from agentloop import Agent, Deadlines, tool
-from agentloop.errors import ToolsetError
+from agentloop import Accept, Agent, Deadlines, Stream, tool
+from agentloop.errors import ToolsetError, UnknownQuestionError
 from agentloop.events import (
     ElicitationRequested,
     QuestionWithdrawn,
+    StreamEvent,
     ToolCallFinished,
     ToolCallProgress,
     ToolCallStarted,
@@ -44,6 +46,38 @@ async def test_a_server_that_dies_fails_the_calls_that_it_was_busy_with_and_is_s
     assert [event.result.status for event in died] == ["error"] * 3
     assert all("MCP server 'raw' was killed by signal 9" in event.result.text for event in died)
     assert again.result.text == "again"
+
+
+STARTING = 15
+"""Messages that the server sends before its first call: two of greeting, and its tools, one for each page."""
+
+
+@pytest.mark.parametrize("part", [0, 0.5, 1])
+@pytest.mark.parametrize("message", [1, 2, STARTING, STARTING + 1, STARTING + 2, STARTING + 3])
+async def test_wherever_a_server_dies_the_run_ends_or_goes_on_with_another(
+    message: int, part: float, tmp_path: Path
+) -> None:
+    server = raw(f"{message}/{part}", env={"DIED": str(tmp_path / "died")})
+    # Two messages of the second call: it asks, and answers.
+    script = [calls("echo", tag="one"), calls("ask", tag="two"), calls("echo", tag="three"), "done"]
+    agent = Agent(ScriptedModel(*script), toolsets=[server])
+
+    def answer(stream: Stream, event: StreamEvent) -> None:
+        if isinstance(event, ElicitationRequested):
+            with suppress(UnknownQuestionError):
+                stream.answer(event.id, Accept({"name": "Ann"}))
+
+    seen = await watch(agent, on_event=answer)
+
+    told = [event.result for event in of(seen.events, ToolCallFinished)]
+    if message <= STARTING:
+        assert seen.outcome.reason == "completed" or isinstance(seen.error, ToolsetError)
+    else:
+        assert seen.outcome.reason == "completed"
+        # What is whole counts; what is not is an error that the model reads; and the next call works.
+        assert [result.status for result in told[:2]] in (["ok", "ok"], ["error", "ok"], ["ok", "error"])
+        assert told[2].text == "three"
+    assert (tmp_path / "died").exists()
 
 
 async def test_the_death_of_a_server_leaves_its_siblings_alone() -> None:

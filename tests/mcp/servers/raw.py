@@ -1,7 +1,8 @@
 """An MCP server of the old era in plain Python, which starts at once, and misbehaves as it is told.
 
 ``python raw.py [HABIT...]``. Habits: ``mute`` never says a word, ``banner`` prints one first, ``exit`` exits instead,
-``stubborn`` ignores the end of its input and SIGTERM, ``nanny`` leaves a child behind when it exits.
+``stubborn`` ignores the end of its input and SIGTERM, ``nanny`` leaves a child behind when it exits. ``5/0.5`` dies
+once, in the middle of the fifth message that it sends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HABITS = sys.argv[1:]
+FATAL = next(((int(n), float(part)) for n, part in (habit.split("/") for habit in HABITS if "/" in habit)), None)
 NULL = subprocess.DEVNULL
 GUEST = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 TOOLS = [
@@ -24,9 +26,26 @@ TOOLS = [
 ]
 
 
+SENT: list[str] = []
+
+
 def send(**message: Any) -> None:
-    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    line = json.dumps({"jsonrpc": "2.0", **message}) + "\n"
+    if FATAL is not None:
+        die_at_the(line, *FATAL)
+    sys.stdout.write(line)
     sys.stdout.flush()
+
+
+def die_at_the(line: str, message: int, part: float) -> None:
+    """Die at that message of the first process that is started, after a part of it."""
+    SENT.append(line)
+    died = Path(os.environ["DIED"])
+    if message == len(SENT) and not died.exists():
+        died.touch()
+        sys.stdout.write(line[: int(len(line) * part)])
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def say(text: str) -> dict[str, Any]:
