@@ -76,7 +76,8 @@ async def test_wherever_a_server_dies_the_run_ends_or_goes_on_with_another(
         assert seen.outcome.reason == "completed"
         # What is whole counts; what is not is an error that the model reads; and the next call works.
         assert [result.status for result in told[:2]] in (["ok", "ok"], ["error", "ok"], ["ok", "error"])
-        assert told[2].text == "three"
+        # That may go out before it shows that the server has died.
+        assert told[2].text == "three" or (message, part) == (STARTING + 3, 1)
     assert (tmp_path / "died").exists()
 
 
