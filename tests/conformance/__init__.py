@@ -1,0 +1,1 @@
+"""agentloop.mcp against software that nobody here wrote: `nox -s conformance`."""
