@@ -15,7 +15,7 @@ from agentloop._core.prices import priced
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop._runtime.asking import ask
-from agentloop._runtime.commit import commit
+from agentloop._runtime.commit import begin_turn, commit
 from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
@@ -377,6 +377,7 @@ class _Loop:
                 times = run.config.limits.repeats
                 return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
             run.meter.count_tool_calls(len(asked))
+            await begin_turn(run, message)
             await calls.run_all()
         finally:
             await commit(run, close_turn(message, calls.results, calls.started))  # noqa: ASYNC102 - it shields itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import trio
 
@@ -19,12 +19,12 @@ from agentloop._runtime.patience import Patience
 from agentloop.config import AgentConfig
 from agentloop.events import Source
 from agentloop.limits import Price
-from agentloop.messages import Message, UserMessage
+from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, UserMessage
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
-__all__ = ["READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore"]
+__all__ = ["READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore", "TurnStore"]
 
 READER: Literal["reader"] = "reader"
 """Whoever reads a stream's events and calls its ``answer``."""
@@ -37,6 +37,27 @@ class SessionStore(Protocol):
 
     async def append(self, session: str, messages: Sequence[Message], /) -> None:
         """Keep ``messages``, all or none. They are told, and used, only after this has returned."""
+        ...
+
+
+@runtime_checkable
+class TurnStore(SessionStore, Protocol):
+    """A store that also keeps what is known of a turn before it is complete.
+
+    So a process that dies in the middle of one loses nothing that was told: whoever opens the session again knows which
+    calls have a result, and which may have run. Each method is called, and awaited, before what it is about goes on.
+    """
+
+    async def begin_turn(self, session: str, message: AssistantMessage, /) -> None:
+        """The model asks for the calls in ``message``, which is not part of the transcript yet."""
+        ...
+
+    async def begin_call(self, session: str, call: ToolCall, /) -> None:
+        """A tool is about to run."""
+        ...
+
+    async def end_call(self, session: str, result: ToolResult, /) -> None:
+        """A call has its result. It is told, and used, only after this has returned."""
         ...
 
 
@@ -138,6 +159,7 @@ class Run:
         "store",
         "transcript",
         "turn",
+        "turns",
     )
 
     def __init__(
@@ -162,6 +184,8 @@ class Run:
         self.root = root
         self.transcript = transcript
         self.store = store
+        self.turns: TurnStore | None = store if isinstance(store, TurnStore) else None
+        """The store, if it also keeps turns that are not complete."""
         self.source = source
         self.feed = feed
         """The stream's own reader's; ``None`` if only its parents are read."""

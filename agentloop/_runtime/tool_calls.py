@@ -14,6 +14,7 @@ from agentloop._core.results import error_result, result_of, to_text, unknown_to
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import Judged, is_free, judge
 from agentloop._runtime.clock import now, since
+from agentloop._runtime.commit import begin_call, end_call
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.patience import Patience
@@ -65,11 +66,14 @@ class Calls:
         emitter = self._run.emitter
         result: ToolResult | None = None
         try:
-            result = await self._result(call)
+            ended = self._run.transcript.kept.shorten(await self._result(call), self._longest(call))
+            if self._run.turns is not None:
+                # What cannot be kept is not told: then the call is one of which nobody knows what came of it.
+                await end_call(self._run, ended)
+            result = ended
         finally:
             if result is None:
                 result = interrupted_result(call, started=call.id in self.started)
-            result = self._run.transcript.kept.shorten(result, self._longest(call))
             self.results[call.id] = result
             emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if emitter.is_behind():
@@ -126,6 +130,9 @@ class Calls:
                 given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
+        if run.turns is not None:
+            await begin_call(run, call)
+            await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:
             if context is None or tool.kind == "async":

@@ -36,6 +36,7 @@ from agentloop.events import (
     StreamEvent,
     StreamReason,
     TextDelta,
+    ToolCallFinished,
     ToolCallStarted,
     TurnStarted,
     WarningIssued,
@@ -891,6 +892,29 @@ async def a_session_with_a_store(lab: Lab) -> None:
             await stream.drain()
         if tuple(store.kept.get("kept", ())) != session.messages:
             lab.watch.note("the store and the session differ")
+
+
+@scenario(ends("completed"))
+async def a_session_with_a_store_of_turns(lab: Lab) -> None:
+    store = lab.turn_store()
+    session = Session("kept", store=store)
+    inner = Agent(lab.model(calls("one"), "Inner.", name="inner"), name="inner", tools=[lab.tool("one")])
+    tools = [lab.tool("one"), lab.tool("two"), inner.as_tool()]
+    agent = Agent(lab.model(calls("one") + calls("two") + calls("inner", prompt="x"), "Done."), tools=tools)
+    async with lab.stream(agent, session=session) as stream:
+        await stream.drain()
+    kept = store.kept.get("kept", [])
+    if tuple(kept) != session.messages:
+        lab.watch.note("the store and the session differ")
+    ran = store.ran.get("kept", [])
+    for event in stream.events:
+        if isinstance(event, ToolCallFinished) and event.session == "kept":
+            # What was told is kept: by itself, or, of a call that was cut off, with its turn.
+            ended = event.result in store.ended.get("kept", []) or event.result.status == "interrupted"
+            if not ended and event.result in kept:
+                lab.watch.note(f"the result of {event.call_id} was told before it was kept")
+            if event.result.status == "ok" and event.call_id not in ran:
+                lab.watch.note(f"{event.name} ran, and the store did not know")
 
 
 @scenario(ends("completed"))

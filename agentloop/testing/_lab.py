@@ -23,7 +23,7 @@ from agentloop.events import (
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import Message, Prompt
+from agentloop.messages import AssistantMessage, Message, Prompt, ToolCall, ToolResult
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
@@ -235,6 +235,10 @@ class Lab:
         """A store with a seam before each append."""
         return SeamStore(self)
 
+    def turn_store(self) -> SeamTurnStore:
+        """A store of turns, with a seam before each thing that it keeps."""
+        return SeamTurnStore(self)
+
     def handler(self, answer: Callable[[Question], Answer | None]) -> QuestionHandler:
         """A handler that passes a seam, and gives ``answer`` of the question."""
 
@@ -339,6 +343,30 @@ class SeamStore:
         """Keep ``messages``."""
         await self._lab.sim.seam("store")
         self.kept.setdefault(session, []).extend(messages)
+
+
+class SeamTurnStore(SeamStore):
+    """One that keeps turns that are not complete, too."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.ran: dict[str, list[str]] = {}
+        """Of each session, the calls whose tools were about to run."""
+        self.ended: dict[str, list[ToolResult]] = {}
+
+    async def begin_turn(self, session: str, message: AssistantMessage, /) -> None:
+        """A turn begins."""
+        await self._lab.sim.seam("store:turn")
+
+    async def begin_call(self, session: str, call: ToolCall, /) -> None:
+        """A tool is about to run."""
+        await self._lab.sim.seam("store:call")
+        self.ran.setdefault(session, []).append(call.id)
+
+    async def end_call(self, session: str, result: ToolResult, /) -> None:
+        """A call has ended."""
+        await self._lab.sim.seam("store:result")
+        self.ended.setdefault(session, []).append(result)
 
 
 class AgentScenario:
