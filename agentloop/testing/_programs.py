@@ -17,7 +17,7 @@ import trio
 from agentloop import hooks
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError
+from agentloop.errors import AgentLoopError, ModelConnectionError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -82,6 +82,8 @@ class Streaming(msgspec.Struct, frozen=True):
     end: Literal["answer", "model_fails", "prompt_blocked", "listing_fails", "hook_blocks", "turn_limit"] = "answer"
     words: int = 1
     """How much the model says in each turn."""
+    stumbles: int = 0
+    """How often the first response fails half-way, and is asked for again; at most twice."""
 
 
 class Reader(msgspec.Struct, frozen=True):
@@ -261,7 +263,8 @@ class _Play:
         if cut:
             self.cut.add(name)
         lab = self.lab
-        script: list[Response] = []
+        dropped = says("no, ") + calls("nothing") + fails(ModelConnectionError("the connection dropped"))
+        script: list[Response] = [dropped] * stream.stumbles
         tools: list[Tool] = []
         for number, turn in enumerate(stream.turns):
             made = [self._tool(f"{name}-{number}-{index}", action, cut=cut) for index, action in enumerate(turn)]

@@ -26,6 +26,7 @@ _READERS = st.builds(
 )
 _DOINGS = st.sampled_from(("ask", "ask", "ask", "give_up", "work", "guarded", "raise", "slow", "time_out", "stream"))
 _WORDS = st.sampled_from((1, 1, 0, 5, 40))
+_STUMBLES = st.sampled_from((0, 0, 0, 1, 2))
 MAX_STREAMS = 12
 
 
@@ -37,6 +38,7 @@ class _Draft:
         self.turns: list[list[Action | _ChildDraft]] = []
         self.end: Any = "answer"
         self.words = 1
+        self.stumbles = 0
 
     def add(self, action: Action | _ChildDraft, *, at_once: bool) -> None:
         if self.turns and at_once:
@@ -51,6 +53,7 @@ class _Draft:
             ),
             self.end,
             self.words,
+            self.stumbles,
         )
 
 
@@ -136,6 +139,11 @@ class StreamMachine(RuleBasedStateMachine):
         """Choose how much a stream says."""
         stream.words = words
 
+    @rule(stream=streams, times=st.integers(1, 2))
+    def stumble(self, stream: _Draft, times: int) -> None:
+        """Have a stream's model fail at first."""
+        stream.stumbles = times
+
     def program(self) -> Program:
         """What was written."""
         roots = tuple(Root(draft.finished(), reader, begins) for draft, reader, begins in self._roots)
@@ -163,6 +171,7 @@ def programs() -> st.SearchStrategy[Program]:
         turns=st.lists(st.lists(do, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
         end=st.sampled_from(_ENDS),
         words=_WORDS,
+        stumbles=_STUMBLES,
     )
 
     def around(inner: st.SearchStrategy[Streaming]) -> st.SearchStrategy[Streaming]:
@@ -178,6 +187,7 @@ def programs() -> st.SearchStrategy[Program]:
             turns=st.lists(turn, max_size=3).map(tuple),
             end=st.sampled_from(_ENDS),
             words=_WORDS,
+            stumbles=_STUMBLES,
         )
 
     root = st.builds(Root, stream=st.recursive(leaf, around, max_leaves=4), reader=_READERS, begins=st.integers(0, 8))
