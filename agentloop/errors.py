@@ -158,6 +158,9 @@ class CassetteError(ScriptError):
 class ModelError(AgentLoopError):
     """The model, or the way to it, failed."""
 
+    model: str = ""
+    """What the model is called. Filled in by the stream where whoever raised it did not."""
+
 
 class ModelProtocolError(ModelError):
     """The model broke the protocol: a tool call without a name, a stream cut short, JSON that is none."""

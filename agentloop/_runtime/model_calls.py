@@ -60,21 +60,31 @@ class ModelCall:
         try:
             with self._scope:
                 stop = await model.respond(request, self)
-        except AgentLoopError:
+        except AgentLoopError as error:
+            _name(error, model)
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
             error = single(group)
             if isinstance(error, AgentLoopError):
+                _name(error, model)
                 raise error from error.__cause__
             # Whatever an adapter lets through is a failure of the model: the reader catches one type.
             kind = ModelConnectionError if isinstance(error, (OSError, trio.BrokenResourceError)) else ModelError
-            raise kind(f"model {model.name!r} failed: {describe(error)}") from error
+            failure = kind(f"model {model.name!r} failed: {describe(error)}")
+            _name(failure, model)
+            raise failure from error
         if self._scope.cancelled_caught:
             seconds = first_token if self._waiting_for == FIRST_PIECE else self._idle
             raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
         if not isinstance(stop, Stop):
-            raise ModelProtocolError(f"model {model.name!r} returned {stop!r} where a Stop is due")
-        return self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+            failure = ModelProtocolError(f"model {model.name!r} returned {stop!r} where a Stop is due")
+            _name(failure, model)
+            raise failure
+        try:
+            return self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+        except ModelError as error:
+            _name(error, model)
+            raise
 
     def interrupted(self) -> AssistantMessage | None:
         """What there is of a response that was cut off; ``None`` if nothing was said."""
@@ -115,6 +125,12 @@ class ModelCall:
             self._waiting_for = NEXT_PIECE
             self._scope.deadline = at + self._idle * (1 + SLACK)
             self._renew_at = at + self._idle * SLACK
+
+
+def _name(error: AgentLoopError, model: Model) -> None:
+    """Have ``error`` say which model it was."""
+    if isinstance(error, ModelError) and not error.model:
+        error.model = model.name
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from agentloop import Agent, Deadlines, Limits, Price, Retries, UsageError, tool
 from agentloop.errors import (
     ModelAuthenticationError,
     ModelConnectionError,
+    ModelError,
     ModelProtocolError,
     ModelRateLimitError,
     ModelStatusError,
@@ -32,7 +33,7 @@ from agentloop.events import (
 from agentloop.messages import AssistantMessage, Text
 from agentloop.models import Model, ModelRequest, Reply, Stop
 from agentloop.questions import Approve, Deny
-from agentloop.testing import ScriptedModel, calls, fails, hangs, says
+from agentloop.testing import Response, ScriptedModel, calls, fails, hangs, says
 from tests.runtime.builders import answering
 from tests.support import first, nested, of, opened, watch
 
@@ -112,6 +113,18 @@ async def test_after_so_many_attempts_the_last_failure_is_the_runs() -> None:
     # What the last one said is kept as far as it was seen.
     assert watched.messages[-1] == AssistantMessage((Text("I was abou"),), "interrupted", "scripted")
     assert len(of(watched.events, ResponseDiscarded)) == 2
+
+
+@pytest.mark.parametrize(
+    "response",
+    [fails(ModelConnectionError("gone")), fails(ModelProtocolError("no JSON")), fails(ValueError("a bug")), calls("")],
+    ids=["connection", "protocol", "bug", "assembly"],
+)
+async def test_every_failure_says_which_model_it_was(response: Response) -> None:
+    watched = await watch(Agent(ScriptedModel(response, name="m"), retries=Retries(attempts=1)))
+
+    assert isinstance(watched.error, ModelError)
+    assert watched.error.model == "m"
 
 
 async def test_one_attempt_is_one_request() -> None:
