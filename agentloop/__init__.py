@@ -5,10 +5,10 @@ The layers, from values to the front door; each imports only from those before i
     errors  messages  permissions  questions  events  outcome  models  limits  wire
                                                                             values
     _core/                                                                  decisions: no trio, no await
-    context  tools  hooks  config                                           what users write against
+    context  tools  hooks  config  journal                                  what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
-    session  agent                                                          the front door
-    providers/  command_hooks                                               adapters, imported on first use
+    session  agent  toolsets                                                the front door
+    _processes  providers/  command_hooks/  toolkit/  mcp/  stores/         adapters, imported on first use
     testing/  demo/                                                         public, built on all the rest
 """
 

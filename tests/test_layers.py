@@ -34,7 +34,7 @@ LAYERS = (
 ORDER = [name for layer in LAYERS for name in layer.split()]
 """A module imports only from those before it; all that a user needs is then in `agentloop` itself."""
 
-ADAPTERS = ("providers", "command_hooks", "toolkit", "mcp", "stores", "testing", "demo")
+ADAPTERS = ("_processes", "providers", "command_hooks", "toolkit", "mcp", "stores", "testing", "demo")
 """Packages, or modules, that may import all of the above, and from those before them here. Nothing above does."""
 
 PLACE = {f"agentloop.{name}": place for place, name in enumerate(ORDER)}
@@ -153,6 +153,8 @@ def test_importing_the_package_imports_no_extra() -> None:
         "mcp",
         "openai",
         "anthropic",
+        "sqlalchemy",
+        "psycopg",
     )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
     code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"

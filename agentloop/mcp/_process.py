@@ -1,4 +1,4 @@
-"""A server that is a program: its process group is owned from the start to the end of a block.
+"""A server that is a program: it, and all that comes of it, is owned from the start to the end of a block.
 
 The SDK has a transport for this too. Ours also ends what the program leaves behind when it exits by itself, tells at
 once that it has died and what it last said, and has a limit for a line.
@@ -6,8 +6,6 @@ once that it has died and what it last said, and has a limit for a line.
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -19,6 +17,7 @@ import trio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
+from agentloop._processes import Family, open_family
 from agentloop.mcp._sdk import types
 from agentloop.mcp.server import Stdio
 
@@ -34,9 +33,6 @@ it must not wait for it."""
 PATIENCE = 1.0
 """Seconds that a program gets to exit after its input was closed, and again after it was asked to terminate."""
 
-CHECK_AGAIN = 0.01
-"""Seconds between two looks at a process group, which nothing tells us about."""
-
 
 @asynccontextmanager
 async def run_program(target: Stdio, gone: Callable[[str], None]) -> AsyncGenerator[tuple[Any, Any]]:
@@ -49,43 +45,39 @@ async def run_program(target: Stdio, gone: Callable[[str], None]) -> AsyncGenera
     Raises:
       OSError: it cannot be started.
     """
-    process = await trio.lowlevel.open_process(
+    opening = open_family(
         [target.command, *target.args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=target.cwd,
         env={**get_default_environment(), **(target.env or {})},
-        start_new_session=True,
+        grace=PATIENCE,
+        cwd=target.cwd,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
-    # No checkpoint from here to the `try`: a cancel would leave the program running.
-    program = _Program(process, gone)
-    incoming, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    outgoing, to_send = anyio.create_memory_object_stream[SessionMessage](OUTBOX)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(program.read, incoming)
-            nursery.start_soon(program.write, to_send)
-            nursery.start_soon(program.listen_to_errors)
-            nursery.start_soon(program.watch, incoming)
-            in_order = False
-            try:
-                yield received, outgoing
-                in_order = True
-            finally:
-                # From both ends: the writer has nothing more to write, and the reader nobody to tell.
-                outgoing.close()
-                received.close()
-                await program.stop(PATIENCE if in_order else PATIENCE / 4)  # noqa: ASYNC102 - it shields itself
-                nursery.cancel_scope.cancel()
-    finally:
-        for stream in (incoming, received, outgoing, to_send):
-            stream.close()
+    async with opening as family:
+        program = _Program(family, gone)
+        incoming, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        outgoing, to_send = anyio.create_memory_object_stream[SessionMessage](OUTBOX)
+        with incoming, received, outgoing, to_send:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(program.read, incoming)
+                nursery.start_soon(program.write, to_send)
+                nursery.start_soon(program.listen_to_errors)
+                nursery.start_soon(program.watch, incoming)
+                in_order = False
+                try:
+                    yield received, outgoing
+                    in_order = True
+                finally:
+                    # From both ends: the writer has nothing more to write, and the reader nobody to tell.
+                    outgoing.close()
+                    received.close()
+                    await program.stop(PATIENCE if in_order else PATIENCE / 4)  # noqa: ASYNC102 - it shields itself
+                    nursery.cancel_scope.cancel()
 
 
 class _Program:
-    def __init__(self, process: trio.Process, gone: Callable[[str], None]) -> None:
-        self._process = process
+    def __init__(self, family: Family, gone: Callable[[str], None]) -> None:
+        self._family = family
         self._gone = gone
         self._stopping = False
         self._written = trio.Event()
@@ -98,10 +90,9 @@ class _Program:
 
     async def read(self, incoming: Any) -> None:
         """Pass on what it says, line by line; nothing of it is lost while it exits."""
-        assert self._process.stdout is not None
         line = bytearray()
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while piece := await self._process.stdout.receive_some(65536):
+            while piece := await self._family.stdout.receive_some(65536):
                 first, *others = piece.split(b"\n")
                 line += first
                 for other in others:
@@ -113,7 +104,7 @@ class _Program:
                     line.clear()
         # The exit comes right behind; with it there is more to tell.
         with trio.move_on_after(0.2):
-            await self._process.wait()
+            await self._family.leader_exited()
         self._tell_exit("closed its output")
         incoming.close()
 
@@ -130,25 +121,23 @@ class _Program:
             await incoming.send(SessionMessage(message))
 
     async def write(self, to_send: Any) -> None:
-        assert self._process.stdin is not None
         try:
             async for message in to_send:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await self._process.stdin.send_all(text.encode() + b"\n")
+                await self._family.stdin.send_all(text.encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # What it does not read any more, it will not answer. If it is dying, `read` knows more.
             with trio.move_on_after(0.2):
-                await self._process.wait()
+                await self._family.leader_exited()
             self._tell_exit("closed its input")
         finally:
             self._written.set()
 
     async def listen_to_errors(self) -> None:
         """Keep the end of what it writes to stderr, for the case that it dies."""
-        assert self._process.stderr is not None
         rest = b""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while piece := await self._process.stderr.receive_some(65536):
+            while piece := await self._family.stderr.receive_some(65536):
                 *lines, rest = (rest + piece)[-65536:].split(b"\n")
                 self._hear(lines)
         self._hear([rest])
@@ -158,14 +147,14 @@ class _Program:
 
     async def watch(self, incoming: Any) -> None:
         """Notice its end also where a child of it holds on to the output."""
-        await self._process.wait()
+        await self._family.leader_exited()
         # What it wrote last may still be in the pipe.
         await trio.sleep(0.2)
         self._tell_exit("exited")
         incoming.close()
 
     def _tell_exit(self, otherwise: str) -> None:
-        code = self._process.returncode
+        code = self._family.exit_code
         if code is None:
             self._tell(otherwise)
         elif code < 0:
@@ -187,53 +176,13 @@ class _Program:
     # ------------------------------------------------------------------------- the end
 
     async def stop(self, patience: float) -> None:
-        """End the program, and what is left of its process group. Takes about three times ``patience`` at most."""
+        """End the program, and what is left of it. If it can be killed, that takes three times ``patience`` at most."""
         self._stopping = True
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
         with trio.CancelScope(shield=True):
             with trio.move_on_after(patience / 2):
                 await self._written.wait()
-            await process.stdin.aclose()
+            # The end of its input is how a server is told to go.
+            await self._family.stdin.aclose()
             with trio.move_on_after(patience):
-                await process.wait()
-            if not self._is_gone():
-                self._signal(signal.SIGTERM)
-                await self._wait_until_gone(patience if process.poll() is None else patience / 2)
-            if not self._is_gone():
-                self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-                # Of its children, which nobody may be waiting for, something can be left in the table of processes.
-                await self._wait_until_gone(patience if process.poll() is None else patience / 5)
-            await process.stdout.aclose()
-            await process.stderr.aclose()
-
-    async def _wait_until_gone(self, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            await self._process.wait()
-            while not self._is_gone():  # noqa: ASYNC110 - nothing tells us
-                await trio.sleep(CHECK_AGAIN)
-
-    def _is_gone(self) -> bool:
-        """Whether nothing of the process group is left."""
-        if self._process.poll() is None:
-            return False
-        if not hasattr(os, "killpg"):
-            return True
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            # Of the group's members none is ours to end: what is left has changed its user.
-            return True
-        return False
-
-    def _signal(self, number: int) -> None:
-        # A process that has ended, but that nobody has waited for, still stands for its group.
-        with suppress(ProcessLookupError, PermissionError):
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.send_signal(number)
+                await self._family.leader_exited()
+            await self._family.end(grace=patience)

@@ -11,23 +11,21 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 import trio
 from attrs import frozen
 
+from agentloop._processes import Family, start_family
 from agentloop.errors import ModelConnectionError, ModelNotFoundError, UsageError
 from agentloop.providers import _local_server
 
 __all__ = ["LocalProcess", "Serving", "open_process"]
 
-END_SECONDS = 5.0
-"""For a killed process to be gone. It takes a few milliseconds."""
 DEATH_SECONDS = 0.5
 """For a process whose connections dropped to be gone as well."""
 LAST_WORDS_BYTES = 2000
@@ -62,7 +60,7 @@ class LocalProcess:
         self._key = secrets.token_urlsafe()
         self._lock = trio.Lock()
         """Held while the process is started: by the first that needs it, in whose deadline that is."""
-        self._process: trio.Process | None = None
+        self._process: Family | None = None
         self._closed = False
         self._told = b""
         """What the process has told of how it started, so far."""
@@ -75,7 +73,7 @@ class LocalProcess:
     @property
     def pid(self) -> int | None:
         """Of the process; ``None`` if there is none yet, or no more."""
-        return None if self._process is None or self._process.poll() is not None else self._process.pid
+        return None if self._process is None or self._process.exit_code is not None else self._process.pid
 
     async def url(self) -> str:
         """Where the server is. Waits until it is there; one that has died is started again.
@@ -90,7 +88,7 @@ class LocalProcess:
         """
         name = self._serving.model
         async with self._lock:
-            if self._process is not None and self._process.poll() is not None:
+            if self._process is not None and self._process.exit_code is not None:
                 await self.end()
             if self._process is None and not self._closed:
                 self._process = await self._start()
@@ -107,7 +105,7 @@ class LocalProcess:
             raise ModelConnectionError(f"model {name!r}: its process died while it started{self._last_words()}")
         return told.url
 
-    async def _start(self) -> trio.Process:
+    async def _start(self) -> Family:
         given = {
             "weights": str(self._serving.weights),
             "context_tokens": self._serving.context_tokens,
@@ -118,33 +116,26 @@ class LocalProcess:
         }
         # In the environment, which others cannot see, unlike the command line.
         environment = {**os.environ, _local_server.VARIABLE: msgspec.json.encode(given).decode()}
-        # A group of its own: Ctrl-C in a terminal is for this program, which then ends the other one.
-        apart: dict[str, Any] = {"process_group": 0}
-        if sys.platform == "win32":
-            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        start: Callable[[list[str]], Any] = partial(
-            trio.lowlevel.open_process,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            **apart,
-        )
         self._told = b""
         self._log.seek(0)
         self._log.truncate()
         try:
-            # Isolated: not even the folder of the program is a place to import from.
-            process: trio.Process = await start([sys.executable, "-I", _local_server.__file__])
+            return await start_family(
+                # Isolated: not even the folder of the program is a place to import from.
+                [sys.executable, "-I", _local_server.__file__],
+                env=environment,
+                # Not asked to go: it has nothing to lose, and might not listen.
+                grace=0.0,
+                stdin=subprocess.PIPE,
+                stderr=self._log,
+            )
         except OSError as error:
             raise ModelConnectionError(
                 f"model {self._serving.model!r}: its process cannot be started: {error}"
             ) from error
-        return process
 
-    async def _first_line(self, process: trio.Process) -> _Told:
+    async def _first_line(self, process: Family) -> _Told:
         """What ``process`` tells of how it started; nothing, if it died before."""
-        assert process.stdout is not None
         while not self._told.endswith(b"\n"):
             if self._closed:
                 return _Told()  # noqa: ASYNC910  # the block ended while it was started
@@ -165,8 +156,8 @@ class LocalProcess:
         if process is not None:
             # Its connections drop a moment before it is gone.
             with trio.move_on_after(DEATH_SECONDS):
-                await process.wait()
-            if process.returncode is None:
+                await process.leader_exited()
+            if process.exit_code is None:
                 return None
         return f"its process died{self._last_words()}"  # noqa: ASYNC910  # it was not there
 
@@ -188,17 +179,8 @@ class LocalProcess:
     async def end(self) -> None:
         """Kill the process, if there is one, and wait until it is gone."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        # Not asked to go: it has nothing to lose, and might not listen.
-        with suppress(ProcessLookupError):
-            process.kill()
-        with trio.CancelScope(shield=True), trio.move_on_after(END_SECONDS):
-            await process.wait()
-        with trio.CancelScope(shield=True):
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    await pipe.aclose()
+        if process is not None:
+            await process.aclose()
 
 
 @asynccontextmanager

@@ -13,10 +13,10 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from agentloop._processes import open_family
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit import _walk
 from agentloop.toolkit._capped import MAX_CHARS
-from agentloop.toolkit._process import open_family
 from agentloop.toolkit._root import Root, find_root
 from agentloop.tools import Tool, tool
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import math
 import os
-import signal
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Annotated, Any
 import trio
 from msgspec import Meta
 
+from agentloop._processes import Family, open_family, signal_name
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
 from agentloop.messages import ResultStatus, Text, ToolResult
 from agentloop.toolkit._capped import MAX_CHARS, Capped, open_capped
-from agentloop.toolkit._process import Family, open_family
 from agentloop.tools import Tool, tool
 
 __all__ = ["SAFE_ENV", "shell"]
@@ -182,17 +181,10 @@ def _result(text: str, code: int | None, timed_out: float | None, leftovers: int
     elif code is None:
         status, word = "error", "killed, but it has not ended: it hangs in the kernel"
     elif code < 0:
-        status, word = "error", f"killed by {_signal_name(-code)}"
+        status, word = "error", f"killed by {signal_name(-code)}"
     else:
         word = f"exit code {code}"
         if leftovers:
             word += f"; processes that it left in the background were ended: {leftovers}"
     text = f"{text}\n" if text and not text.endswith("\n") else text
     return ToolResult("", "", (Text(f"{text}[{word}]"),), status)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

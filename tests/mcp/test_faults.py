@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from agentloop.events import (
     ToolCallProgress,
     ToolCallStarted,
 )
-from agentloop.mcp import McpServer
+from agentloop.mcp import McpServer, Stdio
 from agentloop.testing import ScriptedModel, calls
 from agentloop.toolsets import Toolsets
 from tests.mcp.support import agent_with, alive, playground, raw, results, until_gone, watched
@@ -225,6 +226,21 @@ async def test_what_a_server_leaves_behind_when_it_exits_by_itself_is_ended(tmp_
     await pid_of(raw("nanny", env={"CHILD": str(path)}))
     with trio.fail_after(2):
         await until_gone(int(path.read_text()))
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid")
+async def test_a_daemon_that_a_server_has_started_ends_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "daemon"
+    daemon = (
+        f"setsid sh -c 'echo $$ > {path}; exec sleep 1000' <&- >&- 2>&- & while [ ! -s {path} ]; do sleep 0.01; done"
+    )
+    server = raw()
+    assert isinstance(server.target, Stdio)
+    wrapped = ["-c", f'{daemon}; exec "$@"', "sh", server.target.command, *server.target.args]
+
+    await pid_of(McpServer.stdio("sh", *wrapped, name="raw"))
+
+    assert not alive(int(path.read_text()))
 
 
 async def test_a_server_that_will_not_go_is_killed() -> None:

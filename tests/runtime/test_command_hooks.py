@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Deadlines, Session, command_hooks as module, hooks, tool
-from agentloop.command_hooks import command_hook, hooks_from_settings
+from agentloop import Agent, Approve, Deadlines, Session, hooks, tool
+from agentloop.command_hooks import _program as module, command_hook, hooks_from_settings
+from agentloop.command_hooks._told import POINTS
 from agentloop.errors import UsageError
 from agentloop.events import ApprovalRequested, Source, ToolCallStarted, WarningIssued
 from agentloop.hooks import Hook, HookWarning, Point
@@ -279,9 +280,7 @@ def told(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 async def test_a_program_is_told_what_happens_at_each_point(tmp_path: Path) -> None:
-    settings = {
-        event: [{"hooks": [{"type": "command", "command": keeping(tmp_path, event)}]}] for event in module._POINTS
-    }
+    settings = {event: [{"hooks": [{"type": "command", "command": keeping(tmp_path, event)}]}] for event in POINTS}
     made = hooks_from_settings({"hooks": settings}, cwd=tmp_path)
     child = Agent(ScriptedModel("Bye."), name="child")
     model = ScriptedModel(calls("act", what="x") + calls("child", prompt="go"), "Done.", fails(ValueError("gone")))
@@ -292,7 +291,7 @@ async def test_a_program_is_told_what_happens_at_each_point(tmp_path: Path) -> N
     await watch(agent, "Again.", session=Session("s2"))
 
     elsewhere = ("UserSteeringMessagesSubmit", "UserFollowupSubmit", "PreCompact", "PostCompact")
-    events = {event: told(tmp_path, event) for event in module._POINTS if event not in elsewhere}
+    events = {event: told(tmp_path, event) for event in POINTS if event not in elsewhere}
     common = {"session_id": "s1", "stream_id": "s1/1", "agent_name": "clerk", "cwd": str(tmp_path)}
     for event, values in events.items():
         assert values[0]["hook_event_name"] == event
@@ -617,4 +616,4 @@ def test_a_hook_is_called_after_its_command() -> None:
 
 def test_events_are_called_as_in_claude_code() -> None:
     names = "SessionStart UserPromptSubmit PreToolUse PostToolUse PreCompact Notification Stop SubagentStop SessionEnd"
-    assert {*names.split(), "BeforeLLMCall"} <= {*module._POINTS}
+    assert {*names.split(), "BeforeLLMCall"} <= {*POINTS}

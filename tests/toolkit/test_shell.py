@@ -13,11 +13,11 @@ import pytest
 import trio
 
 import agentloop
-from agentloop import Agent, Tool, UsageError
+from agentloop import Agent, Tool, UsageError, _processes
 from agentloop.events import ApprovalRequested, ToolCallOutput, ToolCallStarted
 from agentloop.questions import Deny
 from agentloop.testing import ScriptedModel, calls
-from agentloop.toolkit import _process, shell
+from agentloop.toolkit import shell
 from tests.runtime.builders import answering, asked
 from tests.support import of, opened
 from tests.toolkit.builders import call, gone, names_in, open_descriptors, pids_in, watch_call
@@ -244,7 +244,7 @@ async def test_what_a_command_starts_with_tools_like_these_is_found_too(tmp_path
     """An agent in a command has families of its own, which are part of ours: here it was killed, and left one."""
     (tmp_path / "inner.py").write_text(
         "import os, sys, trio\n"
-        "from agentloop.toolkit._process import open_family\n"
+        "from agentloop._processes import open_family\n"
         "async def main():\n"
         "    async with open_family(['sleep', '1000'], cwd='.', env={**os.environ}, grace=0) as family:\n"
         "        print(family._group, file=open('pids', 'a'))\n"
@@ -273,7 +273,7 @@ async def test_one_that_escapes_holds_nothing_up(tmp_path: Path, pids: Path) -> 
 async def test_the_end_of_a_pipeline_that_outlives_the_command_is_not_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_process, "LINGER_SECONDS", 5.0)  # for a machine that is busy
+    monkeypatch.setattr(_processes, "LINGER_SECONDS", 5.0)  # for a machine that is busy
     result = await call(sh(tmp_path), command="(sleep 0.01; echo late) & echo early")
 
     assert result.text == "early\nlate\n[exit code 0]"
@@ -376,8 +376,8 @@ def test_the_model_is_told_of_the_folder_and_the_time(tmp_path: Path) -> None:
 async def test_where_there_is_no_proc_the_process_group_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_process, "_has_proc", lambda: False)
-    monkeypatch.setattr(_process, "KILL_SECONDS", 0.2)  # Linux does not tell that only a zombie is left
+    monkeypatch.setattr(_processes, "_has_proc", lambda: False)
+    monkeypatch.setattr(_processes, "KILL_SECONDS", 0.2)  # Linux does not tell that only a zombie is left
 
     done = await call(sh(tmp_path), command="echo done; exit 3")
     ended = await call(sh(tmp_path, timeout=0.05, grace=0), command="trap '' TERM; echo $$ > pids; exec sleep 1000")

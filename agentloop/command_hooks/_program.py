@@ -1,0 +1,173 @@
+"""One program of a hook: it is told what happens, runs to its end, and is understood."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias, cast
+
+import msgspec
+import trio
+from attrs import frozen
+
+from agentloop import hooks
+from agentloop._processes import SIGKILL, open_family, signal_name
+from agentloop.command_hooks._answers import Answer, CommandFailedError, read, verdict
+from agentloop.command_hooks._told import event_name, told
+from agentloop.errors import UsageError
+from agentloop.hooks import HookWarning, Point
+
+__all__ = ["GRACE", "MAX_BYTES", "CommandFailedError", "Path", "Program", "checked"]
+
+GRACE = 2.0
+"""Seconds that a program gets to end by itself, once it is not wanted any more, before it is killed."""
+MAX_BYTES = 1_000_000
+"""How much of each of its outputs is read; the rest is thrown away."""
+LAST_WORDS = 1.0
+"""Seconds to read what a program has written, once it has exited. A daemon of its may hold the pipe open for ever."""
+MAX_REASON = 10_000
+"""Characters of its standard error that are told."""
+
+Path: TypeAlias = str | os.PathLike[str]
+
+
+def checked(command: object) -> str | tuple[str, ...]:
+    """``command``, if it is one.
+
+    Raises:
+      UsageError: it is none.
+    """
+    if isinstance(command, str) and command.strip():
+        return command
+    if isinstance(command, Sequence) and not isinstance(command, (str, bytes)):
+        several = tuple(cast("Sequence[object]", command))
+        if several and all(isinstance(part, (str, os.PathLike)) for part in several):
+            return tuple(os.fspath(cast("Path", part)) for part in several)
+    raise UsageError(f"a command is a line for the shell, or a list of a program and its arguments, not {command!r}")
+
+
+class _Spoken:
+    """One output of a program, as far as it is kept."""
+
+    __slots__ = ("data", "too_long")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.too_long = False
+
+    async def listen(self, pipe: trio.abc.ReceiveStream) -> None:
+        # On to the end, also of what is not kept: else the program would wait for us.
+        while piece := await pipe.receive_some():
+            room = MAX_BYTES - len(self.data)
+            self.data += piece[:room]
+            self.too_long = self.too_long or len(piece) > room
+
+    @property
+    def text(self) -> str:
+        return self.data.decode("utf-8", "replace")
+
+
+@frozen
+class Program:
+    """What is run, and where."""
+
+    command: str | tuple[str, ...]
+    cwd: Path | None
+    env: dict[str, str]
+    fail_closed: bool
+    globs: tuple[str, ...] | None
+    """On the tool's name, beside the hook's own."""
+
+    @property
+    def name(self) -> str:
+        """What a hook is called that has no other name."""
+        return self.command if isinstance(self.command, str) else " ".join(self.command)
+
+    def at(self, point: Point[Any, Any]) -> Callable[[Any], Any]:
+        """The function of a hook at ``point``."""
+
+        async def hook(value: Any) -> Any:
+            if self._concerns(value):
+                return await self._ask(point, value)
+            await trio.lowlevel.checkpoint()
+            return None
+
+        return hook
+
+    def _concerns(self, value: Any) -> bool:
+        if self.globs is None or not isinstance(value, (hooks.PreToolUse, hooks.PostToolUse)):
+            return True
+        return any(fnmatchcase(value.name, glob) for glob in self.globs)
+
+    async def _ask(self, point: Point[Any, Any], value: Any) -> Any:
+        code, out, said = await self._run(self._input(point, value))
+        reason = said.text.strip()[:MAX_REASON]
+        if code == 2:
+            return verdict(point, value, Answer("block", reason))
+        if code != 0:
+            problem = _exit(code) + (f": {reason}" if reason else "")
+            # 126 and 127 are the shell's: the program was not started. A guard that is not there must not let pass.
+            if self.fail_closed or code < 0 or (isinstance(self.command, str) and code in (126, 127)):
+                raise CommandFailedError(problem)
+            raise HookWarning(problem)
+        if out.too_long:
+            raise CommandFailedError(f"it wrote more than {MAX_BYTES} bytes")
+        return verdict(point, value, read(point, out.text))
+
+    def _input(self, point: Point[Any, Any], value: Any) -> bytes:
+        message = {
+            "session_id": value.source.session,
+            "stream_id": value.source.stream,
+            "agent_name": value.source.agents[-1],
+            "cwd": self._folder(),
+            "hook_event_name": event_name(point.name),
+            **told(value),
+        }
+        return msgspec.json.encode(message) + b"\n"
+
+    def _folder(self) -> str:
+        return os.path.abspath(self.cwd or os.curdir)  # noqa: PTH100  # no file is looked at
+
+    async def _run(self, data: bytes) -> tuple[int, _Spoken, _Spoken]:
+        """Run the program to its end, whatever happens, and that of its session.
+
+        Returns:
+          Its exit code, negative for a signal, and what it has written on its two outputs.
+
+        Raises:
+          OSError: it cannot be started.
+        """
+        opening = open_family(
+            self.command,
+            env={**os.environ, "CLAUDE_PROJECT_DIR": self._folder(), **self.env},
+            grace=GRACE,
+            # What it has started, and left behind, would hold the pipes open.
+            grace_after=0.0,
+            cwd=self.cwd,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            daemons=False,
+        )
+        out, said = _Spoken(), _Spoken()
+        async with opening as family, trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, family.stdin, data)
+            nursery.start_soon(out.listen, family.stdout)
+            nursery.start_soon(said.listen, family.stderr)
+            await family.leader_exited()
+            code = await family.end()
+            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+        return -SIGKILL if code is None else code, out, said
+
+
+async def _feed(pipe: trio.abc.SendStream, data: bytes) -> None:
+    # A program that does not read to the end does not want to.
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await pipe.send_all(data)
+    await pipe.aclose()
+
+
+def _exit(code: int) -> str:
+    return f"it exited with code {code}" if code >= 0 else f"it was ended by {signal_name(-code)}"

@@ -1,0 +1,68 @@
+"""What a program is told: how each point of a run is put in JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentloop import hooks
+from agentloop.events import ApprovalRequested, ContinueRequested, Question
+from agentloop.hooks import Point
+from agentloop.wire import encode_event, encode_messages
+
+__all__ = ["POINTS", "event_name", "told"]
+
+
+def event_name(name: str) -> str:
+    """What Claude Code calls a point: ``PreToolUse`` for ``pre_tool_use``."""
+    return "".join("LLM" if word == "llm" else word.capitalize() for word in name.split("_"))
+
+
+POINTS: dict[str, Point[Any, Any]] = {
+    event_name(point.name): point for point in vars(hooks).values() if isinstance(point, Point)
+}
+
+
+def told(value: Any) -> dict[str, Any]:
+    """What is particular to the point."""
+    match value:
+        case hooks.SessionStart():
+            return {"source": "startup", "prompt": value.prompt.text}
+        case hooks.UserPromptSubmit() | hooks.UserFollowupSubmit():
+            return {"prompt": value.prompt.text}
+        case hooks.UserSteeringMessagesSubmit(messages=messages):
+            return {"steering_messages": [message.text for message in messages]}
+        case hooks.BeforeLLMCall():
+            return {"turn": value.turn, "messages": msgspec.Raw(encode_messages(list(value.request.messages)))}
+        case hooks.AfterLLMCall():
+            return {"turn": value.turn, "message": value.message}
+        case hooks.PreToolUse():
+            return _call(value)
+        case hooks.PostToolUse(result=result):
+            return {**_call(value), "tool_response": {"status": result.status, "content": result.text}}
+        case hooks.Notification(question=question):
+            return {**_in_words(question), "question": msgspec.Raw(encode_event(question))}
+        case hooks.OnError(error=error):
+            return {"error": {"type": type(error).__name__, "message": str(error)}}
+        case hooks.Stopping():
+            return {"stop_hook_active": value.sent_on > 0, "last_assistant_message": value.message.text}
+        case hooks.SubagentStop(child=child):
+            return {"agent_id": child.stream, "agent_type": child.agents[-1], "reason": value.reason}
+        case _:
+            # Such as ``turn`` and ``reason``: all that is plain data as it is.
+            return {name: getattr(value, name) for name in value.__struct_fields__ if name != "source"}
+
+
+def _call(value: hooks.PreToolUse | hooks.PostToolUse) -> dict[str, Any]:
+    return {"tool_name": value.name, "tool_input": value.arguments, "tool_use_id": value.call_id}
+
+
+def _in_words(question: Question) -> dict[str, str]:
+    match question:
+        case ApprovalRequested(name=name):
+            return {"notification_type": "permission_prompt", "message": f"May {name} be called?"}
+        case ContinueRequested(limit=limit):
+            return {"notification_type": "limit_reached", "message": f"The limit of {limit} is reached."}
+        case _:
+            return {"notification_type": "elicitation_dialog", "message": question.message}
