@@ -197,6 +197,8 @@ class McpServer:
           MissingExtraError: the SDK is not installed.
           McpError: on entering: it does not start.
         """
+        # First, since it is the one that says what to install: what it needs itself is not there either.
+        import_module("agentloop.mcp._sdk")
         opened: AbstractAsyncContextManager[OpenToolset] = import_module("agentloop.mcp._serving").open_server(self)
         return opened
 

@@ -172,6 +172,8 @@ async def test_without_the_sdk_one_is_told_what_to_install(monkeypatch: pytest.M
 
     for name in [name for name in sys.modules if name.startswith("agentloop.mcp._")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "mcp", None)
+    # With all that comes with it.
+    for name in ("mcp", "mcp_types", "pydantic", "pydantic_core", "httpx2"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ToolsetError, match=r"pip install 'agentloop\[mcp\]'"):
         await Agent(ScriptedModel(), toolsets=[McpServer.stdio("x")]).run("go")
