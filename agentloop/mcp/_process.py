@@ -34,6 +34,10 @@ PATIENCE = 1.0
 """Seconds that a program gets to exit after its input was closed, and again after it was asked to terminate."""
 
 
+LAST_WORDS = 0.5
+"""Seconds that a program which says nothing more gets to say why. A child of it may hold on to its stderr."""
+
+
 @asynccontextmanager
 async def run_program(target: Stdio, gone: Callable[[str], None]) -> AsyncGenerator[tuple[Any, Any]]:
     """Start the program; give the streams that the SDK reads and writes.
@@ -81,6 +85,8 @@ class _Program:
         self._gone = gone
         self._stopping = False
         self._written = trio.Event()
+        self._heard = trio.Event()
+        """Set when all of its stderr was read."""
         self._said: deque[str] = deque(maxlen=5)
         """The last lines of its stderr."""
         self._noise = ""
@@ -102,9 +108,7 @@ class _Program:
                     self._tell(f"wrote a line of more than {LONGEST_LINE} bytes")
                     incoming.close()
                     line.clear()
-        # The exit comes right behind; with it there is more to tell.
-        with trio.move_on_after(0.2):
-            await self._family.leader_exited()
+        await self._hear_it_out()
         self._tell_exit("closed its output")
         incoming.close()
 
@@ -126,9 +130,8 @@ class _Program:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await self._family.stdin.send_all(text.encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # What it does not read any more, it will not answer. If it is dying, `read` knows more.
-            with trio.move_on_after(0.2):
-                await self._family.leader_exited()
+            # What it does not read any more, it will not answer.
+            await self._hear_it_out()
             self._tell_exit("closed its input")
         finally:
             self._written.set()
@@ -141,6 +144,13 @@ class _Program:
                 *lines, rest = (rest + piece)[-65536:].split(b"\n")
                 self._hear(lines)
         self._hear([rest])
+        self._heard.set()
+
+    async def _hear_it_out(self) -> None:
+        """Wait for its exit and its last words, which come right behind, if they come: there is more to tell then."""
+        with trio.move_on_after(LAST_WORDS):
+            await self._family.leader_exited()
+            await self._heard.wait()
 
     def _hear(self, lines: Iterable[bytes]) -> None:
         self._said.extend(text[:500] for line in lines if (text := line.decode(errors="replace").strip()))
