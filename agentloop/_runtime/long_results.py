@@ -27,7 +27,7 @@ def _reader(run: Run) -> Tool:
     page = max(int(min(run.config.max_result, 100_000) * 0.9) - 100, 100)
 
     @tool(name=READ_RESULT, read_only=True, idempotent=True)
-    async def read_result(
+    async def read_result(  # noqa: ASYNC124 - it is in memory, and a plain function would run in a thread
         call_id: str,
         offset: Annotated[int, Meta(ge=0)] = 0,
         limit: Annotated[int, Meta(ge=1)] = 100_000,
@@ -41,6 +41,6 @@ def _reader(run: Run) -> Tool:
           limit: how many characters to read at most.
           find: begin where this text stands next, at or after offset.
         """
-        return run.transcript.kept.read(call_id, offset, min(limit, page), find)  # noqa: ASYNC910 - it is in memory
+        return run.transcript.kept.read(call_id, offset, min(limit, page), find)  # noqa: ASYNC910
 
     return read_result

@@ -60,8 +60,8 @@ class ModelCall:
         try:
             with self._scope:
                 stop = await model.respond(request, self)
-        except AgentLoopError as error:
-            _name(error, model)
+        except AgentLoopError as told:
+            _name(told, model)
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
             error = single(group)

@@ -241,6 +241,16 @@ def _mcp(figure: str) -> Callable[[bool], Measured]:
     return measure
 
 
+def _store(figure: str) -> Callable[[bool], Measured]:
+    """One of those in `tests.bench.store_figures`, which imports this module."""
+
+    def measure(quick: bool) -> Measured:
+        measured: Measured = getattr(import_module("tests.bench.store_figures"), figure)(quick)
+        return measured
+
+    return measure
+
+
 def _import(quick: bool) -> Measured:
     """Both in turn, each in a process of its own, without what it takes to start Python."""
     samples: dict[str, Samples] = {"agentloop": [], "trio, attrs, msgspec": []}
@@ -313,6 +323,33 @@ FIGURES = (
         target=1.5,
         peer="not measured",
         measure=_mcp("ten_servers"),
+    ),
+    Figure(
+        name="store-commits",
+        title="a commit, 64 sessions against one",
+        unit="us",
+        target=0.05,
+        peer="not measured",
+        measure=_store("commits"),
+    ),
+    Figure(
+        name="store-open",
+        title="opening 10,000 records",
+        unit="ms",
+        target=50,
+        target_unit="ms",
+        peer="not measured",
+        measure=_store("opening"),
+    ),
+    Figure(
+        name="store-memory",
+        title="memory of 100,000 additions",
+        unit="KB",
+        # SQLite keeps up to 2 MB of each connection's pages.
+        target=4096,
+        target_unit="KB",
+        peer="not measured",
+        measure=_store("memory"),
     ),
     Figure(name="import", title="import", unit="ms", target=1.3, peer="1.5x", measure=_import),
 )

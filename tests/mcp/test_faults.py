@@ -24,7 +24,7 @@ from agentloop.events import (
     ToolCallStarted,
 )
 from agentloop.mcp import McpServer, Stdio
-from agentloop.testing import ScriptedModel, calls
+from agentloop.testing import Response, ScriptedModel, calls
 from agentloop.toolsets import Toolsets
 from tests.mcp.support import agent_with, alive, playground, raw, results, until_gone, watched
 from tests.support import first, of, watch
@@ -60,7 +60,12 @@ async def test_wherever_a_server_dies_the_run_ends_or_goes_on_with_another(
 ) -> None:
     server = raw(f"{message}/{part}", env={"DIED": str(tmp_path / "died")})
     # Two messages of the second call: it asks, and answers.
-    script = [calls("echo", tag="one"), calls("ask", tag="two"), calls("echo", tag="three"), "done"]
+    script: list[Response | str] = [
+        calls("echo", tag="one"),
+        calls("ask", tag="two"),
+        calls("echo", tag="three"),
+        "done",
+    ]
     agent = Agent(ScriptedModel(*script), toolsets=[server])
 
     def answer(stream: Stream, event: StreamEvent) -> None:

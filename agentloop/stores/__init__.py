@@ -1,0 +1,13 @@
+"""Where sessions are kept: in memory, in a file of SQLite; in an SQL database with the extra ``sql``.
+
+`agentloop.stores.sql.SQLStore` is not imported here: it needs SQLAlchemy. `agentloop.journal` says what all promise.
+"""
+
+from __future__ import annotations
+
+from agentloop.stores.jsonl import export_session, import_session
+from agentloop.stores.memory import MemoryStore
+from agentloop.stores.sqlite import SQLiteStore
+from agentloop.stores.stored import stored_session
+
+__all__ = ["MemoryStore", "SQLiteStore", "export_session", "import_session", "stored_session"]

@@ -1,0 +1,1 @@
+"""The stores: one suite for all, and what is particular to each."""

@@ -1,0 +1,203 @@
+"""Sessions as files of JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from agentloop.errors import SequenceError, StoreError
+from agentloop.journal import OpenStore, Record
+from agentloop.stores import MemoryStore, export_session, import_session
+from tests.stores.places import Place, record, records
+
+pytestmark = pytest.mark.real_clock
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "session.jsonl"
+
+
+async def fill(store: OpenStore) -> None:
+    """A session with something of everything."""
+    await store.append("s", [record(1, 'line\nbreak "é"'), Record(2, "spread", b'{\n  "a": 1\r\n}')], parent="above")
+    await store.append("s", records(3, 5))
+    await store.rename("s", "a title")
+    await store.answer("s", "q1", b'{"yes":true}')
+
+
+async def exported(file: Path) -> list[str]:
+    """The lines of a small export."""
+    async with MemoryStore().open() as store:
+        await fill(store)
+        assert await export_session(store, "s", file) == 5
+    return file.read_text("utf-8").splitlines(keepends=True)
+
+
+async def test_what_was_exported_is_the_same_where_it_is_imported(place: Place, file: Path, tmp_path: Path) -> None:
+    async with place.store().open() as store:
+        await fill(store)
+        await export_session(store, "s", file)
+        before = await store.read("s")
+        assert await import_session(store, file, session="t") == "t"
+        after = await store.read("t")
+        assert [msgspec.structs.replace(each, data=b"") for each in after] == [
+            msgspec.structs.replace(each, data=b"") for each in before
+        ]
+        assert [msgspec.json.decode(each.data) for each in after] == [msgspec.json.decode(each.data) for each in before]
+        assert await store.answers("t") == {"q1": b'{"yes":true}'}
+        info = await store.info("t")
+        assert info is not None
+        assert (info.title, info.parent, info.records) == ("a title", "above", 5)
+
+
+async def test_a_session_goes_from_one_store_to_another_under_its_own_id(place: Place, file: Path) -> None:
+    await exported(file)
+    async with place.store().open() as store:
+        assert await import_session(store, file) == "s"
+        assert len(await store.read("s")) == 5
+
+
+async def test_an_export_is_a_line_for_each_record(file: Path) -> None:
+    lines = [msgspec.json.decode(line) for line in await exported(file)]
+    assert lines[0]["agentloop"] == "session"
+    assert lines[0]["version"] == 1
+    assert [line["seq"] for line in lines[1:6]] == [1, 2, 3, 4, 5]
+    assert lines[2]["data"] == {"a": 1}
+    assert lines[6:] == [{"answer": "q1", "data": {"yes": True}}, {"end": 6}]
+
+
+async def test_long_sessions_are_exported_whole(file: Path) -> None:
+    async with MemoryStore().open() as store:
+        await store.append("s", records(1, 2500))
+        assert await export_session(store, "s", file) == 2500
+        await import_session(store, file, session="t")
+        assert await store.read("t") == records(1, 2500)
+
+
+async def test_half_a_line_at_the_end_is_told_and_the_rest_can_be_had(file: Path) -> None:
+    lines = await exported(file)
+    file.write_text("".join(lines[:4]) + lines[4][:10], "utf-8")
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match=r"line 5: half a line .* after 3 records.*whole_only=False") as caught:
+            await import_session(store, file)
+        assert str(file) in str(caught.value)
+        assert await store.sessions() == []
+        await import_session(store, file, whole_only=False)
+        assert [each.seq for each in await store.read("s")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kept", range(2, 8))
+async def test_lines_that_are_missing_at_the_end_are_told(file: Path, kept: int) -> None:
+    lines = await exported(file)
+    file.write_text("".join(lines[:kept]), "utf-8")
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match=rf"line {kept}: this is the last line, but not the end"):
+            await import_session(store, file)
+        await import_session(store, file, whole_only=False)
+        assert len(await store.read("s")) == min(kept - 1, 5)
+
+
+async def test_an_export_that_breaks_off_anywhere_is_never_taken_for_whole(file: Path) -> None:
+    whole = "".join(await exported(file)).encode()
+    async with MemoryStore().open() as store:
+        # Without its last line break, an export is still whole.
+        for size in range(0, len(whole) - 1, 3):
+            file.write_bytes(whole[:size])
+            with pytest.raises(StoreError):
+                await import_session(store, file)
+        assert await store.sessions() == []
+
+
+@pytest.mark.parametrize("whole_only", [True, False])
+@pytest.mark.parametrize(
+    ("place", "line", "problem"),
+    [
+        (3, "{]\n", "line 4: JSON is malformed"),
+        (3, '{"seq":9,"kind":"k","data":{}}\n', "line 4: record 9 stands where 3 should"),
+        (3, '{"what":1}\n', "line 4: Object contains unknown field `what`"),
+        (7, '{"end":2}\n', "line 8: it says that 2 lines stand before it, but 6 do"),
+        (8, '{"end":6}\n', "line 9: there is more after the last line"),
+        (0, '{"seq":1}\n', "line 1: this is no exported session"),
+        (0, "\n", "line 1: this is no exported session"),
+        (0, '{"agentloop":"cassette","version":1}\n', "line 1: this is no exported session but 'cassette'"),
+        (0, '{"agentloop":"session","version":99}\n', r"newer agentloop: its format is version 99.*pip install -U"),
+    ],
+)
+async def test_a_file_that_is_wrong_is_told_with_its_line(
+    file: Path, place: int, line: str, problem: str, whole_only: bool
+) -> None:
+    lines = await exported(file)
+    lines[place : place + 1] = [line]
+    file.write_text("".join(lines), "utf-8")
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match=problem) as caught:
+            await import_session(store, file, whole_only=whole_only)
+        assert str(file) in str(caught.value)
+        assert await store.sessions() == []
+
+
+async def test_a_session_without_records_is_nothing_to_import(file: Path) -> None:
+    async with MemoryStore().open() as store:
+        await fill(store)
+        await store.fork("s", "empty", upto=0)
+        await export_session(store, "empty", file)
+        with pytest.raises(StoreError, match="there is no record in it"):
+            await import_session(store, file, session="t")
+
+
+async def test_an_import_replaces_no_session(file: Path) -> None:
+    await exported(file)
+    async with MemoryStore().open() as store:
+        await store.append("s", records(1, 1))
+        with pytest.raises(SequenceError):
+            await import_session(store, file)
+        assert await store.read("s") == records(1, 1)
+
+
+async def test_an_import_that_fails_half_way_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await exported(file)
+    async with MemoryStore().open() as store:
+
+        async def fail(*_: object) -> bool:
+            raise StoreError("no more")
+
+        monkeypatch.setattr(store, "answer", fail)
+        with pytest.raises(StoreError, match="no more"):
+            await import_session(store, file)
+        assert await store.sessions() == []
+
+
+async def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match=r"nowhere.jsonl cannot be read: No such file"):
+            await import_session(store, tmp_path / "nowhere.jsonl")
+
+
+async def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    async with MemoryStore().open() as store:
+        await fill(store)
+        with pytest.raises(StoreError, match=r"x.jsonl cannot be written: No such file"):
+            await export_session(store, "s", tmp_path / "nowhere" / "x.jsonl")
+        with pytest.raises(StoreError, match=r"cannot be written: Is a directory"):
+            (tmp_path / "folder").mkdir()
+            await export_session(store, "s", tmp_path / "folder")
+        assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+async def test_an_export_that_fails_leaves_what_was_there(file: Path) -> None:
+    file.write_text("before")
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match="there is no session 's'"):
+            await export_session(store, "s", file)
+        await store.append("s", [record(1), Record(2, "k", b"{]")])
+        with pytest.raises(StoreError, match="record 2 of session 's' is no JSON"):
+            await export_session(store, "s", file)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await export_session(store, "s", file)
+    assert file.read_text() == "before"
+    assert [each.name for each in file.parent.iterdir()] == [file.name]

@@ -1,0 +1,88 @@
+"""By which clock leases run out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from agentloop.errors import SessionLeasedError
+from agentloop.stores import MemoryStore, SQLiteStore, _clock
+from agentloop.stores._clock import Moment, machine_clock
+
+HOUR = 3600.0
+
+
+class Machine:
+    """Clocks that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.wall, self.steady = 1_000_000.0, 50.0
+        self._boot_id = folder / "boot_id"
+        self.start("boot1")
+        monkeypatch.setattr(_clock, "_BOOT_ID", self._boot_id)
+        monkeypatch.setattr(time, "time", lambda: self.wall)
+        monkeypatch.setattr(time, "monotonic", lambda: self.steady)
+
+    def start(self, boot: str) -> None:
+        self._boot_id.write_text(f"{boot}\n")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    return Machine(monkeypatch, tmp_path)
+
+
+def test_on_linux_leases_run_by_the_clock_that_nobody_can_set(machine: Machine) -> None:
+    clock = machine_clock()
+    assert clock() == Moment(1_000_000.0, "boot1", 50.0)
+
+
+def test_where_a_machine_does_not_tell_its_starts_apart_the_time_of_day_must_do(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_clock, "_BOOT_ID", tmp_path / "nothing")
+    assert machine_clock()() == Moment(1_000_000.0, "", 1_000_000.0)
+
+
+@pytest.mark.real_clock
+async def test_setting_the_time_of_day_neither_ends_a_lease_nor_prolongs_it(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    async with SQLiteStore(path).open() as one, SQLiteStore(path).open() as other:
+        await one.acquire("s", "me", seconds=30)
+        machine.wall += HOUR
+        with pytest.raises(SessionLeasedError):
+            await other.acquire("s", "you", seconds=30)
+        machine.wall -= 2 * HOUR
+        machine.steady += 30
+        await other.acquire("s", "you", seconds=30)
+
+
+@pytest.mark.real_clock
+async def test_after_a_restart_of_the_machine_a_lease_runs_out_by_the_time_of_day(
+    machine: Machine, tmp_path: Path
+) -> None:
+    path = tmp_path / "sessions.db"
+    async with SQLiteStore(path).open() as store:
+        await store.acquire("s", "me", seconds=30)
+    machine.start("boot2")
+    machine.steady = 1.0
+    async with SQLiteStore(path).open() as store:
+        with pytest.raises(SessionLeasedError):
+            await store.acquire("s", "you", seconds=30)
+        machine.wall += 30
+        await store.acquire("s", "you", seconds=30)
+
+
+async def test_in_memory_leases_run_out_by_trios_clock() -> None:
+    store = MemoryStore()
+    async with store.open() as one, store.open() as other:
+        lease = await one.acquire("s", "me", seconds=5)
+        assert abs(lease.expires - 5 - time.time()) < 1
+        await trio.sleep(4.9)
+        with pytest.raises(SessionLeasedError):
+            await other.acquire("s", "you", seconds=5)
+        await trio.sleep(0.2)
+        await other.acquire("s", "you", seconds=5)

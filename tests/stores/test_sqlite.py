@@ -1,0 +1,459 @@
+"""A file of SQLite: what goes wrong with files, who waits for whom, and what is written together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+import pytest
+import trio
+import trio.testing
+
+from agentloop.errors import InternalError, SequenceError, StoreError, UsageError
+from agentloop.journal import OpenStore
+from agentloop.stores import SQLiteStore, _schema, sqlite
+from agentloop.stores._sqlite import APPLICATION_ID, connect
+from agentloop.stores._writer import QUEUE, Work
+from tests.stores.places import record, records
+
+pytestmark = pytest.mark.real_clock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+async def open_once(path: Path) -> None:
+    async with SQLiteStore(path, busy_seconds=0.05).open():
+        pass
+
+
+def numbers(path: Path, pragma: str) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+# ------------------------------------------------------------------------ what cannot be opened
+
+
+@pytest.mark.parametrize("name", ["", ":memory:", "file:x?mode=memory"])
+def test_what_is_no_path_is_no_path(name: str) -> None:
+    with pytest.raises(UsageError, match="no path of a file"):
+        SQLiteStore(name)
+
+
+def test_synchronous_is_a_choice_of_two(path: Path) -> None:
+    with pytest.raises(UsageError, match="say 'normal' or 'full'"):
+        SQLiteStore(path, synchronous="off")  # type: ignore[arg-type]
+
+
+async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no folder .*/missing: create it") as caught:
+        await open_once(tmp_path / "missing" / "sessions.db")
+    assert str(tmp_path / "missing" / "sessions.db") in str(caught.value)
+
+
+async def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="this is a folder: give the path of a file"):
+        await open_once(tmp_path)
+
+
+async def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    path.write_text("Dear diary, today I wrote far more than a hundred bytes. " * 20)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="this is no SQLite database: give another path"):
+        await open_once(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("made", ["CREATE TABLE diary (day)", "PRAGMA user_version=7", "PRAGMA application_id=7"])
+async def test_another_programs_database_is_left_alone(path: Path, made: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(made)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="the database of another program"):
+        await open_once(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_file_from_a_newer_version_is_left_alone(path: Path) -> None:
+    await open_once(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=99")
+    before = path.read_bytes()
+    with pytest.raises(
+        StoreError, match=r"newer agentloop: its format is version 99.*pip install -U agentloop"
+    ) as caught:
+        await open_once(path)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """Makes the test run without root's rights, and gives a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="agentloop-unprivileged-"))
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+async def test_a_file_that_may_not_be_written_to_is_named(unprivileged: Path) -> None:
+    path = unprivileged / "sessions.db"
+    await open_once(path)
+    path.chmod(0o400)
+    with pytest.raises(StoreError, match="cannot be written to: give this user the right to write") as caught:
+        await open_once(path)
+    assert str(path) in str(caught.value)
+
+
+async def test_a_file_that_may_not_be_read_is_named(unprivileged: Path) -> None:
+    path = unprivileged / "sessions.db"
+    await open_once(path)
+    path.chmod(0o000)
+    with pytest.raises(StoreError, match="may not be opened: give this user the right to read and write"):
+        await open_once(path)
+
+
+async def test_a_folder_that_may_not_be_written_to_is_told(unprivileged: Path) -> None:
+    unprivileged.chmod(0o500)
+    with pytest.raises(StoreError, match="may not be opened: give this user the right to read and write"):
+        await open_once(unprivileged / "sessions.db")
+
+
+async def test_a_folder_that_may_not_be_looked_into_is_told(unprivileged: Path) -> None:
+    (unprivileged / "inner").mkdir()
+    unprivileged.chmod(0o000)
+    with pytest.raises(StoreError, match="may not be opened: give this user the right to read and write"):
+        await open_once(unprivileged / "inner" / "sessions.db")
+
+
+# -------------------------------------------------------------------------------- versions
+
+
+async def test_an_empty_file_is_of_version_zero_and_becomes_ours(path: Path) -> None:
+    path.touch()
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 1))
+    assert numbers(path, "user_version") == len(_schema.STEPS)
+    assert numbers(path, "application_id") == APPLICATION_ID
+
+
+async def test_a_file_of_version_zero_that_was_made_by_hand_is_migrated(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    assert numbers(path, "user_version") == 0
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 1))
+    assert numbers(path, "user_version") == len(_schema.STEPS)
+
+
+def add_colour(dialect: _schema.Dialect) -> list[str]:
+    return [
+        f"ALTER TABLE agentloop_sessions ADD COLUMN colour {dialect.text} NOT NULL DEFAULT 'grey'",
+        "UPDATE agentloop_sessions SET colour = 'blue' WHERE id = 's'",
+    ]
+
+
+async def test_a_file_of_an_older_version_keeps_what_is_in_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 2))
+    monkeypatch.setattr(_schema, "STEPS", (*_schema.STEPS, add_colour))
+    async with SQLiteStore(path).open() as one, SQLiteStore(path).open():
+        assert await one.read("s") == records(1, 2)
+        await one.append("s", records(3, 3))
+    assert numbers(path, "user_version") == 2
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT colour FROM agentloop_sessions").fetchall() == [("blue",)]
+
+
+async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 2))
+
+    def fails(dialect: _schema.Dialect) -> list[str]:
+        return [*add_colour(dialect), "INSERT INTO nowhere VALUES (1)"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_schema, "STEPS", (*_schema.STEPS, fails))
+        with pytest.raises(StoreError, match="no such table: nowhere"):
+            await open_once(path)
+    assert numbers(path, "user_version") == 1
+    async with SQLiteStore(path).open() as store:
+        assert await store.read("s") == records(1, 2)
+
+
+async def test_many_may_open_a_new_file_at_once(path: Path) -> None:
+    async def add(number: int) -> None:
+        async with SQLiteStore(path).open() as store:
+            await store.append(f"s{number}", records(1, 1))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(add, number)
+    async with SQLiteStore(path).open() as store:
+        assert len(await store.sessions()) == 8
+
+
+# -------------------------------------------------------------------------------- bad days
+
+
+def with_pragma(monkeypatch: pytest.MonkeyPatch, pragma: str) -> list[sqlite3.Connection]:
+    """Gives the connections that are opened from now on; each has ``pragma`` set."""
+    connections: list[sqlite3.Connection] = []
+
+    def connect_with_pragma(*args: object, **kwargs: object) -> sqlite3.Connection:
+        db = connect(*args, **kwargs)  # type: ignore[arg-type]
+        db.execute(pragma)
+        connections.append(db)
+        return db
+
+    monkeypatch.setattr(sqlite, "connect", connect_with_pragma)
+    return connections
+
+
+async def test_a_full_disk_keeps_what_was_kept_and_takes_more_when_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_once(path)
+    connections = with_pragma(monkeypatch, "PRAGMA max_page_count=20")
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 3))
+        with pytest.raises(StoreError, match="the disk is full: free some space") as caught:
+            await store.append("s", [record(4), record(5, "x" * 1_000_000)])
+        assert str(path) in str(caught.value)
+        assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+        assert await store.read("s") == records(1, 3)
+        for db in connections:
+            db.execute("PRAGMA max_page_count=100000")
+        await store.append("s", records(4, 5))
+        assert await store.read("s") == records(1, 5)
+
+
+async def test_one_record_that_is_too_much_for_the_disk_does_not_fail_the_others(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_once(path)
+    with_pragma(monkeypatch, "PRAGMA max_page_count=40")
+    failed: list[str] = []
+    async with SQLiteStore(path).open() as store:
+
+        async def add(session: str, text: str) -> None:
+            try:
+                await store.append(session, [record(1, text)])
+            except StoreError:
+                failed.append(session)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(add, f"small{number}", "x")
+            nursery.start_soon(add, "large", "x" * 1_000_000)
+        assert failed == ["large"]
+        assert len(await store.sessions()) == 8
+
+
+async def test_a_file_that_somebody_else_has_locked_is_waited_for_then_told(path: Path) -> None:
+    async with SQLiteStore(path, busy_seconds=0.05).open() as store:
+        await store.append("s", records(1, 1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="another program has locked it for too long") as caught:
+                await store.append("s", records(2, 2))
+            assert str(path) in str(caught.value)
+            # Whoever only reads is in nobody's way.
+            assert await store.read("s") == records(1, 1)
+            with pytest.raises(StoreError, match="another program has locked it for too long"):
+                await open_once(path)
+            other.execute("ROLLBACK")
+        await store.append("s", records(2, 2))
+
+
+async def test_a_damaged_file_is_named_and_what_can_be_done(path: Path) -> None:
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", [record(seq, "x" * 500) for seq in range(1, 200)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(StoreError, match=r"the file is damaged: put a backup in its place, or .*\.recover") as caught:
+        async with SQLiteStore(path).open() as store:
+            await store.read("s")
+    assert str(path) in str(caught.value)
+
+
+async def test_a_number_that_sqlite_cannot_count_to_is_told(path: Path) -> None:
+    async with SQLiteStore(path).open() as store:
+        with pytest.raises(StoreError, match="OverflowError"):
+            await store.read("s", after=2**70)
+
+
+# --------------------------------------------------------------------- together, and cancelled
+
+
+class Disk:
+    """Makes every transaction wait until the test lets it go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_open = Event()
+        self.is_open.set()
+        self.batches: list[int] = []
+        self.began = Event()
+        commit = sqlite._Connection._commit
+        disk = self
+
+        def slow(self: sqlite._Connection, works: Sequence[Work]) -> object:
+            disk.batches.append(len(works))
+            disk.began.set()
+            assert disk.is_open.wait(timeout=10)
+            return commit(self, works)
+
+        monkeypatch.setattr(sqlite._Connection, "_commit", slow)
+
+    async def hang(self, nursery: trio.Nursery, store: OpenStore) -> None:
+        """Stop in the middle of adding a session."""
+        self.is_open.clear()
+        self.began.clear()
+        nursery.start_soon(store.append, "first", records(1, 1))
+        await trio.to_thread.run_sync(self.began.wait, 10)
+
+
+async def test_what_waits_goes_into_one_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
+        await disk.hang(nursery, store)
+        for number in range(64):
+            nursery.start_soon(store.append, f"s{number}", records(1, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        disk.is_open.set()
+    assert disk.batches == [1, 64]
+
+
+async def test_one_refusal_in_a_transaction_is_its_callers_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    refused: list[int] = []
+    async with SQLiteStore(path).open() as store:
+        async with trio.open_nursery() as nursery:
+            await disk.hang(nursery, store)
+
+            async def add(number: int) -> None:
+                try:
+                    await store.append("s", [record(1, f"by {number}")])
+                except SequenceError:
+                    refused.append(number)
+
+            for number in range(5):
+                nursery.start_soon(add, number)
+            nursery.start_soon(store.append, "other", records(1, 1))
+            await trio.testing.wait_all_tasks_blocked()
+            disk.is_open.set()
+        assert disk.batches == [1, 6]
+        assert len(refused) == 4
+        assert len(await store.read("s")) == len(await store.read("other")) == 1
+
+
+async def test_only_so_much_waits_in_the_queue(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
+        await disk.hang(nursery, store)
+        for number in range(2 * QUEUE + 10):
+            nursery.start_soon(store.append, f"s{number}", records(1, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        disk.is_open.set()
+    assert max(disk.batches) <= QUEUE
+    assert sum(disk.batches) == 2 * QUEUE + 11
+
+
+async def test_whoever_is_cancelled_in_the_queue_has_done_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    async with SQLiteStore(path).open() as store:
+        async with trio.open_nursery() as nursery:
+            await disk.hang(nursery, store)
+            with trio.move_on_after(0.01) as scope:
+                await store.append("s", records(1, 1))
+            # At once, although the disk still hangs.
+            assert scope.cancelled_caught
+            disk.is_open.set()
+        assert await store.info("s") is None
+        assert await store.info("first") is not None
+
+
+async def test_whoever_is_cancelled_during_the_transaction_is_freed_after_it_and_it_is_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    async with SQLiteStore(path).open() as store:
+        async with trio.open_nursery() as nursery:
+            await disk.hang(nursery, store)
+            nursery.cancel_scope.cancel()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            assert len(nursery.child_tasks) == 1
+            disk.is_open.set()
+        # What came of it went to the caller, rather than a cancellation.
+        assert not nursery.cancel_scope.cancelled_caught
+        assert await store.read("first") == records(1, 1)
+
+
+async def test_a_lease_that_was_got_while_being_cancelled_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody could give it back."""
+    disk = Disk(monkeypatch)
+    leases: list[object] = []
+    async with SQLiteStore(path).open() as store:
+
+        async def acquire() -> None:
+            leases.append(await store.acquire("s", "me", seconds=60))
+
+        disk.is_open.clear()
+        disk.began.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(acquire)
+            await trio.to_thread.run_sync(disk.began.wait, 10)
+            nursery.cancel_scope.cancel()
+            disk.is_open.set()
+    assert len(leases) == 1
+
+
+async def test_leaving_the_block_writes_what_was_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    async with trio.open_nursery() as nursery, SQLiteStore(path).open() as store:
+        await disk.hang(nursery, store)
+        for number in range(5):
+            nursery.start_soon(store.append, f"s{number}", records(1, 1))  # noqa: ASYNC111  # it is what this is about
+        await trio.testing.wait_all_tasks_blocked()
+        disk.is_open.set()
+    async with SQLiteStore(path).open() as store:
+        assert len(await store.sessions()) == 6
+
+
+async def test_a_writer_that_has_a_bug_leaves_nobody_waiting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sqlite._Connection, "_commit", fail)
+    told: list[InternalError] = []
+    with pytest.raises(ZeroDivisionError):
+        async with SQLiteStore(path).open() as store:
+            try:
+                await store.append("s", records(1, 1))
+            except InternalError as error:
+                told.append(error)
+            await trio.sleep_forever()
+    assert len(told) == 1
+
+
+async def test_nothing_stays_beside_the_file(path: Path) -> None:
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 3))
+    assert [each.name for each in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,303 @@
+"""A session that is in a store: there again in the next process, valid whatever ended the one before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from agentloop import Agent, Approve, Compaction, ToolContext, tool
+from agentloop._core.transcript import problems
+from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
+from agentloop.events import ApprovalRequested, MessageCommitted, ToolCallFinished, ToolCallStarted
+from agentloop.journal import Lease, OpenStore, Record
+from agentloop.messages import ToolResult
+from agentloop.stores import MemoryStore, SQLiteStore, stored_session
+from agentloop.testing import Response, ScriptedModel, calls
+from tests.support import first, of, opened
+
+
+@tool
+async def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+@tool
+async def wait_forever() -> None:
+    """Wait."""
+    await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def memory() -> AsyncGenerator[OpenStore]:
+    async with MemoryStore().open() as store:
+        yield store
+
+
+async def test_it_goes_on_where_it_was() -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            await Agent(ScriptedModel(calls("add", a=1, b=2), "3."), tools=[add]).run("1 + 2?", session=session)
+            before = session.messages
+        model = ScriptedModel("As I said.")
+        async with stored_session(store, "ann") as session:
+            assert session.messages == before
+            await Agent(model).run("Once more?", session=session)
+        assert model.requests[0].messages[:-1] == before
+
+
+async def test_what_was_approved_for_good_is_there_in_the_next_process() -> None:
+    @tool(requires_approval=True)
+    async def act(what: str) -> str:
+        """Act."""
+        return what
+
+    asked: list[int] = []
+    agent = Agent(ScriptedModel(calls("act", what="this"), "Done.", repeat=True), tools=[act])
+    async with memory() as store:
+        for _ in range(2):
+            async with stored_session(store, "ann") as session, agent.stream("go", session=session) as stream:
+                async for event in stream:
+                    if isinstance(event, ApprovalRequested):
+                        asked.append(1)
+                        stream.answer(event.id, Approve(always=True))
+                assert stream.outcome.messages[2].text == "this"
+    assert len(asked) == 1
+
+
+async def test_what_was_summed_up_stays_so() -> None:
+    talk = "bla " * 300
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            model = ScriptedModel(talk, "They said bla.", "Yes.")
+            agent = Agent(model, compaction=Compaction(window=500, kept=0.05))
+            await agent.run(talk, session=session)
+            await agent.run("Well?", session=session)
+            shown = session.transcript.view
+            assert "They said bla." in shown[0].text
+        async with stored_session(store, "ann") as session:
+            assert session.transcript.view == shown
+            assert [message.text for message in session.messages] == [talk, talk, "Well?", "Yes."]
+
+
+async def test_without_an_id_it_gets_one() -> None:
+    async with memory() as store, stored_session(store) as one, stored_session(store) as other:
+        assert one.id != other.id
+
+
+async def test_one_process_at_a_time_has_it() -> None:
+    async with memory() as store, stored_session(store, "ann"):
+        with pytest.raises(SessionLeasedError, match=r"session 'ann' is held by process .* until .*: wait, or fork"):
+            async with stored_session(store, "ann"):
+                pass
+    async with memory() as store:
+        for _ in range(2):
+            async with stored_session(store, "ann"):
+                pass
+
+
+@pytest.mark.seconds(1000)
+async def test_the_lease_is_renewed_for_as_long_as_the_block_lasts() -> None:
+    async with memory() as store, stored_session(store, "ann", lease_seconds=10) as session:
+        await trio.sleep(500)
+        with pytest.raises(SessionLeasedError):
+            await store.acquire("ann", "somebody else", seconds=1)
+        await Agent(ScriptedModel("Hi.")).run("go", session=session)
+
+
+@pytest.mark.seconds(1000)
+async def test_who_has_lost_the_lease_adds_nothing() -> None:
+    class Sleepy:
+        """A store through which this process cannot renew its lease."""
+
+        def __init__(self, store: OpenStore) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
+            raise StoreError("no connection")
+
+    async with memory() as store:
+        asleep: Any = Sleepy(store)
+        async with stored_session(asleep, "ann", lease_seconds=10) as session:
+            await trio.sleep(20)
+            async with stored_session(store, "ann") as theirs:
+                await Agent(ScriptedModel("Hi.")).run("mine", session=theirs)
+                with pytest.raises(LeaseLostError, match="ann"):
+                    await Agent(ScriptedModel("never")).run("go", session=session)
+        async with stored_session(store, "ann") as session:
+            assert [message.text for message in session.messages] == ["mine", "Hi."]
+
+
+async def test_what_leaves_the_block_is_not_wrapped() -> None:
+    async with memory() as store:
+        with pytest.raises(KeyError):
+            async with stored_session(store, "ann"):
+                raise KeyError
+        async with stored_session(store, "ann"):
+            pass
+
+
+async def test_streams_of_different_processes_have_different_ids() -> None:
+    keys: list[str] = []
+
+    @tool
+    async def note(context: ToolContext[None]) -> None:
+        """Note."""
+        keys.append(context.idempotency_key)
+
+    async with memory() as store:
+        for _ in range(3):
+            async with stored_session(store, "ann") as session:
+                await Agent(ScriptedModel(calls("note"), "Done."), tools=[note]).run("go", session=session)
+    assert len(set(keys)) == 3
+
+
+async def test_what_cannot_be_read_is_said() -> None:
+    async with memory() as store:
+        await store.append("ann", [Record(1, "turn", b'{"no": "message"}')])
+        with pytest.raises(StoreError, match="session 'ann': what is kept of it cannot be read"):
+            async with stored_session(store, "ann"):
+                pass
+
+
+async def test_what_a_newer_version_has_added_is_passed_over() -> None:
+    async with memory() as store:
+        await store.append("ann", [Record(1, "hologram", b"{}")])
+        async with stored_session(store, "ann") as session:
+            assert session.messages == ()
+
+
+async def test_a_lease_of_no_time_is_refused() -> None:
+    async with memory() as store:
+        with pytest.raises(UsageError, match="lease_seconds=0"):
+            async with stored_session(store, "ann", lease_seconds=0):
+                pass
+
+
+# ---------------------------------------------------------------- it ends in mid-turn
+
+
+class Recorder:
+    """A store that keeps a copy of what was there after each addition: what a crash just then would leave."""
+
+    def __init__(self, store: OpenStore) -> None:
+        self.store = store
+        self.states: list[list[Record]] = [[]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def append(self, session: str, records: Sequence[Record], /, **options: Any) -> None:
+        await self.store.append(session, records, **options)
+        if session == "ann":
+            self.states.append([*self.states[-1], *records])
+
+
+async def test_wherever_it_is_cut_off_it_is_valid_and_nothing_that_was_told_is_missing() -> None:
+    inner = Agent(ScriptedModel(calls("add", a=1, b=1), "2.", repeat=True), name="inner", tools=[add])
+    script: list[Response | str] = [
+        calls("add", a=1, b=2) + calls("inner", prompt="x") + calls("add", a=3, b=4),
+        calls("add", a=5, b=6),
+        "Done.",
+    ]
+    agent = Agent(ScriptedModel(*script), tools=[add, inner.as_tool()])
+    told: list[tuple[int, Any]] = []
+    async with memory() as store:
+        recorder: Any = Recorder(store)
+        async with stored_session(recorder, "ann") as session, agent.stream("go", session=session) as stream:
+            told.extend([(len(recorder.states) - 1, event) async for event in stream])
+
+    for number, records in enumerate(recorder.states):
+        async with memory() as store:
+            if records:
+                await store.append("ann", records)
+            async with stored_session(store, "ann") as session:
+                messages = session.messages
+            assert problems(messages) == []
+            # What a reader had been told by then; it may be behind, never ahead.
+            for at, event in told:
+                if at > number or event.session != "ann":
+                    continue
+                if isinstance(event, MessageCommitted):
+                    assert event.message in messages
+                if isinstance(event, ToolCallFinished):
+                    assert event.result in messages
+            # Closed once and for all.
+            async with stored_session(store, "ann") as session:
+                assert session.messages == messages
+
+
+async def test_a_call_that_was_cut_off_says_whether_it_may_have_run() -> None:
+    @tool(requires_approval=True)
+    async def guarded() -> None:
+        """Wait for approval."""
+
+    response = calls("add", id="c1", a=1, b=2) + calls("wait_forever", id="c2") + calls("guarded", id="c3")
+    agent = Agent(ScriptedModel(response), tools=[add, wait_forever, guarded])
+    async with memory() as store:
+        recorder: Any = Recorder(store)
+        async with stored_session(recorder, "ann") as session, agent.stream("go", session=session) as stream:
+            await first(stream, ToolCallFinished)
+            crashed = recorder.states[-1]
+    async with memory() as store:
+        await store.append("ann", crashed)
+        async with stored_session(store, "ann") as session:
+            results = {one.call_id: one for one in session.messages if isinstance(one, ToolResult)}
+    assert [results[id].status for id in ("c1", "c2", "c3")] == ["ok", "interrupted", "interrupted"]
+    assert "It may have run" in results["c2"].text
+    assert "It did not run" in results["c3"].text
+
+
+@pytest.mark.parametrize("kind", ["turn", "call", "result", "messages"])
+async def test_a_store_that_fails_ends_the_run_and_the_session_is_opened_anew(kind: str) -> None:
+    class Failing:
+        def __init__(self, store: OpenStore) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        async def append(self, session: str, records: Sequence[Record], /, **options: Any) -> None:
+            if any(record.kind == kind for record in records) and len(await self.store.read(session)) > 0:
+                raise StoreError("the disk is full")
+            await self.store.append(session, records, **options)
+
+    ran: list[int] = []
+
+    @tool
+    async def work() -> str:
+        """Work."""
+        ran.append(1)
+        return "ok"
+
+    agent = Agent(ScriptedModel(calls("work"), "never"), tools=[work])
+    async with memory() as store:
+        failing: Any = Failing(store)
+        async with stored_session(failing, "ann") as session, opened(agent, session=session) as stream:
+            with pytest.raises(StoreError, match="the disk is full"):
+                [event async for event in stream]
+        assert bool(ran) == (kind in ("result", "messages"))
+        async with stored_session(store, "ann") as session:
+            assert problems(session.messages) == []
+            await Agent(ScriptedModel("Fine.")).run("and now?", session=session)
+
+
+@pytest.mark.real_clock
+async def test_it_is_there_after_the_file_was_closed(tmp_path: Path) -> None:
+    path = tmp_path / "chats.db"
+    for number in range(3):
+        async with SQLiteStore(path).open() as store, stored_session(store, "ann") as session:
+            assert len(session.messages) == 4 * number
+            agent = Agent(ScriptedModel(calls("add", a=1, b=2), "3."), tools=[add])
+            async with agent.stream("1 + 2?", session=session) as stream:
+                started = await first(stream, ToolCallStarted)
+                await stream.wait()
+            assert of([started], ToolCallStarted)
