@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agentloop.errors import StreamStateError
 from agentloop.messages import UserMessage
 
@@ -62,9 +60,13 @@ class Mailbox:
         taken, self._follow_ups = self._follow_ups[:1], self._follow_ups[1:]
         return taken
 
-    def put_back(self, messages: Sequence[UserMessage]) -> None:
-        """Nothing came of messages that were taken: they wait again, before all others."""
-        self._steering = (*messages, *self._steering)
+    def put_back_steering(self, messages: tuple[UserMessage, ...]) -> None:
+        """Nothing came of steering messages that were taken: they wait again, before the others."""
+        self._steering = messages + self._steering
+
+    def put_back_follow_up(self, messages: tuple[UserMessage, ...]) -> None:
+        """Nothing came of a follow-up that was taken: it waits again, before the others."""
+        self._follow_ups = messages + self._follow_ups
 
     def close(self) -> tuple[UserMessage, ...]:
         """Take nothing any more. Gives what was never got round to, steering messages first."""

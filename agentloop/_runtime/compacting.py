@@ -109,6 +109,9 @@ class Compactor:
         if found.first_kept is None:
             transcript.show_less(elided=found.elided)
             return ""
+        if not self._run.meter.may_retry():
+            # The request that it is for was counted already: this would be one more than is allowed.
+            return "a limit leaves no request for it"
         try:
             summary = await self._summary(found.first_kept)
         except ModelError as error:

@@ -170,7 +170,7 @@ class _Loop:
         try:
             return await self._submit("user_steering_messages_submit", messages)
         except BaseException:
-            run.mailbox.put_back(messages)
+            run.mailbox.put_back_steering(messages)
             raise
 
     async def _follow_up(self) -> _Turn | None:
@@ -182,7 +182,7 @@ class _Loop:
         try:
             refused = await self._submit("user_followup_submit", messages)
         except BaseException:
-            run.mailbox.put_back(messages)
+            run.mailbox.put_back_follow_up(messages)
             raise
         return _Turn("sent_on") if refused is None else _Turn("blocked", refused)
 

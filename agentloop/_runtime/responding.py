@@ -51,15 +51,17 @@ class Responding:
             try:
                 return await self._call.respond(request)
             except ModelError as error:
-                following = run.chain.after_failure(at, error, now())
                 # Nobody waits for another try of a stream that is cancelled, also if the model swallowed that.
                 cancelled = trio.current_effective_deadline() == -math.inf
-                may_go_on = not cancelled and run.meter.may_retry()
-                if may_go_on and isinstance(error, ModelContextOverflowError):
-                    shortened = await self._shorten()  # noqa: ASYNC120 - if it is cut off, so is the run
+                following: Next | None = None
+                if not cancelled and run.meter.may_retry():
+                    # Before another model is asked, which leaves this one alone for a while: it has only read too much.
+                    shortened = await self._shortened(error)  # noqa: ASYNC120 - if it is cut off, so is the run
                     if shortened is not None:
                         request, following = shortened, Next(at, 0.0)
-                if following is None or not may_go_on:
+                    else:
+                        following = run.chain.after_failure(at, error, now())
+                if following is None:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")
                     raise
@@ -77,6 +79,9 @@ class Responding:
                 await run.emitter.room()
             await sleep(following.delay)
             run.meter.count_retry()
+
+    async def _shortened(self, error: ModelError) -> ModelRequest | None:
+        return await self._shorten() if isinstance(error, ModelContextOverflowError) else None
 
     def interrupted(self) -> AssistantMessage | None:
         """What there is of a response that was cut off; ``None`` if nothing was said, or nothing of it counts."""

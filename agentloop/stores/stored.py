@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import trio
@@ -68,7 +68,8 @@ async def stored_session(
     except BaseExceptionGroup as group:
         raise_single(group)
     finally:
-        with trio.move_on_after(lease_seconds, shield=True):
+        # A lease that cannot be given back runs out by itself, which is nothing to hide the block's own error for.
+        with suppress(StoreError), trio.move_on_after(lease_seconds, shield=True):
             await store.release(log.lease)
 
 
@@ -237,7 +238,8 @@ class _Log(TurnStore):
             else:
                 await self._store.append(session, records, parent=self.lease.session)
         except StoreError as error:
-            # None of them is there.
+            # None of them is there, the state neither: it goes with what is next.
+            self._state = _State()
             for entry in batch:
                 entry.failure = error
         else:

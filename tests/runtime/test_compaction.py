@@ -169,6 +169,40 @@ async def test_a_request_that_was_refused_as_too_long_is_made_again_with_less() 
     assert len(model.requests[2].messages) < len(model.requests[0].messages)
 
 
+async def test_a_model_that_had_too_much_to_read_is_not_replaced_where_there_can_be_less() -> None:
+    @tool
+    async def look() -> str:
+        return "x"
+
+    one = ScriptedModel(fails(OVERFLOW), "Sum.", calls("look"), "One.", name="one")
+    two = ScriptedModel("never", name="two")
+    agent = Agent(one, fallbacks=[two], tools=[look], compaction=Compaction(window=100_000))
+
+    watched = await watch(agent, session=Session(messages=talk(3)))
+
+    assert watched.outcome.output == "One."
+    assert two.requests == []
+
+
+async def test_where_nothing_can_be_left_out_another_model_is_asked() -> None:
+    one, two = ScriptedModel(fails(OVERFLOW), name="one"), ScriptedModel("Two.", name="two")
+
+    watched = await watch(Agent(one, fallbacks=[two], compaction=SMALL))
+
+    assert watched.outcome.output == "Two."
+
+
+async def test_a_limit_of_requests_counts_the_one_for_a_summary() -> None:
+    model = ScriptedModel("Hello.")
+
+    watched = await watch(Agent(model, compaction=SMALL, limits=Limits(requests=1)), session=Session(messages=talk(5)))
+
+    assert watched.outcome.output == "Hello."
+    assert len(model.requests) == 1
+    [finished] = of(watched.events, CompactionFinished)
+    assert finished.problem == "a limit leaves no request for it"
+
+
 async def test_of_overflows_in_a_row_one_is_recovered_from() -> None:
     model = ScriptedModel(fails(OVERFLOW), "Sum.", fails(OVERFLOW))
 

@@ -22,7 +22,7 @@ from agentloop.hooks import Block, Context, UserFollowupSubmit, UserSteeringMess
 from agentloop.messages import Message, ToolResult, UserMessage, user_message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing import ScriptedModel, calls, fails, hangs, says
-from tests.support import first, nested, of, opened, watch
+from tests.support import first, nested, of, opened, stopped_at, watch
 
 
 @tool
@@ -221,10 +221,8 @@ async def test_a_hook_may_refuse_and_the_run_ends(how: str, point: Any, depth: i
 
     watched = await watch(nested(agent, depth))
 
-    runs = [event for event in watched.events if event.agent == "inner" and isinstance(event, TurnFinished)]
-    assert runs[-1].reason in ("tool_calls", "blocked")
-    if depth == 0:
-        assert (watched.outcome.reason, watched.outcome.detail) == ("blocked", "not in here")
+    stopped = stopped_at(watched.events, depth)
+    assert (stopped.reason, stopped.detail) == ("blocked", "not in here")
     assert "Psst." not in [text for texts in read_by(model) for text in texts]
 
 
@@ -278,6 +276,22 @@ async def test_what_is_taken_while_the_run_is_stopped_is_not_lost() -> None:
         outcome = await stream.wait()
 
     assert outcome.unread == (user_message("Now."),)
+
+
+async def test_a_follow_up_that_is_cut_off_waits_before_those_after_it() -> None:
+    @hooks.user_followup_submit
+    async def slow(submit: UserFollowupSubmit) -> None:
+        await trio.sleep_forever()
+
+    async with opened(Agent(ScriptedModel("Done."), hooks=[slow])) as stream:
+        stream.follow_up("First.")
+        stream.follow_up("Second.")
+        await wait_all_tasks_blocked()
+        stream.steer("Now.")
+        stream.stop()
+        outcome = await stream.wait()
+
+    assert said(outcome.unread) == ["Now.", "First.", "Second."]
 
 
 async def test_a_stop_hook_comes_first() -> None:
