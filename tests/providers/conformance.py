@@ -1,7 +1,7 @@
 """What every adapter must make of a response: the response as such, and each provider's way of writing it.
 
 A `Wire` writes the same pieces as one provider sends them, its errors included. An `Adapter` gives a model that reads
-a wire; to have one more tried by the tests, add it to `ADAPTERS`.
+a wire; to have one more tried by the tests, add it to those of `test_conformance`.
 """
 
 from __future__ import annotations
@@ -429,5 +429,3 @@ OVER_HTTP = (
     OverHttp("responses", ResponsesWire(), lambda url: OpenAIResponses("m", base_url=url)),
     OverHttp("messages", MessagesWire(), lambda url: Anthropic("m", base_url=url)),
 )
-
-ADAPTERS: tuple[Adapter, ...] = OVER_HTTP

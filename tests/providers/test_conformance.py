@@ -32,7 +32,7 @@ from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMess
 from agentloop.models import Model, ModelRequest
 from tests.providers.chat import ASK, Heard, ask
 from tests.providers.conformance import (
-    ADAPTERS,
+    OVER_HTTP,
     Adapter,
     Argued,
     Called,
@@ -47,7 +47,10 @@ from tests.providers.conformance import (
     parts_of,
     shown,
 )
+from tests.providers.sdk import OVER_SDK
 from tests.providers.server import HEAD, Peer, answer, answering, chunk, chunked, serving, until_close
+
+ADAPTERS: tuple[Adapter, ...] = (*OVER_HTTP, *OVER_SDK)
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.parametrize("adapter", ADAPTERS, ids=str)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import gzip
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anthropic
 import msgspec
@@ -21,7 +19,6 @@ import openai
 import pytest
 import trio
 import trio.lowlevel
-from attrs import frozen
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agentloop import Agent, tool
@@ -37,96 +34,33 @@ from agentloop.messages import AssistantMessage, Reasoning, Text, Usage
 from agentloop.models import Model, ModelRequest, ModelSettings, ToolSpec
 from agentloop.providers import _sdk
 from agentloop.providers._network import NetworkForbiddenError, forbid_network_models
-from agentloop.providers.anthropic import Anthropic
 from agentloop.providers.anthropic_client import AnthropicClient
-from agentloop.providers.openai_chat import OpenAIChat
 from agentloop.providers.openai_client import OpenAIClientChat, OpenAIClientResponses
-from agentloop.providers.openai_responses import OpenAIResponses
 from tests.providers import messages
 from tests.providers.chat import ASK, Heard, ask
 from tests.providers.conformance import (
     Argued,
     Called,
-    ChatWire,
-    MessagesWire,
     Quiet,
     Refused,
-    ResponsesWire,
     Said,
     Thought,
-    Wire,
     shown,
+)
+from tests.providers.sdk import (
+    CHAT,
+    MESSAGES,
+    NO_TLS,
+    OVER_SDK,
+    RESPONSES,
+    OverSdk,
 )
 from tests.providers.server import HEAD, Peer, answer, answering, chunk, chunked, serving
 
 pytestmark = pytest.mark.real_clock
 
 
-@frozen
-class Kind:
-    """A protocol, and a model behind a client that speaks it."""
-
-    name: str
-    wire: Wire
-    path: str
-    client: Callable[[str], Any]
-    """Of the server's URL. It asks three times unless told otherwise."""
-    model: Callable[[Any], Model]
-    over_http: Callable[[str], Model]
-    """The model that speaks the protocol without the SDK."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    @asynccontextmanager
-    async def at(self, url: str) -> AsyncGenerator[Model]:
-        async with self.client(url) as client:
-            yield self.model(client)
-
-    def whole(self, *pieces: Any, **ending: Any) -> bytes:
-        return chunked(*self.wire.whole(*pieces, **ending))
-
-
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Instead of one for each client, whose certificates take longer to load than most tests run."""
-
-
-def openai_client(url: str) -> openai.AsyncOpenAI:
-    http = openai.DefaultAsyncHttpxClient(verify=NO_TLS)
-    return openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=2, http_client=http)
-
-
-def anthropic_client(url: str) -> anthropic.AsyncAnthropic:
-    http = anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
-    return anthropic.AsyncAnthropic(base_url=url.removesuffix("/v1"), api_key="k", max_retries=2, http_client=http)
-
-
-CHAT = Kind(
-    "chat",
-    ChatWire(),
-    "/v1/chat/completions",
-    openai_client,
-    lambda client: OpenAIClientChat(client, "m"),
-    lambda url: OpenAIChat("m", base_url=url),
-)
-RESPONSES = Kind(
-    "responses",
-    ResponsesWire(),
-    "/v1/responses",
-    openai_client,
-    lambda client: OpenAIClientResponses(client, "m"),
-    lambda url: OpenAIResponses("m", base_url=url),
-)
-MESSAGES = Kind(
-    "messages",
-    MessagesWire(),
-    "/v1/messages",
-    anthropic_client,
-    lambda client: AnthropicClient(client, "m"),
-    lambda url: Anthropic("m", base_url=url),
-)
-
-each_kind = pytest.mark.parametrize("kind", [CHAT, RESPONSES, MESSAGES], ids=str)
+each_kind = pytest.mark.parametrize("kind", OVER_SDK, ids=str)
 
 TOOL = ToolSpec("add", "Add.", {"type": "object", "properties": {"a": {"type": "integer"}}})
 SETTINGS = ModelSettings(temperature=0.5, max_tokens=100, tool_choice="auto", extra={"user": "u-1"})
@@ -136,7 +70,7 @@ SETTINGS = ModelSettings(temperature=0.5, max_tokens=100, tool_choice="auto", ex
 
 
 @each_kind
-async def test_the_server_gets_the_request_that_it_gets_without_the_sdk(kind: Kind) -> None:
+async def test_the_server_gets_the_request_that_it_gets_without_the_sdk(kind: OverSdk) -> None:
     request = ModelRequest(ASK.messages, instructions="Be brief.", tools=(TOOL,), settings=SETTINGS)
     async with serving(answering(kind.whole(Said("Hi")), kind.whole(Said("Hi")))) as server:
         async with kind.at(server.url) as model:
@@ -157,7 +91,7 @@ async def test_openai_itself_has_another_name_for_the_limit_of_tokens() -> None:
 
 
 @each_kind
-async def test_a_model_at_another_machine_may_be_forbidden(kind: Kind) -> None:
+async def test_a_model_at_another_machine_may_be_forbidden(kind: OverSdk) -> None:
     async with kind.at("https://somewhere.example/v1") as model:
         with (
             forbid_network_models(),
@@ -167,7 +101,7 @@ async def test_a_model_at_another_machine_may_be_forbidden(kind: Kind) -> None:
 
 
 @each_kind
-def test_a_model_has_a_name_of_its_own_if_it_is_given_one(kind: Kind) -> None:
+def test_a_model_has_a_name_of_its_own_if_it_is_given_one(kind: OverSdk) -> None:
     model = kind.model(kind.client("http://h/v1"))
 
     assert model.name == "m"
@@ -193,7 +127,7 @@ def test_a_client_that_cannot_be_waited_for_is_refused(make: Callable[[], object
 
 
 @each_kind
-async def test_text_comes_piece_by_piece(kind: Kind) -> None:
+async def test_text_comes_piece_by_piece(kind: OverSdk) -> None:
     heard = Heard()
     async with serving(answering(kind.whole(Said("Hel"), Quiet(), Said("lo")))) as server, kind.at(server.url) as model:
         stop = await model.respond(ASK, heard)
@@ -203,7 +137,7 @@ async def test_text_comes_piece_by_piece(kind: Kind) -> None:
 
 
 @each_kind
-async def test_reasoning_is_told(kind: Kind) -> None:
+async def test_reasoning_is_told(kind: OverSdk) -> None:
     wire = kind.whole(Thought("Hm, "), Thought("well."), Said("Yes"))
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
         message = await ask(model)
@@ -212,7 +146,7 @@ async def test_reasoning_is_told(kind: Kind) -> None:
 
 
 @each_kind
-async def test_calls_come_together_wherever_they_are_split(kind: Kind) -> None:
+async def test_calls_come_together_wherever_they_are_split(kind: OverSdk) -> None:
     first, second = '{"a": "\N{SNOWMAN}"}', '{"b": [1, 2]}'
     pieces: list[Called | Argued] = [Called(0, "c0", "add"), Called(1, "c1", "mul")]
     pieces += [Argued(index, letter) for pair in zip(first, second, strict=False) for index, letter in enumerate(pair)]
@@ -228,7 +162,7 @@ async def test_calls_come_together_wherever_they_are_split(kind: Kind) -> None:
 
 
 @each_kind
-async def test_a_refusal_is_told_as_one(kind: Kind) -> None:
+async def test_a_refusal_is_told_as_one(kind: OverSdk) -> None:
     wire = kind.whole(Refused("I won't."), stop="refusal")
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
         message = await ask(model)
@@ -237,7 +171,7 @@ async def test_a_refusal_is_told_as_one(kind: Kind) -> None:
 
 
 @each_kind
-async def test_usage_is_counted(kind: Kind) -> None:
+async def test_usage_is_counted(kind: OverSdk) -> None:
     usage = Usage(input_tokens=10, output_tokens=7, cached_tokens=4, reasoning_tokens=2)
     wire = kind.whole(Said("Hi"), usage=usage)
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
@@ -247,7 +181,7 @@ async def test_usage_is_counted(kind: Kind) -> None:
 
 
 @each_kind
-async def test_a_compressed_answer_is_read(kind: Kind) -> None:
+async def test_a_compressed_answer_is_read(kind: OverSdk) -> None:
     """The SDKs ask for it."""
     body = gzip.compress(b"".join(kind.wire.whole(Said("Hi"))))
     wire = answer(body, type="text/event-stream", extra="Content-Encoding: gzip\r\n")
@@ -272,7 +206,7 @@ def add(a: int, b: int) -> int:
 
 
 @each_kind
-async def test_an_agent_runs_on_it(kind: Kind) -> None:
+async def test_an_agent_runs_on_it(kind: OverSdk) -> None:
     asks = kind.whole(Called(0, "c0", "add"), Argued(0, '{"a":1,"b":2}'), stop="tool_calls")
     async with serving(answering(asks, kind.whole(Said("3.")))) as server, kind.at(server.url) as model:
         outcome = await Agent(model, tools=[add]).run("What is 1 + 2?")
@@ -288,7 +222,7 @@ async def test_an_agent_runs_on_it(kind: Kind) -> None:
 
 @each_kind
 @pytest.mark.parametrize("status", [401, 404, 413, 429, 500, 503, 529])
-async def test_a_refused_request_is_the_error_that_it_is_without_the_sdk(kind: Kind, status: int) -> None:
+async def test_a_refused_request_is_the_error_that_it_is_without_the_sdk(kind: OverSdk, status: int) -> None:
     body, _ = kind.wire.errors[status]
     wire = answer(body.encode(), status=f"{status} No", extra="Retry-After: 7\r\n")
     async with serving(answering(wire, wire, wire, wire)) as server:
@@ -308,7 +242,7 @@ async def test_a_refused_request_is_the_error_that_it_is_without_the_sdk(kind: K
 
 
 @each_kind
-async def test_a_prompt_that_is_too_long_is_told_apart(kind: Kind) -> None:
+async def test_a_prompt_that_is_too_long_is_told_apart(kind: OverSdk) -> None:
     wire = answer(kind.wire.overflow.encode(), status="400 Bad Request")
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
         with pytest.raises(ModelContextOverflowError):
@@ -316,7 +250,7 @@ async def test_a_prompt_that_is_too_long_is_told_apart(kind: Kind) -> None:
 
 
 @each_kind
-async def test_an_error_in_mid_stream_is_raised_and_nothing_is_left(kind: Kind) -> None:
+async def test_an_error_in_mid_stream_is_raised_and_nothing_is_left(kind: OverSdk) -> None:
     closed = trio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -334,7 +268,7 @@ async def test_an_error_in_mid_stream_is_raised_and_nothing_is_left(kind: Kind) 
 
 
 @each_kind
-async def test_json_that_is_none_is_a_broken_protocol(kind: Kind) -> None:
+async def test_json_that_is_none_is_a_broken_protocol(kind: OverSdk) -> None:
     wire = chunked(*kind.wire.begun(Said("Hi")), b"data: {nonsense\n\n")
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
         with pytest.raises(ModelProtocolError, match=r"model 'm' sent b'\{nonsense'"):
@@ -342,14 +276,14 @@ async def test_json_that_is_none_is_a_broken_protocol(kind: Kind) -> None:
 
 
 @each_kind
-async def test_a_page_is_no_response(kind: Kind) -> None:
+async def test_a_page_is_no_response(kind: OverSdk) -> None:
     async with serving(answering(answer(b"<html>Hi</html>", type="text/html"))) as server, kind.at(server.url) as model:
         with pytest.raises(ModelProtocolError, match="text/html"):
             await ask(model)
 
 
 @each_kind
-async def test_a_response_that_is_cut_off_is_a_connection_error(kind: Kind) -> None:
+async def test_a_response_that_is_cut_off_is_a_connection_error(kind: OverSdk) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.send(HEAD, *map(chunk, kind.wire.begun(Said("Hi"))))
@@ -362,7 +296,7 @@ async def test_a_response_that_is_cut_off_is_a_connection_error(kind: Kind) -> N
 
 
 @each_kind
-async def test_a_response_without_its_end_is_a_connection_error(kind: Kind) -> None:
+async def test_a_response_without_its_end_is_a_connection_error(kind: OverSdk) -> None:
     wire = chunked(*kind.wire.begun(Said("Hi")))
     async with serving(answering(wire)) as server, kind.at(server.url) as model:
         with pytest.raises(ModelConnectionError, match="ended before the response did"):
@@ -370,7 +304,7 @@ async def test_a_response_without_its_end_is_a_connection_error(kind: Kind) -> N
 
 
 @each_kind
-async def test_a_server_that_hangs_up_is_a_connection_error(kind: Kind) -> None:
+async def test_a_server_that_hangs_up_is_a_connection_error(kind: OverSdk) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
 
@@ -383,7 +317,7 @@ async def test_a_server_that_hangs_up_is_a_connection_error(kind: Kind) -> None:
 
 
 @each_kind
-async def test_a_server_that_hangs_up_while_it_refuses_is_a_connection_error(kind: Kind) -> None:
+async def test_a_server_that_hangs_up_while_it_refuses_is_a_connection_error(kind: OverSdk) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\n{")
@@ -394,7 +328,7 @@ async def test_a_server_that_hangs_up_while_it_refuses_is_a_connection_error(kin
 
 
 @each_kind
-async def test_a_server_that_is_not_there_is_a_connection_error(kind: Kind) -> None:
+async def test_a_server_that_is_not_there_is_a_connection_error(kind: OverSdk) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening
         async with kind.at(f"http://127.0.0.1:{taken.getsockname()[1]}/v1") as model:
@@ -405,7 +339,7 @@ async def test_a_server_that_is_not_there_is_a_connection_error(kind: Kind) -> N
 
 
 @each_kind
-async def test_the_timeout_of_the_client_is_a_connection_error(kind: Kind) -> None:
+async def test_the_timeout_of_the_client_is_a_connection_error(kind: OverSdk) -> None:
     async def handler(peer: Peer) -> None:
         await peer.until_closed()
 
@@ -419,7 +353,7 @@ async def test_the_timeout_of_the_client_is_a_connection_error(kind: Kind) -> No
 
 
 @each_kind
-async def test_the_server_sees_the_connection_close_when_a_response_is_cancelled(kind: Kind) -> None:
+async def test_the_server_sees_the_connection_close_when_a_response_is_cancelled(kind: OverSdk) -> None:
     closed = trio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -448,7 +382,7 @@ class Slow(Heard):
 
 
 @each_kind
-async def test_a_response_that_is_cancelled_while_its_reader_is_slow_is_closed_too(kind: Kind) -> None:
+async def test_a_response_that_is_cancelled_while_its_reader_is_slow_is_closed_too(kind: OverSdk) -> None:
     """Then it is not the network that is waited for, and all generators stand half-way."""
     closed = trio.Event()
 
@@ -468,7 +402,7 @@ async def test_a_response_that_is_cancelled_while_its_reader_is_slow_is_closed_t
 
 
 @each_kind
-async def test_a_reply_that_raises_leaves_nothing(kind: Kind) -> None:
+async def test_a_reply_that_raises_leaves_nothing(kind: OverSdk) -> None:
     closed = trio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -515,7 +449,7 @@ class Cancelling(trio.abc.Instrument):
 
 @pytest.mark.seconds(60)
 @each_kind
-async def test_cancelled_at_any_checkpoint_it_leaves_nothing(kind: Kind) -> None:
+async def test_cancelled_at_any_checkpoint_it_leaves_nothing(kind: OverSdk) -> None:
     wire = kind.whole(Said("Hi"), Called(0, "a", "add"), Argued(0, "{}"), stop="tool_calls")
     steps = 0
     finished = False
@@ -545,7 +479,7 @@ async def test_cancelled_at_any_checkpoint_it_leaves_nothing(kind: Kind) -> None
 def test_a_server_that_does_not_end_its_answer_is_not_waited_for_long() -> None:
     clock = MockClock()
 
-    async def main(kind: Kind) -> None:
+    async def main(kind: OverSdk) -> None:
         closed, ended = trio.Event(), trio.Event()
         heard = Heard()
 
