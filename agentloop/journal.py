@@ -9,7 +9,7 @@ A store knows nothing of what is in a record but its key. What it promises is or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -18,7 +18,8 @@ import msgspec
 __all__ = ["Lease", "OpenStore", "Record", "SessionInfo", "Store"]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+# The garbage collector need not look at them: a session may have a hundred thousand, and none refers to anything.
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One entry of a session's journal."""
 
     seq: int
@@ -47,6 +48,8 @@ class SessionInfo(msgspec.Struct, frozen=True):
     """How many there are; the number of the last one."""
     parent: str = ""
     """The session that it was forked from, or inside which it was opened; empty if neither."""
+    holder: str = ""
+    """Who has it now: the holder of a lease that has not run out; empty if nobody has."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -89,8 +92,15 @@ class OpenStore(Protocol):
         """
         ...
 
-    async def read(self, session: str, /, *, after: int = 0, limit: int | None = None) -> Sequence[Record]:
-        """The records with a number above ``after``, in order; none for a session that there is not."""
+    async def read(
+        self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
+    ) -> Sequence[Record]:
+        """The records with a number above ``after``, in order; none for a session that there is not.
+
+        Args:
+          limit: at most so many.
+          kinds: only records of these kinds, which ``limit`` counts, too.
+        """
         ...
 
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
@@ -121,7 +131,7 @@ class OpenStore(Protocol):
         ...
 
     async def info(self, session: str, /) -> SessionInfo | None:
-        """What is known of a session; ``None`` if there is none of that id."""
+        """What is known of a session; ``None`` if there is none of that id, even if somebody has a lease on it."""
         ...
 
     async def sessions(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores import _statements as statements
-from agentloop.stores._rules import check_name, check_records, check_text, text_of
+from agentloop.stores._rules import check_kinds, check_name, check_records, check_text, text_of
 from agentloop.stores._statements import Transaction
 
 __all__ = ["OpenSql"]
@@ -29,13 +29,17 @@ class OpenSql:
     async def append(
         self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
     ) -> None:
-        check_records(session, records)
-        check_text("the parent's id", parent)
-        rows = statements.parameters(session, records)
+        texts = check_records(session, records)
+        if parent:
+            check_text("the parent's id", parent)
+        rows = statements.rows_of(session, records, texts)
         await self._write(lambda tx: statements.append(tx, session, records, rows, lease, parent))
 
-    async def read(self, session: str, /, *, after: int = 0, limit: int | None = None) -> Sequence[Record]:
-        return await self._read(lambda tx: statements.read(tx, session, after, limit))
+    async def read(
+        self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
+    ) -> Sequence[Record]:
+        wanted = check_kinds(kinds)
+        return await self._read(lambda tx: statements.read(tx, session, after, limit, wanted))
 
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
         check_name("question's id", question)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "Held",
     "check_addition",
     "check_free",
+    "check_kinds",
     "check_mine",
     "check_name",
     "check_records",
@@ -65,25 +66,60 @@ def check_name(what: str, name: str) -> None:
     """
     if not name:
         raise UsageError(f"the {what} is empty")
-    check_text(f"the {what} {name!r}", name)
+    if not _is_plain(name):
+        check_text(f"the {what} {name!r}", name)
 
 
-def check_records(session: str, records: Sequence[Record]) -> None:
-    """Check what can be told of ``records`` without looking at the session.
+def check_kinds(kinds: Collection[str] | None) -> frozenset[str] | None:
+    """Check that ``kinds`` is some names, or ``None`` for all.
+
+    Raises:
+      UsageError: it is one text, whose letters nobody means.
+    """
+    if isinstance(kinds, str):
+        raise UsageError(f"kinds={kinds!r} is one text: give a collection of them, such as ({kinds!r},)")
+    if kinds is None:
+        return None
+    for kind in kinds:
+        check_text(f"the kind {kind!r}", kind)
+    return frozenset(kinds)
+
+
+def check_records(session: str, records: Sequence[Record]) -> list[str]:
+    """Check what can be told of ``records`` without looking at the session. Gives the data of each, as text.
 
     Raises:
       UsageError: their numbers have gaps, or there is something in them that cannot be kept.
     """
     check_name("session's id", session)
+    texts: list[str] = []
+    # This runs for whatever is kept, in the one thread that all runs share: what is said of an error is made up late.
     for place, record in enumerate(records):
         if record.seq != records[0].seq + place:
             raise UsageError(
                 f"records for session {session!r}: number {record.seq} stands after {records[place - 1].seq}: "
                 "they must be without gaps"
             )
-        what = f"record {record.seq} for session {session!r}"
-        check_text(what, record.kind + record.stream + record.key)
-        text_of(what, record.data)
+        names = record.kind + record.stream + record.key
+        if not _is_plain(names):
+            check_text(_name_of(session, record), names)
+        try:
+            text = record.data.decode()
+        except UnicodeDecodeError:
+            text = text_of(_name_of(session, record), record.data)
+        if "\0" in text:
+            check_text(_name_of(session, record), text)
+        texts.append(text)
+    return texts
+
+
+def _name_of(session: str, record: Record) -> str:
+    return f"record {record.seq} for session {session!r}"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every database takes it, without a closer look."""
+    return text.isascii() and "\0" not in text
 
 
 def text_of(what: str, data: bytes) -> str:

@@ -7,7 +7,7 @@ was in can go on. Rows are locked in one order, that of a session's lease before
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from agentloop.journal import Lease, Record, SessionInfo
@@ -25,6 +25,7 @@ from agentloop.stores._rules import (
 )
 
 __all__ = [
+    "RECORD_COLUMNS",
     "Row",
     "Transaction",
     "acquire",
@@ -35,11 +36,11 @@ __all__ = [
     "fork",
     "info",
     "mentions",
-    "parameters",
     "read",
     "release",
     "rename",
     "renew",
+    "rows_of",
     "sessions",
 ]
 
@@ -63,24 +64,27 @@ class Transaction(Protocol):
         """What a SELECT finds."""
         ...
 
-    def write(self, statement: str, values: Mapping[str, object] | Sequence[Mapping[str, object]], /) -> int:
-        """Run a statement once, or once for each of ``values``. Gives how many rows the only run has changed."""
+    def each_row(self, statement: str, values: Mapping[str, object], /) -> Iterable[Row]:
+        """What a SELECT finds, one by one, for those that find much. There is no other statement meanwhile."""
+        ...
+
+    def write(self, statement: str, values: Mapping[str, object], /) -> int:
+        """Run a statement. Gives how many rows it has changed."""
+        ...
+
+    def add_records(self, rows: Sequence[Row], /) -> None:
+        """Add rows to the table of records, with what is in `RECORD_COLUMNS`."""
         ...
 
 
-def parameters(session: str, records: Sequence[Record]) -> list[dict[str, object]]:
-    """``records``, which were checked, as `append` takes them."""
+RECORD_COLUMNS = ("session", "seq", "kind", "data", "stream", "key", "at")
+
+
+def rows_of(session: str, records: Sequence[Record], texts: Sequence[str]) -> list[Row]:
+    """``records``, whose data is ``texts``, as `append` takes them."""
     return [
-        {
-            "session": session,
-            "seq": record.seq,
-            "kind": record.kind,
-            "data": record.data.decode(),
-            "stream": record.stream,
-            "key": record.key,
-            "at": record.at,
-        }
-        for record in records
+        (session, record.seq, record.kind, text, record.stream, record.key, record.at)
+        for record, text in zip(records, texts, strict=True)
     ]
 
 
@@ -88,7 +92,7 @@ def append(
     tx: Transaction,
     session: str,
     records: Sequence[Record],
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[Row],
     lease: Lease | None,
     parent: str,
 ) -> None:
@@ -108,14 +112,14 @@ def append(
         else:
             values = {"session": session, "last": records[-1].seq, "now": moment.wall}
             tx.write(f"{_MOVE_ON} WHERE id = :session", values)
-    tx.write(
-        "INSERT INTO agentloop_records (session, seq, kind, data, stream, key, at) "
-        "VALUES (:session, :seq, :kind, :data, :stream, :key, :at)",
-        rows[0] if len(rows) == 1 else rows,
-    )
+    tx.add_records(rows)
 
 
 _MOVE_ON = "UPDATE agentloop_sessions SET last = :last, updated = CASE WHEN updated > :now THEN updated ELSE :now END"
+_MOVE_ON_IF = f"{_MOVE_ON} WHERE id = :session AND last = :before AND"
+_IF_HELD = "FROM agentloop_leases WHERE session = :session AND holder <> ''"
+_MOVE_ON_WITH_LEASE = f"{_MOVE_ON_IF} EXISTS (SELECT 1 {_IF_HELD} AND token = :token)"
+_MOVE_ON_WITHOUT = f"{_MOVE_ON_IF} NOT EXISTS (SELECT 1 {_IF_HELD})"
 
 
 def _moved_on(tx: Transaction, session: str, records: Sequence[Record], lease: Lease | None) -> bool:
@@ -125,31 +129,40 @@ def _moved_on(tx: Transaction, session: str, records: Sequence[Record], lease: L
     """
     if tx.lock or not records:
         return False
-    first = records[0].seq
-    values = {"session": session, "before": first - 1, "last": records[-1].seq, "now": tx.moment().wall}
-    held = "FROM agentloop_leases WHERE session = :session AND holder <> ''"
+    values = {
+        "session": session,
+        "before": records[0].seq - 1,
+        "last": records[-1].seq,
+        "now": tx.moment().wall,
+    }
     if lease is None:
-        condition = f"NOT EXISTS (SELECT 1 {held})"
-    elif lease.session != session:
+        return tx.write(_MOVE_ON_WITHOUT, values) == 1
+    if lease.session != session:
         return False
-    else:
-        condition = f"EXISTS (SELECT 1 {held} AND token = :token)"
-        values["token"] = lease.token
-    return tx.write(f"{_MOVE_ON} WHERE id = :session AND last = :before AND {condition}", values) == 1
+    values["token"] = lease.token
+    return tx.write(_MOVE_ON_WITH_LEASE, values) == 1
 
 
-def read(tx: Transaction, session: str, after: int, limit: int | None) -> list[Record]:
+def read(tx: Transaction, session: str, after: int, limit: int | None, kinds: Collection[str] | None) -> list[Record]:
     statement = (
-        "SELECT seq, kind, data, stream, key, at FROM agentloop_records "
-        "WHERE session = :session AND seq > :after ORDER BY seq"
+        "SELECT seq, kind, data, stream, key, at FROM agentloop_records WHERE session = :session AND seq > :after"
     )
     values: dict[str, object] = {"session": session, "after": after}
+    if kinds is not None:
+        if not kinds:
+            return []
+        # No index helps: those of other kinds stand between them on the same pages, which must be read either way, and
+        # every addition would have to change it. Read in order, they are looked at no further than their kind.
+        names = {f"kind{number}": kind for number, kind in enumerate(sorted(kinds))}
+        statement += f" AND kind IN ({', '.join(f':{name}' for name in names)})"
+        values |= names
+    statement += " ORDER BY seq"
     if limit is not None:
         statement += " LIMIT :limit"
         values["limit"] = limit
     return [
         Record(seq, kind, data.encode(), stream, key, at)
-        for seq, kind, data, stream, key, at in tx.rows(statement, values)
+        for seq, kind, data, stream, key, at in tx.each_row(statement, values)
     ]
 
 
@@ -200,8 +213,8 @@ def release(tx: Transaction, lease: Lease) -> None:
 
 
 def info(tx: Transaction, session: str) -> SessionInfo | None:
-    rows = tx.rows(f"SELECT {_INFO} FROM agentloop_sessions WHERE id = :session", {"session": session})
-    return SessionInfo(*rows[0]) if rows else None
+    rows = tx.rows(f"SELECT {_INFO} FROM agentloop_sessions s {_HELD} WHERE s.id = :session", {"session": session})
+    return _infos(tx, rows)[0] if rows else None
 
 
 def sessions(tx: Transaction, parent: str | None, limit: int, before: SessionInfo | None) -> list[SessionInfo]:
@@ -214,8 +227,10 @@ def sessions(tx: Transaction, parent: str | None, limit: int, before: SessionInf
         where.append("(updated, id) < (:updated, :id)")
         values |= {"updated": before.updated, "id": before.id}
     condition = f" WHERE {' AND '.join(where)}" if where else ""
-    statement = f"SELECT {_INFO} FROM agentloop_sessions{condition} ORDER BY updated DESC, id DESC LIMIT :limit"
-    return [SessionInfo(*row) for row in tx.rows(statement, values)]
+    page = f"SELECT * FROM agentloop_sessions{condition} ORDER BY updated DESC, id DESC LIMIT :limit"
+    # Of a page only: to look for the lease of every session would take longer than the rest.
+    statement = f"SELECT {_INFO} FROM ({page}) s {_HELD} ORDER BY s.updated DESC, s.id DESC"
+    return _infos(tx, tx.rows(statement, values))
 
 
 def mentions(tx: Transaction, session: str, search: str, after: int) -> tuple[bool, int | None]:
@@ -270,7 +285,19 @@ def delete(tx: Transaction, session: str) -> None:
     tx.write("DELETE FROM agentloop_sessions WHERE id = :session", {"session": session})
 
 
-_INFO = "id, title, created, updated, last, parent"
+_INFO = "s.id, s.title, s.created, s.updated, s.last, s.parent, l.token, l.holder, l.expires, l.era, l.until"
+_HELD = "LEFT JOIN agentloop_leases l ON l.session = s.id"
+
+
+def _infos(tx: Transaction, rows: Sequence[Row]) -> list[SessionInfo]:
+    helds = [Held(*row[6:]) for row in rows]
+    # In PostgreSQL, to ask for the time is a statement of its own.
+    moment = tx.moment() if any(held.holder for held in helds) else None
+    found: list[SessionInfo] = []
+    for (id, title, created, updated, last, parent, *_), held in zip(rows, helds, strict=True):
+        holder = held.holder if moment is not None and held.is_running(moment) else ""
+        found.append(SessionInfo(id, title, created, updated, last, parent, holder))
+    return found
 
 
 def _last(tx: Transaction, session: str) -> int | None:

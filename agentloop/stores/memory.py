@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 
 import trio
 from attrs import define, evolve, field
@@ -17,6 +18,7 @@ from agentloop.stores._rules import (
     Held,
     check_addition,
     check_free,
+    check_kinds,
     check_mine,
     check_name,
     check_records,
@@ -103,13 +105,18 @@ class _OpenMemory:
             kept.records += records
             kept.updated = max(kept.updated, moment.wall)
 
-    async def read(self, session: str, /, *, after: int = 0, limit: int | None = None) -> Sequence[Record]:
+    async def read(
+        self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
+    ) -> Sequence[Record]:
+        wanted = check_kinds(kinds)
         await self._checkpoint()
         kept = self._sessions.get(session)
         if kept is None:
             return []
         after = max(after, 0)
-        return kept.records[after : None if limit is None else after + limit]
+        if wanted is None:
+            return kept.records[after : None if limit is None else after + limit]
+        return list(islice((each for each in islice(kept.records, after, None) if each.kind in wanted), limit))
 
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
         check_name("question's id", question)
@@ -199,8 +206,9 @@ class _OpenMemory:
             raise no_such_session(session) from None
 
     def _info(self, session: str) -> SessionInfo:
-        kept = self._sessions[session]
-        return SessionInfo(session, kept.title, kept.created, kept.updated, len(kept.records), kept.parent)
+        kept, held = self._sessions[session], self._leases.get(session)
+        holder = held.holder if held is not None and held.is_running(self._clock()) else ""
+        return SessionInfo(session, kept.title, kept.created, kept.updated, len(kept.records), kept.parent, holder)
 
     def _is_mentioned(self, search: str, session: str) -> bool:
         return any(is_mentioned(search, record.data) for record in self._sessions[session].records)

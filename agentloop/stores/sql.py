@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from agentloop.stores._clock import Clock, Moment, machine_clock, wall_clock
 from agentloop.stores._open import OpenSql
 from agentloop.stores._sqlalchemy import event, exc, pool, sa, url as sa_url
 from agentloop.stores._sqlite import explain as explain_sqlite, prepare
-from agentloop.stores._statements import Row, Transaction
+from agentloop.stores._statements import RECORD_COLUMNS, Row, Transaction
 
 __all__ = ["SQLStore"]
 
@@ -264,9 +264,20 @@ class _Transaction:
     def rows(self, statement: str, values: Mapping[str, object], /) -> Sequence[Row]:
         return self._connection.execute(_text(statement), values).all()
 
-    def write(self, statement: str, values: Mapping[str, object] | Sequence[Mapping[str, object]], /) -> int:
-        given = values if isinstance(values, Mapping) else list(values)
-        return self._connection.execute(_text(statement), given).rowcount
+    def each_row(self, statement: str, values: Mapping[str, object], /) -> Iterable[Row]:
+        return self._connection.execute(_text(statement), values)
+
+    def write(self, statement: str, values: Mapping[str, object], /) -> int:
+        return self._connection.execute(_text(statement), values).rowcount
+
+    def add_records(self, rows: Sequence[Row], /) -> None:
+        self._connection.execute(_ADD_RECORD, [dict(zip(RECORD_COLUMNS, row, strict=True)) for row in rows])
+
+
+_ADD_RECORD = sa.text(
+    f"INSERT INTO agentloop_records ({', '.join(RECORD_COLUMNS)}) "
+    f"VALUES ({', '.join(f':{column}' for column in RECORD_COLUMNS)})"
+)
 
 
 @cache

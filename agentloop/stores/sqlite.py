@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from os import PathLike, fspath
@@ -19,7 +19,7 @@ from agentloop.journal import OpenStore
 from agentloop.stores._clock import Clock, Moment, machine_clock, wall_clock
 from agentloop.stores._open import OpenSql
 from agentloop.stores._sqlite import Synchronous, connect, explain
-from agentloop.stores._statements import Row, Transaction
+from agentloop.stores._statements import RECORD_COLUMNS, Row, Transaction
 from agentloop.stores._writer import Outcome, Work, Writer
 
 __all__ = ["SQLiteStore"]
@@ -83,7 +83,7 @@ class SQLiteStore:
             writer = Writer(writing.commit, place=str(self.path))
             try:
                 async with trio.open_nursery() as nursery:
-                    # What is given to it before it runs waits in its queue.
+                    # It writes before that, too: this is for its end.
                     nursery.start_soon(writer.serve)  # noqa: ASYNC113
                     try:
                         yield _OpenSQLite(writer, reading)
@@ -105,6 +105,11 @@ class SQLiteStore:
                 await connection.close()
 
 
+_ADD_RECORD = (
+    f"INSERT INTO agentloop_records ({', '.join(RECORD_COLUMNS)}) VALUES ({', '.join('?' for _ in RECORD_COLUMNS)})"
+)
+
+
 class _Connection:
     """A connection, which one thread uses at a time."""
 
@@ -122,10 +127,14 @@ class _Connection:
         rows: Sequence[Row] = self._db.execute(statement, values).fetchall()
         return rows
 
-    def write(self, statement: str, values: Mapping[str, object] | Sequence[Mapping[str, object]], /) -> int:
-        if isinstance(values, Mapping):
-            return self._db.execute(statement, values).rowcount
-        return self._db.executemany(statement, values).rowcount
+    def each_row(self, statement: str, values: Mapping[str, object], /) -> Iterable[Row]:
+        return self._db.execute(statement, values)
+
+    def write(self, statement: str, values: Mapping[str, object], /) -> int:
+        return self._db.execute(statement, values).rowcount
+
+    def add_records(self, rows: Sequence[Row], /) -> None:
+        self._db.executemany(_ADD_RECORD, rows)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         def run() -> T:
@@ -138,8 +147,9 @@ class _Connection:
 
         return await trio.to_thread.run_sync(run, limiter=self._limiter)
 
-    async def commit(self, works: Sequence[Work]) -> Sequence[Outcome]:
-        return await trio.to_thread.run_sync(self._commit, works, limiter=self._limiter)
+    def commit(self, works: Sequence[Work]) -> Sequence[Outcome]:
+        """Do ``works`` in one transaction as far as it can be done, in a thread. Gives what came of each."""
+        return self._commit(works)
 
     async def close(self) -> None:
         def run() -> None:

@@ -46,6 +46,40 @@ async def test_reading_begins_after_a_number_and_ends_at_a_limit(place: Place) -
         assert await store.read("s", limit=0) == []
 
 
+async def test_only_records_of_some_kinds_are_read_and_counted(place: Place) -> None:
+    added = [Record(seq, ("said", "done", "done", "told")[seq % 4], b"{}") for seq in range(1, 21)]
+    async with place.store().open() as store:
+        await store.append("s", added)
+
+        async def read(*kinds: str, after: int = 0, limit: int | None = None) -> list[int]:
+            found = await store.read("s", after=after, limit=limit, kinds=kinds)
+            assert all(each == added[each.seq - 1] for each in found)
+            return [each.seq for each in found]
+
+        assert await read("told") == [3, 7, 11, 15, 19]
+        assert await read("told", "said", "told", "unheard of") == [3, 4, 7, 8, 11, 12, 15, 16, 19, 20]
+        assert await read("told", after=3) == [7, 11, 15, 19]
+        assert await read("told", "said", after=4, limit=3) == [7, 8, 11]
+        assert await read("told", limit=0) == []
+        assert await read("TOLD") == await read("tol_") == await read("") == []
+        assert await read() == []
+        assert await store.read("s", kinds={"told", "said", "done"}) == added
+        assert await store.read("s", kinds=None) == added
+        assert await store.read("t", kinds=("told",)) == []
+
+
+async def test_kinds_are_several_and_no_text(place: Place) -> None:
+    """Its letters would all be kinds, of which there are no records."""
+    async with place.store().open() as store:
+        await store.append("s", records(1, 1))
+        with pytest.raises(
+            UsageError, match=r"kinds='said' is one text: give a collection of them, such as \('said',\)"
+        ):
+            await store.read("s", kinds="said")
+        with pytest.raises(UsageError, match="NUL"):
+            await store.read("s", kinds=["a\0b"])
+
+
 async def test_a_session_that_there_is_not_has_no_records(place: Place) -> None:
     async with place.store().open() as store:
         assert await store.read("nobody") == []
@@ -365,6 +399,53 @@ async def test_a_session_says_what_it_is(place: Place) -> None:
         later = await store.info("s")
         assert later is not None
         assert later.updated == began + 5
+
+
+async def test_a_session_says_who_has_it_now(place: Place) -> None:
+    async with place.store().open() as one, place.store().open() as other:
+
+        async def holders() -> list[str]:
+            """Of s and of t, as one store says it, since the other says the same."""
+            infos = [await store.info(id) for store in (one, other) for id in ("s", "t")]
+            found = [info.holder for info in infos if info is not None]
+            listed = {info.id: info.holder for info in await other.sessions()}
+            searched = {info.id: info.holder for info in await one.sessions(search="record")}
+            assert found == [listed["s"], listed["t"]] * 2
+            assert searched == listed
+            return found[:2]
+
+        await one.append("s", records(1, 1))
+        await one.append("t", records(1, 1))
+        assert await holders() == ["", ""]
+        lease = await one.acquire("s", "me", seconds=30)
+        assert await holders() == ["me", ""]
+        await other.acquire("t", "you", seconds=60)
+        assert await holders() == ["me", "you"]
+        place.time.now += 29
+        assert await holders() == ["me", "you"]
+        lease = await one.renew(lease, seconds=30)
+        place.time.now += 29
+        assert await holders() == ["me", "you"]
+        place.time.now += 2
+        # Both have run out, although one of them is still good.
+        assert await holders() == ["", ""]
+        lease = await one.renew(lease, seconds=30)
+        assert await holders() == ["me", ""]
+        await one.release(lease)
+        assert await holders() == ["", ""]
+        await other.acquire("s", "she", seconds=30)
+        assert await holders() == ["she", ""]
+
+
+async def test_to_have_a_session_does_not_make_one(place: Place) -> None:
+    async with place.store().open() as store:
+        lease = await store.acquire("s", "me", seconds=30)
+        assert await store.info("s") is None
+        assert await store.sessions() == []
+        await store.append("s", records(1, 1), lease=lease)
+        info = await store.info("s")
+        assert info is not None
+        assert info.holder == "me"
 
 
 async def test_sessions_are_listed_the_last_first_and_page_by_page(place: Place) -> None:

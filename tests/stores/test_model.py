@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import structs
 
 from agentloop.errors import LeaseLostError, SequenceError, SessionLeasedError, StoreError
 from agentloop.journal import Lease, OpenStore, Record
@@ -29,6 +30,7 @@ SESSIONS = st.sampled_from(["a", "b", "c"])
 QUESTIONS = st.sampled_from(["q1", "q2"])
 CLIENTS = st.integers(0, 1)
 WORDS = st.sampled_from(["rain", "Rain and SUN", "sun", "Ä", "x"])
+KINDS_OF_RECORDS = st.sampled_from(["said", "done"])
 
 
 @define
@@ -107,6 +109,9 @@ class StoreMachine(RuleBasedStateMachine):
         holder = self.holders.get(session)
         return holder is not None and not holder.given_back and holder.lease.expires > self.place.time.now
 
+    def holder_of(self, session: str) -> str:
+        return self.holders[session].lease.holder if self.is_leased(session) else ""
+
     def is_newest(self, lease: Lease, session: str) -> bool:
         holder = self.holders.get(session)
         return (
@@ -139,13 +144,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------- rules
 
-    @rule(client=CLIENTS, id=SESSIONS, shift=st.sampled_from([0, 0, 0, 0, 1, -1]), count=st.integers(0, 3), word=WORDS,
-          parent=st.sampled_from(["", "a"]), data=st.data())  # fmt: skip
-    def append(self, client: int, id: str, shift: int, count: int, word: str, parent: str, data: st.DataObject) -> None:
+    @rule(client=CLIENTS, id=SESSIONS, shift=st.sampled_from([0, 0, 0, 0, 1, -1]), word=WORDS,
+          kinds=st.lists(KINDS_OF_RECORDS, max_size=3), parent=st.sampled_from(["", "a"]), data=st.data())  # fmt: skip
+    def append(
+        self, client: int, id: str, shift: int, word: str, kinds: Sequence[str], parent: str, data: st.DataObject
+    ) -> None:
         lease = self.lease_of(data)
         session = self.sessions.get(id)
         first = (len(session.records) if session else 0) + 1 + shift
-        added = [record(first + place, word) for place in range(count)]
+        added = [structs.replace(record(first + place, word), kind=kind) for place, kind in enumerate(kinds)]
         expected: object = None
         if lease is not None and not self.is_newest(lease, id):
             expected = LeaseLostError
@@ -162,11 +169,12 @@ class StoreMachine(RuleBasedStateMachine):
                 session.records += added
                 session.updated = max(session.updated, now)
 
-    @rule(client=CLIENTS, id=SESSIONS, after=st.integers(0, 6), limit=st.none() | st.integers(0, 4))
-    def read(self, client: int, id: str, after: int, limit: int | None) -> None:
+    @rule(client=CLIENTS, id=SESSIONS, after=st.integers(0, 6), limit=st.none() | st.integers(0, 4),
+          kinds=st.none() | st.frozensets(KINDS_OF_RECORDS))  # fmt: skip
+    def read(self, client: int, id: str, after: int, limit: int | None, kinds: frozenset[str] | None) -> None:
         known = self.sessions[id].records if id in self.sessions else []
-        expected = [each for each in known if each.seq > after][:limit]
-        self.does(client, expected, "read", id, after=after, limit=limit)
+        expected = [each for each in known if each.seq > after and (kinds is None or each.kind in kinds)][:limit]
+        self.does(client, expected, "read", id, after=after, limit=limit, kinds=kinds)
 
     @rule(client=CLIENTS, id=SESSIONS, question=QUESTIONS, yes=st.booleans())
     def answer(self, client: int, id: str, question: str, yes: bool) -> None:
@@ -250,7 +258,8 @@ class StoreMachine(RuleBasedStateMachine):
         last = None
         for page in range(pages + 1):
             given = self.does(client, Any, "sessions", search=search, parent=parent, limit=limit, before=last)
-            assert [info.id for info in given] == expected[page * limit : (page + 1) * limit]
+            ids = expected[page * limit : (page + 1) * limit]
+            assert [(info.id, info.holder) for info in given] == [(id, self.holder_of(id)) for id in ids]
             if not given:
                 break
             last = given[-1]
@@ -264,7 +273,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert (given.id, given.title, given.parent) == (id, session.title, session.parent)
         assert (given.created, given.updated) == (session.created, session.updated)
-        assert given.records == len(session.records)
+        assert (given.records, given.holder) == (len(session.records), self.holder_of(id))
 
     @rule(seconds=st.sampled_from([0.5, 1, 29, 30, 1000, -1, -1000]))
     def time_passes_or_is_set(self, seconds: float) -> None:

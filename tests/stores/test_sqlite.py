@@ -19,7 +19,7 @@ from agentloop.errors import InternalError, SequenceError, StoreError, UsageErro
 from agentloop.journal import OpenStore
 from agentloop.stores import SQLiteStore, _schema, sqlite
 from agentloop.stores._sqlite import APPLICATION_ID, connect
-from agentloop.stores._writer import QUEUE, Work
+from agentloop.stores._writer import BATCH, Work
 from tests.stores.places import record, records
 
 pytestmark = pytest.mark.real_clock
@@ -310,6 +310,7 @@ class Disk:
         self.is_open = Event()
         self.is_open.set()
         self.batches: list[int] = []
+        self.at_once = self.most_at_once = 0
         self.began = Event()
         commit = sqlite._Connection._commit
         disk = self
@@ -317,8 +318,13 @@ class Disk:
         def slow(self: sqlite._Connection, works: Sequence[Work]) -> object:
             disk.batches.append(len(works))
             disk.began.set()
+            disk.at_once += 1
+            disk.most_at_once = max(disk.most_at_once, disk.at_once)
             assert disk.is_open.wait(timeout=10)
-            return commit(self, works)
+            try:
+                return commit(self, works)
+            finally:
+                disk.at_once -= 1
 
         monkeypatch.setattr(sqlite._Connection, "_commit", slow)
 
@@ -339,6 +345,80 @@ async def test_what_waits_goes_into_one_transaction(path: Path, monkeypatch: pyt
         await trio.testing.wait_all_tasks_blocked()
         disk.is_open.set()
     assert disk.batches == [1, 64]
+
+
+async def test_what_is_written_at_one_moment_goes_into_one_transaction(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def add(session: str) -> None:
+        for seq in range(1, 4):
+            await store.append(session, records(seq, seq))
+
+    async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
+        for number in range(16):
+            nursery.start_soon(add, f"s{number}")
+    # And so do those who were told at one moment, and write again.
+    assert disk.batches == [16, 16, 16]
+
+
+async def test_whoever_writes_later_overtakes_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+
+    async def write_and_write_again() -> None:
+        await store.append("other", records(1, 1))
+        # At once, while somebody waits since before.
+        await store.append("s", records(2, 2))
+
+    async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
+        disk.is_open.clear()
+        nursery.start_soon(write_and_write_again)
+        await trio.to_thread.run_sync(disk.began.wait, 10)
+        nursery.start_soon(store.append, "s", records(1, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        disk.is_open.set()
+
+
+async def test_there_is_one_transaction_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+
+    async def write(session: str, pause: int) -> None:
+        for seq in range(1, 11):
+            await store.append(session, records(seq, seq))
+            for _ in range(pause):
+                await trio.lowlevel.checkpoint()
+
+    async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(write, f"s{number}", number)
+    assert sum(disk.batches) == 80
+    assert disk.most_at_once == 1
+
+
+async def test_when_no_thread_can_be_started_nobody_is_left_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    told: list[InternalError] = []
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        async with SQLiteStore(path).open() as store:
+
+            async def add(session: str) -> None:
+                try:
+                    await store.append(session, records(1, 1))
+                except InternalError as error:
+                    told.append(error)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(add, "s")
+                    nursery.start_soon(add, "t")
+            await trio.sleep_forever()
+    assert len(told) == 2
 
 
 async def test_one_refusal_in_a_transaction_is_its_callers_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,16 +444,15 @@ async def test_one_refusal_in_a_transaction_is_its_callers_only(path: Path, monk
         assert len(await store.read("s")) == len(await store.read("other")) == 1
 
 
-async def test_only_so_much_waits_in_the_queue(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_much_goes_into_one_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
         await disk.hang(nursery, store)
-        for number in range(2 * QUEUE + 10):
+        for number in range(2 * BATCH + 10):
             nursery.start_soon(store.append, f"s{number}", records(1, 1))
         await trio.testing.wait_all_tasks_blocked()
         disk.is_open.set()
-    assert max(disk.batches) <= QUEUE
-    assert sum(disk.batches) == 2 * QUEUE + 11
+    assert disk.batches == [1, BATCH, BATCH, 10]
 
 
 async def test_whoever_is_cancelled_in_the_queue_has_done_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
