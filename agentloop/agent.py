@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, Literal
@@ -13,14 +14,15 @@ from attrs import frozen
 
 from agentloop._core.schema import Signature, signature_of
 from agentloop._runtime.overrides import Override, models_of
-from agentloop._runtime.run import READER
+from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, open_stream
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, ToolError, UsageError
-from agentloop.messages import Prompt
+from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
+from agentloop.messages import Prompt, user_message
 from agentloop.models import Model
 from agentloop.outcome import Outcome, QuestionHandler
+from agentloop.questions import Answer
 from agentloop.session import Session
 from agentloop.tools import Tool
 
@@ -53,7 +55,7 @@ class Agent(AgentConfig):
         prompt: Prompt,
         *,
         session: Session | None = None,
-        on_question: QuestionHandler | Literal["reader", "decline"] = READER,
+        on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Any = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a stream: ``async with agent.stream("...") as stream: async for event in stream: ...``.
@@ -64,7 +66,7 @@ class Agent(AgentConfig):
           prompt: text, or parts: `Text`, `Image`, `File`.
           session: the transcript to go on from and to add to; a new one if not given.
           on_question: who answers: ``"reader"``, who reads the events and calls ``stream.answer``; a function that
-            is called with each question; or ``"decline"``, nobody.
+            is called with each question; ``"decline"``, nobody; or ``"park"``, whoever resumes the run: see `resume`.
           deps: anything; tools find it as ``context.deps``.
 
         Raises:
@@ -77,37 +79,105 @@ class Agent(AgentConfig):
         prompt: Prompt,
         *,
         session: Session | None = None,
-        on_question: QuestionHandler | Literal["decline"] = "decline",
+        on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Any = None,
     ) -> Outcome:
         """Run to the end, and give the result. The same loop as `stream`, with nobody reading.
 
+        With ``on_question="park"`` the outcome may also be that it ``needs_input``.
+
         Raises:
           AgentLoopError: the run ended without a result; ``UsageError`` as for `stream`.
         """
-        async with self._open(prompt, session, on_question, deps, read=False) as stream:
-            await stream.wait()
-            return stream.result
+        return await _result(self._open(prompt, session, on_question, deps, read=False), on_question)
+
+    async def resume(
+        self,
+        session: Session,
+        answers: Mapping[str, Answer] | None = None,
+        *,
+        on_question: QuestionHandler | Literal["decline", "park"] = PARK,
+        deps: Any = None,
+    ) -> Outcome:
+        """Go on with the run that is unfinished in ``session``, in whichever process it began.
+
+        That is one that was parked, by ``on_question="park"``, or whose process has died. Nothing that was done is done
+        again: no response that is complete is asked for, and no tool call that has a result is made. A call that was
+        parked while it waited for an answer is made again, and finds the answers that were given: see
+        `ToolContext.recall`. Of a call of which nobody knows what came of it, `Tool.if_interrupted` says what to do.
+        Child streams go on likewise.
+
+        Args:
+          session: from `agentloop.stores.stored_session`.
+          answers: by the questions' ids, as in ``outcome.questions``. Those that were given before, in whichever
+            process, count as well. A question without an answer is asked again, under the same id.
+
+        Raises:
+          UnknownQuestionError: one of the questions is not open (any more): somebody else has answered it, say.
+          InvalidAnswerError: an answer is of the wrong kind, or does not fit the form. Then none of them counts.
+          UsageError: nothing is unfinished in the session.
+          AgentLoopError: as for `run`.
+        """
+        return await _result(
+            self._resume(session, answers, on_question=on_question, deps=deps, read=False), on_question
+        )
+
+    def resume_stream(
+        self,
+        session: Session,
+        answers: Mapping[str, Answer] | None = None,
+        *,
+        on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
+        deps: Any = None,
+    ) -> AbstractAsyncContextManager[Stream]:
+        """`resume` as a stream, to be read. Its first event says, in ``resumes``, from which stream it goes on."""
+        return self._resume(session, answers, on_question=on_question, deps=deps, read=True)
+
+    @asynccontextmanager
+    async def _resume(
+        self,
+        session: Session,
+        answers: Mapping[str, Answer] | None,
+        *,
+        on_question: QuestionHandler | Literal["reader", "decline", "park"],
+        deps: Any,
+        read: bool,
+    ) -> AsyncGenerator[Stream]:
+        opening = self._open("", session, on_question, deps, read=read, resumes=True)
+        assert session.ledger is not None
+        if session.transcript.holder is not None:
+            raise SessionBusyError(session=session.id, stream=session.transcript.holder)
+        await session.ledger.accept(dict(answers or {}))
+        async with opening as stream:
+            yield stream
 
     def _open(
         self,
         prompt: Prompt,
         session: Session | None,
-        on_question: QuestionHandler | Literal["reader", "decline"],
+        on_question: QuestionHandler | Literal["reader", "decline", "park"],
         deps: Any,
         *,
         read: bool,
+        resumes: bool = False,
     ) -> AbstractAsyncContextManager[Stream]:
-        if on_question not in ("reader", "decline") and not callable(on_question):
-            raise UsageError(f"on_question is 'reader', 'decline' or a function, not {on_question!r}")
+        if on_question not in ("reader", "decline", "park") and not callable(on_question):
+            raise UsageError(f"on_question is 'reader', 'decline', 'park' or a function, not {on_question!r}")
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
         session = _session_of(session)
+        if session.ledger is None and (on_question == PARK or resumes):
+            what = "resumed" if resumes else "parked"
+            raise UsageError(
+                f"session {session.id!r} has no journal, so no run on it can be {what}: take one from "
+                "agentloop.stores.stored_session(store, id), where store may be MemoryStore()"
+            )
         return open_stream(
             self,
-            prompt,
+            None if resumes else user_message(prompt),
             transcript=session.transcript,
             store=session.store,
+            ledger=session.ledger,
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
@@ -135,6 +205,8 @@ class Agent(AgentConfig):
         if description is None:
             description = self.instructions if isinstance(self.instructions, str) else ""
         options.setdefault("timeout", float("inf"))
+        # What is to be done about its own calls, they say themselves.
+        options.setdefault("if_interrupted", "retry")
         return Tool(
             name=name or self.name,
             description=description or f"Ask the agent {self.name}.",
@@ -166,6 +238,12 @@ class Agent(AgentConfig):
         """
         substitute = self.replace(model=model).model
         return Override(lambda agent, given: substitute if agent is self else given)
+
+
+async def _result(opening: AbstractAsyncContextManager[Stream], on_question: object) -> Outcome:
+    async with opening as stream:
+        outcome = await stream.wait()
+        return outcome if outcome.reason == "needs_input" and on_question == PARK else stream.result
 
 
 @cache

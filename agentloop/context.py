@@ -102,10 +102,43 @@ class ToolContext(ABC, Generic[Deps]):
         """
 
     @abstractmethod
-    def waiting(self) -> AbstractContextManager[None]:
+    def waiting(self, *, parks: bool = True) -> AbstractContextManager[None]:
         """While the block runs, no deadline of this call counts the time: somebody waits for a person.
 
         `ask` does so by itself. This is for a call that waits because another one asks.
+
+        Args:
+          parks: whether the run may be parked meanwhile, which cuts the call off. When the run is resumed, nobody knows
+            how far it had come: see `Tool.if_interrupted`.
+        """
+
+    @abstractmethod
+    def recall(self, name: str, type: type[T], /) -> T | None:
+        """What an earlier attempt at this very call has remembered as ``name``; ``None`` if there is nothing.
+
+        A call is made again, from its beginning, when a stream is resumed that was parked while the call asked, or
+        whose process ended while it ran (see `Tool.if_interrupted`). Then `ask` gives the answers that were given
+        before, in order, and child streams go on from where they were. What else has happened by then, and is not to
+        happen again, is to be remembered::
+
+            receipt = context.recall("receipt", str)
+            if receipt is None:
+                receipt = await charge(card, idempotency_key=context.idempotency_key)
+                await context.remember("receipt", receipt)
+
+        Raises:
+          UsageError: it is not of that ``type``, in the sense of msgspec.
+        """
+
+    @abstractmethod
+    async def remember(self, name: str, value: object, /) -> None:
+        """Have the next attempt at this call, if there is one, `recall` ``value``. It is kept when this returns.
+
+        Nothing is kept where the session has no journal: there is no other attempt, then.
+
+        Raises:
+          UsageError: ``value`` has no JSON form.
+          StoreError: it cannot be kept.
         """
 
     @abstractmethod

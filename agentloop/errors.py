@@ -27,6 +27,7 @@ __all__ = [
     "LeaseLostError",
     "LimitReachedError",
     "McpError",
+    "McpStateError",
     "MissingExtraError",
     "ModelAuthenticationError",
     "ModelConnectionError",
@@ -39,6 +40,7 @@ __all__ = [
     "ModelRefusalError",
     "ModelStatusError",
     "ModelTimeoutError",
+    "NeedsInputError",
     "OutputError",
     "RunError",
     "ScriptError",
@@ -267,6 +269,10 @@ class ServerGoneError(McpError):
     """An MCP server died, was stopped, or could not be started again. Whether the call had an effect is unknown."""
 
 
+class McpStateError(McpError):
+    """An MCP server does not go on with a call: it does not know the state any more that it gave with its questions."""
+
+
 # ---------------------------------------------------------------- a run without a result
 
 
@@ -289,6 +295,10 @@ class BlockedError(RunError):
 
 class LimitReachedError(RunError):
     """A limit was reached and nobody allowed the run to go past it."""
+
+
+class NeedsInputError(RunError):
+    """The run is parked until somebody has answered. ``error.outcome.questions`` are what it asks."""
 
 
 class StoreError(RunError):

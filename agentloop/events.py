@@ -36,6 +36,7 @@ __all__ = [
     "Question",
     "QuestionAnswered",
     "QuestionDeclined",
+    "QuestionParked",
     "QuestionWithdrawn",
     "ReasoningDelta",
     "ResponseDiscarded",
@@ -48,6 +49,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallFinished",
     "ToolCallOutput",
+    "ToolCallParked",
     "ToolCallProgress",
     "ToolCallStarted",
     "TurnFinished",
@@ -58,13 +60,24 @@ __all__ = [
     "WarningIssued",
 ]
 
-StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked", "limit", "needs_input"]
-"""Why a stream stopped. ``needs_input`` is kept for runs that are parked until somebody answers."""
+StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked", "limit", "needs_input", "interrupted"]
+"""Why a stream stopped. ``needs_input``: it is parked until somebody has answered. ``interrupted``: its process, or its
+store, was gone; this was found, and told, when the session was opened again. Either can be resumed."""
 
-TurnReason: TypeAlias = Literal["final", "tool_calls", "sent_on", "reminded", "cancelled", "failed", "blocked", "limit"]
-"""Why a turn finished: with the answer, to read tool results, because a stop hook, a reminder or a person
-sent the agent on,
-or because the stream ends."""
+TurnReason: TypeAlias = Literal[
+    "final",
+    "tool_calls",
+    "sent_on",
+    "reminded",
+    "cancelled",
+    "failed",
+    "blocked",
+    "limit",
+    "needs_input",
+    "interrupted",
+]
+"""Why a turn finished: with the answer, to read tool results, because a stop hook, a reminder or a person sent the
+agent on, or because the stream ends."""
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -153,6 +166,8 @@ class StreamStarted(Event):
 
     message: UserMessage
     model: str
+    resumes: str = ""
+    """The stream that it goes on from, whose ``message`` this is; empty if it does not."""
 
 
 @frozen(kw_only=True, repr=False)
@@ -176,6 +191,8 @@ class ChildStreamStarted(Event):
     """The call, in the parent stream, that opened it."""
     message: UserMessage
     model: str
+    resumes: str = ""
+    """The stream that it goes on from; empty if it does not."""
 
 
 @frozen(kw_only=True, repr=False)
@@ -334,6 +351,17 @@ class ToolCallFinished(Event):
     """Seconds on trio's clock, a person's thinking time included. Outside equality, so that two runs compare equal."""
 
 
+@frozen(kw_only=True, repr=False)
+class ToolCallParked(Event):
+    """A tool call has no result yet, and the stream ends: told in the place of `ToolCallFinished`.
+
+    It waits for an answer, or for what does, or its process has ended. Who resumes the stream goes on with it.
+    """
+
+    call_id: str
+    name: str
+
+
 # ---------------------------------------------------------------------------- questions
 
 
@@ -402,6 +430,13 @@ class QuestionWithdrawn(Event):
     id: str
 
 
+@frozen(kw_only=True, repr=False)
+class QuestionParked(Event):
+    """The stream ends, and the question waits for an answer, to resume it with."""
+
+    id: str
+
+
 # ------------------------------------------------------------------------------- others
 
 
@@ -441,12 +476,14 @@ StreamEvent: TypeAlias = (
     | ToolCallOutput
     | ToolCallProgress
     | ToolCallFinished
+    | ToolCallParked
     | ElicitationRequested
     | ApprovalRequested
     | ContinueRequested
     | QuestionAnswered
     | QuestionDeclined
     | QuestionWithdrawn
+    | QuestionParked
     | WarningIssued
 )
 """Every event that a stream can give, for exhaustive matching."""

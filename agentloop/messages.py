@@ -42,7 +42,7 @@ ResultStatus: TypeAlias = Literal["ok", "error", "denied", "timeout", "interrupt
 """How a tool call ended. Everything but ``ok`` is shown to the model as an error."""
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
+class Text(msgspec.Struct, frozen=True, tag="text", gc=False):
     """Some text."""
 
     text: str
@@ -79,7 +79,7 @@ def _one_of_data_and_url(data: bytes | None, url: str | None, kind: str) -> None
         raise UsageError(f"{kind} needs exactly one of data= and url=")
 
 
-class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True):
+class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True, gc=False):
     """What the model thought before it spoke. Sent back to the provider that made it, and to no other."""
 
     text: str
@@ -87,7 +87,7 @@ class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True
     """What the provider wants back with it, unread: a signature or encrypted content."""
 
 
-class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", gc=False):
     """A call that the model asked for."""
 
     id: str
@@ -100,7 +100,7 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
         return f"{self.name}({self.arguments})"
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was used, in tokens as the provider counted them. Add two with ``+``."""
 
     input_tokens: int = 0

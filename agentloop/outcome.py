@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from attrs import frozen
 
-from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, RunError
+from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
@@ -29,6 +29,8 @@ class Outcome:
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None
     """What made the run fail. ``None`` unless the reason is ``failed``."""
+    questions: tuple[Question, ...] = ()
+    """What it is parked with, where the reason is ``needs_input``: the answers are for `Agent.resume`."""
     usage: Usage = Usage()
     """Of the stream and of all its children."""
     unread: tuple[UserMessage, ...] = ()
@@ -92,6 +94,9 @@ def error_of(outcome: Outcome) -> BaseException | None:
             return BlockedError(_sentence("a hook blocked the run", outcome), outcome=outcome)
         case "limit":
             return LimitReachedError(_sentence("the run reached a limit", outcome), outcome=outcome)
+        case "needs_input":
+            asked = ", ".join(question.id for question in outcome.questions) or "nothing"
+            return NeedsInputError(f"the run is parked: resume it with answers to {asked}", outcome=outcome)
         case reason:
             return RunError(_sentence(f"the run ended without a result ({reason})", outcome), outcome=outcome)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from agentloop._core.transcript import Transcript, problems
+from agentloop._runtime.ledger import Ledger
 from agentloop._runtime.run import SessionStore
 from agentloop.errors import UsageError
 from agentloop.messages import Message
@@ -34,7 +35,7 @@ class Session:
       UsageError: a provider would refuse ``messages``.
     """
 
-    __slots__ = ("_transcript", "store")
+    __slots__ = ("_transcript", "ledger", "store")
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class Session:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
         self._transcript = Transcript(os.urandom(8).hex() if id is None else id, given)
         self.store = store
+        self.ledger: Ledger | None = None
+        """The runtime's way into the session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions
 
     @property

@@ -31,6 +31,9 @@ __all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool
 
 ToolKind: TypeAlias = Literal["async", "sync", "generator"]
 
+IfInterrupted: TypeAlias = Literal["retry", "ask", "report"]
+"""What to do about a call of which nobody knows what came of it, since its process ended."""
+
 
 class Arguments(Protocol):
     """What a tool's arguments must look like."""
@@ -112,6 +115,14 @@ def _check_approval(instance: Tool, attribute: object, value: Any) -> None:
         )
 
 
+def _check_if_interrupted(instance: Tool, attribute: object, value: object) -> None:
+    if value not in (None, "retry", "ask", "report"):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: if_interrupted={value!r}: say 'retry', 'ask' or 'report', or None for what "
+            "idempotent= and read_only= make of it"
+        )
+
+
 def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
     if value and instance.read_only:
         raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
@@ -139,12 +150,23 @@ class Tool:
     """Whether it may destroy something, rather than only add to it; ``None`` if that is not known."""
     idempotent: bool = False
     """Whether calling it twice with the same arguments does no more than calling it once."""
+    if_interrupted: IfInterrupted | None = field(default=None, validator=_check_if_interrupted)
+    """What to do, when a stream is resumed, about a call whose process ended while it ran: call the tool again, with
+    the same `ToolContext.idempotency_key` (``"retry"``); have a person approve that (``"ask"``); or tell the model that
+    it may have run (``"report"``). ``None``: those that are ``idempotent`` or ``read_only`` again, others reported."""
     concurrency: int | None = field(default=None, validator=_check_concurrency)
     """How many calls may run at once in one root stream; ``None`` for any number."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
     """Characters of a result that the model gets to read at once; ``None`` for the agent's ``max_result``."""
     polling: bool = False
     """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a call of which nobody knows what came of it is made again."""
+        if self.if_interrupted is None:
+            return self.idempotent or self.read_only
+        return self.if_interrupted == "retry"
 
     @property
     def spec(self) -> ToolSpec:
@@ -168,6 +190,7 @@ def tool(
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
+    if_interrupted: IfInterrupted | None = None,
     concurrency: int | None = None,
     max_result: float | None = None,
     polling: bool = False,

@@ -15,7 +15,7 @@ from agentloop.errors import UsageError
 from agentloop.events import StreamEvent, UnknownEvent
 from agentloop.messages import Message
 
-__all__ = ["decode_event", "decode_messages", "encode_event", "encode_messages"]
+__all__ = ["decode_event", "decode_messages", "encode_event", "encode_messages", "event_type"]
 
 _encoder = msgspec.json.Encoder()
 
@@ -42,6 +42,11 @@ _CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()
 def _decoder(tag: str) -> msgspec.json.Decoder[StreamEvent]:
     # Made on first use: a decoder of a class with nested unions costs a millisecond.
     return msgspec.json.Decoder(_CLASSES[tag])
+
+
+def event_type(event: StreamEvent) -> str:
+    """What ``type`` says in the JSON form of ``event``."""
+    return _TAGS[type(event)]
 
 
 def encode_event(event: StreamEvent | UnknownEvent) -> bytes:

@@ -209,7 +209,7 @@ def test_a_session_that_no_provider_would_take_is_refused(make: Callable[[], Ses
 @pytest.mark.parametrize(
     ("options", "says_what"),
     [
-        ({"on_question": "nobody"}, "on_question is 'reader', 'decline' or a function, not 'nobody'"),
+        ({"on_question": "nobody"}, "on_question is 'reader', 'decline', 'park' or a function, not 'nobody'"),
         ({"on_question": None}, "not None"),
         ({"session": "s1"}, "a stream runs on a Session, not on 's1': session=Session(...)"),
     ],

@@ -20,6 +20,7 @@ from agentloop.errors import (
     ModelRefusalError,
     ModelStatusError,
     ModelTimeoutError,
+    NeedsInputError,
     OutputError,
     RunError,
     SessionBusyError,
@@ -145,7 +146,8 @@ def test_an_error_of_a_run_keeps_its_outcome(kind: Callable[..., RunError]) -> N
         ("cancelled", "by a user", CancelledRunError, "the run was stopped: by a user"),
         ("blocked", "rude", BlockedError, "a hook blocked the run: rude"),
         ("limit", "turns: 3 of 3 used", LimitReachedError, "the run reached a limit: turns: 3 of 3 used"),
-        ("needs_input", "", RunError, "the run ended without a result (needs_input)"),
+        ("interrupted", "", RunError, "the run ended without a result (interrupted)"),
+        ("needs_input", "", NeedsInputError, "the run is parked: resume it with answers to nothing"),
     ],
 )
 def test_a_run_without_a_result_has_the_error_of_its_reason(

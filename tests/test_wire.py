@@ -128,7 +128,11 @@ ENVELOPE = {"source": {"session": "s", "stream": "s/1", "agents": ["outer", "inn
 
 # What is in the stores and logs of others: it can be added to, but what is here stays as it is.
 GOLDEN: dict[str, dict[str, Any]] = {
-    "stream_started": {"message": {"type": "user", "parts": [{"type": "text", "text": "Hi"}]}, "model": "m"},
+    "stream_started": {
+        "message": {"type": "user", "parts": [{"type": "text", "text": "Hi"}]},
+        "model": "m",
+        "resumes": "s/1",
+    },
     "stream_stopped": {
         "reason": "failed",
         "detail": "gone",
@@ -139,6 +143,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "call_id": "c",
         "message": {"type": "user", "parts": [{"type": "image", "url": "https://example.org/cat.png"}]},
         "model": "m",
+        "resumes": "",
     },
     "child_stream_stopped": {"call_id": "c", "reason": "completed", "detail": "", "error": None, "usage": {}},
     "turn_started": {"turn": 1},
@@ -170,6 +175,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "usage_reported": {"usage": {"input_tokens": 1}, "total": {"input_tokens": 2}},
     "tool_call_started": {"call_id": "c", "name": "add", "arguments": "{}"},
     "tool_call_output": {"call_id": "c", "text": "working"},
+    "tool_call_parked": {"call_id": "c", "name": "add"},
     "tool_call_progress": {"call_id": "c", "progress": 0.5, "total": 1.0, "message": "half"},
     "tool_call_finished": {
         "call_id": "c",
@@ -195,6 +201,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "question_answered": {"id": "q", "answer": {"type": "accept", "content": {"name": "Ada"}}, "by": "consumer"},
     "question_declined": {"id": "q", "note": "Nobody is there to be asked."},
     "question_withdrawn": {"id": "q"},
+    "question_parked": {"id": "q"},
     "warning_issued": {"code": "truncated", "message": "cut off"},
 }
 

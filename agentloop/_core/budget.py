@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from agentloop.limits import Limits
@@ -39,6 +41,20 @@ class Meter:
         self.usage = Usage()
         self.allowed: dict[str, float] = {}
         """Limits that a person has raised."""
+
+    def restore(self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]) -> None:
+        """The stream goes on from another one, which had used so much. The meters above know of it already.
+
+        Args:
+          allowed: limits that a person has raised, to what.
+        """
+        for limit, most in allowed.items():
+            now = getattr(self.limits, limit, None)
+            if now is not None:
+                # Whoever goes on with it may have been given more.
+                self.allowed[limit] = max(now, most)
+        self.turns, self.usage, self.tool_calls = turns, usage, tool_calls
+        self.requests = usage.requests
 
     def count_request(self) -> None:
         """A model request of this stream is about to go out."""

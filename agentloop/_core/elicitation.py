@@ -35,7 +35,7 @@ class _Scope(Generic[A]):
 class OpenQuestion:
     """A question from the moment it is asked to the moment it is answered or withdrawn."""
 
-    __slots__ = ("answer", "check", "is_granted", "question", "scope", "wake")
+    __slots__ = ("answer", "check", "is_granted", "is_parked", "question", "scope", "wake")
 
     def __init__(
         self,
@@ -54,6 +54,8 @@ class OpenQuestion:
         self.is_granted = is_granted
         """Whether a person has allowed for good, by now, what it asks for."""
         self.answer: Answer | None = None
+        self.is_parked = False
+        """Whether the next stream will have the answer."""
 
 
 class ElicitationTree(Generic[A]):

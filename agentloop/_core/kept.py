@@ -44,7 +44,7 @@ class KeptResults:
         if length <= most:
             return result
         text = "".join(part.text for part in result.parts if isinstance(part, Text))
-        self._keep(result.call_id, text)
+        self.keep(result.call_id, text)
         head, tail = int(most * 3 / 4), int(most / 4)
         note = (
             f"\n\n[{length - head - tail:,} of {length:,} characters are left out here. "
@@ -79,7 +79,12 @@ class KeptResults:
         end = min(offset + limit, len(text))
         return f"[characters {offset} to {end} of {len(text)}]\n{text[offset:end]}"
 
-    def _keep(self, call_id: str, text: str) -> None:
+    def text_of(self, call_id: str) -> str | None:
+        """The whole text of a result that was too long, if it is kept."""
+        return self._texts.get(call_id)
+
+    def keep(self, call_id: str, text: str) -> None:
+        """Keep the whole ``text`` of a result, to be read."""
         texts = {**self._texts, call_id: text}
         self._size += len(text)
         while self._size > MOST_CHARACTERS and len(texts) > 1:

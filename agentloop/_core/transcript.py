@@ -84,6 +84,7 @@ class Transcript:
         "id",
         "kept",
         "permissions",
+        "provisional",
         "seq",
         "shown",
         "streams",
@@ -105,6 +106,8 @@ class Transcript:
         """What of it the model gets to read."""
         self.kept = KeptResults()
         """What tools gave that was too long for the model to read at once."""
+        self.provisional = 0
+        """How many messages at its end close a turn that may still be gone on with."""
         self.call_ids: set[str] = set()
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None
@@ -134,10 +137,19 @@ class Transcript:
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Add whole messages: a prompt, a final response, or a turn that is closed."""
-        for message in messages:
-            self._messages.append(message)
-            if isinstance(message, AssistantMessage):
-                self.call_ids.update(call.id for call in message.calls)
+        before = len(self._messages)
+        self._messages.extend(messages)
+        for index in range(before, len(self._messages)):
+            message = self._messages[index]
+            if type(message) is AssistantMessage:
+                for part in message.parts:
+                    if type(part) is ToolCall:
+                        self.call_ids.add(part.id)
+        self._cached = None
+
+    def truncate(self, messages: int) -> None:
+        """Keep only the first so many ``messages``."""
+        del self._messages[messages:]
         self._cached = None
 
     def claim(self) -> str:

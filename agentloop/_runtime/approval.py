@@ -14,6 +14,7 @@ import trio
 from agentloop._core.answers import check_always, check_approval
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
 from agentloop._core.results import error_result
+from agentloop._core.unfinished import MAY_HAVE_RUN
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
@@ -26,7 +27,7 @@ from agentloop.permissions import Grant, Permissions, Rule
 from agentloop.questions import Answer, Approve, Deny
 from agentloop.tools import Tool
 
-__all__ = ["Judged", "is_free", "judge"]
+__all__ = ["Judged", "is_free", "judge", "may_run_again"]
 
 
 class Judged:
@@ -58,6 +59,29 @@ def is_free(run: Run, tool: Tool) -> bool:
 async def judge(run: Run, tool: Tool, call: ToolCall, judged: Judged) -> Judged | ToolResult:
     """The arguments that ``call`` may run with, or the result that says why it may not."""
     return await _Case(run, tool, call, judged).judge()
+
+
+async def may_run_again(run: Run, tool: Tool, call: ToolCall) -> bool:
+    """Whether ``call`` is made again, of which nobody knows what came of it, since its process ended."""
+    if tool.if_interrupted != "ask":
+        return tool.may_run_again
+    try:
+        shown = Judged({}, call.arguments).plain()
+    except msgspec.DecodeError:
+        return False
+
+    def build(source: Source, seq: int, id: str) -> ApprovalRequested:
+        return ApprovalRequested(
+            source, seq, id=id, call_id=call.id, name=tool.name, arguments=shown, reason=MAY_HAVE_RUN
+        )
+
+    def check(question: ApprovalRequested, answer: Answer) -> Answer:
+        if isinstance(answer, Approve) and (answer.arguments is not None or answer.always):
+            problem = "this is about one call, which may have run: approve it as it is, or deny it"
+            raise InvalidAnswerError(question=question.id, problem=problem)
+        return check_approval(question, lambda arguments: None, answer)
+
+    return isinstance(await ask(run, run.patience, build, check), Approve)
 
 
 def _own(run: Run) -> list[Permissions]:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
+from attrs import evolve
 
 from agentloop._core.elicitation import AnsweredBy, OpenQuestion
+from agentloop._core.unfinished import Asked, asker
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
 from agentloop._runtime.patience import Patience
-from agentloop._runtime.run import READER, Run
+from agentloop._runtime.run import PARK, READER, Run
 from agentloop.errors import AnswerError, UnknownQuestionError
 from agentloop.events import (
     ApprovalRequested,
@@ -20,6 +22,7 @@ from agentloop.events import (
     Question,
     QuestionAnswered,
     QuestionDeclined,
+    QuestionParked,
     QuestionWithdrawn,
     Source,
 )
@@ -57,8 +60,12 @@ async def ask(
     Returns:
       The answer; ``None`` if there was nobody to ask.
     """
-    run.questions += 1
-    id = f"{run.source.stream}?{run.questions}"
+    past = None if run.waits is None else _past(run, build)
+    if past is None:
+        run.questions += 1
+        id = f"{run.source.stream}?{run.questions}"
+    else:
+        id = past.question.id
     question = build(run.source, 0, id)
     waiting = _Waiting()
 
@@ -66,6 +73,7 @@ async def ask(
         # Told by whoever answers, at that instant: an answer that was accepted is never lost to a cancel.
         run.emitter.post(QuestionAnswered, id=id, answer=answer, by=by)
         waiting.stop()
+        run.root.parking.answered(id)
         accepted(answer)
 
     def tell(source: Source, seq: int) -> Q:
@@ -80,10 +88,24 @@ async def ask(
     # Open before it is told: the answer may come before the next line runs.
     tree.ask(opened)
     run.emitter.post(tell)
+    if past is not None and past.answer is not None:
+        try:
+            tree.answer(id, past.answer, by="consumer")
+        except AnswerError as error:
+            # It fitted when it was given; the permissions, say, have changed since.
+            tree.withdraw(id)
+            run.emitter.post(QuestionWithdrawn, id=id)
+            run.emitter.warn("answer_refused", f"the answer to {id!r} counts for nothing: {error}")
+            _forget(run, past)
+            return await ask(run, patience, build, check, accepted=accepted, is_granted=is_granted)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return opened.answer
     try:
         with patience.held():
             await _wait_for_answer(run, opened, waiting)
     except BaseException as error:
+        if opened.is_parked:
+            raise
         # The answer goes to the asker even so; the next checkpoint is where the cancel is felt.
         if opened.answer is not None and is_cancellation(error):
             return opened.answer  # noqa: ASYNC104 - see above
@@ -99,15 +121,21 @@ async def ask(
 class _Waiting:
     """A task that waits for an answer, perhaps in a handler."""
 
-    __slots__ = ("answered", "handler")
+    __slots__ = ("answered", "changed", "handler")
 
     def __init__(self) -> None:
         self.answered = trio.Event()
+        self.changed = trio.Event()
+        """Set when the tree of streams may be about to be parked, or need not be any more."""
         self.handler: trio.CancelScope | None = None
         """That of the handler that is thinking now, if any."""
 
+    def look(self) -> None:
+        self.changed.set()
+
     def stop(self) -> None:
         self.answered.set()
+        self.changed.set()
         if self.handler is not None:
             self.handler.cancel()
 
@@ -118,11 +146,70 @@ async def _wait_for_answer(run: Run, opened: OpenQuestion, waiting: _Waiting) ->
     for answerer in run.root.tree.answerers(run.source.stream):
         if waiting.answered.is_set():
             return
-        if isinstance(answerer, str):
-            assert answerer == READER
+        if answerer == READER:
             await run.root.reader.wait_for_answer(waiting.answered)
+            if run.root.reader.parks and not waiting.answered.is_set():
+                await _wait_for_resumption(run, opened, waiting)
+        elif answerer == PARK:
+            await _wait_for_resumption(run, opened, waiting)
         else:
             await _ask_handler(run, answerer, opened, waiting)
+
+
+async def _wait_for_resumption(run: Run, opened: OpenQuestion, waiting: _Waiting) -> None:
+    """Return when ``opened`` is answered; most likely the stream ends before, and another one will have the answer."""
+
+    def park() -> None:
+        # From now on it is the next stream that can be given an answer.
+        opened.is_parked = True
+        run.root.tree.withdraw(opened.question.id)
+        run.emitter.post(QuestionParked, id=opened.question.id)
+
+    assert run.waits is not None
+    # Not before: as long as a handler thinks, something goes on.
+    parking = run.root.parking
+    waits = run.waits.waiting(getattr(opened.question, "call_id", ""))
+    with waits, parking.waiting(opened.question, park, waiting.look):
+        while not waiting.answered.is_set():
+            waiting.changed = trio.Event()
+            # Whoever waited for what has just happened, for its turn say, counts as waiting until its task runs.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+                if waiting.answered.is_set():
+                    return
+            if not waiting.changed.is_set():
+                parking.check()
+            await waiting.changed.wait()
+
+
+def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | None:
+    """The question, if it was asked already at this point in the stream that this one goes on from."""
+    assert run.waits is not None
+    question = build(run.source, 0, "")
+    by = asker(question)
+    place = run.waits.asked.get(by, 0)
+    run.waits.asked[by] = place + 1
+    if run.unfinished is None:
+        return None
+    before = run.unfinished.asked_by(*by)
+    if place >= len(before):
+        return None
+    past = before[place]
+    if evolve(past.question, source=question.source, seq=0, id="") == question:
+        return past
+    # What was answered is another question. So the call has gone another way, and no later answer is for it either.
+    del before[place:]
+    return None
+
+
+def _forget(run: Run, past: Asked) -> None:
+    """Ask anew what was asked as ``past``, and whatever came after it."""
+    assert run.unfinished is not None
+    assert run.waits is not None
+    by = asker(past.question)
+    before = run.unfinished.asked_by(*by)
+    del before[before.index(past) :]
+    run.waits.asked[by] -= 1
 
 
 async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion, waiting: _Waiting) -> None:

@@ -60,6 +60,11 @@ class Feed:
             self._send.send_nowait(event)
 
     @property
+    def is_left(self) -> bool:
+        """Whether nobody reads it, and nobody will."""
+        return self.closed
+
+    @property
     def is_full(self) -> bool:
         """Whether a poster should wait for `room`."""
         return self.unread >= CAPACITY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from agentloop._core.output import OutputType, output_type
 from agentloop._core.prices import priced
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
+from agentloop._core.unfinished import Unfinished
 from agentloop._runtime.asking import ask
-from agentloop._runtime.commit import begin_turn, commit
+from agentloop._runtime.commit import begin_turn, commit, raised
 from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
@@ -142,9 +144,9 @@ class _Loop:
         # Listed before the prompt is committed: where there are no tools, there is no run.
         await tools.list()
         self._instructions.extend(tools.instructions)
-        refused = await self._submit("user_prompt_submit", (run.prompt,))
-        if refused is not None:
-            return refused
+        first = await self._begin(tools)
+        if first is not None:
+            return first
         while True:
             refused = await self._steer()
             if refused is not None:
@@ -157,9 +159,39 @@ class _Loop:
             run.meter.count_request()
             # Nothing new may begin once the stream is cancelled, also if what was cancelled swallowed it.
             await trio.lowlevel.checkpoint_if_cancelled()
-            ending = await self._turn(tools)
+            ending = await self._turn(partial(self._respond, tools))
             if ending is not None:
                 return ending
+
+    async def _begin(self, tools: ListTools) -> Ending | None:
+        """Take in the prompt, or what there is of the stream that this one goes on from."""
+        run, past = self._run, self._run.unfinished
+        if past is None or not past.is_prompted:
+            return await self._submit("user_prompt_submit", (run.prompt,))
+        run.turn = past.turn
+        run.meter.restore(past.turn, past.usage, past.tool_calls, past.allowed)
+        if past.message is None:
+            last = run.transcript.messages[-1]
+            if not isinstance(last, AssistantMessage) or last.calls or last.stop == "interrupted":
+                return None
+            # It had answered, and came no further.
+            try:
+                return Ending("completed", output=self._output.decode(last.text))
+            except ValueError:
+                return None
+        run.turn -= 1
+        return await self._turn(partial(self._call_again, past, past.message, tools))
+
+    async def _call_again(self, past: Unfinished, message: AssistantMessage, tools: ListTools) -> _Turn:
+        """Go on with the calls of a turn that was parked, or cut off."""
+        run = self._run
+        listed = with_reader(run, await tools.list())
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # From here on it is closed with the turn. One that comes to its end before can be gone on with as before.
+        past.message = None
+        turn = await self._call_tools(message, message.calls, listed, past)
+        run.unfinished = None
+        return turn
 
     async def _steer(self) -> Ending | None:
         """Take in what was said meanwhile. What hooks refuse ends the run; what is cut off is as if never taken."""
@@ -225,22 +257,25 @@ class _Loop:
         if not isinstance(answer, Approve):
             return False
         reached.meter.extend(reached)
+        raised(self._run, reached)
         return True
 
     # -------------------------------------------------------------------------- a turn
 
-    async def _turn(self, tools: ListTools) -> Ending | None:
+    async def _turn(self, deal: Callable[[], Awaitable[_Turn]]) -> Ending | None:
         """One turn, started and finished on every way out."""
         run = self._run
         run.turn += 1
         run.emitter.post(TurnStarted, turn=run.turn)
         turn = _Turn("cancelled")
         try:
-            turn = await self._respond(tools)
+            turn = await deal()
         except Exception:
             turn = _Turn("failed")
             raise
         finally:
+            if run.root.parking.is_parked:
+                turn = _Turn("needs_input")
             run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
             await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))  # noqa: ASYNC102 - it shields itself
         if run.emitter.is_behind():
@@ -363,24 +398,41 @@ class _Loop:
     # ------------------------------------------------------------------ after the response
 
     async def _call_tools(
-        self, message: AssistantMessage, asked: tuple[ToolCall, ...], tools: dict[str, Tool]
+        self,
+        message: AssistantMessage,
+        asked: tuple[ToolCall, ...],
+        tools: dict[str, Tool],
+        past: Unfinished | None = None,
     ) -> _Turn:
-        """Run the calls of ``message``. The turn goes into the transcript whole, however it ends."""
+        """Run the calls of ``message``. The turn goes into the transcript whole, however it ends; or it is parked.
+
+        Args:
+          past: what there is of them from the stream that this one goes on from.
+        """
         run = self._run
-        calls = Calls(run, asked, tools)
+        calls = Calls(run, asked, tools, past)
+        if past is None:
+            begin_turn(run, message)
         try:
-            while reached := run.meter.before_tool_calls(len(asked)):
+            # Those of a turn that is gone on with were counted when it began.
+            counted = past is not None and bool(past.calls or past.results)
+            while not counted and (reached := run.meter.before_tool_calls(len(asked))):
                 if not await self._may_go_on(reached):
                     return _Turn("limit", _limit(reached))
             polling = all(call.name in tools and tools[call.name].polling for call in asked)
-            if not polling and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in asked)):
+            if (
+                past is None
+                and not polling
+                and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in asked))
+            ):
                 times = run.config.limits.repeats
                 return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
-            run.meter.count_tool_calls(len(asked))
-            await begin_turn(run, message)
+            if not counted:
+                run.meter.count_tool_calls(len(asked))
             await calls.run_all()
         finally:
-            await commit(run, close_turn(message, calls.results, calls.started))  # noqa: ASYNC102 - it shields itself
+            if not run.root.parking.is_parked:
+                await commit(run, close_turn(message, calls.results, calls.started))  # noqa: ASYNC102 - it shields itself
         if calls.blocked is not None:
             return _Turn("blocked", Ending("blocked", calls.blocked))
         return _Turn("tool_calls")

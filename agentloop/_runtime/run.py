@@ -4,32 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias
 
 import trio
 
 from agentloop._core.budget import Meter
 from agentloop._core.elicitation import ElicitationTree
 from agentloop._core.mailbox import Mailbox
+from agentloop._core.parking import Parking, Waits
 from agentloop._core.retries import Chain
 from agentloop._core.transcript import Transcript
+from agentloop._core.unfinished import Unfinished
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.hook_calls import HookCalls
+from agentloop._runtime.ledger import Ledger
 from agentloop._runtime.patience import Patience
 from agentloop.config import AgentConfig
 from agentloop.events import Source
 from agentloop.limits import Price
-from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, UserMessage
+from agentloop.messages import Message, UserMessage
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
-__all__ = ["READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore", "TurnStore"]
+__all__ = ["PARK", "READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore"]
 
 READER: Literal["reader"] = "reader"
 """Whoever reads a stream's events and calls its ``answer``."""
 
-Answerer: TypeAlias = QuestionHandler | Literal["reader"]
+PARK: Literal["park"] = "park"
+"""Whoever resumes the stream when it has ended."""
+
+Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
 
 
 class SessionStore(Protocol):
@@ -37,27 +43,6 @@ class SessionStore(Protocol):
 
     async def append(self, session: str, messages: Sequence[Message], /) -> None:
         """Keep ``messages``, all or none. They are told, and used, only after this has returned."""
-        ...
-
-
-@runtime_checkable
-class TurnStore(SessionStore, Protocol):
-    """A store that also keeps what is known of a turn before it is complete.
-
-    So a process that dies in the middle of one loses nothing that was told: whoever opens the session again knows which
-    calls have a result, and which may have run. Each method is called, and awaited, before what it is about goes on.
-    """
-
-    async def begin_turn(self, session: str, message: AssistantMessage, /) -> None:
-        """The model asks for the calls in ``message``, which is not part of the transcript yet."""
-        ...
-
-    async def begin_call(self, session: str, call: ToolCall, /) -> None:
-        """A tool is about to run."""
-        ...
-
-    async def end_call(self, session: str, result: ToolResult, /) -> None:
-        """A call has its result. It is told, and used, only after this has returned."""
         ...
 
 
@@ -70,21 +55,32 @@ OpenChild: TypeAlias = (
 class ReaderPresence:
     """Whether somebody reads the root stream, who could answer."""
 
-    __slots__ = ("_gone", "_waiting")
+    __slots__ = ("_gone", "_waiting", "parks")
 
     def __init__(self) -> None:
         self._gone = False
-        self._waiting: set[trio.Event] = set()
+        self._waiting: dict[trio.Event, trio.CancelScope] = {}
+        self.parks = False
+        """Whether the reader leaves what is asked to whoever resumes the run."""
 
     async def wait_for_answer(self, answered: trio.Event) -> None:
-        """Return when ``answered`` is set, or when there is no reader (any more)."""
-        if self._gone:
+        """Return when ``answered`` is set, or when there is no reader (any more), or one who leaves it to others."""
+        if self._gone or self.parks:
             return
-        self._waiting.add(answered)
-        try:
-            await answered.wait()
-        finally:
-            self._waiting.discard(answered)
+        with trio.CancelScope() as scope:
+            self._waiting[answered] = scope
+            try:
+                await answered.wait()
+            finally:
+                self._waiting.pop(answered, None)
+
+    def park(self) -> None:
+        """From now on, whoever resumes the run answers."""
+        self.parks = True
+        for scope in self._waiting.values():
+            scope.cancel()
+        # Else a reader who leaves at the same moment would have them declined.
+        self._waiting.clear()
 
     def leave(self) -> None:
         """Nobody will read any more: whoever waits for an answer need not."""
@@ -96,13 +92,25 @@ class ReaderPresence:
 class Root:
     """What all streams of one tree share."""
 
-    __slots__ = ("cooling", "deps", "open_child", "reader", "resolve", "semaphores", "session", "tree")
+    __slots__ = (
+        "cooling",
+        "deps",
+        "ledger",
+        "open_child",
+        "parking",
+        "reader",
+        "resolve",
+        "semaphores",
+        "session",
+        "tree",
+    )
 
     def __init__(
         self,
         *,
         deps: Any,
         session: Transcript,
+        ledger: Ledger | None,
         open_child: OpenChild,
         resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
@@ -111,6 +119,9 @@ class Root:
         self.deps = deps
         self.session = session
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
+        self.ledger = ledger
+        """What keeps all that is told in the tree, if the session has a journal."""
+        self.parking = Parking()
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""
@@ -159,7 +170,8 @@ class Run:
         "store",
         "transcript",
         "turn",
-        "turns",
+        "unfinished",
+        "waits",
     )
 
     def __init__(
@@ -176,6 +188,7 @@ class Run:
         parent: Run | None = None,
         call_id: str = "",
         patience: Patience | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.config = config
         self.models = models
@@ -184,8 +197,10 @@ class Run:
         self.root = root
         self.transcript = transcript
         self.store = store
-        self.turns: TurnStore | None = store if isinstance(store, TurnStore) else None
-        """The store, if it also keeps turns that are not complete."""
+        self.unfinished = unfinished
+        """What it goes on with, until it has."""
+        self.waits: Waits | None = None if root.ledger is None else Waits()
+        """What of it waits for people; where it cannot be parked, nobody wants to know."""
         self.source = source
         self.feed = feed
         """The stream's own reader's; ``None`` if only its parents are read."""

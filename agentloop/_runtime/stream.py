@@ -12,22 +12,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+)
 from typing import Any
 
 import trio
 from attrs import evolve
 
+from agentloop._core.output import output_type
 from agentloop._core.transcript import Transcript
+from agentloop._core.unfinished import Unfinished
 from agentloop._runtime import asking
+from agentloop._runtime.commit import keep, settle
 from agentloop._runtime.emitter import Feed
 from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
+from agentloop._runtime.ledger import HeldFeed, Ledger
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.patience import Patience
-from agentloop._runtime.run import Answerer, Root, Run, SessionStore
+from agentloop._runtime.run import PARK, Answerer, Root, Run, SessionStore
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
-from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, StreamStateError, UsageError
+from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, StreamStateError, UsageError
 from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
@@ -39,7 +50,7 @@ from agentloop.events import (
     StreamStopped,
 )
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
-from agentloop.messages import Prompt, Usage, user_message
+from agentloop.messages import AssistantMessage, Prompt, Usage, UserMessage, user_message
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler, error_of
 from agentloop.questions import Answer
@@ -148,6 +159,22 @@ class Stream:
             self._run.stop_detail = detail
         self._run.scope.cancel()
 
+    def park(self) -> None:
+        """Leave what is asked, now and from now on, to whoever resumes the run: see `Agent.resume`.
+
+        What does not wait for an answer goes on. When nothing does any more, the run ends, with reason ``needs_input``;
+        it may also come to another end. Questions that go to a handler still do.
+
+        Raises:
+          UsageError: the session has no journal; or this is a child stream, which is parked with the one around it.
+        """
+        run = self._run
+        if run.parent is not None or run.waits is None:
+            why = "it is a child stream" if run.parent is not None else "its session has no journal"
+            raise UsageError(f"stream {self.id!r} cannot be parked: {why}")
+        run.root.parking.allow(run.waits, run.scope.cancel)
+        run.root.reader.park()
+
     async def wait(self) -> Outcome:
         """Let the run go on to its end without reading it: what was not read, and is still to come, is dropped.
 
@@ -166,7 +193,7 @@ class Stream:
 
     async def __anext__(self) -> StreamEvent:
         feed = self._run.feed
-        if feed is None or feed.closed:
+        if feed is None or feed.is_left:
             raise self._not_read()
         try:
             # What is there already is handed out without a switch between tasks.
@@ -205,21 +232,27 @@ class Stream:
 
 def open_stream(
     config: AgentConfig,
-    prompt: Prompt,
+    prompt: UserMessage | None,
     *,
     transcript: Transcript,
     store: SessionStore | None,
+    ledger: Ledger | None,
     deps: Any,
     answerer: Answerer | None,
     read: bool,
     resolve: Callable[[AgentConfig], tuple[Model, ...]],
 ) -> AbstractAsyncContextManager[Stream]:
-    """A root stream. What is wrong with the arguments is raised here, before anything has started."""
-    root = Root(deps=deps, session=transcript, open_child=_open_child, resolve=resolve)
-    message, models = user_message(prompt), resolve(config)
+    """A root stream. What is wrong with the arguments is raised here, before anything has started.
+
+    Args:
+      prompt: ``None`` to go on with what is unfinished in the session.
+    """
+    root = Root(deps=deps, session=transcript, ledger=ledger, open_child=_open_child, resolve=resolve)
+    models = resolve(config)
 
     def make(stream_id: str) -> Run:
-        return Run(
+        message, unfinished = _taken_up(ledger, transcript) if prompt is None else (prompt, None)
+        run = Run(
             config=config,
             models=models,
             prompt=message,
@@ -227,10 +260,31 @@ def open_stream(
             transcript=transcript,
             store=store,
             source=Source(transcript.id, stream_id, (config.name,)),
-            feed=Feed(transcript) if read else None,
+            feed=_feed(transcript, ledger, is_root=True, read=read),
+            unfinished=unfinished,
         )
+        if answerer == PARK:
+            assert run.waits is not None
+            root.parking.allow(run.waits, run.scope.cancel)
+        return run
 
-    return _running(transcript, make, answerer)
+    return _running(transcript, make, answerer, ledger, resumes=prompt is None)
+
+
+def _taken_up(ledger: Ledger | None, transcript: Transcript) -> tuple[UserMessage, Unfinished]:
+    unfinished = None if ledger is None else ledger.take_up()
+    if unfinished is None:
+        raise UsageError(
+            f"nothing is unfinished in session {transcript.id!r}: start a stream on it with a prompt, as stream() and "
+            "run() do"
+        )
+    return unfinished.prompt, unfinished
+
+
+def _feed(transcript: Transcript, ledger: Ledger | None, *, is_root: bool, read: bool) -> Feed | None:
+    if ledger is not None and (is_root or read):
+        return HeldFeed(transcript, ledger, is_root=is_root, read=read)
+    return Feed(transcript) if read else None
 
 
 def _open_child(
@@ -248,8 +302,13 @@ def _open_child(
     _check_lineage(parent, agent)
     root = parent.root
     message, models = user_message(prompt), root.resolve(agent)
-    parent.children += 1
-    transcript = Transcript(f"{parent.source.stream}.{parent.children}")
+    past = _opened_before(parent, call_id, agent, message)
+    if past is None:
+        parent.children += 1
+        transcript = Transcript(f"{parent.source.stream}.{parent.children}")
+    else:
+        transcript = Transcript(past.session, past.messages)
+        transcript.streams = past.streams
 
     def make(stream_id: str) -> Run:
         source = Source(transcript.id, stream_id, (*parent.source.agents, agent.name), parent.source.stream)
@@ -261,13 +320,58 @@ def _open_child(
             transcript=transcript,
             store=parent.store,
             source=source,
-            feed=Feed(transcript) if read else None,
+            feed=_feed(transcript, root.ledger, is_root=False, read=read),
             parent=parent,
             call_id=call_id,
             patience=patience,
+            unfinished=past,
         )
 
+    if past is not None and past.is_over:
+        return _ended(make(past.stream), past)
     return _running(transcript, make, on_question)
+
+
+def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserMessage) -> Unfinished | None:
+    """The child stream that the call had opened at this point in the stream that ``parent`` goes on from."""
+    if parent.waits is None:
+        return None
+    place = parent.waits.opened.get(call_id, 0)
+    parent.waits.opened[call_id] = place + 1
+    call = None if parent.unfinished is None else parent.unfinished.calls.get(call_id)
+    if call is None or place >= len(call.children):
+        return None
+    past = call.children[place]
+    if past.agent == agent.name and past.prompt == message:
+        return past
+    # The call has gone another way from here on.
+    del call.children[place:]
+    return None
+
+
+@asynccontextmanager
+async def _ended(run: Run, past: Unfinished) -> AsyncGenerator[Stream]:
+    """A stream that came to its end before: nothing of it is done, or told, once more."""
+    assert past.reason is not None
+    output: Any = None
+    error: RunError | None = None
+    if past.reason == "completed":
+        last = past.messages[-1]
+        assert isinstance(last, AssistantMessage)
+        output = output_type(run.config.output_type).decode(last.text)
+    elif past.reason == "failed":
+        error = RunError(past.detail)
+    messages = tuple(past.messages)
+    run.outcome = Outcome(
+        reason=past.reason, detail=past.detail, output=output, error=error, usage=past.usage, messages=messages
+    )
+    run.mailbox.close()
+    run.ended.set()
+    with closing(run):
+        if run.feed is not None:
+            run.feed.end()
+        yield Stream(run)
+    await trio.lowlevel.checkpoint()
 
 
 def _check_lineage(parent: Run, agent: AgentConfig) -> None:
@@ -295,6 +399,13 @@ def _session(transcript: Transcript) -> Generator[str]:
         transcript.release()
 
 
+def _inside(run: Run) -> AbstractContextManager[None]:
+    """For as long as ``run`` has not ended, the call that opened it is about as far as it is."""
+    if run.parent is None or run.parent.waits is None or run.waits is None:
+        return nullcontext()
+    return run.parent.waits.inside(run.call_id, run.waits)
+
+
 @contextmanager
 def _elicitation_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
     parent = run.parent.source.stream if run.parent else None
@@ -307,10 +418,17 @@ def _elicitation_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
 
 @asynccontextmanager
 async def _running(
-    transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None
+    transcript: Transcript,
+    make: Callable[[str], Run],
+    answerer: Answerer | None,
+    ledger: Ledger | None = None,
+    *,
+    resumes: bool = False,
 ) -> AsyncGenerator[Stream]:
     try:
         with _session(transcript) as stream_id:
+            if ledger is not None:
+                await ledger.ready(resumes=resumes)
             run = make(stream_id)
             with _elicitation_scope(run, answerer), closing(run):
                 async with trio.open_nursery() as nursery:
@@ -326,6 +444,11 @@ async def _running(
 
 async def _main(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
+    with _inside(run):
+        await _live(run)
+
+
+async def _live(run: Run) -> None:
     _tell_start(run)
     ending: Ending | None = None
     error: BaseException | None = None
@@ -333,6 +456,8 @@ async def _main(run: Run) -> None:
         # A scope costs as much as telling four events, so that of the time limit is entered only if there is one.
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
+            if run.root.ledger is not None:
+                await keep(run, run.root.ledger)
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
@@ -353,7 +478,13 @@ async def _main(run: Run) -> None:
     if plain is not None and outcome.error is None:
         told = single(plain)
         run.emitter.warn("error_while_stopping", f"while the run was stopped: {type(told).__name__}: {told}")
-    _tell_end(run, outcome)
+    _tell_outcome(run, outcome)
+    await settle(run)
+    if run.root.ledger is not None:
+        # What could not be kept is no part of the session any more.
+        last = len(run.transcript) - run.transcript.provisional
+        run.outcome = evolve(outcome, messages=run.transcript.messages[run.first_index : last])
+    _end(run)
     if rest is not None:
         try:
             raise rest
@@ -364,6 +495,11 @@ async def _main(run: Run) -> None:
 def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:
     """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
     usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
+    parking = run.root.parking
+    if parking.is_parked:
+        # It was decided when nothing went on any more; what ends it now comes too late for an answer, too.
+        questions = parking.questions if run.parent is None else ()
+        return Outcome(reason="needs_input", questions=questions, usage=usage, messages=messages)
     cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")
     if cancelled or (error is not None and is_cancellation(error)):
         return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
@@ -387,16 +523,17 @@ def _as_bug(error: Exception) -> InternalError:
 
 def _tell_start(run: Run) -> None:
     message, model = run.prompt, run.models[0].name
+    resumes = "" if run.unfinished is None else run.unfinished.stream
     own = run.feed
     if own is not None:
-        own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model))
+        own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model, resumes=resumes))
     if run.parent is not None:
         started = run.emitter_above
-        started.post(ChildStreamStarted, call_id=run.call_id, message=message, model=model)
+        started.post(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
 
 
-def _tell_end(run: Run, outcome: Outcome) -> None:
-    """Set the outcome, tell it, and end the reader's loop. Waits for nothing, so nothing can get in between."""
+def _tell_outcome(run: Run, outcome: Outcome) -> None:
+    """Set the outcome, and tell it. Waits for nothing, so nothing can get in between."""
     run.outcome = outcome
     error = None if outcome.error is None else ErrorInfo(type(outcome.error).__name__, str(outcome.error))
     reason, detail, usage = outcome.reason, outcome.detail, outcome.usage
@@ -408,6 +545,10 @@ def _tell_end(run: Run, outcome: Outcome) -> None:
         run.emitter_above.post(
             ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage
         )
-    if own is not None:
-        own.end()
+
+
+def _end(run: Run) -> None:
+    """End the reader's loop."""
+    if run.feed is not None:
+        run.feed.end()
     run.ended.set()

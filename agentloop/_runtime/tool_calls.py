@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from inspect import isawaitable
 from threading import Lock
 from typing import Any
@@ -12,7 +12,8 @@ import trio
 
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
-from agentloop._runtime.approval import Judged, is_free, judge
+from agentloop._core.unfinished import Unfinished, UnfinishedCall
+from agentloop._runtime.approval import Judged, is_free, judge, may_run_again
 from agentloop._runtime.clock import now, since
 from agentloop._runtime.commit import begin_call, end_call
 from agentloop._runtime.foreign import ForeignError, call_foreign
@@ -21,7 +22,7 @@ from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Run
 from agentloop._runtime.tool_context import RunningContext
 from agentloop.errors import ToolError
-from agentloop.events import ToolCallFinished, ToolCallStarted
+from agentloop.events import ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.tools import Tool
@@ -34,15 +35,19 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 class Calls:
     """The calls of one turn. What is known of them stays here when the turn is cut off."""
 
-    __slots__ = ("_calls", "_run", "_tools", "blocked", "results", "started")
+    __slots__ = ("_calls", "_past", "_run", "_tools", "blocked", "results", "started")
 
-    def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
+    def __init__(
+        self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool], unfinished: Unfinished | None = None
+    ) -> None:
         self._run = run
-        self._calls = calls
         self._tools = tools
-        self.results: dict[str, ToolResult] = {}
+        self._past: Mapping[str, UnfinishedCall] = {} if unfinished is None else unfinished.calls
+        """What there is of each, from the stream that this one goes on from."""
+        self.results: dict[str, ToolResult] = {} if unfinished is None else dict(unfinished.results)
         """By call id, as they come in."""
-        self.started: set[str] = set()
+        self._calls = tuple(call for call in calls if call.id not in self.results)
+        self.started: set[str] = {id for id, call in self._past.items() if call.started}
         """Ids of the calls whose tools began to run."""
         self.blocked: str | None = None
         """Why a hook ends the run after this turn, if one does."""
@@ -50,9 +55,14 @@ class Calls:
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
         began = now()
+        waits = self._run.waits
         for call in self._calls:
+            if waits is not None:
+                waits.begin(call.id)
             # Told here, in call order: trio starts tasks in any order.
             self._run.emitter.post(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
+        if not self._calls:
+            return
         if len(self._calls) == 1:
             # The stream's task does nothing else meanwhile, so one call needs no task of its own.
             await self._run_call(self._calls[0], began)
@@ -63,19 +73,24 @@ class Calls:
 
     async def _run_call(self, call: ToolCall, began: float) -> None:
         """See one call through to its result. Raises nothing but cancellation: siblings go on."""
-        emitter = self._run.emitter
+        run, emitter = self._run, self._run.emitter
         result: ToolResult | None = None
         try:
-            ended = self._run.transcript.kept.shorten(await self._result(call), self._longest(call))
-            if self._run.turns is not None:
-                # What cannot be kept is not told: then the call is one of which nobody knows what came of it.
-                await end_call(self._run, ended)
-            result = ended
+            result = run.transcript.kept.shorten(await self._result(call), self._longest(call))
+            end_call(run, call)
         finally:
-            if result is None:
-                result = interrupted_result(call, started=call.id in self.started)
-            self.results[call.id] = result
-            emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
+            if run.waits is not None:
+                run.waits.end(call.id)
+            if result is None and run.root.parking.is_parked:
+                emitter.post(ToolCallParked, call_id=call.id, name=call.name)
+            else:
+                if result is None:
+                    result = interrupted_result(call, started=call.id in self.started)
+                self.results[call.id] = result
+                emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
+        if run.waits is not None:
+            # It may have been the last that did not wait for a person.
+            run.root.parking.changed()
         if emitter.is_behind():
             await emitter.room()
 
@@ -88,6 +103,9 @@ class Calls:
         tool = self._tools.get(call.name)
         if tool is None:
             return unknown_tool(call, list(self._tools))
+        past = self._past.get(call.id)
+        if past is not None and past.is_in_doubt and not await may_run_again(self._run, tool, call):
+            return interrupted_result(call, started=True)
         try:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
@@ -110,12 +128,19 @@ class Calls:
         if run.turns_above(tool) >= concurrency:
             # It would wait for the calls above, which wait for it.
             return error_result(call, f"{tool.name} waits for this answer itself, and cannot run once more meanwhile.")
-        async with run.root.semaphore(tool, concurrency):
-            run.calls_in_turn[call.id] = tool
-            try:
-                return await self._use(tool, call, judged)
-            finally:
-                del run.calls_in_turn[call.id]
+        semaphore = run.root.semaphore(tool, concurrency)
+        # For a call that may itself wait for a person: then both can be parked.
+        with self._waiting(call):
+            await semaphore.acquire()
+        run.calls_in_turn[call.id] = tool
+        try:
+            return await self._use(tool, call, judged)
+        finally:
+            del run.calls_in_turn[call.id]
+            semaphore.release()
+
+    def _waiting(self, call: ToolCall) -> AbstractContextManager[None]:
+        return nullcontext() if self._run.waits is None else self._run.waits.waiting(call.id)
 
     async def _use(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
         """Call the tool. What it raises, and running out of time, become the result."""
@@ -125,13 +150,13 @@ class Calls:
         context: RunningContext | None = None
         given = judged.arguments
         if tool.context_name is not None or tool.kind != "async":
-            context = RunningContext(run, call.id, patience)
+            context = RunningContext(run, call.id, patience, self._past.get(call.id))
             if tool.context_name is not None:
                 given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        if run.turns is not None:
-            await begin_call(run, call)
+        if run.root.ledger is not None:
+            await begin_call(run, run.root.ledger, tool, call)
             await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:
@@ -166,7 +191,9 @@ class Calls:
             (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
         except trio.Cancelled:
             if begun.acquire(blocking=False):
-                self.started.discard(context.call_id)
+                past = self._past.get(context.call_id)
+                if past is None or not past.started:
+                    self.started.discard(context.call_id)
             else:
                 self._run.emitter.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,11 +13,13 @@ import trio
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
 from agentloop._core.results import to_text
+from agentloop._core.unfinished import UnfinishedCall
 from agentloop._runtime.asking import NOBODY, ask
+from agentloop._runtime.commit import keep
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Run
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import StreamStateError, UsageError
+from agentloop.errors import StoreError, StreamStateError, UsageError
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
 from agentloop.messages import Prompt
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
@@ -33,12 +35,13 @@ _YES_OR_NO: Mapping[str, Any] = {"type": "object", "properties": {}}
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
 
-    __slots__ = ("_call_id", "_ended", "_patience", "_run", "_uses", "_waiting_for_uses")
+    __slots__ = ("_call_id", "_ended", "_past", "_patience", "_run", "_uses", "_waiting_for_uses")
 
-    def __init__(self, run: Run, call_id: str, patience: Patience) -> None:
+    def __init__(self, run: Run, call_id: str, patience: Patience, past: UnfinishedCall | None = None) -> None:
         self._run = run
         self._call_id = call_id
         self._patience = patience
+        self._past = past
         self._ended = False
         self._uses: set[trio.CancelScope] = set()
         """What waits inside the context now."""
@@ -94,7 +97,10 @@ class RunningContext(ToolContext[Any]):
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self._run.source.stream}#{self._call_id}"
+        # Not the stream's id, since one that goes on with a call has another. The root's session too, since that of a
+        # child stream goes by the same name in a fork.
+        root, own = self._run.root.session.id, self._run.transcript.id
+        return f"{own}#{self._call_id}" if own == root else f"{root}:{own}#{self._call_id}"
 
     @property
     def deps(self) -> Any:
@@ -139,17 +145,54 @@ class RunningContext(ToolContext[Any]):
 
         answer: Answer | None = None
         with self._use() as run:
-            answer = await ask(run, self._patience, build, check_elicitation)
+            try:
+                answer = await ask(run, self._patience, build, check_elicitation)
+            except BaseException:
+                # The tool's own patience may have run out, and it may go on.
+                with suppress(StoreError):
+                    await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself
+                raise
+            await self._keep_end_of_question(run)
         if answer is None:
             return Decline(NOBODY)
         assert isinstance(answer, (Accept, Decline, Cancel))
         return answer
 
+    async def _keep_end_of_question(self, run: Run) -> None:
+        """The tool is about to act on it: were it lost, the call would be taken for one that still waits."""
+        if run.root.ledger is not None and not run.root.parking.is_parked:
+            await keep(run, run.root.ledger)
+
     @contextmanager
-    def waiting(self) -> Generator[None]:
-        self._live_run()
-        with self._patience.held():
+    def waiting(self, *, parks: bool = True) -> Generator[None]:
+        run = self._live_run()
+        waits = nullcontext() if run.waits is None or not parks else run.waits.waiting(self._call_id)
+        with waits, self._patience.held():
+            run.root.parking.changed()
             yield
+
+    def recall(self, name: str, type: type[T], /) -> T | None:
+        value = None if self._past is None else self._past.remembered.get(name)
+        if value is None:
+            return None
+        try:
+            return msgspec.json.decode(value, type=type)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"what is remembered as {name!r} is no {type.__name__}: {error}") from error
+
+    async def remember(self, name: str, value: object, /) -> None:
+        run = self._live_run()
+        try:
+            encoded = msgspec.json.encode(value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"what is remembered as {name!r} has no JSON form: {error}") from error
+        if self._past is not None:
+            self._past.remembered[name] = encoded
+        if run.root.ledger is not None:
+            memory = {"name": name, "value": msgspec.Raw(encoded)}
+            run.root.ledger.note("memory", memory, stream=run.source.stream, key=self._call_id)
+            await keep(run, run.root.ledger)
+        await trio.lowlevel.checkpoint()
 
     def warn(self, code: str, message: str, /) -> None:
         self._live_run().emitter.warn(code, message)

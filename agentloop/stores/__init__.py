@@ -5,9 +5,22 @@
 
 from __future__ import annotations
 
+from agentloop.stores._branches import fork_session
+from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.jsonl import export_session, import_session
 from agentloop.stores.memory import MemoryStore
 from agentloop.stores.sqlite import SQLiteStore
-from agentloop.stores.stored import stored_session
+from agentloop.stores.stored import StoredSession, answer_question, stored_session
 
-__all__ = ["MemoryStore", "SQLiteStore", "export_session", "import_session", "stored_session"]
+__all__ = [
+    "Follower",
+    "MemoryStore",
+    "SQLiteStore",
+    "StoredSession",
+    "answer_question",
+    "export_session",
+    "follow_session",
+    "fork_session",
+    "import_session",
+    "stored_session",
+]

@@ -36,7 +36,6 @@ from agentloop.events import (
     StreamEvent,
     StreamReason,
     TextDelta,
-    ToolCallFinished,
     ToolCallStarted,
     TurnStarted,
     WarningIssued,
@@ -49,12 +48,13 @@ from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
+from agentloop.testing._stories import STORIES
 from agentloop.testing.scripted import Response, calls, fails, hangs, says
 from agentloop.tools import OpenToolset, Tool
 
 __all__ = ["corpus", "find_scenario"]
 
-_CORPUS: dict[str, Callable[[], AgentScenario]] = {}
+_CORPUS: dict[str, Callable[[], AgentScenario]] = dict(STORIES)
 
 
 def corpus() -> dict[str, Callable[[], AgentScenario]]:
@@ -654,7 +654,7 @@ async def answered_at_the_moment_of_a_stop(lab: Lab) -> None:
 
 def _both_were_told(lab: Lab) -> None:
     ends("completed")(lab)
-    assert list(lab.received) == ["ask of session-A/1"], lab.received
+    assert list(lab.received) == ["ask of session-A"], lab.received
     assert [what for _, _, what in lab.effects] == ["guarded"], lab.effects
 
 
@@ -892,29 +892,6 @@ async def a_session_with_a_store(lab: Lab) -> None:
             await stream.drain()
         if tuple(store.kept.get("kept", ())) != session.messages:
             lab.watch.note("the store and the session differ")
-
-
-@scenario(ends("completed"))
-async def a_session_with_a_store_of_turns(lab: Lab) -> None:
-    store = lab.turn_store()
-    session = Session("kept", store=store)
-    inner = Agent(lab.model(calls("one"), "Inner.", name="inner"), name="inner", tools=[lab.tool("one")])
-    tools = [lab.tool("one"), lab.tool("two"), inner.as_tool()]
-    agent = Agent(lab.model(calls("one") + calls("two") + calls("inner", prompt="x"), "Done."), tools=tools)
-    async with lab.stream(agent, session=session) as stream:
-        await stream.drain()
-    kept = store.kept.get("kept", [])
-    if tuple(kept) != session.messages:
-        lab.watch.note("the store and the session differ")
-    ran = store.ran.get("kept", [])
-    for event in stream.events:
-        if isinstance(event, ToolCallFinished) and event.session == "kept":
-            # What was told is kept: by itself, or, of a call that was cut off, with its turn.
-            ended = event.result in store.ended.get("kept", []) or event.result.status == "interrupted"
-            if not ended and event.result in kept:
-                lab.watch.note(f"the result of {event.call_id} was told before it was kept")
-            if event.result.status == "ok" and event.call_id not in ran:
-                lab.watch.note(f"{event.name} ran, and the store did not know")
 
 
 @scenario(ends("completed"))

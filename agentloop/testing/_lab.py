@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
@@ -10,9 +12,10 @@ import trio
 
 from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.stream import Stream
+from agentloop._runtime.tool_context import RunningContext
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, ClockError, InternalError
+from agentloop.errors import AgentLoopError, AnswerError, ClockError, InternalError, StreamStateError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -23,18 +26,19 @@ from agentloop.events import (
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import AssistantMessage, Message, Prompt, ToolCall, ToolResult
+from agentloop.messages import AssistantMessage, Message, Prompt
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
+from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._sim import Cancel, InjectedFault, Outcome, Sim
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
 
-__all__ = ["AgentScenario", "Lab", "Recorded", "SeamModel", "SeamStore", "echo"]
+__all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "SeamStore", "echo"]
 
 
 FEW = 30
@@ -49,12 +53,14 @@ class Recorded:
     Attributes:
       events: as they were read.
       end: how reading ended; ``"left"`` also for a reader that was cancelled, or never began.
+      client: the process that it runs in, where that can be killed.
     """
 
-    def __init__(self, lab: Lab, name: str, stream: Stream) -> None:
+    def __init__(self, lab: Lab, name: str, stream: Stream, client: JournalClient | None = None) -> None:
         self._lab = lab
         self.name = name
         self.stream = stream
+        self.client = client
         self.events: list[StreamEvent] = []
         self.end: Literal["left", "ended", "raised"] = "left"
 
@@ -75,6 +81,10 @@ class Recorded:
             raise
         self.events.append(event)
         self._check_memory()
+        journal = self._lab.journal
+        if journal is not None and self.stream._run.root.ledger is not None:
+            is_dead = self.client is not None and self.client.is_dead
+            journal.check_told(self.name, self.stream._run.transcript.id, event, is_dead=is_dead)
         return event
 
     def _check_memory(self) -> None:
@@ -85,10 +95,15 @@ class Recorded:
     async def drain(self, *, answer: Callable[[Question], Answer | None] | None = None) -> None:
         """Read to the end, answering what ``answer`` has an answer for."""
         async for event in self:
-            if answer is not None and isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
-                given = answer(event)
-                if given is not None:
-                    self.answer(event.id, given)
+            if answer is not None:
+                self.reply(event, answer)
+
+    def reply(self, event: StreamEvent, answer: Callable[[Question], Answer | None]) -> None:
+        """Answer ``event``, if it is a question that ``answer`` has an answer for."""
+        if isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
+            given = answer(event)
+            if given is not None:
+                self.answer(event.id, given)
 
     def stop(self, detail: str = "") -> None:
         """Stop the stream. No tool may begin from now on."""
@@ -126,6 +141,15 @@ class SeamModel:
         return stop
 
 
+class PlannedModel(SeamModel):
+    """One that goes by the transcript: after so many responses it gives the next, in whichever process it is asked."""
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Give the response that follows those which the request has."""
+        self._next = sum(isinstance(message, AssistantMessage) for message in request.messages)
+        return await super().respond(request, reply)
+
+
 class Lab:
     """One simulated run of agents.
 
@@ -137,6 +161,10 @@ class Lab:
       accepted: question id to the answer that was taken.
       received: what each asker was told, by the message that it asked with.
       errors: what got out of the streams' blocks.
+      journal: where sessions are kept, if they are.
+      given: question id to the answer with which a parked run was resumed.
+      left: the step in which a root stream's block was left, by its id.
+      counts: how often each tool call had an effect, by the root session and its key, and the tool's name.
     """
 
     def __init__(self, sim: Sim) -> None:
@@ -149,6 +177,10 @@ class Lab:
         self.accepted: dict[str, Answer] = {}
         self.received: dict[str, object] = {}
         self.errors: list[BaseException] = []
+        self.journal: SeamJournal | None = None
+        self.given: dict[str, Answer] = {}
+        self.left: dict[str, int] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     # --------------------------------------------------------------------------- streams
 
@@ -160,14 +192,26 @@ class Lab:
         *,
         name: str = "A",
         session: Session | None = None,
-        on_question: QuestionHandler | Literal["reader", "decline"] = "reader",
+        on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
+        client: JournalClient | None = None,
+        resumes: Mapping[str, Answer] | None = None,
     ) -> AsyncGenerator[Recorded]:
-        """Open a recorded stream. A cancel may strike its consumer (``A``), or stop it (``stop:A``)."""
+        """Open a recorded stream. A cancel may strike its consumer (``A``), or stop it (``stop:A``).
+
+        Args:
+          client: the process that it runs in, where that can be killed.
+          resumes: the answers with which to go on with what is unfinished in the session, instead of a prompt.
+        """
         session = Session(f"session-{name}") if session is None else session
         with self.sim.scope(name):
             try:
-                async with agent.stream(prompt, session=session, on_question=on_question) as stream:
-                    recorded = Recorded(self, name, stream)
+                if resumes is None:
+                    opening = agent.stream(prompt, session=session, on_question=on_question)
+                else:
+                    opening = agent.resume_stream(session, resumes, on_question=on_question)
+                async with opening as stream:
+                    self.given.update(resumes or {})
+                    recorded = Recorded(self, name, stream, client)
                     self.recorded.append(recorded)
                     self.sim.on_cancel(f"stop:{name}", stream.stop)
                     yield recorded
@@ -177,6 +221,12 @@ class Lab:
                     self.watch.note(f"{name}: a bug in the runtime: {error.__cause__!r}")
                 if name not in [one.name for one in self.recorded]:
                     raise
+            finally:
+                for one in self.recorded:
+                    if one.name == name:
+                        self.left.setdefault(one.stream.id, self.sim.steps)
+        if name not in [one.name for one in self.recorded]:
+            raise StreamStateError(f"stream {name} was cancelled before it was open")
 
     # ----------------------------------------------------------------------------- fakes
 
@@ -184,9 +234,20 @@ class Lab:
         """A model with a script, and a seam before and after each response."""
         return SeamModel(self, name, *script)
 
-    def effect(self, context: ToolContext[Any], what: str) -> None:
+    def planned(self, *script: Response | str, name: str = "model") -> PlannedModel:
+        """A model whose script does not go on where what it said was lost."""
+        return PlannedModel(self, name, *script)
+
+    def effect(self, context: ToolContext[Any], what: str, *, may_run_again: bool = False) -> None:
         """Note that a tool did something to the world just now."""
         self.effects.append((self.sim.steps, context.source.stream, what))
+        root = cast("RunningContext", context)._run.root
+        self.counts[f"{root.session.id}: {context.idempotency_key}", what] += 1
+        if self.journal is not None and root.ledger is not None:
+            stream, call = context.source.stream, context.call_id
+            self.journal.check_effect(root.session.id, stream, call, may_run_again=may_run_again)
+            if any(each.stream._run.root is root and each.client and each.client.is_dead for each in self.recorded):
+                self.watch.note(f"{what} of {stream} begins, though its process is dead")
 
     def tool(
         self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]] | None = None, **options: Any
@@ -194,14 +255,19 @@ class Lab:
         """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
 
         async def run(context: ToolContext[Any]) -> object:
-            self.effect(context, name)
+            self.effect(context, name, may_run_again=made.may_run_again)
             result: object = "cancelled by itself"
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
                 await self.sim.seam(f"tool:{name}")
                 result = "done" if body is None else await body(context)
             return result  # noqa: RET504 - as it is if the scope was cancelled
 
-        return _bare_tool(name, run, options)
+        made = _bare_tool(name, run, options)
+        return made
+
+    def bare(self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]], **options: Any) -> Tool:
+        """A tool without arguments that only does ``body``."""
+        return _bare_tool(name, body, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
         """A tool that asks the user for its own name, and says what it was told.
@@ -211,7 +277,8 @@ class Lab:
         """
 
         async def run(context: ToolContext[Any]) -> object:
-            message = f"{name} of {context.source.stream}"
+            # Not the stream's id: a call that is made again, in another stream, asks the same.
+            message = f"{name} of {context.source.session}"
             answer: object = "nothing, as it gave up"
             with trio.move_on_after(patience):
                 answer = await context.ask(message, TAG_FORM)
@@ -235,10 +302,6 @@ class Lab:
         """A store with a seam before each append."""
         return SeamStore(self)
 
-    def turn_store(self) -> SeamTurnStore:
-        """A store of turns, with a seam before each thing that it keeps."""
-        return SeamTurnStore(self)
-
     def handler(self, answer: Callable[[Question], Answer | None]) -> QuestionHandler:
         """A handler that passes a seam, and gives ``answer`` of the question."""
 
@@ -256,6 +319,7 @@ class Lab:
         for recorded in self.recorded:
             found.extend(self._reader_problems(recorded))
         found.extend(self._answer_problems())
+        found.extend(self._given_problems())
         found.extend(self._effect_problems())
         return found
 
@@ -290,6 +354,9 @@ class Lab:
                 elif isinstance(event, QuestionAnswered):
                     answered[event.id] = event.answer
         for id, answer in self.accepted.items():
+            if self.journal is not None and not self.journal.was_well and asked.get(id) not in self.received:
+                # It went the way of all that could not be kept.
+                continue
             if id in asked and isinstance(answer, Accept) and self.received.get(asked[id]) != answer:
                 got = self.received.get(asked[id])
                 found.append(f"the answer to {id} ({asked[id]}) was accepted, but its asker was told {got!r}")
@@ -297,6 +364,20 @@ class Lab:
             if id in self.accepted and told != self.accepted[id]:
                 found.append(f"question {id} was answered with {self.accepted[id]!r}, but {told!r} was told")
         return found
+
+    def _given_problems(self) -> list[str]:
+        """What is kept as the answer is the one that was given, whenever that was, to the one who had asked."""
+        found = [
+            f"{message!r} was answered with what {answer.content['tag']!r} had been given"
+            for message, answer in self.received.items()
+            if isinstance(answer, Accept) and answer.content.get("tag") != message
+        ]
+        return found + [
+            f"question {event.id} was given {self.given[event.id]!r}, but got {event.answer!r}"
+            for recorded in self.recorded
+            for event in recorded.events
+            if isinstance(event, QuestionAnswered) and self.given.get(event.id, event.answer) != event.answer
+        ]
 
     def _effect_problems(self) -> list[str]:
         """No new side effect begins after a cancel."""
@@ -312,7 +393,8 @@ class Lab:
             for step, stream, what in self.effects
             for at, stopped in stops
             # A child's id begins with its parent's.
-            if step > at and (stream == stopped or stream.startswith(f"{stopped}."))
+            # One of which nothing was kept may have left its id to one in another process.
+            if at < step <= self.left.get(stopped, math.inf) and (stream == stopped or stream.startswith(f"{stopped}."))
         ]
 
 
@@ -343,30 +425,6 @@ class SeamStore:
         """Keep ``messages``."""
         await self._lab.sim.seam("store")
         self.kept.setdefault(session, []).extend(messages)
-
-
-class SeamTurnStore(SeamStore):
-    """One that keeps turns that are not complete, too."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(lab)
-        self.ran: dict[str, list[str]] = {}
-        """Of each session, the calls whose tools were about to run."""
-        self.ended: dict[str, list[ToolResult]] = {}
-
-    async def begin_turn(self, session: str, message: AssistantMessage, /) -> None:
-        """A turn begins."""
-        await self._lab.sim.seam("store:turn")
-
-    async def begin_call(self, session: str, call: ToolCall, /) -> None:
-        """A tool is about to run."""
-        await self._lab.sim.seam("store:call")
-        self.ran.setdefault(session, []).append(call.id)
-
-    async def end_call(self, session: str, result: ToolResult, /) -> None:
-        """A call has ended."""
-        await self._lab.sim.seam("store:result")
-        self.ended.setdefault(session, []).append(result)
 
 
 class AgentScenario:

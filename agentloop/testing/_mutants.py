@@ -14,18 +14,21 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
+import msgspec
 import trio
 
-from agentloop._core import elicitation, transcript
-from agentloop._runtime import asking, foreign, hook_calls, loop, patience, stream, tool_calls
+from agentloop._core import elicitation, transcript, unfinished
+from agentloop._runtime import asking, foreign, hook_calls, ledger, loop, patience, stream, tool_calls
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.run import Answerer, Run
 from agentloop.errors import ToolsetError
 from agentloop.events import Source, StreamStopped
 from agentloop.messages import AssistantMessage
 from agentloop.outcome import Outcome
+from agentloop.stores import _ledger, memory
 from agentloop.testing._patched import patched
 from agentloop.testing._sim import InjectedFault
+from agentloop.wire import encode_event, event_type
 
 __all__ = ["MUTANTS", "control"]
 
@@ -52,16 +55,20 @@ def control() -> Generator[None]:
 @mutant
 def early_return_when_listing_fails() -> Generator[None]:
     """#3073, first half: on this way out nobody closes the channel, and the reader waits for ever."""
-    real = stream._tell_end
+    told, ended = stream._tell_outcome, stream._end
 
-    def tell_end(run: Run, outcome: Outcome) -> None:
-        if isinstance(outcome.error, ToolsetError):
-            run.outcome = outcome
+    def tell_outcome(run: Run, outcome: Outcome) -> None:
+        run.outcome = outcome
+        if not isinstance(outcome.error, ToolsetError):
+            told(run, outcome)
+
+    def end(run: Run) -> None:
+        if run.outcome is not None and isinstance(run.outcome.error, ToolsetError):
             run.ended.set()
         else:
-            real(run, outcome)
+            ended(run)
 
-    with patched(stream, "_tell_end", tell_end):
+    with patched(stream, "_tell_outcome", tell_outcome), patched(stream, "_end", end):
         yield
 
 
@@ -216,15 +223,15 @@ def stale_reason() -> Generator[None]:
 @mutant
 def terminal_event_twice() -> Generator[None]:
     """A cancelled stream tells its end, and then whoever cancelled it tells it again."""
-    real = stream._tell_end
+    real = stream._tell_outcome
 
-    def tell_end(run: Run, outcome: Outcome) -> None:
+    def tell_outcome(run: Run, outcome: Outcome) -> None:
         if run.feed is not None and not run.feed.closed and outcome.reason == "cancelled":
             seq = run.feed.next_seq()
             run.feed.post(StreamStopped(run.source, seq, reason="cancelled"))
         real(run, outcome)
 
-    with patched(stream, "_tell_end", tell_end):
+    with patched(stream, "_tell_outcome", tell_outcome):
         yield
 
 
@@ -436,4 +443,150 @@ def no_deadline_for_tools() -> Generator[None]:
         return patience.Patience(float("inf"), parent)
 
     with patched(tool_calls, "Patience", for_ever):
+        yield
+
+
+# ------------------------------------------------------------------------------- journals
+
+
+@mutant
+def told_before_it_is_kept() -> Generator[None]:
+    """A reader is told at once, and the store later."""
+
+    def post(self: ledger.HeldFeed, event: Any) -> None:
+        if not self.closed:
+            self.unread += 1
+            self.deliver(event)
+            if self.is_root:
+                value = msgspec.Raw(encode_event(event))
+                self.ledger.note(event_type(event), value, stream=event.stream, key=_ledger._key(event))
+
+    with patched(ledger.HeldFeed, "post", post):
+        yield
+
+
+@mutant
+def fact_told_in_spite() -> Generator[None]:
+    """What could not be kept is told as if it were."""
+    with patched(ledger, "in_spite", lambda event: event):
+        yield
+
+
+@mutant
+def end_not_kept() -> Generator[None]:
+    """The last event is told, and nobody sees to it that it is kept."""
+    real = _ledger.Journal.tell
+
+    def tell(self: _ledger.Journal, feed: Any, event: Any) -> None:
+        if isinstance(event, StreamStopped):
+            feed.deliver(event)
+        else:
+            real(self, feed, event)
+
+    with patched(_ledger.Journal, "tell", tell):
+        yield
+
+
+@mutant
+def intent_not_awaited() -> Generator[None]:
+    """A tool runs while the note that it does is on its way."""
+
+    async def begin_call(run: Run, journal: Any, _tool: Any, call: Any) -> None:  # noqa: ASYNC124 - what it stands for is async
+        journal.note("call", {}, stream=run.source.stream, key=call.id)
+
+    with patched(tool_calls, "begin_call", begin_call):
+        yield
+
+
+@mutant
+def answer_replayed_to_another_question() -> Generator[None]:
+    """A call that is made again gets the answer to its first question for each."""
+    real = asking._past
+
+    def past(run: Run, build: Any) -> Any:
+        found = real(run, build)
+        if run.unfinished is None:
+            return found
+        before = run.unfinished.asked_by(*unfinished.asker(build(run.source, 0, "")))
+        return next((asked for asked in before if asked.answer is not None), found)
+
+    with patched(asking, "_past", past):
+        yield
+
+
+@mutant
+def completed_call_made_again() -> Generator[None]:
+    """A turn that is gone on with begins anew."""
+    real = tool_calls.Calls.__init__
+
+    def init(self: Any, run: Run, calls: Any, tools: Any, past: Any = None) -> None:
+        if past is not None:
+            past.results.clear()
+        real(self, run, calls, tools, past)
+
+    with patched(tool_calls.Calls, "__init__", init):
+        yield
+
+
+@mutant
+def completed_child_run_again() -> Generator[None]:
+    """A child stream that came to its end is opened anew."""
+    real = stream._opened_before
+
+    def opened_before(*args: Any) -> Any:
+        past = real(*args)
+        return None if past is not None and past.is_over else past
+
+    with patched(stream, "_opened_before", opened_before):
+        yield
+
+
+@mutant
+def doubtful_call_made_again() -> Generator[None]:
+    """A call that may have run is made again, whatever its tool says."""
+
+    async def may_run_again(*_args: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    with patched(tool_calls, "may_run_again", may_run_again):
+        yield
+
+
+@mutant
+def parked_results_lost_to_a_stop() -> Generator[None]:
+    """A stream that is resumed, and stopped before it comes to its open turn, forgets that."""
+    is_over = property(lambda state: state.reason not in (None, "needs_input", "interrupted"))
+    with patched(unfinished.Unfinished, "is_over", is_over):
+        yield
+
+
+@mutant
+def given_up_in_memory_only() -> Generator[None]:
+    """An unfinished turn that nobody goes on with is closed here, and not in the store."""
+
+    async def give_up(self: _ledger.Journal) -> None:
+        await trio.lowlevel.checkpoint()
+        self._transcript.provisional = 0
+        self.unfinished = None
+
+    with patched(_ledger.Journal, "_give_up", give_up):
+        yield
+
+
+@mutant
+def numbers_given_twice() -> Generator[None]:
+    """After a crash, numbers begin again where the store ends, though more was told."""
+    with patched(_ledger, "LOST_NUMBERS", 0):
+        yield
+
+
+@mutant
+def lease_not_given_back() -> Generator[None]:
+    """Whoever has had a session keeps others from it."""
+
+    async def release(_self: Any, _lease: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    with patched(memory._OpenMemory, "release", release):
         yield

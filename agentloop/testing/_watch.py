@@ -48,8 +48,10 @@ class Watch:
         """See what is opened while the block runs."""
         real_running, real_extend = runtime._running, Transcript.extend
 
-        def running(transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None) -> Any:
-            return self._watched(real_running, transcript, make, answerer)
+        def running(
+            transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None, *rest: Any, **options: Any
+        ) -> Any:
+            return self._watched(real_running, transcript, make, answerer, *rest, **options)
 
         def extend(transcript: Transcript, messages: Iterable[Message]) -> None:
             real_extend(transcript, messages)
@@ -66,6 +68,8 @@ class Watch:
         transcript: Transcript,
         make: Callable[[str], Run],
         answerer: Answerer | None,
+        *rest: Any,
+        **options: Any,
     ) -> AsyncGenerator[Stream]:
         made: list[Run] = []
 
@@ -77,7 +81,7 @@ class Watch:
 
         opened: Run | None = None
         try:
-            async with real_running(transcript, noted, answerer) as stream:
+            async with real_running(transcript, noted, answerer, *rest, **options) as stream:
                 (opened,) = made
                 self._model(opened)[opened.source.stream] = opened.source.parent
                 self._compare(opened, "was opened")
@@ -90,8 +94,9 @@ class Watch:
                 self._compare(opened, "was left")
             for run in made:
                 self._check_ended(run)
-                # Now: when the session is free, the next stream may add to it.
-                if run.outcome and run.outcome.messages != run.transcript.messages[run.first_index :]:
+                # Now: when the session is free, the next stream may add to it. Not those that close what is parked.
+                last = len(run.transcript) - run.transcript.provisional
+                if run.outcome and run.outcome.messages != run.transcript.messages[run.first_index : last]:
                     self.note(f"{run.source.stream}: its outcome does not have the messages that it added")
 
     def _model(self, run: Run) -> dict[str, str | None]:
@@ -136,7 +141,8 @@ class Watch:
         outcome, name = run.outcome, run.source.stream
         if outcome is None:
             return
-        if run.scope.cancel_called and outcome.reason != "cancelled" and run.scope.cancelled_caught:
+        expected = ("cancelled", "needs_input") if run.root.parking.is_parked else ("cancelled",)
+        if run.scope.cancel_called and outcome.reason not in expected and run.scope.cancelled_caught:
             self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
         if (outcome.reason == "failed") != (outcome.error is not None):
             self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")

@@ -18,6 +18,7 @@ from agentloop.events import (
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
+    QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
     ResponseDiscarded,
@@ -28,6 +29,7 @@ from agentloop.events import (
     ToolCallDelta,
     ToolCallFinished,
     ToolCallOutput,
+    ToolCallParked,
     ToolCallProgress,
     ToolCallStarted,
     TurnFinished,
@@ -81,7 +83,13 @@ class _Stream:
     said: str = ""
     """The text that counts so far, of the response at hand."""
     tokens: int = 0
+    parked: list[str] = Factory(list[str])
+    """The questions and calls that wait for whoever goes on with the stream."""
     ended: bool = False
+
+    @property
+    def is_resumed(self) -> bool:
+        return bool(self.start.resumes)
 
     @property
     def open(self) -> list[str]:
@@ -133,7 +141,7 @@ class _Reader:
     # -------------------------------------------------------------------------- streams
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
-        if event.stream in self.streams:
+        if event.stream in self.streams or event.resumes == event.stream:
             self.note(event, "its stream has started before")
         if isinstance(event, StreamStarted):
             if self.streams:
@@ -154,6 +162,7 @@ class _Reader:
         for child in self._children(event.stream):
             if not child.ended:
                 self.note(event, f"comes before the end of its child {child.start.stream}")
+        self._check_parked(event, stream)
         if (event.error is not None) != (event.reason == "failed"):
             self.note(event, f"has the reason {event.reason}, and the error {event.error}")
         for problem in problems(stream.messages):
@@ -163,6 +172,14 @@ class _Reader:
         stream.ended = True
         self.stopped = self.stopped or isinstance(event, StreamStopped)
 
+    def _check_parked(self, event: StreamStopped | ChildStreamStopped, stream: _Stream) -> None:
+        if stream.parked and event.reason not in ("needs_input", "interrupted"):
+            self.note(event, f"has the reason {event.reason}, though these are parked: {', '.join(stream.parked)}")
+        # A child may wait for what another one is asked.
+        asked = any(one.startswith("question") for each in self.streams.values() for one in each.parked)
+        if event.reason == "needs_input" and isinstance(event, StreamStopped) and not asked:
+            self.note(event, "needs input, and no question is parked")
+
     def _children(self, stream: str) -> list[_Stream]:
         return [each for each in self.streams.values() if each.start.parent == stream]
 
@@ -171,7 +188,8 @@ class _Reader:
     def _read_turns(self, event: StreamEvent, stream: _Stream) -> None:
         match event:
             case TurnStarted(turn=turn):
-                if stream.in_turn or turn != stream.turns + 1:
+                goes_on = stream.is_resumed and not stream.turns
+                if stream.in_turn or (turn != stream.turns + 1 and not goes_on):
                     self.note(event, f"turn {turn} comes after turn {stream.turns}")
                 stream.turns, stream.in_turn, stream.said = turn, True, ""
             case TurnFinished(turn=turn):
@@ -204,11 +222,18 @@ class _Reader:
                 self._finish(event, stream.calls, "call", id)
                 if result.call_id != id:
                     self.note(event, f"has the result of call {result.call_id!r}")
-                for child in self._children(event.stream):
-                    if isinstance(child.start, ChildStreamStarted) and child.start.call_id == id and not child.ended:
-                        self.note(event, f"comes before the end of its child {child.start.stream}")
+                self._check_children(event, id)
+            case ToolCallParked(call_id=id):
+                self._finish(event, stream.calls, "call", id)
+                self._check_children(event, id)
+                stream.parked.append(f"call {id!r}")
             case _:
                 pass
+
+    def _check_children(self, event: StreamEvent, call_id: str) -> None:
+        for child in self._children(event.stream):
+            if isinstance(child.start, ChildStreamStarted) and child.start.call_id == call_id and not child.ended:
+                self.note(event, f"comes before the end of its child {child.start.stream}")
 
     def _read_questions(self, event: StreamEvent, stream: _Stream) -> None:
         match event:
@@ -217,8 +242,10 @@ class _Reader:
                 self._begin(event, stream.questions, "question", id)
             case ContinueRequested(id=id):
                 self._begin(event, stream.questions, "question", id)
-            case QuestionAnswered(id=id) | QuestionDeclined(id=id) | QuestionWithdrawn(id=id):
+            case QuestionAnswered(id=id) | QuestionDeclined(id=id) | QuestionWithdrawn(id=id) | QuestionParked(id=id):
                 self._finish(event, stream.questions, "question", id)
+                if isinstance(event, QuestionParked):
+                    stream.parked.append(f"question {id!r}")
             case _:
                 pass
 
@@ -230,9 +257,12 @@ class _Reader:
                 due = stream.first_index + len(stream.messages)
                 if index != due:
                     self.note(event, f"has index {index}, where {due} is due")
+                before = tuple(stream.messages)
                 stream.messages.append(message)
                 if isinstance(message, AssistantMessage):
-                    if message.text != stream.said:
+                    # That of the turn that is gone on with was told before.
+                    known = stream.is_resumed and not any(isinstance(each, AssistantMessage) for each in before)
+                    if message.text != stream.said and not (known and not stream.said):
                         self.note(event, f"says {message.text!r}, but {stream.said!r} was told")
                     stream.said = ""
             case TextDelta(text=text):

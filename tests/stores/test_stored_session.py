@@ -214,7 +214,9 @@ async def test_streams_of_different_processes_have_different_ids() -> None:
 
 async def test_what_cannot_be_read_is_said() -> None:
     async with memory() as store:
-        await store.append("ann", [Record(1, "turn", b'{"no": "message"}')])
+        started = b'{"type": "stream_started", "resumes": ""}'
+        records = [(1, "stream_started", started), (2, "message_committed", b'{"no": "message"}')]
+        await store.append("ann", [Record(*record, stream="ann/1") for record in records])
         with pytest.raises(StoreError, match="session 'ann': what is kept of it cannot be read"):
             async with stored_session(store, "ann"):
                 pass
@@ -308,7 +310,7 @@ async def test_a_call_that_was_cut_off_says_whether_it_may_have_run() -> None:
     assert "It did not run" in results["c3"].text
 
 
-@pytest.mark.parametrize("kind", ["turn", "call", "result", "messages"])
+@pytest.mark.parametrize("kind", ["turn", "call", "tool_call_finished", "message_committed"])
 async def test_a_store_that_fails_ends_the_run_and_the_session_is_opened_anew(kind: str) -> None:
     class Failing:
         def __init__(self, store: OpenStore) -> None:
@@ -318,7 +320,8 @@ async def test_a_store_that_fails_ends_the_run_and_the_session_is_opened_anew(ki
             return getattr(self.store, name)
 
         async def append(self, session: str, records: Sequence[Record], /, **options: Any) -> None:
-            if any(record.kind == kind for record in records) and len(await self.store.read(session)) > 0:
+            begun = len(await self.store.read(session)) > 0
+            if begun and any(record.kind == kind and record.stream == "ann/1" for record in records):
                 raise StoreError("the disk is full")
             await self.store.append(session, records, **options)
 
@@ -330,13 +333,14 @@ async def test_a_store_that_fails_ends_the_run_and_the_session_is_opened_anew(ki
         ran.append(1)
         return "ok"
 
-    agent = Agent(ScriptedModel(calls("work"), "never"), tools=[work])
+    agent = Agent(ScriptedModel(calls("work"), calls("work"), "never"), tools=[work])
     async with memory() as store:
         failing: Any = Failing(store)
         async with stored_session(failing, "ann") as session, opened(agent, session=session) as stream:
             with pytest.raises(StoreError, match="the disk is full"):
                 [event async for event in stream]
-        assert bool(ran) == (kind in ("result", "messages"))
+        # The first turn's calls go into the store with its beginning; from then on nothing does.
+        assert len(ran) == 1
         async with stored_session(store, "ann") as session:
             assert problems(session.messages) == []
             await Agent(ScriptedModel("Fine.")).run("and now?", session=session)
@@ -350,3 +354,35 @@ async def test_it_is_there_after_the_file_was_closed(tmp_path: Path) -> None:
             assert len(session.messages) == 4 * number
             agent = Agent(ScriptedModel(calls("add", a=1, b=2), "3."), tools=[add])
             await agent.run("1 + 2?", session=session)
+
+
+@pytest.mark.seconds(200)
+@pytest.mark.parametrize("method", ["acquire", "read", "info", "answers"])
+async def test_a_store_that_hangs_is_not_waited_for_without_end(method: str) -> None:
+    class Hanging:
+        def __init__(self, store: OpenStore) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return self.hang if name == method else getattr(self.store, name)
+
+        async def hang(self, *args: Any, **options: Any) -> None:
+            await trio.sleep_forever()
+
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            agent = Agent(ScriptedModel(calls("act"), "never"), tools=[approved])
+            await agent.run("go", session=session, on_question="park")
+        hanging: Any = Hanging(store)
+        began = trio.current_time()
+        with pytest.raises(StoreError, match="the store of session 'ann' has given no answer for 30 s"):
+            async with stored_session(hanging, "ann"):
+                pass
+        assert trio.current_time() - began == 30
+        async with stored_session(store, "ann") as session:
+            assert session.is_unfinished
+
+
+@tool(name="act", requires_approval=True)
+async def approved() -> None:
+    """Act."""

@@ -7,16 +7,21 @@ from collections.abc import Callable
 import pytest
 from attrs import evolve
 
-from agentloop import Agent
+from agentloop import Agent, Approve
 from agentloop.events import (
     ChildStreamStopped,
     MessageCommitted,
     QuestionAnswered,
+    QuestionParked,
     StreamEvent,
+    StreamReason,
+    StreamStarted,
     StreamStopped,
     ToolCallFinished,
+    ToolCallParked,
     TurnFinished,
 )
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, assert_well_formed, calls, record
 from agentloop.testing._lab import echo
 from agentloop.tools import tool
@@ -122,3 +127,76 @@ async def test_a_broken_promise_is_named(
 ) -> None:
     with pytest.raises(AssertionError, match=problem):
         assert_well_formed(change(await told()))
+
+
+# ---------------------------------------------------------------------- parked, and gone on with
+
+
+async def told_in_two_parts() -> tuple[list[StreamEvent], list[StreamEvent]]:
+    inner = Agent(ScriptedModel(calls("work"), "Inner."), name="inner", tools=[work])
+    agent = Agent(ScriptedModel(calls("inner", prompt="go") + calls("work"), "Done."), tools=[inner.as_tool(), work])
+    async with MemoryStore().open() as store, stored_session(store, "ann") as session:
+        async with agent.stream("go", session=session, on_question="park") as stream:
+            parked = [event async for event in stream]
+        answers = {question.id: Approve() for question in session.questions}
+        async with agent.resume_stream(session, answers) as stream:
+            resumed = [event async for event in stream]
+    return parked, resumed
+
+
+async def test_what_is_parked_and_what_goes_on_with_it_are_well_formed() -> None:
+    for part in await told_in_two_parts():
+        assert_well_formed(part)
+
+
+def stopped_for(reason: StreamReason) -> Callable[[list[StreamEvent]], list[StreamEvent]]:
+    def change(events: list[StreamEvent]) -> list[StreamEvent]:
+        return [evolve(event, reason=reason) if isinstance(event, StreamStopped) else event for event in events]
+
+    return change
+
+
+def parked_before_its_child_has_stopped(events: list[StreamEvent]) -> list[StreamEvent]:
+    index, child = next((index, event) for index, event in enumerate(events) if isinstance(event, ChildStreamStopped))
+    call = next(each for each in reversed(events) if isinstance(each, ToolCallParked) and each.call_id == child.call_id)
+    moved = [*events[:index], call, *(event for event in events[index:] if event is not call)]
+    first = events[0].seq
+    return [evolve(event, seq=number) for number, event in enumerate(moved, start=first)]
+
+
+def resuming_itself(events: list[StreamEvent]) -> list[StreamEvent]:
+    return [evolve(event, resumes=event.stream) if isinstance(event, StreamStarted) else event for event in events]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (without(QuestionParked), "leaves open: question"),
+        (without(ToolCallParked), "leaves open: call"),
+        (twice(ToolCallParked), "is not open"),
+        (stopped_for("completed"), "has the reason completed, though these are parked: question"),
+        (parked_before_its_child_has_stopped, "comes before the end of its child"),
+        (resuming_itself, "its stream has started before"),
+    ],
+    ids=[
+        "a question is forgotten",
+        "a call is forgotten",
+        "a call is parked twice",
+        "it ended as if nothing were parked",
+        "a call is parked before its child",
+        "a stream goes on from itself",
+    ],
+)
+async def test_a_broken_promise_of_a_parked_stream_is_named(
+    change: Callable[[list[StreamEvent]], list[StreamEvent]], problem: str
+) -> None:
+    parked, _ = await told_in_two_parts()
+    with pytest.raises(AssertionError, match=problem):
+        assert_well_formed(change(parked))
+
+
+async def test_a_stream_that_needs_input_has_asked_for_it() -> None:
+    events = await told()
+
+    with pytest.raises(AssertionError, match="needs input, and no question is parked"):
+        assert_well_formed(stopped_for("needs_input")(events))

@@ -62,6 +62,8 @@ class Sim:
       targets: everything that a `Cancel` could have named so far.
       trace: what happened, in order: the equality of two runs. Task numbers, names, times.
       problem: why nothing can be concluded from this run; None if all is well.
+      ways: what `seam` may raise besides `InjectedFault`, for those calls of it where that is something.
+      calm: set by a scenario that wants to see how things are afterwards: nothing more is a place for a fault.
     """
 
     def __init__(self, name: str, *, fault: Fault | None = None, granularity: Granularity = "batch") -> None:
@@ -81,6 +83,8 @@ class Sim:
         self.targets: list[Target] = []
         self.trace: list[object] = []
         self.problem: HarnessError | None = None
+        self.ways: dict[int, tuple[type[Exception], ...]] = {}
+        self.calm = False
         self._live: dict[str, Target] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._seam_fault = fault if isinstance(fault, SeamRaise) else None
@@ -114,6 +118,9 @@ class Sim:
     def scope(self, name: str) -> Generator[trio.CancelScope]:
         """Open a cancel scope that a `Cancel` can name for as long as it is open."""
         with trio.CancelScope() as scope:
+            if self.calm:
+                yield scope
+                return
             target = self.register_scope(name, scope)
             try:
                 yield scope
@@ -150,11 +157,22 @@ class Sim:
             callback()
             return True
 
-        self._register(name, cancel)
+        if not self.calm:
+            self._register(name, cancel)
 
-    async def seam(self, name: str) -> None:
-        """Be a place where the outside world can fail: a checkpoint, before or after which a fault may raise."""
+    async def seam(self, name: str, *ways: type[Exception]) -> None:
+        """Be a place where the outside world can fail: a checkpoint, before or after which a fault may raise.
+
+        Args:
+          ways: exceptions that a sweep has raised here besides `InjectedFault`. Whoever calls this may take one as a
+            word for what goes wrong, and hang, say.
+        """
+        if self.calm:
+            await trio.lowlevel.checkpoint()
+            return
         self.seams += 1
+        if ways:
+            self.ways[self.seams] = ways
         self.trace.append(name)
         fault = self._seam_fault
         if fault is None or fault.call != self.seams:
@@ -185,7 +203,7 @@ class Sim:
         if reads is None:
             return
         frame = who_asks_for_time(sys._getframe(1))
-        if frame is None or not reads(frame.f_globals["__name__"]):
+        if frame is None or self.calm or not reads(frame.f_globals["__name__"]):
             return
         self.clock_reads += 1
         fault = self._clock_fault
@@ -207,7 +225,7 @@ class Sim:
     def cancel(self, name: str) -> bool:
         """Cancel what has this name, if anything has it now and it is not too late."""
         target = self._live.get(name)
-        return target is not None and target.cancel()
+        return target is not None and not self.calm and target.cancel()
 
     def _register(self, name: str, cancel: Callable[[], bool]) -> Target:
         if name.split() != [name]:

@@ -257,6 +257,8 @@ def _points(kind: Kind, base: Sim, scopes: Iterable[str] | None) -> Iterator[_Po
             for call in range(1, base.seams + 1):
                 yield SeamRaise(call), None
                 yield SeamRaise(call, after=True), None
+                for exc in base.ways.get(call, ()):
+                    yield SeamRaise(call, exc), None
         case "clock":
             yield from ((ClockRaise(read), None) for read in range(1, base.clock_reads + 1))
         case "schedule" | "batch":

@@ -1,0 +1,194 @@
+"""Reading a session's events from its journal, from any point, while they are written or long after."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+import trio
+from attrs import evolve
+
+from agentloop.errors import StoreError, UsageError
+from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
+from agentloop.journal import OpenStore, Record
+from agentloop.stores import _history as history
+from agentloop.stores._ledger import Journal
+from agentloop.wire import decode_event
+
+__all__ = ["Follower", "follow_session"]
+
+POLL_SECONDS = 0.25
+"""Between two looks at what another process has added."""
+
+PAGE = 256
+"""How many records are read at once, and so how many events a follower holds in memory."""
+
+_NOT_EVENTS = frozenset(
+    {"turn", "call", "memory", "raised", history.GIVEN_UP, history.REWOUND, history.STATE, history.LONG_RESULT}
+)
+
+
+_ENDS = ("stream_started", "stream_stopped")
+
+
+class _Pieces(msgspec.Struct):
+    sizes: tuple[int, ...] = ()
+    """Of a delta that stands for several, how many characters each has."""
+
+
+class _Numbered(msgspec.Struct):
+    seq: int = 0
+
+
+def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
+    """Give the events of a session, those to come too, to ``async for``.
+
+    Anybody may follow, in any process; nobody needs to have the session. Those who run it never wait for those who
+    follow. The events are the ones that the stream's own reader was told, in that order and with those numbers; but
+    the pieces of a response come a few at a time, as one piece with the number of the last of them, at most a quarter
+    of a second late, and a quarter of a second later in another process.
+
+    It ends where the last stream on the session has ended. Follow again, after the last event's number, for the next.
+
+    Args:
+      after: the number of the last event that is known already (`Event.seq`).
+
+    Raises:
+      StoreError: there is no such session; or the process that ran a stream on it has died, and nobody has opened it
+        since (see `stored_session`): then all that there is of the stream was given before.
+    """
+    return Follower(store, id, after, None)
+
+
+class Follower:
+    """The events of a session, each once, in order. Made by `follow_session`, and by ``session.follow()``.
+
+    There is nothing to close: it holds a place in the journal, and no more.
+    """
+
+    def __init__(self, store: OpenStore, session: str, after: int, ledger: Journal | None) -> None:
+        if after < 0:
+            raise UsageError(f"after={after}: give the number of an event, or 0 for all")
+        self._store = store
+        self._session = session
+        self._after = after
+        self._ledger = ledger
+        """Where the session is run in this process, it says when there is more."""
+        self._place = -1
+        """The number of the record that was read last."""
+        self._found: deque[StreamEvent] = deque()
+        self._runs: bool | None = False
+        """Whether the last stream that was read of has not ended; ``None`` if nothing was read that would say."""
+        self._last = ""
+        """That stream."""
+
+    def __aiter__(self) -> Follower:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        while not self._found:
+            await self._read()
+        return self._found.popleft()
+
+    async def _read(self) -> None:
+        if self._place < 0:
+            self._place = await self._locate()
+        while True:
+            # Asked before it is read: what comes in between is not slept through.
+            holder, begun = await self._holder(), self._begun()
+            records = await self._store.read(self._session, after=self._place, limit=PAGE)
+            for record in records:
+                self._place = record.seq
+                self._see(record)
+                if record.kind in _NOT_EVENTS:
+                    continue
+                event = decode_event(record.data)
+                if not isinstance(event, UnknownEvent) and event.seq > self._after:
+                    self._found.append(_without(event, record.data, self._after))
+                    self._after = event.seq
+            if self._found:
+                return
+            if records:
+                continue
+            if self._runs is None:
+                await self._look_back()
+            if not self._runs and begun in ("", self._last):
+                raise StopAsyncIteration
+            if not begun and self._ledger is not None:
+                # Nothing runs here that could still add it.
+                raise StoreError(
+                    f"session {self._session!r}: how its last stream ended could not be kept; go on with it, or start "
+                    "another one"
+                )
+            if not holder and not begun:
+                raise StoreError(
+                    f"session {self._session!r}: the process that ran its last stream has ended; open the session to "
+                    "go on with it, or to close it"
+                )
+            await self._wait()
+
+    def _see(self, record: Record) -> None:
+        if record.kind in _ENDS:
+            self._runs, self._last = record.kind == "stream_started", record.stream
+
+    async def _look_back(self) -> None:
+        """See how the last stream was when all that was read came after it."""
+        self._runs = False
+        for record in await self._store.read(self._session, kinds=_ENDS):
+            if record.seq <= self._place:
+                self._see(record)
+
+    def _begun(self) -> str:
+        """The stream that is open on the session in this process; nothing of it may be kept yet."""
+        return "" if self._ledger is None else self._ledger.stream
+
+    async def _wait(self) -> None:
+        with trio.move_on_after(POLL_SECONDS):
+            if self._ledger is None:
+                await trio.sleep_forever()
+            else:
+                await self._ledger.news(self._place)
+
+    async def _holder(self) -> str:
+        info = await self._store.info(self._session)
+        if info is not None:
+            return info.holder
+        if self._ledger is None:
+            raise StoreError(f"there is no session {self._session!r} to follow")
+        # It is there as soon as there is anything to keep.
+        return ""
+
+    async def _locate(self) -> int:
+        """The number of a record after which all events come whose numbers are above ``after``, and not many others."""
+        info = await self._store.info(self._session)
+        if info is None or self._after == 0:
+            return 0
+        # Numbers of events only grow with those of records, so that halves can be left out.
+        low, high = 0, info.records
+        while high - low > PAGE:
+            middle = (low + high) // 2
+            seq = 0
+            for record in await self._store.read(self._session, after=middle, limit=PAGE):
+                seq = msgspec.json.decode(record.data, type=_Numbered).seq if record.kind not in _NOT_EVENTS else 0
+                if seq:
+                    break
+            if 0 < seq <= self._after:
+                low = middle
+            else:
+                high = middle
+        if low > 0:
+            self._runs = None
+        return low
+
+
+def _without(event: StreamEvent, data: bytes, after: int) -> StreamEvent:
+    """``event`` without what is numbered up to ``after``, if it is a delta that stands for several."""
+    if not isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)):
+        return event
+    sizes = msgspec.json.decode(data, type=_Pieces).sizes
+    known = sum(sizes[: max(after - (event.seq - len(sizes)), 0)])
+    if not known:
+        return event
+    if isinstance(event, ToolCallDelta):
+        return evolve(event, arguments=event.arguments[known:])
+    return evolve(event, text=event.text[known:])

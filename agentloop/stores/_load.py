@@ -1,0 +1,127 @@
+"""A session as its journal has it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agentloop.errors import StoreError
+from agentloop.journal import OpenStore
+from agentloop.messages import Message
+from agentloop.permissions import Grant
+from agentloop.stores import _history as history
+from agentloop.stores._history import History
+
+__all__ = ["Loaded", "State", "load"]
+
+PAGE = 64
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a session has besides its messages."""
+
+    grants: tuple[Grant, ...] = ()
+    summary: str = ""
+    first_kept: int = 0
+    elided: tuple[int, ...] = ()
+
+
+class Loaded(msgspec.Struct):
+    """What there is of a session."""
+
+    messages: list[Message]
+    history: History
+    state: State
+    length: int
+    """Of the journal."""
+    seq: int
+    """The number of the event that was told last, as far as it is kept."""
+    streams: int
+    """A number greater than that of every stream before."""
+    long_results: dict[str, str]
+
+
+class _Committed(msgspec.Struct):
+    message: Message
+
+
+class _Started(msgspec.Struct):
+    resumes: str = ""
+
+
+class _Numbered(msgspec.Struct):
+    seq: int = 0
+
+
+_committed = msgspec.json.Decoder(_Committed)
+
+
+async def load(store: OpenStore, session: str) -> Loaded:
+    """The session; nothing but its name, if there is none.
+
+    Raises:
+      StoreError: the store cannot be read, or what is in it is no session.
+    """
+    records = await store.read(
+        session,
+        kinds=(
+            "message_committed",
+            "stream_started",
+            history.STATE,
+            history.GIVEN_UP,
+            history.REWOUND,
+            history.LONG_RESULT,
+        ),
+    )
+    messages: list[Message] = []
+    state = State()
+    long_results: dict[str, str] = {}
+    begins = 0
+    """Where the stream begins that may be unfinished, in however many parts."""
+    root = ""
+    """The stream on the session itself; not always named after it, since it may have been run before a fork."""
+    try:
+        for record in records:
+            match record.kind:
+                case "message_committed":
+                    if record.stream == root:
+                        messages.append(_committed.decode(record.data).message)
+                case "stream_started":
+                    root = record.stream
+                    if not msgspec.json.decode(record.data, type=_Started).resumes:
+                        begins = record.seq
+                case history.STATE:
+                    state = msgspec.json.decode(record.data, type=State)
+                case history.GIVEN_UP:
+                    messages.extend(msgspec.json.decode(record.data, type=history.GivenUp).messages)
+                case history.REWOUND:
+                    del messages[msgspec.json.decode(record.data, type=history.Rewound).messages :]
+                    if state.first_kept > len(messages) or max(state.elided, default=-1) >= len(messages):
+                        state = State(state.grants)
+                case _:
+                    long_results[record.key] = msgspec.json.decode(record.data, type=str)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"session {session!r}: what is kept of it cannot be read: {error}") from error
+    read = History()
+    seq, length = await _last(store, session)
+    if begins:
+        read.read(await store.read(session, after=begins - 1))
+    return Loaded(messages, read, state, length, seq, length, long_results)
+
+
+async def _last(store: OpenStore, session: str) -> tuple[int, int]:
+    """The number of the last event, and that of the last record."""
+    info = await store.info(session)
+    if info is None:
+        return 0, 0
+    at = info.records
+    while at > 0:
+        page = await store.read(session, after=max(at - PAGE, 0), limit=PAGE)
+        for record in reversed(page):
+            try:
+                seq = msgspec.json.decode(record.data, type=_Numbered).seq
+            except msgspec.DecodeError as error:
+                raise StoreError(f"session {session!r}, record {record.seq}: {error}") from error
+            if seq:
+                return seq, info.records
+        at -= PAGE
+    return 0, info.records

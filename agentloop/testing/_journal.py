@@ -1,0 +1,332 @@
+"""A store of journals at whose every method the outside world may fail, and what must be true of what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from agentloop.errors import StoreError
+from agentloop.events import (
+    ChildStreamStarted,
+    ChildStreamStopped,
+    MessageCommitted,
+    ReasoningDelta,
+    StreamEvent,
+    StreamStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallOutput,
+    UnknownEvent,
+)
+from agentloop.journal import Lease, OpenStore, Record, SessionInfo
+from agentloop.messages import ToolResult
+from agentloop.stores import MemoryStore
+from agentloop.testing._sim import ClockRaise, InjectedFault, Sim
+from agentloop.wire import decode_event, event_type
+
+__all__ = ["JournalClient", "Kept", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]
+
+T = TypeVar("T")
+
+SLOW = 2.0
+"""Seconds that a store which is slow takes: less than anybody's deadline."""
+
+PATIENCE = 500.0
+"""Seconds after which a process gives up: a store that hangs while a session is opened is waited for without end."""
+
+DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
+
+NOT_EVENTS = frozenset({"turn", "call", "memory", "raised", "given_up", "rewound", "state", "long_result"})
+
+
+class StoreRefuses(StoreError, InjectedFault):  # noqa: N818 - nor is this an error
+    """The store says that it cannot do it."""
+
+
+class StoreHangs(InjectedFault):
+    """The store does not come back."""
+
+
+class StoreIsSlow(InjectedFault):
+    """The store takes its time, and does it."""
+
+
+WAYS = (StoreRefuses, StoreHangs, StoreIsSlow)
+
+
+def is_fact(event: StreamEvent) -> bool:
+    """Whether ``event`` may be told only if it is kept. All else says what goes on, and is told in any case."""
+    if isinstance(event, ToolCallFinished):
+        return event.result.status != "interrupted"
+    return isinstance(event, MessageCommitted)
+
+
+def session_of(stream: str) -> str:
+    """The session that a stream runs on."""
+    return stream.rpartition("/")[0]
+
+
+class Kept:
+    """What is in one session's journal, and what is wrong with it."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._read = 0
+        self._seq = 0
+        self.events: dict[int, StreamEvent] = {}
+        """By number."""
+        self.began: set[tuple[str, str]] = set()
+        """The stream and the call, where a tool was about to run."""
+        self.ended: dict[tuple[str, str], ToolResult] = {}
+        """What came of a call, by session and call."""
+        self._over: dict[tuple[str, str], str] = {}
+        """The child that came to its end, by its parent's session and the call that had opened it."""
+
+    def catch_up(self, records: Sequence[Record]) -> None:
+        """Take in what has been added since."""
+        for record in records[self._read :]:
+            self._take_in(record)
+        self._read = len(records)
+
+    def _take_in(self, record: Record) -> None:
+        if record.kind == "rewound":
+            # From here on, ids may be given once more.
+            self.ended.clear()
+            self._over.clear()
+        if record.kind == "call":
+            self.began.add((record.stream, record.key))
+            if (session_of(record.stream), record.key) in self.ended:
+                self._note(f"record {record.seq}: call {record.key} begins, which has a result")
+        if record.kind in NOT_EVENTS:
+            return
+        event = decode_event(record.data)
+        assert not isinstance(event, UnknownEvent)
+        if event.seq <= self._seq:
+            self._note(f"record {record.seq}: event {event.seq} is kept after event {self._seq}")
+        self._seq = event.seq
+        self.events[event.seq] = event
+        match event:
+            case ToolCallFinished(call_id=id, result=result):
+                if (event.session, id) in self.ended:
+                    self._note(f"record {record.seq}: call {id} ends for the second time")
+                self.ended[event.session, id] = result
+            case ChildStreamStarted(call_id=id):
+                over = self._over.get((session_of(event.parent or ""), id))
+                if over is not None:
+                    self._note(f"record {record.seq}: {event.stream} begins, though {over} of this call was done")
+            case ChildStreamStopped(call_id=id):
+                if event.reason not in ("needs_input", "interrupted", "cancelled"):
+                    self._over[session_of(event.parent or ""), id] = event.stream
+            case _:
+                pass
+
+
+class SeamJournal:
+    """A store in memory, seen by processes that can be killed.
+
+    Attributes:
+      plain: the store, to which nothing happens, inside the block of `open`.
+      has_failed: whether something has gone wrong with it, so that what is told need not be kept any more.
+      was_well: whether nothing had, when the story ended.
+    """
+
+    def __init__(self, sim: Sim, note: Callable[[str], None]) -> None:
+        self._sim = sim
+        self._note = note
+        # Who cannot tell the time may give up on a store that is well.
+        self.has_failed = isinstance(sim.fault, ClockRaise)
+        self._memory = MemoryStore(clock=lambda: 1e9 + sim.now)
+        self._kept: dict[str, Kept] = {}
+        self._told: dict[tuple[str, int], StreamEvent] = {}
+        """By session and number, what was told while all was well."""
+        self.plain: OpenStore
+        self.was_well = True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[SeamJournal]:
+        """Open it."""
+        async with self._memory.open() as self.plain:
+            yield self
+
+    @asynccontextmanager
+    async def process(self, name: str) -> AsyncGenerator[JournalClient]:
+        """What one process does with the store. A cancel may kill it (``kill:A``): then it can do nothing more."""
+        with self._sim.scope(f"kill:{name}") as scope:
+            client = JournalClient(self, self._sim, name, scope)
+            # Not in the same scope, which would look as if it were killed.
+            with trio.move_on_after(PATIENCE):  # noqa: ASYNC100 - what is inside waits
+                yield client
+
+    def records(self, session: str) -> list[Record]:
+        """What is in it at this moment."""
+        kept = self._memory._sessions.get(session)
+        return [] if kept is None else kept.records
+
+    def kept(self, session: str) -> Kept:
+        """What that means."""
+        kept = self._kept.setdefault(session, Kept(self._note))
+        kept.catch_up(self.records(session))
+        return kept
+
+    def is_free(self, session: str) -> bool:
+        """Whether nobody has the session, and nobody did who has not given it back."""
+        held = self._memory._leases.get(session)
+        return held is None or not held.holder
+
+    def check_told(self, reader: str, session: str, event: StreamEvent, *, is_dead: bool) -> None:
+        """``event`` has just been read: what is a fact is kept by now; as long as nothing has failed, all else too."""
+        kept = self.kept(session)
+        if is_fact(event):
+            fact: Any = event.message if isinstance(event, MessageCommitted) else event
+            there: Any = kept.events.get(event.seq)
+            found = there.message if isinstance(there, MessageCommitted) else there
+            if found != fact:
+                self._note(f"{reader} was told {event_type(event)} {event.seq} of {event.stream}, which is not kept")
+        if not self.has_failed and not is_dead:
+            self._told[session, event.seq] = event
+        if is_fact(event) or isinstance(event, DELTAS):
+            return
+        if not self.has_failed and not is_dead and kept.events.get(event.seq) != event:
+            self._note(f"{reader} was told {event_type(event)} {event.seq} of {event.stream} before it was kept")
+
+    def check_numbers(self, session: str) -> None:
+        """A number has one meaning, for whoever was told it and for whoever reads it in the journal."""
+        for seq, event in self.kept(session).events.items():
+            told = self._told.get((session, seq), event)
+            if told != event and not (type(told) is type(event) and told.stream == event.stream):
+                self._note(f"{told} was told as number {seq}, and {event} is kept as that")
+
+    def check_effect(self, session: str, stream: str, call_id: str, *, may_run_again: bool) -> None:
+        """A tool begins to do something."""
+        kept = self.kept(session)
+        if not may_run_again and (stream, call_id) not in kept.began:
+            self._note(f"call {call_id} of {stream} runs, and nobody would know")
+        if (session_of(stream), call_id) in kept.ended:
+            self._note(f"call {call_id} of {stream} runs, though it has a result already")
+
+
+class JournalClient:
+    """The store as one process has it: `agentloop.journal.OpenStore` with a seam before and after each deed."""
+
+    def __init__(self, journal: SeamJournal, sim: Sim, name: str, scope: trio.CancelScope) -> None:
+        self._journal = journal
+        self._sim = sim
+        self._scope = scope
+        self.name = name
+        self.is_full = False
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process was killed."""
+        return self._scope.cancel_called
+
+    def kill(self) -> None:
+        """End the process, as if by a signal."""
+        self._scope.cancel()
+
+    def fill(self) -> None:
+        """Have no room for more, as long as ``is_full`` is set."""
+        self.is_full = self._journal.has_failed = True
+
+    async def _do(self, name: str, deed: Callable[[], Awaitable[T]]) -> T:
+        await self._seam(f"store:{name}")
+        self._check_alive()
+        if self.is_full and name == "append":
+            raise StoreError("the disk is full")
+        try:
+            done = await deed()
+        except trio.Cancelled:
+            self._journal.has_failed = True
+            raise
+        await self._seam(f"store:{name}:done")
+        self._check_alive()
+        return done
+
+    async def _seam(self, name: str) -> None:
+        try:
+            await self._sim.seam(name, *WAYS)
+        except StoreIsSlow:
+            await trio.sleep(SLOW)
+        except StoreHangs:
+            self._journal.has_failed = True
+            await trio.sleep_forever()
+        except BaseException:
+            # Cancelled, too: nobody knows what came of it.
+            self._journal.has_failed = True
+            raise
+
+    def _check_alive(self) -> None:
+        if self.is_dead:
+            self._journal.has_failed = True
+            raise StoreError("this process is dead")
+
+    async def append(
+        self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
+    ) -> None:
+        """Add ``records``."""
+        await self._do("append", lambda: self._journal.plain.append(session, records, lease=lease, parent=parent))
+
+    async def read(
+        self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
+    ) -> Sequence[Record]:
+        """Read."""
+        return await self._do("read", lambda: self._journal.plain.read(session, after=after, limit=limit, kinds=kinds))
+
+    async def answer(self, session: str, question: str, data: bytes, /) -> bool:
+        """Keep an answer."""
+        return await self._do("answer", lambda: self._journal.plain.answer(session, question, data))
+
+    async def answers(self, session: str, /) -> dict[str, bytes]:
+        """The answers."""
+        return await self._do("answers", lambda: self._journal.plain.answers(session))
+
+    async def acquire(self, session: str, holder: str, /, *, seconds: float) -> Lease:
+        """Take a session."""
+        return await self._do("acquire", lambda: self._journal.plain.acquire(session, holder, seconds=seconds))
+
+    async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
+        """Keep a session."""
+        return await self._do("renew", lambda: self._journal.plain.renew(lease, seconds=seconds))
+
+    async def release(self, lease: Lease, /) -> None:
+        """Give a session back."""
+        await self._do("release", lambda: self._journal.plain.release(lease))
+
+    async def info(self, session: str, /) -> SessionInfo | None:
+        """What is known of a session."""
+        return await self._do("info", lambda: self._journal.plain.info(session))
+
+    async def sessions(
+        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+    ) -> Sequence[SessionInfo]:
+        """Sessions."""
+        return await self._do(
+            "sessions",
+            lambda: self._journal.plain.sessions(search=search, parent=parent, limit=limit, before=before),
+        )
+
+    async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:
+        """Copy a session."""
+        await self._do("fork", lambda: self._journal.plain.fork(session, new, upto=upto))
+
+    async def rename(self, session: str, title: str, /) -> None:
+        """Give a session a title."""
+        await self._do("rename", lambda: self._journal.plain.rename(session, title))
+
+    async def delete(self, session: str, /) -> None:
+        """Forget a session."""
+        await self._do("delete", lambda: self._journal.plain.delete(session))
+
+
+def parts_of(events: Sequence[StreamEvent]) -> list[list[StreamEvent]]:
+    """``events`` as a follower read them, each root stream's by themselves."""
+    parts: list[list[StreamEvent]] = []
+    for event in events:
+        if isinstance(event, StreamStarted) or not parts:
+            parts.append([])
+        parts[-1].append(event)
+    return parts
