@@ -12,6 +12,6 @@ into `Toolsets`.
 from __future__ import annotations
 
 from agentloop.mcp.pending import PendingInput
-from agentloop.mcp.server import Http, InProcess, McpServer, Stdio
+from agentloop.mcp.server import Http, InProcess, McpServer, OpenServer, Stdio
 
-__all__ = ["Http", "InProcess", "McpServer", "PendingInput", "Stdio"]
+__all__ = ["Http", "InProcess", "McpServer", "OpenServer", "PendingInput", "Stdio"]

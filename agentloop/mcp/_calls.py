@@ -12,6 +12,7 @@ import trio
 
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, StreamStateError
+from agentloop.mcp._asking import Asking
 
 __all__ = ["Call", "Progress"]
 
@@ -22,8 +23,9 @@ UNREAD = 64
 class Call:
     """A call, with what happens on its account meanwhile."""
 
-    def __init__(self, context: ToolContext[Any], spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
-        self.context = context
+    def __init__(self, asking: Asking, spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+        self.asking = asking
+        self.context = context = asking.context
         self.stream = context.source.stream
         self.progress = Progress(context, spawn)
         self._ended = False
@@ -51,6 +53,11 @@ class Call:
 
     def _has_ended(self) -> bool:
         return self._ended
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a question that came meanwhile is taken to be its."""
+        return bool(self._answers)
 
     def warn(self, code: str, message: str) -> None:
         """Tell whoever reads the stream, if the call has not ended."""

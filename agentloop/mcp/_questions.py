@@ -109,12 +109,11 @@ class Questions:
         Raises:
           StreamStateError: the call has ended.
         """
-        context = call.context
         if isinstance(params, types.ElicitRequestURLParams):
             if urlsplit(params.url).scheme not in ("http", "https"):
                 self._decline_for(call, f"wants the user to open {params.url!r}, which is no web page")
                 return types.ElicitResult(action="decline")
-            answer = elicited(await context.ask_url(params.message, params.url))
+            answer = elicited(await call.asking.ask(params.message, url=params.url))
             # There is content for forms only.
             answer.content = None
             return answer
@@ -124,7 +123,7 @@ class Questions:
             self._decline_for(call, f"asks for something secret in a form ({', '.join(secrets)})")
             return types.ElicitResult(action="decline")
         try:
-            return elicited(await context.ask(params.message, form))
+            return elicited(await call.asking.ask(params.message, form))
         except ToolDefinitionError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=f"not a form as MCP allows it: {error}")
 
@@ -152,7 +151,7 @@ class Questions:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
         if self._server.approve_sampling:
             asked = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
-            answer = await call.context.ask(asked)
+            answer = await call.asking.ask(asked)
             if not isinstance(answer, Accept):
                 return refused("the user does not want the model to answer")
         request = ModelRequest(

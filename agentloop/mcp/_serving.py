@@ -12,7 +12,8 @@ import trio
 from pydantic import TypeAdapter, ValidationError
 
 from agentloop.context import ToolContext
-from agentloop.errors import McpError, ServerGoneError
+from agentloop.errors import McpError, McpStateError, ServerGoneError
+from agentloop.mcp._asking import Asking, Round
 from agentloop.mcp._calls import Call
 from agentloop.mcp._questions import Questions
 from agentloop.mcp._results import result_of, tool_name
@@ -36,6 +37,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 
 MOST_ROUNDS = 16
 """How often a call may come back with questions."""
+
+ROUND = "mcp_round"
+"""Under which name a call remembers the `Round` that it is in."""
 
 LONGEST_INSTRUCTIONS = 16_384
 """Characters. What a server wants the model to know must not crowd out everything else."""
@@ -191,6 +195,7 @@ class Serving:
             # What it says of this counts only for a tool that does more than read.
             destructive=None if read_only else hints.destructive_hint,
             idempotent=read_only or bool(hints.idempotent_hint),
+            if_interrupted=self.server.if_interrupted,
         )
 
     # ------------------------------------------------------------------------------- calls
@@ -205,12 +210,35 @@ class Serving:
         Raises:
           McpError: the server refused, answered with nonsense, or is gone.
         """
-        came = await self.begin(tool, arguments, context)
-        for _ in range(MOST_ROUNDS):
+        asking = Asking(context)
+        at = context.recall(ROUND, Round)
+        if at is not None and at.is_of(self.server.name, tool, arguments):
+            await asking.go_on_from(at)
+        else:
+            at = None
+        rounds, asked_before = 0 if at is None else at.number, -1
+        while True:
+            try:
+                if at is None:
+                    came = await self._round(asking, tool, arguments, {}, None)
+                else:
+                    answers = await self._answer(at.pending, asking, at)
+                    came = await self._round(asking, tool, arguments, answers, at.pending.state)
+            except McpStateError:
+                if at is None or len(asking.asked) == asked_before:
+                    raise
+                # Too much time has passed, or it has a new process, and with that a new key. What the person has
+                # answered must not be lost for that; and it may be once more, if the next answer takes as long.
+                at, asked_before = None, len(asking.asked)
+                asking.begin_again()
+                continue
             if isinstance(came, ToolResult):
                 return came
-            came = await self.go_on(came, await self.answer(came, context), context)
-        raise McpError(server=self.server.name, problem=f"came back with questions {MOST_ROUNDS} times")
+            rounds += 1
+            if rounds == MOST_ROUNDS:
+                raise McpError(server=self.server.name, problem=f"came back with questions {MOST_ROUNDS} times")
+            at = Round(came, rounds, asking.asked, asking.at)
+            await context.remember(ROUND, at)
 
     async def begin(
         self, tool: str, arguments: Mapping[str, Any], context: ToolContext[Any]
@@ -220,7 +248,7 @@ class Serving:
         Raises:
           McpError: as for `call`.
         """
-        return await self._round(tool, arguments, context, {}, None)
+        return await self._round(Asking(context), tool, arguments, {}, None)
 
     async def go_on(
         self, pending: PendingInput, answers: Mapping[str, Any], context: ToolContext[Any]
@@ -231,9 +259,10 @@ class Serving:
           answers: results for the ``requests``, by their keys, as `answer` gives them.
 
         Raises:
+          McpStateError: the server does not know the state any more.
           McpError: as for `call`.
         """
-        return await self._round(pending.tool, pending.arguments, context, answers, pending.state)
+        return await self._round(Asking(context), pending.tool, pending.arguments, answers, pending.state)
 
     async def answer(self, pending: PendingInput, context: ToolContext[Any]) -> dict[str, Any]:
         """Have the questions of ``pending`` answered, one after the other.
@@ -241,10 +270,17 @@ class Serving:
         Raises:
           McpError: the server asked what cannot be answered.
         """
+        return await self._answer(pending, Asking(context), None)
+
+    async def _answer(self, pending: PendingInput, asking: Asking, at: Round | None) -> dict[str, Any]:
+        """As `answer`; with a round ``at``, what the model has answered is remembered with that."""
         answers: dict[str, Any] = {}
-        call = self._call(context)
+        call = self._call(asking)
         try:
             for key, request in pending.requests.items():
+                if at is not None and key in at.answers:
+                    answers[key] = at.answers[key]
+                    continue
                 try:
                     read = _REQUEST.validate_python(request)
                 except ValidationError as error:
@@ -253,19 +289,23 @@ class Serving:
                 if isinstance(given, types.ErrorData):
                     raise McpError(server=self.server.name, problem=f"asked in vain: {given.message}", code=given.code)
                 answers[key] = given.model_dump(by_alias=True, mode="json", exclude_none=True)
+                if at is not None and isinstance(read, types.CreateMessageRequest):
+                    # The answers before it, too: they go with its place among what was asked.
+                    at.answers, at.asked, at.at = dict(answers), asking.asked, asking.at
+                    await asking.context.remember(ROUND, at)
         finally:
             await call.end()  # noqa: ASYNC102 - it shields itself where it must
         return answers
 
     async def _round(
         self,
+        asking: Asking,
         tool: str,
         arguments: Mapping[str, Any],
-        context: ToolContext[Any],
         answers: Mapping[str, Any],
         state: str | None,
     ) -> ToolResult | PendingInput:
-        call = self._call(context)
+        call = self._call(asking)
         try:
             if self._places is None:
                 came = await self._use(call, tool, arguments, answers, state)
@@ -280,8 +320,8 @@ class Serving:
         requests: dict[str, dict[str, Any]] = dumped.get("inputRequests", {})
         return PendingInput(self.server.name, tool, dict(arguments), requests, came.request_state)
 
-    def _call(self, context: ToolContext[Any]) -> Call:
-        return Call(context, self._spawn)
+    def _call(self, asking: Asking) -> Call:
+        return Call(asking, self._spawn)
 
     def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(run)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx2
 import trio
@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single, split_plain
-from agentloop.errors import McpError, ServerGoneError, StreamStateError
+from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._calls import Call
 from agentloop.mcp._process import LONGEST_LINE, run_program
 from agentloop.mcp._questions import Questions, refused
@@ -41,6 +41,9 @@ MOST_PAGES = 100
 
 HTTP_CONNECT, HTTP_READ = 30.0, 3600.0
 """Seconds. While a person thinks about a question, nothing may come for long: that is what calls have deadlines for."""
+
+FINISHING = 5.0
+"""Seconds that calls have for coming to an end, before they are taken to wait for what another one has asked."""
 
 LISTEN_AGAIN = 1.0
 """Seconds until a subscription that was lost is taken out again."""
@@ -291,7 +294,8 @@ class Session:
             # Calls on the way may yet be answered. New ones connect anew.
             self.retired = self.lost = True
             return ServerGoneError(server=name, problem=f"cannot be reached any more: {error.message}")
-        return McpError(server=name, problem=f"answered with an error: {error.message}", code=error.code)
+        kind = McpStateError if _is_about_state(error) else McpError
+        return kind(server=name, problem=f"answered with an error: {error.message}", code=error.code)
 
     async def list_tools(self) -> list[types.Tool]:
         """The tools that there are now, on however many pages.
@@ -387,13 +391,9 @@ class Session:
         """
         self.has_asked = True
         for call in self._askers():
-            others = [other for other in self._calls if other is not call and other.stream == call.stream]
             try:
-                # It may be any of them that the server is busy with: none runs out of time meanwhile.
-                with ExitStack() as held, call.answering():
-                    for other in others:
-                        held.enter_context(other.context.waiting())
-                    return await ask(call)
+                with call.answering():
+                    return await self._ask_for(call, ask)
             except StreamStateError:
                 # The call has ended, so it was not the one, or nobody waits for the answer any more.
                 continue
@@ -401,12 +401,47 @@ class Session:
                 return types.ErrorData(code=types.INTERNAL_ERROR, message=describe(single(error)))
         return None
 
+    async def _ask_for(self, call: Call, ask: Callable[[Call], Awaitable[T]]) -> T:
+        """Have ``ask`` answer for ``call``. If that is a guess, the others of its stream do not run out of time."""
+        if CALLER.get() is not None:
+            return await ask(call)
+        given: list[T] = []
+        failed: list[Exception] = []
+        with ExitStack() as held:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hold_others, call, held)
+                try:
+                    given.append(await ask(call))
+                except Exception as error:  # noqa: BLE001 - raised again, outside of the nursery
+                    failed.append(error)
+                nursery.cancel_scope.cancel()
+        for failure in failed:
+            raise failure
+        return given[0]
+
+    async def _hold_others(self, call: Call, held: ExitStack) -> None:
+        """Those that the server may be busy with instead of ``call``, as long as this runs."""
+        known: dict[Call, int] = {}
+        while True:
+            for other in self._calls:
+                if other is call or other.stream != call.stream:
+                    continue
+                since = known[other] = known.get(other, 0) + 1
+                with suppress(StreamStateError):
+                    if since == 1:
+                        held.enter_context(other.context.waiting(parks=False))
+                    elif since == 2:
+                        # It may wait for the answer as well: then it must not keep the run from being parked.
+                        held.enter_context(other.context.waiting())
+            await trio.sleep(FINISHING)
+
     def _askers(self) -> list[Call]:
-        """The calls to which a question that has just come may belong: of one stream, oldest first."""
+        """The calls to which a question that has just come may belong: of one stream, the likeliest first."""
         known = CALLER.get()
         if known is not None:
             return [known]
-        calls = list(self._calls)
+        # The likeliest: one that waits for no answer yet, and has had the fewest.
+        calls = sorted(self._calls, key=lambda call: (call.is_answering, len(call.asking.asked)))
         streams = {call.stream for call in calls}
         if len(streams) == 1 and not self.is_haunted(calls[0].stream):
             return calls
@@ -421,6 +456,12 @@ class Session:
 def _says_when_tools_change(client: Client) -> bool:
     tools = client.server_capabilities.tools
     return tools is not None and bool(tools.list_changed)
+
+
+def _is_about_state(error: MCPError) -> bool:
+    """Whether the server refuses the state that it gave us, in the words that the SDKs have for it."""
+    data: Any = error.data
+    return isinstance(data, dict) and cast("dict[str, Any]", data).get("reason") == "invalid_request_state"
 
 
 def _words(error: BaseException) -> str:

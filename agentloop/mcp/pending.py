@@ -13,7 +13,8 @@ class PendingInput(msgspec.Struct, frozen=True):
     """A call that an MCP server has interrupted with questions, as it does from protocol 2026-07-28 on.
 
     The server holds nothing for it: it can be kept as JSON, and go on at another time, in another process, with
-    another connection.
+    another connection. A server's tools do so by themselves, in the journal of their session; see `OpenServer` for
+    doing it elsewhere.
     """
 
     server: str

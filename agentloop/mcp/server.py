@@ -9,16 +9,19 @@ from contextlib import AbstractAsyncContextManager
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Protocol, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from agentloop.context import ToolContext
 from agentloop.errors import UsageError
+from agentloop.mcp.pending import PendingInput
+from agentloop.messages import ToolResult
 from agentloop.models import Model
-from agentloop.tools import OpenToolset
+from agentloop.tools import IfInterrupted, OpenToolset
 
-__all__ = ["Http", "InProcess", "McpServer", "Stdio"]
+__all__ = ["Http", "InProcess", "McpServer", "OpenServer", "Stdio"]
 
 
 @frozen
@@ -49,6 +52,54 @@ class InProcess:
     server: Any
 
 
+class OpenServer(OpenToolset, Protocol):
+    """A server that has been started.
+
+    Its tools do all of this by themselves. The rounds of a call are here for a tool of yours that makes one, and keeps
+    its questions in a place of its own.
+    """
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], context: ToolContext[Any], /) -> ToolResult:
+        """Call the server's ``tool``, and answer what it asks meanwhile.
+
+        Raises:
+          McpError: the server refused, answered with nonsense, or is gone.
+        """
+        ...
+
+    async def begin(
+        self, tool: str, arguments: Mapping[str, Any], context: ToolContext[Any], /
+    ) -> ToolResult | PendingInput:
+        """The first round of a call: its result, or what the server wants to know first.
+
+        Raises:
+          McpError: as for `call`.
+        """
+        ...
+
+    async def answer(self, pending: PendingInput, context: ToolContext[Any], /) -> dict[str, Any]:
+        """Have the questions of ``pending`` answered, one after the other.
+
+        Raises:
+          McpError: the server asked what cannot be answered.
+        """
+        ...
+
+    async def go_on(
+        self, pending: PendingInput, answers: Mapping[str, Any], context: ToolContext[Any], /
+    ) -> ToolResult | PendingInput:
+        """One more round of a call, from what there was of it, maybe in another process, and the answers.
+
+        Args:
+          answers: results for the ``requests``, by their keys, as `answer` gives them.
+
+        Raises:
+          McpStateError: the server does not know the state any more.
+          McpError: as for `call`.
+        """
+        ...
+
+
 class _Options(TypedDict, total=False):
     name: str
     prefix: str
@@ -67,6 +118,7 @@ class _Options(TypedDict, total=False):
     sampling: Model | str | None
     approve_sampling: bool
     requires_approval: bool | Callable[[dict[str, Any]], bool]
+    if_interrupted: IfInterrupted | None
     hints: bool
 
 
@@ -91,6 +143,12 @@ class McpServer:
     One task owns the connection from its start to its stop; calls run in the tasks that make them. A server that
     dies fails the calls that it was busy with, and is started again by the next call. Its questions go to the
     stream whose call made it ask.
+
+    A run on a stored session can be parked while the server asks, and resumed when it runs in another process. From
+    protocol 2026-07-28 on, the call goes on in the round in which it was. With an older server, or one that does not
+    know its state any more (a server of the Python SDK keeps it for ten minutes, and for one process, unless told
+    otherwise), the tool is **called once more, from its beginning**, and what it asks again is answered as it was: like
+    a tool of your own, so what it does before it asks is done twice. Where that must not be, say ``asks=False``.
     """
 
     target: Stdio | Http | InProcess
@@ -133,13 +191,18 @@ class McpServer:
     """Whether a person must agree each time that the server asks for the model."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False
     """As for `Tool`, for all of its tools."""
+    if_interrupted: IfInterrupted | None = None
+    """As for `Tool`, for all of its tools; ``None`` goes by their ``hints``. A call that has an open question is not
+    in doubt: it goes on, as one that was parked."""
     hints: bool = True
-    """Whether to believe it that a tool only reads, or may be called twice. Permissions go by it: ``False`` for a
-    server that you do not trust."""
+    """Whether to believe it that a tool only reads, or may be called twice. Permissions go by it, and whether a call
+    that was interrupted is made again: ``False`` for a server that you do not trust."""
 
     def __attrs_post_init__(self) -> None:
         if self.mode not in ("auto", "legacy") and not re.fullmatch(r"\d{4}-\d\d-\d\d", self.mode):
             raise UsageError(f"McpServer(mode={self.mode!r}): give 'auto', 'legacy', or a version such as '2026-07-28'")
+        if self.if_interrupted not in (None, "retry", "ask", "report"):
+            raise UsageError(f"McpServer(if_interrupted={self.if_interrupted!r}): say 'retry', 'ask' or 'report'")
         if not self.name:
             raise UsageError("an MCP server needs a name")
         for option in ("start_timeout", "stop_timeout", "sessions"):
@@ -190,7 +253,7 @@ class McpServer:
         options.setdefault("name", str(getattr(server, "name", None) or "mcp"))
         return cls(target=InProcess(server), **cast("Any", options))
 
-    def open(self) -> AbstractAsyncContextManager[OpenToolset]:
+    def open(self) -> AbstractAsyncContextManager[OpenServer]:
         """Start it, and stop it when the block ends. Agents do this for each stream.
 
         Raises:
@@ -199,7 +262,7 @@ class McpServer:
         """
         # First, since it is the one that says what to install: what it needs itself is not there either.
         import_module("agentloop.mcp._sdk")
-        opened: AbstractAsyncContextManager[OpenToolset] = import_module("agentloop.mcp._serving").open_server(self)
+        opened: AbstractAsyncContextManager[OpenServer] = import_module("agentloop.mcp._serving").open_server(self)
         return opened
 
     def offers(self, tool: str) -> bool:

@@ -22,8 +22,7 @@ from agentloop.events import (
     ToolCallFinished,
     WarningIssued,
 )
-from agentloop.mcp import McpServer, PendingInput
-from agentloop.mcp._serving import Serving, open_server
+from agentloop.mcp import McpServer, OpenServer, PendingInput
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer
 from agentloop.testing import ScriptedModel, calls
@@ -334,7 +333,7 @@ async def test_a_child_streams_call_asks_through_the_child_stream() -> None:
 async def test_a_question_can_be_parked_and_go_on_with_another_connection() -> None:
     """Since 2026-07-28 a question is the result of a call, and the server keeps nothing."""
     parked: list[bytes] = []
-    serving: list[Serving] = []
+    serving: list[OpenServer] = []
 
     @tool
     async def park(context: ToolContext[Any]) -> str:
@@ -353,7 +352,7 @@ async def test_a_question_can_be_parked_and_go_on_with_another_connection() -> N
         return result.text
 
     async def run(name: str) -> str:
-        async with open_server(server) as opened:
+        async with server.open() as opened:
             serving[:] = [opened]
             agent = Agent(ScriptedModel(calls(name), "done"), tools=[park, resume])
 
