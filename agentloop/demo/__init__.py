@@ -21,6 +21,8 @@ The demo opens the stream, shows what happens, and has the person answer the que
     person              who answers: somebody who types, or nobody
     stage               the screen and the person, as the standard input and output make them
     playing             a stream from its first event to its last, on a stage
+    sessions            where sessions are kept, which one is meant, what was said in it
+    talking             a session from where it is, for as long as somebody types
     tour  cast          what is run if no example is named, and who plays in it
     __main__            arguments, interrupts, exit statuses
 """

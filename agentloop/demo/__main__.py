@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +17,27 @@ from typing import TextIO, cast
 
 import trio
 
+from agentloop import Agent, AgentLoopError, Model, Session, UsageError
 from agentloop._runtime.groups import raise_single
 from agentloop.demo.catalogue import find_examples, load, lookup
-from agentloop.demo.playing import play
-from agentloop.demo.stage import Stage, open_stage
+from agentloop.demo.sessions import (
+    VARIABLE,
+    WITHOUT,
+    Place,
+    example_of,
+    find_place,
+    find_session,
+    last_run,
+    list_sessions,
+    new_id,
+    open_store,
+    recap,
+    take,
+)
+from agentloop.demo.stage import Door, Stage, open_stage
+from agentloop.demo.talking import Talk, telling_where
 from agentloop.demo.tour import tour
-from agentloop.errors import AgentLoopError, UsageError
-from agentloop.models import Model
+from agentloop.errors import StoreError
 
 FAILED = 1
 MISUSED = 2
@@ -32,19 +47,33 @@ PIPE_CLOSED = 128 + 13
 PATIENCE = 1.0
 """Seconds to wait for the first byte of a standard input that is no terminal: it may be open without anybody behind."""
 
+PARKING = 1.0
+"""Seconds for an interrupted run to end by itself, where it is to be gone on with."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="python -m agentloop.demo",
         description="Shows what agentloop does: a tour, or one of the examples.",
-        epilog="exit status: 0, 1 if the run failed, 2 if it could not begin, 130 after Ctrl-C",
+        epilog=f"""
+            What an example's agent does is kept, in a file of your own: see --sessions. The tour is not: it is the same
+            each time. {VARIABLE} names another file, as --store does. Exit status: 0, 1 if the run failed, 2 if it
+            could not begin, 130 after Ctrl-C.""",
     )
     made.add_argument("name", nargs="?", help="the example to run; a tour if none is named")
     made.add_argument("--list", action="store_true", help="list the examples, and exit")
     made.add_argument("--model", metavar="PROVIDER:MODEL", help="a real model, such as openai:gpt-5-mini")
     made.add_argument("--base-url", metavar="URL", help="where that model is served, if not at its usual place")
     made.add_argument("--prompt", metavar="TEXT", help="your own text; '-' waits for it on the standard input")
+    made.add_argument(
+        "--chat", action="store_true", help="go on talking: say what is next, until you have nothing to say"
+    )
+    made.add_argument("--continue", dest="goes_on", action="store_true", help="go on with the last session")
+    made.add_argument("--session", metavar="ID", help="go on with this session; the beginning of its id will do")
+    made.add_argument("--sessions", action="store_true", help="list the sessions, and exit")
+    made.add_argument("--store", metavar="FILE", help="where sessions are kept")
+    made.add_argument("--no-store", action="store_true", help="keep nothing")
     made.add_argument("--yes", action="store_true", help="ask nobody: yes to everything, and forms as they are")
     made.add_argument("--plain", action="store_true", help="no colours, and nothing that moves")
     return made
@@ -58,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.list:
             print("\n".join(f"{name:15} {example.summary}" for name, example in find_examples().items()), flush=True)
             return 0
-        status = trio.run(_until_interrupted, _choose(given))
+        door = Door()
+        status = trio.run(_until_interrupted, _choose(given, door), door)
         if status:
             _say_interrupted()
         return status
@@ -113,38 +143,121 @@ def _model(given: argparse.Namespace) -> Model | str | None:
 # ------------------------------------------------------------------------------- running
 
 
-def _choose(given: argparse.Namespace) -> Callable[[], Awaitable[None]]:
+def _choose(given: argparse.Namespace, door: Door) -> Callable[[], Awaitable[None]]:
     """What is to be run.
 
     Raises:
-      UsageError: there is no such example, or no such model.
+      UsageError: there is no such example, or no such model; or the arguments contradict each other.
     """
+    if given.sessions:
+        return partial(_list_sessions, given)
+    if given.goes_on or given.session is not None:
+        if given.no_store:
+            raise UsageError("--no-store keeps nothing, so there is no session to go on with")
+        return partial(_go_on, given, door, _model(given), _prompt(given))
     model, program = _model(given), None if given.name is None else load(lookup(given.name))
+    if given.chat and (program is None or program.make_agent is None):
+        raise UsageError("--chat needs an example with an agent to talk to, such as hello: --list names them")
     prompt = _prompt(given)
     if program is None:
-        return partial(_on_stage, given, lambda stage: tour(stage, model, prompt))
-    make_agent = program.make_agent
-    if make_agent is not None:
-        prompts = program.prompts if prompt is None else (prompt,)
-        return partial(_on_stage, given, lambda stage: play(make_agent(model), prompts, stage))
+        return partial(_play_tour, given, door, model, prompt)
+    if program.make_agent is not None:
+        return partial(_begin, given, door, program.make_agent(model), program.prompts if prompt is None else (prompt,))
     if prompt is not None:
         raise UsageError(f"example {given.name!r} tells a story of its own, and takes no prompt")
     return partial(program.main, model)
 
 
-async def _on_stage(given: argparse.Namespace, perform: Callable[[Stage], Awaitable[None]]) -> None:
-    async with open_stage(plain=given.plain, yes=given.yes, paced=given.model is None) as stage:
-        await perform(stage)
+def _open_stage(given: argparse.Namespace, door: Door) -> AbstractAsyncContextManager[Stage]:
+    return open_stage(plain=given.plain, yes=given.yes, paced=given.model is None, door=door)
 
 
-async def _until_interrupted(perform: Callable[[], Awaitable[None]]) -> int:
-    """The exit status of ``perform``, if it ends by itself, or of the signal that ends it."""
+async def _play_tour(given: argparse.Namespace, door: Door, model: Model | str | None, prompt: str | None) -> None:
+    async with _open_stage(given, door) as stage:
+        await tour(stage, model, prompt)
+
+
+async def _begin(given: argparse.Namespace, door: Door, agent: Agent, prompts: Sequence[str]) -> None:
+    """A new session with ``agent``."""
+    if given.no_store:
+        async with _open_stage(given, door) as stage:
+            await _talk(given, Talk(agent, Session(), stage), prompts)
+        return
+    async with (
+        open_store(find_place(given.store)) as store,
+        _open_stage(given, door) as stage,
+        take(store, new_id(given.name), stage.screen.note) as session,
+        telling_where(session, stage),
+    ):
+        await _talk(given, Talk(agent, session, stage, store), prompts)
+
+
+async def _talk(given: argparse.Namespace, talk: Talk, prompts: Sequence[str]) -> None:
+    # Who wants to chat begins with words of their own.
+    is_done = (given.chat and given.prompt is None and talk.stage.read_line is not None) or await talk.say(*prompts)
+    if given.chat and is_done and talk.stage.read_line is not None:
+        await talk.listen()
+
+
+async def _go_on(given: argparse.Namespace, door: Door, model: Model | str | None, prompt: str | None) -> None:
+    """The last session, or the one that was asked for."""
+    async with open_store(_existing(given)) as store:
+        info = await find_session(store, given.name, given.session)
+        name = example_of(info.id) or given.name
+        if name is None:
+            raise UsageError(f"session {info.id!r} is of no example that there is: say with which one to go on")
+        if given.name not in (None, name):
+            raise UsageError(f"session {info.id!r} is one of the example {name!r}, and not of {given.name!r}")
+        make_agent = load(lookup(name)).make_agent
+        if make_agent is None:
+            raise UsageError(f"example {name!r} has no agent to go on with")
+        async with _open_stage(given, door) as stage, take(store, info.id, stage.screen.note) as session:
+            run = await last_run(store, session.id)
+            # Not by itself: the provider is one thing, and where it is served, which nobody knows here, another.
+            if given.model is None and ":" in run.model:
+                raise UsageError(f"session {info.id!r} is one with {run.model}: say --model {run.model} to go on")
+            for line in recap(session, run, info):
+                stage.screen.note(line)
+            async with telling_where(session, stage):
+                talk = Talk(make_agent(model), session, stage, store)
+                if prompt is not None:
+                    await _talk(given, talk, (prompt,))
+                elif stage.read_line is not None:
+                    await talk.listen()
+                elif session.is_unfinished:
+                    await talk.resume()
+                else:
+                    raise UsageError("nothing is unfinished there: say what is next with --prompt")
+
+
+def _existing(given: argparse.Namespace) -> Place:
+    place = find_place(given.store)
+    if not os.path.lexists(place.path):
+        raise UsageError(f"there is no session yet: {place.path} is made when an example runs")
+    return place
+
+
+async def _list_sessions(given: argparse.Namespace) -> None:
+    async with open_store(_existing(given)) as store:
+        for line in await list_sessions(store):
+            print(line)
+
+
+async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door) -> int:
+    """The exit status of ``perform``, if it ends by itself, or of the signal that ends it.
+
+    If a question is open that may be answered another day, it is: all else that is going on has a moment to end.
+    """
     status = 0
 
     async def cancel_when_interrupted() -> None:
         nonlocal status
         async for interrupt in interrupts:
             status = _interrupted_by(interrupt)
+            if door.park is not None:
+                door.is_leaving = True
+                door.park()
+                await trio.sleep(PARKING)
             nursery.cancel_scope.cancel()
 
     try:
@@ -166,7 +279,11 @@ def _complain(error: AgentLoopError) -> int:
     """Tell ``error`` in one line."""
     misused = isinstance(error, UsageError)
     told = " ".join(str(error).split())
-    print(told if misused else f"{type(error).__name__}: {told}", file=sys.stderr)
+    if type(error) is StoreError:
+        told = f"{told}; {WITHOUT}"
+    elif not misused:
+        told = f"{type(error).__name__}: {told}"
+    print(told, file=sys.stderr)
     return MISUSED if misused else FAILED
 
 

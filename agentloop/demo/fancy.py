@@ -39,6 +39,7 @@ MARKS: dict[Kind, tuple[str, str]] = {
     "asks": ("? ", "bold yellow"),
     "answer": ("= ", "yellow"),
     "child": ("· ", "dim"),
+    "kept": ("‖ ", "dim"),
     "warning": ("! ", "yellow"),
     "stopped": ("■ ", "dim"),
 }
@@ -172,10 +173,15 @@ class Fancy:
             await trio.sleep(REFRESH)
             self.draw()
 
-    def close(self) -> None:
+    def typed(self, text: str) -> None:
+        """It stands there already."""
+        self._narrator.typed = text
+
+    def cut(self) -> None:
         """Leave the terminal as it was, with what was said last, though it is not complete."""
         self._hide()
-        for speech in self._narrator.speaking.values():
+        cut, self._narrator.speaking = self._narrator.speaking, {}
+        for speech in cut.values():
             line = Line(speech.kind, speech.who, speech.text.strip(), speech.depth)
             self._console.print(render(line, self._colour(speech.who)))
 
@@ -190,7 +196,7 @@ async def open_fancy() -> AsyncGenerator[Screen]:
             try:
                 yield screen
             finally:
-                screen.close()
+                screen.cut()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)

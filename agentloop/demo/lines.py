@@ -19,6 +19,7 @@ from agentloop.events import (
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
+    QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
     ResponseDiscarded,
@@ -28,6 +29,7 @@ from agentloop.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallOutput,
+    ToolCallParked,
     ToolCallProgress,
     ToolCallStarted,
     TurnFinished,
@@ -52,6 +54,7 @@ Kind: TypeAlias = Literal[
     "asks",
     "answer",
     "child",
+    "kept",
     "warning",
     "stopped",
 ]
@@ -108,8 +111,10 @@ class Narrator:
         """By stream."""
         self.running: dict[str, RunningCall] = {}
         """By stream and call."""
-        self._prompted: set[str] = set()
-        """Streams whose prompt is in the transcript."""
+        self._prompts: dict[str, UserMessage] = {}
+        """Those that were told at the start and are not in the transcript yet, by stream."""
+        self.typed: str | None = None
+        """The next prompt, if it stands there already, since it was typed there."""
 
     def tell(self, event: StreamEvent) -> Sequence[Line]:
         """The lines that ``event`` completes; often none."""
@@ -121,17 +126,22 @@ class Narrator:
             case UsageReported() | TurnFinished():
                 # The response is complete, or cut off.
                 return self._finish_speech(event)
-            case StreamStarted(message=message):
-                return [_line(event, "prompt", shorten(message.text, _LONG_PROMPT))]
-            case MessageCommitted(message=UserMessage(text=text)):
-                return self._prompt(event, text)
+            case StreamStarted(message=message, resumes=resumes):
+                self._prompts[event.stream] = message
+                typed, self.typed = self.typed, None
+                if resumes:
+                    return [_line(event, "child", "goes on")]
+                return [] if message.text == typed else [_prompt_line(event, "prompt", message)]
+            case MessageCommitted(message=UserMessage() as message):
+                return self._prompt(event, message)
             case StreamStopped(reason=reason, detail=detail, usage=usage):
                 return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]
-            case ChildStreamStarted():
-                return [_line(event, "child", "begins")]
+            case ChildStreamStarted(message=message, resumes=resumes):
+                self._prompts[event.stream] = message
+                return [_line(event, "child", "goes on" if resumes else "begins")]
             case ChildStreamStopped(reason=reason, detail=detail):
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
-            case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished():
+            case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
             case ElicitationRequested(message=message):
                 return [_line(event, "asks", message)]
@@ -149,6 +159,8 @@ class Narrator:
                 return [_line(event, "answer", f"declined: {note}")]
             case QuestionWithdrawn():
                 return [_line(event, "answer", "the question is withdrawn")]
+            case QuestionParked():
+                return [_line(event, "kept", "the question waits for an answer")]
             case ResponseDiscarded():
                 return self._discard(event)
             case CompactionFinished(problem="", tokens=tokens):
@@ -177,15 +189,15 @@ class Narrator:
         then = f"asking again in {event.delay:.1f} s" if same else f"asking {event.next_model}"
         return [_line(event, "warning", f"{event.error.message}; what was said does not count, {then}")]
 
-    def _prompt(self, event: Event, text: str) -> Sequence[Line]:
+    def _prompt(self, event: Event, message: UserMessage) -> Sequence[Line]:
         """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
-        if event.stream not in self._prompted:
-            self._prompted.add(event.stream)
+        # A stream that goes on has its prompt in the transcript already, most often.
+        if self._prompts.pop(event.stream, None) == message:
             return []
-        return [_line(event, "added", shorten(text, _LONG_PROMPT))]
+        return [_prompt_line(event, "added", message)]
 
     def _tool_call(
-        self, event: ToolCallStarted | ToolCallOutput | ToolCallProgress | ToolCallFinished
+        self, event: ToolCallStarted | ToolCallOutput | ToolCallProgress | ToolCallFinished | ToolCallParked
     ) -> Sequence[Line]:
         key = f"{event.stream} {event.call_id}"
         if isinstance(event, ToolCallStarted):
@@ -205,6 +217,14 @@ class Narrator:
                 took = f" ({elapsed:.1f} s)" if elapsed >= _WORTH_TELLING else ""
                 told = f"{name}: {shorten(result.text, _LONG_RESULT)}{took}"
                 return [*rest, _line(event, "result" if result.status == "ok" else "failed", told)]
+            case ToolCallParked(name=name):
+                del self.running[key]
+                rest = [_line(event, "shows", call.output)] if call.output else []
+                return [*rest, _line(event, "kept", f"{name} is put off until then")]
+
+
+def _prompt_line(event: Event, kind: Literal["prompt", "added"], message: UserMessage) -> Line:
+    return _line(event, kind, shorten(message.text, _LONG_PROMPT))
 
 
 def _line(event: Event, kind: Kind, text: str) -> Line:
@@ -249,6 +269,8 @@ def _for_good(always: bool | Rule) -> str:
 
 
 def _because(reason: str, detail: str) -> str:
+    if reason == "needs_input":
+        return "to be gone on with, when there is an answer"
     return f"{reason}: {detail}" if detail else reason
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import trio
@@ -18,15 +20,20 @@ __all__ = ["Nobody", "Person", "Typist"]
 class Person(Protocol):
     """Answers questions."""
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
-        """The answer to ``question``. ``problem`` says what was wrong with the one before, if there was one."""
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+        """The answer to ``question``; ``None`` to answer it another day.
+
+        Args:
+          problem: what was wrong with the answer before, if there was one.
+          may_wait: whether it can be kept for another day.
+        """
         ...
 
 
 class Nobody:
     """Says yes to everything, and fills in forms with their defaults."""
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
         """The answer that the question itself suggests."""
         await trio.lowlevel.checkpoint()
         if not problem:
@@ -34,34 +41,53 @@ class Nobody:
         return Decline(problem) if isinstance(question, ElicitationRequested) else Deny(problem)
 
 
-class Typist:
-    """A person who types. An empty line is the default; the end of the input (Ctrl-D) dismisses the question."""
+class _LaterError(Exception):
+    """The question is to be answered another day."""
 
-    def __init__(self, read_line: ReadLine, screen: Screen) -> None:
-        self._read_line = read_line
+
+class Typist:
+    """A person who types. An empty line is the default; the end of the input (Ctrl-D) dismisses the question.
+
+    What can be kept for another day is, by ``later``; in a form, where that may be what one wants to say, ``/later``.
+
+    Args:
+      is_gone: whether the input has ended since there is no terminal any more: then nobody has said no, and it is an
+        ``OSError``.
+    """
+
+    def __init__(self, read_line: ReadLine, screen: Screen, *, is_gone: Callable[[], bool] = lambda: False) -> None:
+        self._type_line = read_line
+        self._is_gone = is_gone
         self._screen = screen
         self._filled: tuple[str, dict[str, Any]] = ("", {})
         """The form that was filled in last, and how: if there was something wrong with it, it is the default."""
+        self._knows_later = False
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
         """The answer that is typed."""
         with self._screen.paused():
             if problem:
                 self._screen.note(f"  {problem}")
-            if isinstance(question, ElicitationRequested):
-                return await self._fill_in(question)
-            return await self._judge(question)
+            try:
+                if isinstance(question, ElicitationRequested):
+                    return await self._fill_in(question, may_wait=may_wait)
+                return await self._judge(question, may_wait=may_wait)
+            except _LaterError:
+                return None  # noqa: ASYNC910 - somebody has typed
 
-    async def _fill_in(self, question: ElicitationRequested) -> Answer:
+    async def _fill_in(self, question: ElicitationRequested, *, may_wait: bool) -> Answer:
         id, before = self._filled
         fields = fields_of(question.form, before if id == question.id else None)
         if not fields:
-            return await self._judge(question)
+            return await self._judge(question, may_wait=may_wait)
         content: dict[str, Any] = {}
         await trio.lowlevel.checkpoint()
+        if may_wait and not self._knows_later:
+            self._knows_later = True
+            self._screen.note("  (/later leaves it for another day)")
         for field in fields:
             try:
-                value = await self._value_of(field)
+                value = await self._value_of(field, may_wait=may_wait)
             except EOFError:
                 return Cancel()
             if value is not None:
@@ -69,20 +95,25 @@ class Typist:
         self._filled = (question.id, content)
         return Accept(content)
 
-    async def _value_of(self, field: Field) -> Any:
+    async def _value_of(self, field: Field, *, may_wait: bool) -> Any:
         while True:
             typed = await self._read_line(f"  {field.prompt}")
             if typed is None:
                 raise EOFError
+            if may_wait and typed.strip().lower() == "/later":
+                raise _LaterError
             try:
                 return field.parse(typed)
             except ValueError as error:
                 self._screen.note(f"  Please: {error}")
 
-    async def _judge(self, question: Question) -> Answer:
-        choices = "[Y/n/always]" if isinstance(question, ApprovalRequested) else "[Y/n]"
+    async def _judge(self, question: Question, *, may_wait: bool) -> Answer:
+        always = "/always" if isinstance(question, ApprovalRequested) else ""
+        choices = f"[Y/n{always}{'/later' if may_wait else ''}]"
         while True:
             typed = await self._read_line(f"  {choices} ")
+            if may_wait and typed is not None and typed.strip().lower() in ("l", "later", "/later"):
+                raise _LaterError
             try:
                 judged = verdict("no" if typed is None else typed)
             except ValueError as error:
@@ -93,3 +124,9 @@ class Typist:
             if typed is None:
                 return Cancel()
             return Accept() if isinstance(judged, Approve) else Decline(judged.reason)
+
+    async def _read_line(self, prompt: str) -> str | None:
+        typed = await self._type_line(prompt)
+        if typed is None and self._is_gone():
+            raise OSError(errno.EIO, "the terminal is gone")
+        return typed

@@ -24,6 +24,7 @@ MARKS: dict[Kind, str] = {
     "asks": " ?? ",
     "answer": " is told: ",
     "child": " ",
+    "kept": " || ",
     "warning": " warns: ",
     "stopped": " ends: ",
 }
@@ -49,6 +50,10 @@ class Typesetter:
             self._pen = None
         text = "".join(self._line(line) for line in lines)
         return text + self._speech(event) if isinstance(event, TextDelta) else text
+
+    def typed(self, text: str) -> None:
+        """Somebody has typed ``text`` on the page."""
+        self._narrator.typed = text
 
     def note(self, text: str) -> str:
         """What to write for a remark from outside the stream, on lines of its own."""
@@ -102,6 +107,13 @@ class Plain:
     def note(self, text: str = "") -> None:
         """Tell something that is no event."""
         self._write(self._typesetter.note(text))
+
+    def typed(self, text: str) -> None:
+        """It stands there already, with its new line."""
+        self._typesetter.typed(text)
+
+    def cut(self) -> None:
+        """It stands there already."""
 
     @contextmanager
     def paused(self) -> Generator[None]:

@@ -21,6 +21,14 @@ class Screen(Protocol):
         """Tell something that is no event, on lines of its own."""
         ...
 
+    def typed(self, text: str) -> None:
+        """Somebody has typed ``text`` here: it is not told once more, as the prompt of the next stream."""
+        ...
+
+    def cut(self) -> None:
+        """Tell what somebody is saying as it is: nothing more of it will come."""
+        ...
+
     def paused(self) -> AbstractContextManager[None]:
         """Move nothing while somebody types."""
         ...

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TextIO
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from agentloop.demo.person import Nobody, Person, Typist
 from agentloop.demo.plain import Plain
 from agentloop.demo.screen import Screen
-from agentloop.demo.terminal import ReadLine, plain_lines
+from agentloop.demo.terminal import ReadLine, is_gone, plain_lines
 
-__all__ = ["Stage", "is_terminal", "open_stage"]
+__all__ = ["Door", "Stage", "is_terminal", "open_stage"]
 
 PACE = 0.03
 """Seconds per word. A model that needs no network is done before anybody has seen it speak."""
+
+
+@define
+class Door:
+    """The way out, for a program that is interrupted."""
+
+    park: Callable[[], None] | None = None
+    """Keeps the question that a person is thinking about, if there is one that can be kept."""
+    is_leaving: bool = False
+    """Whether that was done: there is nothing more to do then."""
 
 
 @frozen
@@ -31,24 +42,36 @@ class Stage:
     person: Person
     pace: float = 0.0
     """Seconds to wait after each piece of text, for those who watch."""
+    read_line: ReadLine | None = None
+    """What is typed; ``None`` if nobody is there to type."""
+    door: Door = Factory(Door)
+
+    async def say(self, prompt: str) -> str | None:
+        """What somebody types who has something to say; ``None`` at the end of the input."""
+        assert self.read_line is not None
+        with self.screen.paused():
+            return await self.read_line(prompt)
 
 
 @asynccontextmanager
-async def open_stage(*, plain: bool, yes: bool, paced: bool) -> AsyncGenerator[Stage]:
+async def open_stage(*, plain: bool, yes: bool, paced: bool, door: Door | None = None) -> AsyncGenerator[Stage]:
     """The stage that the standard input and output make.
 
     Args:
       plain: without colours, and without anything that moves.
       yes: ask nobody.
       paced: no faster than one can read, if anybody watches.
+      door: by which the program is left.
     """
     watched = is_terminal(sys.stdout)
     fancy = watched and not plain and os.environ.get("TERM") != "dumb" and _has_extra()
     async with _open_screen(fancy=fancy) as screen:
         person: Person = Nobody()
+        read_line: ReadLine | None = None
         if watched and is_terminal(sys.stdin) and not yes:
-            person = Typist(_lines(edited=fancy), screen)
-        yield Stage(screen, person, PACE if paced and watched else 0.0)
+            read_line = _lines(edited=fancy)
+            person = Typist(read_line, screen, is_gone=partial(is_gone, sys.stdin))
+        yield Stage(screen, person, PACE if paced and watched else 0.0, read_line, door or Door())
 
 
 def is_terminal(file: TextIO | None) -> bool:

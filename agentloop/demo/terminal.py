@@ -9,7 +9,10 @@ from typing import TextIO, TypeAlias
 
 import trio
 
-__all__ = ["ReadLine", "plain_lines"]
+if sys.platform != "win32":
+    import termios
+
+__all__ = ["ReadLine", "is_gone", "plain_lines"]
 
 ReadLine: TypeAlias = Callable[[str], Awaitable[str | None]]
 """Shows a prompt, and gives the line that is typed, without its end; ``None`` at the end of the input."""
@@ -45,3 +48,14 @@ async def _read(descriptor: int) -> bytes:
         return await trio.to_thread.run_sync(os.read, descriptor, 4096, abandon_on_cancel=True)
     await trio.lowlevel.wait_readable(descriptor)
     return os.read(descriptor, 4096)
+
+
+def is_gone(terminal: TextIO) -> bool:
+    """Whether there is no terminal any more: its window was closed. What is typed ends then, as it does by Ctrl-D."""
+    if sys.platform == "win32":
+        return False
+    try:
+        termios.tcgetattr(terminal)
+    except (termios.error, ValueError):
+        return True
+    return False

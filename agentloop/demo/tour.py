@@ -1,4 +1,7 @@
-"""The tour: an agent at work; then the same one stopped half-way; then what is left of it."""
+"""The tour: an agent at work; then the same one stopped half-way; then what is left of it.
+
+Nothing of it is kept: it is the same each time, and what it stops half-way is not meant to be gone on with.
+"""
 
 from __future__ import annotations
 

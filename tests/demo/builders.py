@@ -76,10 +76,11 @@ def approval(**arguments: Any) -> ApprovalRequested:
 class Answering:
     """A person who gives one answer after another."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[Answer | None]
+    """``None`` for an answer on another day."""
     asked: list[tuple[Question, str]] = field(factory=list)
     """The questions, each with what was wrong with the answer before."""
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
         self.asked.append((question, problem))
         return self.answers[len(self.asked) - 1]

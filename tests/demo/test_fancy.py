@@ -113,7 +113,7 @@ def test_a_narrow_terminal_is_enough() -> None:
 def test_a_speech_that_was_cut_off_stays_on_the_screen() -> None:
     fancy, out = screen()
     fancy.show(TextDelta(ANN, 1, "I was about"))
-    fancy.close()
+    fancy.cut()
 
     assert readable(out.getvalue()) == ["ann  I was about"]
 

@@ -14,13 +14,16 @@ from agentloop.events import (
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
+    QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
     ResponseDiscarded,
     StreamEvent,
+    StreamStarted,
     StreamStopped,
     TextDelta,
     ToolCallOutput,
+    ToolCallParked,
     ToolCallProgress,
     TurnFinished,
     TurnStarted,
@@ -223,3 +226,52 @@ def test_a_long_text_is_shortened_and_a_short_one_is_not() -> None:
 
 def test_a_call_without_arguments_has_none() -> None:
     assert (call_in_words("now", "{}"), call_in_words("now", "")) == ("now()", "now()")
+
+
+def committed(text: str, index: int = 0) -> MessageCommitted:
+    return MessageCommitted(ANN, 2, message=UserMessage((Text(text),)), index=index)
+
+
+def gone_on(prompt: str) -> StreamStarted:
+    return StreamStarted(ANN, 1, message=UserMessage((Text(prompt),)), model="scripted", resumes="s/0")
+
+
+def test_a_stream_that_goes_on_does_not_tell_its_prompt_once_more() -> None:
+    assert texts(gone_on("Hello."), committed("Hello.")) == [("child", "goes on")]
+
+
+def test_what_was_added_to_a_stream_that_goes_on_is_told() -> None:
+    """Its prompt was in the transcript before."""
+    assert texts(gone_on("Hello."), committed("And now?", 4)) == [("child", "goes on"), ("added", "And now?")]
+
+
+def test_a_child_stream_that_goes_on_says_so() -> None:
+    message = UserMessage((Text("Hello."),))
+
+    def began(resumes: str) -> ChildStreamStarted:
+        return ChildStreamStarted(BOB, 1, call_id="c", message=message, model="scripted", resumes=resumes)
+
+    assert texts(began(""), began("s/1.1/0")) == [("child", "begins"), ("child", "goes on")]
+
+
+def test_what_waits_for_an_answer_is_told_once_each() -> None:
+    narrator = Narrator()
+    narrator.tell(call_started("delete"))
+    output = narrator.tell(ToolCallOutput(ANN, 1, call_id="c", text="half a line"))
+    parked: list[StreamEvent] = [QuestionParked(ANN, 2, id="q"), ToolCallParked(ANN, 3, call_id="c", name="delete")]
+
+    assert [*output, *(line for event in parked for line in narrator.tell(event))] == [
+        Line("kept", "ann", "the question waits for an answer", 0, "s/1"),
+        Line("shows", "ann", "half a line", 0, "s/1"),
+        Line("kept", "ann", "delete is put off until then", 0, "s/1"),
+    ]
+    assert narrator.running == {}
+
+
+def test_why_a_stream_is_to_be_gone_on_with() -> None:
+    parked = StreamStopped(ANN, 1, reason="needs_input")
+    cut = StreamStopped(ANN, 1, reason="interrupted", detail="its process was gone")
+    used = "(0 requests, 0 tokens)"
+
+    assert texts(parked) == [("stopped", f"to be gone on with, when there is an answer {used}")]
+    assert texts(cut) == [("stopped", f"interrupted: its process was gone {used}")]

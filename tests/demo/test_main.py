@@ -5,24 +5,17 @@ from __future__ import annotations
 import io
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import agentloop
 from agentloop.demo import __main__ as program, catalogue
 from agentloop.demo.__main__ import main
-
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals, nor SIGINT for others")
-
-PATIENCE = 20.0
-"""Seconds until a program that does not do what it should is ended."""
+from tests.demo.terminals import PATIENCE, POSIX, Open, command, environment
 
 
 @pytest.fixture(autouse=True)
@@ -153,16 +146,6 @@ def test_a_letter_that_the_output_does_not_have_is_no_error(monkeypatch: pytest.
 # ---------------------------------------------------------------------- in one of its own
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "agentloop.demo", *arguments]
-
-
-def environment(**changes: str) -> dict[str, str]:
-    # Found wherever it was imported from here; and not by the folder that the program happens to run in.
-    source = str(Path(agentloop.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": "", "TERM": "xterm", **changes}
-
-
 def test_the_tour_runs_without_a_terminal_a_key_or_a_network(tmp_path: Path) -> None:
     ran = subprocess.run(
         command("--yes"),
@@ -217,83 +200,6 @@ def test_a_signal_ends_the_program_with_one_line(number: signal.Signals, status:
 
 # --------------------------------------------------------------------------- on a terminal
 
-ON_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
-)
-"""Makes the standard input the terminal that signals come from."""
-
-
-class Terminal:
-    """A program on a pseudo-terminal, and what stands there."""
-
-    def __init__(self, arguments: Sequence[str], folder: Path, **changes: str) -> None:
-        self._keyboard, terminal = os.openpty()
-        self.written = b""
-        self._waited_for = 0
-        self.running = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, *command(*arguments)],
-            cwd=folder,
-            env=environment(TMPDIR=str(folder), **changes),
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-        )
-        os.close(terminal)
-
-    @property
-    def page(self) -> str:
-        """What stands there, without colours and movements."""
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.written.decode(errors="replace"))
-
-    def wait_for(self, text: str) -> None:
-        """Read until ``text`` is on the page, after what was waited for before."""
-        while text not in self.page[self._waited_for :]:
-            piece = self._read()
-            assert piece, f"waited for {text!r}, and there is: {self.page}"
-            self.written += piece
-        self._waited_for = self.page.index(text, self._waited_for) + len(text)
-
-    def type(self, keys: str) -> None:
-        os.write(self._keyboard, keys.encode())
-
-    def ended(self) -> tuple[int, str]:
-        """The exit status, and the page, when the program has ended."""
-        while piece := self._read():
-            self.written += piece
-        return self.running.wait(PATIENCE), self.page
-
-    def _read(self) -> bytes:
-        ready, _, _ = select.select([self._keyboard], [], [], PATIENCE)
-        assert ready, f"nothing happens any more, and there is: {self.page}"
-        try:
-            return os.read(self._keyboard, 65536)
-        except OSError:
-            # The end of a terminal, on Linux.
-            return b""
-
-    def close(self) -> None:
-        if self.running.poll() is None:
-            os.killpg(self.running.pid, signal.SIGKILL)
-        self.running.wait()
-        os.close(self._keyboard)
-
-
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Open]:
-    opened: list[Terminal] = []
-
-    def open_terminal(*arguments: str, **changes: Any) -> Terminal:
-        opened.append(Terminal(arguments, tmp_path, **changes))
-        return opened[-1]
-
-    yield open_terminal
-    for one in opened:
-        one.close()
-
 
 with_and_without_colours = pytest.mark.parametrize("arguments", [(), ("--plain",)])
 
@@ -311,7 +217,7 @@ def test_a_person_answers_what_is_asked(arguments: Sequence[str], terminal: Open
         ("[Sunday]:", ""),
         ("[9]:", "3"),
         ("Dear Zoe", None),
-        ("[Y/n/always]", "y"),
+        ("[Y/n/always/later]", "y"),
     ]
     for asked, typed in conversation:
         at.wait_for(asked)
@@ -363,7 +269,9 @@ hello ends: completed (1 request, 15 tokens)\r
 def test_a_terminal_may_be_dumb_and_without_colours(terminal: Open) -> None:
     at = terminal("hello", TERM="dumb", NO_COLOR="1")
 
-    assert at.ended() == (0, HELLO)
+    status, page = at.ended()
+    assert status == 0
+    assert re.fullmatch(rf"{re.escape(HELLO)}\(Kept as hello-[0-9a-f]+: --continue goes on with it.\)\r\n", page)
     assert b"\x1b" not in at.written
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 import trio
 
 from agentloop.demo.person import Nobody, Typist
@@ -26,15 +27,16 @@ class Typed:
         self._lines = list(lines)
         self.prompts: list[str] = []
         self.out = io.StringIO()
-        self.person = Typist(self._read_line, Plain(self.out))
+        self.is_gone = False
+        self.person = Typist(self._read_line, Plain(self.out), is_gone=lambda: self.is_gone)
 
     async def _read_line(self, prompt: str) -> str | None:
         await trio.lowlevel.checkpoint()
         self.prompts.append(prompt.strip())
         return self._lines.pop(0) if self._lines else None
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
-        return await self.person.answer(question, problem)
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+        return await self.person.answer(question, problem, may_wait=may_wait)
 
 
 async def test_a_form_is_filled_in_field_by_field() -> None:
@@ -84,3 +86,39 @@ async def test_nobody_says_yes_until_that_is_refused() -> None:
     assert await Nobody().answer(elicitation({"n": {"type": "integer", "default": 1}})) == Accept({"n": 1})
     assert await Nobody().answer(elicitation(FORM), "no") == Decline("no")
     assert await Nobody().answer(approval(), "no") == Deny("no")
+
+
+async def test_what_may_wait_is_left_for_another_day() -> None:
+    typed = Typed("later")
+
+    assert await typed.answer(approval(), may_wait=True) is None
+    assert typed.prompts == ["[Y/n/always/later]"]
+    assert await Typed("l").answer(elicitation(), may_wait=True) is None
+    assert await Typed("Bob", "/later").answer(elicitation(FORM), may_wait=True) is None
+
+
+async def test_what_may_not_wait_is_asked_again() -> None:
+    assert await Typed("later", "n").answer(approval()) == Deny()
+
+
+async def test_a_form_takes_the_word_later_as_a_word() -> None:
+    assert await Typed("later", "3").answer(elicitation(FORM), may_wait=True) == Accept({"name": "later", "seats": 3})
+
+
+async def test_how_to_leave_a_form_for_another_day_is_said_once() -> None:
+    typed = Typed("", "3", "", "3")
+    for _ in range(2):
+        await typed.answer(elicitation(FORM), may_wait=True)
+
+    assert typed.out.getvalue() == "  (/later leaves it for another day)\n"
+
+
+async def test_a_terminal_that_was_closed_is_no_answer() -> None:
+    """Its end of the input looks like that of somebody who says no."""
+    typed = Typed()
+    for question in (approval(), elicitation(), elicitation(FORM)):
+        typed.is_gone = True
+        with pytest.raises(OSError, match="the terminal is gone"):
+            await typed.answer(question, may_wait=True)
+        typed.is_gone = False
+        assert await typed.answer(question, may_wait=True) in (Deny(), Cancel())

@@ -13,11 +13,12 @@ from msgspec import Meta
 from agentloop import Accept, Agent, Approve, Deny, ToolContext, tool
 from agentloop.demo.person import Person
 from agentloop.demo.plain import Plain
-from agentloop.demo.playing import answer_question, follow, play
+from agentloop.demo.playing import answer_question, follow, play, play_stream
 from agentloop.demo.stage import Stage
 from agentloop.errors import CancelledRunError, ModelConnectionError
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Answer
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls, fails, says
 from tests.demo.builders import Answering
 
@@ -39,8 +40,14 @@ async def delete(path: str) -> str:
     return f"deleted {path}"
 
 
+@tool
+async def count() -> str:
+    await trio.sleep(1)
+    return "counted"
+
+
 def make_agent(*script: object) -> Agent:
-    return Agent(ScriptedModel(*script), tools=[book, delete])  # type: ignore[arg-type]
+    return Agent(ScriptedModel(*script), tools=[book, delete, count])  # type: ignore[arg-type]
 
 
 async def played(agent: Agent, *answers: Answer, prompts: tuple[str, ...] = ("Go.",)) -> tuple[str, Answering]:
@@ -96,7 +103,7 @@ class Stopper:
         self.asked = trio.Event()
         self.left = False
 
-    async def answer(self, question: Question, problem: str = "") -> Answer:
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
         self.asked.set()
         try:
             await trio.sleep_forever()
@@ -137,7 +144,7 @@ async def test_an_answer_that_comes_too_late_is_dropped() -> None:
     class Late:
         """Somebody else is faster."""
 
-        async def answer(self, question: Question, problem: str = "") -> Answer:
+        async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
             await trio.lowlevel.checkpoint()
             stream.answer(question.id, Accept({"seats": 1}))
             return Accept({"seats": 2})
@@ -148,6 +155,70 @@ async def test_an_answer_that_comes_too_late_is_dropped() -> None:
         await follow(stream, Stage(Plain(out), late))
 
     assert "booked: Seats(seats=1)" in out.getvalue()
+
+
+async def test_what_is_left_for_another_day_ends_the_run_and_nothing_else_is_asked() -> None:
+    """Two questions are open, and something else runs. Whoever puts off the first does not want the second now."""
+    out, person = io.StringIO(), Answering([None])
+    stage = Stage(Plain(out), person)
+    agent = make_agent(calls("delete", path="x") + calls("delete", path="y") + calls("count"), "Done.")
+    async with MemoryStore().open() as store, stored_session(store, "s") as session:
+        assert not await play(agent, ("Go.", "And more."), stage, session)
+
+        assert len(session.questions) == 2
+        assert len(person.asked) == 1
+        assert out.getvalue().count("the question waits for an answer") == 2
+        assert "And more." not in out.getvalue()
+
+        person.answers, person.asked = [Approve(), Deny()], []
+        assert await play_stream(agent.resume_stream(session), stage, may_wait=True)
+    assert "deleted" in out.getvalue()
+    assert "Denied" in out.getvalue()
+
+
+async def test_what_is_not_kept_cannot_be_left_for_another_day() -> None:
+    class Asked:
+        may_wait: bool | None = None
+
+        async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+            self.may_wait = may_wait
+            await trio.lowlevel.checkpoint()
+            return Deny()
+
+    person = Asked()
+    await play(make_agent(calls("delete", path="x"), "Done."), ("Go.",), Stage(Plain(io.StringIO()), person))
+
+    assert person.may_wait is False
+
+
+async def test_whoever_leaves_by_the_door_keeps_the_question() -> None:
+    stage = Stage(Plain(io.StringIO()), Stopper())
+    agent = make_agent(calls("delete", path="x"))
+    async with MemoryStore().open() as store, stored_session(store, "s") as session, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def leave() -> None:
+            await trio.sleep(1)
+            assert stage.door.park is not None
+            stage.door.park()
+
+        assert not await play(agent, ("Go.",), stage, session)
+        assert [question.id for question in session.questions] == ["s/1?1"]
+        assert stage.door.park is None
+
+
+async def test_a_question_is_kept_when_the_terminal_is_gone() -> None:
+    class Gone:
+        async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+            await trio.lowlevel.checkpoint()
+            raise OSError("the terminal is gone")
+
+    agent = make_agent(calls("delete", path="x"))
+    async with MemoryStore().open() as store, stored_session(store, "s") as session:
+        with pytest.RaisesGroup(OSError):
+            await play(agent, ("Go.",), Stage(Plain(io.StringIO()), Gone()), session)
+
+        assert [question.id for question in session.questions] == ["s/1?1"]
 
 
 async def test_a_paced_stage_shows_one_word_after_another() -> None:

@@ -16,7 +16,7 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from agentloop.demo.editing import edited_lines
-from agentloop.demo.terminal import plain_lines
+from agentloop.demo.terminal import is_gone, plain_lines
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -124,3 +124,11 @@ async def test_ctrl_c_in_an_edited_line_is_a_signal_like_everywhere_else(keys: P
             keys.send_text("\x03")
             await edited_lines()("? ")
     assert nursery.cancel_scope.cancelled_caught
+
+
+def test_a_terminal_whose_window_was_closed_is_gone() -> None:
+    keyboard, screen = os.openpty()
+    with os.fdopen(screen, encoding="utf-8") as terminal:
+        assert not is_gone(terminal)
+        os.close(keyboard)
+        assert is_gone(terminal)

@@ -1,0 +1,89 @@
+"""A session from where it is: an agent is asked, gone on with, and asked again for as long as somebody types."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from attrs import frozen
+
+from agentloop import Agent, AgentLoopError, Session, UsageError
+from agentloop.demo.playing import play, play_stream
+from agentloop.demo.sessions import entitle, last_run
+from agentloop.demo.stage import Stage
+from agentloop.errors import StoreError
+from agentloop.journal import OpenStore
+from agentloop.stores import StoredSession
+
+__all__ = ["Talk", "telling_where"]
+
+GO_ON = "Go on."
+"""What is said for somebody who wants a run to go on that was stopped, or has failed."""
+
+
+@frozen
+class Talk:
+    """An agent, its session, and who talks to it."""
+
+    agent: Agent
+    session: Session
+    stage: Stage
+    store: OpenStore | None = None
+    """Where the session is kept, if it is."""
+
+    async def say(self, *prompts: str) -> bool:
+        """Ask the agent one prompt after another. Gives whether that was all, as `play` does."""
+        return await play(
+            self.agent, prompts, self.stage, self.session, begun=partial(self._entitle, " ".join(prompts[:1]))
+        )
+
+    async def resume(self) -> bool:
+        """Go on with what is unfinished. Gives whether it came to its end."""
+        return await play_stream(self.agent.resume_stream(self.session), self.stage, may_wait=True)
+
+    async def listen(self) -> None:
+        """Have somebody say what is next, until they have nothing to say."""
+        while not self.stage.door.is_leaving:
+            goes_on = await self._can_go_on()
+            typed = await self.stage.say("(Enter goes on with it) > " if goes_on else "> ")
+            if typed is None or not (goes_on or typed.strip()):
+                return
+            try:
+                await self._do(typed.strip())
+            except (StoreError, UsageError):
+                raise
+            except AgentLoopError:
+                # It was told as the reason why the stream ended.
+                continue
+
+    async def _do(self, typed: str) -> None:
+        if typed:
+            self.stage.screen.typed(typed)
+            await self.say(typed)
+        elif isinstance(self.session, StoredSession) and self.session.is_unfinished:
+            await self.resume()
+        else:
+            await self.say(GO_ON)
+
+    async def _can_go_on(self) -> bool:
+        """Whether the last run has not come to its end."""
+        if self.store is None:
+            return False
+        run = await last_run(self.store, self.session.id)
+        return run.reason not in ("", "completed")
+
+    async def _entitle(self, prompt: str) -> None:
+        if self.store is not None:
+            await entitle(self.store, self.session.id, prompt)
+
+
+@asynccontextmanager
+async def telling_where(session: Session, stage: Stage) -> AsyncGenerator[None]:
+    """At the end, whatever it is, tell somebody who can see it where the session is."""
+    try:
+        yield
+    finally:
+        if stage.read_line is not None and session.messages:
+            stage.screen.cut()
+            stage.screen.note(f"(Kept as {session.id}: --continue goes on with it.)")
