@@ -25,7 +25,7 @@ def test_a_program_prints_what_the_readme_says(program: str, output: str) -> Non
 
 
 def test_every_program_of_the_readme_is_run() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 4
+    assert len(PROGRAMS) == README.count("```python") == 5
 
 
 def test_the_test_command_is_the_one_that_ci_runs() -> None:

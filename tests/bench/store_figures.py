@@ -20,14 +20,18 @@ from unittest.mock import patch
 
 import trio
 
-from agentloop.journal import Record
-from agentloop.stores import SQLiteStore
+from agentloop import Agent, ToolContext, tool
+from agentloop.journal import OpenStore, Record
+from agentloop.stores import MemoryStore, SQLiteStore, stored_session
 from agentloop.stores._writer import Outcome, Work
 from agentloop.stores.sqlite import _Connection
+from agentloop.testing import Response, ScriptedModel, calls
+from tests.bench import ours as our_side
 from tests.bench.figures import Measured
-from tests.bench.measure import in_fresh_process, median, rss_kb
+from tests.bench.measure import alternate_here, in_fresh_process, median, ratio, rss_kb
+from tests.bench.work import add, turns as turns_of
 
-__all__ = ["commits", "memory", "opening"]
+__all__ = ["commits", "memory", "opening", "turns"]
 
 SYNC_SECONDS = 0.0025
 """What a common disk takes to make a write durable. Those of rented machines often say that it is, and it is not."""
@@ -96,57 +100,109 @@ def commits(quick: bool) -> Measured:
     return Measured(ours=many * 1e6, bare=one * 1e6, value=many / one, note=note)
 
 
+def turns(quick: bool) -> Measured:
+    """20 turns with one tool call each, in a session whose journal is in a file, against one where it is in memory.
+
+    By the wall's clock, since some of it is waiting. Noted: against a session that has no journal.
+    """
+    plan = turns_of(20)
+    agent = our_side.agent_for(plan, add)
+
+    async def in_store(store: OpenStore) -> None:
+        async with stored_session(store) as session:
+            outcome = await agent.run("Go.", session=session)
+        assert outcome.output == "Done."
+
+    async def run(path: Path) -> dict[str, list[float]]:
+        async with SQLiteStore(path).open() as file, MemoryStore().open() as memory:
+            works = {
+                "ours": lambda: in_store(file),
+                "bare": lambda: in_store(memory),
+                "none": lambda: agent.run("Go."),
+            }
+            return await alternate_here(works, rounds=5 if quick else 41, repeat=3, clock=time.perf_counter)
+
+    with _file() as path:
+        samples = trio.run(run, path)
+    note = f"{ratio(samples['ours'], samples['none']):.1f}x of a session without a journal"
+    return Measured(
+        ours=median(samples["ours"]) * 1e3,
+        bare=median(samples["bare"]) * 1e3,
+        value=ratio(samples["ours"], samples["bare"]),
+        note=note,
+    )
+
+
 def opening(quick: bool) -> Measured:
-    """To open a file and read a session of 10,000 records."""
+    """To open a file, and in it a session of 10,000 messages, as runs of 20 turns have written it."""
     count = 10_000
 
-    async def fill(path: Path) -> None:
-        async with SQLiteStore(path).open() as store:
-            await store.append("s", _records(1, count))
+    async def fill(path: Path) -> int:
+        async with SQLiteStore(path).open() as store, stored_session(store, "s") as session:
+            while len(session.messages) < count:
+                await agent.run("Go.", session=session)
+            return len(await store.read("s"))
 
     async def ours(path: Path) -> float:
         began = time.process_time()
-        async with SQLiteStore(path).open() as store:
-            read = await store.read("s")
+        async with SQLiteStore(path).open() as store, stored_session(store, "s") as session:
             seconds = time.process_time() - began
-        assert len(read) == count
+            assert len(session.messages) >= count
         return seconds
 
     def bare(path: Path) -> float:
         began = time.process_time()
         with closing(sqlite3.connect(path)) as db:
-            read = db.execute("SELECT * FROM agentloop_records WHERE session = 's' ORDER BY seq").fetchall()
-        assert len(read) == count
+            db.execute("SELECT * FROM agentloop_records WHERE session = 's' ORDER BY seq").fetchall()
         return time.process_time() - began
 
+    script: list[Response | str] = [*(calls("add", a=number, b=2) for number in range(20)), "Done."]
+    agent = Agent(ScriptedModel(*script, repeat=True), tools=[add])
     samples: dict[str, list[float]] = {"ours": [], "bare": []}
     with _file() as path:
-        trio.run(fill, path)
+        records = trio.run(fill, path)
         for _ in range(3 if quick else 21):
             gc.collect()
             samples["ours"].append(trio.run(ours, path) * 1e3)
             samples["bare"].append(bare(path) * 1e3)
-    return Measured(ours=median(samples["ours"]), bare=median(samples["bare"]), value=median(samples["ours"]))
+    note = f"{records:,} records; by hand: all of them read, and none decoded"
+    return Measured(
+        ours=median(samples["ours"]), bare=median(samples["bare"]), value=median(samples["ours"]), note=note
+    )
 
 
 def memory(quick: bool) -> Measured:
-    """What a process grows by while it adds records, beyond what the first tenth took."""
+    """What a process grows by while a run tells, and keeps, so many events, beyond what the first tenth took."""
     count = 20_000 if quick else 100_000
     sides = ("memory", "bare-memory")
     ours, bare = (in_fresh_process("-m", "tests.bench.store_figures", side, str(count)) for side in sides)
-    return Measured(ours=ours, bare=bare, value=ours, note=f"{count:,} records")
+    return Measured(ours=ours, bare=bare, value=ours, note=f"{count:,} events")
 
 
 async def _memory(path: Path, count: int) -> float:
-    before = 0.0
-    async with SQLiteStore(path).open() as store:
-        for seq in range(1, count + 1):
-            await store.append("s", _records(seq, seq))
-            if seq == count // 10:
+    grown = 0.0
+
+    @tool(timeout=float("inf"))
+    async def work(context: ToolContext[None]) -> str:
+        """Tell how far it is."""
+        nonlocal grown
+        before = 0.0
+        for number in range(count):
+            await context.progress(number, message="word " * 60)
+            if number == count // 10:
                 gc.collect()
                 before = rss_kb()
         gc.collect()
-        return rss_kb() - before
+        grown = rss_kb() - before
+        return "Done."
+
+    async with SQLiteStore(path).open() as store, stored_session(store, "s") as session:
+        agent = Agent(ScriptedModel(calls("work"), "Done."), tools=[work])
+        async with agent.stream("Go.", session=session) as stream:
+            told = sum([1 async for _ in stream])
+        assert told >= count
+        assert len(await store.read("s")) >= count
+    return grown
 
 
 def _bare_memory(path: Path, count: int) -> float:
