@@ -25,7 +25,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     seq: int
     """Its number in the session, from 1, without gaps."""
     kind: str
-    """What it is: the ``type`` of an event, say."""
+    """What it is: the ``type`` of an event, or a word of agentloop's own for what no reader is told."""
     data: bytes
     """A JSON object, in UTF-8."""
     stream: str = ""
@@ -47,7 +47,7 @@ class SessionInfo(msgspec.Struct, frozen=True):
     records: int
     """How many there are; the number of the last one."""
     parent: str = ""
-    """The session that it was forked from, or inside which it was opened; empty if neither."""
+    """The session that it was forked from; empty if it was not."""
     holder: str = ""
     """Who has it now: the holder of a lease that has not run out; empty if nobody has."""
 
@@ -83,7 +83,7 @@ class OpenStore(Protocol):
 
         Args:
           lease: may be left out where nobody has one.
-          parent: the session inside which this one is opened. It counts where the session is created.
+          parent: what its `SessionInfo.parent` is to be, where this creates the session: an import, say.
 
         Raises:
           SequenceError: ``records`` do not begin where the session ends: somebody else has added to it.

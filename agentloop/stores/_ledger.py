@@ -63,7 +63,7 @@ def answering(session: str) -> Generator[None]:
 class _Entry:
     """Something on its way into the store, and to a reader."""
 
-    __slots__ = ("event", "feed", "is_kept", "key", "kind", "more", "stream", "value")
+    __slots__ = ("event", "feed", "key", "kind", "more", "stream", "value")
 
     def __init__(self, kind: str, value: Any, stream: str, key: str) -> None:
         self.kind = kind

@@ -62,7 +62,7 @@ class Found:
         self.asked = Counter(place.lines("asked"))
         events = list(events_in(records))
         self.finished = {key_of(each) for each in events if isinstance(each, ToolCallFinished)}
-        self.begun = {f"{record.stream.rpartition('/')[0]}#{record.key}" for record in records if record.kind == "call"}
+        self.begun = {key(record.stream, record.key) for record in records if record.kind == "call"}
         self.answered = {each.id for each in events if isinstance(each, QuestionAnswered)}
 
 
@@ -74,8 +74,14 @@ def events_in(records: Sequence[Record]) -> Iterator[StreamEvent]:
             yield event
 
 
+def key(stream: str, call_id: str) -> str:
+    """The call's idempotency key."""
+    session = stream.rpartition("/")[0]
+    return f"{session}#{call_id}" if session == "ann" else f"ann:{session}#{call_id}"
+
+
 def key_of(event: ToolCallFinished) -> str:
-    return f"{event.session}#{event.call_id}"
+    return key(event.stream, event.call_id)
 
 
 def check_told(place: Place, records: Sequence[Record]) -> None:
