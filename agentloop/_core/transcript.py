@@ -77,8 +77,9 @@ class Transcript:
 
     __slots__ = (
         "_cached",
+        "_call_ids",
         "_messages",
-        "call_ids",
+        "_scanned",
         "grants",
         "holder",
         "id",
@@ -108,7 +109,9 @@ class Transcript:
         """What tools gave that was too long for the model to read at once."""
         self.provisional = 0
         """How many messages at its end close a turn that may still be gone on with."""
-        self.call_ids: set[str] = set()
+        self._call_ids: set[str] = set()
+        self._scanned = 0
+        """Of how many messages the calls are among them."""
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None
         self.extend(messages)
@@ -137,20 +140,30 @@ class Transcript:
 
     def extend(self, messages: Iterable[Message]) -> None:
         """Add whole messages: a prompt, a final response, or a turn that is closed."""
-        before = len(self._messages)
         self._messages.extend(messages)
-        for index in range(before, len(self._messages)):
-            message = self._messages[index]
-            if type(message) is AssistantMessage:
-                for part in message.parts:
-                    if type(part) is ToolCall:
-                        self.call_ids.add(part.id)
         self._cached = None
 
     def truncate(self, messages: int) -> None:
-        """Keep only the first so many ``messages``."""
+        """Keep only the first so many ``messages``. The ids of the others' calls stay taken."""
+        self._note_calls()
         del self._messages[messages:]
+        self._scanned = len(self._messages)
         self._cached = None
+
+    @property
+    def call_ids(self) -> set[str]:
+        """The ids that calls have, or had: no other call may have one of them."""
+        self._note_calls()
+        return self._call_ids
+
+    def _note_calls(self) -> None:
+        # Not as they are added: who only opens a long session need not wait for it.
+        for message in self._messages[self._scanned :]:
+            if type(message) is AssistantMessage:
+                for part in message.parts:
+                    if type(part) is ToolCall:
+                        self._call_ids.add(part.id)
+        self._scanned = len(self._messages)
 
     def claim(self) -> str:
         """Take the session for a new stream, and give that stream's id.

@@ -70,11 +70,11 @@ async def begin_call(run: Run, ledger: Ledger, tool: Tool, call: ToolCall) -> No
         await keep(run, ledger)
 
 
-def end_call(run: Run, call: ToolCall) -> None:
+def end_call(run: Run, ledger: Ledger, call: ToolCall) -> None:
     """A call has its result, which is about to be told."""
     text = run.transcript.kept.text_of(call.id)
-    if run.root.ledger is not None and text is not None:
-        run.root.ledger.note("long_result", text, stream=run.source.stream, key=call.id)
+    if text is not None:
+        ledger.note("long_result", text, stream=run.source.stream, key=call.id)
 
 
 async def keep(run: Run, ledger: Ledger) -> None:

@@ -77,7 +77,8 @@ class Calls:
         result: ToolResult | None = None
         try:
             result = run.transcript.kept.shorten(await self._result(call), self._longest(call))
-            end_call(run, call)
+            if run.root.ledger is not None:
+                end_call(run, run.root.ledger, call)
         finally:
             if run.waits is not None:
                 run.waits.end(call.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -79,7 +80,7 @@ class _Entry:
         self.more: list[str] | None = None
         """Of a delta that was told already, what came after it."""
 
-    def record(self, seq: int) -> Record:
+    def record(self, seq: int, at: float) -> Record:
         if self.event is None:
             data = msgspec.json.encode(self.value)
         elif self.more is None:
@@ -90,7 +91,7 @@ class _Entry:
                 # For who has read some of them: they are numbered one after the other, up to the number of them all.
                 sizes = [len(_words(self.event)), *map(len, self.more)]
                 data = b'%s,"sizes":%s}' % (data[:-1], msgspec.json.encode(sizes))
-        return Record(seq, self.kind, data, self.stream, self.key)
+        return Record(seq, self.kind, data, self.stream, self.key, at)
 
 
 class Journal(Ledger):
@@ -178,7 +179,8 @@ class Journal(Ledger):
             seq += 1
             event = kind(source, seq, **fields)
             number = self._length + len(records) + 1
-            records.append(Record(number, event_type(event), encode_event(event), source.stream, _key(event)))
+            data = encode_event(event)
+            records.append(Record(number, event_type(event), data, source.stream, _key(event), time.time()))
         if records:
             await self._store.append(self._session, records, lease=self.lease)
             self._length += len(records)
@@ -190,6 +192,8 @@ class Journal(Ledger):
         state = loaded.history.root
         self.unfinished = None if state is None or state.is_over else state
         transcript = self._transcript
+        # First, since the ids of their calls stay taken.
+        transcript.extend(loaded.rewound)
         transcript.truncate(0)
         transcript.extend(loaded.messages)
         transcript.provisional = 0
@@ -383,9 +387,10 @@ class Journal(Ledger):
         batch, self._waiting, self._delta = self._waiting, [], None
         self._writing = batch
         records: list[Record] = []
+        at = time.time()
         for entry in batch:
             if entry.kind:
-                records.append(entry.record(self._length + len(records) + 1))
+                records.append(entry.record(self._length + len(records) + 1, at))
         try:
             if records:
                 await self._store.append(self._session, records, lease=self.lease)

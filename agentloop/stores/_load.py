@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from agentloop.errors import StoreError
-from agentloop.journal import OpenStore
+from agentloop.journal import OpenStore, Record
 from agentloop.messages import Message
 from agentloop.permissions import Grant
 from agentloop.stores import _history as history
 from agentloop.stores._history import History
 
 __all__ = ["Loaded", "State", "load"]
-
-PAGE = 64
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,6 +29,8 @@ class Loaded(msgspec.Struct):
     """What there is of a session."""
 
     messages: list[Message]
+    rewound: list[Message]
+    """Those that do not count any more."""
     history: History
     state: State
     length: int
@@ -73,6 +75,7 @@ async def load(store: OpenStore, session: str) -> Loaded:
         ),
     )
     messages: list[Message] = []
+    rewound: list[Message] = []
     state = State()
     long_results: dict[str, str] = {}
     begins = 0
@@ -94,34 +97,28 @@ async def load(store: OpenStore, session: str) -> Loaded:
                 case history.GIVEN_UP:
                     messages.extend(msgspec.json.decode(record.data, type=history.GivenUp).messages)
                 case history.REWOUND:
-                    del messages[msgspec.json.decode(record.data, type=history.Rewound).messages :]
+                    count = msgspec.json.decode(record.data, type=history.Rewound).messages
+                    rewound += messages[count:]
+                    del messages[count:]
                     if state.first_kept > len(messages) or max(state.elided, default=-1) >= len(messages):
                         state = State(state.grants)
                 case _:
                     long_results[record.key] = msgspec.json.decode(record.data, type=str)
     except msgspec.DecodeError as error:
         raise StoreError(f"session {session!r}: what is kept of it cannot be read: {error}") from error
-    read = History()
-    seq, length = await _last(store, session)
-    if begins:
-        read.read(await store.read(session, after=begins - 1))
-    return Loaded(messages, read, state, length, seq, length, long_results)
-
-
-async def _last(store: OpenStore, session: str) -> tuple[int, int]:
-    """The number of the last event, and that of the last record."""
     info = await store.info(session)
-    if info is None:
-        return 0, 0
-    at = info.records
-    while at > 0:
-        page = await store.read(session, after=max(at - PAGE, 0), limit=PAGE)
-        for record in reversed(page):
-            try:
-                seq = msgspec.json.decode(record.data, type=_Numbered).seq
-            except msgspec.DecodeError as error:
-                raise StoreError(f"session {session!r}, record {record.seq}: {error}") from error
-            if seq:
-                return seq, info.records
-        at -= PAGE
-    return 0, info.records
+    tail = await store.read(session, after=begins - 1) if begins else ()
+    read = History()
+    read.read(tail)
+    length = 0 if info is None else info.records
+    return Loaded(messages, rewound, read, state, length, _last_number(tail), length, long_results)
+
+
+def _last_number(tail: Sequence[Record]) -> int:
+    """That of the last event in it."""
+    for record in reversed(tail):
+        # What is no event has no number.
+        seq = msgspec.json.decode(record.data, type=_Numbered).seq
+        if seq:
+            return seq
+    return 0

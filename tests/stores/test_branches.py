@@ -506,3 +506,20 @@ async def test_a_word_that_came_in_pieces_is_found() -> None:
         async with stored_session(store, "ann") as session:
             await Agent(ScriptedModel(says("Elderflower.", piece=2))).run("go", session=session)
         assert [info.id for info in await store.sessions(search="elderflower")] == ["ann"]
+
+
+async def test_a_call_has_no_key_that_a_call_had_which_was_rewound() -> None:
+    """Servers number their calls from the beginning in each response; what is done once must not look like a repeat."""
+    ran: list[str] = []
+
+    @tool
+    async def note(context: ToolContext[None]) -> None:
+        """Note."""
+        ran.append(context.idempotency_key)
+
+    async with MemoryStore().open() as store:
+        for _ in range(3):
+            async with stored_session(store, "ann") as session:
+                await session.rewind(0)
+                await Agent(ScriptedModel(calls("note", id="call_0"), "Done."), tools=[note]).run("go", session=session)
+    assert len(set(ran)) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -386,3 +387,11 @@ async def test_a_store_that_hangs_is_not_waited_for_without_end(method: str) -> 
 @tool(name="act", requires_approval=True)
 async def approved() -> None:
     """Act."""
+
+
+async def test_a_record_says_when_it_was_written() -> None:
+    began = time.time()
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            await Agent(ScriptedModel("Hi.")).run("go", session=session)
+        assert all(began <= record.at <= time.time() for record in await store.read("ann"))
