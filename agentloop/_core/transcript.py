@@ -145,7 +145,7 @@ class Transcript:
 
     def truncate(self, messages: int) -> None:
         """Keep only the first so many ``messages``. The ids of the others' calls stay taken."""
-        self._note_calls()
+        self.take_ids(self._messages[self._scanned :])
         del self._messages[messages:]
         self._scanned = len(self._messages)
         self._cached = None
@@ -153,17 +153,18 @@ class Transcript:
     @property
     def call_ids(self) -> set[str]:
         """The ids that calls have, or had: no other call may have one of them."""
-        self._note_calls()
+        # Not as they are added: who only opens a long session need not wait for it.
+        self.take_ids(self._messages[self._scanned :])
+        self._scanned = len(self._messages)
         return self._call_ids
 
-    def _note_calls(self) -> None:
-        # Not as they are added: who only opens a long session need not wait for it.
-        for message in self._messages[self._scanned :]:
+    def take_ids(self, messages: Iterable[Message]) -> None:
+        """The ids of the calls in ``messages`` are taken, though the messages count for nothing any more."""
+        for message in messages:
             if type(message) is AssistantMessage:
                 for part in message.parts:
                     if type(part) is ToolCall:
                         self._call_ids.add(part.id)
-        self._scanned = len(self._messages)
 
     def claim(self) -> str:
         """Take the session for a new stream, and give that stream's id.

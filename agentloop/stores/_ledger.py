@@ -192,8 +192,7 @@ class Journal(Ledger):
         state = loaded.history.root
         self.unfinished = None if state is None or state.is_over else state
         transcript = self._transcript
-        # First, since the ids of their calls stay taken.
-        transcript.extend(loaded.rewound)
+        transcript.take_ids(loaded.rewound)
         transcript.truncate(0)
         transcript.extend(loaded.messages)
         transcript.provisional = 0
