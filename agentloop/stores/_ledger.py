@@ -15,6 +15,7 @@ from agentloop._core.answers import check_approval, check_continue, check_elicit
 from agentloop._core.compaction import View
 from agentloop._core.transcript import Transcript, close_turn
 from agentloop._core.unfinished import Asked, Unfinished
+from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.ledger import HeldFeed, Ledger
 from agentloop.errors import StoreError, UnknownQuestionError
@@ -120,6 +121,8 @@ class Journal(Ledger):
         self._due = trio.Event()
         self._is_hurried = trio.Event()
         """Set when a reader is to be told of what waits, which may be put off less than the model's words."""
+        self._is_full = trio.Event()
+        """Set when those who tell what waits will soon have to wait themselves."""
         self._followers = trio.lowlevel.ParkingLot()
         self._is_stale = True
         self._failure: StoreError | None = None
@@ -290,6 +293,8 @@ class Journal(Ledger):
         if self._held == 1:
             self._is_hurried.set()
         self._add(entry)
+        if feed.unread >= CAPACITY // 2:
+            self._is_full.set()
 
     def _delta_entry(self, kind: str, event: Delta) -> _Entry:
         """What further deltas of the same kind are kept with."""
@@ -359,7 +364,9 @@ class Journal(Ledger):
         while True:
             await self._due.wait()
             self._due = trio.Event()
-            await trio.sleep(LAG)
+            self._is_full = trio.Event()
+            with trio.move_on_after(LAG):
+                await self._is_full.wait()
             if not self._held and all(entry.more is not None for entry in self._waiting):
                 self._is_hurried = trio.Event()
                 with trio.move_on_after(DELTA_LAG - LAG):

@@ -294,7 +294,8 @@ async def test_followers_who_stall_or_leave_do_not_slow_the_run() -> None:
             nursery.cancel_scope.cancel()
         return took
 
-    assert await seconds(50) == pytest.approx(await seconds(0), abs=1e-6)
+    # What goes into the store together, and so how often `LAG` is waited for, depends on who comes first.
+    assert await seconds(50) == pytest.approx(await seconds(0), abs=10 * LAG)
 
 
 async def test_a_follower_who_is_cancelled_again_and_again_misses_nothing() -> None:
