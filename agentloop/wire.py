@@ -15,7 +15,7 @@ from agentloop.errors import UsageError
 from agentloop.events import StreamEvent, UnknownEvent
 from agentloop.messages import Message
 
-__all__ = ["decode_event", "decode_messages", "encode_event", "encode_messages", "event_type"]
+__all__ = ["EVENT_TYPES", "decode_event", "decode_messages", "encode_event", "encode_messages", "event_type"]
 
 _encoder = msgspec.json.Encoder()
 
@@ -36,6 +36,9 @@ def _tag(name: str) -> str:
 
 _TAGS: dict[type, str] = {cls: _tag(cls.__name__) for cls in get_args(StreamEvent)}
 _CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
+
+EVENT_TYPES = frozenset(_CLASSES)
+"""What ``type`` may be, as far as this version knows."""
 
 
 @cache

@@ -11,9 +11,8 @@ from attrs import evolve
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
 from agentloop.journal import OpenStore, Record
-from agentloop.stores import _history as history
 from agentloop.stores._ledger import Journal
-from agentloop.wire import decode_event
+from agentloop.wire import EVENT_TYPES, decode_event
 
 __all__ = ["Follower", "follow_session"]
 
@@ -22,11 +21,6 @@ POLL_SECONDS = 0.25
 
 PAGE = 256
 """How many records are read at once, and so how many events a follower holds in memory."""
-
-_NOT_EVENTS = frozenset(
-    {"turn", "call", "memory", "raised", history.GIVEN_UP, history.REWOUND, history.STATE, history.LONG_RESULT}
-)
-
 
 _ENDS = ("stream_started", "stream_stopped")
 
@@ -100,7 +94,7 @@ class Follower:
             for record in records:
                 self._place = record.seq
                 self._see(record)
-                if record.kind in _NOT_EVENTS:
+                if record.kind not in EVENT_TYPES:
                     continue
                 event = decode_event(record.data)
                 if not isinstance(event, UnknownEvent) and event.seq > self._after:
@@ -169,7 +163,7 @@ class Follower:
             middle = (low + high) // 2
             seq = 0
             for record in await self._store.read(self._session, after=middle, limit=PAGE):
-                seq = msgspec.json.decode(record.data, type=_Numbered).seq if record.kind not in _NOT_EVENTS else 0
+                seq = msgspec.json.decode(record.data, type=_Numbered).seq if record.kind in EVENT_TYPES else 0
                 if seq:
                     break
             if 0 < seq <= self._after:

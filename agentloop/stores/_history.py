@@ -38,7 +38,7 @@ from agentloop.events import (
 from agentloop.journal import Record
 from agentloop.messages import AssistantMessage, Message
 from agentloop.questions import Decline
-from agentloop.wire import decode_event
+from agentloop.wire import EVENT_TYPES, decode_event
 
 __all__ = ["GIVEN_UP", "LONG_RESULT", "REWOUND", "STATE", "GivenUp", "History", "Rewound"]
 
@@ -141,10 +141,13 @@ class History:
             case "given_up" | "rewound":
                 self.root = None
                 self._states.clear()
-            case _:
+            case kind if kind in EVENT_TYPES:
                 event = decode_event(record.data)
                 if not isinstance(event, UnknownEvent):
                     self._tell(event)
+            case _:
+                # Of a newer version, which knows what to do with it.
+                pass
 
     # ------------------------------------------------------------------------------ events
 

@@ -26,7 +26,7 @@ from agentloop.journal import Lease, OpenStore, Record, SessionInfo
 from agentloop.messages import ToolResult
 from agentloop.stores import MemoryStore
 from agentloop.testing._sim import ClockRaise, InjectedFault, Sim
-from agentloop.wire import decode_event, event_type
+from agentloop.wire import EVENT_TYPES, decode_event, event_type
 
 __all__ = ["JournalClient", "Kept", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]
 
@@ -39,8 +39,6 @@ PATIENCE = 500.0
 """Seconds after which a process gives up: a store that hangs while a session is opened is waited for without end."""
 
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
-
-NOT_EVENTS = frozenset({"turn", "call", "memory", "raised", "given_up", "rewound", "state", "long_result"})
 
 
 class StoreRefuses(StoreError, InjectedFault):  # noqa: N818 - nor is this an error
@@ -101,7 +99,7 @@ class Kept:
             self.began.add((record.stream, record.key))
             if (session_of(record.stream), record.key) in self.ended:
                 self._note(f"record {record.seq}: call {record.key} begins, which has a result")
-        if record.kind in NOT_EVENTS:
+        if record.kind not in EVENT_TYPES:
             return
         event = decode_event(record.data)
         assert not isinstance(event, UnknownEvent)

@@ -14,7 +14,7 @@ import trio
 from agentloop import Agent, Approve, Compaction, ToolContext, tool
 from agentloop._core.transcript import problems
 from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
-from agentloop.events import ApprovalRequested, MessageCommitted, ToolCallFinished
+from agentloop.events import ApprovalRequested, MessageCommitted, StreamStopped, ToolCallFinished
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.messages import ToolResult
 from agentloop.stores import MemoryStore, SQLiteStore, stored_session
@@ -228,6 +228,13 @@ async def test_what_a_newer_version_has_added_is_passed_over() -> None:
         await store.append("ann", [Record(1, "hologram", b"{}")])
         async with stored_session(store, "ann") as session:
             assert session.messages == ()
+            agent = Agent(ScriptedModel(calls("act"), "never"), tools=[approved])
+            await agent.run("go", session=session, on_question="park")
+        length = len(await store.read("ann"))
+        await store.append("ann", [Record(length + 1, "hologram", b'{"of": "what"}', stream="ann/1")])
+        async with stored_session(store, "ann") as session:
+            assert session.is_unfinished
+            assert [type(event) async for event in session.follow()][-1] is StreamStopped
 
 
 async def test_a_lease_of_no_time_is_refused() -> None:
