@@ -75,6 +75,8 @@ class Unfinished(msgspec.Struct):
     """Those that have not, by id."""
     asked: list[Asked] = msgspec.field(default_factory=list[Asked])
     """By the stream itself, and not by a call, since its last turn began."""
+    long_results: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """Of a child stream: by call, results that were too long for the model to read at once."""
     usage: Usage = Usage()
     """With that of its children."""
     tool_calls: int = 0

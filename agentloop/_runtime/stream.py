@@ -309,6 +309,8 @@ def _open_child(
     else:
         transcript = Transcript(past.session, past.messages)
         transcript.streams = past.streams
+        for id, text in past.long_results.items():
+            transcript.kept.keep(id, text)
 
     def make(stream_id: str) -> Run:
         source = Source(transcript.id, stream_id, (*parent.source.agents, agent.name), parent.source.stream)

@@ -46,7 +46,7 @@ GIVEN_UP, REWOUND, STATE, LONG_RESULT = "given_up", "rewound", "state", "long_re
 """The kinds of records that are neither events nor of a stream: the messages by which an unfinished turn was closed;
 messages that do not count any more; what else there is to a session; and what was too long to be a result."""
 
-_WITHOUT_STATE = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output", STATE, LONG_RESULT})
+_WITHOUT_STATE = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output", STATE})
 """Kinds of records that nothing can be learned from here: most of what there is."""
 
 
@@ -131,6 +131,10 @@ class History:
             case "memory":
                 memory = msgspec.json.decode(record.data, type=Memory)
                 self._running[record.stream].state.calls[record.key].remembered[memory.name] = bytes(memory.value)
+            case "long_result":
+                stream = self._running[record.stream]
+                if stream.call_id is not None:
+                    stream.state.long_results[record.key] = msgspec.json.decode(record.data, type=str)
             case "raised":
                 limit = msgspec.json.decode(record.data, type=Raised)
                 self._running[limit.stream].state.allowed[limit.limit] = limit.allowed

@@ -102,6 +102,9 @@ async def load(store: OpenStore, session: str) -> Loaded:
                     del messages[count:]
                     if state.first_kept > len(messages) or max(state.elided, default=-1) >= len(messages):
                         state = State(state.grants)
+                case _ if record.stream != root:
+                    # Of a stream inside, which has calls of the same ids.
+                    pass
                 case _:
                     long_results[record.key] = msgspec.json.decode(record.data, type=str)
     except msgspec.DecodeError as error:

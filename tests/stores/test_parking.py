@@ -1425,3 +1425,28 @@ async def test_a_resumed_run_that_ends_before_it_comes_to_its_turn_leaves_it_to_
             assert session.questions == ()
             outcome = await agent.resume(session)
             assert [message.text for message in outcome.messages] == ["", "paid", "Done."]
+
+
+# ------------------------------------------------------------------------- long results
+
+
+async def test_what_was_too_long_to_be_read_at_once_can_be_read_on_another_day_in_each_stream() -> None:
+    @tool
+    async def long(word: str) -> str:
+        """Say much."""
+        return f"{word} " * 1_000
+
+    ran: list[Any] = []
+    reading = calls("read_result", call_id="c1", offset=600, limit=12)
+    first: list[Response | str] = [calls("long", id="c1", word="inner"), calls("ask", id="c2")]
+    inner = Agent(ScriptedModel(*first, reading, "Inner."), name="inner", tools=[long, asking(ran)], max_result=300)
+    script = [calls("long", id="c1", word="outer"), calls("inner", id="c2", prompt="go"), reading, "Done."]
+    agent = Agent(ScriptedModel(*script), tools=[long, inner.as_tool()], max_result=300)
+    async with memory() as store:
+        parked = await park(store, agent)
+        async with stored_session(store, "ann") as session:
+            resuming = agent.resume_stream(session, {id: Accept({"tag": "x"}) for id in parked.ids})
+            resumed = await read(resuming, session)
+    assert resumed.outcome.output == "Done."
+    said = [event.result.text for event in of(resumed.events, ToolCallFinished) if event.name == "read_result"]
+    assert [text.splitlines()[1].split()[0] for text in said] == ["inner", "outer"]
