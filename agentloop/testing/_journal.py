@@ -36,7 +36,7 @@ SLOW = 2.0
 """Seconds that a store which is slow takes: less than anybody's deadline."""
 
 PATIENCE = 500.0
-"""Seconds after which a process gives up: a store that hangs while a session is opened is waited for without end."""
+"""Seconds after which a process gives up: more than anything takes."""
 
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
 

@@ -15,6 +15,7 @@ import trio
 from attrs import evolve
 
 from agentloop._core.transcript import problems
+from agentloop._runtime.groups import raise_single
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError
@@ -222,7 +223,7 @@ def story(
                 one = Story(lab, journal, make)
                 told[:] = [one]
                 try:
-                    await play(one)
+                    await _played(play, one)
                 except (AgentLoopError, InjectedFault) as error:
                     lab.errors.append(error)
                     if lab.sim.injection is None:
@@ -241,6 +242,14 @@ def story(
         return play
 
     return add
+
+
+async def _played(play: Play, one: Story) -> None:
+    try:
+        await play(one)
+    except BaseExceptionGroup as group:
+        # Of a story that has more than one task.
+        raise_single(group)
 
 
 # ------------------------------------------------------------------------------ the agents

@@ -1440,7 +1440,8 @@ async def test_what_was_too_long_to_be_read_at_once_can_be_read_on_another_day_i
     reading = calls("read_result", call_id="c1", offset=600, limit=12)
     first: list[Response | str] = [calls("long", id="c1", word="inner"), calls("ask", id="c2")]
     inner = Agent(ScriptedModel(*first, reading, "Inner."), name="inner", tools=[long, asking(ran)], max_result=300)
-    script = [calls("long", id="c1", word="outer"), calls("inner", id="c2", prompt="go"), reading, "Done."]
+    asked = [calls("long", id="c1", word="outer"), calls("inner", id="c2", prompt="go"), reading]
+    script: list[Response | str] = [*asked, "Done."]
     agent = Agent(ScriptedModel(*script), tools=[long, inner.as_tool()], max_result=300)
     async with memory() as store:
         parked = await park(store, agent)
