@@ -414,6 +414,9 @@ class Journal(Ledger):
             # Somebody did not want to wait any longer, so that all was told already.
             return
         self._writing = []
+        if not self._waiting:
+            # Else the transcript of every child stream would be held for as long as the session.
+            self._committing.clear()
         self._length += len(records)
         self._kept += len(batch)
         for entry in batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 from agentloop import Agent, Approve, Compaction, ToolContext, tool
-from agentloop._core.transcript import problems
+from agentloop._core.transcript import Transcript, problems
 from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import ApprovalRequested, MessageCommitted, StreamStopped, ToolCallFinished
 from agentloop.journal import Lease, OpenStore, Record
@@ -402,3 +403,16 @@ async def test_a_record_says_when_it_was_written() -> None:
         async with stored_session(store, "ann") as session:
             await Agent(ScriptedModel("Hi.")).run("go", session=session)
         assert all(began <= record.at <= time.time() for record in await store.read("ann"))
+
+
+async def test_a_session_holds_nothing_of_the_child_streams_that_have_ended() -> None:
+    inner = Agent(ScriptedModel("Inner.", repeat=True), name="inner")
+    script: list[Response | str] = [calls("inner", prompt="x"), "Done."]
+    agent = Agent(ScriptedModel(*script, repeat=True), tools=[inner.as_tool()])
+    gc.collect()
+    before = sum(isinstance(each, Transcript) for each in gc.get_objects())
+    async with memory() as store, stored_session(store, "ann") as session:
+        for _ in range(10):
+            await agent.run("go", session=session)
+        gc.collect()
+        assert sum(isinstance(each, Transcript) for each in gc.get_objects()) == before + 1
