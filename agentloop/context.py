@@ -48,7 +48,10 @@ class ToolContext(ABC, Generic[Deps]):
     @property
     @abstractmethod
     def idempotency_key(self) -> str:
-        """The same for every attempt at this call, different for every other call anywhere."""
+        """The same for every attempt at this call, in whichever process; different for every other call anywhere.
+
+        Where sessions that have no journal are given the same id, so may be the keys of their calls.
+        """
 
     @property
     @abstractmethod
