@@ -1,7 +1,7 @@
 """Where sessions are kept: in memory, in a file of SQLite; in an SQL database with the extra ``sql``.
 
-Open a store, and in it `stored_session`; `Agent.resume` goes on with what is unfinished there, `answer_question` answers
-for it, `follow_session` reads along, and `fork_session` goes another way.
+Open a store, and in it `stored_session`; `Agent.resume` goes on with what is unfinished there, `answer_question`
+answers for it, `follow_session` reads along, and `fork_session` goes another way.
 
 `agentloop.stores.sql.SQLStore` is not imported here: it needs SQLAlchemy. `agentloop.journal` says what all promise.
 """
