@@ -12,10 +12,10 @@ TOKENS = {
     "a tool that raises while its stream is cancelled does not raise in the reader": "tool-raises-0 cancel:A@12",
     "a call that has ended is told although the clock fails": "only-text-1 clock:11",
     "an answer that was accepted reaches its asker although the clock fails": "every-hook-0 clock:15",
-    "without the time nothing is kept for ever, and the run says why": "kept clock:19",
-    "an end is told although the clock fails": "kept clock:56",
+    "without the time nothing is kept for ever, and the run says why": "kept clock:22",
+    "an end is told although the clock fails": "kept clock:60",
     "a call that may have run is not said not to have, where the turn fails as it is gone on with": (
-        "killed-and-resumed clock:109"
+        "killed-and-resumed clock:194"
     ),
     "a question that was answered before a crash is not open afterwards": (
         "parked-and-resumed seam:51!agentloop.testing._journal:StoreRefuses"
