@@ -611,8 +611,8 @@ async def test_an_answer_that_comes_while_it_is_about_to_be_parked_counts(steps:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             async with (
-                trio.open_nursery() as nursery,
                 agent.stream("go", session=session, on_question="park") as stream,
+                trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(answer_one, stream)
                 events = [event async for event in stream]
