@@ -36,7 +36,7 @@ class Feed:
         self._send, self._receive = trio.open_memory_channel[StreamEvent](math.inf)
         self._transcript = transcript
         self._lot = trio.lowlevel.ParkingLot()
-        self.unread = 0
+        self.unread: int = 0
         """How many events wait for the reader."""
         self.closed = False
         """Whether nobody will read what is posted from now on."""
