@@ -3,7 +3,8 @@
 These values, and the answers in `agentloop.questions`, are `msgspec.Struct` classes, while events are attrs
 classes. The reason is the wire: msgspec reads and writes both natively, but a *union* (``Text | Image``,
 ``UserMessage | AssistantMessage``) only of Structs, tagged by their ``type``. Both kinds are frozen, compare by
-value and work with ``match``. Make a changed copy of a Struct with `msgspec.structs.replace`.
+value and work with ``match``. Make a changed copy of a Struct with `msgspec.structs.replace`. What is in them cannot
+lead back to them, so the garbage collector need not look (``gc=False``): sessions have many.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Text(msgspec.Struct, frozen=True, tag="text", gc=False):
     text: str
 
 
-class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True):
+class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True, gc=False):
     """A picture, by value or by reference: exactly one of ``data`` and ``url``."""
 
     data: bytes | None = None
@@ -61,7 +62,7 @@ class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True):
         _one_of_data_and_url(self.data, self.url, "Image")
 
 
-class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True):
+class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True, gc=False):
     """A document, by value or by reference: exactly one of ``data`` and ``url``."""
 
     data: bytes | None = None
@@ -143,7 +144,7 @@ UserPart: TypeAlias = Text | Image | File
 AssistantPart: TypeAlias = Text | Reasoning | ToolCall
 
 
-class UserMessage(msgspec.Struct, frozen=True, tag="user"):
+class UserMessage(msgspec.Struct, frozen=True, tag="user", gc=False):
     """What a person, or the program in their place, said."""
 
     parts: tuple[UserPart, ...]
@@ -157,7 +158,7 @@ class UserMessage(msgspec.Struct, frozen=True, tag="user"):
         return text_of(self.parts)
 
 
-class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaults=True):
+class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaults=True, gc=False):
     """One response of the model."""
 
     parts: tuple[AssistantPart, ...]
@@ -180,7 +181,7 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
         return tuple(part for part in self.parts if type(part) is ToolCall)
 
 
-class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True):
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True, gc=False):
     """What the model reads as the result of one call."""
 
     call_id: str

@@ -84,10 +84,12 @@ async def load(store: OpenStore, session: str) -> Loaded:
     """The stream on the session itself; not always named after it, since it may have been run before a fork."""
     try:
         for record in records:
+            if record.kind == "message_committed":
+                # As nearly all are.
+                if record.stream == root:
+                    messages.append(_committed.decode(record.data).message)
+                continue
             match record.kind:
-                case "message_committed":
-                    if record.stream == root:
-                        messages.append(_committed.decode(record.data).message)
                 case "stream_started":
                     root = record.stream
                     if not msgspec.json.decode(record.data, type=_Started).resumes:
