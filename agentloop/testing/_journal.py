@@ -91,10 +91,6 @@ class Kept:
         self._read = len(records)
 
     def _take_in(self, record: Record) -> None:
-        if record.kind == "rewound":
-            # From here on, ids may be given once more.
-            self.ended.clear()
-            self._over.clear()
         if record.kind == "call":
             self.began.add((record.stream, record.key))
             if (session_of(record.stream), record.key) in self.ended:
