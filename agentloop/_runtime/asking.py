@@ -89,14 +89,7 @@ async def ask(
     tree.ask(opened)
     run.emitter.post(tell)
     if past is not None and past.answer is not None:
-        try:
-            tree.answer(id, past.answer, by="consumer")
-        except AnswerError as error:
-            # It fitted when it was given; the permissions, say, have changed since.
-            tree.withdraw(id)
-            run.emitter.post(QuestionWithdrawn, id=id)
-            run.emitter.warn("answer_refused", f"the answer to {id!r} counts for nothing: {error}")
-            _forget(run, past)
+        if not _answer_as_before(run, id, past, past.answer):
             return await ask(run, patience, build, check, accepted=accepted, is_granted=is_granted)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return opened.answer
@@ -200,6 +193,20 @@ def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | No
     # What was answered is another question. So the call has gone another way, and no later answer is for it either.
     del before[place:]
     return None
+
+
+def _answer_as_before(run: Run, id: str, past: Asked, answer: Answer) -> bool:
+    """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
+    try:
+        run.root.tree.answer(id, answer, by="consumer")
+    except AnswerError as error:
+        # It fitted when it was given; the permissions, say, have changed since.
+        run.root.tree.withdraw(id)
+        run.emitter.post(QuestionWithdrawn, id=id)
+        run.emitter.warn("answer_refused", f"the answer to {id!r} counts for nothing: {error}")
+        _forget(run, past)
+        return False
+    return True
 
 
 def _forget(run: Run, past: Asked) -> None:
