@@ -14,7 +14,7 @@ from agentloop.events import MessageCommitted, StreamEvent, ToolCallFinished
 from agentloop.messages import ToolCall
 from agentloop.questions import Answer
 
-__all__ = ["HeldFeed", "Ledger", "in_spite", "is_fact"]
+__all__ = ["HeldFeed", "Ledger", "in_spite"]
 
 
 def in_spite(event: StreamEvent) -> StreamEvent | None:
@@ -29,11 +29,6 @@ def in_spite(event: StreamEvent) -> StreamEvent | None:
         call = ToolCall(event.call_id, event.name, "")
         return evolve(event, result=interrupted_result(call, started=True))
     return event
-
-
-def is_fact(event: StreamEvent) -> bool:
-    """Whether ``event`` is told only if it is kept."""
-    return in_spite(event) is not event
 
 
 class Ledger(Protocol):
