@@ -105,7 +105,7 @@ class ToolContext(ABC, Generic[Deps]):
         """
 
     @abstractmethod
-    def waiting(self, *, parks: bool = True) -> AbstractContextManager[None]:
+    def paused_deadline(self, *, parks: bool = True) -> AbstractContextManager[None]:
         """While the block runs, no deadline of this call counts the time: somebody waits for a person.
 
         `ask` does so by itself. This is for a call that waits because another one asks.

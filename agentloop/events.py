@@ -67,8 +67,8 @@ store, was gone; this was found, and told, when the session was opened again. Ei
 TurnReason: TypeAlias = Literal[
     "final",
     "tool_calls",
-    "sent_on",
-    "reminded",
+    "continued",
+    "output_retry",
     "cancelled",
     "failed",
     "blocked",
@@ -411,7 +411,7 @@ class QuestionAnswered(Event):
 
     id: str
     answer: Answer
-    by: Literal["consumer", "handler", "rule"]
+    by: Literal["reader", "handler", "rule"]
     """``rule``: the answer to another question allowed this call, too, for good."""
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "BeforeLLMCall",
     "Block",
     "Context",
+    "Continue",
     "Hook",
     "HookWarning",
     "Notification",
@@ -52,10 +53,9 @@ __all__ = [
     "ReplaceArguments",
     "ReplaceMessages",
     "ReplaceResult",
-    "SendOn",
     "SessionEnd",
     "SessionStart",
-    "Stopping",
+    "StopRequested",
     "SubagentStop",
     "TurnEnd",
     "TurnStart",
@@ -134,7 +134,7 @@ class ReplaceResult(msgspec.Struct, frozen=True):
     result: ToolResult
 
 
-class SendOn(msgspec.Struct, frozen=True):
+class Continue(msgspec.Struct, frozen=True):
     """Do not stop: go on with this message, as if the user had said it."""
 
     text: str
@@ -246,12 +246,12 @@ class OnError(msgspec.Struct, frozen=True):
     error: Exception
 
 
-class Stopping(msgspec.Struct, frozen=True):
+class StopRequested(msgspec.Struct, frozen=True):
     """The model has given its final answer."""
 
     source: Source
     message: AssistantMessage
-    sent_on: int
+    continuations: int
     """How often stop hooks have sent this run on already."""
 
 
@@ -418,8 +418,8 @@ notification: Point[Notification, None] = Point("notification")
 on_error: Point[OnError, None] = Point("on_error")
 """The run is about to fail."""
 
-stop: Point[Stopping, SendOn | None] = Point("stop", SendOn)
-"""The model has given its final answer. `SendOn` makes it go on; the turn limit still counts."""
+stop: Point[StopRequested, Continue | None] = Point("stop", Continue)
+"""The model has given its final answer. `Continue` makes it go on; the turn limit still counts."""
 
 subagent_stop: Point[SubagentStop, None] = Point("subagent_stop")
 """A child stream has ended."""

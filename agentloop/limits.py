@@ -45,7 +45,7 @@ class Limits:
     """Seconds from start to end, without the time that people take to answer. Ends the run without a question."""
     depth: int | float = 8
     """How deep child streams may nest below this one."""
-    repeats: int | float = 5
+    identical_turns: int | float = 5
     """So many turns in a row with the very same tool calls end the run."""
     output_attempts: int | float = 3
     """How often the model may try to give its structured output."""
@@ -156,7 +156,7 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the model's context window: of the smallest, if there are ``fallbacks``."""
     threshold: float = 0.85
     """The part of the window from which on room is made."""
-    kept: float = 0.2
+    keep_recent: float = 0.2
     """The part of the window that the latest messages may take; they are kept as they are."""
     result_tokens: int = 1_000
     """Results of tools that are older than those, and longer than this, are left out first."""
@@ -166,13 +166,13 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check_whole(self, "window", 100)
         _check_whole(self, "result_tokens", 1)
-        if not 0 < self.kept < self.threshold <= 1:
+        if not 0 < self.keep_recent < self.threshold <= 1:
             raise UsageError(
-                f"Compaction(kept={self.kept!r}, threshold={self.threshold!r}): give two parts of the window, "
-                "the first smaller than the second"
+                f"Compaction(keep_recent={self.keep_recent!r}, threshold={self.threshold!r}): give two parts of the "
+                "window, the first smaller than the second"
             )
 
     @property
-    def kept_tokens(self) -> int:
+    def keep_recent_tokens(self) -> int:
         """Tokens that the latest messages may take."""
-        return int(self.window * self.kept)
+        return int(self.window * self.keep_recent)

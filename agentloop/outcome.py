@@ -33,7 +33,7 @@ class Outcome:
     """What it is parked with, where the reason is ``needs_input``: the answers are for `Agent.resume`."""
     usage: Usage = Usage()
     """Of the stream and of all its children."""
-    unread: tuple[UserMessage, ...] = ()
+    undelivered: tuple[UserMessage, ...] = ()
     """What was said by `Stream.steer` and `Stream.follow_up` that the run did not get round to. It is not in the
     transcript: start another stream with it."""
     messages: tuple[Message, ...] = ()

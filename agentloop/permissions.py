@@ -81,7 +81,7 @@ class Glob(msgspec.Struct, frozen=True, tag="glob", omit_defaults=True):
     """
 
     pattern: str
-    any_character: bool = False
+    allow_shell_characters: bool = False
     """In an ``allow`` rule, let the wildcards stand for every character. Never for what a shell gets to read."""
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """Glob on the tool's name, with ``*`` and ``?``."""
     where: dict[str, Condition] = {}
     """By argument; all must hold."""
-    others: bool = True
+    allow_other_arguments: bool = True
     """Whether the call may have arguments besides those in ``where``."""
 
     def __post_init__(self) -> None:
@@ -141,11 +141,11 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def exactly(cls, tool: str, arguments: Mapping[str, Any]) -> Rule:
         """The rule that matches calls of ``tool`` with these arguments and no others."""
-        return cls(tool, {name: Exact(value) for name, value in arguments.items()}, others=False)
+        return cls(tool, {name: Exact(value) for name, value in arguments.items()}, allow_other_arguments=False)
 
     def __str__(self) -> str:
         told = [f"{name} {condition}" for name, condition in self.where.items()]
-        if not self.others:
+        if not self.allow_other_arguments:
             told.append("nothing else")
         return f"{self.tool}({', '.join(told)})" if told else self.tool
 

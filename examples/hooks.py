@@ -53,8 +53,8 @@ def keep_secrets(call: hooks.PreToolUse) -> Deny | None:
 
 
 @hooks.stop
-def send_on_once(stopping: hooks.Stopping) -> hooks.SendOn | None:
-    return hooks.SendOn("Say goodbye, too.") if stopping.sent_on == 0 else None
+def send_on_once(stopping: hooks.StopRequested) -> hooks.Continue | None:
+    return hooks.Continue("Say goodbye, too.") if stopping.continuations == 0 else None
 
 
 @hooks.session_end

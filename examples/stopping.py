@@ -1,4 +1,4 @@
-"""Stopping: three tools at once, stopped half-way. Nothing is left behind, and the session can go on.
+"""StopRequested: three tools at once, stopped half-way. Nothing is left behind, and the session can go on.
 
 Prints::
 

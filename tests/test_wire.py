@@ -198,7 +198,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     },
     "approval_requested": {"id": "q", "call_id": "c", "name": "add", "arguments": {"a": 1}, "reason": "sums"},
     "continue_requested": {"id": "q", "limit": "turns", "used": 5.0, "allowed": 5.0},
-    "question_answered": {"id": "q", "answer": {"type": "accept", "content": {"name": "Ada"}}, "by": "consumer"},
+    "question_answered": {"id": "q", "answer": {"type": "accept", "content": {"name": "Ada"}}, "by": "reader"},
     "question_declined": {"id": "q", "note": "Nobody is there to be asked."},
     "question_withdrawn": {"id": "q"},
     "question_parked": {"id": "q"},
@@ -230,7 +230,9 @@ def test_there_is_a_stable_form_of_every_event() -> None:
         (Approve(), {"type": "approve"}),
         (Approve(always=Rule("shell")), {"type": "approve", "always": {"tool": "shell"}}),
         (
-            Approve(always=Rule("shell", {"a": Exact(1), "b": Glob("x*"), "c": Under("src")}, others=False)),
+            Approve(
+                always=Rule("shell", {"a": Exact(1), "b": Glob("x*"), "c": Under("src")}, allow_other_arguments=False)
+            ),
             {
                 "type": "approve",
                 "always": {
@@ -240,7 +242,7 @@ def test_there_is_a_stable_form_of_every_event() -> None:
                         "b": {"type": "glob", "pattern": "x*"},
                         "c": {"type": "under", "folder": "src"},
                     },
-                    "others": False,
+                    "allow_other_arguments": False,
                 },
             },
         ),

@@ -66,8 +66,8 @@ def check_always(question: ApprovalRequested, always: object, call: Call) -> Non
         problem = f"always={always!r}: give True, False, or a Rule"
     elif always.tool != question.name:
         problem = f"always={always}: it is for other tools than {question.name!r}"
-    elif any(isinstance(condition, Glob) and condition.any_character for condition in always.where.values()):
-        problem = f"always={always}: any_character=True is for rules that are written beforehand"
+    elif any(isinstance(condition, Glob) and condition.allow_shell_characters for condition in always.where.values()):
+        problem = f"always={always}: allow_shell_characters=True is for rules that are written beforehand"
     elif not covers(always, call, certainly=True):
         problem = f"always={always}: it does not match the call that it is to approve"
     if problem:

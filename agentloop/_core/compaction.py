@@ -113,7 +113,7 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
     if used < room and not overflow:
         return None
     # What the window is in truth, a refusal does not say: less than this request.
-    kept = min(compaction.kept_tokens, used // 3) if overflow else compaction.kept_tokens
+    kept = min(compaction.keep_recent_tokens, used // 3) if overflow else compaction.keep_recent_tokens
     tail = _tail(messages, view.first_kept, kept)
     long = {
         index: estimate(message)

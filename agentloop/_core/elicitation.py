@@ -17,7 +17,7 @@ from agentloop.questions import Answer
 
 __all__ = ["AnsweredBy", "ElicitationTree", "OpenQuestion"]
 
-AnsweredBy: TypeAlias = Literal["consumer", "handler", "rule"]
+AnsweredBy: TypeAlias = Literal["reader", "handler", "rule"]
 
 A = TypeVar("A")
 """Whoever can answer: to the tree, any value."""

@@ -92,7 +92,7 @@ def covers(rule: Rule, call: Call, *, certainly: bool) -> bool:
     """Whether ``rule`` matches ``call``: certainly, as it must to allow something, or possibly."""
     if not _like(rule.tool, call.tool, certainly):
         return False
-    if not rule.others and not call.arguments.keys() <= rule.where.keys():
+    if not rule.allow_other_arguments and not call.arguments.keys() <= rule.where.keys():
         return False
     for name, condition in rule.where.items():
         if name in call.arguments:
@@ -115,7 +115,7 @@ def _holds(condition: Condition, value: Any, certainly: bool) -> bool:
     if not isinstance(value, str):
         return False
     if isinstance(condition, Glob):
-        return _like(condition.pattern, value, certainly and not condition.any_character)
+        return _like(condition.pattern, value, certainly and not condition.allow_shell_characters)
     return _is_surely_under(condition, value) if certainly else _may_be_under(condition, value)
 
 

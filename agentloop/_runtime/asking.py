@@ -198,7 +198,7 @@ def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | No
 def _answer_as_before(run: Run, id: str, past: Asked, answer: Answer) -> bool:
     """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
     try:
-        run.root.tree.answer(id, answer, by="consumer")
+        run.root.tree.answer(id, answer, by="reader")
     except AnswerError as error:
         # It fitted when it was given; the permissions, say, have changed since.
         run.root.tree.withdraw(id)
@@ -247,7 +247,7 @@ def answer(run: Run, id: str, given: Answer) -> None:
         if isinstance(given, Approve) and given.arguments is None and run.root.tree.was_granted(id, run.source.stream):
             return
         raise UnknownQuestionError(given=id, open_ids=here)
-    run.root.tree.answer(id, given, by="consumer")
+    run.root.tree.answer(id, given, by="reader")
 
 
 def pending(run: Run) -> tuple[Question, ...]:

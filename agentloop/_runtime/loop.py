@@ -42,10 +42,10 @@ from agentloop.hooks import (
     BeforeLLMCall,
     Block,
     Context,
+    Continue,
     ReplaceMessages,
-    SendOn,
     SessionStart,
-    Stopping,
+    StopRequested,
     TurnEnd,
     TurnStart,
     UserFollowupSubmit,
@@ -124,7 +124,7 @@ class _Loop:
         self._output: OutputType = output_type(run.config.output_type)
         schema = self._output.schema
         self._output_spec = None if schema is None else ToolSpec(self._output.name, "The final answer.", dict(schema))
-        self._repeats = RepeatDetector(run.config.limits.repeats)
+        self._repeats = RepeatDetector(run.config.limits.identical_turns)
         self._reminders = 0
         """How often the model was reminded of the output."""
         compaction = run.config.compaction
@@ -216,7 +216,7 @@ class _Loop:
         except BaseException:
             run.mailbox.put_back_follow_up(messages)
             raise
-        return _Turn("sent_on") if refused is None else _Turn("blocked", refused)
+        return _Turn("continued") if refused is None else _Turn("blocked", refused)
 
     async def _submit(
         self,
@@ -304,7 +304,7 @@ class _Loop:
             case Remind(text=text):
                 self._reminders += 1
                 await commit(run, (message, UserMessage((Text(text),))))
-                return _Turn("reminded")
+                return _Turn("output_retry")
             case Answered(output=output):
                 return await self._stop(message, output)
 
@@ -425,7 +425,7 @@ class _Loop:
                 and not polling
                 and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in asked))
             ):
-                times = run.config.limits.repeats
+                times = run.config.limits.identical_turns
                 return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
             if not counted:
                 run.meter.count_tool_calls(len(asked))
@@ -442,16 +442,16 @@ class _Loop:
         run = self._run
         await commit(run, (message,))
         for hook in run.hooks.at("stop"):
-            verdict = await run.hooks.ask(hook, Stopping(run.source, message, run.sent_on))
-            if isinstance(verdict, SendOn):
-                run.sent_on += 1
+            verdict = await run.hooks.ask(hook, StopRequested(run.source, message, run.continuations))
+            if isinstance(verdict, Continue):
+                run.continuations += 1
                 self._reminders = 0
                 await commit(run, (UserMessage((Text(verdict.text),)),))
-                return _Turn("sent_on")
+                return _Turn("continued")
         if run.mailbox.is_steered:
             # It is taken in before the next request.
             self._reminders = 0
-            return _Turn("sent_on")
+            return _Turn("continued")
         followed = await self._follow_up()
         if followed is not None:
             self._reminders = 0

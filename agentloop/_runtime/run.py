@@ -146,6 +146,7 @@ class Run:
         "chain",
         "children",
         "config",
+        "continuations",
         "emitter",
         "emitter_above",
         "ended",
@@ -163,7 +164,6 @@ class Run:
         "reader",
         "root",
         "scope",
-        "sent_on",
         "source",
         "stop_detail",
         "stopped",
@@ -232,7 +232,7 @@ class Run:
         """By which the model reads long results, once there is one."""
         self.children = 0
         """How many it has opened."""
-        self.sent_on = 0
+        self.continuations = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
         self.ended = trio.Event()

@@ -133,7 +133,7 @@ class Stream:
         """Have the model read ``message`` with its next request: after the tool calls that run now, if any.
 
         A run that would stop goes on with it. Any task may call this; nothing is waited for. What the run does not get
-        round to is on ``outcome.unread``.
+        round to is on ``outcome.undelivered``.
 
         Raises:
           StreamStateError: the run has come to its end, or 20 such messages wait already.
@@ -463,13 +463,13 @@ async def _live(run: Run) -> None:
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
-    unread = run.mailbox.close()
+    undelivered = run.mailbox.close()
     try:
         outcome = _conclude(run, ending, error)
     except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
         outcome = Outcome(reason="failed", detail=str(bug), error=_as_bug(bug))
-    if unread:
-        outcome = evolve(outcome, unread=unread)
+    if undelivered:
+        outcome = evolve(outcome, undelivered=undelivered)
     if isinstance(outcome.error, Exception):
         await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
     await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))

@@ -164,7 +164,7 @@ class RunningContext(ToolContext[Any]):
             await keep(run, run.root.ledger)
 
     @contextmanager
-    def waiting(self, *, parks: bool = True) -> Generator[None]:
+    def paused_deadline(self, *, parks: bool = True) -> Generator[None]:
         run = self._live_run()
         waits = nullcontext() if run.waits is None or not parks else run.waits.waiting(self._call_id)
         with waits, self._patience.held():

@@ -79,7 +79,7 @@ def verdict(point: Point[Any, Any], value: Any, answer: Answer) -> Any:
         case "post_tool_use":
             return hooks.Block(why) if stops else _result(value.result, more, why if blocks else "")
         case "stop" if blocks and not stops:
-            return hooks.SendOn(why or "Go on.")
+            return hooks.Continue(why or "Go on.")
         case _ if not (stops or blocks):
             adds = hooks.Context in point.verdicts and more.additional_context
             return hooks.Context(more.additional_context or "") if adds else None

@@ -45,8 +45,8 @@ def told(value: Any) -> dict[str, Any]:
             return {**_in_words(question), "question": msgspec.Raw(encode_event(question))}
         case hooks.OnError(error=error):
             return {"error": {"type": type(error).__name__, "message": str(error)}}
-        case hooks.Stopping():
-            return {"stop_hook_active": value.sent_on > 0, "last_assistant_message": value.message.text}
+        case hooks.StopRequested():
+            return {"stop_hook_active": value.continuations > 0, "last_assistant_message": value.message.text}
         case hooks.SubagentStop(child=child):
             return {"agent_id": child.stream, "agent_type": child.agents[-1], "reason": value.reason}
         case _:

@@ -224,7 +224,7 @@ async def _go_on(given: argparse.Namespace, door: Door, model: Model | str | Non
                     await _talk(given, talk, (prompt,))
                 elif stage.read_line is not None:
                     await talk.listen()
-                elif session.is_unfinished:
+                elif session.is_resumable:
                     await talk.resume()
                 else:
                     raise UsageError("nothing is unfinished there: say what is next with --prompt")

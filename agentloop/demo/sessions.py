@@ -310,7 +310,7 @@ def how_it_stands(session: StoredSession, run: LastRun) -> Sequence[str]:
     waiting = len(session.questions)
     if waiting:
         return [f"It waits for your answer to {f'{waiting} questions' if waiting > 1 else 'a question'}."]
-    if session.is_unfinished:
+    if session.is_resumable:
         return ["Its last run was interrupted before it came to its end."]
     match run.reason:
         case "" | "completed":

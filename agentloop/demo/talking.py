@@ -61,7 +61,7 @@ class Talk:
         if typed:
             self.stage.screen.typed(typed)
             await self.say(typed)
-        elif isinstance(self.session, StoredSession) and self.session.is_unfinished:
+        elif isinstance(self.session, StoredSession) and self.session.is_resumable:
             await self.resume()
         else:
             await self.say(GO_ON)

@@ -429,10 +429,10 @@ class Session:
                 since = known[other] = known.get(other, 0) + 1
                 with suppress(StreamStateError):
                     if since == 1:
-                        held.enter_context(other.context.waiting(parks=False))
+                        held.enter_context(other.context.paused_deadline(parks=False))
                     elif since == 2:
                         # It may wait for the answer as well: then it must not keep the run from being parked.
-                        held.enter_context(other.context.waiting())
+                        held.enter_context(other.context.paused_deadline())
             await trio.sleep(FINISHING)
 
     def _askers(self) -> list[Call]:

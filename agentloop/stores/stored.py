@@ -46,7 +46,7 @@ class StoredSession(Session):
         return self._journal
 
     @property
-    def is_unfinished(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether there is a run to go on with, by `Agent.resume`."""
         return self._journal.unfinished is not None
 

@@ -40,7 +40,7 @@ from agentloop.events import (
     TurnStarted,
     WarningIssued,
 )
-from agentloop.hooks import Block, Hook, SendOn
+from agentloop.hooks import Block, Continue, Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Retries
 from agentloop.messages import Usage
 from agentloop.outcome import Outcome
@@ -210,9 +210,9 @@ def sent_on_by_a_stop_hook(lab: Lab) -> Agent:
     sent: list[object] = []
 
     @hooks.stop
-    def once_more(stopping: hooks.Stopping) -> SendOn | None:
+    def once_more(stopping: hooks.StopRequested) -> Continue | None:
         sent.append(stopping)
-        return SendOn("One more thing.") if stopping.sent_on == 0 else None
+        return Continue("One more thing.") if stopping.continuations == 0 else None
 
     return Agent(lab.model("First.", "Second."), hooks=[once_more])
 
@@ -369,7 +369,7 @@ def every_model_fails(lab: Lab) -> Agent:
 @on_depths("limit")
 def same_calls_again_and_again(lab: Lab) -> Agent:
     script: list[Response] = [calls("one")] * 3
-    return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(repeats=3))
+    return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(identical_turns=3))
 
 
 @on_depths("failed")
@@ -920,7 +920,7 @@ def _long(lab: Lab, *script: Response | str) -> Agent:
         lab.model(long, *script),
         tools=[lab.tool("one")],
         hooks=[lab.hook(hooks.pre_compact), lab.hook(hooks.post_compact)],
-        compaction=Compaction(window=500, kept=0.01),
+        compaction=Compaction(window=500, keep_recent=0.01),
     )
 
 

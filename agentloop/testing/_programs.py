@@ -282,9 +282,9 @@ class _Play:
             tools=tools,
             toolsets=[_BrokenTools()] if stream.end == "listing_fails" else [],
             hooks=[block] if stream.end == "prompt_blocked" else [enough] if stream.end == "hook_blocks" else [],
-            limits=Limits(turns=len(stream.turns) or 1, repeats=1000)
+            limits=Limits(turns=len(stream.turns) or 1, identical_turns=1000)
             if stream.end == "turn_limit"
-            else Limits(repeats=1000),
+            else Limits(identical_turns=1000),
             deadlines=Deadlines(tool=50),
         )
 

@@ -84,7 +84,7 @@ class Story:
     ) -> None:
         """Resume what is unfinished, with an answer to each question, or start with a prompt; read that to its end."""
         given: dict[str, Answer] | None = None
-        if session.is_unfinished:
+        if session.is_resumable:
             answers = {question.id: answer(question) for question in session.questions}
             given = {id: one for id, one in answers.items() if one is not None}
         opening = self.lab.stream(
@@ -120,13 +120,13 @@ class Story:
             if lab.sim.now - began > LEASE_SECONDS + 1:
                 lab.watch.note(f"the session was taken for {lab.sim.now - began:g} s by nobody")
             self._check_session(session)
-            resumes = {question.id: echo(question) for question in session.questions} if session.is_unfinished else None
+            resumes = {question.id: echo(question) for question in session.questions} if session.is_resumable else None
             async with lab.stream(self.agent, name="last", session=session, resumes=resumes) as stream:
                 await stream.drain(answer=echo)
             if stream.stream.outcome.reason != "completed":
                 lab.watch.note(f"afterwards the session does not go on: {stream.stream.outcome}")
             self._check_session(session)
-            if session.is_unfinished:
+            if session.is_resumable:
                 lab.watch.note("what was gone on with to its end is unfinished")
             async with lab.stream(self.agent, "And?", name="very-last", session=session) as stream:
                 await stream.drain(answer=echo)
@@ -382,7 +382,7 @@ async def answered_one_by_one(story: Story) -> None:
         if len(won) > 1:
             story.lab.watch.note(f"{question.id} was answered by {won}")
         async with story.process(f"S{number}") as client, story.session(client) as session:
-            if session.is_unfinished:
+            if session.is_resumable:
                 await story.go_on(
                     client, session, name=f"B{number}", park=number + 1 < len(questions), answer=lambda question: None
                 )

@@ -105,7 +105,7 @@ class Tree(RuleBasedStateMachine):
     def is_open(self, id: str) -> bool:
         return any(one[0] == id for one in self.open)
 
-    @rule(id=questions, by=st.sampled_from(["consumer", "handler"]))
+    @rule(id=questions, by=st.sampled_from(["reader", "handler"]))
     def answer(self, id: str, by: AnsweredBy) -> None:
         if self.is_open(id):
             self.tree.answer(id, Approve(), by=by)
@@ -120,7 +120,7 @@ class Tree(RuleBasedStateMachine):
     def answer_wrongly(self, id: str) -> None:
         error = InvalidAnswerError if self.is_open(id) else UnknownQuestionError
         with pytest.raises(error):
-            self.tree.answer(id, Deny(), by="consumer")
+            self.tree.answer(id, Deny(), by="reader")
 
     @rule(id=consumes(questions))
     def withdraw(self, id: str) -> None:
@@ -177,9 +177,9 @@ def test_an_answer_that_does_not_fit_leaves_its_question_open() -> None:
     question = a_question("q", "root", woken)
     tree.ask(question)
     with pytest.raises(InvalidAnswerError):
-        tree.answer("q", Deny(), by="consumer")
+        tree.answer("q", Deny(), by="reader")
     assert (woken, question.answer, len(tree.pending("root"))) == ([], None, 1)
-    tree.answer("q", Approve(), by="consumer")
+    tree.answer("q", Approve(), by="reader")
     assert question.answer == Approve(always=True)
 
 

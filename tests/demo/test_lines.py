@@ -144,7 +144,7 @@ def test_a_prompt_is_told_once_and_what_is_added_later_too() -> None:
             ContinueRequested(ANN, 1, id="q", limit="turns", used=5, allowed=5),
             ("asks", "The limit of turns is reached (5 of 5). Go on?"),
         ),
-        (QuestionAnswered(ANN, 1, id="q", answer=Accept(), by="consumer"), ("answer", "accepted")),
+        (QuestionAnswered(ANN, 1, id="q", answer=Accept(), by="reader"), ("answer", "accepted")),
         (
             QuestionAnswered(ANN, 1, id="q", answer=Approve(), by="rule"),
             ("answer", "approved, by an answer given before"),
@@ -206,7 +206,7 @@ def test_nothing_that_is_told_can_steer_the_terminal() -> None:
         call_finished("a", evil, status="error"),
         elicitation(message=evil),
         ApprovalRequested(ANN, 1, id="q", call_id="c", name="rm", arguments={"a": evil}, reason=evil),
-        QuestionAnswered(ANN, 1, id="q", answer=Accept({"a": evil}), by="consumer"),
+        QuestionAnswered(ANN, 1, id="q", answer=Accept({"a": evil}), by="reader"),
         WarningIssued(ANN, 1, code="x", message=evil),
         StreamStopped(ANN, 1, reason="cancelled", detail=evil),
     )

@@ -376,7 +376,7 @@ async def test_wherever_the_process_dies_no_round_is_repeated_that_is_known_to_h
         rounds.log.unlink(missing_ok=True)
         async with memory(records) as store:
             async with stored_session(store, "ann") as session:
-                if not session.is_unfinished:
+                if not session.is_resumable:
                     continue
                 given = {question.id: ANSWERS(question) for question in session.questions}
                 assert all(given.values())

@@ -377,7 +377,7 @@ async def test_what_was_approved_for_good_stands_on_the_session() -> None:
 
     await watch(Shredder().agent("a", name="clerk"), session=session, on_event=answering(Approve(always=True)))
 
-    assert session.grants == (Grant(("clerk",), Rule("shred", {"path": Exact("a")}, others=False)),)
+    assert session.grants == (Grant(("clerk",), Rule("shred", {"path": Exact("a")}, allow_other_arguments=False)),)
 
 
 async def test_once_is_once() -> None:
@@ -420,7 +420,7 @@ async def test_always_with_changed_arguments_holds_for_those() -> None:
         (Rule("burn"), "it is for other tools than 'shred'"),
         (Rule("*"), "it is for other tools than 'shred'"),
         (Rule("shred", {"path": Glob("b*")}), "it does not match the call that it is to approve"),
-        (Rule("shred", {"path": Glob("*", any_character=True)}), "any_character=True is for rules"),
+        (Rule("shred", {"path": Glob("*", allow_shell_characters=True)}), "allow_shell_characters=True is for rules"),
         ("shred", "always='shred': give True, False, or a Rule"),
         (1, "always=1: give True, False, or a Rule"),
     ],
@@ -472,7 +472,7 @@ async def test_always_answers_what_is_open_already_and_is_meant_too() -> None:
         events = [event async for event in stream]
 
     told = {event.id: event.by for event in of(events, QuestionAnswered)}
-    assert told == {one.id: "consumer", two.id: "rule", three.id: "consumer"}
+    assert told == {one.id: "reader", two.id: "rule", three.id: "reader"}
     assert sorted(shredder.shredded) == [("tmp/a", 1), ("tmp/b", 1)]
 
 
@@ -492,7 +492,7 @@ async def test_a_reader_that_approves_what_a_rule_has_approved_already_does_no_h
 
     assert sorted(shredder.shredded) == [("a", 1), ("a", 1), ("b", 1)]
     assert len(of(events, ApprovalRequested)) == 3
-    assert [event.by for event in of(events, QuestionAnswered)] == ["consumer", "rule", "rule"]
+    assert [event.by for event in of(events, QuestionAnswered)] == ["reader", "rule", "rule"]
 
 
 @pytest.mark.parametrize("answer", [Deny("stop"), Approve({"path": "c"})], ids=["deny", "changed"])

@@ -419,7 +419,7 @@ async def test_a_reader_who_answers_while_a_handler_thinks_is_as_good() -> None:
 
     watched = await watch(_asking_child(thinks), on_event=_answer)
     [answered] = of(watched.events, QuestionAnswered)
-    assert answered.by == "consumer"
+    assert answered.by == "reader"
     assert of(watched.events, ToolCallFinished, depth=1)[0].result.text == "from the reader"
 
 
@@ -437,7 +437,7 @@ async def test_the_reader_of_the_root_answers_every_kind_of_question_at_every_de
     watched = await watch(nested(inner, depth), on_event=on_event)
     texts = [event.result.text for event in of(watched.events, ToolCallFinished, depth=depth)]
     assert sorted(texts) == ["Cancel", "x is gone"]
-    assert {event.by for event in of(watched.events, QuestionAnswered)} == {"consumer"}
+    assert {event.by for event in of(watched.events, QuestionAnswered)} == {"reader"}
     assert len(of(watched.events, QuestionAnswered)) == 3
 
 

@@ -20,7 +20,7 @@ from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fai
 from tests.support import first, nested, of, opened, watch
 
 OVERFLOW = ModelContextOverflowError(model="scripted", status=400, body="the prompt is too long")
-SMALL = Compaction(window=1000, kept=0.2, threshold=0.8, result_tokens=50)
+SMALL = Compaction(window=1000, keep_recent=0.2, threshold=0.8, result_tokens=50)
 
 
 def talk(turns: int, words: int = 100) -> list[Message]:
@@ -111,7 +111,9 @@ async def test_it_is_done_in_the_middle_of_a_run_and_in_children(depth: int) -> 
             return uncounted(says("Sum."))
         return uncounted(says("Done.") if len(asked) > 9 else calls("read"))
 
-    agent = Agent(FunctionModel(respond), tools=[read], name="inner", compaction=SMALL, limits=Limits(repeats=100))
+    agent = Agent(
+        FunctionModel(respond), tools=[read], name="inner", compaction=SMALL, limits=Limits(identical_turns=100)
+    )
     watched = await watch(nested(agent, depth))
 
     assert watched.outcome.reason == "completed"
@@ -147,7 +149,7 @@ async def test_what_the_provider_counts_is_what_counts() -> None:
     first_response = Response((ToolCall("", "look", "{}"),), "tool_calls", counted)
     model = ScriptedModel(first_response, "Sum.", "Done.")
 
-    watched = await watch(Agent(model, tools=[look], compaction=Compaction(window=1000, kept=0.001)))
+    watched = await watch(Agent(model, tools=[look], compaction=Compaction(window=1000, keep_recent=0.001)))
 
     [started] = of(watched.events, CompactionStarted)
     assert 950 < started.tokens < 1000
@@ -222,7 +224,8 @@ async def test_after_an_answer_another_overflow_is_recovered_from() -> None:
     )
 
     watched = await watch(
-        Agent(model, tools=[look], compaction=Compaction(window=2000, kept=0.1)), session=Session(messages=talk(3))
+        Agent(model, tools=[look], compaction=Compaction(window=2000, keep_recent=0.1)),
+        session=Session(messages=talk(3)),
     )
 
     assert watched.outcome.output == "Done."
@@ -387,7 +390,7 @@ def test_pictures_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 0}, {"window": "big"}, {"window": 1000, "kept": 0.9}, {"window": 1000, "result_tokens": 0}]
+    "wrong", [{"window": 0}, {"window": "big"}, {"window": 1000, "keep_recent": 0.9}, {"window": 1000, "result_tokens": 0}]
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"Compaction\("):

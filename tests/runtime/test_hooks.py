@@ -32,6 +32,7 @@ from agentloop.hooks import (
     BeforeLLMCall,
     Block,
     Context,
+    Continue,
     Hook,
     Notification,
     OnError,
@@ -40,10 +41,9 @@ from agentloop.hooks import (
     PreToolUse,
     ReplaceMessages,
     ReplaceResult,
-    SendOn,
     SessionEnd,
     SessionStart,
-    Stopping,
+    StopRequested,
     SubagentStop,
     TurnEnd,
     TurnStart,
@@ -410,7 +410,7 @@ async def test_stop_gets_the_final_answer_when_it_is_in_the_transcript() -> None
     seen: list[tuple[str, int]] = []
 
     @hooks.stop
-    def stopping(value: Stopping) -> None:
+    def stopping(value: StopRequested) -> None:
         seen.append((value.message.text, len(session.messages)))
 
     await watch(looking(stopping), session=session)
@@ -457,10 +457,10 @@ async def test_subagent_stop_is_called_for_the_agent_directly_above_only() -> No
         (lambda log: looking(gives("before_llm_call", Block("no")), *log), ["blocked"]),
         (lambda log: looking(gives("post_tool_use", Block("no")), *log), ["blocked"]),
         (lambda log: Agent(ScriptedModel(fails(ValueError())), hooks=log), ["failed"]),
-        (lambda log: Agent(ScriptedModel("no", "7"), hooks=log, output_type=int), ["reminded", "final"]),
-        (lambda log: Agent(ScriptedModel("a", "b"), hooks=[send_on_once(), *log]), ["sent_on", "final"]),
+        (lambda log: Agent(ScriptedModel("no", "7"), hooks=log, output_type=int), ["output_retry", "final"]),
+        (lambda log: Agent(ScriptedModel("a", "b"), hooks=[send_on_once(), *log]), ["continued", "final"]),
     ],
-    ids=["ok", "limit", "blocked before", "blocked after", "failed", "reminded", "sent on"],
+    ids=["ok", "limit", "blocked before", "blocked after", "failed", "output_retry", "continued"],
 )
 async def test_turn_end_gets_the_reason_that_is_told(agent: Callable[[list[Hook]], Agent], reasons: list[str]) -> None:
     log = Log()
@@ -473,8 +473,8 @@ async def test_turn_end_gets_the_reason_that_is_told(agent: Callable[[list[Hook]
 
 def send_on_once() -> Hook:
     @hooks.stop
-    def send_on(value: Stopping) -> SendOn | None:
-        return None if value.sent_on else SendOn("And then?")
+    def send_on(value: StopRequested) -> Continue | None:
+        return None if value.continuations else Continue("And then?")
 
     return send_on
 
@@ -616,9 +616,9 @@ async def test_a_stop_hook_is_told_how_often_the_run_was_sent_on() -> None:
     seen: list[int] = []
 
     @hooks.stop
-    def thrice(value: Stopping) -> SendOn | None:
-        seen.append(value.sent_on)
-        return SendOn("More!") if value.sent_on < 3 else None
+    def thrice(value: StopRequested) -> Continue | None:
+        seen.append(value.continuations)
+        return Continue("More!") if value.continuations < 3 else None
 
     await watch(Agent(ScriptedModel("a", "b", "c", "d"), hooks=[thrice]))
 
@@ -634,7 +634,7 @@ async def test_after_a_stop_hook_has_sent_the_agent_on_the_others_are_not_called
 
 
 async def test_an_agent_that_is_sent_on_for_ever_stops_at_its_limit_of_turns() -> None:
-    agent = Agent(ScriptedModel("a", repeat=True), hooks=[gives("stop", SendOn("More!"))], limits=Limits(turns=4))
+    agent = Agent(ScriptedModel("a", repeat=True), hooks=[gives("stop", Continue("More!"))], limits=Limits(turns=4))
 
     watched = await watch(agent, on_question="decline")
 

@@ -502,20 +502,20 @@ async def test_the_same_calls_again_and_again_end_the_run() -> None:
 
 
 async def test_how_often_is_a_limit_of_the_agent() -> None:
-    watched = await watch(repeating(calls("look", n=1), look, limits=Limits(repeats=2)))
+    watched = await watch(repeating(calls("look", n=1), look, limits=Limits(identical_turns=2)))
 
     assert len(of(watched.events, ToolCallFinished)) == 1
 
 
 async def test_other_arguments_are_other_calls() -> None:
-    watched = await watch(looker(9, limits=Limits(repeats=2)))
+    watched = await watch(looker(9, limits=Limits(identical_turns=2)))
 
     assert watched.outcome.reason == "completed"
 
 
 async def test_a_call_in_between_begins_the_count_anew() -> None:
     script = [*[calls("look", n=1)] * 2, calls("look", n=2), *[calls("look", n=1)] * 2]
-    agent = agent_with(look, model=ScriptedModel(*script, "Done."), limits=Limits(repeats=3))
+    agent = agent_with(look, model=ScriptedModel(*script, "Done."), limits=Limits(identical_turns=3))
 
     assert (await watch(agent)).outcome.reason == "completed"
 
@@ -550,7 +550,7 @@ async def test_calls_of_tools_that_are_not_there_are_a_loop_too() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, "2", None])
-@pytest.mark.parametrize("name", ["turns", "depth", "repeats", "output_attempts"])
+@pytest.mark.parametrize("name", ["turns", "depth", "identical_turns", "output_attempts"])
 def test_a_limit_that_is_none_is_refused_with_the_way_out(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"Limits\({name}=.*\): give a number above 0, or math.inf for no limit"):
         Limits(**{name: value})

@@ -51,7 +51,7 @@ async def test_a_call_that_waits_because_another_one_asks_does_not_run_out_of_ti
     @tool(timeout=1)
     async def wait(context: ToolContext[Any]) -> str:
         """Wait for somebody else's answer, then go on for too long."""
-        with context.waiting():
+        with context.paused_deadline():
             await trio.sleep(5)
         began = trio.current_time()
         try:

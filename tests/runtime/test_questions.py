@@ -123,7 +123,7 @@ async def test_the_answer_is_told_with_who_gave_it() -> None:
     by_reader = await watch(asker(), on_event=answering(PORTO))
     by_handler = await watch(asker(), on_question=Handler(PORTO))
 
-    for watched, who in ((by_reader, "consumer"), (by_handler, "handler")):
+    for watched, who in ((by_reader, "reader"), (by_handler, "handler")):
         [question], [answered] = asked(watched.events), of(watched.events, QuestionAnswered)
         assert (answered.id, answered.by) == (question.id, who)
         assert answered.answer == Accept({"city": "Porto", "days": 3})
@@ -434,7 +434,7 @@ async def test_a_reader_may_answer_by_id_while_a_handler_thinks() -> None:
     watched = await watch(asker(), on_question=handler, on_event=answering(PORTO))
 
     assert told(watched) == PORTO_AS_ACCEPTED
-    assert [event.by for event in of(watched.events, QuestionAnswered)] == ["consumer"]
+    assert [event.by for event in of(watched.events, QuestionAnswered)] == ["reader"]
     assert warnings_in(watched.events) == []
 
 

@@ -94,7 +94,7 @@ async def test_a_run_that_would_stop_goes_on_with_it() -> None:
 
     assert read_by(model) == [["go"], ["go", "But in French."]]
     assert watched.outcome.output == "The second answer."
-    assert [event.reason for event in of(watched.events, TurnFinished)] == ["sent_on", "final"]
+    assert [event.reason for event in of(watched.events, TurnFinished)] == ["continued", "final"]
 
 
 async def test_follow_ups_wait_for_the_answer_and_each_gets_its_own() -> None:
@@ -135,7 +135,7 @@ async def test_what_a_run_did_not_get_round_to_is_not_lost(how: str, end: str) -
         outcome = await stream.wait()
         messages = session.messages
 
-    assert outcome.unread == (user_message("One more thing."),)
+    assert outcome.undelivered == (user_message("One more thing."),)
     assert "One more thing." not in said(messages)
 
 
@@ -145,7 +145,7 @@ async def test_of_an_ended_run_nobody_can_say_anything() -> None:
         for say in (stream.steer, stream.follow_up):
             with pytest.raises(StreamStateError, match="has come to its end: start another one with this message"):
                 say("Too late.")
-    assert stream.outcome.unread == ()
+    assert stream.outcome.undelivered == ()
 
 
 async def test_what_waits_is_bounded() -> None:
@@ -155,7 +155,7 @@ async def test_what_waits_is_bounded() -> None:
                 say(str(number))
             with pytest.raises(StreamStateError, match=f"has 20 {what} waiting"):
                 say("one too many")
-    assert len(stream.outcome.unread) == 40
+    assert len(stream.outcome.undelivered) == 40
 
 
 async def test_an_empty_message_is_refused() -> None:
@@ -275,7 +275,7 @@ async def test_what_is_taken_while_the_run_is_stopped_is_not_lost() -> None:
         stream.stop()
         outcome = await stream.wait()
 
-    assert outcome.unread == (user_message("Now."),)
+    assert outcome.undelivered == (user_message("Now."),)
 
 
 async def test_a_follow_up_that_is_cut_off_waits_before_those_after_it() -> None:
@@ -291,13 +291,13 @@ async def test_a_follow_up_that_is_cut_off_waits_before_those_after_it() -> None
         stream.stop()
         outcome = await stream.wait()
 
-    assert said(outcome.unread) == ["Now.", "First.", "Second."]
+    assert said(outcome.undelivered) == ["Now.", "First.", "Second."]
 
 
 async def test_a_stop_hook_comes_first() -> None:
     @hooks.stop
-    def once(stopping: hooks.Stopping) -> hooks.SendOn | None:
-        return hooks.SendOn("By the hook.") if stopping.sent_on == 0 else None
+    def once(stopping: hooks.StopRequested) -> hooks.Continue | None:
+        return hooks.Continue("By the hook.") if stopping.continuations == 0 else None
 
     model = ScriptedModel("One.", "Two.", "Three.")
     async with opened(Agent(model, hooks=[once])) as stream:

@@ -13,7 +13,7 @@ from attrs import frozen
 from agentloop import Agent, Limits, Session, ToolContext, hooks, tool
 from agentloop.errors import LimitReachedError, ModelRefusalError, OutputError, ToolDefinitionError
 from agentloop.events import TurnFinished
-from agentloop.hooks import SendOn, Stopping
+from agentloop.hooks import Continue, StopRequested
 from agentloop.messages import UserMessage
 from agentloop.testing import Response, ScriptedModel, calls, says
 from tests.runtime.builders import agent_with, results, warnings_in
@@ -171,7 +171,7 @@ async def test_a_reminder_is_part_of_the_transcript() -> None:
         "UserMessage",
         "AssistantMessage",
     ]
-    assert [event.reason for event in of(watched.events, TurnFinished)] == ["reminded", "final"]
+    assert [event.reason for event in of(watched.events, TurnFinished)] == ["output_retry", "final"]
 
 
 async def test_an_empty_answer_is_reminded_of_too() -> None:
@@ -245,8 +245,8 @@ async def test_a_refusal_is_not_reminded_of() -> None:
 
 async def test_an_agent_that_is_sent_on_has_all_its_attempts_again() -> None:
     @hooks.stop
-    def once_more(value: Stopping) -> SendOn | None:
-        return None if value.sent_on else SendOn("Once more.")
+    def once_more(value: StopRequested) -> Continue | None:
+        return None if value.continuations else Continue("Once more.")
 
     agent = writer(City, "no", PORTO, "no", PORTO, limits=Limits(output_attempts=2), hooks=[once_more])
 

@@ -317,7 +317,7 @@ WAYS: list[Way] = [
         lambda: _agent(
             "Done?",
             "Done!",
-            hooks=[hooks.stop(lambda value: None if value.sent_on else hooks.SendOn("Are you sure?"))],
+            hooks=[hooks.stop(lambda value: None if value.continuations else hooks.Continue("Are you sure?"))],
         ),
     ),
     _way(
@@ -510,7 +510,7 @@ WAYS: list[Way] = [
     ),
     _way(
         "the same calls again and again",
-        lambda: _agent(*[calls("add", a=1, b=1)] * 3, "no", limits=Limits(repeats=3)),
+        lambda: _agent(*[calls("add", a=1, b=1)] * 3, "no", limits=Limits(identical_turns=3)),
         "limit",
         detail="same calls",
     ),

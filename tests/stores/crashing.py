@@ -192,7 +192,7 @@ async def live(place: Place, life: int, tell: Callable[[Moment], None], *, appro
 def opening(place: Place, session: StoredSession, *, approves: bool) -> Any:
     """A stream that comes to the end of what the session is about."""
     asked = handler(place, approves=approves)
-    if session.is_unfinished:
+    if session.is_resumable:
         return agent(place).resume_stream(session, on_question=asked)
     return agent(place).stream("go", session=session, on_question=asked)
 

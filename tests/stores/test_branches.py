@@ -283,10 +283,10 @@ async def test_rewinding_gives_up_what_is_parked() -> None:
             await talk(session, "one")
             await agent.run("go", session=session, on_question="park")
             await session.rewind(4)
-            assert not session.is_unfinished
+            assert not session.is_resumable
             assert session.questions == ()
         async with stored_session(store, "ann") as session:
-            assert not session.is_unfinished
+            assert not session.is_resumable
             assert texts(session.messages) == ["one", "", "one", "About one."]
             with pytest.raises(UsageError, match="nothing is unfinished"):
                 await agent.resume(session)
@@ -299,7 +299,9 @@ async def test_a_summary_of_messages_that_count_no_more_is_not_shown(fork: bool)
     long = "bla " * 300
     async with memory() as store:
         async with stored_session(store, "ann") as session:
-            agent = Agent(ScriptedModel(long, "They said bla.", "Yes."), compaction=Compaction(window=500, kept=0.05))
+            agent = Agent(
+                ScriptedModel(long, "They said bla.", "Yes."), compaction=Compaction(window=500, keep_recent=0.05)
+            )
             await agent.run(long, session=session)
             await agent.run("Well?", session=session)
             assert "They said bla." in session.transcript.view[0].text
@@ -321,7 +323,8 @@ async def test_a_summary_of_messages_that_still_count_is_shown() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             agent = Agent(
-                ScriptedModel(long, "They said bla.", "Yes.", "No."), compaction=Compaction(window=500, kept=0.05)
+                ScriptedModel(long, "They said bla.", "Yes.", "No."),
+                compaction=Compaction(window=500, keep_recent=0.05),
             )
             for prompt in (long, "Well?"):
                 await agent.run(prompt, session=session)

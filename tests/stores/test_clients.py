@@ -143,7 +143,7 @@ class Client:
         parks, answers, *dies_after = value
         given = None
         if what == "resume":
-            if not session.is_unfinished:
+            if not session.is_resumable:
                 return
             given = {question.id: echo(question) for question in session.questions[:answers]}
         world.streams += 1
@@ -240,7 +240,7 @@ class World:
                 for problem in problems(session.messages):
                     self.note(f"a provider would refuse {id}: {problem}")
                 resumes = {question.id: echo(question) for question in session.questions}
-                resumes_or_not = resumes if session.is_unfinished else None
+                resumes_or_not = resumes if session.is_resumable else None
                 async with self.lab.stream(
                     self.agent, name=f"end-{id}", session=session, resumes=resumes_or_not
                 ) as stream:
@@ -249,7 +249,7 @@ class World:
                     self.note(f"{id} does not go on: {stream.stream.outcome}")
                 messages = session.messages
             async with stored_session(self.journal.plain, id) as session:
-                if session.messages != messages or session.is_unfinished:
+                if session.messages != messages or session.is_resumable:
                     self.note(f"{id} is another when it is opened once more")
             if any(self.journal.records(other) != before for other, before in others.items()):
                 self.note(f"what was done in {id} shows in another session")

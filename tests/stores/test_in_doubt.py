@@ -61,7 +61,7 @@ async def test_a_tool_that_went_on_without_an_answer_is_not_called_again(way: st
     options = {} if way == "nobody is there" else {"on_question": think}
     records = await killed_while_it_works(work, works, **options)
     async with memory(records) as store, stored_session(store, "ann") as session:
-        assert session.is_unfinished
+        assert session.is_resumable
         assert session.questions == ()
         await Agent(ScriptedModel("Done."), tools=[work]).resume(session)
         [result] = [message for message in session.messages if isinstance(message, ToolResult)]

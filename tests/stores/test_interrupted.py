@@ -242,7 +242,7 @@ async def go_on(cut: Cut, doubt: Answer) -> tuple[Cut, list[Cut]]:
         for _ in range(12):
             async with stored_session(store, "ann") as session:
                 assert problems(session.messages) == []
-                if not session.is_unfinished:
+                if not session.is_resumable:
                     if session.messages:
                         break
                     # It died before there was anything to go on with.
@@ -282,7 +282,7 @@ async def check(cut: Cut, end: Cut, doubt: Answer) -> None:
         store: Any = recorder
         async with stored_session(store, "ann") as session:
             messages = session.messages
-            assert not session.is_unfinished
+            assert not session.is_resumable
             assert session.questions == ()
         events = [event async for event in follow_session(store, "ann")]
     assert problems(messages) == []
@@ -441,7 +441,7 @@ def test_a_new_prompt_gives_up_what_was_cut_off_anywhere() -> None:
                     assert session.messages[: len(before)] == before
                 async with stored_session(store, "ann") as session:
                     assert session.messages[: len(before)] == before
-                    assert not session.is_unfinished
+                    assert not session.is_resumable
                 for event in cut.told:
                     if isinstance(event, MessageCommitted) and event.depth == 0:
                         assert before[event.index] == event.message

@@ -159,7 +159,7 @@ async def check_and_finish(place: Place, life: int, *, approves: bool) -> Found:
             check_messages(session, records)
             messages = await finish(place, session, approves=approves)
         async with stored_session(store, SESSION) as session:
-            assert not session.is_unfinished
+            assert not session.is_resumable
             assert session.messages == messages
         records = await store.read(SESSION)
         check_journal(records)
@@ -182,7 +182,7 @@ def check_messages(session: StoredSession, records: Sequence[Record]) -> None:
 
 
 async def finish(place: Place, session: StoredSession, *, approves: bool) -> tuple[Message, ...]:
-    if not session.messages or session.is_unfinished:
+    if not session.messages or session.is_resumable:
         async with crashing.opening(place, session, approves=approves) as stream:
             events = [event async for event in stream]
         assert event_problems(events) == []
@@ -239,7 +239,7 @@ async def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
     assert killed
     await trio.to_thread.run_sync(left_by, "finish", place.folder)
     async with place.store(2).open() as store, stored_session(store, SESSION) as session:
-        assert not session.is_unfinished
+        assert not session.is_resumable
         assert session.messages[-1].text == "Done."
         check_told(place, await store.read(SESSION))
         check_journal(await store.read(SESSION))

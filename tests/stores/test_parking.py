@@ -135,7 +135,7 @@ async def park(store: OpenStore, agent: Agent, prompt: str = "go", *, on_event: 
     async with stored_session(store, "ann") as session:
         parked = await read(agent.stream(prompt, session=session, on_question="park"), session, on_event)
         assert parked.outcome.reason == "needs_input"
-        assert session.is_unfinished
+        assert session.is_resumable
         assert {one.id for one in session.questions} == set(parked.ids)
         return parked
 
@@ -259,7 +259,7 @@ async def parked_and_resumed(store: OpenStore, kind: str) -> None:
     assert resumed.outcome.output == "Done."
     assert of(resumed.events, StreamStarted)[0].resumes == parked.stream.id
     async with stored_session(store, "ann") as session:
-        assert not session.is_unfinished
+        assert not session.is_resumable
         assert session.questions == ()
         [found] = [one for one in session.messages if isinstance(one, ToolResult) and one.call_id == "c"]
         assert (found.text, found.status) == (result, "ok")
@@ -500,7 +500,7 @@ async def test_a_call_that_waits_for_one_which_ends_goes_on_before_it_is_parked(
     @tool
     async def follow(context: ToolContext[None]) -> None:
         """Follow."""
-        with context.waiting():
+        with context.paused_deadline():
             await ready.wait()
         ran.append("followed")
 
@@ -525,7 +525,7 @@ async def test_a_call_that_waits_for_what_another_one_asks_is_parked_in_the_mids
     async def log_in(context: ToolContext[None], name: str) -> str:
         """Log in, as whoever came first."""
         if "" in asked:
-            with context.waiting():
+            with context.paused_deadline():
                 await asked[""].wait()
             ran.append(name)
             return "as well"
@@ -1042,7 +1042,7 @@ async def test_a_new_prompt_gives_up_what_is_parked() -> None:
             before = session.messages
             assert (await agent.run("Never mind.", session=session)).output == "Ok."
             assert session.messages[: len(before)] == before
-            assert not session.is_unfinished
+            assert not session.is_resumable
             with pytest.raises(UsageError, match="nothing is unfinished"):
                 await agent.resume(session)
         with pytest.raises(UnknownQuestionError):
@@ -1266,11 +1266,11 @@ async def test_what_was_said_to_a_stream_that_is_parked_is_handed_back() -> None
     agent = Agent(model, tools=[asking(ran), work])
     async with memory() as store:
         parked = await park(store, agent, on_event=steer)
-        assert [message.text for message in parked.outcome.unread] == ["Be quick.", "And then?"]
+        assert [message.text for message in parked.outcome.undelivered] == ["Be quick.", "And then?"]
         async with stored_session(store, "ann") as session, agent.resume_stream(session) as stream:
             async for event in stream:
                 if isinstance(event, ElicitationRequested):
-                    for message in parked.outcome.unread[:1]:
+                    for message in parked.outcome.undelivered[:1]:
                         stream.steer(message)
                     stream.answer(event.id, Accept({"tag": "x"}))
             assert stream.outcome.output == "Done."
@@ -1303,7 +1303,7 @@ async def test_hooks_are_called_again_for_what_is_done_again() -> None:
         heard.append(f"turn {value.turn} {value.reason}")
 
     @hooks.stop
-    async def stop(value: hooks.Stopping) -> None:
+    async def stop(value: hooks.StopRequested) -> None:
         heard.append("stop")
 
     @hooks.session_end
@@ -1324,7 +1324,7 @@ async def test_hooks_are_called_again_for_what_is_done_again() -> None:
 async def test_what_was_summed_up_stays_so_for_the_run_that_goes_on() -> None:
     talk = "bla " * 300
     model = ScriptedModel(talk, "They said bla.", calls("ask"), "Done.")
-    agent = Agent(model, tools=[asking([])], compaction=Compaction(window=500, kept=0.05))
+    agent = Agent(model, tools=[asking([])], compaction=Compaction(window=500, keep_recent=0.05))
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             await agent.run(talk, session=session)
@@ -1418,7 +1418,7 @@ async def test_a_resumed_run_that_ends_before_it_comes_to_its_turn_leaves_it_to_
                     with suppress(ToolsetError):
                         [event async for event in left]
                 assert left.outcome.reason in ("failed", "cancelled")
-                assert session.is_unfinished
+                assert session.is_resumable
                 assert session.messages == shown
         async with stored_session(store, "ann") as session:
             # The answer was taken the first time.

@@ -129,7 +129,7 @@ async def test_what_was_summed_up_stays_so() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             model = ScriptedModel(talk, "They said bla.", "Yes.")
-            agent = Agent(model, compaction=Compaction(window=500, kept=0.05))
+            agent = Agent(model, compaction=Compaction(window=500, keep_recent=0.05))
             await agent.run(talk, session=session)
             await agent.run("Well?", session=session)
             shown = session.transcript.view
@@ -234,7 +234,7 @@ async def test_what_a_newer_version_has_added_is_passed_over() -> None:
         length = len(await store.read("ann"))
         await store.append("ann", [Record(length + 1, "hologram", b'{"of": "what"}', stream="ann/1")])
         async with stored_session(store, "ann") as session:
-            assert session.is_unfinished
+            assert session.is_resumable
             assert [type(event) async for event in session.follow()][-1] is StreamStopped
 
 
@@ -389,7 +389,7 @@ async def test_a_store_that_hangs_is_not_waited_for_without_end(method: str) -> 
                 pass
         assert trio.current_time() - began == 30
         async with stored_session(store, "ann") as session:
-            assert session.is_unfinished
+            assert session.is_resumable
 
 
 @tool(name="act", requires_approval=True)

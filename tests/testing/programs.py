@@ -64,7 +64,7 @@ async def three_tasks(sim: Sim) -> None:
                 await trio.sleep(number)
 
     async with trio.open_nursery() as nursery:
-        with sim.scope("consumer"):
+        with sim.scope("reader"):
             nursery.start_soon(produce)
             nursery.start_soon(consume)
             nursery.start_soon(trio.sleep, 1)

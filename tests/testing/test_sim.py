@@ -45,7 +45,7 @@ from tests.testing.programs import AnyEnd, Body, Program, forever, never, stuck,
 
 
 @pytest.mark.parametrize("schedule", [fifo(), fifo("step"), seeded(1), seeded(2, "batch"), replay({3: 1})])
-@pytest.mark.parametrize("fault", [None, Cancel(4, "consumer"), SeamRaise(2)])
+@pytest.mark.parametrize("fault", [None, Cancel(4, "reader"), SeamRaise(2)])
 def test_the_same_scenario_fault_and_schedule_do_the_same(fault: Fault | None, schedule: Schedule) -> None:
     first, second = (simulate(AnyEnd(three_tasks), fault=fault, schedule=schedule) for _ in range(2))
     assert first.trace == second.trace
