@@ -1,4 +1,4 @@
-"""One frozen class per thing that can happen in a stream.
+"""The events of a stream: one frozen class for each thing that can happen.
 
 Match on the class::
 
@@ -7,9 +7,22 @@ Match on the class::
             case TextDelta(text=text): ...
             case ToolCallFinished(result=result): ...
 
-Every event says where it comes from (`Event.source`) and its place in order (`Event.seq`). The classes hold data
-only: no exceptions, no handles, so that an event can be sent, stored and compared. `encode` and `decode` are
-their JSON form.
+Every event carries its origin (`Event.source`) and its place in order (`Event.seq`). Events hold data only, neither
+exceptions nor handles, so they can be sent, stored and compared. `agentloop.wire.encode_event` and
+`agentloop.wire.decode_event` convert them to JSON and back.
+
+Events that begin something (``...Started``) are paired with one event that ends it, on every path:
+
+=========================  =============================================
+begins                     ends
+=========================  =============================================
+`StreamStarted`            `StreamStopped`
+`ChildStreamStarted`       `ChildStreamStopped`
+`TurnStarted`              `TurnFinished`
+`ToolCallStarted`          `ToolCallFinished` or `ToolCallParked`
+`CompactionStarted`        `CompactionFinished`
+a question                 `QuestionAnswered`, `QuestionDeclined`, `QuestionWithdrawn` or `QuestionParked`
+=========================  =============================================
 """
 
 from __future__ import annotations
@@ -57,12 +70,21 @@ __all__ = [
     "TurnStarted",
     "UnknownEvent",
     "UsageReported",
+    "WarningCode",
     "WarningIssued",
 ]
 
 StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked", "limit", "needs_input", "interrupted"]
-"""Why a stream stopped. ``needs_input``: it is parked until somebody has answered. ``interrupted``: its process, or its
-store, was gone; this was found, and told, when the session was opened again. Either can be resumed."""
+"""Why a stream stopped.
+
+- ``completed``: the model gave its final answer.
+- ``cancelled``: the caller stopped it, left its block, or was cancelled itself.
+- ``failed``: an error ended it; see ``error``.
+- ``blocked``: a hook refused to let it go on.
+- ``limit``: it reached a limit, and nobody allowed it to go past.
+- ``needs_input``: it is parked until its questions are answered; `Agent.resume` continues it.
+- ``interrupted``: its process or its store died. Recorded when the session is next opened; `Agent.resume` continues it.
+"""
 
 TurnReason: TypeAlias = Literal[
     "final",
@@ -76,27 +98,70 @@ TurnReason: TypeAlias = Literal[
     "needs_input",
     "interrupted",
 ]
-"""Why a turn finished: with the answer, to read tool results, because a stop hook, a reminder or a person sent the
-agent on, or because the stream ends."""
+"""Why a turn finished.
+
+- ``final``: the model gave its final answer.
+- ``tool_calls``: the model called tools; it reads their results in the next turn.
+- ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run.
+- ``output_retry``: the answer was no valid structured output; the model is asked for it again.
+- ``cancelled``, ``failed``, ``blocked``, ``limit``, ``needs_input``, ``interrupted``: the stream ended in this turn.
+"""
+
+WarningCode: TypeAlias = Literal[
+    "answer_refused",
+    "compaction_failed",
+    "empty",
+    "error_while_stopping",
+    "handler_failed",
+    "hook_failed",
+    "hook_warning",
+    "model_failed",
+    "predicate_failed",
+    "question_refused",
+    "thread_abandoned",
+    "toolset_failed",
+    "truncated",
+    "unpriced",
+]
+"""What a `WarningIssued` event warns of.
+
+- ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
+- ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
+- ``empty``: the response has neither text nor tool calls.
+- ``error_while_stopping``: cleanup raised an error while the run was being stopped; the run still counts as stopped.
+- ``handler_failed``: an ``on_question`` handler raised an error; the question goes to the next one who can answer.
+- ``hook_failed``: a hook that only observes raised an error or timed out.
+- ``hook_warning``: a hook raised `HookWarning`.
+- ``model_failed``: a model could not be opened or closed; the stream uses the others.
+- ``predicate_failed``: a tool's ``requires_approval`` function raised an error; the call needs approval.
+- ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
+- ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
+- ``toolset_failed``: a toolset stopped serving, or failed to stop.
+- ``truncated``: the response was cut off at the token limit.
+- ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
+"""
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where an event comes from. One value per stream, shared by all of its events."""
+    """The stream that an event belongs to. One value per stream, shared by all of its events."""
 
     session: str
+    """Id of the session in whose transcript the event happened. A child stream has a session of its own."""
     stream: str
+    """Id of the stream; unique within its root session."""
     agents: tuple[str, ...]
-    """The names of the agents from the root stream's down to the one that acts."""
+    """Names of the agents, from the root stream's down to the one that acted."""
     parent: str | None = None
-    """The stream in which this one was opened; ``None`` at the root."""
+    """Id of the stream in which this one was opened; ``None`` at the root."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
-    """An error as data. The exception itself is on the stream's outcome."""
+    """An error as data. The exception itself is in `Outcome.error`."""
 
     type: str
-    """The name of its class."""
+    """Name of the exception's class."""
     message: str
+    """Text of the exception."""
 
 
 _ENVELOPE = ("source", "seq")
@@ -104,51 +169,52 @@ _ENVELOPE = ("source", "seq")
 
 @frozen(repr=False)
 class Event:
-    """What all events have in common."""
+    """The fields that all events share."""
 
     source: Source
+    """The stream that the event belongs to."""
     seq: int
-    """The event's place in its reader's stream. Counts up by one, without gaps, over the life of the session."""
+    """Number of the event for its reader: 1 for the first event of a session, then up by one without gaps."""
 
-    # Written once, and not by attrs for each of thirty classes, which would be a twentieth of what importing takes.
+    # One `__repr__` for all thirty classes: generated by attrs for each, it would take 5 % of the import time.
     def __repr__(self) -> str:
-        told = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(type(self)))
-        return f"{type(self).__name__}({told})"
+        values = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(type(self)))
+        return f"{type(self).__name__}({values})"
 
     def __str__(self) -> str:
-        """One line for a person: the place, the agents, and what is to be told, without what is left at its default."""
-        told: list[str] = []
-        for each in fields(type(self)):
-            value = getattr(self, each.name)
-            if each.name in _ENVELOPE or not each.eq or value == each.default:
+        """One line for a person: number, agents, and every field that differs from its default."""
+        values: list[str] = []
+        for attribute in fields(type(self)):
+            value = getattr(self, attribute.name)
+            if attribute.name in _ENVELOPE or not attribute.eq or value == attribute.default:
                 continue
-            shown = str(value) if isinstance(value, msgspec.Struct) else repr(value)
-            told.append(f"{each.name}={shown}")
-        return f"{self.seq:4} {' > '.join(self.source.agents)}: {type(self).__name__}({', '.join(told)})"
+            text = str(value) if isinstance(value, msgspec.Struct) else repr(value)
+            values.append(f"{attribute.name}={text}")
+        return f"{self.seq:4} {' > '.join(self.source.agents)}: {type(self).__name__}({', '.join(values)})"
 
     @property
     def session(self) -> str:
-        """The id of the session in whose transcript this happened."""
+        """Id of the session in whose transcript the event happened."""
         return self.source.session
 
     @property
     def stream(self) -> str:
-        """The id of the stream that the event belongs to."""
+        """Id of the stream that the event belongs to."""
         return self.source.stream
 
     @property
     def parent(self) -> str | None:
-        """The id of the stream in which that stream was opened; ``None`` at the root."""
+        """Id of the stream in which that stream was opened; ``None`` at the root."""
         return self.source.parent
 
     @property
     def agent(self) -> str:
-        """The name of the agent that acted."""
+        """Name of the agent that acted."""
         return self.source.agents[-1]
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The names of the agents from the root down to the one that acted."""
+        """Names of the agents, from the root stream's down to the one that acted."""
         return self.source.agents
 
     @property
@@ -165,146 +231,167 @@ class StreamStarted(Event):
     """The stream began. Always the first event."""
 
     message: UserMessage
+    """The prompt."""
     model: str
+    """Name of the model that answers first; `Model.name`."""
     resumes: str = ""
-    """The stream that it goes on from, whose ``message`` this is; empty if it does not."""
+    """Id of the stream that this one resumes, whose prompt ``message`` is; empty for a new run."""
 
 
 @frozen(kw_only=True, repr=False)
 class StreamStopped(Event):
-    """The stream ended. Always the last event, exactly once."""
+    """The stream ended. Always the last event, emitted exactly once."""
 
     reason: StreamReason
+    """Why it ended."""
     detail: str = ""
-    """What a person may want to know about the reason: which limit, which hook, what was said to ``stop()``."""
+    """More about the reason, for a person: the limit, the hook's words, the argument of ``stream.stop()``."""
     error: ErrorInfo | None = None
-    """Given where ``reason`` is ``failed``."""
+    """The error that ended it; ``None`` unless ``reason`` is ``failed``."""
     usage: Usage = Usage()
-    """Of this stream and of all its children."""
+    """Usage of this stream and of all its children."""
 
 
 @frozen(kw_only=True, repr=False)
 class ChildStreamStarted(Event):
-    """A stream began inside a tool call of another. Its events follow, among those of its parent."""
+    """A tool call opened a child stream. The child's events follow, among those of its parent."""
 
     call_id: str
-    """The call, in the parent stream, that opened it."""
+    """Id of the call, in the parent stream, that opened it."""
     message: UserMessage
+    """The child's prompt."""
     model: str
+    """Name of the model that answers first."""
     resumes: str = ""
-    """The stream that it goes on from; empty if it does not."""
+    """Id of the stream that this one resumes; empty for a new run."""
 
 
 @frozen(kw_only=True, repr=False)
 class ChildStreamStopped(Event):
-    """A child stream ended. One for every `ChildStreamStarted`, before its parent's last event."""
+    """A child stream ended. Emitted once for every `ChildStreamStarted`, before the parent's last event."""
 
     call_id: str
+    """Id of the call, in the parent stream, that opened it."""
     reason: StreamReason
+    """Why it ended."""
     detail: str = ""
+    """More about the reason, for a person."""
     error: ErrorInfo | None = None
+    """The error that ended it; ``None`` unless ``reason`` is ``failed``."""
     usage: Usage = Usage()
+    """Usage of the child and of its own children."""
 
 
 @frozen(kw_only=True, repr=False)
 class TurnStarted(Event):
-    """A turn began: one request to the model, and the tool calls it asks for."""
+    """A turn began: one model response and the tool calls that it asks for."""
 
     turn: int
-    """Counts from 1 in each stream."""
+    """Number of the turn within its stream, from 1."""
 
 
 @frozen(kw_only=True, repr=False)
 class TurnFinished(Event):
-    """A turn ended. One for every `TurnStarted`."""
+    """A turn ended. Emitted once for every `TurnStarted`."""
 
     turn: int
+    """Number of the turn within its stream, from 1."""
     reason: TurnReason
+    """Why it ended."""
 
 
-# --------------------------------------------------------------------- the model speaks
+# --------------------------------------------------------------------- the model's response
 
 
 @frozen(repr=False)
 class TextDelta(Event):
-    """The model wrote some text."""
+    """The model wrote a fragment of text."""
 
     text: str
+    """The fragment; fragments join in order."""
 
 
 @frozen(repr=False)
 class ReasoningDelta(Event):
-    """The model thought aloud."""
+    """The model wrote a fragment of its reasoning."""
 
     text: str
+    """The fragment; fragments join in order."""
 
 
 @frozen(kw_only=True, repr=False)
 class ToolCallDelta(Event):
-    """The model wrote a piece of a tool call. ``name`` comes whole with the first piece, ``arguments`` in fragments."""
+    """The model wrote a fragment of a tool call."""
 
     call_id: str
+    """Id of the call; unique within its session."""
     name: str
+    """Name of the tool, whole from the first fragment on."""
     arguments: str
+    """A fragment of the arguments' JSON text; fragments of one call join in order."""
 
 
 @frozen(kw_only=True, repr=False)
 class ResponseDiscarded(Event):
-    """A response failed, and is asked for again. What was told of it counts for nothing.
+    """A response failed and is requested again, from its beginning.
 
-    That is every `TextDelta`, `ReasoningDelta` and `ToolCallDelta` since `TurnStarted`, or since the event of this kind
-    before. Nothing of it goes into the transcript; a response is never put together from two.
+    A reader drops every `TextDelta`, `ReasoningDelta` and `ToolCallDelta` since `TurnStarted`, or since the previous
+    event of this kind. None of them reaches the transcript: a response is never assembled from two requests.
     """
 
     error: ErrorInfo
+    """The error that ended the response."""
     model: str
-    """The model that failed."""
+    """Name of the model that failed."""
     next_model: str
-    """The model that is asked next: the same, or the next one of the agent's ``fallbacks``."""
+    """Name of the model that is asked next: the same one, or the next of the agent's ``fallbacks``."""
     delay: float
-    """Seconds until then."""
+    """Seconds until the next request."""
 
 
 @frozen(kw_only=True, repr=False)
 class CompactionStarted(Event):
-    """The conversation gets too long for the model: room is being made."""
+    """The conversation is about to outgrow the model's context window: compaction begins."""
 
     reason: Literal["threshold", "overflow"]
-    """Whether there will soon be none, or the model has refused a request as too long."""
+    """``threshold``: the next request would pass `Compaction.threshold`. ``overflow``: the model refused a request as
+    too long."""
     tokens: int
-    """That the next request would take, about."""
+    """Tokens that the next request would take, estimated."""
 
 
 @frozen(kw_only=True, repr=False)
 class CompactionFinished(Event):
-    """Room was made, or not. One for every `CompactionStarted`. The transcript itself stays as it is."""
+    """Compaction ended. Emitted once for every `CompactionStarted`. The transcript itself keeps all messages."""
 
     tokens: int
-    """That what the model reads of the transcript takes now, about."""
+    """Tokens of the transcript as the model reads it now, estimated."""
     first_kept: int
-    """The place in ``session.messages`` from which on the model reads them."""
+    """Index, in ``session.messages``, of the first message that the model reads as it is."""
     summary: str
-    """What it reads in the place of those before; empty if only old results were left out."""
+    """The summary that replaces the messages before ``first_kept``; empty if only old tool results were left out."""
     problem: str = ""
-    """Why no room was made; empty if it was."""
+    """Why compaction failed; empty if it succeeded."""
 
 
 @frozen(kw_only=True, repr=False)
 class MessageCommitted(Event):
-    """A message became part of the transcript. It is there when this event is told."""
+    """A message became part of the transcript, and of the store if the session has one."""
 
     message: Message
+    """The message."""
     index: int
-    """Its place in ``session.messages``, from 0."""
+    """Its index in ``session.messages``, from 0."""
 
 
 @frozen(kw_only=True, repr=False)
 class UsageReported(Event):
-    """A response is complete, and this is what it used. Told before the calls that it asks for are run."""
+    """A response is complete. Emitted before the tool calls that it asks for run."""
 
     usage: Usage
+    """Usage of this response."""
     total: Usage
-    """Of this stream and its children so far."""
+    """Usage of this stream and its children so far."""
 
 
 # --------------------------------------------------------------------------- tool calls
@@ -312,54 +399,65 @@ class UsageReported(Event):
 
 @frozen(kw_only=True, repr=False)
 class ToolCallStarted(Event):
-    """A tool call is being dealt with: judged, approved, run."""
+    """A tool call began: permission checks, approval and execution follow. Emitted in call order."""
 
     call_id: str
+    """Id of the call; unique within its session."""
     name: str
+    """Name of the tool, as the model wrote it; there may be no such tool."""
     arguments: str
-    """JSON text, as the model wrote it."""
+    """JSON text, exactly as the model wrote it; it may not be valid JSON."""
 
 
 @frozen(kw_only=True, repr=False)
 class ToolCallOutput(Event):
-    """A running tool gave some output, before its result."""
+    """A running tool wrote a fragment of output, ahead of its result."""
 
     call_id: str
+    """Id of the call."""
     text: str
+    """The fragment; fragments of one call join in order."""
 
 
 @frozen(kw_only=True, repr=False)
 class ToolCallProgress(Event):
-    """A running tool said how far it is."""
+    """A running tool reported its progress."""
 
     call_id: str
+    """Id of the call."""
     progress: float
-    """In the unit of ``total``; only ever grows."""
+    """Progress so far, in the unit of ``total``; it only grows."""
     total: float | None = None
-    """``None`` if the tool does not know."""
+    """Progress at the end; ``None`` if the tool does not know."""
     message: str = ""
+    """The tool's words for a person."""
 
 
 @frozen(kw_only=True, repr=False)
 class ToolCallFinished(Event):
-    """A tool call ended. One for every `ToolCallStarted`, told when the tool has ended, not in call order."""
+    """A tool call ended. Emitted once for every `ToolCallStarted`, in order of completion."""
 
     call_id: str
+    """Id of the call."""
     name: str
+    """Name of the tool."""
     result: ToolResult
+    """The result that the model reads."""
     elapsed: float = field(eq=False)
     """Seconds on trio's clock, a person's thinking time included. Outside equality, so that two runs compare equal."""
 
 
 @frozen(kw_only=True, repr=False)
 class ToolCallParked(Event):
-    """A tool call has no result yet, and the stream ends: told in the place of `ToolCallFinished`.
+    """A tool call has no result yet, and its stream ends. Emitted instead of `ToolCallFinished`.
 
-    It waits for an answer, or for what does, or its process has ended. Who resumes the stream goes on with it.
+    The call waits for an answer or for another call that does, or its process died. Resuming the stream continues it.
     """
 
     call_id: str
+    """Id of the call."""
     name: str
+    """Name of the tool."""
 
 
 # ---------------------------------------------------------------------------- questions
@@ -370,71 +468,88 @@ class ElicitationRequested(Event):
     """A tool asks the user. Answer with `Accept`, `Decline` or `Cancel`."""
 
     id: str
+    """Id of the question, for ``stream.answer(id, ...)``."""
     call_id: str
+    """Id of the tool call that asks."""
     message: str
+    """The tool's words for the user. Untrusted text."""
     form: dict[str, Any]
     """JSON Schema of the content to accept with: a flat object of primitive properties, as in MCP."""
     url: str | None = None
-    """A page to visit, instead of a form. `Accept` says that the person agreed to; nothing is opened for them."""
+    """A page to visit instead of filling in a form. `Accept` means that the user agreed to; agentloop opens nothing."""
 
 
 @frozen(kw_only=True, repr=False)
 class ApprovalRequested(Event):
-    """A tool call wants approval. Answer with `Approve` or `Deny`."""
+    """A tool call needs a person's approval. Answer with `Approve` or `Deny`."""
 
     id: str
+    """Id of the question, for ``stream.answer(id, ...)``."""
     call_id: str
+    """Id of the tool call."""
     name: str
+    """Name of the tool."""
     arguments: dict[str, Any]
-    """Exactly what an approval is bound to: the tool runs with these, or with those of the answer."""
+    """The arguments that an approval is bound to: the tool runs with these, or with those of the answer."""
     reason: str = ""
-    """Which rule or mode asks, and what hooks say; empty if it is only the tool that wants to be asked about."""
+    """The rule or mode that requires approval, and hooks' reasons; empty if only the tool itself requires it."""
 
 
 @frozen(kw_only=True, repr=False)
 class ContinueRequested(Event):
-    """A limit is reached: go on? Answer with `Approve` (the same amount once more) or `Deny`."""
+    """The run reached a limit. Answer with `Approve` (the same amount once more) or `Deny`."""
 
     id: str
+    """Id of the question, for ``stream.answer(id, ...)``."""
     limit: str
-    """The name of a field of `Limits`."""
+    """The limit: name of a field of `Limits`."""
     used: float
+    """Amount used, in the unit of that limit."""
     allowed: float
+    """Amount allowed so far, in the unit of that limit."""
 
 
 Question: TypeAlias = ElicitationRequested | ApprovalRequested | ContinueRequested
+"""Everything that waits for a person's answer."""
 
 
 @frozen(kw_only=True, repr=False)
 class QuestionAnswered(Event):
-    """A question was answered; the asker goes on with the answer."""
+    """A question was answered; the run goes on with the answer."""
 
     id: str
+    """Id of the question."""
     answer: Answer
+    """The answer, as accepted: with the form's defaults filled in."""
     by: Literal["reader", "handler", "rule"]
-    """``rule``: the answer to another question allowed this call, too, for good."""
+    """Who answered: a reader (``stream.answer``), an ``on_question`` handler, or a ``rule``: the answer to another
+    question allowed this call for good, too."""
 
 
 @frozen(kw_only=True, repr=False)
 class QuestionDeclined(Event):
-    """There was nobody to ask; the asker goes on with a refusal that says so."""
+    """Nobody could be asked; the run goes on with a refusal that says so."""
 
     id: str
+    """Id of the question."""
     note: str
+    """The refusal, as the model reads it."""
 
 
 @frozen(kw_only=True, repr=False)
 class QuestionWithdrawn(Event):
-    """A question closed unanswered, since what asked it has ended."""
+    """A question closed without an answer, because the call or stream that asked it ended."""
 
     id: str
+    """Id of the question."""
 
 
 @frozen(kw_only=True, repr=False)
 class QuestionParked(Event):
-    """The stream ends, and the question waits for an answer, to resume it with."""
+    """The stream ends with this question unanswered; an answer to it resumes the run."""
 
     id: str
+    """Id of the question."""
 
 
 # ------------------------------------------------------------------------------- others
@@ -442,19 +557,22 @@ class QuestionParked(Event):
 
 @frozen(kw_only=True, repr=False)
 class WarningIssued(Event):
-    """Something went wrong that did not end the run."""
+    """A failure that did not end the run."""
 
     code: str
-    """A short, stable word: ``hook_failed``, ``thread_abandoned``, ``truncated``..."""
+    """One of `WarningCode`, each explained there, or a word that a tool passed to `ToolContext.warn`."""
     message: str
+    """The failure in words, for a person."""
 
 
 @frozen
 class UnknownEvent:
-    """An event of a newer version of agentloop. Kept as it came: `encode` gives the same bytes back."""
+    """An event that a newer version of agentloop wrote. Kept as it is: encoding gives the same bytes back."""
 
     type: str
+    """The ``type`` field of its JSON."""
     raw: bytes
+    """The JSON object, in UTF-8."""
 
 
 StreamEvent: TypeAlias = (
@@ -486,4 +604,4 @@ StreamEvent: TypeAlias = (
     | QuestionParked
     | WarningIssued
 )
-"""Every event that a stream can give, for exhaustive matching."""
+"""Every event that a stream can emit, for exhaustive matching."""

@@ -1,4 +1,4 @@
-"""Hooks: functions of yours that are called at named points of every run.
+"""Hooks: your functions, called at named points of every run.
 
 ::
 
@@ -8,15 +8,15 @@
 
     agent = Agent(model, hooks=[no_deletes])
 
-A hook is async or plain; it gets one frozen value and returns a verdict, or ``None`` to let pass. Hooks of a point run
-one after another, in the order in which the agent lists them, each seeing what the one before it replaced.
+A hook is async or plain. It gets one frozen value and returns a verdict, or ``None`` for no verdict. The hooks of a
+point run one after another, in the order of ``Agent(hooks=...)``; each gets its input as the earlier ones changed it.
 
-There are two kinds. A *guard* decides: if it raises or takes too long, it counts as a refusal (it fails closed). An
-*observer* looks on: if it fails, a `WarningIssued` event says so and the run goes on. To let pass with a warning,
-either kind raises `HookWarning`. ``turn_end`` and ``session_end`` run on every way out of a run, cancelled or not,
-shielded, each within ``Deadlines.cleanup``.
+There are two kinds. A *guard* decides: if it raises or times out, that counts as a refusal (it fails closed). An
+*observer* decides nothing: if it fails, the run goes on and a `WarningIssued` event reports it. Either kind raises
+`HookWarning` to warn without refusing. ``turn_end`` and ``session_end`` hooks run on every path out of a run, also when
+it is cancelled: shielded, each within ``Deadlines.cleanup``.
 
-The names are those of Claude Code's and docker-agent's hooks.
+The points have the names that Claude Code's and docker-agent's hooks have.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ __all__ = [
 
 
 class HookWarning(Exception):  # noqa: N818 - it is no failure
-    """Raised by a hook of whatever kind: let pass, and tell a warning with this text."""
+    """Raised by any hook to let the run go on and emit its text as a `WarningIssued` event (code ``hook_warning``)."""
 
 
 # ----------------------------------------------------------------------------- verdicts
@@ -93,195 +93,244 @@ class Block(msgspec.Struct, frozen=True):
     """End the run, with reason ``blocked``."""
 
     reason: str
+    """Why, for a person: it becomes `StreamStopped.detail`."""
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Tell the model this, too."""
+    """Add text for the model. Each hook point says where the text goes."""
 
     text: str
+    """The text to add."""
 
 
 class Allow(msgspec.Struct, frozen=True):
-    """Run the tool without asking anybody, whatever the tool itself wants. Permissions may still ask, or deny."""
+    """Run the tool without approval, even if the tool itself requires it. Permissions may still ask, or deny."""
 
 
 class Ask(msgspec.Struct, frozen=True):
     """Run the tool only if a person approves."""
 
     reason: str = ""
+    """Why, for that person: it becomes part of `ApprovalRequested.reason`."""
 
 
 class ReplaceArguments(msgspec.Struct, frozen=True):
-    """Call the tool with these arguments. They must fit its schema.
-
-    They are judged anew: what was allowed before were others.
-    """
+    """Call the tool with other arguments. Permissions, and hooks that come later, judge the new ones."""
 
     arguments: dict[str, Any]
+    """JSON values by name; they must fit the tool's schema."""
     verdict: Allow | Ask | None = None
-    """What the hook says of the call with these arguments."""
+    """The hook's verdict on the call with these arguments; ``None`` for none."""
 
 
 class ReplaceMessages(msgspec.Struct, frozen=True):
-    """Send these messages instead, this once. The transcript stays as it is."""
+    """Send other messages with this one request. The transcript keeps its own."""
 
     messages: Sequence[Message]
+    """The messages to send."""
 
 
 class ReplaceResult(msgspec.Struct, frozen=True):
-    """Record this result instead."""
+    """Record another result for the call."""
 
     result: ToolResult
+    """The result that the model reads; its ``call_id`` and ``name`` are set to those of the call."""
 
 
 class Continue(msgspec.Struct, frozen=True):
-    """Do not stop: go on with this message, as if the user had said it."""
+    """Continue the run with this message, as if the user had sent it."""
 
     text: str
+    """The message."""
 
 
-# ------------------------------------------------------------------------ what hooks get
+# ------------------------------------------------------------------------ hook inputs
 
 
 class SessionStart(msgspec.Struct, frozen=True):
-    """A stream starts."""
+    """Input of `session_start`: a stream starts."""
 
     source: Source
+    """The stream."""
     prompt: UserMessage
+    """Its prompt."""
 
 
 class UserPromptSubmit(msgspec.Struct, frozen=True):
-    """A prompt is about to become part of the transcript."""
+    """Input of `user_prompt_submit`: a prompt is about to enter the transcript."""
 
     source: Source
+    """The stream."""
     prompt: UserMessage
+    """The prompt, with the text that earlier hooks added."""
 
 
 class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
-    """What was said by `Stream.steer` is about to become part of the transcript."""
+    """Input of `user_steering_messages_submit`: messages from `Stream.steer` are about to enter the transcript."""
 
     source: Source
+    """The stream."""
     messages: tuple[UserMessage, ...]
+    """All messages that wait, oldest first, with the text that earlier hooks added."""
 
 
 class UserFollowupSubmit(msgspec.Struct, frozen=True):
-    """What was said by `Stream.follow_up` is about to become part of the transcript."""
+    """Input of `user_followup_submit`: a message from `Stream.follow_up` is about to enter the transcript."""
 
     source: Source
+    """The stream."""
     prompt: UserMessage
+    """The message, with the text that earlier hooks added."""
 
 
 class TurnStart(msgspec.Struct, frozen=True):
-    """A turn starts."""
+    """Input of `turn_start`: a turn starts."""
 
     source: Source
+    """The stream."""
     turn: int
+    """Number of the turn within its stream, from 1."""
 
 
 class BeforeLLMCall(msgspec.Struct, frozen=True):
-    """A request is about to go to the model."""
+    """Input of `before_llm_call`: a request is about to go to the model."""
 
     source: Source
+    """The stream."""
     turn: int
+    """Number of the turn within its stream, from 1."""
     request: ModelRequest
+    """The request, as earlier hooks changed it."""
 
 
 class AfterLLMCall(msgspec.Struct, frozen=True):
-    """The model has answered."""
+    """Input of `after_llm_call`: the model has responded."""
 
     source: Source
+    """The stream."""
     turn: int
+    """Number of the turn within its stream, from 1."""
     message: AssistantMessage
+    """The response; not in the transcript yet."""
 
 
 class PreCompact(msgspec.Struct, frozen=True):
-    """Room is about to be made in what the model reads."""
+    """Input of `pre_compact`: compaction is about to shorten the conversation."""
 
     source: Source
+    """The stream."""
     reason: Literal["threshold", "overflow"]
+    """As in `CompactionStarted.reason`."""
     tokens: int
-    """That the next request would take, about."""
+    """Tokens that the next request would take, estimated."""
 
 
 class PostCompact(msgspec.Struct, frozen=True):
-    """Room was made."""
+    """Input of `post_compact`: compaction has shortened the conversation."""
 
     source: Source
+    """The stream."""
     reason: Literal["threshold", "overflow"]
+    """As in `CompactionStarted.reason`."""
     summary: str
-    """What the model reads in the place of what came before; empty if only old results were left out."""
+    """The summary that replaces the older messages; empty if only old tool results were left out."""
 
 
 class PreToolUse(msgspec.Struct, frozen=True):
-    """A tool is about to be called."""
+    """Input of `pre_tool_use`: a tool is about to be called."""
 
     source: Source
+    """The stream."""
     call_id: str
+    """Id of the call; unique within its session."""
     name: str
+    """Name of the tool."""
     arguments: dict[str, Any]
-    """As JSON values; they fit the tool's schema."""
+    """The arguments as JSON values, with earlier hooks' replacements; they fit the tool's schema."""
 
 
 class PostToolUse(msgspec.Struct, frozen=True):
-    """A tool call has ended."""
+    """Input of `post_tool_use`: a tool call has ended."""
 
     source: Source
+    """The stream."""
     call_id: str
+    """Id of the call; unique within its session."""
     name: str
+    """Name of the tool."""
     arguments: dict[str, Any]
+    """The arguments that the tool was called with, as JSON values."""
     result: ToolResult
+    """The result, as earlier hooks replaced it."""
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """A person is waited for."""
+    """Input of `notification`: the run is waiting for a person's answer."""
 
     source: Source
+    """The stream."""
     question: Question
+    """The question."""
 
 
 class OnError(msgspec.Struct, frozen=True):
-    """The run is about to fail."""
+    """Input of `on_error`: the run is about to fail."""
 
     source: Source
+    """The stream."""
     error: Exception
+    """The error that ends it."""
 
 
 class StopRequested(msgspec.Struct, frozen=True):
-    """The model has given its final answer."""
+    """Input of `stop`: the model has given its final answer."""
 
     source: Source
+    """The stream."""
     message: AssistantMessage
+    """The answer."""
     continuations: int
-    """How often stop hooks have sent this run on already."""
+    """How often `stop` hooks have continued this run so far. Use it to end an endless loop."""
 
 
 class SubagentStop(msgspec.Struct, frozen=True):
-    """A child stream has ended. Called for the hooks of the agent that opened it."""
+    """Input of `subagent_stop`: a child stream has ended."""
 
     source: Source
+    """The stream that opened the child. Its agent's hooks are called."""
     child: Source
+    """The child stream."""
     reason: StreamReason
+    """Why the child ended."""
 
 
 class TurnEnd(msgspec.Struct, frozen=True):
-    """A turn has ended."""
+    """Input of `turn_end`: a turn has ended."""
 
     source: Source
+    """The stream."""
     turn: int
+    """Number of the turn within its stream, from 1."""
     reason: TurnReason
+    """Why it ended."""
 
 
 class SessionEnd(msgspec.Struct, frozen=True):
-    """A stream has ended."""
+    """Input of `session_end`: a stream is ending."""
 
     source: Source
+    """The stream."""
     reason: StreamReason
+    """Why it ends."""
 
 
 # -------------------------------------------------------------------------------- points
 
-I = TypeVar("I")  # noqa: E741 - the input of a hook
+I = TypeVar("I")  # noqa: E741
+"""Input of a hook."""
 V = TypeVar("V")
+"""Verdict of a hook."""
+
 PointName: TypeAlias = Literal[
     "session_start",
     "user_prompt_submit",
@@ -304,35 +353,55 @@ PointName: TypeAlias = Literal[
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A function at a point. Made by calling, or decorating with, one of the points below."""
+    """A function at a hook point. Made by a `Point`, as a decorator or called with a function."""
 
     point: PointName
+    """Name of the hook point."""
     function: Callable[[Any], Any]
+    """The function, async or plain; called with the point's input."""
     name: str
-    """What warnings and refusals call it."""
+    """The hook's name in warnings and refusals."""
     guard: bool
     """Whether its failure counts as a refusal."""
     verdicts: tuple[type, ...]
-    """What it may return, beside ``None``."""
+    """Classes of verdict that it may return, besides ``None``."""
     tools: str = "*"
-    """Glob on the tool's name (`fnmatch`); for the two points around a tool call."""
+    """Glob on the tool's name (`fnmatch.fnmatchcase`); for ``pre_tool_use`` and ``post_tool_use``."""
     timeout: float | None = None
     """Seconds; ``None`` for the agent's ``Deadlines.hook``."""
 
     def concerns(self, tool: str) -> bool:
-        """Whether the hook wants to know of calls of ``tool``."""
+        """Whether the hook is called for calls of ``tool``."""
         return fnmatchcase(tool, self.tools)
 
 
 class Point(Generic[I, V]):
-    """A place in the run where hooks are called. Use it as a decorator, with or without options."""
+    """A named point of a run where hooks are called.
 
-    __slots__ = ("guard", "name", "verdicts")
+    Use it as a decorator, bare or with options::
 
-    def __init__(self, name: PointName, *verdicts: type, guard: bool = False) -> None:
+        @hooks.pre_tool_use
+        async def check(call: PreToolUse) -> Deny | None: ...
+
+        @hooks.pre_tool_use(tools="delete_*", timeout=5, name="no-deletes")
+        async def no_deletes(call: PreToolUse) -> Deny: ...
+
+    ``help(hooks.pre_tool_use)`` explains each one.
+
+    Args:
+      tools: glob on the tool's name; for ``pre_tool_use`` and ``post_tool_use`` only.
+      timeout: seconds that the hook may take; ``None`` for the agent's ``Deadlines.hook``.
+      name: the hook's name in warnings and refusals; the function's own by default.
+    """
+
+    def __init__(self, name: PointName, *verdicts: type, guard: bool = False, doc: str) -> None:
         self.name: PointName = name
         self.verdicts = verdicts
         self.guard = guard
+        accepted = ", ".join(f"`{verdict.__name__}`" for verdict in verdicts)
+        kind = "A guard: its failure counts as a refusal" if guard else "An observer: its failure is a warning"
+        # On the instance, so that `help()` and Sphinx show it rather than the text of the class.
+        self.__doc__ = f"{doc}\n\n{kind}. It may return {accepted + ' or ' if accepted else ''}``None``."
 
     @overload
     def __call__(self, function: Callable[[I], V | Awaitable[V]], /) -> Hook: ...
@@ -367,65 +436,97 @@ class Point(Generic[I, V]):
         return f"<hook point {self.name}>"
 
 
-session_start: Point[SessionStart, Context | None] = Point("session_start", Context)
-"""A stream starts. `Context` is added to the instructions for the whole stream."""
+session_start: Point[SessionStart, Context | None] = Point(
+    "session_start",
+    Context,
+    doc="A stream starts. `Context` is added to the instructions for the whole stream.",
+)
 
 user_prompt_submit: Point[UserPromptSubmit, Context | Block | None] = Point(
-    "user_prompt_submit", Context, Block, guard=True
+    "user_prompt_submit",
+    Context,
+    Block,
+    guard=True,
+    doc="A prompt comes in. `Context` is added to it; `Block` ends the run before the model reads it.",
 )
-"""A prompt comes in. `Context` is added to it; `Block` ends the run before the model sees it."""
 
 user_steering_messages_submit: Point[UserSteeringMessagesSubmit, Context | Block | None] = Point(
-    "user_steering_messages_submit", Context, Block, guard=True
+    "user_steering_messages_submit",
+    Context,
+    Block,
+    guard=True,
+    doc="Steering messages come in, all that wait. `Context` is added to the last of them; `Block` ends the run.",
 )
-"""Steering messages come in, all that wait at once. `Context` is added to the last of them; `Block` ends the run."""
 
 user_followup_submit: Point[UserFollowupSubmit, Context | Block | None] = Point(
-    "user_followup_submit", Context, Block, guard=True
+    "user_followup_submit",
+    Context,
+    Block,
+    guard=True,
+    doc="A follow-up message comes in. `Context` is added to it; `Block` ends the run.",
 )
-"""A follow-up comes in. `Context` is added to it; `Block` ends the run."""
 
-turn_start: Point[TurnStart, Context | None] = Point("turn_start", Context)
-"""A turn starts. `Context` is added to the instructions for this turn."""
+turn_start: Point[TurnStart, Context | None] = Point(
+    "turn_start",
+    Context,
+    doc="A turn starts. `Context` is added to the instructions for this turn.",
+)
 
 before_llm_call: Point[BeforeLLMCall, ReplaceMessages | Block | None] = Point(
-    "before_llm_call", ReplaceMessages, Block, guard=True
+    "before_llm_call",
+    ReplaceMessages,
+    Block,
+    guard=True,
+    doc="A request is about to go to the model. The hook may replace its messages, or block the run.",
 )
-"""A request is about to go out. The messages may be replaced, or the run blocked."""
 
-after_llm_call: Point[AfterLLMCall, None] = Point("after_llm_call")
-"""The model has answered; the message is not in the transcript yet."""
+after_llm_call: Point[AfterLLMCall, None] = Point(
+    "after_llm_call",
+    doc="The model has responded. The message is not in the transcript yet.",
+)
 
 pre_tool_use: Point[PreToolUse, Allow | Ask | Deny | ReplaceArguments | None] = Point(
-    "pre_tool_use", Allow, Ask, Deny, ReplaceArguments, guard=True
+    "pre_tool_use",
+    Allow,
+    Ask,
+    Deny,
+    ReplaceArguments,
+    guard=True,
+    doc="A tool is about to be called. The strictest verdict counts: `Deny` over `Ask` over `Allow`.",
 )
-"""A tool is about to be called. The strictest verdict counts: `Deny` over `Ask` over `Allow`."""
 
 post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
-    "post_tool_use", ReplaceResult, Block, guard=True
+    "post_tool_use",
+    ReplaceResult,
+    Block,
+    guard=True,
+    doc="A tool call has ended. The hook may replace its result; `Block` ends the run after this turn's calls.",
 )
-"""A tool call has ended. Its result may be replaced; `Block` ends the run after this turn's calls."""
 
-pre_compact: Point[PreCompact, Block | None] = Point("pre_compact", Block, guard=True)
-"""Room is about to be made in what the model reads. `Block` leaves everything as it is; the run goes on."""
+pre_compact: Point[PreCompact, Block | None] = Point(
+    "pre_compact",
+    Block,
+    guard=True,
+    doc="Compaction is about to shorten the conversation. `Block` prevents it; the run goes on with all messages.",
+)
 
-post_compact: Point[PostCompact, None] = Point("post_compact")
-"""Room was made."""
+post_compact: Point[PostCompact, None] = Point("post_compact", doc="Compaction has shortened the conversation.")
 
-notification: Point[Notification, None] = Point("notification")
-"""A person is waited for."""
+notification: Point[Notification, None] = Point("notification", doc="The run is waiting for a person's answer.")
 
-on_error: Point[OnError, None] = Point("on_error")
-"""The run is about to fail."""
+on_error: Point[OnError, None] = Point("on_error", doc="The run is about to fail.")
 
-stop: Point[StopRequested, Continue | None] = Point("stop", Continue)
-"""The model has given its final answer. `Continue` makes it go on; the turn limit still counts."""
+stop: Point[StopRequested, Continue | None] = Point(
+    "stop",
+    Continue,
+    doc="The model has given its final answer. `Continue` makes the run go on; the turn limit still counts.",
+)
 
-subagent_stop: Point[SubagentStop, None] = Point("subagent_stop")
-"""A child stream has ended."""
+subagent_stop: Point[SubagentStop, None] = Point("subagent_stop", doc="A child stream has ended.")
 
-turn_end: Point[TurnEnd, None] = Point("turn_end")
-"""A turn has ended, in whatever way. Shielded."""
+turn_end: Point[TurnEnd, None] = Point("turn_end", doc="A turn has ended, on any path. Shielded from cancellation.")
 
-session_end: Point[SessionEnd, None] = Point("session_end")
-"""A stream has ended, in whatever way. Shielded; the last thing before its last event."""
+session_end: Point[SessionEnd, None] = Point(
+    "session_end",
+    doc="A stream is ending, on any path, right before its last event. Shielded from cancellation.",
+)

@@ -390,7 +390,8 @@ def test_pictures_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 0}, {"window": "big"}, {"window": 1000, "keep_recent": 0.9}, {"window": 1000, "result_tokens": 0}]
+    "wrong",
+    [{"window": 0}, {"window": "big"}, {"window": 1000, "keep_recent": 0.9}, {"window": 1000, "result_tokens": 0}],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"Compaction\("):
