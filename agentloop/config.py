@@ -1,4 +1,8 @@
-"""Everything that an agent is, without the ways to run it."""
+"""The configuration of an agent: its fields and their checks. `Agent` adds the methods that run it.
+
+Three classes for one idea, so that imports run one way: `AgentBase` (context.py) is the type that a tool context names,
+`AgentConfig` the data that the runtime reads, `Agent` (agent.py) the front door, which imports the runtime.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from agentloop._core.output import output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
-from agentloop.hooks import Hook, PointName
+from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings
 from agentloop.permissions import Permissions
@@ -21,13 +25,13 @@ from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 __all__ = ["AgentConfig", "Instructions"]
 
 Instructions: TypeAlias = str | Callable[[Source], str]
-"""What the model is told before anything else; a function is called once per stream."""
+"""The system prompt; a function is called with the stream's `Source`, once per stream."""
 
 
-def _listed(what: str, given: object) -> tuple[Any, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise UsageError(f"{what}= takes a list, not {given!r}: put it in brackets")
-    return tuple(cast("Iterable[object]", given))
+def _listed(name: str, values: object) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UsageError(f"{name}= takes a list, not {values!r}: put it in brackets")
+    return tuple(cast("Iterable[object]", values))
 
 
 def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
@@ -115,35 +119,39 @@ def _check_model(instance: object, attribute: object, model: Model | str) -> Non
 
 @frozen(eq=False)
 class AgentConfig(AgentBase):
-    """Everything that an agent is. Immutable, and shareable between any number of runs."""
+    """The configuration of an agent. Immutable; any number of runs can share it."""
 
     model: Model | str = field(validator=_check_model)
-    """A model, or its name as ``"provider:model"``, which is looked up when a stream is opened."""
+    """A model, or its name, ``"provider:model"``, which is resolved when a stream is opened."""
     name: str = field(default="agent", kw_only=True, validator=_check_name)
+    """Its name in events, and for other agents."""
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
+    """The system prompt: text, or a function of the stream's `Source`, called once per stream."""
     tools: tuple[Tool, ...] = field(default=(), kw_only=True, converter=_tools)
-    """Tools, or plain typed functions, which become tools."""
+    """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
-    """Started with each stream, and stopped with it."""
+    """Sources of tools, started and stopped with each stream."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
+    """Hooks, called in this order. See `agentloop.hooks`."""
     permissions: Permissions | None = field(default=None, kw_only=True, repr=False, validator=_check_permissions)
-    """Which calls run, are asked about, or are denied; without any, each tool says so itself."""
+    """Rules about tool calls; ``None`` leaves the decision to each tool. See `agentloop.permissions`."""
     fallbacks: tuple[Model | str, ...] = field(default=(), kw_only=True, converter=_fallbacks, repr=False)
-    """Models that are asked in order where ``model`` fails in a way that another one may not."""
+    """Models to ask, in order, if ``model`` fails with an error that another model may not have."""
     limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
+    """How much a stream may use."""
     deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
+    """How long a stream waits for models, tools, hooks and servers."""
     retries: Retries = field(default=Retries(), kw_only=True, repr=False, validator=_check_kind)
+    """How often a failed model request is retried."""
     prices: Mapping[str, Price] = field(factory=dict[str, Price], kw_only=True, repr=False, validator=_check_prices)
-    """By name, as the model is called or as it calls itself. A child without a price of its own uses its parents'."""
+    """Prices by model name: `Model.name`, or the name that the provider reports. A child stream also uses the prices of
+    the agents around it."""
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
+    """Sampling and tool settings of every request."""
     compaction: Compaction | None = field(default=None, kw_only=True, repr=False, validator=_check_compaction)
-    """How to go on when the conversation gets too long for the model; ``None`` to fail then."""
+    """How to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then."""
     max_result: int | float = field(default=100_000, kw_only=True, repr=False, validator=_check_max_result)
-    """Characters of a tool's result that the model gets to read at once. The rest is kept with the session, in memory,
-    and the model gets a tool to read it. ``math.inf`` for all."""
+    """Characters of a tool's result that the model reads at once; ``math.inf`` for all. The session keeps the rest, and
+    the model gets a tool to read it."""
     output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
-    """The type of ``result.output``: ``str`` for free text, else what the model's JSON is validated against."""
-
-    def hooks_at(self, point: PointName) -> tuple[Hook, ...]:
-        """The agent's hooks at ``point``, in order."""
-        return tuple(hook for hook in self.hooks if hook.point == point)
+    """Type of ``result.output``: ``str`` for free text, another type for JSON that is validated against it."""

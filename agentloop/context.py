@@ -1,4 +1,4 @@
-"""What a tool may ask of the stream that it runs in."""
+"""The tool context: a tool's access to the stream that it runs in."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Deps = TypeVar("Deps")
 
 
 class AgentBase:
-    """What a stream can be opened on. Its one subclass for use is `Agent`."""
+    """The base of `Agent`: the type of agent that `ToolContext` can name without importing the layers above it."""
 
     __slots__ = ()
 
 
 class ToolContext(ABC, Generic[Deps]):
-    """What a tool may ask of the stream that it runs in.
+    """A tool's access to the stream that it runs in.
 
-    A tool gets one by having a parameter of this type; the model does not see that parameter. The context is
-    valid while the call runs. Used later, it raises `StreamStateError`; so does what waits in it at that moment, say
-    in a task that it was handed to, and child streams end. In a sync tool, which runs in a thread, go through
+    A tool receives it through a parameter of this type, which the model does not see. The context is valid while the
+    call runs. Later uses raise `StreamStateError`; uses that wait at that moment, in a task of the tool's own, raise it
+    too, and child streams end. A plain (not async) tool runs in a thread and calls
     ``trio.from_thread.run(context.output, "...")``.
     """
 
@@ -38,47 +38,47 @@ class ToolContext(ABC, Generic[Deps]):
     @property
     @abstractmethod
     def source(self) -> Source:
-        """Who calls: session, stream, and the names of the agents from the root down."""
+        """The calling stream: its session, its id, and the names of the agents from the root down."""
 
     @property
     @abstractmethod
     def call_id(self) -> str:
-        """The id of this call, unique within its session."""
+        """Id of this call, unique within its session."""
 
     @property
     @abstractmethod
     def idempotency_key(self) -> str:
-        """The same for every attempt at this call, in whichever process; different for every other call anywhere.
+        """A key that is equal for every attempt at this call, in any process, and different for every other call.
 
-        Where sessions that have no journal are given the same id, so may be the keys of their calls.
+        Sessions without a journal that have the same id may repeat keys.
         """
 
     @property
     @abstractmethod
     def deps(self) -> Deps:
-        """What was given to the root stream as ``deps=``."""
+        """The ``deps=`` argument of the root stream."""
 
     @abstractmethod
     async def output(self, text: str, /) -> None:
-        """Show ``text`` to whoever reads the stream, at once. The model does not see it."""
+        """Emit ``text`` as a `ToolCallOutput` event, at once. The model does not read it."""
 
     @abstractmethod
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
-        """Say how far the tool is.
+        """Emit the tool's progress as a `ToolCallProgress` event.
 
         Raises:
-          UsageError: one of the numbers is not finite.
+          UsageError: ``progress`` or ``total`` is not finite.
         """
 
     @abstractmethod
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
-        """Ask the user, and wait for the answer for as long as it takes.
+        """Ask the user, and wait for the answer without a deadline.
 
-        The question goes to the nearest stream, inside out, that has somebody to answer; where there is nobody, it
-        is declined at once, and `Decline.note` says so. The time it takes does not count towards any deadline.
+        The question goes to the nearest stream, inside out, that can get an answer: by its reader or by its handler. If
+        there is none, the question is declined at once, and `Decline.note` says so. No deadline counts the waiting.
 
         Args:
-          message: what the person reads.
+          message: the question, for the user to read.
           form: JSON Schema of the fields to fill in, a flat object as in MCP; without one, yes or no.
 
         Raises:
@@ -87,7 +87,7 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
-        """Like `ask`, with the form spelled as a class: an attrs class, a dataclass, a TypedDict or a Struct.
+        """Like `ask`, with a class as the form: an attrs class, a dataclass, a TypedDict or a msgspec Struct.
 
         Returns:
           An instance of ``form`` if the user accepted.
@@ -95,10 +95,10 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     async def ask_url(self, message: str, url: str, /) -> Accept | Decline | Cancel:
-        """Like `ask`, but what the person is asked for is to visit a page, where nobody here sees what they enter.
+        """Like `ask`, but ask the user to visit a page, for input that agentloop and the model must not see.
 
-        Accepting means that they agreed, and not that they have done what the page wants. Nothing is opened for
-        them: that is up to whoever reads the question, after having shown the whole address.
+        `Accept` means that the user agreed, not that they finished. agentloop opens nothing: the user interface opens
+        the page, after it has shown the whole address.
 
         Raises:
           UsageError: ``url`` is not an ``http`` or ``https`` one.
@@ -106,23 +106,23 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     def paused_deadline(self, *, parks: bool = True) -> AbstractContextManager[None]:
-        """While the block runs, no deadline of this call counts the time: somebody waits for a person.
+        """Pause all deadlines of this call while the block runs, because it waits for a person.
 
-        `ask` does so by itself. This is for a call that waits because another one asks.
+        `ask` pauses them by itself. Use this for a call that waits for another call's question.
 
         Args:
-          parks: whether the run may be parked meanwhile, which cuts the call off. When the run is resumed, nobody knows
-            how far it had come: see `Tool.if_interrupted`.
+          parks: whether the run may be parked meanwhile, which cancels the call. When the run is resumed, the call's
+            outcome is unknown: see `Tool.if_interrupted`.
         """
 
     @abstractmethod
     def recall(self, name: str, type: type[T], /) -> T | None:
-        """What an earlier attempt at this very call has remembered as ``name``; ``None`` if there is nothing.
+        """The value that an earlier attempt at this call saved as ``name``, or ``None`` if there is none.
 
-        A call is made again, from its beginning, when a stream is resumed that was parked while the call asked, or
-        whose process ended while it ran (see `Tool.if_interrupted`). Then `ask` gives the answers that were given
-        before, in order, and child streams go on from where they were. What else has happened by then, and is not to
-        happen again, is to be remembered::
+        Resuming a run calls a tool again, from its beginning, if the run was parked while the call waited for an
+        answer, or if the process died while the call ran (see `Tool.if_interrupted`). In the new attempt, `ask` returns
+        the recorded answers, in order, and child streams resume. A tool remembers everything else that must not happen
+        twice::
 
             receipt = context.recall("receipt", str)
             if receipt is None:
@@ -130,23 +130,23 @@ class ToolContext(ABC, Generic[Deps]):
                 await context.remember("receipt", receipt)
 
         Raises:
-          UsageError: it is not of that ``type``, in the sense of msgspec.
+          UsageError: the value does not fit ``type`` (`msgspec.convert`).
         """
 
     @abstractmethod
     async def remember(self, name: str, value: object, /) -> None:
-        """Have the next attempt at this call, if there is one, `recall` ``value``. It is kept when this returns.
+        """Save ``value`` for a later attempt at this call to `recall`. It is saved when this returns.
 
-        Nothing is kept where the session has no journal: there is no other attempt, then.
+        Without a journal, nothing is saved: then there is no later attempt.
 
         Raises:
           UsageError: ``value`` has no JSON form.
-          StoreError: it cannot be kept.
+          StoreError: the store failed; ``value`` is not saved.
         """
 
     @abstractmethod
     def warn(self, code: str, message: str, /) -> None:
-        """Tell whoever reads the stream that something went wrong which did not end the call."""
+        """Emit a `WarningIssued` event: a failure that does not end the call."""
 
     @abstractmethod
     def stream(
@@ -154,11 +154,11 @@ class ToolContext(ABC, Generic[Deps]):
     ) -> AbstractAsyncContextManager[ChildStream]:
         """Open a child stream: ``async with context.stream(helper, "...") as child``.
 
-        Its events go into this stream too, and its questions outwards, unless ``on_question`` answers them; it
-        draws on this stream's limits; it ends with the block. Read it, or ``await child.wait()``.
+        Its events also appear in this stream. Its questions go outwards, unless ``on_question`` answers them. It draws
+        on this stream's limits. It ends with the block. Read it, or ``await child.wait()``.
 
         Raises:
-          ChildLimitError: too deep, or the agent would run inside itself.
+          ChildLimitError: the child would be nested too deep, or the agent would run inside itself.
         """
 
     @abstractmethod
@@ -166,5 +166,5 @@ class ToolContext(ABC, Generic[Deps]):
         """Run a child stream to its end.
 
         Raises:
-          AgentLoopError: it ended without a result.
+          AgentLoopError: the child ended without a result.
         """

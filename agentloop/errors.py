@@ -1,11 +1,11 @@
-"""What can go wrong, by whose rule was broken.
+"""The errors that agentloop raises, by whose rule was broken.
 
 `AgentLoopError` has four children. Catch by remedy:
 
 - `UsageError`: the caller broke a rule; change the call.
-- `ModelError`: the model, or the way to it, failed; retry, switch model, or tell the user.
-- `ToolError`: a tool failed; the *model* reads it as that call's result, the consumer sees it as an event.
-- `RunError`: a run ended without a result; ``error.outcome`` says how and keeps the transcript.
+- `ModelError`: the model, or the connection to it, failed; retry, switch to another model, or inform the user.
+- `ToolError`: a tool failed; the *model* reads it as that call's result, a reader sees it as an event.
+- `RunError`: a run ended without a result; ``error.outcome`` has the reason and the transcript.
 """
 
 from __future__ import annotations
@@ -74,23 +74,29 @@ class ToolDefinitionError(UsageError):
 
 
 class MissingExtraError(UsageError):
-    """A feature needs an optional dependency that is not installed."""
+    """A feature needs an optional dependency that is not installed. Install the extra that the message names."""
 
     def __init__(self, *, feature: str, extra: str, package: str) -> None:
         super().__init__(
             f"{feature} needs the package {package!r}, which is not installed: pip install 'agentloop[{extra}]'"
         )
         self.feature = feature
+        """The feature, in words."""
         self.extra = extra
+        """Name of the extra to install."""
         self.package = package
+        """Name of the missing package."""
 
 
 class ModelNotFoundError(UsageError):
-    """A ``"provider:model"`` string names no known provider, or lacks what the provider needs (a key, a URL)."""
+    """A ``"provider:model"`` string names no known provider, or the provider lacks its key or URL.
+
+    The message names the environment variable to set, or the known providers.
+    """
 
 
 class SessionBusyError(UsageError):
-    """A session runs one stream at a time, and one is running."""
+    """A session runs one stream at a time, and one is running. Leave that stream's block, or use another session."""
 
     def __init__(self, *, session: str, stream: str) -> None:
         super().__init__(
@@ -98,105 +104,120 @@ class SessionBusyError(UsageError):
             "leave that stream's block first, or use another session"
         )
         self.session = session
+        """Id of the session."""
         self.stream = stream
+        """Id of the stream that runs on it."""
 
 
 class StreamStateError(UsageError):
-    """A stream was asked for something that it cannot give now, such as a result while it runs."""
+    """A stream cannot give this now, such as a result while it runs. Read it to its end, or await ``wait()``, first."""
 
 
 class ChildLimitError(UsageError):
-    """A child stream would be nested too deep, or an agent would run inside itself."""
+    """A child stream would be nested too deep (``Limits.depth``), or an agent would run inside itself."""
 
     def __init__(self, *, agent: str, path: Sequence[str], reason: str) -> None:
         super().__init__(f"agent {agent!r} cannot be opened inside {' > '.join(path)}: {reason}")
         self.agent = agent
+        """Name of the agent."""
         self.path = tuple(path)
+        """Names of the agents around it, from the root down."""
 
 
 class AnswerError(UsageError):
-    """An answer was not accepted. The question, if there is one, stays as it was."""
+    """An answer was refused. The question, if there is one, stays open."""
 
 
 class UnknownQuestionError(AnswerError):
-    """An answer named a question that is not open: never asked, already answered, or its stream has ended."""
+    """An answer named a question that is not open: never asked, already answered, or its stream has ended.
+
+    Compare ``given`` with ``open_ids``.
+    """
 
     def __init__(self, *, given: str, open_ids: Sequence[str]) -> None:
         hint = f"open now: {', '.join(open_ids)}" if open_ids else "none is open"
         super().__init__(f"cannot answer question {given!r}: {hint}")
         self.given = given
+        """The id in the answer."""
         self.open_ids = tuple(open_ids)
+        """Ids of the questions that are open."""
 
 
 class InvalidAnswerError(AnswerError):
-    """An answer is of the wrong kind for its question, or does not fit the question's schema."""
+    """An answer is of the wrong class for its question, or does not fit its form. Answer again."""
 
     def __init__(self, *, question: str, problem: str) -> None:
         super().__init__(f"this answer does not fit question {question!r}: {problem}")
         self.question = question
+        """Id of the question."""
         self.problem = problem
+        """The problem, in words."""
 
 
 class ScriptError(UsageError):
-    """A scripted model was asked for more responses than its script has, or for fewer."""
+    """A scripted model was asked for more responses than its script has, or for fewer. Correct one of them."""
 
 
 class CassetteError(ScriptError):
-    """A cassette cannot be read, or what is asked of it is not what was recorded."""
+    """A cassette cannot be read, or a request differs from the recorded one. If that is intended, record it again."""
 
     def __init__(self, problem: str, *, path: str, model: str = "", difference: str = "") -> None:
         super().__init__(f"cassette {path}: {problem}")
         self.path = path
         """The cassette's file."""
         self.model = model
-        """The model that was asked; empty if the cassette itself is what is wrong."""
+        """Name of the model that was asked; empty if the cassette itself is wrong."""
         self.difference = difference
-        """Lines that begin with ``-`` were recorded, those with ``+`` are asked now; empty if nothing is alike."""
+        """Lines with ``-`` are recorded, lines with ``+`` are requested now; empty if nothing recorded is similar."""
 
 
 # ---------------------------------------------------------------------- the model's rule
 
 
 class ModelError(AgentLoopError):
-    """The model, or the way to it, failed."""
+    """The model, or the connection to it, failed."""
 
     model: str = ""
-    """What the model is called. Filled in by the stream where whoever raised it did not."""
+    """Name of the model. The stream fills it in if the model did not."""
 
 
 class ModelProtocolError(ModelError):
-    """The model broke the protocol: a tool call without a name, a stream cut short, JSON that is none."""
+    """The model broke the protocol: a tool call without a name, a response cut short, malformed JSON. Retried."""
 
 
 class ModelConnectionError(ModelError):
-    """The model could not be reached, or the connection dropped."""
+    """The model could not be reached, or the connection dropped. Retried."""
 
 
 class ModelTimeoutError(ModelError):
-    """The model sent nothing for too long."""
+    """The model sent nothing for longer than ``Deadlines.first_token`` or ``Deadlines.idle``."""
 
     def __init__(self, *, model: str, waiting_for: str, seconds: float) -> None:
         super().__init__(f"model {model!r} sent nothing for {seconds:g} s while waiting for {waiting_for}")
         self.model = model
+        """Name of the model."""
         self.waiting_for = waiting_for
+        """``the first piece`` or ``the next piece`` of the response."""
         self.seconds = seconds
+        """The deadline, in seconds."""
 
 
 class ModelStatusError(ModelError):
-    """The model's server answered with an HTTP status that is not a success, or told such an error in mid-stream."""
+    """The model's server answered with an HTTP status other than success, or reported such an error in mid-stream."""
 
     def __init__(self, *, model: str, status: int, body: str, code: str = "", retry_after: float | None = None) -> None:
         wait = "" if retry_after is None else f" (it asks to wait for {retry_after:g} s)"
         super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}")
         self.model = model
+        """Name of the model."""
         self.status = status
         """HTTP status code."""
         self.body = body
-        """What the server said, at most a few kilobytes of it."""
+        """The server's words, cut to a few kilobytes."""
         self.code = code
-        """The provider's own word for it, such as ``rate_limit_exceeded``; empty if it gave none."""
+        """The provider's error code, such as ``rate_limit_exceeded``; empty if it gave none."""
         self.retry_after = retry_after
-        """Seconds that the server asks to be left alone; ``None`` if it does not say."""
+        """Seconds to wait before the next request (``Retry-After``); ``None`` if the server gave no number."""
 
 
 class ModelAuthenticationError(ModelStatusError):
@@ -208,81 +229,88 @@ class ModelQuotaError(ModelStatusError):
 
 
 class ModelRateLimitError(ModelStatusError):
-    """Too many requests or tokens for now. ``retry_after`` says when to come back, if the server does."""
+    """Too many requests or tokens for now. Retried after ``retry_after`` seconds, if the server gave them."""
 
 
 class ModelContextOverflowError(ModelStatusError):
-    """The request is longer than the model's context window."""
+    """The request is longer than the model's context window. Use `Compaction`, or a model with a larger window."""
 
 
 class ModelRefusalError(ModelError):
-    """The model refused to answer. ``text`` is what it said instead, if anything."""
+    """The model refused to answer. ``text`` has its words, if it gave any."""
 
     def __init__(self, *, model: str, text: str) -> None:
         super().__init__(f"model {model!r} refused to answer" + (f": {text}" if text else ""))
         self.model = model
+        """Name of the model."""
         self.text = text
+        """The model's words."""
 
 
 class OutputError(ModelError):
-    """The structured output never came, although the model was reminded of it."""
+    """The model gave no valid structured output in ``Limits.output_attempts`` attempts."""
 
     def __init__(self, *, model: str, attempts: float, problem: str, text: str) -> None:
         super().__init__(f"model {model!r} gave no valid output in {attempts} attempts; the last problem: {problem}")
         self.model = model
+        """Name of the model."""
         self.attempts = attempts
+        """Number of attempts."""
         self.problem = problem
+        """The problem, in words."""
         self.text = text
-        """The last answer, as the model wrote it."""
+        """The last answer, exactly as the model wrote it."""
 
 
 # ----------------------------------------------------------------------- a tool's rule
 
 
 class ToolError(AgentLoopError):
-    """A tool failed. Raise it in a tool to choose the words that the model reads."""
+    """A tool failed. Raise it in a tool to choose the words that the model reads as the result."""
 
 
 class ArgumentsError(ToolError):
-    """The arguments of a tool call are not JSON or do not fit the tool's schema."""
+    """The arguments of a tool call are not JSON, or do not fit the tool's schema. The model reads why."""
 
 
 class ToolsetError(ToolError):
-    """A toolset could not be started, or could not list its tools."""
+    """A toolset failed to start, or to list its tools."""
 
     def __init__(self, *, toolset: str, problem: str) -> None:
         super().__init__(f"toolset {toolset!r} {problem}")
         self.toolset = toolset
+        """Name of the toolset."""
 
 
 class McpError(ToolError):
-    """An MCP server answered with an error, or with what cannot be used. ``code`` is that of JSON-RPC."""
+    """An MCP server answered with an error, or with an invalid message. ``code`` is the JSON-RPC error code."""
 
     def __init__(self, *, server: str, problem: str, code: int | None = None) -> None:
         super().__init__(f"MCP server {server!r} {problem}")
         self.server = server
+        """Name of the server."""
         self.code = code
         """``None`` if the server gave none."""
 
 
 class ServerGoneError(McpError):
-    """An MCP server died, was stopped, or could not be started again. Whether the call had an effect is unknown."""
+    """An MCP server died, was stopped, or failed to start again. Whether the call had an effect is unknown."""
 
 
 class McpStateError(McpError):
-    """An MCP server does not go on with a call: it does not know the state any more that it gave with its questions."""
+    """An MCP server refused to continue a call: it no longer knows the state that it sent along with its questions."""
 
 
 # ---------------------------------------------------------------- a run without a result
 
 
 class RunError(AgentLoopError):
-    """A run ended without a result. ``outcome`` keeps the reason, the usage and the transcript."""
+    """A run ended without a result. ``outcome`` has the reason, the usage and the transcript."""
 
     def __init__(self, message: str, *, outcome: object = None) -> None:
         super().__init__(message)
         self.outcome = outcome
-        """The `Outcome` of the stream, or ``None`` while it is not known."""
+        """The `Outcome` of the stream; ``None`` if the error was raised before the run had one."""
 
 
 class CancelledRunError(RunError):
@@ -298,23 +326,23 @@ class LimitReachedError(RunError):
 
 
 class NeedsInputError(RunError):
-    """The run is parked until somebody has answered. ``error.outcome.questions`` are what it asks."""
+    """The run is parked: answer ``error.outcome.questions`` and continue it with `Agent.resume`."""
 
 
 class StoreError(RunError):
-    """The session's store failed. What was told before it is in the store; nothing after it was told."""
+    """The session's store failed. Every event delivered before this error is saved; none was delivered after it."""
 
 
 class SequenceError(StoreError):
-    """Somebody else has added to the session meanwhile: load it anew."""
+    """Another process added records to the session meanwhile. Open the session again."""
 
 
 class LeaseLostError(StoreError):
-    """Somebody else has taken over the session, since the lease on it had run out."""
+    """Another process took over the session, because this one's lease had expired. Open the session again."""
 
 
 class SessionLeasedError(StoreError):
-    """A session runs one stream at a time, in whatever process, and another one has it."""
+    """Another process holds the session's lease. Wait, or fork the session: see ``if_busy`` of `stored_session`."""
 
     def __init__(self, *, session: str, holder: str, expires: float) -> None:
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
@@ -322,14 +350,16 @@ class SessionLeasedError(StoreError):
             f"session {session!r} is held by {holder} until {until}, unless that is extended: wait, or fork the session"
         )
         self.session = session
+        """Id of the session."""
         self.holder = holder
+        """The holder of the lease, in words."""
         self.expires = expires
         """Seconds since 1970 (UTC)."""
 
 
 class ClockError(RunError):
-    """Trio's clock failed, so no deadline can be kept. ``__cause__`` is what it raised."""
+    """Trio's clock failed, so no deadline can be kept. ``__cause__`` is the clock's error."""
 
 
 class InternalError(RunError):
-    """A bug in the runtime. ``__cause__`` is what went wrong: please report it."""
+    """A bug in agentloop. Please report it, with its ``__cause__``."""

@@ -396,8 +396,11 @@ class Point(Generic[I, V]):
 
     def __init__(self, name: PointName, *verdicts: type, guard: bool = False, doc: str) -> None:
         self.name: PointName = name
+        """Name of the point."""
         self.verdicts = verdicts
+        """Classes of verdict that a hook may return, besides ``None``."""
         self.guard = guard
+        """Whether a hook's failure counts as a refusal."""
         accepted = ", ".join(f"`{verdict.__name__}`" for verdict in verdicts)
         kind = "A guard: its failure counts as a refusal" if guard else "An observer: its failure is a warning"
         # On the instance, so that `help()` and Sphinx show it rather than the text of the class.

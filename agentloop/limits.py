@@ -1,4 +1,4 @@
-"""How far a run may go, how long it may wait, how often it tries again, and what it costs."""
+"""Limits, deadlines, retries, prices and compaction: how far a run may go, how long it waits, what it costs."""
 
 from __future__ import annotations
 
@@ -25,30 +25,33 @@ def _check_positive(limits: attrs.AttrsInstance) -> None:
 
 @frozen(kw_only=True)
 class Limits:
-    """How much a stream may use. Where somebody can be asked, reaching one is a question; else it ends the run.
+    """How much a stream may use.
 
-    A child stream has its own limits *and* draws on those of every stream above it, so that no delegation
-    can use more than its caller has left.
+    At a limit, the run asks whether to continue (`ContinueRequested`). If nobody can be asked, it ends, with reason
+    ``limit``.
+
+    A child stream has its own limits *and* draws on those of every stream above it, so no delegation uses more than its
+    caller has left.
     """
 
     turns: int | float = 50
-    """Turns of this stream alone; those of its children do not count."""
+    """Turns of this stream alone, without those of its children."""
     requests: int | None = None
     """Model requests, children included."""
     tokens: int | None = None
     """Tokens in and out, children included. Checked before each request, so the last one may overshoot."""
     cost: float | None = None
-    """In the currency of the agents' ``prices``, children included. Checked before each request, as ``tokens`` is."""
+    """Cost in the currency of the agents' ``prices``, children included. Checked before each request, as ``tokens``."""
     tool_calls: int | None = None
     """Tool calls, children included. Checked before each turn's calls are run."""
     seconds: float | None = None
-    """Seconds from start to end, without the time that people take to answer. Ends the run without a question."""
+    """Seconds from start to end, without the time that people take to answer. It ends the run without a question."""
     depth: int | float = 8
-    """How deep child streams may nest below this one."""
+    """Levels of child streams below this one."""
     identical_turns: int | float = 5
-    """So many turns in a row with the very same tool calls end the run."""
+    """Turns in a row with the very same tool calls: the run ends at this number."""
     output_attempts: int | float = 3
-    """How often the model may try to give its structured output."""
+    """Attempts that the model has to give valid structured output."""
 
     def __attrs_post_init__(self) -> None:
         _check_positive(self)
@@ -56,30 +59,30 @@ class Limits:
 
 @frozen(kw_only=True)
 class Deadlines:
-    """How many seconds to wait for what lies outside. None of them counts a person's thinking time.
+    """Seconds to wait for models, tools, hooks and servers. A person's thinking time never counts.
 
-    There is a deadline for everything by default; ``math.inf`` turns one off.
+    Everything has a deadline by default; ``math.inf`` turns one off.
     """
 
     first_token: float = 120.0
-    """From a model request to the first piece of the response."""
+    """From a model request to the first delta of the response."""
     idle: float = 120.0
-    """Between two pieces of a response. A slow *reader* does not count."""
+    """Between two deltas of a response. Time spent waiting for a slow *reader* does not count."""
     tool: float = 120.0
-    """For one tool call, unless the tool has a timeout of its own."""
+    """For one tool call, unless the tool has its own ``timeout``."""
     toolset: float = 30.0
     """For a toolset to start, and for it to list its tools."""
     hook: float = 60.0
-    """For one hook, unless the hook has a timeout of its own."""
+    """For one hook, unless the hook has its own ``timeout``."""
     cleanup: float = 5.0
-    """For each single step of the cleanup: every hook that runs at the end, every toolset that stops."""
+    """For each step of the cleanup: every hook at the end of a run, every toolset that stops."""
 
     def __attrs_post_init__(self) -> None:
         _check_positive(self)
 
     @classmethod
     def none(cls) -> Deadlines:
-        """Wait for ever."""
+        """No deadlines at all."""
         return cls(**dict.fromkeys(fields_dict(cls), math.inf))
 
 
@@ -96,21 +99,21 @@ def _check_numbers(values: msgspec.Struct) -> None:
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a model is asked again for a response that failed. Only that request is made again, never a tool.
+    """How often a failed model request is retried. Only the request is repeated, never a tool call.
 
-    Which errors are worth it is the table in ``agentloop/_core/retries.py``.
+    The table in ``agentloop/_core/retries.py`` lists the errors that are retried.
     """
 
     attempts: int | float = 3
     """Requests to one model for one response, the first included; 1 to never ask again."""
     delay: float = 0.5
-    """Seconds before the second request; doubled before each one after it. Up to a quarter is left off at random."""
+    """Seconds before the second request; doubled before each later one. A random quarter at most is subtracted."""
     max_delay: float = 8.0
-    """Seconds that ``delay`` can grow to."""
+    """Upper bound of the doubled ``delay``, in seconds."""
     max_wait: float = 60.0
-    """Seconds: the longest ``Retry-After`` of a server that is waited for. At a longer one the model is given up."""
+    """The longest ``Retry-After`` to wait for, in seconds. At a longer one, the next fallback is asked instead."""
     cooldown: float = 60.0
-    """Seconds for which a model that another one had to replace is left alone, in the whole tree of streams."""
+    """Seconds during which a model that failed, and was replaced by a fallback, is not asked again in the whole run."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -119,14 +122,16 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What a model costs, for a million tokens, in whatever currency the whole table is in."""
+    """Price of a model per million tokens. All prices of an agent are in one currency, of your choice."""
 
     input: float
+    """Price of a million input tokens."""
     output: float
+    """Price of a million output tokens, reasoning included."""
     cached: float | None = None
-    """Of input that came from the provider's cache; ``None`` for ``input``."""
+    """Price of a million input tokens read from the provider's cache; ``None`` for the price of ``input``."""
     cache_written: float | None = None
-    """Of input that the provider put into its cache; ``None`` for ``input``."""
+    """Price of a million input tokens written to the provider's cache; ``None`` for the price of ``input``."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -146,22 +151,22 @@ def _check_whole(values: Compaction, name: str, least: int) -> None:
 
 
 class Compaction(msgspec.Struct, frozen=True, kw_only=True):
-    """How to go on when a conversation gets too long for the model: the older part of it is summed up.
+    """Compaction: when a conversation outgrows the model's window, its older part is replaced by a summary.
 
-    Before each model request, also in child streams. The session keeps all messages; only what the model reads changes.
-    Where a model refuses a request as too long, the same is done once, and the request made again.
+    Checked before each model request, also in child streams. The session keeps all messages; only the model's view of
+    them changes. If a model refuses a request as too long, the conversation is compacted once and the request repeated.
     """
 
     window: int
-    """Tokens of the model's context window: of the smallest, if there are ``fallbacks``."""
+    """Size of the model's context window, in tokens: the smallest one, if the agent has ``fallbacks``."""
     threshold: float = 0.85
-    """The part of the window from which on room is made."""
+    """Compact when a request would fill more than this part of the window."""
     keep_recent: float = 0.2
-    """The part of the window that the latest messages may take; they are kept as they are."""
+    """Part of the window reserved for the latest messages, which stay as they are."""
     result_tokens: int = 1_000
-    """Results of tools that are older than those, and longer than this, are left out first."""
+    """Older tool results longer than this, in tokens, are left out before anything is summed up."""
     instructions: str = SUMMARIZE
-    """What the model is told, to have it sum up."""
+    """The prompt that asks the model for the summary."""
 
     def __post_init__(self) -> None:
         _check_whole(self, "window", 100)
@@ -174,5 +179,5 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def keep_recent_tokens(self) -> int:
-        """Tokens that the latest messages may take."""
+        """``keep_recent`` in tokens."""
         return int(self.window * self.keep_recent)

@@ -1,10 +1,10 @@
-"""What the model reads and wrote.
+"""Messages: the parts of a transcript, as the model reads and writes them.
 
 These values, and the answers in `agentloop.questions`, are `msgspec.Struct` classes, while events are attrs
 classes. The reason is the wire: msgspec reads and writes both natively, but a *union* (``Text | Image``,
 ``UserMessage | AssistantMessage``) only of Structs, tagged by their ``type``. Both kinds are frozen, compare by
-value and work with ``match``. Make a changed copy of a Struct with `msgspec.structs.replace`. What is in them cannot
-lead back to them, so the garbage collector need not look (``gc=False``): sessions have many.
+value and work with ``match``. Make a changed copy of a Struct with `msgspec.structs.replace`. They cannot be part of a
+reference cycle, so the garbage collector skips them (``gc=False``): a session has thousands.
 """
 
 from __future__ import annotations
@@ -37,16 +37,33 @@ __all__ = [
 ]
 
 StopReason: TypeAlias = Literal["end", "tool_calls", "length", "refusal", "interrupted"]
-"""Why a response ended: by itself, to have tools called, at the token limit, refused, or cut off by us."""
+"""Why a response ended.
+
+- ``end``: the model finished.
+- ``tool_calls``: the model finished and wants tools to be called.
+- ``length``: the response reached the token limit.
+- ``refusal``: the model refused to answer.
+- ``interrupted``: the run was cancelled or failed in mid-response.
+"""
 
 ResultStatus: TypeAlias = Literal["ok", "error", "denied", "timeout", "interrupted"]
-"""How a tool call ended. Everything but ``ok`` is shown to the model as an error."""
+"""How a tool call ended.
+
+- ``ok``: the tool returned.
+- ``error``: the tool raised an error, or the call did not fit its schema.
+- ``denied``: a rule, a hook or a person denied it.
+- ``timeout``: the tool did not return before its deadline.
+- ``interrupted``: the run ended first; the tool may have taken effect.
+
+The model reads all but ``ok`` as errors.
+"""
 
 
 class Text(msgspec.Struct, frozen=True, tag="text", gc=False):
-    """Some text."""
+    """A part of text."""
 
     text: str
+    """The text."""
 
 
 class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True, gc=False):
@@ -55,8 +72,9 @@ class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True, gc=Fal
     data: bytes | None = None
     """The file's bytes; base64 on the wire."""
     url: str | None = None
+    """Address that the provider fetches the picture from."""
     media_type: str = "image/png"
-    """Such as ``image/png`` (RFC 6838). Ignored where ``url`` is given."""
+    """Media type of ``data`` (RFC 6838), such as ``image/png``. Ignored if ``url`` is given."""
 
     def __post_init__(self) -> None:
         _one_of_data_and_url(self.data, self.url, "Image")
@@ -68,8 +86,11 @@ class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True, gc=False
     data: bytes | None = None
     """The file's bytes; base64 on the wire."""
     url: str | None = None
+    """Address that the provider fetches the document from."""
     media_type: str = "application/octet-stream"
+    """Media type of ``data`` (RFC 6838), such as ``application/pdf``."""
     name: str = "file"
+    """File name that the model reads."""
 
     def __post_init__(self) -> None:
         _one_of_data_and_url(self.data, self.url, "File")
@@ -81,43 +102,45 @@ def _one_of_data_and_url(data: bytes | None, url: str | None, kind: str) -> None
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True, gc=False):
-    """What the model thought before it spoke. Sent back to the provider that made it, and to no other."""
+    """The model's reasoning before its answer. Sent back only to the provider that it came from."""
 
     text: str
+    """The reasoning, or the provider's summary of it."""
     signature: str | None = None
-    """What the provider wants back with it, unread: a signature or encrypted content."""
+    """Opaque data that the provider requires back with it: a signature or encrypted content."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", gc=False):
-    """A call that the model asked for."""
+    """A tool call that the model asked for."""
 
     id: str
     """Unique within its session."""
     name: str
+    """Name of the tool, as the model wrote it; there may be no such tool."""
     arguments: str
-    """JSON text, just as the model wrote it: it may be no JSON at all."""
+    """JSON text, exactly as the model wrote it; it may not be valid JSON."""
 
     def __str__(self) -> str:
         return f"{self.name}({self.arguments})"
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What was used, in tokens as the provider counted them. Add two with ``+``."""
+    """Usage of one or more model responses, in tokens as the provider counted them. Add two with ``+``."""
 
     input_tokens: int = 0
-    """All that the model read, the cached part included."""
+    """Tokens that the model read, cached ones included."""
     output_tokens: int = 0
-    """All that the model wrote, the reasoning included."""
+    """Tokens that the model wrote, reasoning included."""
     cached_tokens: int = 0
     """The part of ``input_tokens`` that came from the provider's cache."""
     reasoning_tokens: int = 0
     """The part of ``output_tokens`` that was reasoning."""
     requests: int = 0
-    """How many model responses this sums up."""
+    """Number of model responses in this sum."""
     cache_written_tokens: int = 0
-    """The part of ``input_tokens`` that the provider put into its cache, where it says so."""
+    """The part of ``input_tokens`` that the provider wrote to its cache, if it reports that."""
     cost: float = 0.0
-    """In the currency of the agent's ``prices``; 0 for models that have none."""
+    """Cost in the currency of the agent's ``prices``; 0 for models without a price."""
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:.4g}" if self.cost else ""
@@ -125,7 +148,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def total_tokens(self) -> int:
-        """Tokens in and out."""
+        """``input_tokens`` plus ``output_tokens``."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
@@ -141,13 +164,16 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 UserPart: TypeAlias = Text | Image | File
+"""A part of a user message or of a tool result."""
 AssistantPart: TypeAlias = Text | Reasoning | ToolCall
+"""A part of a model's response."""
 
 
 class UserMessage(msgspec.Struct, frozen=True, tag="user", gc=False):
-    """What a person, or the program in their place, said."""
+    """A message from a person, or from the program in their place."""
 
     parts: tuple[UserPart, ...]
+    """Its text, pictures and files, in order."""
 
     def __str__(self) -> str:
         return _line(self.parts)
@@ -162,10 +188,13 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     """One response of the model."""
 
     parts: tuple[AssistantPart, ...]
-    """In the order in which the model wrote them; empty if it said nothing."""
+    """In the order in which the model wrote them; empty if it wrote nothing."""
     stop: StopReason = "end"
+    """Why the response ended."""
     model: str = ""
+    """Name of the model that answered, as the provider reports it."""
     usage: Usage = Usage()
+    """Usage of this response."""
 
     def __str__(self) -> str:
         return _line(self.parts)
@@ -182,12 +211,16 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True, gc=False):
-    """What the model reads as the result of one call."""
+    """The result of one tool call, as the model reads it."""
 
     call_id: str
+    """Id of the call."""
     name: str
+    """Name of the tool."""
     parts: tuple[UserPart, ...]
+    """Text, pictures and files, in order."""
     status: ResultStatus = "ok"
+    """How the call ended."""
 
     def __str__(self) -> str:
         return _line(self.parts) if self.status == "ok" else f"{self.status}: {_line(self.parts)}"
@@ -199,7 +232,7 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=T
 
 
 def _line(parts: Iterable[UserPart | AssistantPart]) -> str:
-    """``parts`` on one line, for a person."""
+    """``parts`` on one line, for a person to read."""
     return " ".join(
         repr(part.text)
         if isinstance(part, (Text, Reasoning))
@@ -215,20 +248,21 @@ def _kind(part: Image | File) -> str:
 
 
 Message: TypeAlias = UserMessage | AssistantMessage | ToolResult
+"""One entry of a transcript."""
 Prompt: TypeAlias = str | UserPart | UserMessage | Sequence[str | UserPart]
-"""What a run can be started with."""
+"""Everything that can be a prompt: text, one part, a message, or a list of texts and parts."""
 
 
 def text_of(parts: Iterable[UserPart]) -> str:
-    """The text parts, joined; the others are left out."""
+    """The text parts, joined, without pictures and files."""
     return "".join(part.text for part in parts if type(part) is Text)
 
 
 def user_message(prompt: Prompt) -> UserMessage:
-    """The message that ``prompt`` spells out.
+    """Make a message of ``prompt``.
 
     Raises:
-      UsageError: the prompt is empty, or holds something that is no text, image or file.
+      UsageError: the prompt is empty, or contains something other than text, images and files.
     """
     parts: list[UserPart] = []
     for part in _parts_of(prompt):

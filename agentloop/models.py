@@ -1,4 +1,4 @@
-"""What a model is: something that is asked once and replies piece by piece.
+"""The model protocol: a model gets a request and replies delta by delta.
 
 A model is *called*, not iterated::
 
@@ -10,10 +10,9 @@ A model is *called*, not iterated::
             await reply.text(text_of(request.messages[-1].parts))
             return Stop()
 
-So a response is a block like everything else here: when ``respond`` returns, raises or is cancelled, it holds
-no connection, no task and no unfinished generator. Nothing can come after `Stop`, since a function returns once.
-Awaiting ``reply`` is the back-pressure: a slow reader slows the model down. ``reply`` raises nothing but
-`trio.Cancelled`.
+So a response is a block like everything else here: when ``respond`` returns, raises or is cancelled, it holds no
+connection, no task and no unfinished generator. No delta can follow `Stop`, because a function returns once. Awaiting
+``reply`` is the back-pressure: a slow reader slows the model down. ``reply`` raises only `trio.Cancelled`.
 """
 
 from __future__ import annotations
@@ -30,65 +29,78 @@ __all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """What a model is told of a tool."""
+    """A tool as the model sees it."""
 
     name: str
+    """Name of the tool: 1 to 64 letters, digits, ``_`` and ``-``."""
     description: str
+    """What the tool is for, in words for the model."""
     parameters: dict[str, Any]
-    """JSON Schema, an object at the top."""
+    """JSON Schema of the arguments, an object at the top."""
 
 
 class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to sample. ``None`` leaves the choice to the provider."""
+    """Sampling and tool settings for a request. ``None`` leaves the choice to the provider."""
 
     temperature: float | None = None
+    """Randomness: 0 to 2 for OpenAI-compatible providers, 0 to 1 for Anthropic. Reasoning models refuse it."""
     top_p: float | None = None
+    """Nucleus sampling: the part of the probability mass to sample from, above 0 and up to 1."""
     max_tokens: int | None = None
-    """Tokens that one response may have at most."""
+    """Upper bound of one response, in tokens, reasoning included."""
     seed: int | None = None
+    """Seed for providers that can repeat a response; others ignore it."""
     tool_choice: Literal["auto", "required", "none"] | None = None
+    """``auto``: the model decides; ``required``: it must call a tool; ``none``: it must not."""
     parallel_tool_calls: bool | None = None
+    """Whether one response may contain several tool calls."""
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    """How much a reasoning model thinks before it answers."""
     stop: tuple[str, ...] = ()
-    """The model stops before it writes one of these."""
+    """Texts before which the model stops writing."""
     extra: dict[str, Any] = {}
-    """Further fields for the provider's request, as they are; they win over the others."""
+    """More fields for the provider's request body, sent as they are. They replace fields of the same name."""
 
 
 class ModelRequest(msgspec.Struct, frozen=True):
-    """All that a model needs to give its next response."""
+    """One request to a model."""
 
     messages: Sequence[Message]
-    """The transcript so far. Every tool call in it has its result. Never changes while the model uses it."""
+    """The transcript so far. Every tool call in it has its result. It does not change while the model reads it."""
     instructions: str = ""
+    """System prompt; empty for none."""
     tools: tuple[ToolSpec, ...] = ()
+    """The tools that the model may call."""
     output: ToolSpec | None = None
-    """The shape that the final answer must have, as JSON; ``None`` for free text."""
+    """JSON Schema of the final answer; ``None`` for free text."""
     settings: ModelSettings = ModelSettings()
+    """Sampling and tool settings."""
 
 
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a response ended."""
+    """The end of a response."""
 
     reason: StopReason = "end"
+    """Why it ended."""
     usage: Usage = Usage()
+    """Usage of this response, as the provider counted it."""
     model: str = ""
-    """The model that answered, if it says so itself; else the name it was called by."""
+    """Name of the model that answered, as the provider reports it; empty if it does not."""
 
 
 class Reply(Protocol):
-    """Where a model puts its response, piece by piece, in the order in which they come."""
+    """The response that a model is writing. Use it from one task at a time, in the order of the deltas."""
 
     async def text(self, text: str, /) -> None:
-        """A piece of the answer. Pieces join; an empty one is ignored."""
+        """Add a delta of text. Deltas join; an empty one is ignored."""
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
-        """A piece of the reasoning. A ``signature`` closes the block that it signs."""
+        """Add a delta of reasoning. A ``signature`` closes the block that it signs."""
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
-        """A piece of the response's ``index``-th tool call.
+        """Add a delta of the response's tool call number ``index``, from 0.
 
-        ``id`` and ``name`` count where first given; ``arguments`` join. Calls may interleave.
+        The first ``id`` and ``name`` that are not empty count; ``arguments`` join. Calls may interleave.
         """
 
 
@@ -97,32 +109,31 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in events and errors, such as ``openai:gpt-5``."""
+        """Its name in events and errors, such as ``openai:gpt-5``."""
         ...
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Reply to ``request`` and say how it ended.
+        """Reply to ``request`` and return how the response ended.
 
-        Called in the stream's own task, under its deadlines. It may be called many times, also at once.
+        Called in the stream's own task, under its deadlines; many streams may call it at once.
 
         Raises:
-          ModelError: the response cannot be given. Any other exception is taken for a failure of the model too.
+          ModelError: the response failed. Any other exception counts as a failure of the model, too.
         """
         ...
 
 
 @runtime_checkable
 class OpenableModel(Model, Protocol):
-    """A model that can hold something between responses: connections, a process.
+    """A model that holds resources between responses: connections, a process.
 
-    Each stream opens its model, and closes it at its end: so nothing that a model holds outlives the stream.
-    Entering must be quick, and may raise a `ModelError`; what takes time belongs into the first response, which has
-    a deadline.
+    Each stream opens its model and closes it at its end, so no resource of a model outlives the stream. Entering must
+    be quick, and may raise a `ModelError`. Slow work belongs into the first response, which has a deadline.
     """
 
     def open(self) -> AbstractAsyncContextManager[Model]:
-        """The same model, holding what it needs until the block ends.
+        """Open the model: it holds its resources until the block ends.
 
-        Of a model that is open already it must hold what is open: so a user can open one around several streams.
+        Opening a model that is open already shares its resources, so a caller can open one around several streams.
         """
         ...

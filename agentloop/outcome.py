@@ -1,4 +1,4 @@
-"""How a stream ended, and what one can ask of a stream while it runs."""
+"""The outcome of a stream, and the handle of a child stream."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from agentloop.questions import Answer
 __all__ = ["ChildStream", "Outcome", "QuestionHandler", "error_of"]
 
 QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
-"""Answers questions in a person's place, or passes one on outwards by returning ``None``."""
+"""A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards."""
 
 
 @frozen(kw_only=True)
 class Outcome:
-    """How a stream ended."""
+    """How a stream ended, and with what result."""
 
     reason: StreamReason
+    """Why it ended."""
     detail: str = ""
-    """Which limit, which hook, what was said to ``stop()``."""
+    """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``."""
     output: Any = None
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None
-    """What made the run fail. ``None`` unless the reason is ``failed``."""
+    """The error that ended the run. ``None`` unless the reason is ``failed``."""
     questions: tuple[Question, ...] = ()
-    """What it is parked with, where the reason is ``needs_input``: the answers are for `Agent.resume`."""
+    """The questions that wait for answers, if the reason is ``needs_input``; give the answers to `Agent.resume`."""
     usage: Usage = Usage()
-    """Of the stream and of all its children."""
+    """Usage of the stream and of all its children."""
     undelivered: tuple[UserMessage, ...] = ()
-    """What was said by `Stream.steer` and `Stream.follow_up` that the run did not get round to. It is not in the
-    transcript: start another stream with it."""
+    """Messages from `Stream.steer` and `Stream.follow_up` that the run ended without reading. They are not in the
+    transcript; send them with the next prompt."""
     messages: tuple[Message, ...] = ()
-    """What the stream added to its session's transcript, complete as far as it goes, whatever the reason."""
+    """The messages that the stream added to its session's transcript, whatever the reason; valid for a provider."""
 
 
 class ChildStream(Protocol):
-    """A child stream, as the tool that opened it sees it. The same handle as `Stream`."""
+    """The handle of a child stream, for the tool that opened it. It has the methods of `Stream`."""
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended."""
+        """The outcome. Raises `StreamStateError` while it runs."""
         ...
 
     @property
     def result(self) -> Outcome:
-        """How it ended, if it has a result."""
+        """The outcome of a run that has a result; raises the run's error otherwise."""
         ...
 
     @property
@@ -69,7 +70,7 @@ class ChildStream(Protocol):
         ...
 
     def follow_up(self, message: Prompt, /) -> None:
-        """Go on with ``message`` when the run would stop."""
+        """Continue with ``message`` when the run would stop."""
         ...
 
     def stop(self, detail: str = "") -> None:
@@ -77,12 +78,12 @@ class ChildStream(Protocol):
         ...
 
     async def wait(self) -> Outcome:
-        """Let it go on to its end without reading it."""
+        """Wait for its end without reading its events."""
         ...
 
 
 def error_of(outcome: Outcome) -> BaseException | None:
-    """The error to raise to whoever wants the result of a run that has none; ``None`` if it has one."""
+    """The error that says why a run has no result; ``None`` if it has one."""
     match outcome.reason:
         case "completed":
             return None
@@ -101,5 +102,5 @@ def error_of(outcome: Outcome) -> BaseException | None:
             return RunError(_sentence(f"the run ended without a result ({reason})", outcome), outcome=outcome)
 
 
-def _sentence(what: str, outcome: Outcome) -> str:
-    return f"{what}: {outcome.detail}" if outcome.detail else what
+def _sentence(text: str, outcome: Outcome) -> str:
+    return f"{text}: {outcome.detail}" if outcome.detail else text

@@ -1,4 +1,4 @@
-"""Which tool calls run by themselves, which ones a person is asked about, and which ones never run.
+"""Permissions: which tool calls run, which need a person's approval, and which never run.
 
 ::
 
@@ -8,11 +8,11 @@
         deny=["delete_*"],
     )
 
-Give them to an agent (``Agent(permissions=...)``), to a session (``Session(permissions=...)``), or to both. A call is
-judged by the first of these that says something:
+Give them to an agent (``Agent(permissions=...)``), to a session (``Session(permissions=...)``), or to both. The first
+of these that applies decides about a call:
 
-1. a ``deny`` rule that may match: the call does not run, and nobody is asked;
-2. an ``ask`` rule that may match: a person is asked;
+1. a ``deny`` rule that may match: the call does not run, and no person is asked;
+2. an ``ask`` rule that may match: a person must approve the call;
 3. an ``allow`` rule that certainly matches: the call runs;
 4. the mode.
 
@@ -23,28 +23,30 @@ every item, the others any. An argument that the model leaves out counts as the 
 one, no condition on it holds.
 
 **Command lines.** In an ``allow`` rule the wildcards of a `Glob` stand for letters, digits, spaces and ``_-./,:=@+``,
-and for nothing else: nothing that a shell obeys or expands. So ``git *`` covers ``git log -3``, but not
-``git log; rm -rf /``, nor anything with quotes, pipes, redirections, ``$``, backticks or line breaks, which are asked
-about. What the command itself does with its arguments no pattern knows: ``git *`` allows every subcommand and option of
-git. A ``deny`` on part of a command line is a courtesy, not a wall, since a shell has many spellings of the same thing.
+and for no other character: no character that a shell interprets or expands. So ``git log*`` covers ``git log -3``, but
+not ``git log; rm -rf /``, nor any line with quotes, pipes, redirections, ``$``, backticks or line breaks; those need
+approval. No pattern knows what a command does with its arguments: ``git *`` would allow every subcommand and option of
+git, and some of them run other programs. A ``deny`` on part of a command line is a courtesy, not a wall, since a shell
+has many spellings of the same thing.
 
-**The mode** speaks where no rule does. From strict to autonomous, in the words of Claude Code and docker-agent:
+**The mode** decides about calls that no rule matches. From strict to autonomous, in the words of Claude Code and
+docker-agent:
 
-- ``plan``: tools that say ``read_only=True`` run, nothing else does;
-- ``strict``: everything is asked about;
-- ``default``: what the tool says, ``requires_approval=``;
-- ``accept_edits``: like ``default``, but tools that say ``read_only=True`` or ``destructive=False`` just run;
-- ``autonomous``: nothing is asked about.
+- ``plan``: tools with ``read_only=True`` run, no others;
+- ``strict``: every call needs approval;
+- ``default``: the tool's ``requires_approval=`` decides;
+- ``accept_edits``: like ``default``, but tools with ``read_only=True`` or ``destructive=False`` run without approval;
+- ``autonomous``: no call needs approval.
 
-**Several at once.** The stricter of the agent's and the session's counts; where one of them leaves it to the tool, the
-other decides. The session's hold for everything that runs in it, child streams too. A child stream is judged by the
-permissions of its own agent and of all agents around it, and those around it can only make it stricter: what one of
-them denies is denied in the child, and what one of them would ask about is asked about, whatever the child's agent
-allows. An agent without permissions has no say in its child streams.
+**Several at once.** The stricter of the agent's and the session's permissions counts; if one of them leaves the
+decision to the tool, the other decides. The session's permissions hold for everything that runs in it, child streams
+included. A child stream obeys the permissions of its own agent and of all agents around it. The outer ones only make it
+stricter: a call that one of them denies is denied in the child, and a call that one of them asks about needs approval,
+whatever the child's agent allows. An agent without permissions does not restrict its child streams.
 
-**Hooks and answers.** A `pre_tool_use` hook that allows a call speaks for its agent's tool, not against a rule or a
-mode. Arguments that a hook replaces are judged again; the strictest judgement counts. A person's approval answers every
-reason to ask, but no ``deny``: not even of arguments that the person has put there instead.
+**Hooks and answers.** A `pre_tool_use` hook that allows a call overrides the tool's ``requires_approval=``, not a rule
+or a mode. Arguments that a hook replaces are checked again; the strictest verdict counts. A person's approval satisfies
+every reason to ask, but no ``deny``: not even one that matches the arguments that the person supplied.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ from agentloop.errors import UsageError
 __all__ = ["Condition", "Exact", "Glob", "Grant", "Mode", "Permissions", "Rule", "Under"]
 
 Mode: TypeAlias = Literal["plan", "strict", "default", "accept_edits", "autonomous"]
+"""How to decide about calls that no rule matches. The module explains each."""
 
 _LONG = 80
 
@@ -68,7 +71,7 @@ class Exact(msgspec.Struct, frozen=True, tag="exact"):
     """The argument is this very value."""
 
     value: Any
-    """A JSON value. ``true`` is not 1; 1.0 is."""
+    """A JSON value. 1.0 equals 1; ``true`` does not."""
 
     def __str__(self) -> str:
         return f"= {_shown(self.value)}"
@@ -77,12 +80,13 @@ class Exact(msgspec.Struct, frozen=True, tag="exact"):
 class Glob(msgspec.Struct, frozen=True, tag="glob", omit_defaults=True):
     """The argument is text like ``pattern``, from its first to its last character.
 
-    ``*`` stands for any number of characters, ``?`` for one; everything else for itself, capitals too.
+    ``*`` stands for any number of characters, ``?`` for one, every other character for itself. Case counts.
     """
 
     pattern: str
+    """The pattern; must not be empty."""
     allow_shell_characters: bool = False
-    """In an ``allow`` rule, let the wildcards stand for every character. Never for what a shell gets to read."""
+    """Let the wildcards of an ``allow`` rule stand for every character. Never use it for command lines."""
 
     def __post_init__(self) -> None:
         _check_text("a glob", self.pattern)
@@ -92,16 +96,17 @@ class Glob(msgspec.Struct, frozen=True, tag="glob", omit_defaults=True):
 
 
 class Under(msgspec.Struct, frozen=True, tag="under"):
-    """The argument is the path of ``folder``, or of something in it.
+    """The argument is the path of ``folder``, or of a file or folder inside it.
 
-    Paths are compared as they are written: no file is looked at, and no link followed, which is for the tool to
-    refuse. So an ``allow`` rule matches no path with ``..``, backslashes or a leading ``~``, and only paths that are
-    relative, or absolute, as ``folder`` is. The others match every path with ``..`` or a leading ``~``, in capitals or
-    not, and absolute ones with a relative ``folder`` anywhere in them. What a relative path is relative to, no rule
-    knows.
+    Paths are compared as text. Rules read no files and follow no links; the tool itself must refuse links that lead
+    out. So an ``allow`` rule matches no path with ``..``, backslashes or a leading ``~``, and it matches relative paths
+    only if ``folder`` is relative, absolute ones only if ``folder`` is absolute. ``ask`` and ``deny`` rules match every
+    path with ``..`` or a leading ``~``, whatever its case, and absolute paths with a relative ``folder`` anywhere in
+    them. No rule knows what a relative path is relative to.
     """
 
     folder: str
+    """The folder, with ``/`` as separator."""
 
     def __post_init__(self) -> None:
         _check_text("a folder", self.folder)
@@ -113,19 +118,20 @@ class Under(msgspec.Struct, frozen=True, tag="under"):
 
 
 Condition: TypeAlias = Exact | Glob | Under
+"""A condition on one argument of a call."""
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which calls are meant: ``Rule("shell", {"command": Glob("git *")})``.
+    """The tool calls that a rule is about: ``Rule("shell", {"command": Glob("git log*")})``.
 
     Raises:
-      UsageError: the name is empty, or a condition is none.
+      UsageError: the name is empty, or a condition is not an `Exact`, a `Glob` or an `Under`.
     """
 
     tool: str
     """Glob on the tool's name, with ``*`` and ``?``."""
     where: dict[str, Condition] = {}
-    """By argument; all must hold."""
+    """Conditions by argument name; all must hold."""
     allow_other_arguments: bool = True
     """Whether the call may have arguments besides those in ``where``."""
 
@@ -144,29 +150,30 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(tool, {name: Exact(value) for name, value in arguments.items()}, allow_other_arguments=False)
 
     def __str__(self) -> str:
-        told = [f"{name} {condition}" for name, condition in self.where.items()]
+        conditions = [f"{name} {condition}" for name, condition in self.where.items()]
         if not self.allow_other_arguments:
-            told.append("nothing else")
-        return f"{self.tool}({', '.join(told)})" if told else self.tool
+            conditions.append("nothing else")
+        return f"{self.tool}({', '.join(conditions)})" if conditions else self.tool
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a person has allowed for good, in one session: a rule, for one agent."""
+    """A rule that a person has allowed for good, in one session, for one agent."""
 
     agents: tuple[str, ...]
-    """The names of the agents from the root down to the one that may. With those above it: names are seldom unique."""
+    """Names of the agents, from the root down to the one that may. The whole path, because names are seldom unique."""
     rule: Rule
+    """The calls that are allowed."""
 
 
-def _rules(given: Iterable[Rule | str]) -> tuple[Rule, ...]:
-    if isinstance(given, (str, Rule)) or not isinstance(cast("object", given), Iterable):
-        raise UsageError(f"rules come in a list, not as {given!r}: put it in brackets")
-    made: list[Rule] = []
-    for one in cast("Iterable[object]", given):
-        if not isinstance(one, (Rule, str)):
-            raise UsageError(f"{one!r} is no rule: give a glob on the tool's name, or a Rule(...)")
-        made.append(one if isinstance(one, Rule) else Rule(one))
-    return tuple(made)
+def _rules(rules: Iterable[Rule | str]) -> tuple[Rule, ...]:
+    if isinstance(rules, (str, Rule)) or not isinstance(cast("object", rules), Iterable):
+        raise UsageError(f"rules come in a list, not as {rules!r}: put it in brackets")
+    converted: list[Rule] = []
+    for rule in cast("Iterable[object]", rules):
+        if not isinstance(rule, (Rule, str)):
+            raise UsageError(f"{rule!r} is no rule: give a glob on the tool's name, or a Rule(...)")
+        converted.append(rule if isinstance(rule, Rule) else Rule(rule))
+    return tuple(converted)
 
 
 def _check_mode(instance: object, attribute: object, mode: object) -> None:
@@ -176,24 +183,25 @@ def _check_mode(instance: object, attribute: object, mode: object) -> None:
 
 @frozen
 class Permissions:
-    """Rules, and a mode for what they leave open. See the module.
+    """Rules, and a mode for the calls that no rule matches. The module's documentation explains them.
 
     Raises:
-      UsageError: something in it is no rule, or the mode is unknown.
+      UsageError: an entry is no rule, or the mode is unknown.
     """
 
     allow: tuple[Rule, ...] = field(default=(), kw_only=True, converter=_rules)
-    """Calls that run by themselves. Text is a glob on the tool's name."""
+    """Calls that run without approval. Text is a glob on the tool's name."""
     ask: tuple[Rule, ...] = field(default=(), kw_only=True, converter=_rules)
     """Calls that a person must approve."""
     deny: tuple[Rule, ...] = field(default=(), kw_only=True, converter=_rules)
-    """Calls that do not run."""
+    """Calls that never run."""
     mode: Mode = field(default="default", kw_only=True, validator=_check_mode)
+    """The decision about calls that no rule matches."""
 
 
-def _check_text(what: str, given: object) -> None:
-    if not isinstance(given, str) or not given:
-        raise UsageError(f"{what} is some text, not {given!r}")
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} is some text, not {value!r}")
 
 
 def _shown(value: object) -> str:

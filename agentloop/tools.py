@@ -1,4 +1,4 @@
-"""Tools: typed functions that a model may call.
+"""Tools: typed functions that a model can call.
 
 ::
 
@@ -6,7 +6,7 @@
     async def weather(city: str, days: int = 1) -> str:
         "Look up the weather."
 
-The JSON Schema comes from the signature, the descriptions, of its parameters too, from the docstring.
+The JSON Schema comes from the signature; the descriptions, also of parameters, come from the docstring.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool
 ToolKind: TypeAlias = Literal["async", "sync", "generator"]
 
 IfInterrupted: TypeAlias = Literal["retry", "ask", "report"]
-"""What to do about a call of which nobody knows what came of it, since its process ended."""
+"""What to do about a call whose outcome is unknown, because its process died. See `Tool.if_interrupted`."""
 
 
 class Arguments(Protocol):
-    """What a tool's arguments must look like."""
+    """The schema of a tool's arguments, and the way to decode them."""
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -44,24 +44,28 @@ class Arguments(Protocol):
         ...
 
     def decode(self, raw: str | bytes, /) -> dict[str, Any]:
-        """JSON text as keyword arguments. Raises `ArgumentsError`."""
+        """Decode JSON text to keyword arguments. Raises `ArgumentsError`."""
         ...
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
-        """JSON values as keyword arguments. Raises `ArgumentsError`."""
+        """Convert JSON values to keyword arguments. Raises `ArgumentsError`."""
         ...
 
 
 class JsonArguments:
-    """Arguments described by a JSON Schema from elsewhere. Only their being an object is checked here."""
+    """Arguments with a JSON Schema from another program, such as an MCP server.
+
+    Checks only that they are a JSON object; the other program checks the rest.
+    """
 
     __slots__ = ("schema",)
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.schema = schema
+        """JSON Schema, an object at the top."""
 
     def decode(self, raw: str | bytes, /) -> dict[str, Any]:
-        """JSON text as keyword arguments. Raises `ArgumentsError`."""
+        """Decode JSON text to keyword arguments. Raises `ArgumentsError`."""
         if not raw.strip():
             return {}
         try:
@@ -70,12 +74,12 @@ class JsonArguments:
             raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
-        """JSON values as keyword arguments."""
+        """Convert JSON values to keyword arguments."""
         return dict(values)
 
 
 MIN_RESULT = 200
-"""Characters below which a shortened result would be mostly the note that it was shortened."""
+"""The smallest ``max_result``, in characters. A shorter result would consist mostly of the note about the rest."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -130,51 +134,59 @@ def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
 
 @frozen(kw_only=True, eq=False)
 class Tool:
-    """A function that a model may call, with what is promised of it. Usually made by `tool`."""
+    """A function that a model can call, with its promises. Usually made by `tool`."""
 
     name: str = field(validator=_check_name)
+    """Its name: 1 to 64 letters, digits, ``_`` and ``-``, which all providers accept."""
     description: str
+    """What it is for, in words for the model."""
     function: Callable[..., Any] = field(repr=False)
-    """Called with the arguments as keywords, and with the context where ``context_name`` says so."""
+    """Called with the arguments as keywords, and with the context under ``context_name``."""
     arguments: Arguments = field(repr=False)
+    """The schema of the arguments, and the way to decode them."""
     kind: ToolKind = "async"
-    """How to call it: as an async function, in a thread, or as an async generator whose output streams."""
+    """How to call it: ``async`` in the call's task, ``sync`` in a thread, ``generator`` with streamed output."""
     context_name: str | None = None
+    """Name of the parameter that receives the `ToolContext`; ``None`` for none."""
     timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
-    """Whether a person must approve a call; a predicate gets the arguments as the function will."""
+    """Whether a person must approve a call; a predicate gets the arguments as the function gets them."""
     read_only: bool = False
-    """Whether it changes nothing. Permissions go by it; nothing checks it."""
+    """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
-    """Whether it may destroy something, rather than only add to it; ``None`` if that is not known."""
+    """Whether it may destroy something, rather than only add to it; ``None`` if unknown."""
     idempotent: bool = False
-    """Whether calling it twice with the same arguments does no more than calling it once."""
+    """Whether two calls with the same arguments have the effect of one."""
     if_interrupted: IfInterrupted | None = field(default=None, validator=_check_if_interrupted)
-    """What to do, when a stream is resumed, about a call whose process ended while it ran: call the tool again, with
-    the same `ToolContext.idempotency_key` (``"retry"``); have a person approve that (``"ask"``); or tell the model that
-    it may have run (``"report"``). ``None``: those that are ``idempotent`` or ``read_only`` again, others reported."""
+    """If the process died while a call ran, its outcome is unknown, and resuming the run decides about it:
+
+    - ``retry``: call the tool again, with the same `ToolContext.idempotency_key`;
+    - ``ask``: call it again if a person approves;
+    - ``report``: report to the model that it may have run;
+    - ``None``: ``retry`` for tools that are ``idempotent`` or ``read_only``, ``report`` for others.
+    """
     concurrency: int | None = field(default=None, validator=_check_concurrency)
-    """How many calls may run at once in one root stream; ``None`` for any number."""
+    """Number of calls that may run at once in one root stream, child streams included; ``None`` for no limit."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
-    """Characters of a result that the model gets to read at once; ``None`` for the agent's ``max_result``."""
+    """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
     polling: bool = False
-    """Whether calling it again and again with the same arguments is its purpose; such calls are no endless loop."""
+    """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
 
     @property
     def may_run_again(self) -> bool:
-        """Whether a call of which nobody knows what came of it is made again."""
+        """Whether a call whose outcome is unknown is retried without asking."""
         if self.if_interrupted is None:
             return self.idempotent or self.read_only
         return self.if_interrupted == "retry"
 
     @property
     def spec(self) -> ToolSpec:
-        """What the model is told."""
+        """The tool as the model sees it."""
         return ToolSpec(self.name, self.description, dict(self.arguments.schema))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself, as if it were not decorated."""
+        """Call the function itself, without a run."""
         return self.function(*args, **kwargs)
 
 
@@ -203,12 +215,19 @@ def tool(
     description: str | None = None,
     **options: Any,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a typed function a tool. Use it bare, or with the options of `Tool`.
+    """Make a tool of a typed function. Use it bare, or with options.
 
-    An async function runs in a task of its stream, a plain one in a thread, which cannot be stopped: after a
-    timeout it is reported as abandoned. An async generator's values are shown as they come, and joined they are
-    the result. What the function returns reaches the model as text: a string as it is, everything else as JSON;
-    `Text`, `Image` and `File`, alone or in a list, as themselves.
+    An async function runs in a task of its stream. A plain one runs in a thread, which cannot be stopped: after a
+    timeout it is reported as abandoned. The values of an async generator are emitted as `ToolCallOutput` while it runs,
+    and all of them, joined, are the result. The model reads the return value as text: a string as it is, other values
+    as JSON; `Text`, `Image` and `File`, alone or in a list, stay as they are.
+
+    Args:
+      function: the function, if `tool` is used without options.
+      name: as in `Tool.name`; the function's own by default.
+      description: as in `Tool.description`; the first paragraph of the docstring by default.
+      options: ``timeout``, ``requires_approval``, ``read_only``, ``destructive``, ``idempotent``, ``if_interrupted``,
+        ``concurrency``, ``max_result`` and ``polling``, as in `Tool`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
@@ -235,7 +254,7 @@ def tool(
 
 
 def _written(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` itself, without what `functools.partial` makes of it, which has another name and docstring."""
+    """The function inside of `functools.partial`, which has the name and the docstring."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -247,7 +266,7 @@ def _name_of(written: Callable[..., Any]) -> str:
 
 def _kind(function: Callable[..., Any]) -> ToolKind:
     written = _written(function)
-    # An object with an async `__call__` is as good as an async function.
+    # An object with an async `__call__` counts as an async function.
     called = written if inspect.isroutine(written) else getattr(written, "__call__", written)  # noqa: B004
     if inspect.isasyncgenfunction(called):
         return "generator"
@@ -259,25 +278,25 @@ def _kind(function: Callable[..., Any]) -> ToolKind:
 class OpenToolset(Protocol):
     """A toolset that has been started.
 
-    One that also has ``instructions``, some text, has the model told them for as long as the stream runs.
+    If it has an attribute ``instructions`` (`str`), that text is added to the model's instructions of the stream.
     """
 
     async def list_tools(self) -> Sequence[Tool]:
-        """The tools there are now. Asked before each turn, so it should be quick where nothing has changed."""
+        """The current tools. Called before each turn, so it should be quick if nothing has changed."""
         ...
 
 
 class Toolset(Protocol):
-    """A source of tools that has to be started and stopped, such as a server."""
+    """A source of tools that is started and stopped, such as a server."""
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         ...
 
     def open(self) -> AbstractAsyncContextManager[OpenToolset]:
         """Start it, and stop it when the block ends.
 
-        Entered and left by one task of its own, which does nothing in between, so the block may hold a nursery.
+        One task of its own enters and leaves the block, and does nothing in between, so the block may hold a nursery.
         """
         ...

@@ -25,16 +25,16 @@ class Toolsets:
             writer = Agent(model, toolsets=[shared])
             editor = Agent(model, toolsets=[shared])
 
-    Without it, each stream starts the toolsets of its agent for itself, and stops them at its end. No stream stops
-    those that are shared: they end with the block. One that dies later fails what uses it, and leaves the others.
+    Without it, each stream starts the toolsets of its agent and stops them at its end. Shared toolsets end with the
+    block instead. A toolset that dies later fails the calls that use it; the others go on.
 
     Args:
-      toolsets: started all at once, and stopped all at once.
-      name: what errors call them together.
-      deadlines: ``toolset`` is for the start of each and its listing of tools, ``cleanup`` for its stop.
+      toolsets: the toolsets, started concurrently and stopped concurrently.
+      name: their common name in errors.
+      deadlines: ``toolset`` bounds each start and each listing of tools, ``cleanup`` each stop.
 
     Raises:
-      ToolsetError: on entering: one did not start. The others are stopped.
+      ToolsetError: on entering, if one of them did not start. The others are stopped.
     """
 
     def __init__(self, *toolsets: Toolset, name: str = "shared", deadlines: Deadlines = Deadlines()) -> None:
@@ -47,7 +47,7 @@ class Toolsets:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What has gone wrong with them since they were started, in words."""
+        """The failures since they were started, in words."""
         return tuple(self._problems)
 
     async def __aenter__(self) -> Self:
@@ -87,7 +87,7 @@ class Toolsets:
         self._problems.append(f"{code}: {message}")
 
     def open(self) -> AbstractAsyncContextManager[OpenToolset]:
-        """What a stream does: borrow them until it ends."""
+        """Borrow the toolsets for a stream, until its end."""
         return self._borrowed()
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ class Toolsets:
 
 
 class _Borrowed:
-    """What a stream has of toolsets that it does not own."""
+    """Shared toolsets, as one stream uses them."""
 
     def __init__(self, owners: Sequence[Owner]) -> None:
         self._owners = owners

@@ -1,4 +1,4 @@
-"""Events and messages as JSON, and back.
+"""The JSON form of events and messages.
 
 An event is one JSON object: ``{"type": "text_delta", "source": {...}, "seq": 7, "text": "Hi"}``. The form is
 stable: a field may be added with a default, none is renamed or removed. ``type`` is the class name in snake case.
@@ -19,7 +19,7 @@ __all__ = ["EVENT_TYPES", "decode_event", "decode_messages", "encode_event", "en
 
 _encoder = msgspec.json.Encoder()
 
-# What msgspec raises for what is no JSON, or does not fit. RecursionError: it is nested too deep.
+# Errors of msgspec for malformed JSON and for values that do not fit. RecursionError: nested too deep.
 _NOT_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 
@@ -38,32 +38,32 @@ _TAGS: dict[type, str] = {cls: _tag(cls.__name__) for cls in get_args(StreamEven
 _CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
 
 EVENT_TYPES = frozenset(_CLASSES)
-"""What ``type`` may be, as far as this version knows."""
+"""The values of ``type`` that this version knows."""
 
 
 @cache
 def _decoder(tag: str) -> msgspec.json.Decoder[StreamEvent]:
-    # Made on first use: a decoder of a class with nested unions costs a millisecond.
+    # Created on first use: a decoder for a class with nested unions takes a millisecond.
     return msgspec.json.Decoder(_CLASSES[tag])
 
 
 def event_type(event: StreamEvent) -> str:
-    """What ``type`` says in the JSON form of ``event``."""
+    """The ``type`` field of the JSON form of ``event``."""
     return _TAGS[type(event)]
 
 
 def encode_event(event: StreamEvent | UnknownEvent) -> bytes:
-    """``event`` as one JSON object without line breaks, in UTF-8."""
+    """Encode ``event`` as one JSON object without line breaks, in UTF-8."""
     if isinstance(event, UnknownEvent):
         return event.raw
     return b'{"type":"%s",%s' % (_TAGS[type(event)].encode(), _encoder.encode(event)[1:])
 
 
 def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:
-    """The event that `encode_event` made ``raw`` of, or `UnknownEvent` for a type this version does not know.
+    """Decode the output of `encode_event`. A type that this version does not know gives an `UnknownEvent`.
 
     Raises:
-      UsageError: not JSON, or a known type with fields that do not fit it.
+      UsageError: ``raw`` is not JSON, or its fields do not fit its type.
     """
     try:
         tag = _head.decode(raw).type
@@ -76,15 +76,15 @@ def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:
 
 
 def encode_messages(messages: tuple[Message, ...] | list[Message]) -> bytes:
-    """A transcript as a JSON array."""
+    """Encode a transcript as a JSON array, in UTF-8."""
     return _encoder.encode(messages)
 
 
 def decode_messages(raw: bytes | str) -> tuple[Message, ...]:
-    """The transcript that `encode_messages` made ``raw`` of.
+    """Decode the output of `encode_messages`.
 
     Raises:
-      UsageError: not JSON, or not an array of messages.
+      UsageError: ``raw`` is not JSON, or not an array of messages.
     """
     try:
         return msgspec.json.decode(raw, type=tuple[Message, ...])

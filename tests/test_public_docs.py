@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -15,22 +16,43 @@ from agentloop import events, hooks
 from agentloop.events import WarningCode
 
 PACKAGE = Path(agentloop.__file__).parent
-MODULES = ("events", "hooks")
+MODULES = (
+    "config",
+    "errors",
+    "events",
+    "hooks",
+    "limits",
+    "messages",
+    "models",
+    "outcome",
+    "permissions",
+    "questions",
+    "tools",
+)
 
 
 def undocumented_fields(source: str) -> Iterator[str]:
-    """The fields of public classes that are not followed by a string."""
+    """The fields of public classes, and the attributes that they set, that are not followed by a string."""
     for node in ast.parse(source).body:
         if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
-        for index, statement in enumerate(node.body):
-            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-                continue
-            name = statement.target.id
-            following = node.body[index + 1] if index + 1 < len(node.body) else None
-            documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            if not name.startswith("_") and not documented:
-                yield f"{node.name}.{name}"
+        creators = [part.body for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        for body in (node.body, *creators):
+            for statement, following in pairwise([*body, None]):
+                name = field_name(statement)
+                documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                if name and not name.startswith("_") and not documented:
+                    yield f"{node.name}.{name}"
+
+
+def field_name(statement: object) -> str:
+    """The field that ``statement`` declares or sets: ``x: int``, or ``self.x = ...``; empty if it is neither."""
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        return statement.target.id
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
+        return target.attr
+    return ""
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentloop import Agent, Approve, Deadlines, Deny, Limits, Session, Tool, hooks, tool
+from agentloop import Agent, Approve, Deadlines, Deny, Limits, Session, hooks, tool
 from agentloop._runtime.stream import Stream
 from agentloop.errors import BlockedError, ModelError
 from agentloop.events import (
@@ -1091,11 +1091,3 @@ async def test_the_deltas_of_a_call_come_before_the_hooks_around_it() -> None:
         await first(stream, ToolCallDelta)
         await first(stream, ToolCallStarted)
         await wait_all_tasks_blocked()
-
-
-def test_hooks_are_listed_by_their_point() -> None:
-    log = Log()
-    agent = looking(*log.hooks)
-
-    assert [one.point for one in agent.hooks_at("stop")] == ["stop"]
-    assert isinstance(agent.tools[0], Tool)
