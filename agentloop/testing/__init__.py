@@ -7,14 +7,13 @@
 - Streams: `record` one, and `assert_well_formed` its events.
 - The fault harness: `sweep` a function of a `Lab`, and `replay` what it found; see `agentloop.testing.checking`.
 - ``python -m agentloop.testing``: the harness on agentloop itself.
-- Fixtures for pytest: `agentloop.testing.pytest_plugin`. Programs for hypothesis: `agentloop.testing.machine`.
+- Fixtures for pytest: `agentloop.testing.pytest_plugin`.
 """
 
 from __future__ import annotations
 
 from agentloop.providers._network import NetworkForbiddenError, allow_network_models, forbid_network_models
 from agentloop.testing._lab import Lab
-from agentloop.testing._sim import HarnessError, SweepReport, Violation
 from agentloop.testing.cassettes import Cassette, CassetteMode, cassette
 from agentloop.testing.checking import replay, sweep
 from agentloop.testing.overriding import override_agents
@@ -29,6 +28,7 @@ from agentloop.testing.scripted import (
     says,
     thinks,
 )
+from agentloop.testing.simulation import HarnessError, SweepReport, Violation
 from agentloop.testing.wellformed import assert_well_formed
 
 __all__ = [

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from agentloop.testing._corpus import corpus, find_scenario
-from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
-from agentloop.testing._mutants import MUTANTS, control
-from agentloop.testing._programs import Program, Reached, run_program
-from agentloop.testing._sim import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
-from agentloop.testing._sim.forked import run_forked
-from agentloop.testing.machine import StreamMachine
+from agentloop.testing.harness.corpus import corpus, find_scenario
+from agentloop.testing.harness.machine import StreamMachine
+from agentloop.testing.harness.mutants import MUTANTS, control
+from agentloop.testing.harness.programs import Program, Reached, run_program
+from agentloop.testing.harness.search import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
+from agentloop.testing.simulation import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
+from agentloop.testing.simulation.forked import run_forked
 
 __all__ = ["main"]
 

@@ -25,7 +25,7 @@ from agentloop.events import (
 from agentloop.journal import Lease, OpenStore, Record, SessionInfo
 from agentloop.messages import ToolResult
 from agentloop.stores import MemoryStore
-from agentloop.testing._sim import ClockRaise, InjectedFault, Sim
+from agentloop.testing.simulation import ClockRaise, InjectedFault, Sim
 from agentloop.wire import EVENT_TYPES, decode_event, event_type
 
 __all__ = ["JournalClient", "Kept", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]

@@ -32,9 +32,9 @@ from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
 from agentloop.testing._journal import JournalClient, SeamJournal
-from agentloop.testing._sim import Cancel, InjectedFault, Outcome, Sim
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
+from agentloop.testing.simulation import Cancel, InjectedFault, Outcome, Sim
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
 

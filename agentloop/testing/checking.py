@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-from agentloop.testing import _sim
+from agentloop.testing import simulation
 from agentloop.testing._lab import AgentScenario, Lab
-from agentloop.testing._sim import Kind, Sim, SweepReport
+from agentloop.testing.simulation import Kind, Sim, SweepReport
 
 __all__ = ["Play", "replay", "sweep"]
 
@@ -52,7 +52,7 @@ def sweep(
       Violation: a promise was broken.
       HarnessError: it proves nothing: ``play`` fails without a fault, is not the same twice, or gives no fault a place.
     """
-    report = _sim.sweep(_scenario(play, expect), kinds=kinds, limit=limit, jobs=jobs)
+    report = simulation.sweep(_scenario(play, expect), kinds=kinds, limit=limit, jobs=jobs)
     report.raise_if_violated()
     return report
 
@@ -63,7 +63,7 @@ def replay(play: Play, token: str) -> Sim:
     Raises:
       Violation: it still breaks a promise.
     """
-    return _sim.replay_token(_scenario(play, None), token)
+    return simulation.replay_token(_scenario(play, None), token)
 
 
 def _scenario(play: Play, expect: Callable[[Lab], None] | None) -> Callable[[], AgentScenario]:

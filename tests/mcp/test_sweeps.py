@@ -11,7 +11,7 @@ from agentloop import Accept
 from agentloop.errors import UnknownQuestionError
 from agentloop.events import ElicitationRequested
 from agentloop.testing import calls
-from agentloop.testing._sim import Outcome, Sim, sweep
+from agentloop.testing.simulation import Outcome, Sim, sweep
 from tests.mcp.support import ERAS, agent_with, playground
 
 

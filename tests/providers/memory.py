@@ -14,7 +14,7 @@ from attrs import Factory, define
 
 from agentloop.providers import _connections
 from agentloop.testing._patched import patched
-from agentloop.testing._sim import InjectedFault
+from agentloop.testing.simulation import InjectedFault
 from tests.providers.server import Handler, Peer, Server
 
 URL = "http://localhost:1/v1"

@@ -27,7 +27,7 @@ from agentloop import Agent, Deadlines, Retries, ToolContext
 from agentloop.errors import ClockError, ModelConnectionError, ModelError, ModelTimeoutError
 from agentloop.events import ResponseDiscarded, StreamReason, TextDelta
 from agentloop.models import Model
-from agentloop.testing import Lab, _sim, replay, sweep
+from agentloop.testing import Lab, replay, simulation, sweep
 from agentloop.testing._lab import AgentScenario
 from tests.providers.chat import ASK, Heard
 from tests.providers.conformance import (
@@ -329,7 +329,7 @@ def main() -> None:
     for (name, play), seed in product(PLAYS.items(), range(given.seeds)):
         if all(word in name for word in given.word):
             began = time.monotonic()
-            report = _sim.sweep(partial(AgentScenario, name, play), jobs=given.jobs, seed=seed)
+            report = simulation.sweep(partial(AgentScenario, name, play), jobs=given.jobs, seed=seed)
             print(f"{name}, order {seed}: {report} in {time.monotonic() - began:.1f} s", flush=True)
 
 

@@ -23,8 +23,8 @@ from agentloop.stores.stored import StoredSession
 from agentloop.testing import ScriptedModel
 from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._lab import AgentScenario, Lab, echo
-from agentloop.testing._sim import Sim, simulate
 from agentloop.testing.scripted import calls
+from agentloop.testing.simulation import Sim, simulate
 
 CLIENTS = ("ann's laptop", "bob's server", "cleo's phone")
 

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from attrs import define
 
-from agentloop.testing._sim import (
+from agentloop.testing.simulation import (
     Outcome,
     Sim,
     Violation,

@@ -9,7 +9,7 @@ import trio
 
 from agentloop import Agent, ToolContext, tool
 from agentloop.testing import Lab, calls, replay, sweep
-from agentloop.testing._sim import HarnessError, Violation
+from agentloop.testing.simulation import HarnessError, Violation
 
 
 @tool

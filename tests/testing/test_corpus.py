@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop.testing._corpus import corpus, find_scenario
-from agentloop.testing._sim import HarnessError, replay_token, sweep
+from agentloop.testing.harness.corpus import corpus, find_scenario
+from agentloop.testing.simulation import HarnessError, replay_token, sweep
 
 PLACES = 8
 """Of each kind, in each scenario. ``python -m agentloop.testing`` tries all of them."""

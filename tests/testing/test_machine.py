@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agentloop.testing._programs import Child, Do, Program, Reader, Root, Streaming, predict, run_program
-from agentloop.testing.machine import StreamMachine, programs
+from agentloop.testing.harness.machine import StreamMachine, programs
+from agentloop.testing.harness.programs import Child, Do, Program, Reader, Root, Streaming, predict, run_program
 
 SETTINGS = settings(
     max_examples=150,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentloop.testing.__main__ import main
-from agentloop.testing._mutants import MUTANTS
-from agentloop.testing._programs import Do, Program, Reader, Root, Streaming
+from agentloop.testing.harness.mutants import MUTANTS
+from agentloop.testing.harness.programs import Do, Program, Reader, Root, Streaming
 
 
 def test_the_corpus_is_swept_and_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop.testing._hunt import Found, hunt_corpus, hunt_programs, hunt_sweeps
-from agentloop.testing._mutants import MUTANTS, control
+from agentloop.testing.harness.mutants import MUTANTS, control
+from agentloop.testing.harness.search import Found, hunt_corpus, hunt_programs, hunt_sweeps
 
 SEEDS = (1, 2, 3)
 WITHIN = 400

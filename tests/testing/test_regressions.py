@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop.testing._corpus import find_scenario
-from agentloop.testing._programs import Program, run_program
-from agentloop.testing._sim import replay_token
+from agentloop.testing.harness.corpus import find_scenario
+from agentloop.testing.harness.programs import Program, run_program
+from agentloop.testing.simulation import replay_token
 
 TOKENS = {
     "a tool that raises while its stream is cancelled does not raise in the reader": "tool-raises-0 cancel:A@12",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from agentloop.testing._corpus import corpus, find_scenario
-from agentloop.testing._mutants import MUTANTS
-from agentloop.testing._sim import Schedule, Violation, replay_token, simulate
-from agentloop.testing._sim.strategies import schedules
+from agentloop.testing.harness.corpus import corpus, find_scenario
+from agentloop.testing.harness.mutants import MUTANTS
+from agentloop.testing.simulation import Schedule, Violation, replay_token, simulate
+from agentloop.testing.simulation.strategies import schedules
 
 SETTINGS = settings(
     max_examples=100,

@@ -21,7 +21,7 @@ import trio.testing
 from attrs import define
 from trio._core import _run, _thread_cache
 
-from agentloop.testing._sim import (
+from agentloop.testing.simulation import (
     Cancel,
     Fault,
     HarnessError,

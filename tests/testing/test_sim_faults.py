@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from agentloop.testing._sim import (
+from agentloop.testing.simulation import (
     Cancel,
     ClockRaise,
     Fault,

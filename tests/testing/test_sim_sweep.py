@@ -12,7 +12,7 @@ import trio.testing
 from attrs import define, field
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from agentloop.testing._sim import (
+from agentloop.testing.simulation import (
     HarnessError,
     InjectedFault,
     Outcome,
@@ -26,7 +26,7 @@ from agentloop.testing._sim import (
     simulate,
     sweep,
 )
-from agentloop.testing._sim.strategies import schedules
+from agentloop.testing.simulation.strategies import schedules
 from tests.testing.programs import Program, three_tasks
 
 # ---------------------------------------------------------------------- planted bugs, and sweeps that find them

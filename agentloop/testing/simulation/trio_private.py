@@ -29,7 +29,7 @@ import trio
 from attrs import define, field, frozen
 from trio._core import _run, _thread_cache
 
-from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing.simulation.errors import HarnessError
 
 __all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated", "who_asks_for_time"]
 
@@ -180,6 +180,7 @@ class Loop:
 
     @property
     def runner(self) -> _run.Runner:
+        """Trio's runner of the current run."""
         assert self._runner is not None, "no run has started"
         return self._runner
 
@@ -200,6 +201,7 @@ class Loop:
         return sorted(living, key=lambda task: task._counter)
 
     def is_main(self, task: Task) -> bool:
+        """Whether ``task`` is the main task of the run."""
         return task is self.runner.main_task
 
     def unfinished_generators(self) -> list[str]:

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing.simulation.errors import HarnessError
 
 __all__ = ["run_forked"]
 

@@ -11,14 +11,14 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import trio
 from attrs import define
 
-from agentloop.testing._sim.condemned import Condemned
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Cancel, StepRaise
-from agentloop.testing._sim.real_world import RealWorld
-from agentloop.testing._sim.schedule import Schedule
-from agentloop.testing._sim.sim import Injection, Sim
-from agentloop.testing._sim.stuck import StuckReason, StuckReport, StuckTask, await_chain
-from agentloop.testing._sim.trio_private import Loop, Task, is_blocked, is_housekeeping, resume_with, simulated
+from agentloop.testing.simulation.condemned import Condemned
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.faults import Cancel, StepRaise
+from agentloop.testing.simulation.real_world import RealWorld
+from agentloop.testing.simulation.schedule import Schedule
+from agentloop.testing.simulation.sim import Injection, Sim
+from agentloop.testing.simulation.stuck import StuckReason, StuckReport, StuckTask, await_chain
+from agentloop.testing.simulation.trio_private import Loop, Task, is_blocked, is_housekeeping, resume_with, simulated
 
 __all__ = ["Engine"]
 
@@ -126,11 +126,13 @@ class Engine(trio.abc.Instrument):
 
     @_never_raises
     def before_run(self) -> None:
+        """Take over the loop, and close the ways to the real world."""
         self._loop.attach()
         self._world.close()
 
     @_never_raises
     def task_spawned(self, task: Task) -> None:
+        """Number the task."""
         if is_housekeeping(task):
             self._serials[task] = 0
         else:
@@ -138,10 +140,12 @@ class Engine(trio.abc.Instrument):
             self._sim.trace.append(plain_name(task))
 
     def task_scheduled(self, task: Task) -> None:
+        """Note the step at which the task became runnable."""
         self._woken_at[task] = self._sim.steps
 
     @_never_raises
     def after_task_step(self, task: Task) -> None:
+        """Count the step, and inject the fault that is due after it."""
         serial = self._serials[task]
         if serial:
             sim = self._sim
@@ -159,6 +163,7 @@ class Engine(trio.abc.Instrument):
 
     @_never_raises
     def task_exited(self, task: Task) -> None:
+        """Look for leaks when the main task ends."""
         if self._loop.is_main(task):
             # Now, since trio closes those that still have an owner at the end of the run, without a word.
             self.unfinished = self._loop.unfinished_generators()

@@ -32,8 +32,8 @@ from agentloop.messages import Prompt
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
-from agentloop.testing._sim import Cancel, ClockRaise, Fault, SeamRaise, Sim, fifo, seeded, simulate
 from agentloop.testing.scripted import Response, calls, fails, says
+from agentloop.testing.simulation import Cancel, ClockRaise, Fault, SeamRaise, Sim, fifo, seeded, simulate
 from agentloop.tools import Tool
 
 __all__ = [

@@ -36,8 +36,8 @@ from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
 from agentloop.testing._journal import JournalClient, SeamJournal, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
-from agentloop.testing._sim import InjectedFault
 from agentloop.testing.scripted import calls, says
+from agentloop.testing.simulation import InjectedFault
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import Tool
 

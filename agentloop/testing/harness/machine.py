@@ -11,8 +11,8 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
-from agentloop.testing._programs import Action, Child, Do, Program, Reached, Reader, Root, Streaming, run_program
-from agentloop.testing._sim import Violation
+from agentloop.testing.harness.programs import Action, Child, Do, Program, Reached, Reader, Root, Streaming, run_program
+from agentloop.testing.simulation import Violation
 
 __all__ = ["StreamMachine", "programs"]
 

@@ -8,15 +8,15 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise
-from agentloop.testing._sim.forked import run_forked
-from agentloop.testing._sim.scenario import Invariants, Scenario
-from agentloop.testing._sim.schedule import Schedule, fifo, replay, seeded
-from agentloop.testing._sim.sim import Sim
-from agentloop.testing._sim.simulate import simulate
-from agentloop.testing._sim.tokens import parse_token
-from agentloop.testing._sim.violation import Violation
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise
+from agentloop.testing.simulation.forked import run_forked
+from agentloop.testing.simulation.scenario import Invariants, Scenario
+from agentloop.testing.simulation.schedule import Schedule, fifo, replay, seeded
+from agentloop.testing.simulation.sim import Sim
+from agentloop.testing.simulation.simulate import simulate
+from agentloop.testing.simulation.tokens import parse_token
+from agentloop.testing.simulation.violation import Violation
 
 __all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep"]
 

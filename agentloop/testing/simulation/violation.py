@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentloop.testing._sim.sim import Sim
+from agentloop.testing.simulation.sim import Sim
 
 __all__ = ["Violation"]
 

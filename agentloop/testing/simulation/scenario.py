@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from attrs import frozen
 
-from agentloop.testing._sim.sim import Sim
+from agentloop.testing.simulation.sim import Sim
 
 __all__ = ["Invariants", "Outcome", "Scenario"]
 

@@ -10,10 +10,10 @@ import msgspec
 from hypothesis import HealthCheck, Phase, seed as with_seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agentloop.testing._corpus import corpus
-from agentloop.testing._programs import Program, pick_faults, run_program
-from agentloop.testing._sim import Fault, HarnessError, SweepReport, Violation, simulate, sweep
-from agentloop.testing.machine import StreamMachine
+from agentloop.testing.harness.corpus import corpus
+from agentloop.testing.harness.machine import StreamMachine
+from agentloop.testing.harness.programs import Program, pick_faults, run_program
+from agentloop.testing.simulation import Fault, HarnessError, SweepReport, Violation, simulate, sweep
 
 __all__ = ["Found", "hunt_corpus", "hunt_programs", "hunt_sweeps", "sweep_corpus"]
 

@@ -27,7 +27,7 @@ from agentloop.messages import AssistantMessage
 from agentloop.outcome import Outcome
 from agentloop.stores import _ledger, memory
 from agentloop.testing._patched import patched
-from agentloop.testing._sim import InjectedFault
+from agentloop.testing.simulation import InjectedFault
 from agentloop.wire import encode_event, event_type
 
 __all__ = ["MUTANTS", "control"]

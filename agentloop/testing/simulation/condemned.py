@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from agentloop.testing._sim.trio_private import Loop, end_task
+from agentloop.testing.simulation.trio_private import Loop, end_task
 
 __all__ = ["Abandoned", "Condemned"]
 

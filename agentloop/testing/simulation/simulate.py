@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from agentloop.testing._sim.engine import Engine
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Fault
-from agentloop.testing._sim.leaks import LeakWatch
-from agentloop.testing._sim.scenario import Invariants, Outcome, Scenario
-from agentloop.testing._sim.schedule import Schedule, fifo
-from agentloop.testing._sim.sim import Sim
-from agentloop.testing._sim.violation import Violation
+from agentloop.testing.simulation.engine import Engine
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.faults import Fault
+from agentloop.testing.simulation.leaks import LeakWatch
+from agentloop.testing.simulation.scenario import Invariants, Outcome, Scenario
+from agentloop.testing.simulation.schedule import Schedule, fifo
+from agentloop.testing.simulation.sim import Sim
+from agentloop.testing.simulation.violation import Violation
 
 __all__ = ["simulate"]
 

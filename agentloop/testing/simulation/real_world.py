@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing.simulation.errors import HarnessError
 
 __all__ = ["RealWorld"]
 

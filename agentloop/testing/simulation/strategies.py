@@ -7,7 +7,7 @@ from random import Random
 from attrs import define
 from hypothesis import strategies as st
 
-from agentloop.testing._sim.schedule import Granularity, Schedule
+from agentloop.testing.simulation.schedule import Granularity, Schedule
 
 __all__ = ["schedules"]
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen, validators
 
-from agentloop.testing._sim.errors import HarnessError, InjectedFault
+from agentloop.testing.simulation.errors import HarnessError, InjectedFault
 
 __all__ = ["Cancel", "ClockRaise", "Fault", "SeamRaise", "StepRaise", "parse_fault"]
 

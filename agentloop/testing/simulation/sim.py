@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import trio
 from attrs import define, frozen
 
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import ClockRaise, Fault, SeamRaise
-from agentloop.testing._sim.schedule import Granularity, replay
-from agentloop.testing._sim.stuck import StuckReport, call_chain
-from agentloop.testing._sim.tokens import Token
-from agentloop.testing._sim.trio_private import scope_has_ended, who_asks_for_time
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.faults import ClockRaise, Fault, SeamRaise
+from agentloop.testing.simulation.schedule import Granularity, replay
+from agentloop.testing.simulation.stuck import StuckReport, call_chain
+from agentloop.testing.simulation.tokens import Token
+from agentloop.testing.simulation.trio_private import scope_has_ended, who_asks_for_time
 
 __all__ = ["Injection", "Sim", "Target"]
 

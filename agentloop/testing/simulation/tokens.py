@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.faults import Fault, parse_fault
-from agentloop.testing._sim.schedule import Picks, parse_schedule
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.faults import Fault, parse_fault
+from agentloop.testing.simulation.schedule import Picks, parse_schedule
 
 __all__ = ["Token", "parse_token"]
 

@@ -48,7 +48,7 @@ from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
-from agentloop.testing._stories import STORIES
+from agentloop.testing.harness.session_scenarios import STORIES
 from agentloop.testing.scripted import Response, calls, fails, hangs, says
 from agentloop.tools import OpenToolset, Tool
 

@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from attrs import field, frozen, validators
 
-from agentloop.testing._sim.errors import HarnessError
+from agentloop.testing.simulation.errors import HarnessError
 
 __all__ = ["Granularity", "Picks", "Schedule", "fifo", "parse_schedule", "replay", "seeded"]
 
@@ -30,7 +30,9 @@ class Schedule(Protocol):
     """Answers each choice of one run."""
 
     @property
-    def granularity(self) -> Granularity: ...
+    def granularity(self) -> Granularity:
+        """When the schedule is asked: at every step, or once per batch of runnable tasks."""
+        ...
 
     def choose(self, choice: int, options: int, /) -> int:
         """Pick a task: ``0 <= pick < options``, where 0 is the one that has waited longest.
@@ -54,6 +56,7 @@ class Picks:
     """``{choice: pick}``"""
 
     def choose(self, choice: int, options: int, /) -> int:
+        """The recorded pick, or the last option if there are fewer now."""
         # A pick that is too large stems from a run that had more tasks here: take the last one instead,
         # so that an old token still does something while the code around it changes.
         return min(self.picks.get(choice, 0), options - 1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agentloop.testing._sim.errors import HarnessError
-from agentloop.testing._sim.scenario import Invariants, Scenario
-from agentloop.testing._sim.schedule import fifo, replay
-from agentloop.testing._sim.simulate import simulate
-from agentloop.testing._sim.tokens import parse_token
-from agentloop.testing._sim.violation import Violation
+from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.scenario import Invariants, Scenario
+from agentloop.testing.simulation.schedule import fifo, replay
+from agentloop.testing.simulation.simulate import simulate
+from agentloop.testing.simulation.tokens import parse_token
+from agentloop.testing.simulation.violation import Violation
 
 __all__ = ["simplify_token"]
 
