@@ -1,4 +1,4 @@
-"""Hooks that are programs, by the conventions of Claude Code's: what happens as JSON in, an exit code or JSON out.
+"""Hooks that are programs, by Claude Code's conventions: the event as JSON in, an exit code or JSON out.
 
 ::
 
@@ -6,31 +6,31 @@
     agent = Agent(model, hooks=hooks_from_settings(json.loads(Path("settings.json").read_text())))
 
 **In.** One JSON object on standard input: ``session_id``, ``stream_id``, ``agent_name``, ``cwd``, ``hook_event_name``
-(``PreToolUse`` for `pre_tool_use`, and so on), and what the point is about: ``tool_name``, ``tool_input``,
+(``PreToolUse`` for `pre_tool_use`, and so on), and the fields of the point: ``tool_name``, ``tool_input``,
 ``tool_use_id`` and ``tool_response`` around a tool call; ``prompt`` or ``steering_messages``; ``turn``; ``message``,
 ``messages`` or ``last_assistant_message``; ``stop_hook_active``; ``reason``; ``error``; ``question``. A program need
-not read it.
+not read its input.
 
-**Out.** The exit code says what became of it:
+**Out.** The exit code is the verdict:
 
-- 0: all is well. Standard output may be a JSON object, see below; other text is added to what the user says
+- 0: the program decided. Standard output may be a JSON object, see below; other text is added to the user's message
   (`user_prompt_submit`, `user_steering_messages_submit`, `user_followup_submit`) or to the instructions
   (`session_start`, `turn_start`), and ignored elsewhere.
-- 2: blocked, for the reason on standard error: `pre_tool_use` denies the call, `post_tool_use` tells the model, `stop`
-  sends it on, and every other point that may return a `Block` returns one. Elsewhere it is a warning.
-- any other: a warning, and the run goes on; with ``fail_closed=True`` it counts as a failure.
+- 2: blocked, for the reason on standard error: `pre_tool_use` denies the call, `post_tool_use` adds the reason to the
+  result, `stop` continues the run, and every other point that may `Block` does. Elsewhere it is a warning.
+- any other: a warning, and the run continues; with ``fail_closed=True`` it counts as a failure.
 
-In the JSON object, ``"decision": "block"`` with a ``reason`` does what exit code 2 does. Of ``hookSpecificOutput``,
+In the JSON object, ``"decision": "block"`` with a ``reason`` equals exit code 2. From ``hookSpecificOutput``,
 ``permissionDecision`` (``allow``, ``deny``, ``ask``), ``permissionDecisionReason`` and ``updatedInput`` count for
 `pre_tool_use`, ``additionalContext`` for prompts, instructions and tool results, and ``updatedToolOutput`` for results.
 ``"continue": false`` with a ``stopReason`` ends the run where a hook can, and denies the call in `pre_tool_use`.
 
-**Failures.** A program that cannot be started, is killed, takes too long, says too much (`MAX_BYTES`) or writes JSON
-that is none of the above has failed: a guard then refuses, and an observer is a warning, as for any other hook.
+**Failures.** A program fails if it cannot be started, is killed, times out, writes too much (`MAX_BYTES`) or writes JSON
+with other fields. A guard then refuses, and an observer emits a warning, as for any other hook.
 
-**What is owned.** The program runs in a session of its own. When it exits, is given up or the run is cancelled,
-whatever is left of the session is killed, the program itself after `GRACE` seconds to end by itself; then it is waited
-for. A process that leaves the session, as a daemon does, escapes.
+**Ownership.** The program runs in a session of its own. When it exits, times out or the run is cancelled, all processes
+of that session are killed; the program itself has `GRACE` seconds to end by itself. A process that leaves the session,
+as a daemon does, escapes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from agentloop.command_hooks._input import POINTS
 from agentloop.command_hooks._program import GRACE, MAX_BYTES, CommandFailedError, Path, Program, checked
-from agentloop.command_hooks._told import POINTS
 from agentloop.errors import UsageError
 from agentloop.hooks import Hook, Point
 
@@ -59,20 +59,20 @@ def command_hook(
     env: Mapping[str, str] | None = None,
     fail_closed: bool = False,
 ) -> Hook:
-    """A hook at ``point`` that is a program.
+    """Make a hook of a program.
 
     Args:
-      point: of `agentloop.hooks`, such as ``hooks.pre_tool_use``.
+      point: a point of `agentloop.hooks`, such as ``hooks.pre_tool_use``.
       command: a line for the shell, or a program and its arguments.
       tools: glob on the tool's name, for the points around a tool call.
       timeout: seconds; ``None`` for the agent's ``Deadlines.hook``.
-      name: what warnings and refusals call it; the command by default.
-      cwd: the folder it starts in; that of this process by default. It finds it as ``CLAUDE_PROJECT_DIR``, too.
-      env: added to the environment of this process.
+      name: the hook's name in warnings and refusals; the command by default.
+      cwd: the folder that it runs in, also in its variable ``CLAUDE_PROJECT_DIR``; this process's own by default.
+      env: variables to add to the environment of this process.
       fail_closed: whether an exit code that is neither 0 nor 2 counts as a failure, so that a guard refuses.
 
     Raises:
-      UsageError: one of them is not what it should be.
+      UsageError: an argument has the wrong type or value.
     """
     given = cast("object", point)
     if not isinstance(given, Point):

@@ -1,4 +1,4 @@
-"""One program of a hook: it is told what happens, runs to its end, and is understood."""
+"""Run the program of a hook: input as JSON, then its exit code and outputs as the verdict."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from attrs import frozen
 
 from agentloop import hooks
 from agentloop._processes import SIGKILL, open_family, signal_name
-from agentloop.command_hooks._answers import Answer, CommandFailedError, read, verdict
-from agentloop.command_hooks._told import event_name, told
+from agentloop.command_hooks._input import event_name, told
+from agentloop.command_hooks._output import Answer, CommandFailedError, read, verdict
 from agentloop.errors import UsageError
 from agentloop.hooks import HookWarning, Point
 
@@ -29,7 +29,7 @@ MAX_BYTES = 1_000_000
 LAST_WORDS = 1.0
 """Seconds to read what a program has written, once it has exited. A daemon of its may hold the pipe open for ever."""
 MAX_REASON = 10_000
-"""Characters of its standard error that are told."""
+"""Characters of standard error that errors and warnings quote."""
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -50,7 +50,7 @@ def checked(command: object) -> str | tuple[str, ...]:
 
 
 class _Spoken:
-    """One output of a program, as far as it is kept."""
+    """The beginning of one output of a program, up to a bound."""
 
     __slots__ = ("data", "too_long")
 
@@ -59,7 +59,7 @@ class _Spoken:
         self.too_long = False
 
     async def listen(self, pipe: trio.abc.ReceiveStream) -> None:
-        # On to the end, also of what is not kept: else the program would wait for us.
+        # Read to the end, also beyond the bound: otherwise the program would block on a full pipe.
         while piece := await pipe.receive_some():
             room = MAX_BYTES - len(self.data)
             self.data += piece[:room]
@@ -72,7 +72,7 @@ class _Spoken:
 
 @frozen
 class Program:
-    """What is run, and where."""
+    """A program, with its working directory and environment."""
 
     command: str | tuple[str, ...]
     cwd: Path | None
@@ -83,7 +83,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What a hook is called that has no other name."""
+        """The default name of a hook that runs this program."""
         return self.command if isinstance(self.command, str) else " ".join(self.command)
 
     def at(self, point: Point[Any, Any]) -> Callable[[Any], Any]:
@@ -132,19 +132,19 @@ class Program:
         return os.path.abspath(self.cwd or os.curdir)  # noqa: PTH100  # no file is looked at
 
     async def _run(self, data: bytes) -> tuple[int, _Spoken, _Spoken]:
-        """Run the program to its end, whatever happens, and that of its session.
+        """Run the program to its end, and end all processes of its session.
 
         Returns:
-          Its exit code, negative for a signal, and what it has written on its two outputs.
+          The exit code, negative for a signal, and the two outputs, up to `MAX_BYTES` each.
 
         Raises:
-          OSError: it cannot be started.
+          OSError: the program cannot be started.
         """
         opening = open_family(
             self.command,
             env={**os.environ, "CLAUDE_PROJECT_DIR": self._folder(), **self.env},
             grace=GRACE,
-            # What it has started, and left behind, would hold the pipes open.
+            # A process that the program left behind would hold the pipes open.
             grace_after=0.0,
             cwd=self.cwd,
             stdin=subprocess.PIPE,

@@ -48,7 +48,7 @@ PATIENCE = 1.0
 """Seconds to wait for the first byte of a standard input that is no terminal: it may be open without anybody behind."""
 
 PARKING = 1.0
-"""Seconds for an interrupted run to end by itself, where it is to be gone on with."""
+"""Seconds that an interrupted run has to end by itself, so that it can be resumed."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,7 +144,7 @@ def _model(given: argparse.Namespace) -> Model | str | None:
 
 
 def _choose(given: argparse.Namespace, door: Door) -> Callable[[], Awaitable[None]]:
-    """What is to be run.
+    """Find the example and the model that the arguments name.
 
     Raises:
       UsageError: there is no such example, or no such model; or the arguments contradict each other.
@@ -193,7 +193,7 @@ async def _begin(given: argparse.Namespace, door: Door, agent: Agent, prompts: S
 
 
 async def _talk(given: argparse.Namespace, talk: Talk, prompts: Sequence[str]) -> None:
-    # Who wants to chat begins with words of their own.
+    # A chat begins with the person's own words, not with the example's prompt.
     is_done = (given.chat and given.prompt is None and talk.stage.read_line is not None) or await talk.say(*prompts)
     if given.chat and is_done and talk.stage.read_line is not None:
         await talk.listen()
@@ -213,7 +213,7 @@ async def _go_on(given: argparse.Namespace, door: Door, model: Model | str | Non
             raise UsageError(f"example {name!r} has no agent to go on with")
         async with _open_stage(given, door) as stage, take(store, info.id, stage.screen.note) as session:
             run = await last_run(store, session.id)
-            # Not by itself: the provider is one thing, and where it is served, which nobody knows here, another.
+            # Not silently: the session's model needs an address, which the session does not record.
             if given.model is None and ":" in run.model:
                 raise UsageError(f"session {info.id!r} is one with {run.model}: say --model {run.model} to go on")
             for line in recap(session, run, info):
@@ -244,9 +244,9 @@ async def _list_sessions(given: argparse.Namespace) -> None:
 
 
 async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door) -> int:
-    """The exit status of ``perform``, if it ends by itself, or of the signal that ends it.
+    """Run ``perform`` and return the exit status: its own, or that of the signal that ends it.
 
-    If a question is open that may be answered another day, it is: all else that is going on has a moment to end.
+    A signal parks an open question that can be answered later. Everything else has a moment to end.
     """
     status = 0
 

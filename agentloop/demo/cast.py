@@ -1,6 +1,6 @@
-"""Who plays in the tour: a guide with tools, a critic, and a dreamer that never ends by itself.
+"""The cast of the tour: a guide with tools, a critic, and a dreamer that never ends by itself.
 
-The tools are real. The models are real too if one is given; else they are functions that know their lines.
+The tools are real. The models are real if one is given; otherwise functions play them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Manner:
 
 @define
 class Cast:
-    """Who plays, and what they leave behind."""
+    """The agents of the tour, and the traces that they leave behind."""
 
     guide: Agent
     processes: list[trio.Process] = field(factory=list[trio.Process])
@@ -165,7 +165,7 @@ def _program_runner(processes: list[trio.Process]) -> Tool:
     async def run_program(seconds: int, context: ToolContext[None]) -> str:
         """Run another program, which does nothing for some seconds."""
         command = [sys.executable, "-I", "-c", f"import time; time.sleep({seconds})"]
-        # Without a say of its own: Ctrl-C reaches it as well, and it would tell so.
+        # Silent: Ctrl-C reaches this process too, and it would print a traceback.
         start = partial(trio.run_process, command, check=False, stderr=subprocess.DEVNULL)
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(start)
@@ -193,7 +193,7 @@ class Dreamer:
 
 
 def _critic(request: ModelRequest) -> Response | str:
-    """What stands in for the critic's model."""
+    """The function that plays the critic's model."""
     results = _results(request)
     if "longest_sentence" not in results:
         return calls("longest_sentence")
@@ -207,7 +207,7 @@ def _critic(request: ModelRequest) -> Response | str:
 
 
 def _guide(request: ModelRequest) -> Response | str:
-    """What stands in for the guide's model."""
+    """The function that plays the guide's model."""
     prompts = [message for message in request.messages if isinstance(message, UserMessage)]
     if prompts[-1].text == STILL_THERE:
         cut = [m.name for m in request.messages if isinstance(m, ToolResult) and m.status == "interrupted"]

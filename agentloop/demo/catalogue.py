@@ -33,19 +33,19 @@ class Example:
 
     @property
     def summary(self) -> str:
-        """What it shows, in one line."""
+        """Summary in one line."""
         return self.docstring.partition("\n")[0]
 
     @property
     def promise(self) -> str:
-        """What running it prints, with ``...`` for what differs each time; empty if it does not say."""
+        """The output of a run, with ``...`` for parts that differ each time; empty if the example does not show it."""
         _, _, block = self.docstring.partition("Prints::\n\n")
         return "".join(line[4:] + "\n" for line in block.rstrip().split("\n")) if block else ""
 
 
 @frozen
 class Program:
-    """What an example is made of."""
+    """The parts of an example."""
 
     make_agent: Callable[[Model | str | None], Agent] | None
     prompts: tuple[str, ...]
@@ -55,8 +55,8 @@ class Program:
 def find_examples(folder: Path | None = None) -> Mapping[str, Example]:
     """All examples by name, in alphabetical order. None of them is loaded."""
     if folder is None:
-        # In a checkout there is no folder beside this file. Never the other way round: in a wheel, two levels up is
-        # `site-packages`, where a folder called "examples" belongs to somebody else.
+        # A checkout has no such folder beside this file. Look here first: in a wheel, two levels up is `site-packages`,
+        # where a folder called "examples" belongs to another project.
         inside = _HERE / "examples"
         folder = inside if inside.is_dir() else _HERE.parents[1] / "examples"
     found = (_read(path) for path in sorted(folder.glob("*.py")))

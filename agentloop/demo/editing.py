@@ -18,12 +18,12 @@ __all__ = ["edited_lines"]
 
 
 class _AbortedError(Exception):
-    """Nobody waits for the line any more."""
+    """The line is no longer awaited."""
 
 
 def edited_lines() -> ReadLine:
     """Lines that are typed at this terminal."""
-    # Where the cursor is does not matter here, and asking costs a warning on terminals that do not tell.
+    # The cursor's position does not matter here, and asking for it prints a warning on terminals that do not answer.
     output: Any = get_app_session().output
     output.enable_cpr = False
     session: PromptSession[str] = PromptSession(output=output)
@@ -44,9 +44,10 @@ def edited_lines() -> ReadLine:
 
 
 async def _typed_in_thread(session: Any, prompt: str) -> str:
-    """The line that is typed. The prompt runs in a thread, in a loop of its own: prompt_toolkit is made for asyncio.
+    """Read a line with editing.
 
-    When cancelled, that loop is told to end the prompt, and the thread is waited for: it gives the terminal back.
+    The prompt runs in a thread, in a loop of its own: prompt_toolkit is made for asyncio. On cancellation, that loop
+    ends the prompt, and this function waits for the thread, which restores the terminal.
     """
     app = session.app
     ended = trio.Event()
@@ -54,7 +55,7 @@ async def _typed_in_thread(session: Any, prompt: str) -> str:
 
     async def type_line() -> None:  # noqa: ASYNC910 - a shielded one
         try:
-            # Shielded: it is ended below, by name; an abandoned thread would go on reading keys.
+            # Shielded: it is ended below, by name; an abandoned thread would keep reading keys.
             with trio.CancelScope(shield=True):
                 prompt_in_thread = partial(session.prompt, prompt, handle_sigint=False)
                 line.append(await trio.to_thread.run_sync(prompt_in_thread))
@@ -90,5 +91,5 @@ def _call_soon(loop: Any, function: Callable[[], None]) -> None:
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:
-        # It is closed: the prompt has just ended by itself.
+        # Closed already: the prompt has just ended by itself.
         return

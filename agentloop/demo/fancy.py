@@ -1,6 +1,7 @@
-"""Lines on a terminal that can do more: colours, and at the bottom what is going on at the moment.
+"""The demo's screen on a capable terminal: colours, and a live view of the current activity at the bottom.
 
-What is complete is printed once, and scrolls away; only the rest, a few lines, is drawn anew, ten times a second.
+Complete lines are printed once and scroll away; only the few lines of the live view are drawn again, ten times a
+second.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from agentloop.events import StreamEvent
 __all__ = ["Fancy", "open_fancy", "render", "render_tail"]
 
 REFRESH = 0.1
-"""Seconds between two drawings of what is going on. Drawing blocks the loop for a few milliseconds."""
+"""Seconds between two drawings of the live view. Drawing blocks the loop for a few milliseconds."""
 
 COLOURS = ("cyan", "magenta", "blue", "green", "yellow")
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -43,7 +44,7 @@ MARKS: dict[Kind, tuple[str, str]] = {
     "warning": ("! ", "yellow"),
     "stopped": ("■ ", "dim"),
 }
-"""What stands before a line's text, and how it looks."""
+"""The mark in front of a line's text, and its style."""
 
 
 def render(line: Line, colour: str) -> RenderableType:
@@ -58,13 +59,13 @@ def render(line: Line, colour: str) -> RenderableType:
 def render_tail(
     speaking: list[tuple[Speech, str]], running: list[tuple[RunningCall, str, float]], *, frame: int, room: int
 ) -> RenderableType:
-    """What is going on.
+    """Draw the current activity.
 
     Args:
-      speaking: who speaks, and in which colour.
-      running: the calls that run, the colours of their agents, and for how many seconds they have run.
+      speaking: the agents that are writing, with their colours.
+      running: the running calls, the colours of their agents, and for how many seconds they have run.
       frame: counts up with each drawing.
-      room: how many characters of each speech are shown: its end.
+      room: how many characters of each text are shown: its end.
     """
     parts: list[RenderableType] = []
     for speech, colour in speaking:
@@ -113,7 +114,7 @@ class Fancy:
         """Tell ``event``."""
         lines = self._narrator.tell(event)
         if lines and self._live is not None:
-            # Before they are printed: else what is complete would stand there twice until the next drawing.
+            # Before the lines are printed: otherwise they would stand there twice until the next drawing.
             if self._is_busy():
                 self._live.update(self._tail(), refresh=True)
             else:
@@ -127,7 +128,7 @@ class Fancy:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Draw nothing while somebody types."""
+        """Draw nothing while the person types."""
         self._hide()
         self._paused += 1
         try:
@@ -136,7 +137,7 @@ class Fancy:
             self._paused -= 1
 
     def draw(self) -> None:
-        """Show what is going on now."""
+        """Draw the current activity."""
         self._frame += 1
         if self._paused or not self._is_busy():
             return
@@ -174,11 +175,11 @@ class Fancy:
             self.draw()
 
     def typed(self, text: str) -> None:
-        """It stands there already."""
+        """The terminal has echoed it already."""
         self._narrator.typed = text
 
     def cut(self) -> None:
-        """Leave the terminal as it was, with what was said last, though it is not complete."""
+        """Restore the terminal, and print the last text, even if it is incomplete."""
         self._hide()
         cut, self._narrator.speaking = self._narrator.speaking, {}
         for speech in cut.values():

@@ -1,4 +1,4 @@
-"""From events to lines that a person can read. No terminal here: what is told, not what it looks like."""
+"""Turn events into lines for a person to read. This module decides on the words; the screens decide on their look."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _WORTH_TELLING = 0.05
 
 @frozen
 class Line:
-    """One thing to tell. Its text may be several lines long."""
+    """One remark. Its text may be several lines long."""
 
     kind: Kind
     who: str
@@ -81,7 +81,7 @@ class Line:
 
 @define
 class Speech:
-    """What an agent has said, or thought, of a response that is not complete yet."""
+    """The text that an agent has written so far in an incomplete response."""
 
     kind: Literal["says", "thinks"]
     who: str
@@ -97,14 +97,14 @@ class RunningCall:
     depth: int
     name: str
     output: str = ""
-    """What it has shown of a line that is not complete yet."""
+    """The text of its incomplete line so far."""
     progress: float | None = None
     total: float | None = None
     message: str = ""
 
 
 class Narrator:
-    """Makes lines of the events of one reader's stream, and knows what is going on at the moment."""
+    """Makes lines of the events of one stream, and knows the current activity."""
 
     def __init__(self) -> None:
         self.speaking: dict[str, Speech] = {}
@@ -112,7 +112,7 @@ class Narrator:
         self.running: dict[str, RunningCall] = {}
         """By stream and call."""
         self._prompts: dict[str, UserMessage] = {}
-        """Those that were told at the start and are not in the transcript yet, by stream."""
+        """Prompts that were shown at the start and are not in the transcript yet, by stream."""
         self.typed: str | None = None
         """The next prompt, if it stands there already, since it was typed there."""
 
@@ -190,8 +190,8 @@ class Narrator:
         return [_line(event, "warning", f"{event.error.message}; what was said does not count, {then}")]
 
     def _prompt(self, event: Event, message: UserMessage) -> Sequence[Line]:
-        """A message in the user's place: the prompt, which is told at the start, or what was added on the way."""
-        # A stream that goes on has its prompt in the transcript already, most often.
+        """Show a user message: the prompt, which is shown at the start already, or a message that was added later."""
+        # A resumed stream usually has its prompt in the transcript already.
         if self._prompts.pop(event.stream, None) == message:
             return []
         return [_prompt_line(event, "added", message)]
@@ -243,12 +243,12 @@ def shorten(text: str, length: int) -> str:
 
 
 def call_in_words(name: str, arguments: str) -> str:
-    """A call as it is told: ``search({"query": "tea"})``, on one line."""
+    """A call on one line: ``search({"query": "tea"})``."""
     return f"{name}({'' if arguments in ('', '{}') else shorten(' '.join(arguments.split()), _LONG_ARGUMENTS)})"
 
 
 def answer_in_words(answer: Answer) -> str:
-    """An answer as it is told, such as ``accepted: day=Sunday``."""
+    """An answer in words, such as ``accepted: day=Sunday``."""
     match answer:
         case Accept(content=content):
             told = ", ".join(f"{name}={value}" for name, value in content.items())

@@ -1,4 +1,4 @@
-"""Who answers the questions of a stream: a person at the terminal, or nobody."""
+"""The answers to a stream's questions: from a person at the terminal, or by default."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ class Person(Protocol):
     """Answers questions."""
 
     async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
-        """The answer to ``question``; ``None`` to answer it another day.
+        """Ask for the answer to ``question``.
 
         Args:
-          problem: what was wrong with the answer before, if there was one.
-          may_wait: whether it can be kept for another day.
+          problem: the mistake in the previous answer, if there was one.
+          may_wait: whether the question can be left for another day.
+
+        Returns:
+          The answer, or ``None`` to answer another day.
         """
         ...
 
@@ -46,13 +49,14 @@ class _LaterError(Exception):
 
 
 class Typist:
-    """A person who types. An empty line is the default; the end of the input (Ctrl-D) dismisses the question.
+    """A person at the keyboard.
 
-    What can be kept for another day is, by ``later``; in a form, where that may be what one wants to say, ``/later``.
+    An empty line takes the default; the end of the input (Ctrl-D) dismisses the question. ``later`` leaves a question
+    for another day; in a form, where that may be a value, ``/later``.
 
     Args:
-      is_gone: whether the input has ended since there is no terminal any more: then nobody has said no, and it is an
-        ``OSError``.
+      is_gone: whether the input ended because the terminal has closed: then the person has not refused, and reading
+        raises ``OSError``.
     """
 
     def __init__(self, read_line: ReadLine, screen: Screen, *, is_gone: Callable[[], bool] = lambda: False) -> None:
@@ -73,7 +77,7 @@ class Typist:
                     return await self._fill_in(question, may_wait=may_wait)
                 return await self._judge(question, may_wait=may_wait)
             except _LaterError:
-                return None  # noqa: ASYNC910 - somebody has typed
+                return None  # noqa: ASYNC910 - the person has typed
 
     async def _fill_in(self, question: ElicitationRequested, *, may_wait: bool) -> Answer:
         id, before = self._filled

@@ -31,10 +31,10 @@ MARKS: dict[Kind, str] = {
 
 
 class Typesetter:
-    """Makes text of events, piece by piece; what it gave so far is what stands on the page.
+    """Makes text of events, piece by piece, for a page that only grows.
 
-    One agent at a time has the pen: what it says is written as it comes. What others say at the same time is written
-    when it is complete.
+    One agent at a time writes its text as it comes. Text that other agents write at the same time follows when it is
+    complete.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Typesetter:
         self._in_line = False
 
     def text_for(self, event: StreamEvent) -> str:
-        """What to write for ``event``."""
+        """The text to write for ``event``."""
         lines = self._narrator.tell(event)
         if isinstance(event, ResponseDiscarded) and self._pen == event.stream:
             self._pen = None
@@ -52,11 +52,11 @@ class Typesetter:
         return text + self._speech(event) if isinstance(event, TextDelta) else text
 
     def typed(self, text: str) -> None:
-        """Somebody has typed ``text`` on the page."""
+        """Note that the person has typed ``text`` on the page."""
         self._narrator.typed = text
 
     def note(self, text: str) -> str:
-        """What to write for a remark from outside the stream, on lines of its own."""
+        """The text to write for a remark from outside the stream, on lines of its own."""
         return f"{self._new_line()}{text}\n"
 
     def _line(self, line: Line) -> str:
@@ -74,7 +74,7 @@ class Typesetter:
             self._pen = event.stream
         if self._pen != event.stream:
             return ""
-        # Where something else was told in the middle of a sentence, the sentence goes on in a line of its own.
+        # After another remark in mid-sentence, the sentence continues on a line of its own.
         head = "" if self._in_line else _head(Line("says", event.agent, "", event.depth))
         self._in_line = True
         return head + _hanging(text, event.depth)
@@ -109,15 +109,15 @@ class Plain:
         self._write(self._typesetter.note(text))
 
     def typed(self, text: str) -> None:
-        """It stands there already, with its new line."""
+        """The page has it already, with its line break."""
         self._typesetter.typed(text)
 
     def cut(self) -> None:
-        """It stands there already."""
+        """The page has it already."""
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Write nothing while somebody types."""
+        """Write nothing while the person types."""
         yield
 
     def _write(self, text: str) -> None:

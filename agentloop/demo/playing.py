@@ -1,4 +1,4 @@
-"""Playing a stream: what happens is shown, and what is asked is answered, until it ends."""
+"""Play a stream: show its events and answer its questions until it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GLANCE = 0.1
 """Seconds between two looks at whether a question is still open."""
 
 PARKING = 1.0
-"""Seconds for a run to come to its end that is to be gone on with, if nobody is there any more."""
+"""Seconds that a resumable run has to end by itself when the terminal has closed."""
 
 
 async def _nothing() -> None:
@@ -41,7 +41,7 @@ async def play(
       begun: called when a stream has begun.
 
     Returns:
-      Whether that was all; not if somebody wants to answer a question another day.
+      Whether all prompts were asked; not if the person leaves a question for another day.
 
     Raises:
       AgentLoopError: a run ended without a result.
@@ -85,7 +85,7 @@ async def follow(
     """Read ``stream`` to its end.
 
     Args:
-      may_wait: whether what is asked may be answered another day: its session has a journal.
+      may_wait: whether its questions can be left for another day: its session has a journal.
       before: called with each event, before it is shown.
       begun: called when the first event was read.
     """
@@ -103,13 +103,13 @@ async def follow(
 
 
 async def answer_question(stream: Stream, question: Question, person: Person, *, door: Door | None = None) -> bool:
-    """Have ``person`` answer ``question``, as often as it takes; or return, if it is not open any more.
+    """Have ``person`` answer ``question``, again after a mistake; or return, if it is no longer open.
 
     Args:
-      door: the way out that keeps the question, if it may be answered another day.
+      door: the way out that parks the question, if it can be left for another day.
 
     Returns:
-      Whether the run goes on. Else it ends as soon as it can, and somebody answers another day.
+      Whether the run continues. Otherwise it parks, with the question open.
     """
     goes_on = True
 
@@ -119,7 +119,7 @@ async def answer_question(stream: Stream, question: Question, person: Person, *,
         stream.park()
         nursery.cancel_scope.cancel()
 
-    # Nothing is read meanwhile. So the models wait, and nothing is printed while somebody types.
+    # The stream is not read meanwhile. So the models wait, and no line is printed while the person types.
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_leave_when_closed, stream, question.id, nursery.cancel_scope)
         if door is not None:
@@ -128,11 +128,11 @@ async def answer_question(stream: Stream, question: Question, person: Person, *,
             if not await _ask_until_right(stream, question, person, may_wait=door is not None):
                 park()
         except OSError:
-            # The terminal is gone, so that there is nobody to answer, or to show anything to.
+            # The terminal has closed: there is no person to ask, and no screen to write to.
             if door is not None:
                 stream.park()
                 with trio.move_on_after(PARKING):
-                    # Who is cancelled here has no more use for the error.
+                    # A cancelled reader has no use for the error.
                     await stream.wait()  # noqa: ASYNC120
             raise
         finally:
@@ -160,7 +160,7 @@ async def _ask_until_right(stream: Stream, question: Question, person: Person, *
 
 
 async def _leave_when_closed(stream: Stream, question_id: str, scope: trio.CancelScope) -> None:
-    """Cancel ``scope`` when the question is closed, be it that whoever asked has ended."""
+    """Cancel ``scope`` when the question closes, for instance because the call that asked has ended."""
     while question_id in [each.id for each in stream.pending]:  # noqa: ASYNC110 - there is nothing to wait for
         await trio.sleep(GLANCE)
     await trio.lowlevel.checkpoint()

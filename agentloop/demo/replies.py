@@ -1,4 +1,4 @@
-"""What a person types as an answer, and what is answered where nobody types."""
+"""Read a person's typed answers, and make the default ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Field:
 
     @property
     def prompt(self) -> str:
-        """What to show in front of the place to type."""
+        """The words in front of the place to type."""
         if self.choices:
             hint = f" ({', '.join(self.choices)})"
         else:
@@ -95,7 +95,7 @@ def _typed(value: Any) -> str:
 
 
 def fields_of(form: Mapping[str, Any], filled: Mapping[str, Any] | None = None) -> Sequence[Field]:
-    """The fields of ``form`` in order, with what was ``filled`` in before as their defaults."""
+    """The fields of ``form`` in order, with earlier entries (``filled``) as their defaults."""
     required = form.get("required", ())
     return [
         Field(
@@ -117,7 +117,7 @@ def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def default_answer(question: Question) -> Answer:
-    """The answer where nobody types: yes, with what the form has as defaults."""
+    """The answer without a person: yes, with the form's defaults."""
     if not isinstance(question, ElicitationRequested):
         return Approve()
     content: dict[str, Any] = {}
@@ -132,10 +132,10 @@ def default_answer(question: Question) -> Answer:
 
 
 def verdict(typed: str) -> Approve | Deny:
-    """What ``typed`` says of a call: yes, no, no with a reason, or always, which means the very same call.
+    """Read ``typed`` as the answer to an approval: yes, no, no with a reason, or always, for the very same call.
 
     Raises:
-      ValueError: none of these.
+      ValueError: it is none of these.
     """
     word, _, reason = typed.strip().partition(" ")
     word = word.lower().rstrip(",:;")

@@ -1,4 +1,4 @@
-"""What the demo needs of a screen, whatever it can do."""
+"""The protocol of the demo's screens."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Screen(Protocol):
         ...
 
     def typed(self, text: str) -> None:
-        """Somebody has typed ``text`` here: it is not told once more, as the prompt of the next stream."""
+        """Note that the person has typed ``text``, so that the next stream's prompt is not shown again."""
         ...
 
     def cut(self) -> None:
-        """Tell what somebody is saying as it is: nothing more of it will come."""
+        """Show incomplete text as it is: the rest will not come."""
         ...
 
     def paused(self) -> AbstractContextManager[None]:
-        """Move nothing while somebody types."""
+        """Move nothing while the person types."""
         ...

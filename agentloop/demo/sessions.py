@@ -1,4 +1,4 @@
-"""The sessions of the demo: where they are kept, which one is meant, and what was said in it."""
+"""The demo's sessions: their file, the one that the arguments mean, and a recap of its last run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class NoStoreError(UsageError):
 
 @frozen
 class Place:
-    """Where the sessions are."""
+    """The file of the sessions."""
 
     path: Path
     is_ours: bool
@@ -77,10 +77,10 @@ class Place:
 
 
 def find_place(given: str | None, environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Place:
-    """The file that was ``given``, or that the environment names, or else the one of this user.
+    """The file that the arguments name, or the environment, or else this user's own.
 
     Raises:
-      NoStoreError: nobody knows where this user's files are.
+      NoStoreError: this user's data folder is unknown.
     """
     named = given or environment.get(VARIABLE)
     if named:
@@ -225,7 +225,7 @@ def _when(at: float) -> str:
 
 
 def shorten_title(prompt: str) -> str:
-    """What a session is called that begins with ``prompt``."""
+    """The title of a session that begins with ``prompt``."""
     return shorten(" ".join(prompt.split()), TITLE)
 
 
@@ -238,12 +238,12 @@ async def entitle(store: OpenStore, id: str, prompt: str) -> None:
 
 @asynccontextmanager
 async def take(store: OpenStore, id: str, note: Callable[[str], None]) -> AsyncGenerator[StoredSession]:
-    """The session ``id``, which nobody else has until the block ends.
+    """Open session ``id`` for this process alone.
 
-    If somebody has it, it is waited for as long as it takes to know that they are still there.
+    If another process holds it, wait long enough to know whether that process still renews its lease.
 
     Raises:
-      UsageError: they are.
+      UsageError: it does.
     """
     info = await store.info(id)
     if info is not None and info.holder:
@@ -292,7 +292,7 @@ async def last_run(store: OpenStore, id: str) -> LastRun:
 
 
 def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[str]:
-    """What was said last in the session, and how it stands."""
+    """The last words of the session, and its state."""
     messages = session.messages
     plural = "" if len(messages) == 1 else "s"
     lines = [f"--- {session.id}: {len(messages)} message{plural}, last used on {_when(info.updated)}"]
@@ -306,7 +306,7 @@ def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[s
 
 
 def how_it_stands(session: StoredSession, run: LastRun) -> Sequence[str]:
-    """What is to be known before one goes on; nothing if the last run came to its end."""
+    """The state of an unfinished run; empty if the last run came to its end."""
     waiting = len(session.questions)
     if waiting:
         return [f"It waits for your answer to {f'{waiting} questions' if waiting > 1 else 'a question'}."]

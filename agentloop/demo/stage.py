@@ -1,4 +1,4 @@
-"""Where an example is played: on what screen, in front of whom, how fast."""
+"""The stage of an example: its screen, its person, its pace."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Door:
     """The way out, for a program that is interrupted."""
 
     park: Callable[[], None] | None = None
-    """Keeps the question that a person is thinking about, if there is one that can be kept."""
+    """Parks the question that the person is thinking about, if it can be left for another day."""
     is_leaving: bool = False
     """Whether that was done: there is nothing more to do then."""
 
 
 @frozen
 class Stage:
-    """Where an example is played."""
+    """The stage of an example."""
 
     screen: Screen
     person: Person
     pace: float = 0.0
     """Seconds to wait after each piece of text, for those who watch."""
     read_line: ReadLine | None = None
-    """What is typed; ``None`` if nobody is there to type."""
+    """Reads a typed line; ``None`` if there is no keyboard."""
     door: Door = Factory(Door)
 
     async def say(self, prompt: str) -> str | None:
-        """What somebody types who has something to say; ``None`` at the end of the input."""
+        """Reads the person's next prompt; it gives ``None`` at the end of the input."""
         assert self.read_line is not None
         with self.screen.paused():
             return await self.read_line(prompt)
@@ -55,13 +55,13 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(*, plain: bool, yes: bool, paced: bool, door: Door | None = None) -> AsyncGenerator[Stage]:
-    """The stage that the standard input and output make.
+    """The stage for the standard input and output.
 
     Args:
-      plain: without colours, and without anything that moves.
-      yes: ask nobody.
-      paced: no faster than one can read, if anybody watches.
-      door: by which the program is left.
+      plain: without colours or animation.
+      yes: ask no questions; take the defaults.
+      paced: no faster than a person reads, if a person watches.
+      door: the way out of the program.
     """
     watched = is_terminal(sys.stdout)
     fancy = watched and not plain and os.environ.get("TERM") != "dumb" and _has_extra()
@@ -75,7 +75,7 @@ async def open_stage(*, plain: bool, yes: bool, paced: bool, door: Door | None =
 
 
 def is_terminal(file: TextIO | None) -> bool:
-    """Whether somebody sits at the other end of ``file``, which is ``None`` if it was closed from the start."""
+    """Whether ``file`` is a terminal; it is ``None`` if it was closed from the start."""
     return file is not None and not file.closed and file.isatty()
 
 

@@ -1,4 +1,4 @@
-"""A session from where it is: an agent is asked, gone on with, and asked again for as long as somebody types."""
+"""Continue a session: resume its run, then ask the agent again for as long as the person types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentloop.stores import StoredSession
 __all__ = ["Talk", "telling_where"]
 
 GO_ON = "Go on."
-"""What is said for somebody who wants a run to go on that was stopped, or has failed."""
+"""The prompt that continues a run which was stopped, or has failed."""
 
 
 @frozen
@@ -30,7 +30,7 @@ class Talk:
     session: Session
     stage: Stage
     store: OpenStore | None = None
-    """Where the session is kept, if it is."""
+    """The file of the session, if it has one."""
 
     async def say(self, *prompts: str) -> bool:
         """Ask the agent one prompt after another. Gives whether that was all, as `play` does."""
@@ -39,11 +39,11 @@ class Talk:
         )
 
     async def resume(self) -> bool:
-        """Go on with what is unfinished. Gives whether it came to its end."""
+        """Resume the unfinished run. Returns whether it came to its end."""
         return await play_stream(self.agent.resume_stream(self.session), self.stage, may_wait=True)
 
     async def listen(self) -> None:
-        """Have somebody say what is next, until they have nothing to say."""
+        """Ask the agent for each line that the person types, until the input ends."""
         while not self.stage.door.is_leaving:
             goes_on = await self._can_go_on()
             typed = await self.stage.say("(Enter goes on with it) > " if goes_on else "> ")
@@ -54,7 +54,7 @@ class Talk:
             except (StoreError, UsageError):
                 raise
             except AgentLoopError:
-                # It was told as the reason why the stream ended.
+                # The reason of the stream's end has been shown already.
                 continue
 
     async def _do(self, typed: str) -> None:
@@ -80,7 +80,7 @@ class Talk:
 
 @asynccontextmanager
 async def telling_where(session: Session, stage: Stage) -> AsyncGenerator[None]:
-    """At the end, whatever it is, tell somebody who can see it where the session is."""
+    """At the end, on any path, show the command that continues the session."""
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ async def _read(descriptor: int) -> bytes:
 
 
 def is_gone(terminal: TextIO) -> bool:
-    """Whether there is no terminal any more: its window was closed. What is typed ends then, as it does by Ctrl-D."""
+    """Whether the terminal has closed. Input ends then, as after Ctrl-D."""
     if sys.platform == "win32":
         return False
     try:

@@ -1,6 +1,6 @@
-"""The tour: an agent at work; then the same one stopped half-way; then what is left of it.
+"""The tour: an agent at work; then the same one stopped half-way; then the traces that are left.
 
-Nothing of it is kept: it is the same each time, and what it stops half-way is not meant to be gone on with.
+The tour saves no sessions: it is the same each time, and its stopped runs are not meant to be resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["tour"]
 
 WATCHED = 4.0
 UNWATCHED = 0.5
-"""Seconds that the three long things may go on, with and without somebody who watches."""
+"""Seconds that the three long steps may take, with and without a person who watches."""
 
 OFFLINE = """\
 (No network, no key: functions stand in for the models, and say what a model might.
@@ -47,7 +47,7 @@ CAPTIONS: dict[type[StreamEvent], str] = {
     ElicitationRequested: "# It asks you something. (Enter takes what is in brackets.)",
     ApprovalRequested: "# This tool may run only if you say so.",
 }
-"""What is said the first time that something of the kind happens."""
+"""The remark for the first event of each kind."""
 
 
 async def tour(stage: Stage, model: Model | str | None = None, text: str | None = None) -> None:
@@ -104,7 +104,7 @@ async def stop_half_way(cast: Cast, session: Session, stage: Stage) -> tuple[int
             nonlocal most
             if isinstance(event, ToolCallStarted):
                 begun.set()
-            # One of them is `stop_later`.
+            # `stop_later` is one of them.
             most = max(most, trio.lowlevel.current_statistics().tasks_living - before - 1)
 
         nursery.start_soon(stop_later)

@@ -16,7 +16,7 @@ import trio
 
 from agentloop import Agent, Approve, Deadlines, Session, hooks, tool
 from agentloop.command_hooks import _program as module, command_hook, hooks_from_settings
-from agentloop.command_hooks._told import POINTS
+from agentloop.command_hooks._input import POINTS
 from agentloop.errors import UsageError
 from agentloop.events import ApprovalRequested, Source, ToolCallStarted, WarningIssued
 from agentloop.hooks import Hook, HookWarning, Point

@@ -1,4 +1,4 @@
-"""What a program has to say: its JSON, and the verdict that it stands for."""
+"""Read the output of a hook's program: its JSON, and the verdict that it stands for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Answer", "CommandFailedError", "read", "verdict"]
 
 
 class CommandFailedError(Exception):
-    """The program of a hook could not say what it had to say."""
+    """The hook's program failed, so its verdict is unknown."""
 
 
 class _Specific(msgspec.Struct, rename="camel"):
@@ -27,7 +27,7 @@ class _Specific(msgspec.Struct, rename="camel"):
 
 
 class Answer(msgspec.Struct, rename="camel"):
-    """What a program may write. What else there is in it is ignored."""
+    """The JSON that a program may write. Unknown fields are ignored."""
 
     decision: Literal["approve", "allow", "block", "deny", "ask"] | None = None
     """``allow``, ``deny`` and ``ask`` are docker-agent's, ``approve`` and ``block`` Claude Code's."""
@@ -48,10 +48,10 @@ class Answer(msgspec.Struct, rename="camel"):
 
 
 def read(point: Point[Any, Any], stdout: str) -> Answer:
-    """What a program that exited with 0 has said.
+    """Read the output of a program that exited with 0.
 
     Raises:
-      CommandFailedError: it is meant to be JSON, and cannot be obeyed.
+      CommandFailedError: the output looks like JSON and is malformed, or a field has the wrong type.
     """
     stdout = stdout.strip()
     if not stdout.startswith("{"):

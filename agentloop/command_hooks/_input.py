@@ -1,4 +1,4 @@
-"""What a program is told: how each point of a run is put in JSON."""
+"""The input of a hook's program: each hook point as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["POINTS", "event_name", "told"]
 
 
 def event_name(name: str) -> str:
-    """What Claude Code calls a point: ``PreToolUse`` for ``pre_tool_use``."""
+    """Claude Code's name of a point: ``PreToolUse`` for ``pre_tool_use``."""
     return "".join("LLM" if word == "llm" else word.capitalize() for word in name.split("_"))
 
 
@@ -25,7 +25,7 @@ POINTS: dict[str, Point[Any, Any]] = {
 
 
 def told(value: Any) -> dict[str, Any]:
-    """What is particular to the point."""
+    """The fields that are particular to the point."""
     match value:
         case hooks.SessionStart():
             return {"source": "startup", "prompt": value.prompt.text}
@@ -50,7 +50,7 @@ def told(value: Any) -> dict[str, Any]:
         case hooks.SubagentStop(child=child):
             return {"agent_id": child.stream, "agent_type": child.agents[-1], "reason": value.reason}
         case _:
-            # Such as ``turn`` and ``reason``: all that is plain data as it is.
+            # Fields of plain data, such as ``turn`` and ``reason``, as they are.
             return {name: getattr(value, name) for name in value.__struct_fields__ if name != "source"}
 
 
