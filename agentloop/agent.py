@@ -31,23 +31,28 @@ __all__ = ["Agent", "run_sync"]
 
 @frozen(eq=False)
 class Agent(AgentConfig):
-    """A model with instructions, tools, hooks and limits. Immutable, and shareable between any number of runs.
+    """A model with instructions, tools, hooks and limits. Immutable; any number of runs can share it.
 
     Args:
-      model: a `Model`, or its name as ``"provider:model"``.
-      name: what events and other agents call it.
-      instructions: what the model is told before anything else.
-      tools: `Tool`s, or plain typed functions.
-      toolsets: sources of tools that are started and stopped with each stream.
-      hooks: see `agentloop.hooks`.
-      permissions: which tool calls run, are asked about, or are denied; see `agentloop.permissions`.
-      fallbacks: models to ask, in order, where ``model`` fails; see `Retries`.
-      limits, deadlines, retries, settings: how far, how long, how often again, how to sample.
-      prices: what models cost, by name; without them, costs are 0.
-      output_type: the type of ``result.output``.
+      model: a `Model`, or its name, ``"provider:model"``.
+      name: its name in events, and for other agents.
+      instructions: the system prompt: text, or a function of the stream's `Source`.
+      tools: tools, or typed functions, which become tools.
+      toolsets: sources of tools, started and stopped with each stream.
+      hooks: functions at named points of a run; see `agentloop.hooks`.
+      permissions: rules about tool calls; see `agentloop.permissions`.
+      fallbacks: models to ask, in order, if ``model`` fails; see `Retries`.
+      limits: how much a stream may use.
+      deadlines: how long a stream waits for models, tools, hooks and servers.
+      retries: how often a failed model request is retried.
+      prices: prices by model name; without them, costs are 0.
+      settings: sampling and tool settings of every request.
+      compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
+      max_result: characters of a tool's result that the model reads at once.
+      output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
 
     Raises:
-      UsageError: something is wrong with one of them; the message says what, and the way out.
+      UsageError: an argument is wrong; the message names the value and the way out.
     """
 
     def stream(
@@ -64,13 +69,14 @@ class Agent(AgentConfig):
 
         Args:
           prompt: text, or parts: `Text`, `Image`, `File`.
-          session: the transcript to go on from and to add to; a new one if not given.
-          on_question: who answers: ``"reader"``, who reads the events and calls ``stream.answer``; a function that
-            is called with each question; ``"decline"``, nobody; or ``"park"``, whoever resumes the run: see `resume`.
-          deps: anything; tools find it as ``context.deps``.
+          session: the session to continue; a new one if not given.
+          on_question: where questions get their answers: ``"reader"``, from ``stream.answer``; a function, which is
+            called with each question; ``"decline"``, nowhere: they are declined at once; or ``"park"``, when the run is
+            resumed: see `resume`.
+          deps: any value; tools read it as ``context.deps``.
 
         Raises:
-          UsageError: on entering: the prompt is empty, the model is not to be found, or the session is busy.
+          UsageError: on entering, if the prompt is empty, the model is unknown, or the session is busy.
         """
         return self._open(prompt, session, on_question, deps, read=True)
 
@@ -82,12 +88,12 @@ class Agent(AgentConfig):
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Any = None,
     ) -> Outcome:
-        """Run to the end, and give the result. The same loop as `stream`, with nobody reading.
+        """Run to the end and return the outcome, which has the result. The same loop as `stream`, without a reader.
 
-        With ``on_question="park"`` the outcome may also be that it ``needs_input``.
+        With ``on_question="park"``, the outcome's reason may also be ``needs_input``.
 
         Raises:
-          AgentLoopError: the run ended without a result; ``UsageError`` as for `stream`.
+          AgentLoopError: the run ended without a result; `UsageError` as for `stream`.
         """
         return await _result(self._open(prompt, session, on_question, deps, read=False), on_question)
 
@@ -99,23 +105,23 @@ class Agent(AgentConfig):
         on_question: QuestionHandler | Literal["decline", "park"] = PARK,
         deps: Any = None,
     ) -> Outcome:
-        """Go on with the run that is unfinished in ``session``, in whichever process it began.
+        """Resume the unfinished run of ``session``, in any process.
 
-        That is one that was parked, by ``on_question="park"``, or whose process has died. Nothing that was done is done
-        again: no response that is complete is asked for, and no tool call that has a result is made. A call that was
-        parked while it waited for an answer is made again, and finds the answers that were given: see
-        `ToolContext.recall`. Of a call of which nobody knows what came of it, `Tool.if_interrupted` says what to do.
-        Child streams go on likewise.
+        That run was parked (``on_question="park"``), or its process died. Resuming repeats no finished work: it
+        requests no complete response again, and makes no tool call again that has a result. A tool call that was parked
+        while it waited for an answer is called again, and gets the recorded answers: see `ToolContext.recall`. If the
+        process died while a call ran, its outcome is unknown, and `Tool.if_interrupted` decides about it. Child streams
+        resume likewise.
 
         Args:
-          session: from `agentloop.stores.stored_session`.
-          answers: by the questions' ids, as in ``outcome.questions``. Those that were given before, in whichever
+          session: a session from `agentloop.stores.stored_session`.
+          answers: answers by question id, as in ``outcome.questions``. Answers that were recorded earlier, by any
             process, count as well. A question without an answer is asked again, under the same id.
 
         Raises:
-          UnknownQuestionError: one of the questions is not open (any more): somebody else has answered it, say.
-          InvalidAnswerError: an answer is of the wrong kind, or does not fit the form. Then none of them counts.
-          UsageError: nothing is unfinished in the session.
+          UnknownQuestionError: a question is not open, for instance because another process answered it.
+          InvalidAnswerError: an answer is of the wrong class, or does not fit the form. Then none of them counts.
+          UsageError: the session has no unfinished run.
           AgentLoopError: as for `run`.
         """
         return await _result(
@@ -130,7 +136,7 @@ class Agent(AgentConfig):
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Any = None,
     ) -> AbstractAsyncContextManager[Stream]:
-        """`resume` as a stream, to be read. Its first event says, in ``resumes``, from which stream it goes on."""
+        """`resume`, as a stream to read. Its first event names, in ``resumes``, the stream that it resumes."""
         return self._resume(session, answers, on_question=on_question, deps=deps, read=True)
 
     @asynccontextmanager
@@ -185,15 +191,15 @@ class Agent(AgentConfig):
         )
 
     def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:
-        """This agent as a tool of another: its argument is the prompt, its result is the answer.
+        """Make a tool of this agent, for another one: its argument is the prompt, its result is the answer.
 
-        It runs as a child stream: its events are seen in the outer stream, its questions go outwards, and it draws on
-        the outer limits. A run without a result is an error that the outer model reads.
+        It runs as a child stream: its events appear in the outer stream, its questions go outwards, and it draws on the
+        outer limits. If the run has no result, the outer model reads the error.
 
         Args:
-          name: of the tool; the agent's by default.
-          description: what the outer model is told it is for; the agent's instructions by default.
-          options: those of `tool`. There is no timeout by default: everything inside has its own deadlines.
+          name: name of the tool; the agent's own by default.
+          description: what the tool is for, in words for the outer model; the agent's instructions by default.
+          options: options of `Tool`. There is no timeout by default, since everything inside has its own deadlines.
         """
 
         async def delegate(prompt: str, context: ToolContext[Any]) -> Any:
@@ -205,7 +211,7 @@ class Agent(AgentConfig):
         if description is None:
             description = self.instructions if isinstance(self.instructions, str) else ""
         options.setdefault("timeout", float("inf"))
-        # What is to be done about its own calls, they say themselves.
+        # A retry resumes the child; each call inside it decides about itself.
         options.setdefault("if_interrupted", "retry")
         return Tool(
             name=name or self.name,
@@ -217,24 +223,24 @@ class Agent(AgentConfig):
         )
 
     def replace(self, **changes: Any) -> Agent:
-        """A copy with some things changed: ``agent.replace(model=other)``."""
+        """Make a copy with some fields changed: ``agent.replace(model=other)``."""
         return attrs.evolve(self, **changes)
 
     def override(self, *, model: Model | str) -> AbstractContextManager[None]:
         """While the block runs, this agent runs with ``model``: ``with agent.override(model=fake): ...``.
 
-        And without its fallbacks. For tests of code that holds an agent. It counts where a stream of this agent is
-        opened, by whatever method, as a root or as a child: in this task, and in the tasks and threads that are started
-        inside the block. A child is opened by a tool, which has inherited what was in force where its root stream was
-        opened; so an override that is entered while a stream is read does not reach into that stream. A stream keeps
-        the model that it was opened with.
+        The agent's fallbacks are not asked. This is for tests of code that holds an agent. The override applies to
+        every stream of this agent that is opened, as a root or as a child, in this task and in tasks and threads
+        started inside the block. A child stream inherits the overrides of the place where its root stream was opened,
+        so an override that is entered while a stream is read does not reach that stream. A stream keeps the model that
+        it was opened with.
 
-        Nothing is written on the agent: tasks with different overrides do not disturb each other. Blocks may be nested
-        (the innermost counts) and left in any order. A copy made by `replace` is another agent, and not meant; see
-        `agentloop.testing.override_agents` for all agents at once.
+        The agent itself does not change, so tasks with different overrides do not disturb each other. Blocks may be
+        nested (the innermost counts) and left in any order. A copy made by `replace` is another agent, without the
+        override; see `agentloop.testing.override_agents` for all agents at once.
 
         Raises:
-          UsageError: ``model`` is no model.
+          UsageError: ``model`` is not a model.
         """
         substitute = self.replace(model=model).model
         return Override(lambda agent, given: substitute if agent is self else given)
@@ -248,13 +254,13 @@ async def _result(opening: AbstractAsyncContextManager[Stream], on_question: obj
 
 @cache
 def _prompt_only() -> Signature:
-    """The arguments of every agent that is a tool: read from a signature once, and not for each agent."""
+    """The arguments of every agent that is a tool; cached, because all are equal."""
 
     def delegate(prompt: str) -> None:
         """Delegate.
 
         Args:
-          prompt: what the agent is to do, with all that it needs to know.
+          prompt: the task, with everything that the agent needs to know.
         """
 
     return signature_of(delegate)
@@ -269,11 +275,12 @@ def _session_of(given: object) -> Session:
 
 
 def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
-    """The models that ``agent`` runs with here; those that its ``"provider:model"`` names stand for, if it has such.
+    """The models that ``agent`` runs with, overrides applied and names resolved.
 
     Raises:
-      ModelNotFoundError, MissingExtraError: a sentence that says what to install or to set.
-      NetworkForbiddenError: one is behind a network, which is forbidden here.
+      ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
+      MissingExtraError: a model needs an extra; the message says what to install.
+      NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
     return tuple(_found(agent, model) if isinstance(model, str) else model for model in models_of(agent))
 
@@ -291,11 +298,18 @@ def run_sync(
     on_question: QuestionHandler | Literal["decline"] = "decline",
     deps: Any = None,
 ) -> Outcome:
-    """`Agent.run` for scripts: starts trio, runs the agent, and gives the result.
+    """`Agent.run` for scripts: start trio, run the agent and return its outcome.
+
+    Args:
+      agent: the agent to run.
+      prompt: as for `Agent.stream`.
+      session: as for `Agent.stream`.
+      on_question: as for `Agent.stream`, without ``"reader"``: a script has none.
+      deps: as for `Agent.stream`.
 
     Raises:
-      UsageError: called from inside an event loop; ``await agent.run()`` there.
-      AgentLoopError: as for `Agent.run`.
+      UsageError: trio is running already; use ``await agent.run(...)`` there.
+      AgentLoopError: the run ended without a result, as for `Agent.run`.
     """
     if trio.lowlevel.in_trio_run():
         raise UsageError("run_sync() starts trio, which is running here already: `await agent.run(...)` instead")

@@ -283,14 +283,14 @@ class OnError(msgspec.Struct, frozen=True):
 
 
 class StopRequested(msgspec.Struct, frozen=True):
-    """Input of `stop`: the model has given its final answer."""
+    """Input of the ``stop`` hook: the model has given its final answer."""
 
     source: Source
     """The stream."""
     message: AssistantMessage
     """The answer."""
     continuations: int
-    """How often `stop` hooks have continued this run so far. Use it to end an endless loop."""
+    """How often ``stop`` hooks have continued this run so far. Use it to end an endless loop."""
 
 
 class SubagentStop(msgspec.Struct, frozen=True):

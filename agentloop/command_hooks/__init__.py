@@ -17,7 +17,7 @@ not read its input.
   (`user_prompt_submit`, `user_steering_messages_submit`, `user_followup_submit`) or to the instructions
   (`session_start`, `turn_start`), and ignored elsewhere.
 - 2: blocked, for the reason on standard error: `pre_tool_use` denies the call, `post_tool_use` adds the reason to the
-  result, `stop` continues the run, and every other point that may `Block` does. Elsewhere it is a warning.
+  result, ``stop`` continues the run, and every other point that may `Block` does. Elsewhere it is a warning.
 - any other: a warning, and the run continues; with ``fail_closed=True`` it counts as a failure.
 
 In the JSON object, ``"decision": "block"`` with a ``reason`` equals exit code 2. From ``hookSpecificOutput``,
@@ -25,11 +25,11 @@ In the JSON object, ``"decision": "block"`` with a ``reason`` equals exit code 2
 `pre_tool_use`, ``additionalContext`` for prompts, instructions and tool results, and ``updatedToolOutput`` for results.
 ``"continue": false`` with a ``stopReason`` ends the run where a hook can, and denies the call in `pre_tool_use`.
 
-**Failures.** A program fails if it cannot be started, is killed, times out, writes too much (`MAX_BYTES`) or writes JSON
-with other fields. A guard then refuses, and an observer emits a warning, as for any other hook.
+**Failures.** A program fails if it cannot be started, is killed, times out, writes too much (``MAX_BYTES``) or writes
+JSON with other fields. A guard then refuses, and an observer emits a warning, as for any other hook.
 
 **Ownership.** The program runs in a session of its own. When it exits, times out or the run is cancelled, all processes
-of that session are killed; the program itself has `GRACE` seconds to end by itself. A process that leaves the session,
+of that session are killed; the program itself has ``GRACE`` seconds to end by itself. A process that leaves the session,
 as a daemon does, escapes.
 """
 

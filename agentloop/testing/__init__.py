@@ -1,11 +1,11 @@
-"""What you need to test agents, tools, hooks and models, and what agentloop itself is tested with.
+"""Tools for testing agents, tools, hooks and models, and the harness that tests agentloop itself.
 
 - Models without a network: `ScriptedModel` with `says`, `calls`, `thinks`, `fails` and `hangs`; `FunctionModel`.
-- Other models for agents that are there already: `Agent.override`, and `override_agents` for all of them.
+- Other models for existing agents: `Agent.override`, and `override_agents` for all of them.
 - Real models, recorded once and replayed without a network: `cassette`.
 - No network at all: `forbid_network_models`, and `allow_network_models` inside of it.
 - Streams: `record` one, and `assert_well_formed` its events.
-- The fault harness: `sweep` a function of a `Lab`, and `replay` what it found; see `agentloop.testing.checking`.
+- The fault harness: `sweep` a function of a `Lab`, and `replay` a failure; see ``agentloop.testing.checking``.
 - ``python -m agentloop.testing``: the harness on agentloop itself.
 - Fixtures for pytest: `agentloop.testing.pytest_plugin`.
 """

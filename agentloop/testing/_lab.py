@@ -157,7 +157,7 @@ class Lab:
       sim: the simulation, for scopes and seams.
       recorded: the root streams that were opened, in order.
       effects: what tools did to the world: the step, the stream, and a word.
-      stops: the step, and the stream, of each call of `Recorded.stop`.
+      stops: the step, and the stream, of each call of ``Recorded.stop``.
       accepted: question id to the answer that was taken.
       received: what each asker was told, by the message that it asked with.
       errors: what got out of the streams' blocks.

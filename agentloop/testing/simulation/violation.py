@@ -19,5 +19,5 @@ class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name t
 
     @property
     def token(self) -> str:
-        """What to give `replay_token`."""
+        """The token for ``replay``."""
         return self.sim.token

@@ -1,0 +1,55 @@
+"""The programs in the README and in the documentation do what the text says."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from agentloop.testing import ScriptedModel, calls, override_agents
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
+PROGRAM = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+
+
+def programs() -> list[tuple[str, str, str]]:
+    """Each program of each page: its place, its text, and the output that the page shows, empty for none."""
+    return [
+        (f"{page.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1}", match[1], match[2] or "")
+        for page in PAGES
+        for text in [page.read_text(encoding="utf-8")]
+        for match in PROGRAM.finditer(text)
+    ]
+
+
+SHOWN = [program for program in programs() if program[2]]
+SILENT = [program for program in programs() if not program[2]]
+
+
+@pytest.mark.parametrize(("place", "program", "output"), SHOWN, ids=[place for place, *_ in SHOWN])
+def test_a_program_prints_the_output_that_the_page_shows(place: str, program: str, output: str) -> None:
+    printed = io.StringIO()
+    with contextlib.ExitStack() as stack:
+        if '"openai:' in program and "ScriptedModel" not in program:
+            # A page's first program names a real model; here a script answers for it.
+            stack.enter_context(override_agents(ScriptedModel(calls("add", a=2, b=3), "It is 5.")))
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        exec(compile(program, place, "exec"), {"__name__": "page"})
+
+    assert re.sub(r"[0-9a-f]{16}", "…", printed.getvalue()) == output
+
+
+@pytest.mark.parametrize(("place", "program", "output"), SILENT, ids=[place for place, *_ in SILENT])
+def test_a_fragment_without_output_is_python(place: str, program: str, output: str) -> None:
+    compile(program, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize(("place", "program", "output"), SILENT, ids=[place for place, *_ in SILENT])
+def test_a_fragment_imports_only_names_that_exist(place: str, program: str, output: str) -> None:
+    imports = [node for node in ast.parse(program).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    exec(compile(ast.Module(imports, type_ignores=[]), place, "exec"), {"__name__": "page"})
