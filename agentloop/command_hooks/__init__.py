@@ -28,9 +28,9 @@ In the JSON object, ``"decision": "block"`` with a ``reason`` equals exit code 2
 **Failures.** A program fails if it cannot be started, is killed, times out, writes too much (``MAX_BYTES``) or writes
 JSON with other fields. A guard then refuses, and an observer emits a warning, as for any other hook.
 
-**Ownership.** The program runs in a session of its own. When it exits, times out or the run is cancelled, all processes
-of that session are killed; the program itself has ``GRACE`` seconds to end by itself. A process that leaves the session,
-as a daemon does, escapes.
+**Ownership.** The program runs in a session of its own. When it exits, times out or the run is cancelled, all
+processes of that session are killed; the program itself has ``GRACE`` seconds to end by itself. A process that leaves
+the session, as a daemon does, escapes.
 """
 
 from __future__ import annotations
