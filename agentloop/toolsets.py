@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from agentloop._runtime.groups import raise_single
+from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.toolsets import Owner, hold_all, list_all
 from agentloop.errors import ToolsetError, UsageError
 from agentloop.limits import Deadlines
@@ -83,7 +85,8 @@ class Toolsets:
         except BaseExceptionGroup as group:
             raise_single(group)
 
-    def _note(self, code: str, message: str) -> None:
+    def _note(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
+        log(TOOLSETS, logging.WARNING, "%s: %s", code, logged or message, error=error)
         self._problems.append(f"{code}: {message}")
 
     def open(self) -> AbstractAsyncContextManager[OpenToolset]:

@@ -5,6 +5,7 @@ Arguments that somebody replaces on the way are judged again, and the strictest 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from agentloop._core.unfinished import MAY_HAVE_RUN
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested, Source
@@ -58,7 +60,10 @@ def is_free(run: Run, tool: Tool) -> bool:
 
 async def judge(run: Run, tool: Tool, call: ToolCall, judged: Judged) -> Judged | ToolResult:
     """The arguments that ``call`` may run with, or the result that says why it may not."""
-    return await _Case(run, tool, call, judged).judge()
+    decided = await _Case(run, tool, call, judged).judge()
+    verdict = "denied" if isinstance(decided, ToolResult) else "allowed"
+    log(TOOLS, logging.DEBUG, "stream %r: call %r of tool %r %s", run.source.stream, call.id, call.name, verdict)
+    return decided
 
 
 async def may_run_again(run: Run, tool: Tool, call: ToolCall) -> bool:
@@ -198,7 +203,8 @@ class _Case:
             return bool(await call_foreign(scope, tool.requires_approval, arguments))
         except ForeignError as error:
             # It was there to say no: where it cannot say anything, a person decides.
-            run.emitter.warn("predicate_failed", f"requires_approval of tool {tool.name!r} failed: {error}")
+            short = f"requires_approval of tool {tool.name!r} failed"
+            run.emitter.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)
             return True
 
     # ----------------------------------------------------------------------- with a person

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from agentloop._core.elicitation import AnsweredBy, OpenQuestion
 from agentloop._core.unfinished import Asked, asker
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
+from agentloop._runtime.logs import QUESTIONS, log_event
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import PARK, READER, Run
 from agentloop.errors import AnswerError, UnknownQuestionError
@@ -88,6 +90,8 @@ async def ask(
     # Open before it is told: the answer may come before the next line runs.
     tree.ask(opened)
     run.emitter.post(tell)
+    if QUESTIONS.isEnabledFor(logging.DEBUG):
+        log_event(question)
     if past is not None and past.answer is not None:
         if not _answer_as_before(run, id, past, past.answer):
             return await ask(run, patience, build, check, accepted=accepted, is_granted=is_granted)
@@ -203,7 +207,9 @@ def _answer_as_before(run: Run, id: str, past: Asked, answer: Answer) -> bool:
         # It fitted when it was given; the permissions, say, have changed since.
         run.root.tree.withdraw(id)
         run.emitter.post(QuestionWithdrawn, id=id)
-        run.emitter.warn("answer_refused", f"the answer to {id!r} counts for nothing: {error}")
+        run.emitter.warn(
+            "answer_refused", f"the answer to {id!r} counts for nothing: {error}", logged=f"question {id!r}"
+        )
         _forget(run, past)
         return False
     return True
@@ -229,7 +235,11 @@ async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion,
             run.root.tree.answer(id, given, by="handler")
     except (ForeignError, AnswerError) as error:
         if opened.answer is None:
-            run.emitter.warn("handler_failed", f"the handler of question {id!r} failed: {error}")
+            short = f"the handler of question {id!r} failed"
+            # An answer that does not fit is no exception of the handler, and its error says what was answered.
+            cause = error.__cause__ if isinstance(error, ForeignError) else None
+            logged = short if cause is not None else f"{short}: {type(error).__name__}"
+            run.emitter.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
     finally:
         waiting.handler = None
 

@@ -84,7 +84,7 @@ class Compactor:
                 problem=problem,
             )
         if problem:
-            run.emitter.warn("compaction_failed", f"no room could be made: {problem}")
+            run.emitter.warn("compaction_failed", f"no room could be made: {problem}", logged="no room could be made")
             return False
         self._counted = 0
         await run.hooks.tell("post_compact", PostCompact(run.source, reason, transcript.shown.summary))
@@ -99,7 +99,7 @@ class Compactor:
             except HookFailedError as error:
                 verdict = Block(str(error))
             if isinstance(verdict, Block):
-                run.emitter.warn("compaction_failed", f"no room is made: {verdict.reason}")
+                run.emitter.warn("compaction_failed", f"no room is made: {verdict.reason}", logged="a hook refused")
                 return False
         return True
 

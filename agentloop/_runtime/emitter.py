@@ -8,6 +8,7 @@ the stream is torn down; and no started/finished pair can be torn apart by a ful
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec
@@ -15,6 +16,7 @@ from typing import Concatenate, ParamSpec
 import trio
 
 from agentloop._core.transcript import Transcript
+from agentloop._runtime.logs import LOGGER_OF, log_event, log_warning
 from agentloop.events import Source, StreamEvent, WarningIssued
 
 __all__ = ["CAPACITY", "Emitter", "Feed"]
@@ -128,6 +130,9 @@ class Emitter:
         self, event: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
     ) -> None:
         """Tell ``event(**fields)`` without waiting. For what must be told whatever happens, such as ends."""
+        logger = LOGGER_OF.get(event)
+        if logger is not None and logger.isEnabledFor(logging.DEBUG):
+            log_event(event(self.source, 0, *args, **fields))
         for feed in self.feeds:
             if not feed.closed:
                 feed.post(event(self.source, feed.next_seq(), *args, **fields))
@@ -145,6 +150,12 @@ class Emitter:
         for feed in self.feeds:
             await feed.room()
 
-    def warn(self, code: str, message: str) -> None:
-        """Tell a warning, without waiting."""
+    def warn(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
+        """Emit a warning, and log it. Does not wait.
+
+        Args:
+          logged: what to log instead of ``message``, where that has words of a user, a model or a server in it.
+          error: logged with its traceback.
+        """
+        log_warning(code, self.source.stream, logged or message, error)
         self.post(WarningIssued, code=code, message=message)

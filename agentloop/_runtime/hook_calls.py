@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import trio
 
 from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import ForeignError, call_foreign, describe
+from agentloop._runtime.logs import HOOKS, log
 from agentloop.hooks import Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
 
@@ -42,22 +45,32 @@ class HookCalls:
           HookFailedError: the hook is a guard, and it failed. An observer that fails is a warning.
         """
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
+        stream, name = self._emitter.source.stream, f"the {hook.point} hook {hook.name!r}"
+        error: BaseException | None = None
+        began = time.perf_counter()
         try:
             verdict = await call_foreign(trio.move_on_after(seconds), hook.function, value)
-        except ForeignError as error:
-            if isinstance(error.__cause__, HookWarning):
-                self._emitter.warn("hook_warning", f"the {hook.point} hook {hook.name!r}: {error.__cause__}")
+        except ForeignError as failure:
+            error = failure.__cause__
+            if isinstance(error, HookWarning):
+                self._emitter.warn("hook_warning", f"{name}: {error}", logged=f"{name} warns")
                 return None
-            problem = f"failed: took longer than {seconds:g} s" if error.timed_out else f"failed: {error}"
+            short = f"failed: took longer than {seconds:g} s" if failure.timed_out else "failed"
+            problem = short if failure.timed_out else f"failed: {failure}"
         else:
             if verdict is None or isinstance(verdict, hook.verdicts):
+                if HOOKS.isEnabledFor(logging.DEBUG):
+                    took, kind = time.perf_counter() - began, type(verdict).__name__
+                    log(HOOKS, logging.DEBUG, "stream %r: %s returned %s, %.3f s", stream, name, kind, took)
                 return verdict
             allowed = ", ".join(kind.__name__ for kind in hook.verdicts) or "nothing"
             problem = f"returned {verdict!r}, where it may return {allowed} or None"
-        message = f"the {hook.point} hook {hook.name!r} {problem}"
+            short = f"returned a {type(verdict).__name__}, where it may return {allowed} or None"
+        message = f"{name} {problem}"
         if hook.guard:
+            log(HOOKS, logging.ERROR, "stream %r: %s %s", stream, name, short, error=error)
             raise HookFailedError(message)
-        self._emitter.warn("hook_failed", message)
+        self._emitter.warn("hook_failed", message, logged=f"{name} {short}", error=error)
         return None
 
     async def tell(self, point: PointName, value: object) -> None:
@@ -71,6 +84,7 @@ class HookCalls:
             # A scope each: a hook that hangs must not keep the next one from running.
             scope = trio.move_on_after(self._deadlines.cleanup, shield=True)
             problem = ""
+            failure: Exception | None = None
             try:
                 with scope:
                     await self.ask(hook, value)
@@ -79,6 +93,8 @@ class HookCalls:
             # A nursery of the hook's may raise in the middle of that cancellation, and the clock before it: the last
             # event is told even so.
             except Exception as error:  # noqa: BLE001
-                problem = describe(error)
+                failure, problem = error, describe(error)
             if problem:
-                self._emitter.warn("hook_failed", f"the {hook.point} hook {hook.name!r} failed: {problem}")
+                name = f"the {hook.point} hook {hook.name!r} failed"
+                logged = name if failure else f"{name}: {problem}"
+                self._emitter.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from agentloop._runtime.commit import begin_turn, commit, raised
 from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.long_results import with_reader
 from agentloop._runtime.model_calls import open_models
 from agentloop._runtime.responding import Responding
@@ -98,6 +100,8 @@ async def _instructions(run: Run) -> str:
     try:
         made = await call_foreign(trio.move_on_after(run.config.deadlines.hook), given, run.source)
     except ForeignError as error:
+        problem = "stream %r: the instructions function failed"
+        log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)
         raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
     if not isinstance(made, str):
         raise UsageError(f"the instructions of agent {run.config.name!r} are to be text, not {made!r}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,6 +15,7 @@ from agentloop._runtime.clock import now
 from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
+from agentloop._runtime.logs import MODEL, log
 from agentloop._runtime.run import Run
 from agentloop.errors import AgentLoopError, ModelConnectionError, ModelError, ModelProtocolError, ModelTimeoutError
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
@@ -54,6 +57,10 @@ class ModelCall:
           UsageError: the model was used wrongly: a script at its end, say.
         """
         model = self._model
+        stream, began = self._run.source.stream, time.perf_counter()
+        if MODEL.isEnabledFor(logging.DEBUG):
+            sizes = (len(request.messages), len(request.tools))
+            log(MODEL, logging.DEBUG, "stream %r: asking model %r: %d messages, %d tools", stream, model.name, *sizes)
         first_token = self._run.config.deadlines.first_token
         self._scope = trio.CancelScope(deadline=now() + first_token)
         stop: object = None
@@ -81,10 +88,16 @@ class ModelCall:
             _name(failure, model)
             raise failure
         try:
-            return self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+            message = self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
         except ModelError as error:
             _name(error, model)
             raise
+        if MODEL.isEnabledFor(logging.DEBUG):
+            counts = (len(message.calls), message.usage.input_tokens, message.usage.output_tokens)
+            values = (message.model, message.stop, *counts, time.perf_counter() - began)
+            text = "stream %r: response of model %r complete: %s, %d calls, %d tokens in, %d out, %.3f s"
+            log(MODEL, logging.DEBUG, text, stream, *values)
+        return message
 
     def interrupted(self) -> AssistantMessage | None:
         """What there is of a response that was cut off; ``None`` if nothing was said."""
@@ -150,7 +163,8 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
             except ModelError as error:
                 failure = error
                 if len(run.models) > 1:
-                    run.emitter.warn("model_failed", str(error))
+                    short = f"model {model.name!r} could not be opened: {type(error).__name__}"
+                    run.emitter.warn("model_failed", str(error), logged=short)
         if not opened and failure is not None:
             raise failure
         run.models = tuple(opened)
@@ -175,7 +189,9 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
             raise
         error = single(group)
         if left:
-            run.emitter.warn("model_failed", f"closing model {model.name!r} failed: {describe(error)}")
+            short = f"closing model {model.name!r} failed"
+            logged = f"{short}: {type(error).__name__}"
+            run.emitter.warn("model_failed", f"{short}: {describe(error)}", logged=logged)
         elif isinstance(error, ModelError):
             raise error from error.__cause__
         else:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -33,6 +34,7 @@ from agentloop._runtime.commit import keep, settle
 from agentloop._runtime.emitter import Feed
 from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.ledger import HeldFeed, Ledger
+from agentloop._runtime.logs import RUN, log, log_event
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import PARK, Answerer, Root, Run, SessionStore
@@ -479,7 +481,8 @@ async def _live(run: Run) -> None:
     plain, rest = (None, None) if error is None else split_plain(error)
     if plain is not None and outcome.error is None:
         told = single(plain)
-        run.emitter.warn("error_while_stopping", f"while the run was stopped: {type(told).__name__}: {told}")
+        problem = f"while the run was stopped: {type(told).__name__}: {told}"
+        run.emitter.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=told)
     _tell_outcome(run, outcome)
     await settle(run)
     if run.root.ledger is not None:
@@ -529,6 +532,8 @@ def _tell_start(run: Run) -> None:
     own = run.feed
     if own is not None:
         own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model, resumes=resumes))
+    if run.parent is None and RUN.isEnabledFor(logging.DEBUG):
+        log_event(StreamStarted(run.source, 0, message=message, model=model, resumes=resumes))
     if run.parent is not None:
         started = run.emitter_above
         started.post(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
@@ -543,6 +548,12 @@ def _tell_outcome(run: Run, outcome: Outcome) -> None:
     if own is not None and not own.closed:
         stopped = StreamStopped(run.source, own.next_seq(), reason=reason, detail=detail, error=error, usage=usage)
         own.post(stopped)
+    if run.parent is None and RUN.isEnabledFor(logging.DEBUG):
+        log_event(StreamStopped(run.source, 0, reason=reason, detail=detail, error=error, usage=usage))
+    if isinstance(outcome.error, InternalError):
+        log(RUN, logging.ERROR, "stream %r: a bug in agentloop", run.source.stream, error=outcome.error)
+    elif outcome.error is not None:
+        log(RUN, logging.WARNING, "stream %r: the run failed: %s", run.source.stream, type(outcome.error).__name__)
     if run.parent is not None:
         run.emitter_above.post(
             ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from inspect import isawaitable
@@ -18,6 +19,7 @@ from agentloop._runtime.clock import now, since
 from agentloop._runtime.commit import begin_call, end_call
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import Run
 from agentloop._runtime.tool_context import RunningContext
@@ -169,15 +171,25 @@ class Calls:
             return result_of(call, value)
         except ForeignError as error:
             if error.timed_out:
+                self._log(logging.WARNING, call, f"timed out after {seconds:g} s")
                 return self._timed_out(tool, call, seconds)
             cause = error.__cause__
+            if isinstance(cause, ToolError):
+                self._log(logging.DEBUG, call, f"reported a {type(cause).__name__} to the model", cause)
+            else:
+                self._log(logging.ERROR, call, "failed", cause)
             # A ToolError's words are chosen for the model; anything else is told with its type.
             return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
         except TypeError as error:
+            self._log(logging.ERROR, call, "returned a value that has no JSON form")
             return error_result(call, str(error))
         finally:
             if context is not None and context.end():
                 await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
+
+    def _log(self, level: int, call: ToolCall, problem: str, error: BaseException | None = None) -> None:
+        stream = self._run.source.stream
+        log(TOOLS, level, "stream %r: call %r of tool %r %s", stream, call.id, call.name, problem, error=error)
 
     async def _call_in_thread(self, tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
         # Locked for good by the thread as it begins, or by us as we give up, whoever is first. All threads may be

@@ -195,7 +195,7 @@ class RunningContext(ToolContext[Any]):
         await trio.lowlevel.checkpoint()
 
     def warn(self, code: str, message: str, /) -> None:
-        self._live_run().emitter.warn(code, message)
+        self._live_run().emitter.warn(code, message, logged=f"a warning of call {self._call_id!r}")
 
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
         answer = await self.ask(message, form_of(form))

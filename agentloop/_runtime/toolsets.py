@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Protocol, cast
 
 import trio
 
 from agentloop._runtime.clock import after
 from agentloop._runtime.foreign import ForeignError, call_foreign, describe
 from agentloop._runtime.groups import single
+from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.run import Run
 from agentloop.errors import ToolsetError
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["ListTools", "Owner", "hold_all", "list_all", "open_toolsets"]
+__all__ = ["ListTools", "Owner", "Warn", "hold_all", "list_all", "open_toolsets"]
+
+
+class Warn(Protocol):
+    """Reports that a toolset failed after it had started."""
+
+    def __call__(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
+        """``logged`` is for the log, where ``message`` has the words of ``error``."""
+        ...
 
 
 class Owner:
     """The task that starts a toolset, holds it open, and stops it.
 
     Args:
-      warn: is told, as a code and a message, what goes wrong once the toolset has started.
+      warn: is called when something goes wrong after the start.
     """
 
     __slots__ = ("_deadlines", "_stop", "_warn", "opened", "ready", "toolset")
 
-    def __init__(self, toolset: Toolset, deadlines: Deadlines, warn: Callable[[str, str], None]) -> None:
+    def __init__(self, toolset: Toolset, deadlines: Deadlines, warn: Warn) -> None:
         self._deadlines = deadlines
         self._warn = warn
         self._stop = trio.Event()
@@ -47,6 +57,7 @@ class Owner:
                     scope.deadline = float("inf")
                     scope.shield = True
                     started = True
+                    log(TOOLSETS, logging.DEBUG, "toolset %r started", self.toolset.name)
                     self.ready.set()
                     await self._stop.wait()
                     scope.deadline = after(deadlines.cleanup)
@@ -54,16 +65,18 @@ class Owner:
             error = single(group)
             if not started:
                 raise ToolsetError(toolset=self.toolset.name, problem=f"failed to start: {describe(error)}") from error
-            self._warn("toolset_failed", f"toolset {self.toolset.name!r} failed: {describe(error)}")
+            short = f"toolset {self.toolset.name!r} failed"
+            self._warn("toolset_failed", f"{short}: {describe(error)}", logged=short, error=error)
         else:
             if scope.cancelled_caught:
                 if not started:
                     raise ToolsetError(
                         toolset=self.toolset.name, problem=f"did not start within {deadlines.toolset:g} s"
                     )
-                self._warn(
-                    "toolset_failed", f"toolset {self.toolset.name!r} did not stop within {deadlines.cleanup:g} s"
-                )
+                problem = f"toolset {self.toolset.name!r} did not stop within {deadlines.cleanup:g} s"
+                self._warn("toolset_failed", problem)
+            else:
+                log(TOOLSETS, logging.DEBUG, "toolset %r stopped", self.toolset.name)
         finally:
             self.opened = None
 
@@ -89,6 +102,7 @@ class Owner:
             if not isinstance(one, Tool):
                 raise ToolsetError(toolset=self.toolset.name, problem=f"listed {one!r}, which is no Tool")
             tools.append(one)
+        log(TOOLSETS, logging.DEBUG, "toolset %r listed %d tools", self.toolset.name, len(tools))
         return tools
 
     @property

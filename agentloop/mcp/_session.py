@@ -6,6 +6,7 @@ does nothing but wait. What goes wrong in it is written down, and fails the call
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single, split_plain
+from agentloop._runtime.logs import MCP, log
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._calls import Call
 from agentloop.mcp._process import LONGEST_LINE, run_program
@@ -105,6 +107,7 @@ class Session:
                         nursery.start_soon(self._listen, client)
                     self.ready.set()
                     self.settled.set()
+                    log(MCP, logging.DEBUG, "server %r connected: %s", self.server.name, client.protocol_version)
                     await self.stopping.wait()
                     nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: ASYNC103 - raised again, without the plain errors in it
@@ -122,6 +125,7 @@ class Session:
                 self._fail(f"did not start within {self.server.start_timeout:g} s")
             self._client = None
             self._end_calls()
+            log(MCP, logging.DEBUG, "server %r disconnected", self.server.name)
             self.over.set()
             self.settled.set()
 
@@ -170,6 +174,7 @@ class Session:
         if self.failure is None and not self.stopping.is_set():
             self.failure = ServerGoneError(server=self.server.name, problem=problem)
             self.failure.__cause__ = cause
+            log(MCP, logging.WARNING, "server %r is not usable any more", self.server.name)
         # A program that has died does not end the block of its client by itself.
         self.retired = True
         self.stopping.set()

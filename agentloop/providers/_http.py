@@ -20,8 +20,10 @@ make, holds no socket, and is shared by all.
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import cast
 from urllib.parse import urlsplit
@@ -29,6 +31,8 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from agentloop._core.redaction import REDACTED
+from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections
 from agentloop.providers._failures import failure
@@ -40,6 +44,10 @@ __all__ = ["Events", "Http"]
 
 ERROR_BODY_SECONDS = 5.0
 ERROR_BODY_BYTES = 4096
+SHORTEST_KEY = 8
+"""Characters. What is shorter occurs in ordinary words."""
+_SECRET = (b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+"""Headers with keys in them."""
 
 
 class Http:
@@ -103,10 +111,14 @@ class Http:
             async with self.open() as opened, opened.post(body) as events:
                 yield events
             return
+        began = time.perf_counter()
+        log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", self._model, _shown(self._url), len(body))
         length = (b"Content-Length", b"%d" % len(body))
         request = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
         with _as_model_errors(f"model {self._model!r}: no answer from {_shown(self._url)}"):
             connection, response = await self._connections.send(request)
+        took = time.perf_counter() - began
+        log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", self._model, response.status, took)
         try:
             # Closed here, where it is used: a generator that is left to the garbage collector closes its connection
             # when it is collected, if at all.
@@ -115,7 +127,7 @@ class Http:
             ) as chunks:
                 headers = {name.lower(): value for name, value in response.headers}
                 if not 200 <= response.status < 300:
-                    raise await _status_error(self._model, response.status, headers, chunks)
+                    raise await _status_error(self._model, response.status, headers, chunks, self._secrets())
                 if headers.get(b"content-encoding", b"identity") != b"identity":
                     raise ModelProtocolError(f"model {self._model!r} sent a compressed answer, unasked")
                 yield Events(self._model, chunks, headers.get(b"content-type", b"").decode("latin-1"))
@@ -123,6 +135,12 @@ class Http:
             with trio.CancelScope(shield=True):
                 await response.aclose()
                 await self._connections.give_back(connection)
+
+    def _secrets(self) -> list[str]:
+        """The keys among the headers, the longest first. A server may echo them in an error."""
+        values = [value.decode("ascii") for name, value in self._headers if name.lower() in _SECRET]
+        keys = {part for value in values for part in (value, value.rpartition(" ")[2])}
+        return sorted((key for key in keys if len(key) >= SHORTEST_KEY), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"<Http {_shown(self._url)}>"  # without the headers: there is a key among them
@@ -288,7 +306,7 @@ def _as_model_errors(what: str, failures: tuple[type[Exception], ...] = _FAILURE
 
 
 async def _status_error(
-    model: str, status: int, headers: Mapping[bytes, bytes], chunks: AsyncIterator[bytes]
+    model: str, status: int, headers: Mapping[bytes, bytes], chunks: AsyncIterator[bytes], secrets: Sequence[str]
 ) -> ModelError:
     """The error for an answer that is no success, with what the server says of it."""
     body = b""
@@ -299,6 +317,8 @@ async def _status_error(
     location = headers.get(b"location")
     if location is not None:
         text = f"it redirects to {location.decode('latin-1')}; {text}".removesuffix("; ")
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
     told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     codes = _codes(body)
     return failure(model=model, status=status, body=text, codes=codes, headers=told)  # noqa: ASYNC910  # there was one: anext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from agentloop._core.unfinished import Asked, Unfinished
 from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.ledger import HeldFeed, Ledger
+from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import StoreError, UnknownQuestionError
 from agentloop.events import (
     ApprovalRequested,
@@ -164,6 +166,9 @@ class Journal(Ledger):
             self._take_over(loaded)
             self._is_stale, self._failure = False, None
             self._committing.clear()
+            resumable = self.unfinished is not None
+            text = "session %r: journal read: %d records, resumable: %s"
+            log(JOURNAL, logging.DEBUG, text, self._session, self._length, resumable)
 
     def _show(self, state: State) -> None:
         self._state = state
@@ -383,7 +388,10 @@ class Journal(Ledger):
             await trio.sleep(seconds / 3)
             try:
                 self.lease = await self._store.renew(self.lease, seconds=seconds)
-            except StoreError:
+                log(JOURNAL, logging.DEBUG, "session %r: lease renewed for %g s", self._session, seconds)
+            except StoreError as error:
+                text = "session %r: the lease could not be renewed: %s"
+                log(JOURNAL, logging.WARNING, text, self._session, type(error).__name__)
                 # Whoever adds to the session next is told: the store refuses it. To end the run here would say less.
                 return
 
@@ -393,7 +401,7 @@ class Journal(Ledger):
         batch, self._waiting, self._delta = self._waiting, [], None
         self._writing = batch
         records: list[Record] = []
-        at = time.time()
+        at, began = time.time(), time.perf_counter()
         for entry in batch:
             if entry.kind:
                 records.append(entry.record(self._length + len(records) + 1, at))
@@ -405,6 +413,7 @@ class Journal(Ledger):
             raise
         except Exception as error:
             failure = StoreError(f"the store of session {self._session!r} failed: {describe(error)}")
+            failure.__cause__ = error
             self._fail(failure)
             raise failure from error
         except BaseException:
@@ -413,6 +422,10 @@ class Journal(Ledger):
         if self._failure is not None:
             # Somebody did not want to wait any longer, so that all was told already.
             return
+        if records and JOURNAL.isEnabledFor(logging.DEBUG):
+            took = time.perf_counter() - began
+            text = "session %r: %d records written, %d in all, %.3f s"
+            log(JOURNAL, logging.DEBUG, text, self._session, len(records), self._length + len(records), took)
         self._writing = []
         if not self._waiting:
             # Else the transcript of every child stream would be held for as long as the session.
@@ -431,6 +444,9 @@ class Journal(Ledger):
         if self._failure is not None:
             return
         self._failure = error
+        # Without the traceback: an error of a database says what was written.
+        cause = error if error.__cause__ is None else error.__cause__
+        log(JOURNAL, logging.WARNING, "session %r: the store failed: %s", self._session, type(cause).__name__)
         # None of it is there, the state neither: it goes with what is next.
         self._state = State()
         feeds: dict[HeldFeed, None] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
@@ -11,6 +12,7 @@ from typing import Literal
 import trio
 
 from agentloop._runtime.groups import raise_single
+from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore
@@ -105,6 +107,7 @@ async def stored_session(
     if if_busy not in ("refuse", "wait", "fork"):
         raise UsageError(f"if_busy={if_busy!r}: say 'refuse', 'wait' or 'fork'")
     lease = await _lease(store, os.urandom(8).hex() if id is None else id, if_busy, lease_seconds)
+    log(JOURNAL, logging.DEBUG, "session %r: lease acquired by %s, token %d", lease.session, lease.holder, lease.token)
     session = StoredSession(store, lease, permissions)
     journal = session.journal
     try:
@@ -121,6 +124,7 @@ async def stored_session(
         # A lease that cannot be given back runs out by itself, which is nothing to hide the block's own error for.
         with suppress(StoreError), trio.move_on_after(lease_seconds, shield=True):
             await store.release(journal.lease)
+            log(JOURNAL, logging.DEBUG, "session %r: lease released", lease.session)
 
 
 async def answer_question(store: OpenStore, session: str, question: str, answer: Answer) -> None:

@@ -9,37 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
+from agentloop._core.redaction import REDACTED, SHAPES
 from agentloop.errors import UsageError
 from agentloop.providers import key_variables
 
 __all__ = ["REDACTED", "Redaction"]
 
-REDACTED = "<redacted>"
-
 SHORTEST = 8
 """Characters of a value that counts as a provider's key. What is shorter is found in ordinary words, too."""
 SHORTEST_OTHER = 16
 """The same for other variables, and for a server of the user's own: their keys are often words, as ``lm-studio``."""
-
-_SHAPES = (
-    # OpenAI, Anthropic, OpenRouter, DeepSeek
-    r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}",
-    # an HTTP header
-    r"(?i:(?<=bearer ))[A-Za-z0-9._~+/=-]{8,}",
-    r"(?i:(?<=basic ))(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2}",
-    # AWS, an access key's id
-    r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}",
-    # GitHub
-    r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{16,}",
-    r"github_pat_[A-Za-z0-9_]{20,}",
-    # GitLab, Google, Hugging Face, Groq, xAI, Slack, npm
-    r"(?<![A-Za-z0-9])(?:glpat-|AIza|hf_|gsk_|xai-|xox[abeprs]-|npm_)[A-Za-z0-9_-]{16,}",
-    # a JSON web token
-    r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
-    # a user's password in a URL
-    r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)",
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
-)
 
 
 class Redaction:
@@ -57,7 +36,7 @@ class Redaction:
         literals = sorted({form for value in _values() for form in _forms(value)}, key=len, reverse=True)
         self._patterns = [
             *(re.compile(re.escape(literal)) for literal in literals),
-            *(re.compile(shape, re.DOTALL) for shape in _SHAPES),
+            *(re.compile(shape, re.DOTALL) for shape in SHAPES),
             *(_checked(pattern) for pattern in patterns),
         ]
 
