@@ -23,7 +23,7 @@ A record holds ids, names, codes, counts and durations: no arguments, no results
 a server. A traceback holds the words of the exception. Where those contain a key, or an Authorization header, the
 traceback is logged as redacted text, without ``exc_info``. Deltas are not logged.
 
-Durations are seconds of real time. ``docs/logging.md`` has the same for users.
+Durations are seconds of real time. ``docs/reference/logging.md`` has the same for users.
 """
 
 from __future__ import annotations

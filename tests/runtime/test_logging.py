@@ -33,7 +33,7 @@ from tests.providers.server import answer, answering, serving
 from tests.runtime.ways import WAYS, FakeToolset, Way
 from tests.support import of, watch
 
-PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "logging.md"
 ARGUMENT = "the-account-of-Ada-Lovelace"
 KEY = "plain-words-as-a-key"
 ORDER: dict[str, Any] = {"account": ARGUMENT}
