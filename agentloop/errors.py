@@ -78,7 +78,7 @@ class MissingExtraError(UsageError):
 
     def __init__(self, *, feature: str, extra: str, package: str) -> None:
         super().__init__(
-            f"{feature} needs the package {package!r}, which is not installed: pip install 'agentloop[{extra}]'"
+            f"{feature} needs the package {package!r}, which is not installed: pip install 'agentloop-trio[{extra}]'"
         )
         self.feature = feature
         """The feature, in words."""

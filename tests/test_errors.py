@@ -72,7 +72,7 @@ def test_no_error_is_a_cancellation_or_ends_the_program() -> None:
     [
         (
             MissingExtraError(feature="openai:", extra="http", package="httpx2"),
-            "openai: needs the package 'httpx2', which is not installed: pip install 'agentloop[http]'",
+            "openai: needs the package 'httpx2', which is not installed: pip install 'agentloop-trio[http]'",
             {"feature": "openai:", "extra": "http", "package": "httpx2"},
         ),
         (

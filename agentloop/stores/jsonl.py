@@ -212,7 +212,7 @@ def _header(path: Path, line: bytes) -> _Session:
         raise StoreError(f"{path}, line 1: this is no exported session but {header.agentloop!r}: give another file")
     raise StoreError(
         f"{path} was written by a newer agentloop: its format is version {header.version}, and this one knows "
-        f"those up to {VERSION}. Update agentloop (pip install -U agentloop)"
+        f"those up to {VERSION}. Update agentloop (pip install -U agentloop-trio)"
     )
 
 

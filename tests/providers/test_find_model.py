@@ -148,5 +148,5 @@ except MissingExtraError as error:
     print(error)
 """
     assert run_python(program) == (
-        "A model behind HTTP needs the package 'httpx2', which is not installed: pip install 'agentloop[http]'"
+        "A model behind HTTP needs the package 'httpx2', which is not installed: pip install 'agentloop-trio[http]'"
     )

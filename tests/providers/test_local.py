@@ -134,7 +134,8 @@ def test_a_missing_engine_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(MissingExtraError) as caught:
         find_model("local:smollm2")
     assert str(caught.value) == (
-        "Model 'local:smollm2' needs the package 'xllamacpp', which is not installed: pip install 'agentloop[local]'"
+        "Model 'local:smollm2' needs the package 'xllamacpp', which is not installed: "
+        "pip install 'agentloop-trio[local]'"
     )
 
 

@@ -713,7 +713,7 @@ except MissingExtraError as error:
     print(error)
 """
     assert run_python(program) == (
-        f"{feature} needs the package {package!r}, which is not installed: pip install 'agentloop[{package}]'"
+        f"{feature} needs the package {package!r}, which is not installed: pip install 'agentloop-trio[{package}]'"
     )
 
 

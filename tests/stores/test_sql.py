@@ -60,7 +60,7 @@ def test_the_password_is_not_told() -> None:
 
 def test_a_driver_that_is_missing_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingExtraError, match=r"me:\*\*\*@host/db needs .*'psycopg'.*agentloop\[sql\]"):
+    with pytest.raises(MissingExtraError, match=r"me:\*\*\*@host/db needs .*'psycopg'.*agentloop-trio\[sql\]"):
         SQLStore("postgresql://me:secret@host/db")
 
 
@@ -68,7 +68,7 @@ def test_without_sqlalchemy_the_module_says_what_to_install() -> None:
     code = "import sys; sys.modules['sqlalchemy'] = None; import agentloop.stores, agentloop.stores.sql"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: A store in an SQL database needs" in done.stderr
-    assert "pip install 'agentloop[sql]'" in done.stderr
+    assert "pip install 'agentloop-trio[sql]'" in done.stderr
 
 
 async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
@@ -168,7 +168,7 @@ async def test_postgres_keeps_the_tables_of_an_older_version(
             assert await one.read("s") == records(1, 2)
             await one.append("s", records(3, 3))
     with pytest.raises(
-        StoreError, match=r"newer agentloop: its format is version 2.*pip install -U agentloop"
+        StoreError, match=r"newer agentloop: its format is version 2.*pip install -U agentloop-trio"
     ) as caught:
         async with SQLStore(url).open():
             pass

@@ -89,7 +89,7 @@ async def test_a_file_from_a_newer_version_is_left_alone(path: Path) -> None:
         db.execute("PRAGMA user_version=99")
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=r"newer agentloop: its format is version 99.*pip install -U agentloop"
+        StoreError, match=r"newer agentloop: its format is version 99.*pip install -U agentloop-trio"
     ) as caught:
         await open_once(path)
     assert str(path) in str(caught.value)

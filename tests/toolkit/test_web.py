@@ -335,7 +335,8 @@ def test_without_the_extra_there_is_one_sentence_and_the_other_tools() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "fetch() needs the package 'httpx2', which is not installed: pip install 'agentloop[http]'" in done.stdout
+    problem = "fetch() needs the package 'httpx2', which is not installed: pip install 'agentloop-trio[http]'"
+    assert problem in done.stdout
 
 
 # ------------------------------------------------------------------------------- failures
