@@ -1,27 +1,24 @@
-"""How the tests run: an ``async def`` test gets a `trio.run` of its own.
+"""How the tests run: pytest-trio gives an ``async def`` test, and what fixtures it has, a `trio.run` of its own.
 
 - Time is virtual: whenever all tasks wait, the clock jumps to the next deadline, so a test may `trio.sleep(60)` for
   nothing. A test that needs sockets or threads is marked ``real_clock``: else time would jump while they work.
 - A test that takes longer than 10 seconds on its clock fails with `trio.TooSlowError`: this is how one that hangs is
   found out. ``@pytest.mark.seconds(1000)`` gives it more, for tests of long deadlines.
-- Exception groups are strict, whatever a test does.
-- A hypothesis test gets a new run and a new clock for each example, and may take as long as it takes: the deadline
-  that hypothesis has for an example fails tests on a machine that is busy.
+- Exception groups are strict, whatever a test does. What a test itself raises is shown without the group around it.
+- A hypothesis test takes its clock as an argument, ``@given(clock=clocks)``, one for each example, and may take as long
+  as it takes: the deadline that hypothesis has for an example fails tests on a machine that is busy.
 
-Fixtures, parametrization and `@given` work as for other tests. Fixtures are plain ones: what has to be opened in
-trio is opened in the test. What several test modules need is in `tests.support`.
+What several test modules need is in `tests.support`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from functools import partial, wraps
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
-from hypothesis import settings
+from hypothesis import settings, strategies as st
 from trio.testing import MockClock
 
 settings.register_profile("tests", deadline=None, print_blob=True)
@@ -32,9 +29,16 @@ pytest_plugins = ["pytester"]
 SECONDS = 10.0
 """What a test may take, unless it is marked ``seconds``."""
 
+clocks = st.builds(MockClock, autojump_threshold=st.just(0))
+
 
 def run_in_trio(
-    function: Callable[..., Awaitable[object]], *, real_clock: bool = False, seconds: float = SECONDS
+    function: Callable[..., Awaitable[object]],
+    *,
+    real_clock: bool = False,
+    seconds: float = SECONDS,
+    clock: trio.abc.Clock | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
 ) -> None:
     """Run ``function()`` in trio as if it were a test."""
 
@@ -42,37 +46,34 @@ def run_in_trio(
         with trio.fail_after(seconds):
             await function()
 
-    clock = None if real_clock else MockClock(autojump_threshold=0)
-    trio.run(main, clock=clock, strict_exception_groups=True)
+    if clock is None and not real_clock:
+        clock = MockClock(autojump_threshold=0)
+    error: BaseException | None = None
+    try:
+        trio.run(main, clock=clock, instruments=instruments, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        # pytest-trio runs the test in a nursery of its own: a group that holds one error only says nothing.
+        error = group.exceptions[0] if len(group.exceptions) == 1 else group
+    if error is not None:
+        raise error  # here, so that its own context stays
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
-    mark = pyfuncitem.get_closest_marker("seconds")
-    options: dict[str, Any] = {
-        "real_clock": pyfuncitem.get_closest_marker("real_clock") is not None,
-        "seconds": mark.args[0] if mark is not None else SECONDS,
-    }
-    test = pyfuncitem.obj
-    hypothesis_test = getattr(test, "hypothesis", None)
-    if hypothesis_test is not None:
-        inner = hypothesis_test.inner_test
-        if inspect.iscoroutinefunction(inner):
-            hypothesis_test.inner_test = _sync(inner, options)
-        return None
-    if not inspect.iscoroutinefunction(test):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    run_in_trio(partial(test, **arguments), **options)
-    return True
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
+            continue
+        seconds = item.get_closest_marker("seconds")
+        real_clock = item.get_closest_marker("real_clock") is not None
+        bound = SECONDS if seconds is None else seconds.args[0]
 
+        def run(
+            test: Callable[..., Awaitable[object]],
+            *,
+            clock: trio.abc.Clock | None,
+            instruments: Sequence[trio.abc.Instrument],
+            real_clock: bool = real_clock,
+            bound: float = bound,
+        ) -> None:
+            run_in_trio(test, real_clock=real_clock, seconds=bound, clock=clock, instruments=instruments)
 
-def _sync(test: Callable[..., Awaitable[object]], options: dict[str, Any]) -> Callable[..., None]:
-    # Wraps the test that stands inside `@given`, so that each example is a run.
-    @wraps(test)
-    def example(*args: Any, **kwargs: Any) -> None:
-        run_in_trio(partial(test, *args, **kwargs), **options)
-
-    # Else hypothesis, and this hook, would still take it for an async function.
-    del example.__wrapped__
-    return example
+        item.add_marker(pytest.mark.trio(run=run), append=False)
