@@ -12,7 +12,6 @@ import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings, strategies as st
-from trio.testing import MockClock
 
 import agentloop
 from agentloop import Agent, Session, ToolContext, tool
@@ -28,7 +27,6 @@ from agentloop.events import (
 )
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing import ScriptedModel, calls, fails, hangs, says
-from tests.conftest import clocks
 from tests.runtime.ways import FakeToolset, add
 from tests.support import first, of, opened, watch
 
@@ -324,9 +322,9 @@ async def test_a_context_that_was_handed_to_a_task_elsewhere_does_not_outlive_it
 # --------------------------------------------------------------------- the tests themselves
 
 
-@given(number=st.integers(), clock=clocks)
+@given(number=st.integers())
 @settings(max_examples=20)
-async def test_each_example_of_a_property_has_a_clock_of_its_own(number: int, clock: MockClock) -> None:
+async def test_each_example_of_a_property_has_a_clock_of_its_own(number: int) -> None:
     assert trio.current_time() == 0
     await trio.sleep(5)
 
