@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-
-import pytest
 
 import agentloop
 
@@ -55,13 +55,17 @@ def files() -> dict[str, Path]:
 
 
 FILES = files()
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 ORDERED = [module for module in FILES if module in PLACE]
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
 def imported(module: str) -> Iterator[str]:
     """The modules that ``module`` imports, wherever in it."""
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -82,64 +86,90 @@ def adapter(module: str) -> str | None:
     return next((name for name in ADAPTERS if f"{module}.".startswith(f"agentloop.{name}.")), None)
 
 
+def offenders(modules: Iterable[str], offences: Callable[[str], Iterable[str]]) -> dict[str, list[str]]:
+    """The modules that break a rule, each with its ``offences(module)``, so that a test lists all of them at once."""
+    listed = {module: list(offences(module)) for module in modules}
+    return {module: against for module, against in listed.items() if against}
+
+
+def names(module: str) -> set[str]:
+    """The names that ``module`` uses."""
+    return {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
+
+
+CORE = [module for module in ORDERED if "._core." in module]
+
+
 def test_every_module_has_its_place() -> None:
     empty = {"agentloop", "agentloop._core", "agentloop._runtime"}
     assert {module for module in FILES if adapter(module) is None} - empty == set(PLACE)
 
 
-@pytest.mark.parametrize("module", ORDERED)
-def test_a_module_imports_only_from_those_before_it(module: str) -> None:
-    assert [name for name in own(module) if PLACE.get(name, len(ORDER)) >= PLACE[module]] == []
+def test_a_module_imports_only_from_those_before_it() -> None:
+    def later(module: str) -> list[str]:
+        return [name for name in own(module) if PLACE.get(name, len(ORDER)) >= PLACE[module]]
+
+    assert offenders(ORDERED, later) == {}
 
 
 def test_the_front_door_imports_no_adapter() -> None:
     assert [name for name in own("agentloop") if adapter(name) is not None] == []
 
 
-@pytest.mark.parametrize("module", [module for module in FILES if adapter(module) is not None])
-def test_an_adapter_imports_only_from_adapters_before_it(module: str) -> None:
-    mine = adapter(module)
-    assert mine is not None
-    theirs = [name for name in map(adapter, own(module)) if name is not None]
-    assert [name for name in theirs if ADAPTERS.index(name) > ADAPTERS.index(mine)] == []
+def test_an_adapter_imports_only_from_adapters_before_it() -> None:
+    def later(module: str) -> list[str]:
+        mine = adapter(module)
+        assert mine is not None
+        theirs = [name for name in map(adapter, own(module)) if name is not None]
+        return [name for name in theirs if ADAPTERS.index(name) > ADAPTERS.index(mine)]
+
+    assert offenders((module for module in FILES if adapter(module) is not None), later) == {}
 
 
-@pytest.mark.parametrize("module", ORDERED)
-def test_no_module_that_everybody_imports_imports_an_extra(module: str) -> None:
+def test_no_module_that_everybody_imports_imports_an_extra() -> None:
     allowed = CORE_DEPENDENCIES | set(sys.stdlib_module_names)
-    assert [name for name in imported(module) if name.split(".")[0] not in allowed] == []
+
+    def extras(module: str) -> list[str]:
+        return [name for name in imported(module) if name.split(".")[0] not in allowed]
+
+    assert offenders(ORDERED, extras) == {}
 
 
-@pytest.mark.parametrize("module", [module for module in ORDERED if PLACE[module] < WAITING])
-def test_values_and_decisions_know_nothing_of_trio(module: str) -> None:
-    assert "trio" not in {name.split(".")[0] for name in imported(module)}
-    names = {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
-    assert "trio" not in names
+def test_values_and_decisions_know_nothing_of_trio() -> None:
+    def uses(module: str) -> list[str]:
+        return [name for name in (*imported(module), *names(module)) if name.split(".")[0] == "trio"]
+
+    assert offenders((module for module in ORDERED if PLACE[module] < WAITING), uses) == {}
 
 
-@pytest.mark.parametrize("module", [module for module in ORDERED if "._core." in module])
-def test_decisions_never_wait(module: str) -> None:
+def test_decisions_never_wait() -> None:
     waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
-    assert [node.lineno for node in ast.walk(TREES[module]) if isinstance(node, waiting)] == []
+
+    def waits(module: str) -> list[str]:
+        return [f"line {node.lineno}" for node in ast.walk(tree(module)) if isinstance(node, waiting)]
+
+    assert CORE
+    assert offenders(CORE, waits) == {}
 
 
-@pytest.mark.parametrize("module", [module for module in ORDERED if "._core." in module])
-def test_decisions_look_at_no_clock_and_throw_no_dice(module: str) -> None:
-    assert set(imported(module)).isdisjoint({"time", "random", "secrets", "os", "uuid"})
+def test_decisions_look_at_no_clock_and_throw_no_dice() -> None:
+    forbidden = {"time", "random", "secrets", "os", "uuid"}
+    assert offenders(CORE, lambda module: forbidden & set(imported(module))) == {}
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_stand_at_the_top_and_hold_for_everybody(module: str) -> None:
-    """Who reaches for an import inside a function, or for ``TYPE_CHECKING``, wants to import against the order."""
-    inside = [
-        node.lineno
-        for function in ast.walk(TREES[module])
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for node in ast.walk(function)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-    ]
-    assert inside == []
-    assert "TYPE_CHECKING" not in {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+def test_imports_stand_at_the_top_and_hold_for_everybody() -> None:
+    """An import inside a function, or under ``TYPE_CHECKING``, is a way around the order."""
+
+    def hidden(module: str) -> Iterator[str]:
+        for function in ast.walk(tree(module)):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                for node in ast.walk(function):
+                    if isinstance(node, (ast.Import, ast.ImportFrom)):
+                        yield f"line {node.lineno}"
+        if "TYPE_CHECKING" in names(module):
+            yield "TYPE_CHECKING"
+
+    assert offenders(FILES, hidden) == {}
 
 
 def test_importing_the_package_imports_no_extra() -> None:
@@ -167,8 +197,9 @@ def test_the_front_door_has_what_it_says() -> None:
     assert all(hasattr(agentloop, name) for name in agentloop.__all__)
 
 
-@pytest.mark.parametrize("module", ORDERED)
-def test_a_module_exports_what_it_has(module: str) -> None:
-    __import__(module)
-    loaded = sys.modules[module]
-    assert all(hasattr(loaded, name) for name in loaded.__all__)
+def test_a_module_exports_what_it_has() -> None:
+    def missing(module: str) -> list[str]:
+        loaded = import_module(module)
+        return [name for name in loaded.__all__ if not hasattr(loaded, name)]
+
+    assert offenders(ORDERED, missing) == {}

@@ -146,6 +146,17 @@ async def test_the_tools_of_toolsets_are_judged_by_a_schema_that_may_be_anything
 # --------------------------------------------------------------------------------------- modes
 
 
+def always(arguments: Any) -> bool:
+    return True
+
+
+def spelled(argument: object) -> str:
+    """The id of a test's argument: the same in each process, as pytest-xdist needs it."""
+    if not isinstance(argument, dict):
+        return str(argument)
+    return " ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in argument.items())
+
+
 @pytest.mark.parametrize("nobody", [False, True])
 @pytest.mark.parametrize(
     ("mode", "options", "outcome"),
@@ -157,14 +168,14 @@ async def test_the_tools_of_toolsets_are_judged_by_a_schema_that_may_be_anything
         ("strict", {"read_only": True}, "asked"),
         ("default", {}, "ran"),
         ("default", {"requires_approval": True}, "asked"),
-        ("default", {"requires_approval": lambda arguments: True}, "asked"),
+        ("default", {"requires_approval": always}, "asked"),
         ("accept_edits", {"requires_approval": True}, "asked"),
         ("accept_edits", {"requires_approval": True, "destructive": True}, "asked"),
         ("accept_edits", {"requires_approval": True, "destructive": False}, "ran"),
         ("accept_edits", {"requires_approval": True, "read_only": True}, "ran"),
         ("autonomous", {"requires_approval": True, "destructive": True}, "ran"),
     ],
-    ids=str,
+    ids=spelled,
 )
 async def test_each_mode(mode: Mode, options: dict[str, Any], outcome: str, nobody: bool) -> None:
     shell = Shell(**options)
