@@ -23,15 +23,26 @@ from agentloop.events import (
 )
 from agentloop.messages import AssistantMessage, text_of
 from tests.runtime.ways import WAYS, Way, way_named
-from tests.support import assert_well_formed, nested, of, opened, stopped_at, watch
+from tests.support import Watched, assert_well_formed, nested, of, opened, stopped_at, watch
 
 depths = pytest.mark.parametrize("depth", [0, 1, 2])
 ways = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
+LAST_TURN = {
+    "completed": {"final"},
+    "cancelled": {"cancelled", "tool_calls"},
+    "failed": {"failed"},
+    "blocked": {"blocked"},
+    "limit": {"limit", "tool_calls", "cancelled"},
+}
+"""For each reason why a stream may stop, the reasons with which its last turn may have finished."""
+
+
 @depths
 @ways
 async def test_each_way_out_ends_the_stream_for_its_true_reason(way: Way, depth: int) -> None:
+    """One run of each way at each depth, with all that the stream, the streams around it and the session must say."""
     watched = await watch(nested(way.make(), depth), on_event=way.on_event, **way.options)
 
     stopped = stopped_at(watched.events, depth)
@@ -43,26 +54,23 @@ async def test_each_way_out_ends_the_stream_for_its_true_reason(way: Way, depth:
         assert stopped.error.type == way.error.__name__
     warnings = {warning.code for warning in of(watched.events, WarningIssued, depth=depth)}
     assert warnings == ({way.warns} if way.warns else set())
-
-
-@depths
-@ways
-async def test_a_failure_reaches_the_reader_of_its_own_stream_as_one_error(way: Way, depth: int) -> None:
-    """Further out it is the result of a tool call, which a model reads."""
-    watched = await watch(nested(way.make(), depth), on_event=way.on_event, **way.options)
-
+    assert_the_last_turn_agrees(watched, depth)
     if depth == 0:
-        assert type(watched.error) is (way.error or type(None))
-        assert watched.outcome.error is watched.error
+        assert_the_reader_gets_one_error(watched, way)
+        assert_the_transcript_is_what_was_committed(watched)
     else:
         assert watched.error is None
+        assert_the_agents_outside_go_on(watched, way, depth)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-@ways
-async def test_the_agent_outside_goes_on_however_the_one_inside_ended(way: Way, depth: int) -> None:
-    watched = await watch(nested(way.make(), depth), on_event=way.on_event, **way.options)
+def assert_the_reader_gets_one_error(watched: Watched, way: Way) -> None:
+    """A failure reaches the reader of its own stream. Further out it is the result of a tool call, for a model."""
+    assert type(watched.error) is (way.error or type(None))
+    assert watched.outcome.error is watched.error
 
+
+def assert_the_agents_outside_go_on(watched: Watched, way: Way, depth: int) -> None:
+    """The agents outside go on however the one inside ended, unless all of them were stopped."""
     [finished] = of(watched.events, ToolCallFinished, depth=depth - 1)
     outside = [stopped_at(watched.events, above).reason for above in range(depth)]
     if way.stops_all:
@@ -74,25 +82,18 @@ async def test_the_agent_outside_goes_on_however_the_one_inside_ended(way: Way, 
         assert watched.outcome.output == "Done."
 
 
-@depths
-@ways
-async def test_what_is_told_of_a_turn_is_what_became_of_the_stream(way: Way, depth: int) -> None:
-    """The last turn's reason agrees with the stream's, since both are computed from how it ended."""
-    watched = await watch(nested(way.make(), depth), on_event=way.on_event, **way.options)
-
+def assert_the_last_turn_agrees(watched: Watched, depth: int) -> None:
+    """The reason of the last turn agrees with that of the stream, since both are computed from how it ended."""
     turns = of(watched.events, TurnFinished, depth=depth)
     stopped = stopped_at(watched.events, depth)
-    allowed = {
-        "completed": {"final"},
-        "cancelled": {"cancelled", "tool_calls"},
-        "failed": {"failed"},
-        "blocked": {"blocked"},
-        "limit": {"limit", "tool_calls", "cancelled"},
-    }
     if turns:
-        assert turns[-1].reason in allowed[stopped.reason]
+        assert turns[-1].reason in LAST_TURN[stopped.reason]
     else:
         assert stopped.reason in {"failed", "blocked"}
+
+
+def assert_the_transcript_is_what_was_committed(watched: Watched) -> None:
+    assert tuple(event.message for event in of(watched.events, MessageCommitted)) == watched.messages
 
 
 @pytest.mark.seconds(100)
@@ -117,13 +118,6 @@ async def test_the_outcome_is_on_the_handle_with_or_without_a_reader(way: Way) -
 
 def text_of_message(message: Any) -> str:
     return message.text if isinstance(message, AssistantMessage) else text_of(message.parts)
-
-
-@ways
-async def test_the_transcript_is_what_the_reader_was_told(way: Way) -> None:
-    watched = await watch(way.make(), on_event=way.on_event, **way.options)
-
-    assert tuple(event.message for event in of(watched.events, MessageCommitted)) == watched.messages
 
 
 # --------------------------------------------------------------------- the reader leaves
