@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,22 +38,35 @@ def playground_url() -> Generator[str]:
     """The playground behind HTTP, in a process of its own, for both eras of the protocol."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    with start_playground(port) as process:
+    with start_playground(port):
         wait_for(port)
         yield f"http://127.0.0.1:{port}/mcp"
-        process.kill()
 
 
-def start_playground(port: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def start_playground(port: int) -> Generator[subprocess.Popen[bytes]]:
+    """Serve the playground at ``port``, until the block is left in whatever way, or until this process has died.
+
+    The server reads its input, which ends with this process.
+    """
     command = [sys.executable, "-m", "tests.mcp.servers.playground", str(port)]
-    return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            # Else leaving the block of `Popen` would wait for the server, which serves for ever.
+            process.kill()
 
 
-def wait_for(port: int) -> None:
-    """Wait until somebody listens at ``port``."""
-    deadline = time.monotonic() + 30
+def wait_for(port: int, *, seconds: float = 30) -> None:
+    """Wait until a server listens at ``port``."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -60,4 +74,4 @@ def wait_for(port: int) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError(f"nobody listens at port {port}")
+    raise TimeoutError(f"no server listens at port {port}")

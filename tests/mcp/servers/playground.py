@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -225,8 +226,16 @@ def make_server() -> MCPServer:
     return server
 
 
+def exit_with_parent() -> None:
+    """Exit when the input ends, as it does when the process that started this one dies, in whatever way."""
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["stdio"]:
         make_server().run("stdio")
     else:
+        threading.Thread(target=exit_with_parent, daemon=True).start()
         make_server().run("streamable-http", port=int(sys.argv[1]))
