@@ -1,10 +1,16 @@
 """Everything that is run on agentloop. Plain `nox` is what a change must pass.
 
+- ``nox -s quick``: the style, and the tests of the core, the runtime and the top level, on the Python that runs nox.
+- ``nox``: style, types, and the tests on each Python that is installed: all of them on the oldest Python, all of them
+  under coverage on another one, and the tests of ``quick`` on the others.
+- ``nox -s nightly``: what takes longer than a contributor should wait. It notifies the sessions that it is made of.
+
 Arguments after ``--`` go to the program that the session is about: `nox -s tests-3.13 -- -k elicitation`.
 """
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +18,7 @@ import nox
 
 nox.needs_version = ">=2025.10.14"
 nox.options.sessions = ["lint", "types", "tests"]
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 # A Python that is not here is skipped, on a CI machine too, rather than fetched or missed.
@@ -42,26 +48,62 @@ def switch_on_pyenv_versions() -> None:
 switch_on_pyenv_versions()
 
 
-def install(session: nox.Session, *groups: str, extras: str = "anthropic,demo,http,mcp,openai,sql,testing") -> None:
+def is_installed(version: str) -> bool:
+    """Whether a program of this Python starts. A program of pyenv may be there and not start."""
+    program = shutil.which(f"python{version}")
+    if program is None:
+        return version == RUNNING
+    return subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+INSTALLED = [version for version in TESTED if is_installed(version)]
+OLDEST = INSTALLED[0]
+# Other Pythons measure coverage more slowly or count lines in another way.
+MEASURED = "3.13" if "3.13" in INSTALLED else INSTALLED[-1]
+
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
+SMOKE = ("tests/core", "tests/runtime", *sorted(str(path) for path in Path("tests").glob("test_*.py")))
+# Hunts through thousands of runs. They execute no line that the other tests do not, and coverage doubles their time.
+HUNTS = tuple(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep"))
+EXTRAS = "anthropic,demo,http,mcp,openai,sql,testing"
+
+
+def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
     """Put the checkout itself into the session's environment, with some extras and dependency groups."""
     session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
 @nox.session(python=TESTED)
 def tests(session: nox.Session) -> None:
-    """Run the tests under coverage, on each supported Python."""
+    """Run the tests: all of them on two of the installed Pythons, under coverage on one, and a part on the others."""
     install(session, "test")
-    env = {"COVERAGE_FILE": f".coverage.{session.python}"}
-    session.run("coverage", "erase", env=env)
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
-    # Part of the tests cannot cover everything.
-    if not session.posargs:
+    if session.posargs:
+        # Part of the tests cannot cover everything.
+        session.run("pytest", *session.posargs)
+    elif session.python == MEASURED:
+        session.run("coverage", "erase")
+        without_hunts = [f"--ignore={path}" for path in HUNTS]
+        session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *without_hunts)
+        session.run("pytest", *IN_PARALLEL, *HUNTS)
         session.notify("coverage")
+    elif session.python == OLDEST:
+        session.run("pytest", *IN_PARALLEL)
+    else:
+        session.run("pytest", *IN_PARALLEL, *SMOKE)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Check a change in some two minutes: its style, and the tests of the core, the runtime and the top level."""
+    install(session, "test", "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("pytest", *IN_PARALLEL, *(session.posargs or SMOKE))
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Add up what the tests covered on all Pythons, and fail if it is too little."""
+    """Add up what the processes of the tests covered, and fail if it is too little."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "coverage"))
     session.run("coverage", "combine")
     session.run("coverage", "report")
@@ -77,6 +119,12 @@ def lint(session: nox.Session) -> None:
     # a checkpoint on every path: what has nothing to wait for does not wait here, and where a cancel must be felt
     # the code says so. 122 is about trio < 0.27.
     session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC910,ASYNC912", "agentloop")
+
+
+@nox.session
+def lint_tests(session: nox.Session) -> None:
+    """Check the rules of async code in the tests and the examples, too."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC124,ASYNC9", "tests", "examples")
 
 
@@ -145,6 +193,38 @@ def installed_postgres() -> str | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     program = str(found[-1]) if found else shutil.which("initdb")
     return str(Path(program).parent) if program else None
+
+
+@nox.session(python=TESTED)
+def everything(session: nox.Session) -> None:
+    """Run every test, those marked ``nightly`` too."""
+    install(session, "test")
+    session.run("pytest", *IN_PARALLEL, "-m", "", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest version of each package that pyproject.toml allows, all of them together."""
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    allowed = [*project["dependencies"], *(line for name in EXTRAS.split(",") for line in extras[name])]
+    # A group of the developers may ask for more than an extra does: pytest.
+    groups = nox.project.dependency_groups(PYPROJECT, "test")
+    names = {line.partition(">=")[0] for line in groups}
+    allowed = [*groups, *(line for line in allowed if line.partition(">=")[0] not in names)]
+    session.install("-e", f".[{EXTRAS}]", *(line.replace(">=", "==") for line in allowed))
+    folders = [f"tests/{name}" for name in ("core", "runtime", "providers", "mcp", "stores", "testing")]
+    session.run("pytest", *IN_PARALLEL, *(session.posargs or folders))
+
+
+@nox.session(venv_backend="none")
+def nightly(session: nox.Session) -> None:
+    """Run what takes longer than a contributor should wait, in sessions of its own."""
+    for version in INSTALLED:
+        session.notify(f"everything-{version}")
+    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance"):
+        session.notify(name)
+    session.notify("fuzz", ["--seconds", "600"])
 
 
 @nox.session

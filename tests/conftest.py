@@ -30,9 +30,10 @@ pytest_plugins = ["pytester"]
 SECONDS = 10.0
 """What a test may take, unless it is marked ``seconds``."""
 
-# Coverage measures pytest-xdist's workers through this variable. The programs that tests start stay unmeasured: they
-# have deadlines on real clocks.
-os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # With this variable, coverage measures the processes of pytest-xdist. It would also measure the programs that the
+    # tests start, which have deadlines on real clocks.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 def run_in_trio(function: Callable[..., Awaitable[object]], *, seconds: float = SECONDS) -> None:
