@@ -17,7 +17,6 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.10.14"
-nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
@@ -60,6 +59,8 @@ INSTALLED = [version for version in TESTED if is_installed(version)]
 OLDEST = INSTALLED[0]
 # Other Pythons measure coverage more slowly or count lines in another way.
 MEASURED = "3.13" if "3.13" in INSTALLED else INSTALLED[-1]
+# The oldest Python last: what nox prints at its end is the summary of all tests.
+nox.options.sessions = ["lint", "types", *(f"tests-{version}" for version in reversed(TESTED))]
 
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 SMOKE = ("tests/core", "tests/runtime", *sorted(str(path) for path in Path("tests").glob("test_*.py")))
@@ -85,7 +86,8 @@ def tests(session: nox.Session) -> None:
         without_hunts = [f"--ignore={path}" for path in HUNTS]
         session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *without_hunts)
         session.run("pytest", *IN_PARALLEL, *HUNTS)
-        session.notify("coverage")
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
     elif session.python == OLDEST:
         session.run("pytest", *IN_PARALLEL)
     else:
@@ -99,14 +101,6 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("pytest", *IN_PARALLEL, *(session.posargs or SMOKE))
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Add up what the processes of the tests covered, and fail if it is too little."""
-    session.install(*nox.project.dependency_groups(PYPROJECT, "coverage"))
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
 
 
 @nox.session
