@@ -137,7 +137,14 @@ def examples(session: nox.Session) -> None:
     # Elsewhere, so that it is the wheel's copy of the examples that is found.
     with session.chdir(session.create_tmp()):
         session.run("python", "-m", "agentloop.demo", "--list")
-    session.run("pytest", "tests/test_examples.py", "tests/test_readme.py", *session.posargs)
+    session.run("pytest", "tests/test_examples.py", "tests/test_readme.py", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into ``docs/_build``, with warnings as errors."""
+    install(session, "docs")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-b", "html", "docs", "docs/_build", *session.posargs)
 
 
 @nox.session
