@@ -13,7 +13,7 @@ from agentloop.testing._tape import Exchange
 __all__ = ["difference", "nearest"]
 
 LINES = 60
-"""Of a difference, at most."""
+"""Lines of a difference, at most."""
 COLUMNS = 200
 
 _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
@@ -32,7 +32,7 @@ def nearest(model: str, request: dict[str, Any], exchanges: Sequence[Exchange]) 
 
 
 def difference(model: str, request: dict[str, Any], exchange: Exchange) -> str:
-    """What was recorded (``-``) and is asked now (``+``); empty if it is the same."""
+    """The difference between the recorded request (``-``) and the present one (``+``); empty if they are equal."""
     recorded, now = _lines(exchange.model, exchange.request), _lines(model, request)
     lines = list(unified_diff(recorded, now, n=2, lineterm=""))[2:]
     if len(lines) > LINES:

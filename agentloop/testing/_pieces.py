@@ -1,4 +1,4 @@
-"""The pieces of a response: kept on their way to whoever asked, and played again."""
+"""The deltas of a response: recorded on their way to the reader, and replayed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Row:
 
 
 class Recorder:
-    """A `Reply` that keeps what it passes on."""
+    """A `Reply` that records the deltas that it passes on."""
 
     __slots__ = ("_reply", "_rows")
 
@@ -68,7 +68,7 @@ class Recorder:
         return row
 
     def pieces(self, redaction: Redaction) -> tuple[Pieces, ...]:
-        """What came, in order and without secrets."""
+        """The recorded deltas, in order and without secrets."""
         # All that is read as one text is looked at as one: a key seldom comes in one piece.
         rows_of: dict[tuple[_Kind, int], list[_Row]] = {}
         for row in self._rows:

@@ -30,7 +30,7 @@ from agentloop.testing.scripted import FunctionModel, ScriptedModel
 __all__ = ["Cassette", "CassetteMode", "cassette"]
 
 CassetteMode: TypeAlias = Literal["auto", "record", "replay"]
-"""What a cassette does: ``auto`` replays if its file is there, and else records."""
+"""The mode of a cassette: ``auto`` replays if the file exists, and records otherwise."""
 
 Clean = TypeVar("Clean", Stop, Failure)
 
@@ -89,7 +89,7 @@ def cassette(
 
 
 class Cassette:
-    """See `cassette`. It may be entered again after it was left."""
+    """Made by `cassette`. It may be entered again after it was left."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Cassette:
         self._is_open = False
         if self.recording:
             whole = [exchange for exchange in self._exchanges if exchange is not None]
-            # With nothing recorded, what is there is kept: it is worth more.
+            # An empty recording does not replace an existing one, which is worth more.
             if whole:
                 write_tape(self.path, whole)
         elif kind is None and self.unused and self._unused != "ignore":
@@ -191,7 +191,7 @@ class Cassette:
             return _TapedModel(self, name, model_for(agent, model) if isinstance(model, str) else model)
 
     def _network(self) -> AbstractContextManager[None]:
-        # Where it was not said that something is to be recorded, a switch that forbids it counts.
+        # Unless recording was requested, a switch that forbids the network counts.
         return for_recording() if self._mode == "record" else nullcontext()
 
     def _check_open(self) -> None:
@@ -202,7 +202,7 @@ class Cassette:
 
     async def _record(self, model: Model, name: str, request: ModelRequest, reply: Reply) -> Stop:
         self._check_open()
-        # Now: once the response is over, the transcript that the request shows may go on.
+        # Now: once the response is over, the transcript that the request shows may change.
         asked = self._canonical(request)
         # The place, too: which of two responses that run at once is over first is a matter of luck.
         place = len(self._exchanges)
@@ -218,7 +218,7 @@ class Cassette:
             if isinstance(error, AgentLoopError) and not isinstance(error, ModelError):
                 raise  # a rule that the caller broke: no reply
             if not isinstance(error, ModelError):
-                # What the runtime makes of it.
+                # The error as the runtime raises it.
                 unreachable = isinstance(error, (OSError, trio.BrokenResourceError))
                 kind = ModelConnectionError if unreachable else ModelError
                 error = kind(f"model {name!r} failed: {describe(error)}")
@@ -266,7 +266,7 @@ class Cassette:
         whole = [exchange for exchange in self._exchanges if exchange is not None]
         key = key_of(name, asked)
         times = sum(exchange.key == key for exchange in whole)
-        # Those that are left are more likely to be meant.
+        # Unused recordings are more likely to be the intended ones.
         likely = [whole[place] for place in self.unused] or whole
         place = None if times else nearest(name, asked, likely)
         found = ""
@@ -282,7 +282,7 @@ class Cassette:
                 f"there is no recording of this request to {name!r}. The nearest one is {number} of {len(whole)}; "
                 f"- was recorded, + is asked now:\n{found}\n"
             )
-        # What an agent inside another was refused is a tool's error there, and changes the requests that follow.
+        # An inner agent's refused request is a tool's error in the outer run, and changes the requests that follow.
         earlier = f"\nIt is not the first such request. Of the first: {self._missed}" if self._missed else ""
         self._missed = self._missed or problem
         return CassetteError(f"{problem}{HOW_TO_RECORD}{earlier}", path=str(self.path), model=name, difference=found)
@@ -300,12 +300,12 @@ class _TapedModel:
     def __init__(self, cassette: Cassette, name: str, model: Model | None) -> None:
         self._cassette = cassette
         self._model = model
-        """What is recorded; ``None`` in replay."""
+        """The model to record; ``None`` in replay."""
         self.name = name
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Model]:
-        """The same, with what is recorded opened, if it can be."""
+        """Open the recorded model, if it can be opened."""
         if not isinstance(self._model, OpenableModel):
             yield self
             return

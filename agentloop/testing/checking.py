@@ -28,7 +28,7 @@ from agentloop.testing.simulation import Kind, Sim, SweepReport
 __all__ = ["Play", "replay", "sweep"]
 
 Play: TypeAlias = Callable[[Lab], Awaitable[None]]
-"""What is tried: it opens streams by ``lab.stream``. It uses no threads, no sockets and no real time."""
+"""The function to sweep: it opens streams with ``lab.stream``, and uses no threads, no sockets and no real time."""
 
 
 def sweep(

@@ -87,7 +87,7 @@ _example = pytest.StashKey[Callable[..., None]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what the fixtures can be told from outside."""
+    """Add the command-line and ini options of the fixtures."""
     parser.getgroup("agentloop").addoption(
         "--cassettes",
         choices=("auto", "record", "replay"),
@@ -216,7 +216,7 @@ def _run_of(item: pytest.Function) -> _Run | None:
 
 
 def _clock_of(marker: pytest.Mark, item: pytest.Item) -> tuple[str, float | None]:
-    """What the marker ``agentloop_clock`` says."""
+    """The arguments of the marker ``agentloop_clock``."""
 
     def read(clock: str, *, seconds: float | None = None) -> tuple[str, float | None]:
         if clock not in CLOCKS:
@@ -288,7 +288,7 @@ def scripted_model() -> Generator[Callable[..., ScriptedModel]]:
 
 @pytest.fixture
 def record_stream() -> Generator[Callable[..., AbstractAsyncContextManager[RecordedStream]]]:
-    """Record streams; what they told is checked after the test."""
+    """Record streams; their events are checked after the test."""
     made: list[RecordedStream] = []
 
     def make(agent: Agent, prompt: Prompt = "go", **options: Any) -> AbstractAsyncContextManager[RecordedStream]:
@@ -318,7 +318,7 @@ def cassette(request: pytest.FixtureRequest, cassette_options: dict[str, Any]) -
 
 
 def _place(item: pytest.Item) -> Path:
-    """Where the cassette of a test is."""
+    """The file of a test's cassette."""
     test = item.nodeid.partition("::")[2].replace("::", ".")
     name = re.sub(r"[^\w.\-\[\]]+", "-", test, flags=re.ASCII)[:LONGEST_NAME]
     if name != test:

@@ -32,7 +32,7 @@ class RecordedStream:
         try:
             event = await self.stream.__anext__()
         except BaseException as error:
-            # A run that failed raises its error after its last event. Whoever is cancelled, or has left, has not read
+            # A failed run raises its error after its last event. A reader that was cancelled, or has left, has not read
             # to the end.
             self.complete = isinstance(error, StopAsyncIteration) or error is self._failure()
             raise

@@ -41,12 +41,12 @@ class Response(msgspec.Struct, frozen=True):
 
 
 def says(text: str, *, stop: StopReason = "end", piece: int = 0) -> Response:
-    """A response of text, told word by word, or in pieces of ``piece`` characters."""
+    """A response of text, word by word, or in deltas of ``piece`` characters."""
     return Response((Text(text),), stop, piece=piece)
 
 
 def thinks(text: str) -> Response:
-    """A response of reasoning; add what is said after it."""
+    """A response of reasoning; add the text after it."""
     return Response((Reasoning(text),))
 
 
@@ -93,7 +93,7 @@ class ScriptedModel:
         self._repeat = repeat
         self.name = name
         self.requests: list[ModelRequest] = []
-        """What it was asked, in order."""
+        """The requests that the model got, in order."""
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Give the next response of the script."""

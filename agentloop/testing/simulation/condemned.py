@@ -15,9 +15,9 @@ class Abandoned(BaseException):
 
 @define(eq=False)
 class Condemned:
-    """Raises `Abandoned` in all tasks, and again in those that wait afterwards. The last resort stops the loop.
+    """Ends all tasks of a stuck run by raising `Abandoned` in them; as the last resort, stops the loop.
 
-    A task may do what it likes while it unwinds, even wait, but not for long: what it waits for will not come.
+    A task may unwind as it likes, even wait, but not for long: the thing that it waits for will not come.
     """
 
     loop: Loop
@@ -29,13 +29,13 @@ class Condemned:
         self._end_all()
 
     def on_step(self) -> None:
-        """A task has run, so it has caught what it was sent, or is cleaning up."""
+        """A task has run: it caught the exception, or is cleaning up."""
         self._steps_left -= 1
         if self._steps_left < 0:
             self.loop.stop()
 
     def on_idle(self) -> None:
-        """Nothing can run: all tasks left have begun to wait once more, or cannot be interrupted."""
+        """No task can run: all that are left wait again, or cannot be interrupted."""
         self._rounds_left -= 1
         if self._rounds_left < 0:
             self.loop.stop()
@@ -44,5 +44,5 @@ class Condemned:
 
     def _end_all(self) -> None:
         for task in self.loop.tasks():
-            # One for each: an exception raised in many tasks would collect the tracebacks of all.
+            # An exception per task: a shared one would collect the tracebacks of all.
             end_task(task, Abandoned("the run is stuck, and is being ended"))

@@ -1,4 +1,4 @@
-"""One trio run under control: it orders and counts the steps, moves the clock, fires the fault, ends what hangs."""
+"""One trio run under control: order and count the steps, move the clock, fire the fault, end a run that hangs."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class _VirtualClock(trio.abc.Clock):
         return self.sim.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        # Nobody sleeps for it, but it must exceed any cushion given to `wait_all_tasks_blocked`: whoever waits
-        # for idleness goes first, and then the clock moves.
+        # No task sleeps this long in real time. It must exceed any cushion given to `wait_all_tasks_blocked`: tasks
+        # that wait for idleness go first, and then the clock moves.
         return 0 if deadline <= self.sim.now else 1e9
 
 
@@ -49,9 +49,9 @@ P = ParamSpec("P")
 
 
 def _never_raises(method: Callable[Concatenate[H, P], None]) -> Callable[Concatenate[H, P], None]:
-    """Keep what a hook raises. Trio only logs it, and goes on without the instrument: a run that nobody watches.
+    """Store the exception of an instrument's hook: trio would log it and continue without the instrument.
 
-    What `trio_private` asks is called from the middle of trio's loop, which an error would unwind.
+    The methods that `trio_private` calls run in the middle of trio's loop, which an exception would unwind.
     """
 
     @wraps(method)
@@ -167,7 +167,7 @@ class Engine(trio.abc.Instrument):
         if self._loop.is_main(task):
             # Now, since trio closes those that still have an owner at the end of the run, without a word.
             self.unfinished = self._loop.unfinished_generators()
-            # The scenario is over after this step: what comes is trio's own cleanup.
+            # The scenario is over after this step: the rest is trio's own cleanup.
             for target in self._sim.targets:
                 target.last = self._sim.steps if target.last is None else target.last
 

@@ -1,4 +1,4 @@
-"""What the simulation itself raises: the harness cannot be believed, or a fault was asked for."""
+"""The errors of the simulation itself: the harness is unreliable, or a fault was injected."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class HarnessError(Exception):
 
 
 class InjectedFault(Exception):  # noqa: N818 - it is not an error, it is a test
-    """What a `SeamRaise` or a `StepRaise` raises, unless it names another exception. Its text names the place."""
+    """The exception of a `SeamRaise` or a `StepRaise`, unless it names another one. Its text names the place."""

@@ -32,7 +32,7 @@ def run_forked(jobs: int, total: int, work: Callable[[int], T]) -> list[T]:
             receive, send = context.Pipe(duplex=False)
             process = context.Process(target=_child, args=(send, range(job, total, jobs), work), daemon=True)
             with warnings.catch_warnings():
-                # That there are other threads: they do not matter to a child that neither starts nor joins any.
+                # The warning about other threads: they do not matter to a child that neither starts nor joins any.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
             send.close()

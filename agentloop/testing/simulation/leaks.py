@@ -1,4 +1,4 @@
-"""What a run leaves behind that Python or trio complain about, but nobody would hear."""
+"""Leaks of a run that Python or trio report where no test looks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LeakWatch:
 
     def __init__(self) -> None:
         self.found: list[str] = []
-        """One sentence each, complete when the block has been left."""
+        """The leaks, a sentence each; complete when the block has been left."""
 
     def __enter__(self) -> Self:
         self._gc_enabled = gc.isenabled()

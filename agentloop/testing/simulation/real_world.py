@@ -1,7 +1,7 @@
 """Keep a simulation away from threads, sockets and processes.
 
-Their timing is not the harness's to decide: a run would not be the same twice, and a task that waits for one of
-them would be taken for stuck. What goes through trio is refused in `trio_private`; this is for the rest.
+The harness does not control their timing: two runs would differ, and a task that waits for one of them would count as
+stuck. `trio_private` refuses those that go through trio; this module refuses the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RealWorld:
         self._originals: list[tuple[Any, str, Any]] = []
 
     def close(self) -> None:
-        """From now on, raise what ``refuse("a socket")`` and its like return, at whoever tries to use one."""
+        """From now on, any use of a socket, thread or process raises the error that ``refuse("a socket")`` returns."""
         thread = threading.get_ident()
         for owner, name, what in _ENTRANCES:
             original = _own(owner, name)

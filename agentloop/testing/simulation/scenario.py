@@ -1,4 +1,4 @@
-"""What can be simulated, and how it can end."""
+"""The protocol of a scenario, and the way its run ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Outcome:
     """How a scenario's ``run`` ended."""
 
     error: BaseException | None = None
-    """What it raised; None if it returned."""
+    """The exception that the scenario raised; ``None`` if it returned."""
 
     @property
     def returned(self) -> bool:
@@ -30,7 +30,7 @@ class Scenario(Protocol):
 
     @property
     def name(self) -> str:
-        """One word, with which its tokens begin."""
+        """The scenario's name, one word; its tokens begin with it."""
         ...
 
     async def run(self, sim: Sim, /) -> None:

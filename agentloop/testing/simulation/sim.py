@@ -1,4 +1,4 @@
-"""What a scenario sees of its simulation, and what remains of it afterwards."""
+"""One run of a scenario: the scenario's view of it, and the record that is left afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Injection", "Sim", "Target"]
 
 @frozen
 class Injection:
-    """What was done to the run, and where."""
+    """A fault that was injected into the run, and its place."""
 
     what: str
     task: str
@@ -103,7 +103,7 @@ class Sim:
 
     @property
     def token(self) -> str:
-        """What to give `replay_token` to run exactly this again."""
+        """The token with which `replay_token` repeats exactly this run."""
         plain = self.granularity == "batch" and not self.picks
         return str(Token(self.name, self.fault, None if plain else replay(self.picks, self.granularity)))
 
@@ -130,7 +130,7 @@ class Sim:
                 self._live.pop(name, None)
 
     def register_scope(self, name: str, scope: trio.CancelScope) -> Target:
-        """Let a `Cancel` name a scope that somebody else opens.
+        """Let a `Cancel` name a scope that other code opens.
 
         Raises:
           HarnessError: another scope with this name is still open.
@@ -198,7 +198,7 @@ class Sim:
     # ------------------------------------------------------------------ what the engine calls
 
     def clock_read(self) -> None:
-        """Somebody is about to be told the time."""
+        """The clock is about to be read."""
         reads = self._reads_clock
         if reads is None:
             return
@@ -223,7 +223,7 @@ class Sim:
         return error
 
     def cancel(self, name: str) -> bool:
-        """Cancel what has this name, if anything has it now and it is not too late."""
+        """Cancel the scope of this name, if one is open and it is not too late."""
         target = self._live.get(name)
         return target is not None and not self.calm and target.cancel()
 

@@ -51,7 +51,7 @@ def simplify_token(
     simplest = fails(picks)
     if simplest is None:
         raise HarnessError(f"nothing to simplify: {token!r} does not fail")
-    # From the last one on: what was decided later depends on what was decided before, not the other way round.
+    # From the last one on: later choices depend on earlier ones, not the other way round.
     for choice in sorted(picks, reverse=True):
         fewer = {other: pick for other, pick in picks.items() if other != choice}
         if (violation := fails(fewer)) is not None:

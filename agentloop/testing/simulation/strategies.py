@@ -22,12 +22,13 @@ class _Drawn:
     granularity: Granularity
 
     def choose(self, choice: int, options: int, /) -> int:
-        # In the end FIFO order, which is fair. Else hypothesis would find that a task which is never picked waits
+        # FIFO order in the end, which is fair. Otherwise hypothesis would find that a task which is never picked waits
         # for ever, and a long run would use up all that an example may draw.
         return self.random.randint(0, options - 1) if choice <= _MOST_DRAWN else 0
 
     def __repr__(self) -> str:
-        # It is printed before it is used, when there is nothing to say; the violation's token has what was drawn.
+        # hypothesis prints this before the schedule is used, when it is still empty; the violation's token has the
+        # drawn choices.
         return f"<drawn schedule, granularity {self.granularity}>"
 
 

@@ -1,4 +1,4 @@
-"""What is said about a run that would never have ended."""
+"""The report about a run that would never have ended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StuckTask:
     waiting: bool
     """False if it could have run on."""
     chain: tuple[str, ...]
-    """Where it stood, as ``file:line function``, from its outermost function to the innermost."""
+    """The task's position, as ``file:line function``, from the outermost function to the innermost."""
 
     def __str__(self) -> str:
         state = "waiting" if self.waiting else "able to run"
@@ -58,14 +58,14 @@ class StuckReport:
 
 
 def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
-    """Where a task that is not running waits, from its outermost function to the innermost."""
+    """The position of a waiting task, from the outermost function to the innermost."""
     frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
-    # Every chain ends in the same few lines of trio, which tell nothing.
+    # Every chain ends in the same few lines of trio, which are left out.
     return tuple(_place(code, line) for code, line in frames if not code.co_filename.endswith(_TRAPS))
 
 
 def call_chain(innermost: FrameType | None = None) -> tuple[str, ...]:
-    """Where the running task is, from its outermost function to ``innermost``: by default who called the caller."""
+    """The position of the running task, from the outermost function to ``innermost``: by default the caller's caller."""
     frame = sys._getframe(2) if innermost is None else innermost
     return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(frame))[::-1]
 

@@ -56,14 +56,14 @@ class Tally:
 
 @frozen
 class SweepReport:
-    """What came of a sweep. True to its name, it does not raise: see ``violations``, or call `raise_if_violated`."""
+    """The result of a sweep. It does not raise by itself: see ``violations``, or call `raise_if_violated`."""
 
     runs: int
     """Without the runs that go before, and have no fault."""
     fired: int
     """Runs in which the fault took place, or the order of tasks was changed."""
     violations: list[tuple[str, Violation]]
-    """In order of the points: the token of a run, and what it raised."""
+    """The token of each run that broke a guarantee, and its error, in order of the places."""
     by_kind: dict[Kind, Tally]
 
     def raise_if_violated(self) -> None:
@@ -80,7 +80,7 @@ class SweepReport:
 
 
 OnRun: TypeAlias = Callable[[Sim, Violation | None], object]
-"""Called after each run of a sweep, with what it raised."""
+"""Called after each run of a sweep, with the run's error."""
 
 
 def sweep(
@@ -236,7 +236,7 @@ def _sweep_kind(
     jobs = min(jobs, 1 + len(points) // _RUNS_WORTH_A_PROCESS)
     results = run_forked(jobs, len(points), brief)
     if jobs > 1:
-        # What was raised cannot leave its process: raise it again in this one.
+        # The error cannot be pickled: reproduce it in this process.
         for index in (index for index, (_, violated) in enumerate(results) if violated):
             sim, violation = run(index)
             if violation is None:

@@ -13,7 +13,7 @@ __all__ = ["Token", "parse_token"]
 
 @frozen
 class Token:
-    """A scenario's name, and what was done to the run: each may be missing."""
+    """A scenario's name, and the faults of the run: each may be missing."""
 
     name: str
     fault: Fault | None = None

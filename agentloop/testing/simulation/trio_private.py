@@ -35,7 +35,7 @@ __all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated", "who_asks_for
 
 Task = trio.lowlevel.Task
 
-# What the type checkers make of it is not what it is.
+# The type checkers' view of it is not its run-time value.
 _CONTEXT: Any = _run.GLOBAL_RUN_CONTEXT
 _SCOPE: Any = trio.CancelScope
 _CANCEL_CALLED = _SCOPE.cancel_called.fget.__code__
@@ -44,14 +44,14 @@ _HOUSEKEEPING = frozenset({"<init>", "<TrioToken.run_sync_soon task>"})
 
 
 class Host(Protocol):
-    """What the stand-ins ask. All of it is called from inside trio's loop."""
+    """The methods that the stand-ins call, from inside trio's loop."""
 
     def order(self, batch: list[Task], /) -> None:
         """Put ``batch`` in the order in which to run it, last first; take tasks out to leave them for later."""
         ...
 
     def on_idle(self, next_deadline: float, /) -> None:
-        """Nothing can run before the next deadline, which is ``inf`` if there is none: move the clock, or end it."""
+        """No task can run before the next deadline, which is ``inf`` if there is none: move the clock, or end the run."""
         ...
 
     def refuse(self, what: str, /) -> HarnessError:
@@ -75,7 +75,7 @@ class _Order(random.Random):
             self.host.order(x)
 
 
-# One for all runs: seeding a `random.Random` takes longer than a short run's first steps.
+# Shared by all runs: seeding a `random.Random` takes longer than a short run's first steps.
 _ORDER = _Order()
 
 
@@ -90,9 +90,9 @@ class _StoppedError(Exception):
 
 @define(eq=False)
 class _NoIO:
-    """Stands in for epoll and its like: never waits, since nothing happens outside.
+    """Stands in for epoll: never waits, since the simulation has no outside world.
 
-    What comes closest are the callbacks queued for trio: finalizers of async generators, Ctrl-C.
+    It only runs the callbacks queued for trio: finalizers of async generators, Ctrl-C.
     """
 
     host: Host
@@ -218,13 +218,13 @@ class Loop:
         self._io.stop = True
 
     def abandon_leftovers(self) -> None:
-        """See to it that tasks which a stopped run left behind are never heard of again.
+        """Make sure that tasks left behind by a stopped run never run again.
 
-        Python would close their coroutines sooner or later, in the midst of something else or at exit. That is to
-        run them without trio around them: those that ignored all that was raised in them might now loop for ever.
+        Python would close their coroutines sooner or later, in the midst of other code or at exit. That would run them
+        without trio, and a task that ignored every exception raised in it might then loop for ever.
         """
         for task in self._runner.tasks if self._runner is not None else ():
-            # One reference too many: they are not even collected at exit, as they would be from a list of ours.
+            # An extra reference: so they are not even collected at exit, as they would be from a list of ours.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.coro))
         self._runner = None
 

@@ -1,4 +1,4 @@
-"""What a simulation raises when the code under test is wrong."""
+"""The error of a simulation whose code under test is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Violation"]
 
 
 class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name theirs
-    """A promise was broken in a run. Says which, what was injected where, and how to run exactly this again."""
+    """A run broke a guarantee. The message says which, what was injected where, and how to repeat exactly this run."""
 
     def __init__(self, what: str, *, sim: Sim) -> None:
         injected = str(sim.injection) if sim.injection is not None else "nothing"
