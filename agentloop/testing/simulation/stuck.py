@@ -65,7 +65,7 @@ def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
 
 
 def call_chain(innermost: FrameType | None = None) -> tuple[str, ...]:
-    """The position of the running task, from the outermost function to ``innermost``: by default the caller's caller."""
+    """The position of the running task, from the outermost function to ``innermost`` (the caller's caller)."""
     frame = sys._getframe(2) if innermost is None else innermost
     return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(frame))[::-1]
 

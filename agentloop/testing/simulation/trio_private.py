@@ -51,7 +51,7 @@ class Host(Protocol):
         ...
 
     def on_idle(self, next_deadline: float, /) -> None:
-        """No task can run before the next deadline, which is ``inf`` if there is none: move the clock, or end the run."""
+        """No task can run before the next deadline, ``inf`` if there is none: move the clock, or end the run."""
         ...
 
     def refuse(self, what: str, /) -> HarnessError:
