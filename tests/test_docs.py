@@ -51,5 +51,6 @@ def test_a_fragment_without_output_is_python(place: str, program: str, output: s
 
 @pytest.mark.parametrize(("place", "program", "output"), SILENT, ids=[place for place, *_ in SILENT])
 def test_a_fragment_imports_only_names_that_exist(place: str, program: str, output: str) -> None:
-    imports = [node for node in ast.parse(program).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    exec(compile(ast.Module(imports, type_ignores=[]), place, "exec"), {"__name__": "page"})
+    tree = ast.parse(program)
+    tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    exec(compile(tree, place, "exec"), {"__name__": "page"})
