@@ -84,9 +84,11 @@ class KeptResults:
         return self._texts.get(call_id)
 
     def keep(self, call_id: str, text: str) -> None:
-        """Keep the whole ``text`` of a result, to be read."""
-        texts = {**self._texts, call_id: text}
-        self._size += len(text)
+        """Keep the whole ``text`` of a result, to be read. Storing a result once more takes no more room."""
+        texts = {**self._texts}
+        # A session that is opened again from its journal stores results that are here already.
+        self._size += len(text) - len(texts.pop(call_id, ""))
+        texts[call_id] = text
         while self._size > MOST_CHARACTERS and len(texts) > 1:
             oldest = next(iter(texts))
             self._size -= len(texts.pop(oldest))

@@ -32,6 +32,7 @@ from agentloop import (
     hooks,
     tool,
 )
+from agentloop._core import kept
 from agentloop._core.transcript import problems
 from agentloop.errors import (
     AnswerError,
@@ -1451,3 +1452,30 @@ async def test_what_was_too_long_to_be_read_at_once_can_be_read_on_another_day_i
     assert resumed.outcome.output == "Done."
     said = [event.result.text for event in of(resumed.events, ToolCallFinished) if event.name == "read_result"]
     assert [text.splitlines()[1].split()[0] for text in said] == ["inner", "outer"]
+
+
+async def test_a_long_result_takes_room_once_however_often_its_session_is_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @tool
+    async def long(word: str) -> str:
+        return word * 3_000
+
+    monkeypatch.setattr(kept, "MOST_CHARACTERS", 10_000)
+    ran: list[Any] = []
+    script: list[Response | str] = [
+        calls("long", id="c1", word="a"),
+        calls("long", id="c2", word="b"),
+        calls("ask"),
+        "Done.",
+    ]
+    script += [calls("ask"), "Done.", calls("ask"), "Done."]
+    reading = calls("read_result", call_id="c1", limit=1) + calls("read_result", call_id="c2", limit=1)
+    agent = Agent(ScriptedModel(*script, reading, "Done."), tools=[long, asking(ran)], max_result=300)
+    async with memory() as store, stored_session(store, "ann") as session:
+        for _ in range(3):
+            outcome = await agent.run("go", session=session, on_question="park")
+            await agent.resume(session, {question.id: Accept({"tag": "x"}) for question in outcome.questions})
+        outcome = await agent.run("read", session=session)
+    read_back = [message.text.splitlines()[-1] for message in outcome.messages if isinstance(message, ToolResult)]
+    assert read_back == ["a", "b"]
