@@ -1,0 +1,1069 @@
+"""The state of a run: what has happened, what may happen next, and what a resumed run continues from.
+
+Everything that affects the state of a run lives in this file.
+
+**Theory of operation.** Each run has one `StreamState`. It changes by `StreamState.apply` and by nothing else, one fact
+at a time. A fact is an event, which readers see, or a `Note`, which only the journal sees. A live run applies each fact
+at the instant at which it emits it; a run that was cut off is continued by applying its journal to a fresh state. So
+living and replaying are the same code, and a question about a run ("which calls have no result?", "is it idle?") has
+one answer in both.
+
+Three machines run in parallel. The first belongs to the stream::
+
+    NEW --started--> BETWEEN_TURNS <--TurnStarted, TurnFinished--> TURN <--CompactionStarted, -Finished--> COMPACTING
+                      |        ^
+                   stopped   started (resumes)
+                      v        |
+                       STOPPED
+
+The second belongs to each tool call, the third to each question. Tables say which fact may follow in which phase:
+`STREAM_TABLE`, `CALL_TABLE` and `QUESTION_TABLE`. Four rules tie the machines together:
+
+* a turn ends after its calls, questions and compaction; a call ends after the child streams that it opened; a stream
+  ends after its children;
+* a question of a call, and a child stream, begin while the call runs;
+* parked calls and questions are left behind only by a stream that needs input or was interrupted;
+* messages are committed in order of their index, without a gap.
+
+**Resuming.** The state outlives the stream. A stream that stops parked, or whose process died, leaves behind the open
+turn: its response (`StreamState.message`), the results so far, and a `CallState` for each call without a result. The
+next stream begins with an event that ``resumes``, which resets only what belongs to one opening: what is open in it,
+and how many questions each call has asked *this time*. A call that is made again asks the same questions in the same
+order, so the n-th question of a call finds the record of the n-th question before it.
+
+**Complaints.** `apply` never raises and never waits: a fact that the tables do not allow is noted in
+`StreamState.complaints`, and then applied as far as it goes. A live run with a complaint fails with an `InternalError`;
+a journal with one is logged and read all the same, since its messages are worth more than its order; and a log is
+well-formed if there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias
+
+import msgspec
+from attrs import evolve
+
+from agentloop._core.transcript import close_turn
+from agentloop.events import (
+    ApprovalRequested,
+    ChildStreamStarted,
+    ChildStreamStopped,
+    CompactionFinished,
+    CompactionStarted,
+    ContinueRequested,
+    ElicitationRequested,
+    MessageCommitted,
+    Question,
+    QuestionAnswered,
+    QuestionDeclined,
+    QuestionParked,
+    QuestionWithdrawn,
+    ReasoningDelta,
+    ResponseDiscarded,
+    Source,
+    StreamEvent,
+    StreamReason,
+    StreamStarted,
+    StreamStopped,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallOutput,
+    ToolCallParked,
+    ToolCallProgress,
+    ToolCallStarted,
+    TurnFinished,
+    TurnStarted,
+    UsageReported,
+    WarningIssued,
+)
+from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
+from agentloop.permissions import Grant
+from agentloop.questions import Answer, Decline
+
+__all__ = [
+    "CALL_TABLE",
+    "INTERRUPTED",
+    "MAY_HAVE_RUN",
+    "NOTES",
+    "QUESTION_TABLE",
+    "STREAM_TABLE",
+    "CallPhase",
+    "CallState",
+    "Fact",
+    "LimitRaised",
+    "LongResultStored",
+    "Note",
+    "QuestionPhase",
+    "QuestionRecord",
+    "SessionRewound",
+    "SessionSettings",
+    "SessionState",
+    "StreamPhase",
+    "StreamState",
+    "ToolStarted",
+    "TurnAbandoned",
+    "TurnOpened",
+    "ValueRemembered",
+]
+
+MAY_HAVE_RUN = "it was interrupted, and may have run already: run it again?"
+"""The reason of an approval that asks whether to retry a call whose outcome is unknown."""
+
+INTERRUPTED = "its process, or its store, was gone"
+"""The detail of a stream whose end was recorded when its session was opened again."""
+
+MOST_COMPLAINTS = 100
+"""Complaints to collect: the first ones say what is wrong, and a loop that goes wrong must not fill the memory."""
+
+
+# ------------------------------------------------------------------------------- notes
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A fact for the state and for the journal that no reader sees."""
+
+    kind: ClassVar[str]
+    """The kind of its record in the journal."""
+
+
+class TurnOpened(Note, frozen=True):
+    """The calls of a response are about to run."""
+
+    kind: ClassVar[str] = "turn"
+    message: AssistantMessage
+
+
+class ToolStarted(Note, frozen=True):
+    """The tool of a call is about to run: from here on the call may have had an effect."""
+
+    kind: ClassVar[str] = "call"
+    call_id: str
+
+
+class ValueRemembered(Note, frozen=True):
+    """A tool stored a value for the case that its call is made again."""
+
+    kind: ClassVar[str] = "memory"
+    call_id: str
+    name: str
+    value: bytes
+    """JSON."""
+
+
+class LongResultStored(Note, frozen=True):
+    """The whole text of a result of which the model reads only a part at once."""
+
+    kind: ClassVar[str] = "long_result"
+    call_id: str
+    text: str
+
+
+class LimitRaised(Note, frozen=True):
+    """A person let a run go past a limit: its own, or that of a run around it."""
+
+    kind: ClassVar[str] = "raised"
+    stream: str
+    """The stream whose limit it is."""
+    limit: str
+    """A field of `Limits`."""
+    allowed: float
+
+
+class TurnAbandoned(Note, frozen=True):
+    """An open turn is not resumed: these messages close it, and the next run starts after them."""
+
+    kind: ClassVar[str] = "given_up"
+    messages: tuple[Message, ...]
+
+
+class SessionRewound(Note, frozen=True):
+    """From here on, only the first so many messages count."""
+
+    kind: ClassVar[str] = "rewound"
+    messages: int
+
+
+class SessionSettings(Note, frozen=True, omit_defaults=True):
+    """The session's grants, and how much of its transcript the model reads."""
+
+    kind: ClassVar[str] = "state"
+    grants: tuple[Grant, ...] = ()
+    summary: str = ""
+    first_kept: int = 0
+    """The model reads the messages from this index on, after ``summary``."""
+    elided: tuple[int, ...] = ()
+    """Indices of the results whose text is left out."""
+
+
+NOTES: Mapping[str, type[Note]] = {
+    note.kind: note
+    for note in (
+        TurnOpened,
+        ToolStarted,
+        ValueRemembered,
+        LongResultStored,
+        LimitRaised,
+        TurnAbandoned,
+        SessionRewound,
+        SessionSettings,
+    )
+}
+"""Note classes by kind."""
+
+Fact: TypeAlias = StreamEvent | Note
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+class StreamPhase(Enum):
+    """Where a stream is."""
+
+    NEW = "new"
+    BETWEEN_TURNS = "between turns"
+    TURN = "in a turn"
+    COMPACTING = "making room"
+    STOPPED = "stopped"
+
+
+class CallPhase(Enum):
+    """Where a tool call is. A call with a result is forgotten: only its id stays taken."""
+
+    NEW = "new"
+    RUNNING = "running"
+    PARKED = "parked"
+    FINISHED = "finished"
+
+
+class QuestionPhase(Enum):
+    """Where a question is, in the stream that asked it last."""
+
+    NEW = "new"
+    OPEN = "open"
+    PARKED = "parked"
+    CLOSED = "closed"
+
+
+_S, _C, _Q = StreamPhase, CallPhase, QuestionPhase
+
+_AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
+    MessageCommitted: None,
+    ElicitationRequested: None,
+    ApprovalRequested: None,
+    ContinueRequested: None,
+    QuestionAnswered: None,
+    QuestionDeclined: None,
+    QuestionWithdrawn: None,
+    QuestionParked: None,
+    LimitRaised: None,
+    WarningIssued: None,
+}
+
+STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
+    _S.NEW: {StreamStarted: _S.BETWEEN_TURNS, ChildStreamStarted: _S.BETWEEN_TURNS},
+    _S.BETWEEN_TURNS: {
+        **_AT_ANY_TIME,
+        TurnStarted: _S.TURN,
+        StreamStopped: _S.STOPPED,
+        ChildStreamStopped: _S.STOPPED,
+    },
+    _S.TURN: {
+        **_AT_ANY_TIME,
+        TextDelta: None,
+        ReasoningDelta: None,
+        ToolCallDelta: None,
+        ResponseDiscarded: None,
+        UsageReported: None,
+        CompactionStarted: _S.COMPACTING,
+        TurnOpened: None,
+        ToolCallStarted: None,
+        ToolStarted: None,
+        ValueRemembered: None,
+        ToolCallOutput: None,
+        ToolCallProgress: None,
+        LongResultStored: None,
+        ToolCallFinished: None,
+        ToolCallParked: None,
+        TurnFinished: _S.BETWEEN_TURNS,
+    },
+    _S.COMPACTING: {**_AT_ANY_TIME, CompactionFinished: _S.TURN},
+    _S.STOPPED: {StreamStarted: _S.BETWEEN_TURNS, ChildStreamStarted: _S.BETWEEN_TURNS},
+}
+"""Which fact may follow in which phase of a stream, and the phase that it leads to; ``None`` for the same phase."""
+
+CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
+    _C.NEW: {ToolCallStarted: _C.RUNNING},
+    _C.RUNNING: {
+        ApprovalRequested: _C.RUNNING,
+        ElicitationRequested: _C.RUNNING,
+        ToolStarted: _C.RUNNING,
+        ValueRemembered: _C.RUNNING,
+        ToolCallOutput: _C.RUNNING,
+        ToolCallProgress: _C.RUNNING,
+        ChildStreamStarted: _C.RUNNING,
+        LongResultStored: _C.RUNNING,
+        ToolCallFinished: _C.FINISHED,
+        ToolCallParked: _C.PARKED,
+    },
+    _C.PARKED: {ToolCallStarted: _C.RUNNING},
+    _C.FINISHED: {},
+}
+"""Which fact may follow in which phase of a tool call, and the phase that it leads to."""
+
+QUESTION_TABLE: Mapping[QuestionPhase, Mapping[type, QuestionPhase]] = {
+    _Q.NEW: {ElicitationRequested: _Q.OPEN, ApprovalRequested: _Q.OPEN, ContinueRequested: _Q.OPEN},
+    _Q.OPEN: {
+        QuestionAnswered: _Q.CLOSED,
+        QuestionDeclined: _Q.CLOSED,
+        QuestionWithdrawn: _Q.CLOSED,
+        QuestionParked: _Q.PARKED,
+    },
+    _Q.PARKED: {},
+    _Q.CLOSED: {},
+}
+"""Which event may follow in which phase of a question, and the phase that it leads to. A resumed stream asks anew."""
+
+
+# --------------------------------------------------------------------------- questions
+
+
+class QuestionRecord(msgspec.Struct):
+    """A question that was asked, and what came of it."""
+
+    question: Question
+    answer: Answer | None = None
+    is_over: bool = False
+    """Whether it was withdrawn or declined: the call may have continued since."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.answer is None and not self.is_over
+
+
+class QuestionList:
+    """The questions that one asker has asked, in order. A call asks two lists: for itself, and about retrying it."""
+
+    __slots__ = ("asked", "records")
+
+    def __init__(self) -> None:
+        self.records: list[QuestionRecord] = []
+        self.asked = 0
+        """Questions asked in this opening of the stream: the place of the next one in `records`."""
+
+    def previous(self, question: Question) -> QuestionRecord | None:
+        """The record of ``question`` from an earlier opening, if the same was asked at this place. Its id is empty."""
+        if self.asked < len(self.records):
+            record = self.records[self.asked]
+            if evolve(record.question, source=question.source, seq=0, id="") == question:
+                return record
+        return None
+
+    def ask(self, question: Question) -> QuestionRecord:
+        """Record ``question`` at the next place."""
+        place = self.asked
+        self.asked += 1
+        # A call that is made again asks the same, or has taken another way from here on.
+        if place >= len(self.records) or self.records[place].question.id != question.id:
+            self.records[place:] = [QuestionRecord(question)]
+        record = self.records[place]
+        record.is_over = False
+        return record
+
+    def forget(self, record: QuestionRecord) -> None:
+        """Remove the question that was asked last, as ``record``: it will be asked anew."""
+        self.records.remove(record)
+        self.asked -= 1
+
+    def clear(self) -> None:
+        """Remove all."""
+        self.records.clear()
+        self.asked = 0
+
+
+# ------------------------------------------------------------------------------- calls
+
+
+class CallState:
+    """A tool call without a result."""
+
+    __slots__ = (
+        "children",
+        "id",
+        "name",
+        "parked",
+        "phase",
+        "questions",
+        "remembered",
+        "retry_questions",
+        "started",
+        "waits",
+    )
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id = id
+        self.name = name
+        """The tool's name."""
+        self.phase = CallPhase.NEW
+        self.started = False
+        """Whether its tool began to run."""
+        self.parked = False
+        """Whether it ended on purpose where it waited for a person: then its tool is called again."""
+        self.questions = QuestionList()
+        """Asked for its approval, and then by its tool."""
+        self.retry_questions = QuestionList()
+        """Asked about running it again."""
+        self.children: list[StreamState] = []
+        """The child streams that it opened, in order, ended ones included."""
+        self.remembered: dict[str, bytes] = {}
+        """Values that its tool stored for the next time, as JSON."""
+        self.waits = 0
+        """For how many people and other calls it is waiting now."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """Whether it may have run, and its result is lost."""
+        return self.started and not self.parked
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started in this opening of the stream, and has not ended."""
+        return self.phase is CallPhase.RUNNING
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it does nothing but wait for people and other calls."""
+        running = [child for child in self.children if child.is_running]
+        if running:
+            return all(child.is_idle for child in running)
+        return self.waits > 0
+
+    @property
+    def all_questions(self) -> Iterator[QuestionRecord]:
+        """Both lists."""
+        yield from self.retry_questions.records
+        yield from self.questions.records
+
+
+# ----------------------------------------------------------------------------- streams
+
+
+class StreamState:
+    """The state of one run, through all streams that it was opened and resumed as.
+
+    Args:
+      parent: the state of the run around it.
+      call_id: the call of ``parent`` that opens it.
+    """
+
+    __slots__ = (
+        "_call_ids",
+        "_is_partial",
+        "_own_waits",
+        "_parked",
+        "_question_ids",
+        "_row",
+        "agent",
+        "allowed",
+        "call_id",
+        "calls",
+        "child_count",
+        "complaints",
+        "detail",
+        "first_index",
+        "is_prompted",
+        "long_results",
+        "message",
+        "messages",
+        "open_now",
+        "openings",
+        "parent",
+        "phase",
+        "prompt",
+        "question_count",
+        "questions",
+        "reason",
+        "results",
+        "session",
+        "source",
+        "stream",
+        "tool_calls",
+        "turn",
+        "usage",
+    )
+
+    def __init__(self, parent: StreamState | None = None, call_id: str = "") -> None:
+        self.parent = parent
+        self.call_id = call_id
+        self.complaints: list[str] = [] if parent is None else parent.complaints
+        """Facts that the tables do not allow, a sentence each; shared with the runs around this one."""
+        # Of the run, through all its streams.
+        self.session = ""
+        self.agent = ""
+        self.prompt: UserMessage = _NO_PROMPT
+        self.openings = 0
+        """How often it was opened: once, and once for each time it was resumed."""
+        self.is_prompted = False
+        """Whether the prompt is part of the transcript."""
+        self.messages: list[Message] = []
+        """The messages that it committed."""
+        self.first_index = 0
+        """The index of the first of them."""
+        self.turn = 0
+        self.message: AssistantMessage | None = None
+        """The response of the open turn, whose calls run."""
+        self.results: dict[str, ToolResult] = {}
+        """Of the open turn's calls that have ended, by call id."""
+        self.calls: dict[str, CallState] = {}
+        """The open turn's calls that have no result, by id, in call order."""
+        self.questions = QuestionList()
+        """Asked by the run itself, and not by a call, since its last turn began."""
+        self.long_results: dict[str, str] = {}
+        """Of a child run: whole texts of results that were too long for the model to read at once, by call id."""
+        self.usage = Usage()
+        """Its children's included."""
+        self.tool_calls = 0
+        """Its children's included."""
+        self.allowed: dict[str, float] = {}
+        """Limits that a person has raised."""
+        self.reason: StreamReason | None = None
+        """Why it stopped; ``None`` while it runs."""
+        self.detail = ""
+        # Of this opening.
+        self.source: Source = _NO_SOURCE
+        self.stream = ""
+        """The id of the stream that it was opened as last."""
+        self.phase = StreamPhase.NEW
+        self._row = _ROWS[StreamPhase.NEW]
+        self.open_now: dict[str, QuestionRecord] = {}
+        """Open questions by id, oldest first."""
+        self.question_count = 0
+        """Questions that were asked for the first time."""
+        self.child_count = 0
+        """Child streams that were opened for the first time."""
+        self._own_waits = 0
+        """For how many answers the run itself waits, and no call of it."""
+        self._call_ids: set[str] = set()
+        self._question_ids: set[str] = set()
+        self._parked: list[str] = []
+        """The calls and questions that were parked."""
+        self._is_partial = False
+        """Whether facts before the first one that was applied are missing."""
+
+    # ------------------------------------------------------------------------- questions to the state
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its stream has started and has not stopped."""
+        return self.phase not in (StreamPhase.NEW, StreamPhase.STOPPED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to resume."""
+        # A stream that ended before it had taken up the open turn has left the turn as it was.
+        return self.reason not in (None, "needs_input", "interrupted") and self.message is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing in it, or in its children, continues by itself: it waits for people."""
+        if self._own_waits:
+            return True
+        running = [call for call in self.calls.values() if call.phase is CallPhase.RUNNING]
+        return bool(running) and all(call.is_idle for call in running)
+
+    @property
+    def open_questions(self) -> list[Question]:
+        """The questions without an answer, here and in its children, oldest first."""
+        found = [record.question for record in self.questions.records if record.is_open]
+        for call in self.calls.values():
+            found += [record.question for record in call.all_questions if record.is_open]
+            for child in call.children:
+                if not child.is_over:
+                    found += child.open_questions
+        return found
+
+    @property
+    def started_calls(self) -> list[str]:
+        """Ids of the calls without a result whose tools began to run."""
+        return [id for id, call in self.calls.items() if call.started]
+
+    @property
+    def closing(self) -> tuple[Message, ...]:
+        """The messages that would close the open turn, if it is not resumed; none if no turn is open."""
+        return () if self.message is None else close_turn(self.message, self.results, self.started_calls)
+
+    @property
+    def open_things(self) -> list[str]:
+        """Whatever was started in this opening and has not ended, in words."""
+        return [
+            *(["a turn"] if self.phase in (StreamPhase.TURN, StreamPhase.COMPACTING) else []),
+            *(["a compaction"] if self.phase is StreamPhase.COMPACTING else []),
+            *(f"call {call.id!r}" for call in self.calls.values() if call.is_running),
+            *(f"question {id!r}" for id in self.open_now),
+        ]
+
+    def questions_of(self, question: Question) -> QuestionList:
+        """The list that ``question`` belongs to: the run's own, or one of the call that asks."""
+        call = self.calls.get(getattr(question, "call_id", ""))
+        if call is None:
+            return self.questions if isinstance(question, ContinueRequested) else QuestionList()
+        is_retry = isinstance(question, ApprovalRequested) and question.reason == MAY_HAVE_RUN
+        return call.retry_questions if is_retry else call.questions
+
+    def find_question(self, id: str) -> QuestionRecord | None:
+        """The question of that id, here or in a child."""
+        for record in self.questions.records:
+            if record.question.id == id:
+                return record
+        for call in self.calls.values():
+            for record in call.all_questions:
+                if record.question.id == id:
+                    return record
+            for child in call.children:
+                found = child.find_question(id)
+                if found is not None:
+                    return found
+        return None
+
+    @property
+    def around(self) -> Iterator[StreamState]:
+        """This run, and the runs around it, inside out."""
+        at: StreamState | None = self
+        while at is not None:
+            yield at
+            at = at.parent
+
+    @contextmanager
+    def waiting(self, call_id: str) -> Generator[None]:
+        """A call, or with no call the run itself, waits for a person or another call while the block runs."""
+        call = self.calls[call_id] if call_id else None
+        if call is None:
+            self._own_waits += 1
+        else:
+            call.waits += 1
+        try:
+            yield
+        finally:
+            if call is None:
+                self._own_waits -= 1
+            else:
+                call.waits -= 1
+
+    # ------------------------------------------------------------------------------------- apply
+
+    def apply(self, fact: Fact) -> None:
+        """Take in the next fact of this run. Never raises: see `complaints`."""
+        rule = self._row.get(fact.__class__)
+        if rule is _STAYS:
+            # As for all deltas.
+            return
+        if rule is None:
+            rule = _RULES.get(fact.__class__)
+            if rule is None:
+                # An event of a newer version.
+                return
+            self._complain(fact, f"cannot follow while its stream is {self.phase.value}")
+        phase, change = rule
+        if change is not None:
+            change(self, fact)
+        if phase is not None:
+            self.phase = phase
+            self._row = _ROWS[phase]
+
+    def _complain(self, fact: Fact, problem: str) -> None:
+        if len(self.complaints) < MOST_COMPLAINTS:
+            self.complaints.append(complaint(fact, self.stream, problem))
+
+    # ----------------------------------------------------------------------------------- streams
+
+    def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
+        if event.resumes == event.stream:
+            self._complain(event, "resumes itself")
+        if not self.openings:
+            self.session, self.agent, self.prompt = event.session, event.agent, event.message
+            self._is_partial = bool(event.resumes)
+        self.source, self.stream = event.source, event.stream
+        self.reason = None
+        self.openings += 1
+        self.question_count = self.child_count = self._own_waits = 0
+        self.questions.asked = 0
+        self._parked.clear()
+        self._question_ids.clear()
+        self.open_now.clear()
+        parent = self.parent
+        if parent is not None and isinstance(event, ChildStreamStarted):
+            call = parent._running_call(event, event.call_id)
+            if call is not None and self not in call.children:
+                call.children.append(self)
+                parent.child_count += 1
+
+    def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
+        left = self.open_things
+        if left:
+            self._complain(event, f"leaves open: {', '.join(left)}")
+        self._check_children(event, None)
+        if self._parked and event.reason not in ("needs_input", "interrupted"):
+            self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
+        if isinstance(event, ChildStreamStopped) is (self.parent is None):
+            self._complain(event, "ends a stream that began with another class")
+        self.reason, self.detail = event.reason, event.detail
+        if event.reason == "interrupted":
+            # Nothing chose the place: only calls that waited for an answer are known not to have continued since.
+            for call in self.calls.values():
+                call.parked = any(record.is_open for record in call.questions.records)
+
+    def _check_children(self, event: StreamEvent, call_id: str | None) -> None:
+        for call in self.calls.values():
+            if call_id is None or call.id == call_id:
+                for child in call.children:
+                    if child.is_running:
+                        self._complain(event, f"comes before the end of its child {child.stream}")
+
+    # ------------------------------------------------------------------------------------- turns
+
+    def _start_turn(self, event: TurnStarted) -> None:
+        due = self.turn if self.message is not None else self.turn + 1
+        if event.turn != due and not (self._is_partial and not self.turn):
+            self._complain(event, f"turn {event.turn} comes where turn {due} is due")
+        if event.turn > self.turn:
+            self.questions.clear()
+        self.turn = event.turn
+
+    def _finish_turn(self, event: TurnFinished) -> None:
+        if event.turn != self.turn:
+            self._complain(event, f"turn {event.turn} was not open")
+        left = self.open_things[1:]
+        if left:
+            self._complain(event, f"leaves open: {', '.join(left)}")
+
+    def _commit(self, event: MessageCommitted) -> None:
+        if not self.messages:
+            self.first_index = event.index
+        due = self.first_index + len(self.messages)
+        if event.index != due:
+            self._complain(event, f"has index {event.index}, where {due} is due")
+        self.is_prompted = True
+        self.messages.append(event.message)
+        if isinstance(event.message, AssistantMessage):
+            self.message, self.results, self.calls = None, {}, {}
+
+    def _count_usage(self, event: UsageReported) -> None:
+        for run in self.around:
+            run.usage += event.usage
+
+    def _open_turn(self, note: TurnOpened) -> None:
+        self.message, self.results, self.calls = note.message, {}, {}
+
+    def _raise_limit(self, note: LimitRaised) -> None:
+        for run in self.around:
+            if run.stream == note.stream:
+                run.allowed[note.limit] = note.allowed
+        # So that it is not asked about once more.
+        self.questions.clear()
+
+    # ------------------------------------------------------------------------------------- calls
+
+    def _running_call(self, fact: Fact, id: str) -> CallState | None:
+        """The call of that id, if ``fact`` may follow in its phase."""
+        call = self.calls.get(id)
+        if call is None or fact.__class__ not in CALL_TABLE[call.phase]:
+            self._complain(fact, f"call {id!r} is {'not open' if call is None else call.phase.value}")
+        return call
+
+    def _start_call(self, event: ToolCallStarted) -> None:
+        id = event.call_id
+        call = self.calls.get(id)
+        if call is None:
+            if id in self._call_ids:
+                self._complain(event, f"call {id!r} was started before")
+            self._call_ids.add(id)
+            call = self.calls[id] = CallState(id, event.name)
+            for run in self.around:
+                run.tool_calls += 1
+        elif ToolCallStarted not in CALL_TABLE[call.phase]:
+            self._complain(event, f"call {id!r} was started before")
+        call.name, call.phase, call.waits = event.name, CallPhase.RUNNING, 0
+        call.questions.asked = call.retry_questions.asked = 0
+
+    def _start_tool(self, note: ToolStarted) -> None:
+        call = self._running_call(note, note.call_id)
+        if call is not None:
+            call.started, call.parked = True, False
+            call.retry_questions.clear()
+
+    def _remember(self, note: ValueRemembered) -> None:
+        call = self._running_call(note, note.call_id)
+        if call is not None:
+            call.remembered[note.name] = note.value
+
+    def _store_long_result(self, note: LongResultStored) -> None:
+        if self.parent is not None:
+            self.long_results[note.call_id] = note.text
+
+    def _check_call(self, event: ToolCallOutput | ToolCallProgress) -> None:
+        self._running_call(event, event.call_id)
+
+    def _finish_call(self, event: ToolCallFinished) -> None:
+        id = event.call_id
+        self._running_call(event, id)
+        if event.result.call_id != id:
+            self._complain(event, f"has the result of call {event.result.call_id!r}")
+        self._check_children(event, id)
+        self.calls.pop(id, None)
+        self.results[id] = event.result
+
+    def _park_call(self, event: ToolCallParked) -> None:
+        call = self._running_call(event, event.call_id)
+        self._check_children(event, event.call_id)
+        self._parked.append(f"call {event.call_id!r}")
+        if call is not None:
+            call.phase = CallPhase.PARKED
+            # A call that waited for nothing but another call was cut off in the middle of its work.
+            waited = any(record.is_open for record in call.questions.records)
+            call.parked = waited or any(not child.is_over for child in call.children) or not call.started
+
+    # --------------------------------------------------------------------------------- questions
+
+    def _ask(self, event: Question) -> None:
+        if event.id in self._question_ids:
+            self._complain(event, f"question {event.id!r} was asked before")
+        self._question_ids.add(event.id)
+        if not isinstance(event, ContinueRequested):
+            self._running_call(event, event.call_id)
+        asker = self.questions_of(event)
+        is_new = asker.asked >= len(asker.records) or asker.records[asker.asked].question.id != event.id
+        self.question_count += is_new
+        self.open_now[event.id] = asker.ask(event)
+
+    def _take_from_open(
+        self, event: QuestionAnswered | QuestionDeclined | QuestionWithdrawn | QuestionParked
+    ) -> QuestionRecord | None:
+        record = self.open_now.pop(event.id, None)
+        if record is None:
+            self._complain(event, f"question {event.id!r} is not open")
+        return record
+
+    def _answer(self, event: QuestionAnswered) -> None:
+        record = self._take_from_open(event)
+        if record is not None:
+            record.answer = event.answer
+
+    def _decline(self, event: QuestionDeclined) -> None:
+        record = self._take_from_open(event)
+        if record is not None and record.answer is None:
+            record.is_over = True
+            # A tool that was answered so has continued since, and gets the same answer again.
+            record.answer = Decline(event.note) if isinstance(record.question, ElicitationRequested) else None
+
+    def _withdraw(self, event: QuestionWithdrawn) -> None:
+        record = self._take_from_open(event)
+        if record is None:
+            return
+        if record.answer is not None or isinstance(record.question, ApprovalRequested):
+            # The answer that it had is not permitted any more: it is asked anew.
+            asker = self.questions_of(record.question)
+            if record in asker.records:
+                asker.forget(record)
+        else:
+            record.is_over = True
+
+    def _park_question(self, event: QuestionParked) -> None:
+        self._take_from_open(event)
+        self._parked.append(f"question {event.id!r}")
+
+    CHANGES: ClassVar[Mapping[type, Callable[..., None]]] = {
+        StreamStarted: _start,
+        ChildStreamStarted: _start,
+        StreamStopped: _stop,
+        ChildStreamStopped: _stop,
+        TurnStarted: _start_turn,
+        TurnFinished: _finish_turn,
+        MessageCommitted: _commit,
+        UsageReported: _count_usage,
+        TurnOpened: _open_turn,
+        LimitRaised: _raise_limit,
+        ToolCallStarted: _start_call,
+        ToolStarted: _start_tool,
+        ValueRemembered: _remember,
+        LongResultStored: _store_long_result,
+        ToolCallOutput: _check_call,
+        ToolCallProgress: _check_call,
+        ToolCallFinished: _finish_call,
+        ToolCallParked: _park_call,
+        ElicitationRequested: _ask,
+        ApprovalRequested: _ask,
+        ContinueRequested: _ask,
+        QuestionAnswered: _answer,
+        QuestionDeclined: _decline,
+        QuestionWithdrawn: _withdraw,
+        QuestionParked: _park_question,
+    }
+    """The facts that change more than the phase."""
+
+
+def complaint(fact: Fact, stream: str, problem: str) -> str:
+    """A sentence about a fact that the tables do not allow."""
+    which = f"note {fact.kind!r}" if isinstance(fact, Note) else f"event {fact.seq}, {type(fact).__name__}"
+    return f"{which} of {stream}: {problem}"
+
+
+_NO_PROMPT = UserMessage(())
+_NO_SOURCE = Source("", "", ())
+
+_Rule: TypeAlias = tuple[StreamPhase | None, Callable[..., None] | None]
+
+_STAYS: _Rule = (None, None)
+"""The rule of facts that are allowed and change nothing: deltas, most of all."""
+
+
+def _row(table: Mapping[type, StreamPhase | None]) -> dict[type, _Rule]:
+    rules = {fact: (phase, StreamState.CHANGES.get(fact)) for fact, phase in table.items()}
+    return {fact: _STAYS if rule == _STAYS else rule for fact, rule in rules.items()}
+
+
+_ROWS: Mapping[StreamPhase, Mapping[type, _Rule]] = {phase: _row(table) for phase, table in STREAM_TABLE.items()}
+"""The stream table with the change that each fact makes, so that `StreamState.apply` looks once into one dict."""
+
+_RULES: Mapping[type, _Rule] = {fact: rule for row in _ROWS.values() for fact, rule in row.items()}
+"""What a fact does, whatever the phase: for facts that the table does not allow."""
+
+
+# ---------------------------------------------------------------------------- sessions
+
+
+class SessionState:
+    """A session as its journal has it: the transcript, and the last run with its children."""
+
+    __slots__ = ("_states", "complaints", "long_results", "messages", "removed", "run", "running", "settings")
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        """Facts that the tables do not allow, a sentence each."""
+        self.messages: list[Message] = []
+        """The transcript; without the open turn of the last run."""
+        self.removed: list[Message] = []
+        """Messages that a rewind has removed. The ids of their calls stay taken."""
+        self.settings = SessionSettings()
+        self.long_results: dict[str, str] = {}
+        """Of the session's own runs: whole texts of results that were too long to be read at once, by call id."""
+        self.run: StreamState | None = None
+        """The last run, unless it was abandoned."""
+        self.running: dict[str, StreamState] = {}
+        """The streams that have started and have not stopped, by id, oldest first."""
+        self._states: dict[str, StreamState] = {}
+        """The states of the last run and its children, by session."""
+
+    @property
+    def resumable(self) -> StreamState | None:
+        """The last run, if it can be resumed."""
+        return None if self.run is None or self.run.is_over else self.run
+
+    def apply(self, fact: Fact, stream: str = "") -> None:
+        """Take in the next fact of the session: of the stream ``stream``, if it is a note about one. Never raises."""
+        match fact:
+            case StreamStarted() | ChildStreamStarted():
+                self._start(fact)
+            case TurnAbandoned(messages=messages):
+                self.messages.extend(messages)
+                self._forget_run()
+            case SessionRewound(messages=count):
+                self._rewind(count)
+                self._forget_run()
+            case SessionSettings():
+                self.settings = fact
+            case _:
+                self._apply_to_run(fact, fact.source.stream if not isinstance(fact, Note) else stream)
+
+    def _apply_to_run(self, fact: StreamEvent | Note, stream: str) -> None:
+        run = self.running.get(stream)
+        if run is None:
+            self._complain(fact, stream, "its stream is not running")
+            return
+        if isinstance(fact, (StreamStopped, ChildStreamStopped)):
+            if run.parent is None and fact.reason == "needs_input" and not run.open_questions:
+                self._complain(fact, stream, "needs input, and no question is open")
+            del self.running[stream]
+        run.apply(fact)
+        if run.parent is None:
+            if isinstance(fact, MessageCommitted):
+                self.messages.append(fact.message)
+            elif isinstance(fact, LongResultStored):
+                self.long_results[fact.call_id] = fact.text
+
+    def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
+        run: StreamState | None = None
+        if isinstance(event, StreamStarted):
+            if self.running:
+                self._complain(event, event.stream, "another stream is running")
+            if event.resumes:
+                # Not found by its session: before a fork, it was recorded under the original's id.
+                run = self.run
+            if run is None:
+                self._states.clear()
+                run = StreamState()
+                run.complaints = self.complaints
+            self.run = run
+        else:
+            parent = self.running.get(event.parent or "")
+            if parent is None:
+                self._complain(event, event.stream, f"its parent stream {event.parent} is not running")
+            elif event.path[:-1] != parent.source.agents:
+                self._complain(event, event.stream, f"its path {event.path} does not lead through its parent's")
+            if event.resumes:
+                run = self._states.get(event.session)
+            if run is None:
+                run = StreamState(parent, event.call_id)
+                run.complaints = self.complaints
+        if event.stream in self.running:
+            self._complain(event, event.stream, "its stream has started before")
+        self._states[event.session] = run
+        self.running[event.stream] = run
+        run.apply(event)
+
+    def _rewind(self, count: int) -> None:
+        self.removed += self.messages[count:]
+        del self.messages[count:]
+        settings = self.settings
+        if settings.first_kept > count or max(settings.elided, default=-1) >= count:
+            self.settings = SessionSettings(settings.grants)
+
+    def _forget_run(self) -> None:
+        self.run = None
+        self._states.clear()
+
+    def _complain(self, fact: Fact, stream: str, problem: str) -> None:
+        if len(self.complaints) < MOST_COMPLAINTS:
+            self.complaints.append(complaint(fact, stream, problem))
+
+    # -------------------------------------------------------------------------------- ends
+
+    def ends(self) -> Iterator[tuple[type[StreamEvent], Source, dict[str, Any]]]:
+        """The events that end the streams whose process died, inside out, as class, source and fields."""
+        for run in list(self.running.values()):
+            if run.parent is None:
+                yield from self._ends_of(run)
+
+    def _ends_of(self, run: StreamState) -> Iterator[tuple[type[StreamEvent], Source, dict[str, Any]]]:
+        source = run.source
+        for child in list(self.running.values()):
+            if child.source.parent == source.stream:
+                yield from self._ends_of(child)
+        for id in list(run.open_now):
+            yield QuestionParked, source, {"id": id}
+        if run.phase is StreamPhase.COMPACTING:
+            yield CompactionFinished, source, {"tokens": 0, "first_kept": 0, "summary": "", "problem": INTERRUPTED}
+        for call in list(run.calls.values()):
+            if call.is_running:
+                yield ToolCallParked, source, {"call_id": call.id, "name": call.name}
+        if run.phase in (StreamPhase.TURN, StreamPhase.COMPACTING):
+            yield TurnFinished, source, {"turn": run.turn, "reason": "interrupted"}
+        stopped: dict[str, Any] = {"reason": "interrupted", "detail": INTERRUPTED, "usage": run.usage}
+        if run.parent is None:
+            yield StreamStopped, source, stopped
+        else:
+            yield ChildStreamStopped, source, {"call_id": run.call_id, **stopped}

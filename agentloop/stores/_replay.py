@@ -1,0 +1,249 @@
+"""Replay a session's journal: decode its records into facts, and apply them to a fresh `SessionState`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from agentloop._core.state import (
+    NOTES,
+    Fact,
+    LongResultStored,
+    Note,
+    SessionRewound,
+    SessionSettings,
+    SessionState,
+    ToolStarted,
+    TurnAbandoned,
+    TurnOpened,
+    ValueRemembered,
+)
+from agentloop.errors import StoreError, UsageError
+from agentloop.events import UnknownEvent
+from agentloop.journal import OpenStore, Record
+from agentloop.messages import AssistantMessage, Message
+from agentloop.wire import EVENT_TYPES, decode_event
+
+__all__ = ["DELTAS", "TRANSCRIPT_KINDS", "Replay", "StoredState", "encode_note", "load", "note_key"]
+
+DELTAS = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output"})
+"""Kinds of records that change no state: most of a journal. They are not decoded."""
+
+TRANSCRIPT_KINDS = (
+    "message_committed",
+    "stream_started",
+    SessionSettings.kind,
+    TurnAbandoned.kind,
+    SessionRewound.kind,
+    LongResultStored.kind,
+)
+"""Kinds of records that say what the transcript is."""
+
+_log = logging.getLogger("agentloop.stores")
+
+
+# ------------------------------------------------------------------------------- notes
+
+
+class _Memory(msgspec.Struct):
+    name: str
+    value: msgspec.Raw
+
+
+def note_key(note: Note) -> str:
+    """The call that ``note`` is about, if it is about one: the key of its record."""
+    call_id: str = getattr(note, "call_id", "")
+    return call_id
+
+
+def encode_note(note: Note) -> bytes:
+    """The data of the note's record, as JSON. Its call is the record's key."""
+    match note:
+        case TurnOpened(message=message):
+            return msgspec.json.encode(message)
+        case ToolStarted():
+            return b"{}"
+        case LongResultStored(text=text):
+            return msgspec.json.encode(text)
+        case ValueRemembered(name=name, value=value):
+            return msgspec.json.encode(_Memory(name, msgspec.Raw(value)))
+        case _:
+            return msgspec.json.encode(note)
+
+
+def _remembered(record: Record) -> Note:
+    memory = msgspec.json.decode(record.data, type=_Memory)
+    return ValueRemembered(record.key, memory.name, bytes(memory.value))
+
+
+_DECODERS: Mapping[str, Callable[[Record], Note]] = {
+    TurnOpened.kind: lambda record: TurnOpened(msgspec.json.decode(record.data, type=AssistantMessage)),
+    ToolStarted.kind: lambda record: ToolStarted(record.key),
+    LongResultStored.kind: lambda record: LongResultStored(record.key, msgspec.json.decode(record.data, type=str)),
+    ValueRemembered.kind: _remembered,
+}
+"""The notes whose record is not simply their JSON form."""
+
+
+def decode_fact(record: Record) -> Fact | None:
+    """The fact that ``record`` holds; ``None`` for a kind that a newer version has added.
+
+    Raises:
+      msgspec.DecodeError: the record holds no such fact.
+      UsageError: the record holds no event.
+    """
+    kind = record.kind
+    if kind in EVENT_TYPES:
+        event = decode_event(record.data)
+        return None if isinstance(event, UnknownEvent) else event
+    if kind not in NOTES:
+        return None
+    decode = _DECODERS.get(kind)
+    return msgspec.json.decode(record.data, type=NOTES[kind]) if decode is None else decode(record)
+
+
+# ------------------------------------------------------------------------------ replay
+
+
+class _Committed(msgspec.Struct):
+    message: Message
+
+
+class _Started(msgspec.Struct):
+    resumes: str = ""
+
+
+class _Numbered(msgspec.Struct):
+    seq: int = 0
+
+
+_committed = msgspec.json.Decoder(_Committed)
+
+
+class Replay:
+    """Applies the records of a session's journal to a fresh state.
+
+    Args:
+      session: its id, for errors.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.state = SessionState()
+        self._session = session
+        self._root = ""
+        """The stream that runs on the session itself: after a fork, its id is not made of the session's."""
+
+    def read(self, records: Sequence[Record]) -> None:
+        """Apply ``records``, which follow those that were applied before.
+
+        Raises:
+          StoreError: a record cannot be decoded.
+        """
+        state = self.state
+        for record in records:
+            if record.kind in DELTAS:
+                continue
+            try:
+                fact = decode_fact(record)
+            except (msgspec.DecodeError, UsageError) as error:
+                raise self._unreadable(record, error) from error
+            if fact is not None:
+                state.apply(fact, record.stream)
+        for complaint in state.complaints:
+            _log.warning("session %r: its journal is out of order: %s", self._session, complaint)
+        state.complaints.clear()
+
+    def read_transcript(self, records: Sequence[Record]) -> None:
+        """Apply ``records`` of `TRANSCRIPT_KINDS`, as far as they change the transcript, and not the last run.
+
+        Raises:
+          StoreError: a record cannot be decoded.
+        """
+        state = self.state
+        messages = state.messages
+        for record in records:
+            try:
+                if record.kind == "message_committed":
+                    # As most are: the message is all that is needed of the event.
+                    if record.stream == self._root:
+                        messages.append(_committed.decode(record.data).message)
+                elif record.kind == "stream_started":
+                    self._root = record.stream
+                elif record.kind == LongResultStored.kind:
+                    # Calls of child streams have the same ids.
+                    if record.stream == self._root:
+                        state.long_results[record.key] = msgspec.json.decode(record.data, type=str)
+                else:
+                    fact = decode_fact(record)
+                    if fact is not None:
+                        state.apply(fact)
+            except msgspec.DecodeError as error:
+                raise self._unreadable(record, error) from error
+
+    def _unreadable(self, record: Record, error: Exception) -> StoreError:
+        return StoreError(f"session {self._session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}")
+
+
+class StoredState(msgspec.Struct):
+    """A session as its store has it."""
+
+    replay: Replay
+    length: int
+    """Records in the journal. No smaller than the number of streams that were opened on the session."""
+    seq: int
+    """The ``seq`` of the last event that was saved."""
+
+    @property
+    def state(self) -> SessionState:
+        """The state that the journal has led to."""
+        return self.replay.state
+
+
+async def load(store: OpenStore, session: str) -> StoredState:
+    """Replay the journal of a session: empty if there is none.
+
+    Of runs that have ended only the transcript is decoded; of the last run, everything.
+
+    Raises:
+      StoreError: the store cannot be read, or a record cannot be decoded.
+    """
+    records = await store.read(session, kinds=TRANSCRIPT_KINDS)
+    replay = Replay(session)
+    begins = _last_run(session, records)
+    replay.read_transcript(records[:begins])
+    tail: Sequence[Record] = ()
+    if begins < len(records):
+        tail = await store.read(session, after=records[begins].seq - 1)
+        replay.read(tail)
+    info = await store.info(session)
+    length = 0 if info is None else info.records
+    return StoredState(replay, length, _last_number(tail))
+
+
+def _last_run(session: str, records: Sequence[Record]) -> int:
+    """The place in ``records`` where the last run begins, in however many streams; their number if there is none."""
+    for place in range(len(records) - 1, -1, -1):
+        record = records[place]
+        if record.kind == "stream_started":
+            try:
+                started = msgspec.json.decode(record.data, type=_Started)
+            except msgspec.DecodeError as error:
+                raise StoreError(
+                    f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
+                ) from error
+            if not started.resumes:
+                return place
+    return len(records)
+
+
+def _last_number(records: Sequence[Record]) -> int:
+    """The ``seq`` of the last event in ``records``."""
+    for record in reversed(records):
+        if record.kind in NOTES:
+            continue
+        seq = msgspec.json.decode(record.data, type=_Numbered).seq
+        if seq:
+            return seq
+    return 0

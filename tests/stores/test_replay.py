@@ -1,0 +1,58 @@
+"""Replaying a journal, compared with the loader that was there before: same journal, same state, wherever it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from agentloop.journal import Record
+from agentloop.stores import _replay
+from agentloop.testing._lab import AgentScenario
+from agentloop.testing.harness.session_scenarios import STORIES
+from agentloop.testing.simulation import Kind, sweep
+from tests.stores.oracle import FixedJournal, assert_same_state, load
+
+
+def journals_of(story: str, kind: Kind, *, limit: int) -> list[list[Record]]:
+    """The journals that ``story`` leaves behind, with a fault in ``limit`` places, each once."""
+    scenarios: list[AgentScenario] = []
+    found: dict[tuple[bytes, ...], list[Record]] = {}
+
+    def make() -> AgentScenario:
+        scenarios.append(STORIES[story]())
+        return scenarios[-1]
+
+    def collect(*_run: object) -> None:
+        lab = scenarios[-1].lab
+        assert lab is not None
+        assert lab.journal is not None
+        for session in lab.journal._memory._sessions.values():
+            found[tuple(record.data for record in session.records)] = list(session.records)
+        scenarios.clear()
+
+    sweep(make, kinds=[kind], limit=limit, on_run=collect)
+    return list(found.values())
+
+
+def check_every_cut(records: Sequence[Record]) -> None:
+    async def check() -> None:
+        for count in range(len(records) + 1):
+            store: Any = FixedJournal(records[:count])
+            new, old = await _replay.load(store, "ann"), await load.load(store, "ann")
+            assert_same_state(new, old)
+
+    trio.run(check)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_story_leads_to_the_same_state_wherever_its_journal_is_cut(
+    story: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journals = journals_of(story, "cancel", limit=12)
+    assert journals
+    for records in journals:
+        check_every_cut(records)
+    assert not caplog.records, "a fact in the journal does not follow from those before it"
