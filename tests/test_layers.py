@@ -20,7 +20,7 @@ LAYERS = (
     # decisions
     "_core.docstrings _core.json_types _core.schema _core.output _core.prices _core.forms _core.permissions",
     "_core.answers _core.assembly _core.budget _core.elicitation _core.compaction _core.kept _core.mailbox",
-    "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn _core.unfinished",
+    "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
     "context tools hooks config journal",
     # waiting

@@ -23,7 +23,7 @@ class Waits:
         self.own = 0
         """How many questions the stream itself has open, and no call of it."""
         self.asked: dict[tuple[str, bool], int] = {}
-        """How many questions each has asked so far, by `agentloop._core.unfinished.asker`."""
+        """How many questions each has asked so far, by `agentloop._core.state.asker`."""
         self.opened: dict[str, int] = {}
         """How many streams each call has opened so far."""
 

@@ -109,6 +109,7 @@ __all__ = [
     "TurnAbandoned",
     "TurnOpened",
     "ValueRemembered",
+    "asker",
 ]
 
 MAY_HAVE_RUN = "it was interrupted, and may have run already: run it again?"
@@ -330,6 +331,12 @@ QUESTION_TABLE: Mapping[QuestionPhase, Mapping[type, QuestionPhase]] = {
 
 
 # --------------------------------------------------------------------------- questions
+
+
+def asker(question: Question) -> tuple[str, bool]:
+    """The call that asks, if it is not the run itself; and whether it is about running the call again."""
+    call_id: str = getattr(question, "call_id", "")
+    return call_id, isinstance(question, ApprovalRequested) and question.reason == MAY_HAVE_RUN
 
 
 class QuestionRecord(msgspec.Struct):
@@ -609,10 +616,12 @@ class StreamState:
 
     def questions_of(self, question: Question) -> QuestionList:
         """The list that ``question`` belongs to: the run's own, or one of the call that asks."""
-        call = self.calls.get(getattr(question, "call_id", ""))
+        call_id, is_retry = asker(question)
+        if not call_id:
+            return self.questions
+        call = self.calls.get(call_id)
         if call is None:
-            return self.questions if isinstance(question, ContinueRequested) else QuestionList()
-        is_retry = isinstance(question, ApprovalRequested) and question.reason == MAY_HAVE_RUN
+            return QuestionList()
         return call.retry_questions if is_retry else call.questions
 
     def find_question(self, id: str) -> QuestionRecord | None:

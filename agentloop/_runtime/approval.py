@@ -15,7 +15,7 @@ import trio
 from agentloop._core.answers import check_always, check_approval
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
 from agentloop._core.results import error_result
-from agentloop._core.unfinished import MAY_HAVE_RUN
+from agentloop._core.state import MAY_HAVE_RUN
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError

@@ -10,7 +10,7 @@ import trio
 from attrs import evolve
 
 from agentloop._core.elicitation import AnsweredBy, OpenQuestion
-from agentloop._core.unfinished import Asked, asker
+from agentloop._core.state import QuestionRecord, asker
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
 from agentloop._runtime.logs import QUESTIONS, log_event
@@ -179,7 +179,7 @@ async def _wait_for_resumption(run: Run, opened: OpenQuestion, waiting: _Waiting
             await waiting.changed.wait()
 
 
-def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | None:
+def _past(run: Run, build: Callable[[Source, int, str], Question]) -> QuestionRecord | None:
     """The question, if it was asked already at this point in the stream that this one goes on from."""
     assert run.waits is not None
     question = build(run.source, 0, "")
@@ -188,7 +188,7 @@ def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | No
     run.waits.asked[by] = place + 1
     if run.unfinished is None:
         return None
-    before = run.unfinished.asked_by(*by)
+    before = run.unfinished.questions_of(question).records
     if place >= len(before):
         return None
     past = before[place]
@@ -199,7 +199,7 @@ def _past(run: Run, build: Callable[[Source, int, str], Question]) -> Asked | No
     return None
 
 
-def _answer_as_before(run: Run, id: str, past: Asked, answer: Answer) -> bool:
+def _answer_as_before(run: Run, id: str, past: QuestionRecord, answer: Answer) -> bool:
     """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
     try:
         run.root.tree.answer(id, answer, by="reader")
@@ -215,12 +215,12 @@ def _answer_as_before(run: Run, id: str, past: Asked, answer: Answer) -> bool:
     return True
 
 
-def _forget(run: Run, past: Asked) -> None:
+def _forget(run: Run, past: QuestionRecord) -> None:
     """Ask anew what was asked as ``past``, and whatever came after it."""
     assert run.unfinished is not None
     assert run.waits is not None
     by = asker(past.question)
-    before = run.unfinished.asked_by(*by)
+    before = run.unfinished.questions_of(past.question).records
     del before[before.index(past) :]
     run.waits.asked[by] -= 1
 

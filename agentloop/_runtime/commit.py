@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from agentloop._core.budget import Exceeded
+from agentloop._core.state import LimitRaised, LongResultStored, ToolStarted, TurnOpened
 from agentloop._runtime.clock import after
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.ledger import Ledger
@@ -45,7 +46,7 @@ async def commit(run: Run, messages: Sequence[Message]) -> None:
 def begin_turn(run: Run, message: AssistantMessage) -> None:
     """The calls of ``message`` are about to be dealt with."""
     if run.root.ledger is not None:
-        run.root.ledger.note("turn", message, stream=run.source.stream, key="")
+        run.root.ledger.note(TurnOpened(message), run.source.stream)
 
 
 def raised(run: Run, reached: Exceeded) -> None:
@@ -57,13 +58,12 @@ def raised(run: Run, reached: Exceeded) -> None:
         assert whose.parent is not None
         whose = whose.parent
     limit, allowed = reached.limit, reached.meter.allowed[reached.limit]
-    value = {"stream": whose.source.stream, "limit": limit, "allowed": allowed}
-    run.root.ledger.note("raised", value, stream=run.source.stream, key="")
+    run.root.ledger.note(LimitRaised(whose.source.stream, limit, allowed), run.source.stream)
 
 
 async def begin_call(run: Run, ledger: Ledger, tool: Tool, call: ToolCall) -> None:
     """The tool of ``call`` is about to run. Raises `StoreError`; then it may not."""
-    ledger.note("call", {}, stream=run.source.stream, key=call.id)
+    ledger.note(ToolStarted(call.id), run.source.stream)
     if not (tool.read_only and tool.may_run_again):
         # One that is made again needs it, too: were the response lost that asks for it, there would be another one,
         # with another idempotency key. But nobody needs to know of a call that has changed nothing.
@@ -74,7 +74,7 @@ def end_call(run: Run, ledger: Ledger, call: ToolCall) -> None:
     """A call has its result, which is about to be told."""
     text = run.transcript.kept.text_of(call.id)
     if text is not None:
-        ledger.note("long_result", text, stream=run.source.stream, key=call.id)
+        ledger.note(LongResultStored(call.id, text), run.source.stream)
 
 
 async def keep(run: Run, ledger: Ledger) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import evolve
 
+from agentloop._core.state import Note, StreamState
 from agentloop._core.transcript import Transcript, interrupted_result
-from agentloop._core.unfinished import Unfinished
 from agentloop._runtime.emitter import Feed
 from agentloop.events import MessageCommitted, StreamEvent, ToolCallFinished
 from agentloop.messages import ToolCall
@@ -46,8 +46,8 @@ class Ledger(Protocol):
         """Have ``event`` kept, if ``feed`` is the root's, and then delivered to ``feed``. Does not wait or fail."""
         ...
 
-    def note(self, kind: str, value: Any, *, stream: str, key: str) -> None:
-        """Have ``value``, which no reader is told, kept in its place among the events. Does not wait or fail."""
+    def note(self, note: Note, stream: str = "") -> None:
+        """Save ``note``, a fact about ``stream``, in its place among the events. Does not wait or fail."""
         ...
 
     def commit(self, transcript: Transcript) -> None:
@@ -75,7 +75,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def take_up(self) -> Unfinished | None:
+    def take_up(self) -> StreamState | None:
         """What there is to go on with, after `ready`. Its open turn is not part of the transcript any more."""
         ...
 

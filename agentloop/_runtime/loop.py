@@ -14,9 +14,9 @@ from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
 from agentloop._core.output import OutputType, output_type
 from agentloop._core.prices import priced
+from agentloop._core.state import StreamState
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
-from agentloop._core.unfinished import Unfinished
 from agentloop._runtime.asking import ask
 from agentloop._runtime.commit import begin_turn, commit, raised
 from agentloop._runtime.compacting import Compactor
@@ -186,7 +186,7 @@ class _Loop:
         run.turn -= 1
         return await self._turn(partial(self._call_again, past, past.message, tools))
 
-    async def _call_again(self, past: Unfinished, message: AssistantMessage, tools: ListTools) -> _Turn:
+    async def _call_again(self, past: StreamState, message: AssistantMessage, tools: ListTools) -> _Turn:
         """Go on with the calls of a turn that was parked, or cut off."""
         run = self._run
         listed = with_reader(run, await tools.list())
@@ -406,7 +406,7 @@ class _Loop:
         message: AssistantMessage,
         asked: tuple[ToolCall, ...],
         tools: dict[str, Tool],
-        past: Unfinished | None = None,
+        past: StreamState | None = None,
     ) -> _Turn:
         """Run the calls of ``message``. The turn goes into the transcript whole, however it ends; or it is parked.
 

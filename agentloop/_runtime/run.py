@@ -13,8 +13,8 @@ from agentloop._core.elicitation import ElicitationTree
 from agentloop._core.mailbox import Mailbox
 from agentloop._core.parking import Parking, Waits
 from agentloop._core.retries import Chain
+from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
-from agentloop._core.unfinished import Unfinished
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.hook_calls import HookCalls
 from agentloop._runtime.ledger import Ledger
@@ -188,7 +188,7 @@ class Run:
         parent: Run | None = None,
         call_id: str = "",
         patience: Patience | None = None,
-        unfinished: Unfinished | None = None,
+        unfinished: StreamState | None = None,
     ) -> None:
         self.config = config
         self.models = models

@@ -27,8 +27,8 @@ import trio
 from attrs import evolve
 
 from agentloop._core.output import output_type
+from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
-from agentloop._core.unfinished import Unfinished
 from agentloop._runtime import asking
 from agentloop._runtime.commit import keep, settle
 from agentloop._runtime.emitter import Feed
@@ -273,7 +273,7 @@ def open_stream(
     return _running(transcript, make, answerer, ledger, resumes=prompt is None)
 
 
-def _taken_up(ledger: Ledger | None, transcript: Transcript) -> tuple[UserMessage, Unfinished]:
+def _taken_up(ledger: Ledger | None, transcript: Transcript) -> tuple[UserMessage, StreamState]:
     unfinished = None if ledger is None else ledger.take_up()
     if unfinished is None:
         raise UsageError(
@@ -310,7 +310,7 @@ def _open_child(
         transcript = Transcript(f"{parent.source.stream}.{parent.children}")
     else:
         transcript = Transcript(past.session, past.messages)
-        transcript.streams = past.streams
+        transcript.streams = past.openings
         for id, text in past.long_results.items():
             transcript.kept.keep(id, text)
 
@@ -336,7 +336,7 @@ def _open_child(
     return _running(transcript, make, on_question)
 
 
-def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserMessage) -> Unfinished | None:
+def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserMessage) -> StreamState | None:
     """The child stream that the call had opened at this point in the stream that ``parent`` goes on from."""
     if parent.waits is None:
         return None
@@ -354,7 +354,7 @@ def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserM
 
 
 @asynccontextmanager
-async def _ended(run: Run, past: Unfinished) -> AsyncGenerator[Stream]:
+async def _ended(run: Run, past: StreamState) -> AsyncGenerator[Stream]:
     """A stream that came to its end before: nothing of it is done, or told, once more."""
     assert past.reason is not None
     output: Any = None

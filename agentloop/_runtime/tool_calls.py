@@ -12,8 +12,8 @@ from typing import Any
 import trio
 
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
+from agentloop._core.state import CallState, StreamState
 from agentloop._core.transcript import interrupted_result
-from agentloop._core.unfinished import Unfinished, UnfinishedCall
 from agentloop._runtime.approval import Judged, is_free, judge, may_run_again
 from agentloop._runtime.clock import now, since
 from agentloop._runtime.commit import begin_call, end_call
@@ -40,11 +40,11 @@ class Calls:
     __slots__ = ("_calls", "_past", "_run", "_tools", "blocked", "results", "started")
 
     def __init__(
-        self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool], unfinished: Unfinished | None = None
+        self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool], unfinished: StreamState | None = None
     ) -> None:
         self._run = run
         self._tools = tools
-        self._past: Mapping[str, UnfinishedCall] = {} if unfinished is None else unfinished.calls
+        self._past: Mapping[str, CallState] = {} if unfinished is None else unfinished.calls
         """What there is of each, from the stream that this one goes on from."""
         self.results: dict[str, ToolResult] = {} if unfinished is None else dict(unfinished.results)
         """By call id, as they come in."""
@@ -107,7 +107,7 @@ class Calls:
         if tool is None:
             return unknown_tool(call, list(self._tools))
         past = self._past.get(call.id)
-        if past is not None and past.is_in_doubt and not await may_run_again(self._run, tool, call):
+        if past is not None and past.outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:
             arguments = tool.arguments.decode(call.arguments)

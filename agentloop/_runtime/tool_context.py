@@ -13,7 +13,7 @@ import trio
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
 from agentloop._core.results import to_text
-from agentloop._core.unfinished import UnfinishedCall
+from agentloop._core.state import CallState, ValueRemembered
 from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.commit import keep
 from agentloop._runtime.patience import Patience
@@ -37,7 +37,7 @@ class RunningContext(ToolContext[Any]):
 
     __slots__ = ("_call_id", "_ended", "_past", "_patience", "_run", "_uses", "_waiting_for_uses")
 
-    def __init__(self, run: Run, call_id: str, patience: Patience, past: UnfinishedCall | None = None) -> None:
+    def __init__(self, run: Run, call_id: str, patience: Patience, past: CallState | None = None) -> None:
         self._run = run
         self._call_id = call_id
         self._patience = patience
@@ -189,8 +189,7 @@ class RunningContext(ToolContext[Any]):
         if self._past is not None:
             self._past.remembered[name] = encoded
         if run.root.ledger is not None:
-            memory = {"name": name, "value": msgspec.Raw(encoded)}
-            run.root.ledger.note("memory", memory, stream=run.source.stream, key=self._call_id)
+            run.root.ledger.note(ValueRemembered(self._call_id, name, encoded), run.source.stream)
             await keep(run, run.root.ledger)
         await trio.lowlevel.checkpoint()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from agentloop._core.unfinished import Unfinished
+from agentloop._core.state import StreamState
 from agentloop.demo.catalogue import find_examples
 from agentloop.demo.lines import printable, shorten
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
@@ -20,7 +20,7 @@ from agentloop.events import StreamStarted, StreamStopped
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import AssistantMessage, Message, UserMessage
 from agentloop.stores import SQLiteStore, StoredSession, stored_session
-from agentloop.stores._load import load
+from agentloop.stores._replay import load
 from agentloop.wire import decode_event
 
 __all__ = [
@@ -198,10 +198,10 @@ async def list_sessions(store: OpenStore) -> Sequence[str]:
         except StoreError:
             lines.append(f"{info.id:24} {_when(info.updated)}        ?  (cannot be read)")
             continue
-        title = info.title or next((shorten_title(each.text) for each in _prompts(loaded.messages)), "")
-        state = _state(loaded.history.root) if not info.holder else f"in use by {info.holder}"
+        title = info.title or next((shorten_title(each.text) for each in _prompts(loaded.state.messages)), "")
+        state = _state(loaded.state.resumable) if not info.holder else f"in use by {info.holder}"
         lines.append(
-            f"{info.id:24} {_when(info.updated)} {len(loaded.messages):8}  {printable(title)}"
+            f"{info.id:24} {_when(info.updated)} {len(loaded.state.messages):8}  {printable(title)}"
             f"{f' ({state})' if state else ''}"
         )
     if not infos:
@@ -210,8 +210,8 @@ async def list_sessions(store: OpenStore) -> Sequence[str]:
     return [f"{'session':24} {'last used':16} {'messages':>8}  title", *lines, *more]
 
 
-def _state(run: Unfinished | None) -> str:
-    if run is None or run.is_over:
+def _state(run: StreamState | None) -> str:
+    if run is None:
         return ""
     return "waits for an answer" if run.open_questions else "interrupted"
 

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentloop._core.state import SessionRewound, TurnAbandoned
 from agentloop._core.transcript import problems
 from agentloop.errors import StoreError, UsageError
-from agentloop.journal import OpenStore
+from agentloop.journal import OpenStore, Record
 from agentloop.messages import Message
-from agentloop.stores import _history as history
+from agentloop.stores._replay import Replay
 
 __all__ = ["check_cut", "fork_session"]
-
-
-class _Committed(msgspec.Struct):
-    message: Message
 
 
 class _Stopped(msgspec.Struct):
@@ -43,42 +40,45 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
       StoreError: there is no session ``id``, or the store cannot do it.
     """
     name = os.urandom(8).hex() if new is None else new
-    kinds = ("message_committed", "stream_started", "stream_stopped", history.GIVEN_UP, history.REWOUND)
-    story: list[Message] = []
+    kinds = ("message_committed", "stream_started", "stream_stopped", TurnAbandoned.kind, SessionRewound.kind)
+    replay = Replay(id)
+    transcript = replay.state.messages
     upto: dict[int, int] = {0: 0}
     """By number of messages, the record with the last of them."""
-    runs, root = False, ""
+    is_running = False
     for record in await store.read(id, kinds=kinds):
-        try:
-            match record.kind:
-                case "stream_started":
-                    runs, root = True, record.stream
-                    continue
-                case "stream_stopped":
-                    # Of one whose process died, calls may have run: they are the original's to make again.
-                    reason = msgspec.json.decode(record.data, type=_Stopped).reason
-                    runs = reason == "interrupted"
-                    continue
-                case "message_committed" if record.stream == root:
-                    story.append(msgspec.json.decode(record.data, type=_Committed).message)
-                case history.GIVEN_UP:
-                    story.extend(msgspec.json.decode(record.data, type=history.GivenUp).messages)
-                case history.REWOUND:
-                    del story[msgspec.json.decode(record.data, type=history.Rewound).messages :]
-                case _:
-                    continue
-        except msgspec.DecodeError as error:
-            raise StoreError(f"session {id!r}, record {record.seq}: {error}") from error
-        upto[len(story)] = record.seq
+        match record.kind:
+            case "stream_stopped":
+                # The calls of a run whose process died may have run: the original decides whether to make them again.
+                is_running = _stopped(id, record) == "interrupted"
+            case "stream_started":
+                is_running = True
+                replay.read_transcript((record,))
+            case _:
+                before = len(transcript)
+                replay.read_transcript((record,))
+                if len(transcript) != before or record.kind != "message_committed":
+                    upto[len(transcript)] = record.seq
     if messages is not None:
-        check_cut(story, messages)
+        check_cut(transcript, messages)
         await store.fork(id, name, upto=upto[messages])
-    elif runs:
-        whole = next(count for count in range(len(story), -1, -1) if count in upto and not problems(story[:count]))
+    elif is_running:
+        whole = next(
+            count for count in range(len(transcript), -1, -1) if count in upto and not problems(transcript[:count])
+        )
         await store.fork(id, name, upto=upto[whole])
     else:
         await store.fork(id, name)
     return name
+
+
+def _stopped(session: str, record: Record) -> str:
+    try:
+        return msgspec.json.decode(record.data, type=_Stopped).reason
+    except msgspec.DecodeError as error:
+        raise StoreError(
+            f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
+        ) from error
 
 
 def check_cut(story: Sequence[Message], messages: int) -> None:

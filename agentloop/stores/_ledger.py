@@ -14,8 +14,15 @@ from attrs import evolve
 
 from agentloop._core.answers import check_approval, check_continue, check_elicitation
 from agentloop._core.compaction import View
-from agentloop._core.transcript import Transcript, close_turn
-from agentloop._core.unfinished import Asked, Unfinished
+from agentloop._core.state import (
+    Note,
+    QuestionRecord,
+    SessionRewound,
+    SessionSettings,
+    StreamState,
+    TurnAbandoned,
+)
+from agentloop._core.transcript import Transcript
 from agentloop._runtime.emitter import CAPACITY
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.ledger import HeldFeed, Ledger
@@ -33,10 +40,8 @@ from agentloop.events import (
     ToolCallOutput,
 )
 from agentloop.journal import Lease, OpenStore, Record
-from agentloop.messages import Message, ToolResult
 from agentloop.questions import Answer
-from agentloop.stores import _history as history
-from agentloop.stores._load import Loaded, State, load
+from agentloop.stores._replay import StoredState, encode_note, load, note_key
 from agentloop.wire import encode_event, event_type
 
 __all__ = ["DELTA_LAG", "LAG", "Journal", "answering"]
@@ -85,7 +90,7 @@ class _Entry:
 
     def record(self, seq: int, at: float) -> Record:
         if self.event is None:
-            data = msgspec.json.encode(self.value)
+            data = encode_note(self.value)
         elif self.more is None:
             data = encode_event(self.event)
         else:
@@ -106,7 +111,7 @@ class Journal(Ledger):
         self._session = lease.session
         self._length = 0
         """How many records there are in the store."""
-        self._state = State()
+        self._settings = SessionSettings()
         """As it is in the store."""
         self._waiting: list[_Entry] = []
         self._writing: list[_Entry] = []
@@ -129,7 +134,7 @@ class Journal(Ledger):
         self._is_stale = True
         self._failure: StoreError | None = None
         self.lease = lease
-        self.unfinished: Unfinished | None = None
+        self.unfinished: StreamState | None = None
         """The stream that ended, and can be gone on with."""
 
     # --------------------------------------------------------------------- before a stream
@@ -154,15 +159,15 @@ class Journal(Ledger):
             loaded = await load(self._store, self._session)
             self._length = loaded.length
             transcript = self._transcript
-            if self._state == State():
-                self._show(loaded.state)
-            for call_id, text in loaded.long_results.items():
+            if self._settings == SessionSettings():
+                self._show(loaded.state.settings)
+            for call_id, text in loaded.state.long_results.items():
                 transcript.kept.keep(call_id, text)
             transcript.seq = max(transcript.seq, loaded.seq)
-            transcript.streams = max(transcript.streams, loaded.streams)
+            transcript.streams = max(transcript.streams, loaded.length)
             await self._end_what_runs(loaded)
-            if loaded.history.root is not None and not loaded.history.root.is_over:
-                await self._take_answers(loaded.history.root)
+            if loaded.state.resumable is not None:
+                await self._take_answers(loaded.state.resumable)
             self._take_over(loaded)
             self._is_stale, self._failure = False, None
             self._committing.clear()
@@ -170,17 +175,19 @@ class Journal(Ledger):
             text = "session %r: journal read: %d records, resumable: %s"
             log(JOURNAL, logging.DEBUG, text, self._session, self._length, resumable)
 
-    def _show(self, state: State) -> None:
-        self._state = state
+    def _show(self, settings: SessionSettings) -> None:
+        self._settings = settings
         transcript = self._transcript
-        transcript.grants.extend(grant for grant in state.grants if grant not in transcript.grants)
-        transcript.show_less(elided=frozenset(state.elided), summary=state.summary, first_kept=state.first_kept)
+        transcript.grants.extend(grant for grant in settings.grants if grant not in transcript.grants)
+        transcript.show_less(
+            elided=frozenset(settings.elided), summary=settings.summary, first_kept=settings.first_kept
+        )
 
-    async def _end_what_runs(self, loaded: Loaded) -> None:
+    async def _end_what_runs(self, loaded: StoredState) -> None:
         """Give the streams an end that were cut off with their process, for those who read the journal."""
         records: list[Record] = []
         seq = self._transcript.seq
-        for kind, source, fields in loaded.history.ends():
+        for kind, source, fields in loaded.state.ends():
             if not records:
                 # Their readers may have been told of words that were not kept yet; a number must not mean two things.
                 seq += LOST_NUMBERS
@@ -193,19 +200,18 @@ class Journal(Ledger):
             await self._store.append(self._session, records, lease=self.lease)
             self._length += len(records)
             self._transcript.seq = seq
-            loaded.history.read(records)
+            loaded.replay.read(records)
 
-    def _take_over(self, loaded: Loaded) -> None:
+    def _take_over(self, loaded: StoredState) -> None:
         """Have the messages that count; those of an open turn closed, as they would be if nobody went on with it."""
-        state = loaded.history.root
-        self.unfinished = None if state is None or state.is_over else state
+        self.unfinished = loaded.state.resumable
         transcript = self._transcript
-        transcript.take_ids(loaded.rewound)
+        transcript.take_ids(loaded.state.removed)
         transcript.truncate(0)
-        transcript.extend(loaded.messages)
+        transcript.extend(loaded.state.messages)
         transcript.provisional = 0
         if self.unfinished is not None:
-            closing = _closing(self.unfinished)
+            closing = self.unfinished.closing
             transcript.extend(closing)
             transcript.provisional = len(closing)
 
@@ -214,7 +220,7 @@ class Journal(Ledger):
         assert self.unfinished is not None
         transcript = self._transcript
         closing = transcript.messages[len(transcript) - transcript.provisional :]
-        self.note(history.GIVEN_UP, history.GivenUp(closing), stream="", key="")
+        self.note(TurnAbandoned(closing))
         with answering(self._session):
             await self.keep()
         transcript.provisional = 0
@@ -223,7 +229,7 @@ class Journal(Ledger):
     async def rewind(self, messages: int) -> None:
         """Have only the first so many messages count. Raises `StoreError`."""
         await self.ready(resumes=False)
-        self.note(history.REWOUND, history.Rewound(messages), stream="", key="")
+        self.note(SessionRewound(messages))
         with answering(self._session):
             await self.keep()
         transcript = self._transcript
@@ -241,7 +247,7 @@ class Journal(Ledger):
         with answering(self._session):
             await self._accept(past, answers)
 
-    async def _accept(self, past: Unfinished, answers: Mapping[str, Answer]) -> None:
+    async def _accept(self, past: StreamState, answers: Mapping[str, Answer]) -> None:
         await self._take_answers(past)
         accepted = {id: _checked(past, id, answer) for id, answer in answers.items()}
         for asked, answer in accepted.values():
@@ -250,10 +256,10 @@ class Journal(Ledger):
                 raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
             asked.answer = answer
 
-    async def _take_answers(self, past: Unfinished) -> None:
+    async def _take_answers(self, past: StreamState) -> None:
         """Have the answers that were accepted before, in whichever process."""
         for id, data in (await self._store.answers(self._session)).items():
-            asked = past.find(id)
+            asked = past.find_question(id)
             if asked is not None and asked.is_open:
                 try:
                     asked.answer = msgspec.json.decode(data, type=Answer)
@@ -262,7 +268,7 @@ class Journal(Ledger):
                         f"session {self._session!r}: the answer to {id!r} cannot be read: {error}"
                     ) from error
 
-    def take_up(self) -> Unfinished | None:
+    def take_up(self) -> StreamState | None:
         """What there is to go on with. Its open turn is not part of the transcript any more."""
         transcript = self._transcript
         transcript.truncate(len(transcript) - transcript.provisional)
@@ -323,9 +329,9 @@ class Journal(Ledger):
         last.value = event.seq
         return True
 
-    def note(self, kind: str, value: Any, *, stream: str, key: str) -> None:
+    def note(self, note: Note, stream: str = "") -> None:
         if self._failure is None:
-            self._add(_Entry(kind, value, stream, key))
+            self._add(_Entry(note.kind, note, stream, note_key(note)))
 
     def _add(self, entry: _Entry) -> None:
         self._noted += 1
@@ -448,7 +454,7 @@ class Journal(Ledger):
         cause = error if error.__cause__ is None else error.__cause__
         log(JOURNAL, logging.WARNING, "session %r: the store failed: %s", self._session, type(cause).__name__)
         # None of it is there, the state neither: it goes with what is next.
-        self._state = State()
+        self._settings = SessionSettings()
         feeds: dict[HeldFeed, None] = {}
         lost, self._writing, self._waiting = [*self._writing, *self._waiting], [], []
         self._kept += len(lost)
@@ -468,12 +474,14 @@ class Journal(Ledger):
         """Have what has changed go into the store with what is next. What is lost before that is asked for anew."""
         transcript = self._transcript
         shown = transcript.shown
-        if shown.is_plain and not transcript.grants and self._state == State():
+        if shown.is_plain and not transcript.grants and self._settings == SessionSettings():
             return
-        state = State(tuple(transcript.grants), shown.summary, shown.first_kept, tuple(sorted(shown.elided)))
-        if state != self._state:
-            self._state = state
-            self.note(history.STATE, state, stream="", key="")
+        settings = SessionSettings(
+            tuple(transcript.grants), shown.summary, shown.first_kept, tuple(sorted(shown.elided))
+        )
+        if settings != self._settings:
+            self._settings = settings
+            self.note(settings)
 
     @property
     def stream(self) -> str:
@@ -492,9 +500,9 @@ LOST_NUMBERS = 100_000
 """More events than can be told within `DELTA_LAG`."""
 
 
-def _checked(past: Unfinished, id: str, answer: Answer) -> tuple[Asked, Answer]:
+def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord, Answer]:
     """The question, which is open, and ``answer`` as it is accepted, as far as that can be said without the agent."""
-    asked = past.find(id)
+    asked = past.find_question(id)
     if asked is None or not asked.is_open:
         raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
     match asked.question:
@@ -504,14 +512,6 @@ def _checked(past: Unfinished, id: str, answer: Answer) -> tuple[Asked, Answer]:
             return asked, check_approval(question, lambda arguments: None, answer)
         case ContinueRequested() as question:
             return asked, check_continue(question, answer)
-
-
-def _closing(state: Unfinished) -> tuple[Message, ...]:
-    if state.message is None:
-        return ()
-    started = [id for id, call in state.calls.items() if call.started]
-    results: dict[str, ToolResult] = state.results
-    return close_turn(state.message, results, started)
 
 
 def _key(event: StreamEvent) -> str:

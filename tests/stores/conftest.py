@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agentloop.stores import _ledger
+from tests.stores.oracle import load_both
 from tests.stores.places import KINDS, POSTGRES, Place, place_of
 from tests.stores.postgres import running_postgres
 
@@ -42,3 +44,9 @@ def _new_url(request: pytest.FixtureRequest) -> str:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     kind: str = request.param
     return place_of(kind, tmp_path, partial(_new_url, request))
+
+
+@pytest.fixture(autouse=True)
+def compare_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a test opens a session, the loader that was there before must make the same of its journal."""
+    monkeypatch.setattr(_ledger, "load", load_both)

@@ -14,10 +14,9 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
-import msgspec
 import trio
 
-from agentloop._core import elicitation, transcript, unfinished
+from agentloop._core import elicitation, state, transcript
 from agentloop._runtime import asking, foreign, hook_calls, ledger, loop, patience, stream, tool_calls
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.run import Answerer, Run
@@ -28,7 +27,7 @@ from agentloop.outcome import Outcome
 from agentloop.stores import _ledger, memory
 from agentloop.testing._patched import patched
 from agentloop.testing.simulation import InjectedFault
-from agentloop.wire import encode_event, event_type
+from agentloop.wire import event_type
 
 __all__ = ["MUTANTS", "control"]
 
@@ -458,8 +457,9 @@ def told_before_it_is_kept() -> Generator[None]:
             self.unread += 1
             self.deliver(event)
             if self.is_root:
-                value = msgspec.Raw(encode_event(event))
-                self.ledger.note(event_type(event), value, stream=event.stream, key=_ledger._key(event))
+                entry = _ledger._Entry(event_type(event), None, event.stream, _ledger._key(event))
+                entry.event = event
+                self.ledger._add(entry)  # type: ignore[attr-defined]
 
     with patched(ledger.HeldFeed, "post", post):
         yield
@@ -507,7 +507,7 @@ def answer_replayed_to_another_question() -> Generator[None]:
         found = real(run, build)
         if run.unfinished is None:
             return found
-        before = run.unfinished.asked_by(*unfinished.asker(build(run.source, 0, "")))
+        before = run.unfinished.questions_of(build(run.source, 0, "")).records
         return next((asked for asked in before if asked.answer is not None), found)
 
     with patched(asking, "_past", past):
@@ -556,8 +556,8 @@ def doubtful_call_made_again() -> Generator[None]:
 @mutant
 def parked_results_lost_to_a_stop() -> Generator[None]:
     """A stream that is resumed, and stopped before it comes to its open turn, forgets that."""
-    is_over = property(lambda state: state.reason not in (None, "needs_input", "interrupted"))
-    with patched(unfinished.Unfinished, "is_over", is_over):
+    is_over = property(lambda run: run.reason not in (None, "needs_input", "interrupted"))
+    with patched(state.StreamState, "is_over", is_over):
         yield
 
 
