@@ -19,8 +19,8 @@ Three machines run in parallel. The first belongs to the stream::
 The second belongs to each tool call, the third to each question. Tables say which fact may follow in which phase:
 `STREAM_TABLE`, `CALL_TABLE` and `QUESTION_TABLE`. Four rules tie the machines together:
 
-* a turn ends after its calls, questions and compaction; a call ends after the child streams that it opened; a stream
-  ends after its children;
+* a turn is committed after its calls, and ends after its questions and compaction; a call ends after the child streams
+  that it opened; a stream ends after its children;
 * a question of a call, and a child stream, begin while the call runs;
 * parked calls and questions are left behind only by a stream that needs input or was interrupted;
 * messages are committed in order of their index, without a gap.
@@ -692,7 +692,7 @@ class StreamState:
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
         if event.resumes == event.stream:
-            self._complain(event, "resumes itself")
+            self._complain(event, "its stream has started before")
         if not self.openings:
             self.session, self.agent, self.prompt = event.session, event.agent, event.message
             self._is_partial = bool(event.resumes)
@@ -744,7 +744,7 @@ class StreamState:
         self.turn = event.turn
 
     def _finish_turn(self, event: TurnFinished) -> None:
-        if event.turn != self.turn:
+        if event.turn != self.turn or self.phase not in (StreamPhase.TURN, StreamPhase.COMPACTING):
             self._complain(event, f"turn {event.turn} was not open")
         left = self.open_things[1:]
         if left:
@@ -759,6 +759,9 @@ class StreamState:
         self.is_prompted = True
         self.messages.append(event.message)
         if isinstance(event.message, AssistantMessage):
+            left = [f"call {call.id!r}" for call in self.calls.values() if call.is_running]
+            if left:
+                self._complain(event, f"leaves open: {', '.join(left)}")
             self.message, self.results, self.calls = None, {}, {}
 
     def _count_usage(self, event: UsageReported) -> None:
@@ -781,7 +784,7 @@ class StreamState:
         """The call of that id, if ``fact`` may follow in its phase."""
         call = self.calls.get(id)
         if call is None or fact.__class__ not in CALL_TABLE[call.phase]:
-            self._complain(fact, f"call {id!r} is {'not open' if call is None else call.phase.value}")
+            self._complain(fact, f"call {id!r} is not open")
         return call
 
     def _start_call(self, event: ToolCallStarted) -> None:
@@ -991,11 +994,11 @@ class SessionState:
     def _apply_to_run(self, fact: StreamEvent | Note, stream: str) -> None:
         run = self.running.get(stream)
         if run is None:
-            self._complain(fact, stream, "its stream is not running")
+            self._complain(fact, stream, "its stream has not started, or has stopped")
             return
         if isinstance(fact, (StreamStopped, ChildStreamStopped)):
             if run.parent is None and fact.reason == "needs_input" and not run.open_questions:
-                self._complain(fact, stream, "needs input, and no question is open")
+                self._complain(fact, stream, "needs input, and no question is parked")
             del self.running[stream]
         run.apply(fact)
         if run.parent is None:
