@@ -487,6 +487,7 @@ class StreamState:
         "long_results",
         "message",
         "messages",
+        "model",
         "open_now",
         "openings",
         "parent",
@@ -512,6 +513,8 @@ class StreamState:
         # Of the run, through all its streams.
         self.session = ""
         self.agent = ""
+        self.model = ""
+        """The model that was to be asked first."""
         self.prompt: UserMessage = _NO_PROMPT
         self.openings = 0
         """How often it was opened: once, and once for each time it was resumed."""
@@ -696,7 +699,7 @@ class StreamState:
         if not self.openings:
             self.session, self.agent, self.prompt = event.session, event.agent, event.message
             self._is_partial = bool(event.resumes)
-        self.source, self.stream = event.source, event.stream
+        self.source, self.stream, self.model = event.source, event.stream, event.model
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0

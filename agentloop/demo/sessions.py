@@ -16,12 +16,10 @@ from agentloop._core.state import StreamState
 from agentloop.demo.catalogue import find_examples
 from agentloop.demo.lines import printable, shorten
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
-from agentloop.events import StreamStarted, StreamStopped
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import AssistantMessage, Message, UserMessage
 from agentloop.stores import SQLiteStore, StoredSession, stored_session
 from agentloop.stores._replay import load
-from agentloop.wire import decode_event
 
 __all__ = [
     "VARIABLE",
@@ -278,17 +276,8 @@ class LastRun:
 
 async def last_run(store: OpenStore, id: str) -> LastRun:
     """How the last run of the session, which must be taken, has ended."""
-    started: StreamStarted | None = None
-    stopped: StreamStopped | None = None
-    for record in await store.read(id, kinds=("stream_started", "stream_stopped")):
-        event = decode_event(record.data)
-        if isinstance(event, StreamStarted):
-            started = event
-        elif isinstance(event, StreamStopped):
-            stopped = event
-    if started is None or stopped is None:
-        return LastRun("", "", "", "")
-    return LastRun(started.agent, started.model, stopped.reason, stopped.detail)
+    run = (await load(store, id)).state.run
+    return LastRun("", "", "", "") if run is None else LastRun(run.agent, run.model, run.reason or "", run.detail)
 
 
 def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[str]:
