@@ -1036,6 +1036,8 @@ class SessionState:
                 run.complaints = self.complaints
         if event.stream in self.running:
             self._complain(event, event.stream, "its stream has started before")
+        # One that is resumed while it runs has no end of its own.
+        self.running.pop(run.stream, None)
         self._states[event.session] = run
         self.running[event.stream] = run
         run.apply(event)
@@ -1059,14 +1061,15 @@ class SessionState:
 
     def ends(self) -> Iterator[tuple[type[StreamEvent], Source, dict[str, Any]]]:
         """The events that end the streams whose process died, inside out, as class, source and fields."""
-        for run in list(self.running.values()):
-            if run.parent is None:
+        running = list(self.running.values())
+        for run in running:
+            if run.parent not in running:
                 yield from self._ends_of(run)
 
     def _ends_of(self, run: StreamState) -> Iterator[tuple[type[StreamEvent], Source, dict[str, Any]]]:
         source = run.source
         for child in list(self.running.values()):
-            if child.source.parent == source.stream:
+            if child.parent is run:
                 yield from self._ends_of(child)
         for id in list(run.open_now):
             yield QuestionParked, source, {"id": id}
