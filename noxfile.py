@@ -66,7 +66,7 @@ IN_PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 SMOKE = ("tests/core", "tests/runtime", *sorted(str(path) for path in Path("tests").glob("test_*.py")))
 # Hunts through thousands of runs. They execute no line that the other tests do not, and coverage doubles their time.
 HUNTS = tuple(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep"))
-EXTRAS = "anthropic,demo,http,mcp,openai,sql,testing"
+EXTRAS = "anthropic,demo,http,mcp,openai,postgres,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:

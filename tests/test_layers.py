@@ -184,7 +184,6 @@ def test_importing_the_package_imports_no_extra() -> None:
         "mcp",
         "openai",
         "anthropic",
-        "sqlalchemy",
         "psycopg",
     )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)

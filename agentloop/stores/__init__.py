@@ -1,9 +1,11 @@
-"""Where sessions are kept: in memory, in a file of SQLite; in an SQL database with the extra ``sql``.
+"""Stores, which save the journals of sessions: in memory, in a file of SQLite, or in PostgreSQL.
 
-Open a store, and in it `stored_session`; `Agent.resume` goes on with what is unfinished there, `answer_question`
-answers for it, `follow_session` reads along, and `fork_session` goes another way.
+Open a store, and in it a session with `stored_session`. `Agent.resume` continues a run that was cut off or parked,
+`answer_question` answers a question of a run that no process has open, `follow_session` reads the events of a session
+while another process runs it, and `fork_session` copies a session up to a point.
 
-`agentloop.stores.sql.SQLStore` is not imported here: it needs SQLAlchemy. `agentloop.journal` says what all promise.
+`agentloop.stores.postgres.PostgresStore` is not imported here, because it needs the extra ``postgres``.
+`agentloop.journal` states the promises that every store keeps.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from attrs import define, field
 
 from agentloop.errors import StoreError
 from agentloop.journal import OpenStore, Record
-from agentloop.stores._rules import no_such_session
+from agentloop.stores._checks import no_such_session
 
 __all__ = ["VERSION", "export_session", "import_session"]
 

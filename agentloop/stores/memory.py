@@ -1,4 +1,4 @@
-"""Sessions that are kept for as long as the process runs."""
+"""A store in memory."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from contextlib import asynccontextmanager
 from itertools import islice
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from agentloop._runtime import clock as trio_clock
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
-from agentloop.stores._clock import Clock, wall_clock
-from agentloop.stores._rules import (
-    Held,
-    check_addition,
-    check_free,
+from agentloop.stores._checks import (
     check_kinds,
-    check_mine,
     check_name,
+    check_next_seq,
     check_records,
     check_text,
-    is_mentioned,
+    decode_json_text,
+    has_text,
     no_such_session,
-    prolonged,
-    taken,
-    taken_meanwhile,
-    text_of,
+    session_exists,
+)
+from agentloop.stores._leases import (
+    Clock,
+    LeaseState,
+    acquired,
+    check_holder,
+    check_not_leased,
+    released,
+    renewed,
+    wall_clock,
 )
 
 __all__ = ["MemoryStore"]
 
 
 @define
-class _Kept:
-    """A session."""
-
+class _SavedSession:
     title: str
     created: float
     updated: float
@@ -47,23 +49,23 @@ class _Kept:
 
 
 class MemoryStore:
-    """Keeps sessions in memory: for tests, and for programs that want parking and following, and no file.
+    """Saves sessions in memory: for tests, and for programs that need parking and following but no file.
 
-    What was added is there for as long as this object is, however often it is opened, and also by several at once.
-    Leases run out by trio's clock, so that a test's virtual clock ends them.
+    The sessions live as long as this object. It can be opened many times, also at once: all openings share
+    them. Leases expire on trio's clock, so that a test's virtual clock ends them.
 
     Args:
-      clock: gives seconds since 1970 (UTC), for tests.
+      clock: returns seconds since 1970 (UTC), for tests.
     """
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock
-        self._sessions: dict[str, _Kept] = {}
-        self._leases: dict[str, Held] = {}
+        self._sessions: dict[str, _SavedSession] = {}
+        self._leases: dict[str, LeaseState] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[_OpenMemory]:
-        """Look into it."""
+        """Give access to the sessions until the block ends. Never fails."""
         clock = self._clock
         if clock is None:
             offset = time.time() - trio_clock.now()
@@ -76,9 +78,9 @@ class MemoryStore:
 
 
 class _OpenMemory:
-    """A checkpoint stands before each deed: whoever is cancelled there has done nothing."""
+    """Every method checkpoints before it changes anything, so a cancelled call has no effect."""
 
-    def __init__(self, sessions: dict[str, _Kept], leases: dict[str, Held], clock: Clock) -> None:
+    def __init__(self, sessions: dict[str, _SavedSession], leases: dict[str, LeaseState], clock: Clock) -> None:
         self._sessions = sessions
         self._leases = leases
         self._clock = clock
@@ -91,38 +93,38 @@ class _OpenMemory:
         check_records(session, records)
         check_text("the parent's id", parent)
         await self._checkpoint()
-        moment, held, kept = self._clock(), self._leases.get(session), self._sessions.get(session)
+        moment, state, saved = self._clock(), self._leases.get(session), self._sessions.get(session)
         if lease is None:
-            check_free(session, held, moment)
+            check_not_leased(session, state, moment)
         else:
-            check_mine(session, held, lease)
-        check_addition(session, None if kept is None else len(kept.records), records)
+            check_holder(session, state, lease)
+        check_next_seq(session, None if saved is None else len(saved.records), records)
         if not records:
             return
-        if kept is None:
-            self._sessions[session] = _Kept("", moment.wall, moment.wall, parent, records)
+        if saved is None:
+            self._sessions[session] = _SavedSession("", moment.wall, moment.wall, parent, records)
         else:
-            kept.records += records
-            kept.updated = max(kept.updated, moment.wall)
+            saved.records += records
+            saved.updated = max(saved.updated, moment.wall)
 
     async def read(
         self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
     ) -> Sequence[Record]:
-        wanted = check_kinds(kinds)
+        kinds = check_kinds(kinds)
         await self._checkpoint()
-        kept = self._sessions.get(session)
-        if kept is None:
+        saved = self._sessions.get(session)
+        if saved is None:
             return []
         after = max(after, 0)
-        if wanted is None:
-            return kept.records[after : None if limit is None else after + limit]
-        return list(islice((each for each in islice(kept.records, after, None) if each.kind in wanted), limit))
+        if kinds is None:
+            return saved.records[after : None if limit is None else after + limit]
+        return list(islice((record for record in islice(saved.records, after, None) if record.kind in kinds), limit))
 
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
         check_name("question's id", question)
-        text_of(f"the answer to question {question!r}", data)
+        decode_json_text(f"the answer to question {question!r}", data)
         await self._checkpoint()
-        answers = self._kept(session).answers
+        answers = self._saved(session).answers
         if question in answers:
             return False
         answers[question] = data
@@ -130,28 +132,28 @@ class _OpenMemory:
 
     async def answers(self, session: str, /) -> dict[str, bytes]:
         await self._checkpoint()
-        kept = self._sessions.get(session)
-        return {} if kept is None else dict(kept.answers)
+        saved = self._sessions.get(session)
+        return {} if saved is None else dict(saved.answers)
 
     async def acquire(self, session: str, holder: str, /, *, seconds: float) -> Lease:
         check_name("session's id", session)
         await self._checkpoint()
-        moment, held = self._clock(), self._leases.get(session)
-        check_free(session, held, moment)
-        self._leases[session] = new = taken(held, holder, seconds, moment)
+        moment, state = self._clock(), self._leases.get(session)
+        check_not_leased(session, state, moment)
+        self._leases[session] = new = acquired(state, holder, seconds, moment)
         return new.lease(session)
 
     async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
         await self._checkpoint()
-        held = check_mine(lease.session, self._leases.get(lease.session), lease)
-        self._leases[lease.session] = new = prolonged(held, seconds, self._clock())
+        state = check_holder(lease.session, self._leases.get(lease.session), lease)
+        self._leases[lease.session] = new = renewed(state, seconds, self._clock())
         return new.lease(lease.session)
 
     async def release(self, lease: Lease, /) -> None:
         await self._checkpoint()
-        held = self._leases.get(lease.session)
-        if held is not None and held.token == lease.token:
-            self._leases[lease.session] = evolve(held, holder="")
+        state = self._leases.get(lease.session)
+        if state is not None and state.token == lease.token:
+            self._leases[lease.session] = released(state)
 
     async def info(self, session: str, /) -> SessionInfo | None:
         await self._checkpoint()
@@ -161,37 +163,37 @@ class _OpenMemory:
         self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
     ) -> Sequence[SessionInfo]:
         await self._checkpoint()
-        wanted = search.lower()
-        found = sorted(map(self._info, self._sessions), key=_order, reverse=True)
+        search = search.lower()
+        infos = sorted(map(self._info, self._sessions), key=_order, reverse=True)
         return [
             info
-            for info in found
+            for info in infos
             if (parent is None or info.parent == parent)
             and (before is None or _order(info) < _order(before))
-            and (not wanted or wanted in info.title.lower() or self._is_mentioned(wanted, info.id))
+            and (not search or search in info.title.lower() or self._has_text(info.id, search))
         ][:limit]
 
     async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:
         check_name("session's id", new)
         await self._checkpoint()
-        kept, now = self._kept(session), self._clock().wall
+        saved, now = self._saved(session), self._clock().wall
         if new in self._sessions:
-            raise taken_meanwhile(new)
-        records = kept.records[: None if upto is None else max(upto, 0)]
-        self._sessions[new] = _Kept(kept.title, now, now, session, records)
+            raise session_exists(new)
+        records = saved.records[: None if upto is None else max(upto, 0)]
+        self._sessions[new] = _SavedSession(saved.title, now, now, session, records)
 
     async def rename(self, session: str, title: str, /) -> None:
         check_text("the title", title)
         await self._checkpoint()
-        self._kept(session).title = title
+        self._saved(session).title = title
 
     async def delete(self, session: str, /) -> None:
         await self._checkpoint()
-        held = self._leases.get(session)
-        check_free(session, held, self._clock())
-        if held is not None:
-            # Whoever comes later has a greater token than whoever had the session before it was deleted.
-            self._leases[session] = evolve(held, holder="")
+        state = self._leases.get(session)
+        check_not_leased(session, state, self._clock())
+        if state is not None:
+            # The state stays, for its token: the token of the next holder must be greater.
+            self._leases[session] = released(state)
         self._sessions.pop(session, None)
 
     async def _checkpoint(self) -> None:
@@ -199,19 +201,19 @@ class _OpenMemory:
             raise StoreError("the store in memory is closed: use it inside the block that opens it")
         await trio.lowlevel.checkpoint()
 
-    def _kept(self, session: str) -> _Kept:
+    def _saved(self, session: str) -> _SavedSession:
         try:
             return self._sessions[session]
         except KeyError:
             raise no_such_session(session) from None
 
     def _info(self, session: str) -> SessionInfo:
-        kept, held = self._sessions[session], self._leases.get(session)
-        holder = held.holder if held is not None and held.is_running(self._clock()) else ""
-        return SessionInfo(session, kept.title, kept.created, kept.updated, len(kept.records), kept.parent, holder)
+        saved, state = self._sessions[session], self._leases.get(session)
+        holder = state.holder if state is not None and state.is_running(self._clock()) else ""
+        return SessionInfo(session, saved.title, saved.created, saved.updated, len(saved.records), saved.parent, holder)
 
-    def _is_mentioned(self, search: str, session: str) -> bool:
-        return any(is_mentioned(search, record.data) for record in self._sessions[session].records)
+    def _has_text(self, session: str, search: str) -> bool:
+        return any(has_text(record.data, search) for record in self._sessions[session].records)
 
 
 def _order(info: SessionInfo) -> tuple[float, str]:

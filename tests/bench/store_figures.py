@@ -23,7 +23,7 @@ import trio
 from agentloop import Agent, ToolContext, tool
 from agentloop.journal import OpenStore, Record
 from agentloop.stores import MemoryStore, SQLiteStore, stored_session
-from agentloop.stores._writer import Outcome, Work
+from agentloop.stores._group_commit import Outcome, Write
 from agentloop.stores.sqlite import _Connection
 from agentloop.testing import Response, ScriptedModel, calls
 from tests.bench import ours as our_side
@@ -52,14 +52,14 @@ def _records(first: int, last: int) -> list[Record]:
 @contextmanager
 def _slow_disk() -> Generator[None]:
     """Make each transaction take as long as on a disk of `SYNC_SECONDS`, while the block runs."""
-    commit = _Connection._commit
+    commit = _Connection.commit
 
-    def slow(connection: _Connection, works: Sequence[Work]) -> Sequence[Outcome]:
+    def slow(connection: _Connection, works: Sequence[Write]) -> Sequence[Outcome]:
         done = commit(connection, works)
         time.sleep(SYNC_SECONDS)
         return done
 
-    with patch.object(_Connection, "_commit", slow):
+    with patch.object(_Connection, "commit", slow):
         yield
 
 

@@ -20,15 +20,14 @@ def postgres() -> Iterator[Callable[[], str]]:
     """Gives URLs of places on a PostgreSQL server, each of which is empty."""
     if not POSTGRES:
         pytest.skip("AGENTLOOP_POSTGRES names no folder of PostgreSQL's programs: use `nox -s postgres`")
-    sa = pytest.importorskip("sqlalchemy")
+    psycopg = pytest.importorskip("psycopg")
     numbers = count(1)
     with running_postgres(Path(POSTGRES)) as url:
-        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.pool.NullPool)
 
         def empty() -> str:
             schema = f"place{next(numbers)}"
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+            with psycopg.connect(url) as connection:
+                connection.execute(f"CREATE SCHEMA {schema}")
             return f"{url}?options=-csearch_path%3D{schema}"
 
         yield empty

@@ -26,7 +26,7 @@ from agentloop.models import ModelRequest
 from agentloop.questions import Answer
 from agentloop.stores import SQLiteStore, StoredSession, sqlite, stored_session
 from agentloop.stores._ledger import LAG
-from agentloop.stores._sqlite import connect
+from agentloop.stores.sqlite import connect
 from agentloop.testing import FunctionModel, Response, calls
 from agentloop.wire import encode_event
 
@@ -209,7 +209,7 @@ def _die_at(place: Place, life: int, moment: Moment, number: int) -> None:
     def connect_and_count(*args: Any, **kwargs: Any) -> Any:
         return _Commits(connect(*args, **kwargs), tell)
 
-    sqlite.connect = connect_and_count  # type: ignore[attr-defined]
+    sqlite.connect = connect_and_count
     trio.run(partial(live, place, life, tell))
     place.note("counts", json.dumps(counts).encode())
 

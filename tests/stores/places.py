@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-import pytest
 from attrs import define, field
 
 from agentloop.journal import Record, Store
@@ -19,7 +19,7 @@ __all__ = ["KINDS", "POSTGRES", "Place", "Time", "place_of", "record", "records"
 POSTGRES = os.environ.get("AGENTLOOP_POSTGRES", "")
 """The folder of PostgreSQL's programs, where `nox -s postgres` has found it."""
 
-KINDS = ("memory", "sqlite-normal", "sqlite-full", "sql-on-sqlite", *(("postgres",) if POSTGRES else ()))
+KINDS = ("memory", "sqlite-normal", "sqlite-full", *(("postgres",) if POSTGRES else ()))
 
 
 @define
@@ -61,9 +61,8 @@ def place_of(kind: str, folder: Path, postgres_url: Callable[[], str]) -> Place:
     if kind.startswith("sqlite"):
         synchronous: Literal["normal", "full"] = "full" if kind == "sqlite-full" else "normal"
         return Place(kind, lambda clock: SQLiteStore(path, synchronous=synchronous, clock=clock))
-    sql = pytest.importorskip("agentloop.stores.sql")
-    url = postgres_url() if kind == "postgres" else f"sqlite:///{path}"
-    return Place(kind, lambda clock: sql.SQLStore(url, connections=3, clock=clock))
+    url, module = postgres_url(), import_module("agentloop.stores.postgres")
+    return Place(kind, lambda clock: module.PostgresStore(url, connections=3, clock=clock))
 
 
 def record(seq: int, text: str = "", **fields: object) -> Record:

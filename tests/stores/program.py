@@ -18,7 +18,7 @@ import trio
 from agentloop.errors import SequenceError
 from agentloop.journal import Record, Store
 from agentloop.stores import SQLiteStore, sqlite
-from agentloop.stores._sqlite import connect
+from agentloop.stores.sqlite import connect
 
 SESSIONS = ("a", "b", "c")
 BATCHES = ((1, 2), (3, 3), (4, 6))
@@ -82,7 +82,7 @@ def killed_at(path: Path, statement: int) -> tuple[list[str], bool]:
             db.set_trace_callback(count)
             return db
 
-        sqlite.connect = connect_and_count  # type: ignore[attr-defined]
+        sqlite.connect = connect_and_count
         try:
             trio.run(work, path, lambda line: os.write(writer, f"{line}\n".encode()))
         except Exception as error:  # noqa: BLE001 - this process has nobody else to tell it to
@@ -167,9 +167,9 @@ def main() -> None:
     if what == "race":
         store: Store
         if "://" in place:
-            from agentloop.stores.sql import SQLStore
+            from agentloop.stores.postgres import PostgresStore
 
-            store = SQLStore(place)
+            store = PostgresStore(place)
         else:
             store = SQLiteStore(place)
         trio.run(partial(race, store, more[0], int(more[1])))

@@ -97,7 +97,7 @@ async def test_of_two_processes_one_adds_each_number(kind: str, tmp_path: Path, 
 
 async def read_names(place: str) -> list[str]:
     if "://" in place:
-        make: Callable[[str], Any] = pytest.importorskip("agentloop.stores.sql").SQLStore
+        make: Callable[[str], Any] = pytest.importorskip("agentloop.stores.postgres").PostgresStore
     else:
         make = SQLiteStore
     async with make(place).open() as store:

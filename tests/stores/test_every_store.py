@@ -9,7 +9,7 @@ import trio
 
 from agentloop.errors import LeaseLostError, SequenceError, SessionLeasedError, StoreError, UsageError
 from agentloop.journal import Lease, Record
-from agentloop.stores._rules import MAX_LEASE_SECONDS
+from agentloop.stores._leases import MAX_LEASE_SECONDS
 from tests.stores.places import Place, record, records
 
 pytestmark = pytest.mark.real_clock
@@ -73,7 +73,7 @@ async def test_kinds_are_several_and_no_text(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 1))
         with pytest.raises(
-            UsageError, match=r"kinds='said' is one text: give a collection of them, such as \('said',\)"
+            UsageError, match=r"kinds='said' is one string: give a collection of them, such as \('said',\)"
         ):
             await store.read("s", kinds="said")
         with pytest.raises(UsageError, match="NUL"):
@@ -91,21 +91,21 @@ async def test_a_session_that_there_is_not_has_no_records(place: Place) -> None:
 async def test_a_number_that_is_not_the_next_is_refused(place: Place, first: int) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 2))
-        with pytest.raises(SequenceError, match="it ends with number 2: somebody else has changed it"):
+        with pytest.raises(SequenceError, match="its last record is number 2: another writer has changed it"):
             await store.append("s", records(first, first + 1))
         assert await store.read("s") == records(1, 2)
 
 
 async def test_a_new_session_begins_with_number_one(place: Place) -> None:
     async with place.store().open() as store:
-        with pytest.raises(SequenceError, match="there is no such session"):
+        with pytest.raises(SequenceError, match="the session does not exist"):
             await store.append("s", records(2, 2))
         assert await store.info("s") is None
 
 
 async def test_records_with_gaps_are_the_callers_mistake(place: Place) -> None:
     async with place.store().open() as store:
-        with pytest.raises(UsageError, match="number 3 stands after 1"):
+        with pytest.raises(UsageError, match="number 3 follows 1"):
             await store.append("s", [record(1), record(3)])
         assert await store.info("s") is None
 
@@ -217,9 +217,9 @@ async def test_a_lease_that_has_run_out_can_be_taken_over(place: Place) -> None:
         place.time.now += 30
         new = await other.acquire("s", "the second", seconds=30)
         assert new.token > old.token
-        with pytest.raises(LeaseLostError, match="the second has it now"):
+        with pytest.raises(LeaseLostError, match="the second holds it now"):
             await one.append("s", records(1, 1), lease=old)
-        with pytest.raises(LeaseLostError, match="the second has it now"):
+        with pytest.raises(LeaseLostError, match="the second holds it now"):
             await one.renew(old, seconds=30)
         await one.release(old)
         await other.append("s", records(1, 1), lease=new)
@@ -264,9 +264,9 @@ async def test_a_lease_that_was_given_back_is_free_and_of_no_use(place: Place) -
     async with place.store().open() as store:
         old = await store.acquire("s", "me", seconds=30)
         await store.release(old)
-        with pytest.raises(LeaseLostError, match="nobody has it now"):
+        with pytest.raises(LeaseLostError, match="no process holds it now"):
             await store.append("s", records(1, 1), lease=old)
-        with pytest.raises(LeaseLostError, match="nobody has it now"):
+        with pytest.raises(LeaseLostError, match="no process holds it now"):
             await store.renew(old, seconds=30)
         await store.release(old)
         assert (await store.acquire("s", "you", seconds=30)).token > old.token
@@ -286,7 +286,7 @@ async def test_a_lease_is_on_one_session(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("t", records(1, 1))
         lease = await store.acquire("s", "me", seconds=30)
-        with pytest.raises(LeaseLostError, match="on session 's', and not on 't'"):
+        with pytest.raises(LeaseLostError, match="for session 's', not for 't'"):
             await store.append("t", records(2, 2), lease=lease)
 
 
@@ -531,7 +531,7 @@ async def test_a_fork_replaces_no_session(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 2))
         await store.append("t", records(1, 1))
-        with pytest.raises(SequenceError, match="there is a session 't' already"):
+        with pytest.raises(SequenceError, match="session 't' exists already"):
             await store.fork("s", "t")
         assert await store.read("t") == records(1, 1)
         with pytest.raises(StoreError, match="there is no session 'u'"):

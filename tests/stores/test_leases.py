@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from agentloop.errors import SessionLeasedError
-from agentloop.stores import MemoryStore, SQLiteStore, _clock
-from agentloop.stores._clock import Moment, machine_clock
+from agentloop.stores import MemoryStore, SQLiteStore, _leases
+from agentloop.stores._leases import Moment, machine_clock
 
 HOUR = 3600.0
 
@@ -22,7 +22,7 @@ class Machine:
         self.wall, self.steady = 1_000_000.0, 50.0
         self._boot_id = folder / "boot_id"
         self.start("boot1")
-        monkeypatch.setattr(_clock, "_BOOT_ID", self._boot_id)
+        monkeypatch.setattr(_leases, "_BOOT_ID", self._boot_id)
         monkeypatch.setattr(time, "time", lambda: self.wall)
         monkeypatch.setattr(time, "monotonic", lambda: self.steady)
 
@@ -43,7 +43,7 @@ def test_on_linux_leases_run_by_the_clock_that_nobody_can_set(machine: Machine) 
 def test_where_a_machine_does_not_tell_its_starts_apart_the_time_of_day_must_do(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_clock, "_BOOT_ID", tmp_path / "nothing")
+    monkeypatch.setattr(_leases, "_BOOT_ID", tmp_path / "nothing")
     assert machine_clock()() == Moment(1_000_000.0, "", 1_000_000.0)
 
 

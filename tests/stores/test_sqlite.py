@@ -17,9 +17,9 @@ import trio.testing
 
 from agentloop.errors import InternalError, SequenceError, StoreError, UsageError
 from agentloop.journal import OpenStore
-from agentloop.stores import SQLiteStore, _schema, sqlite
-from agentloop.stores._sqlite import APPLICATION_ID, connect
-from agentloop.stores._writer import BATCH, Work
+from agentloop.stores import SQLiteStore, _sql, sqlite
+from agentloop.stores._group_commit import MAX_BATCH, Write
+from agentloop.stores.sqlite import APPLICATION_ID, connect
 from tests.stores.places import record, records
 
 pytestmark = pytest.mark.real_clock
@@ -45,7 +45,7 @@ def numbers(path: Path, pragma: str) -> int:
 
 @pytest.mark.parametrize("name", ["", ":memory:", "file:x?mode=memory"])
 def test_what_is_no_path_is_no_path(name: str) -> None:
-    with pytest.raises(UsageError, match="no path of a file"):
+    with pytest.raises(UsageError, match="not the path of a file"):
         SQLiteStore(name)
 
 
@@ -68,7 +68,7 @@ async def test_a_folder_is_no_file(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
     path.write_text("Dear diary, today I wrote far more than a hundred bytes. " * 20)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="this is no SQLite database: give another path"):
+    with pytest.raises(StoreError, match="the file is not an SQLite database: give another path"):
         await open_once(path)
     assert path.read_bytes() == before
 
@@ -150,7 +150,7 @@ async def test_an_empty_file_is_of_version_zero_and_becomes_ours(path: Path) -> 
     path.touch()
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 1))
-    assert numbers(path, "user_version") == len(_schema.STEPS)
+    assert numbers(path, "user_version") == len(_sql.MIGRATIONS)
     assert numbers(path, "application_id") == APPLICATION_ID
 
 
@@ -160,10 +160,10 @@ async def test_a_file_of_version_zero_that_was_made_by_hand_is_migrated(path: Pa
     assert numbers(path, "user_version") == 0
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 1))
-    assert numbers(path, "user_version") == len(_schema.STEPS)
+    assert numbers(path, "user_version") == len(_sql.MIGRATIONS)
 
 
-def add_colour(dialect: _schema.Dialect) -> list[str]:
+def add_colour(dialect: _sql.Dialect) -> list[str]:
     return [
         f"ALTER TABLE agentloop_sessions ADD COLUMN colour {dialect.text} NOT NULL DEFAULT 'grey'",
         "UPDATE agentloop_sessions SET colour = 'blue' WHERE id = 's'",
@@ -173,7 +173,7 @@ def add_colour(dialect: _schema.Dialect) -> list[str]:
 async def test_a_file_of_an_older_version_keeps_what_is_in_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 2))
-    monkeypatch.setattr(_schema, "STEPS", (*_schema.STEPS, add_colour))
+    monkeypatch.setattr(_sql, "MIGRATIONS", (*_sql.MIGRATIONS, add_colour))
     async with SQLiteStore(path).open() as one, SQLiteStore(path).open():
         assert await one.read("s") == records(1, 2)
         await one.append("s", records(3, 3))
@@ -186,11 +186,11 @@ async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: p
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 2))
 
-    def fails(dialect: _schema.Dialect) -> list[str]:
+    def fails(dialect: _sql.Dialect) -> list[str]:
         return [*add_colour(dialect), "INSERT INTO nowhere VALUES (1)"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_schema, "STEPS", (*_schema.STEPS, fails))
+        patch.setattr(_sql, "MIGRATIONS", (*_sql.MIGRATIONS, fails))
         with pytest.raises(StoreError, match="no such table: nowhere"):
             await open_once(path)
     assert numbers(path, "user_version") == 1
@@ -288,7 +288,7 @@ async def test_a_damaged_file_is_named_and_what_can_be_done(path: Path) -> None:
         await store.append("s", [record(seq, "x" * 500) for seq in range(1, 200)])
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
-    with pytest.raises(StoreError, match=r"the file is damaged: put a backup in its place, or .*\.recover") as caught:
+    with pytest.raises(StoreError, match=r"the file is damaged: restore a backup, or .*\.recover") as caught:
         async with SQLiteStore(path).open() as store:
             await store.read("s")
     assert str(path) in str(caught.value)
@@ -312,21 +312,21 @@ class Disk:
         self.batches: list[int] = []
         self.at_once = self.most_at_once = 0
         self.began = Event()
-        commit = sqlite._Connection._commit
+        commit = sqlite._Connection.commit
         disk = self
 
-        def slow(self: sqlite._Connection, works: Sequence[Work]) -> object:
-            disk.batches.append(len(works))
+        def slow(self: sqlite._Connection, writes: Sequence[Write]) -> object:
+            disk.batches.append(len(writes))
             disk.began.set()
             disk.at_once += 1
             disk.most_at_once = max(disk.most_at_once, disk.at_once)
             assert disk.is_open.wait(timeout=10)
             try:
-                return commit(self, works)
+                return commit(self, writes)
             finally:
                 disk.at_once -= 1
 
-        monkeypatch.setattr(sqlite._Connection, "_commit", slow)
+        monkeypatch.setattr(sqlite._Connection, "commit", slow)
 
     async def hang(self, nursery: trio.Nursery, store: OpenStore) -> None:
         """Stop in the middle of adding a session."""
@@ -448,11 +448,11 @@ async def test_only_so_much_goes_into_one_transaction(path: Path, monkeypatch: p
     disk = Disk(monkeypatch)
     async with SQLiteStore(path).open() as store, trio.open_nursery() as nursery:
         await disk.hang(nursery, store)
-        for number in range(2 * BATCH + 10):
+        for number in range(2 * MAX_BATCH + 10):
             nursery.start_soon(store.append, f"s{number}", records(1, 1))
         await trio.testing.wait_all_tasks_blocked()
         disk.is_open.set()
-    assert disk.batches == [1, BATCH, BATCH, 10]
+    assert disk.batches == [1, MAX_BATCH, MAX_BATCH, 10]
 
 
 async def test_whoever_is_cancelled_in_the_queue_has_done_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,7 +520,7 @@ async def test_a_writer_that_has_a_bug_leaves_nobody_waiting(path: Path, monkeyp
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sqlite._Connection, "_commit", fail)
+    monkeypatch.setattr(sqlite._Connection, "commit", fail)
     told: list[InternalError] = []
     with pytest.raises(ZeroDivisionError):
         async with SQLiteStore(path).open() as store:

@@ -1,0 +1,478 @@
+"""The SQL of a store, in the part of the language that SQLite and PostgreSQL share: tables, migrations, statements.
+
+`OpenSqlStore` spells out each method of `agentloop.journal.OpenStore` once, as one transaction. A database adds two
+ways to run a transaction (`OpenSqlStore.read_in` and `write_in`) and a `Transaction` over its driver.
+
+A transaction reads first and writes last, so one that raises an `AgentLoopError` has written nothing, and other work in
+the same database transaction can continue. Rows are locked in one order everywhere, the session's lease before
+the session, so that two transactions cannot deadlock over one session.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from attrs import astuple, frozen
+
+from agentloop.errors import StoreError
+from agentloop.journal import Lease, Record, SessionInfo
+from agentloop.stores._checks import (
+    check_kinds,
+    check_name,
+    check_next_seq,
+    check_records,
+    check_text,
+    decode_json_text,
+    has_text,
+    no_such_session,
+    session_exists,
+)
+from agentloop.stores._leases import (
+    LeaseState,
+    Moment,
+    acquired,
+    check_holder,
+    check_not_leased,
+    renewed,
+)
+
+__all__ = [
+    "MIGRATIONS",
+    "RECORD_COLUMNS",
+    "Dialect",
+    "OpenSqlStore",
+    "Row",
+    "Transaction",
+    "newest_version",
+    "pending_migrations",
+]
+
+T = TypeVar("T")
+Row: TypeAlias = Sequence[Any]
+Values: TypeAlias = Mapping[str, object]
+
+RECORD_COLUMNS = ("session", "seq", "kind", "data", "stream", "key", "at")
+
+SEARCH_PAGE = 1000
+"""Records that one step of a search reads. Between steps the search can be cancelled, and others can read."""
+
+
+# ------------------------------------------------------------------------------- tables and migrations
+
+
+@frozen
+class Dialect:
+    """Keywords that differ between databases."""
+
+    text: str = "TEXT"
+    """The type of text that compares byte by byte, whatever language the database is set to."""
+    without_rowid: str = ""
+    """Ends the definition of a table that is stored in the order of its primary key."""
+
+
+def _create_tables(dialect: Dialect) -> Sequence[str]:
+    text, end = f"{dialect.text} NOT NULL", dialect.without_rowid
+    number, real = "BIGINT NOT NULL", "DOUBLE PRECISION NOT NULL"
+    # No index on `updated`: each append would have to write it, and sessions are listed seldom.
+    return (
+        f"""CREATE TABLE agentloop_sessions (
+            id {text} PRIMARY KEY, title {text}, created {real}, updated {real}, last {number}, parent {text}
+        ){end}""",
+        f"""CREATE TABLE agentloop_records (
+            session {text}, seq {number}, kind {text}, data {text}, stream {text}, key {text}, at {real},
+            PRIMARY KEY (session, seq)
+        ){end}""",
+        f"""CREATE TABLE agentloop_answers (
+            session {text}, question {text}, data {text}, PRIMARY KEY (session, question)
+        ){end}""",
+        f"""CREATE TABLE agentloop_leases (
+            session {text} PRIMARY KEY, token {number}, holder {text}, expires {real}, era {text}, until {real}
+        ){end}""",
+    )
+
+
+Migration: TypeAlias = Callable[[Dialect], Sequence[str]]
+
+MIGRATIONS: tuple[Migration, ...] = (_create_tables,)
+"""Migration ``n`` makes version ``n + 1`` of the tables from version ``n``; version 0 is an empty database.
+
+Append to this tuple and change no migration in it: databases of users have run them.
+"""
+
+
+def newest_version() -> int:
+    """The version that all migrations together make."""
+    return len(MIGRATIONS)
+
+
+def pending_migrations(version: int, dialect: Dialect, place: str) -> list[str]:
+    """The statements that bring the tables from ``version`` to the newest one.
+
+    Args:
+      place: the database, for the error.
+
+    Raises:
+      StoreError: ``version`` is newer than the newest that this agentloop knows.
+    """
+    if version > newest_version():
+        raise StoreError(
+            f"{place} was written by a newer agentloop: its format is version {version}, and this agentloop knows "
+            f"versions up to {newest_version()}. Update agentloop (pip install -U agentloop-trio), or give another place"
+        )
+    return [statement for migration in MIGRATIONS[version:] for statement in migration(dialect)]
+
+
+# ---------------------------------------------------------------------------------------- transactions
+
+
+class Transaction(Protocol):
+    """A running transaction, or a connection that reads. Parameters in statements are named ``:like_this``."""
+
+    lock: str
+    """Appended to a SELECT to lock its rows until the transaction ends; empty for a database with a single writer."""
+
+    def moment(self) -> Moment:
+        """The current time on the clock that decides over leases."""
+        ...
+
+    def rows(self, statement: str, values: Values, /) -> Sequence[Row]:
+        """All rows of a SELECT."""
+        ...
+
+    def each_row(self, statement: str, values: Values, /) -> Iterable[Row]:
+        """The rows of a SELECT one by one, for large results. Run no other statement before the last row."""
+        ...
+
+    def write(self, statement: str, values: Values, /) -> int:
+        """Run a statement that writes. Returns the number of rows it changed."""
+        ...
+
+    def add_records(self, rows: Sequence[Row], /) -> None:
+        """Insert rows of `RECORD_COLUMNS` into ``agentloop_records``."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------- the store
+
+
+class OpenSqlStore:
+    """`agentloop.journal.OpenStore` over a database: each method checks its arguments and runs one transaction."""
+
+    async def read_in(self, transaction: Callable[[Transaction], T], /) -> T:
+        """Call ``transaction``, which only reads, in a thread. Returns its result."""
+        raise NotImplementedError
+
+    async def write_in(self, transaction: Callable[[Transaction], T], /) -> T:
+        """Call ``transaction`` in a thread and commit. Returns its result after the commit is durable."""
+        raise NotImplementedError
+
+    async def append(
+        self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
+    ) -> None:
+        texts = check_records(session, records)
+        if parent:
+            check_text("the parent's id", parent)
+        # Before the transaction: rows are made while other sessions' transactions run.
+        rows = [
+            (session, record.seq, record.kind, text, record.stream, record.key, record.at)
+            for record, text in zip(records, texts, strict=True)
+        ]
+
+        def append(tx: Transaction) -> None:
+            if not _advance_at_once(tx, session, records, lease) and not _advance(tx, session, records, lease, parent):
+                return
+            tx.add_records(rows)
+
+        await self.write_in(append)
+
+    async def read(
+        self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
+    ) -> Sequence[Record]:
+        kinds = check_kinds(kinds)
+        if kinds is not None and not kinds:
+            return []
+        statement = (
+            "SELECT seq, kind, data, stream, key, at FROM agentloop_records WHERE session = :session AND seq > :after"
+        )
+        values: dict[str, object] = {"session": session, "after": after}
+        if kinds is not None:
+            # Without an index on `kind`: records of all kinds share the same pages, which are read either way, and each
+            # append would have to write the index. Rows of other kinds are skipped without reading their data.
+            names = {f"kind{number}": kind for number, kind in enumerate(sorted(kinds))}
+            statement += f" AND kind IN ({', '.join(f':{name}' for name in names)})"
+            values |= names
+        statement += " ORDER BY seq"
+        if limit is not None:
+            statement += " LIMIT :limit"
+            values["limit"] = limit
+
+        def read(tx: Transaction) -> list[Record]:
+            return [
+                Record(seq, kind, data.encode(), stream, key, at)
+                for seq, kind, data, stream, key, at in tx.each_row(statement, values)
+            ]
+
+        return await self.read_in(read)
+
+    async def answer(self, session: str, question: str, data: bytes, /) -> bool:
+        check_name("question's id", question)
+        text = decode_json_text(f"the answer to question {question!r}", data)
+
+        def answer(tx: Transaction) -> bool:
+            if _last_seq(tx, session) is None:
+                raise no_such_session(session)
+            inserted = tx.write(
+                "INSERT INTO agentloop_answers (session, question, data) VALUES (:session, :question, :data) "
+                "ON CONFLICT DO NOTHING",
+                {"session": session, "question": question, "data": text},
+            )
+            return inserted == 1
+
+        return await self.write_in(answer)
+
+    async def answers(self, session: str, /) -> dict[str, bytes]:
+        statement = "SELECT question, data FROM agentloop_answers WHERE session = :session"
+        rows = await self.read_in(lambda tx: tx.rows(statement, {"session": session}))
+        return {question: data.encode() for question, data in rows}
+
+    async def acquire(self, session: str, holder: str, /, *, seconds: float) -> Lease:
+        check_name("session's id", session)
+
+        def acquire(tx: Transaction) -> Lease:
+            state = _lease_state(tx, session)
+            if state is None:
+                # A released lease first: a second process that acquires now finds the row, and waits for its lock.
+                tx.write(_INSERT_LEASE, {"session": session})
+                state = _lease_state(tx, session)
+            moment = tx.moment()
+            check_not_leased(session, state, moment)
+            return _save_lease(tx, session, acquired(state, holder, seconds, moment))
+
+        return await self.write_in(acquire)
+
+    async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
+        def renew(tx: Transaction) -> Lease:
+            state = check_holder(lease.session, _lease_state(tx, lease.session), lease)
+            return _save_lease(tx, lease.session, renewed(state, seconds, tx.moment()))
+
+        return await self.write_in(renew)
+
+    async def release(self, lease: Lease, /) -> None:
+        # The row stays, for its token: the token of the next holder must be greater.
+        statement = "UPDATE agentloop_leases SET holder = '' WHERE session = :session AND token = :token"
+        await self.write_in(lambda tx: tx.write(statement, {"session": lease.session, "token": lease.token}))
+
+    async def info(self, session: str, /) -> SessionInfo | None:
+        statement = f"SELECT {_INFO} FROM agentloop_sessions s {_LEASE} WHERE s.id = :session"
+        infos = await self.read_in(lambda tx: _infos(tx, tx.rows(statement, {"session": session})))
+        return infos[0] if infos else None
+
+    async def sessions(
+        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+    ) -> Sequence[SessionInfo]:
+        if not search:
+            return await self._page(parent, limit, before)
+        search, matching = search.lower(), list[SessionInfo]()
+        page = await self._page(parent, 100, before)
+        while page:
+            for info in page:
+                if len(matching) >= limit:
+                    return matching
+                if search in info.title.lower() or await self._session_has_text(info.id, search):
+                    matching.append(info)
+            page = await self._page(parent, 100, page[-1])
+        return matching
+
+    async def _page(self, parent: str | None, limit: int, before: SessionInfo | None) -> Sequence[SessionInfo]:
+        """The ``limit`` sessions after ``before``, the most recently updated first."""
+        conditions: list[str] = []
+        values: dict[str, object] = {"limit": limit}
+        if parent is not None:
+            conditions.append("parent = :parent")
+            values["parent"] = parent
+        if before is not None:
+            conditions.append("(updated, id) < (:updated, :id)")
+            values |= {"updated": before.updated, "id": before.id}
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        page = f"SELECT * FROM agentloop_sessions{where} ORDER BY updated DESC, id DESC LIMIT :limit"
+        # The join is outside: with it inside, the database would look for the lease of every session.
+        statement = f"SELECT {_INFO} FROM ({page}) s {_LEASE} ORDER BY s.updated DESC, s.id DESC"
+        return await self.read_in(lambda tx: _infos(tx, tx.rows(statement, values)))
+
+    async def _session_has_text(self, session: str, search: str) -> bool:
+        """Whether a record of the session contains ``search``, which is in lower case."""
+        # The database narrows the search by a run of ASCII letters: only those have the same lower case in every
+        # database, and no JSON encoder escapes them.
+        ascii_part = max(re.findall("[a-z0-9 ]+", search), key=len, default="")
+        statement = (
+            "SELECT seq, data FROM agentloop_records WHERE session = :session AND seq > :after "
+            "AND lower(data) LIKE :part ORDER BY seq LIMIT :limit"
+        )
+        values: dict[str, object] = {"session": session, "after": 0, "part": f"%{ascii_part}%", "limit": SEARCH_PAGE}
+
+        def search_page(tx: Transaction) -> tuple[bool, int | None]:
+            rows = tx.rows(statement, values)
+            if any(has_text(data, search) for _, data in rows):
+                return True, None
+            return False, rows[-1][0] if len(rows) == SEARCH_PAGE else None
+
+        while True:
+            is_match, last = await self.read_in(search_page)
+            if last is None:
+                return is_match
+            values["after"] = last
+
+    async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:
+        check_name("session's id", new)
+
+        def fork(tx: Transaction) -> None:
+            rows = tx.rows(
+                f"SELECT last, title FROM agentloop_sessions WHERE id = :session{tx.lock}", {"session": session}
+            )
+            if not rows:
+                raise no_such_session(session)
+            last, title = rows[0]
+            end: int = last if upto is None else max(0, min(upto, last))
+            if _last_seq(tx, new) is not None:
+                raise session_exists(new)
+            _create_session(tx, new, session, title, end, tx.moment())
+            tx.write(
+                "INSERT INTO agentloop_records (session, seq, kind, data, stream, key, at) "
+                "SELECT :new, seq, kind, data, stream, key, at FROM agentloop_records "
+                "WHERE session = :session AND seq <= :end",
+                {"new": new, "session": session, "end": end},
+            )
+
+        await self.write_in(fork)
+
+    async def rename(self, session: str, title: str, /) -> None:
+        check_text("the title", title)
+        statement = "UPDATE agentloop_sessions SET title = :title WHERE id = :session"
+
+        def rename(tx: Transaction) -> None:
+            if not tx.write(statement, {"title": title, "session": session}):
+                raise no_such_session(session)
+
+        await self.write_in(rename)
+
+    async def delete(self, session: str, /) -> None:
+        values = {"session": session}
+
+        def delete(tx: Transaction) -> None:
+            check_not_leased(session, _lease_state(tx, session), tx.moment())
+            # The lease's row stays, for its token: the token of the next holder must be greater.
+            tx.write("UPDATE agentloop_leases SET holder = '' WHERE session = :session", values)
+            _last_seq(tx, session)
+            for table in ("records", "answers"):
+                tx.write(f"DELETE FROM agentloop_{table} WHERE session = :session", values)
+            tx.write("DELETE FROM agentloop_sessions WHERE id = :session", values)
+
+        await self.write_in(delete)
+
+
+# -------------------------------------------------------------------------------- parts of transactions
+
+_ADVANCE = "UPDATE agentloop_sessions SET last = :last, updated = CASE WHEN updated > :now THEN updated ELSE :now END"
+_ADVANCE_FROM = f"{_ADVANCE} WHERE id = :session AND last = :before AND"
+_RUNNING_LEASE = "FROM agentloop_leases WHERE session = :session AND holder <> ''"
+_ADVANCE_WITH_LEASE = f"{_ADVANCE_FROM} EXISTS (SELECT 1 {_RUNNING_LEASE} AND token = :token)"
+_ADVANCE_WITHOUT_LEASE = f"{_ADVANCE_FROM} NOT EXISTS (SELECT 1 {_RUNNING_LEASE})"
+
+
+def _advance_at_once(tx: Transaction, session: str, records: Sequence[Record], lease: Lease | None) -> bool:
+    """Check and advance the session's end in one statement in place of three. ``False``: `_advance` must look closer.
+
+    Only for a database with a single writer: the statement locks no lease, so elsewhere another process could acquire
+    the session before this transaction commits.
+    """
+    if tx.lock or not records:
+        return False
+    values: dict[str, object] = {
+        "session": session,
+        "before": records[0].seq - 1,
+        "last": records[-1].seq,
+        "now": tx.moment().wall,
+    }
+    if lease is None:
+        return tx.write(_ADVANCE_WITHOUT_LEASE, values) == 1
+    if lease.session != session:
+        return False
+    values["token"] = lease.token
+    return tx.write(_ADVANCE_WITH_LEASE, values) == 1
+
+
+def _advance(tx: Transaction, session: str, records: Sequence[Record], lease: Lease | None, parent: str) -> bool:
+    """Check lease and number, and advance the session's end, or create the session. ``False`` without records."""
+    moment = tx.moment()
+    state = _lease_state(tx, session)
+    if lease is None:
+        check_not_leased(session, state, moment)
+    else:
+        check_holder(session, state, lease)
+    last = _last_seq(tx, session)
+    check_next_seq(session, last, records)
+    if not records:
+        return False
+    if last is None:
+        _create_session(tx, session, parent, "", records[-1].seq, moment)
+    else:
+        values = {"session": session, "last": records[-1].seq, "now": moment.wall}
+        tx.write(f"{_ADVANCE} WHERE id = :session", values)
+    return True
+
+
+_INFO = "s.id, s.title, s.created, s.updated, s.last, s.parent, l.token, l.holder, l.expires, l.era, l.until"
+_LEASE = "LEFT JOIN agentloop_leases l ON l.session = s.id"
+
+
+def _infos(tx: Transaction, rows: Sequence[Row]) -> list[SessionInfo]:
+    """Rows of `_INFO` as values."""
+    states = [LeaseState(*row[6:]) for row in rows]
+    # PostgreSQL needs a statement to read the clock, so read it only where a lease must be compared with it.
+    moment = tx.moment() if any(state.holder for state in states) else None
+    infos: list[SessionInfo] = []
+    for (id, title, created, updated, last, parent, *_), state in zip(rows, states, strict=True):
+        holder = state.holder if moment is not None and state.is_running(moment) else ""
+        infos.append(SessionInfo(id, title, created, updated, last, parent, holder))
+    return infos
+
+
+def _last_seq(tx: Transaction, session: str) -> int | None:
+    """The number of the session's last record, or ``None`` if the session does not exist. Locks the session."""
+    rows = tx.rows(f"SELECT last FROM agentloop_sessions WHERE id = :session{tx.lock}", {"session": session})
+    return rows[0][0] if rows else None
+
+
+def _create_session(tx: Transaction, session: str, parent: str, title: str, last: int, moment: Moment) -> None:
+    created = tx.write(
+        "INSERT INTO agentloop_sessions (id, title, created, updated, last, parent) "
+        "VALUES (:session, :title, :now, :now, :last, :parent) ON CONFLICT DO NOTHING",
+        {"session": session, "title": title, "now": moment.wall, "last": last, "parent": parent},
+    )
+    if not created:
+        raise session_exists(session)
+
+
+_INSERT_LEASE = (
+    "INSERT INTO agentloop_leases (session, token, holder, expires, era, until) "
+    "VALUES (:session, 0, '', 0.0, '', 0.0) ON CONFLICT DO NOTHING"
+)
+_SELECT_LEASE = "SELECT token, holder, expires, era, until FROM agentloop_leases WHERE session = :session"
+_UPDATE_LEASE = (
+    "UPDATE agentloop_leases SET token = :token, holder = :holder, expires = :expires, era = :era, until = :until "
+    "WHERE session = :session"
+)
+
+
+def _lease_state(tx: Transaction, session: str) -> LeaseState | None:
+    """The newest lease on the session. Locks it."""
+    rows = tx.rows(f"{_SELECT_LEASE}{tx.lock}", {"session": session})
+    return LeaseState(*rows[0]) if rows else None
+
+
+def _save_lease(tx: Transaction, session: str, state: LeaseState) -> Lease:
+    columns = ("token", "holder", "expires", "era", "until")
+    tx.write(_UPDATE_LEASE, {"session": session, **dict(zip(columns, astuple(state), strict=True))})
+    return state.lease(session)
