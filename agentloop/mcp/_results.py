@@ -1,4 +1,4 @@
-"""From what an MCP server sends to what a model reads."""
+"""Convert the results of an MCP server's tools to the parts of a message."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import mcp_types as types
 import msgspec
 
 from agentloop._core.results import to_text
-from agentloop.mcp._sdk import types
 from agentloop.messages import File, Image, Text, ToolResult, UserPart
 
 __all__ = ["parts_of", "result_of", "tool_name"]
 
-LONGEST_NAME = 64
+MAX_NAME = 64
 
 
 def tool_name(name: str, prefix: str) -> str:
-    """What a server's tool is called here: providers allow fewer letters than MCP does, and fewer of them."""
+    """The name of a server's tool for the model: at most 64 letters, digits, ``_`` and ``-``, as providers require."""
     plain = re.sub(r"[^a-zA-Z0-9_-]", "_", prefix + name)
-    if len(plain) <= LONGEST_NAME:
+    if len(plain) <= MAX_NAME:
         return plain
-    # Two long names may begin alike.
-    return f"{plain[: LONGEST_NAME - 9]}_{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    # A hash of the whole name, since two long names may begin alike.
+    return f"{plain[: MAX_NAME - 9]}_{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
 
 
 def result_of(result: types.CallToolResult) -> ToolResult:
-    """The result of a call. Its ids are for the runtime to fill in."""
+    """The result of a call as a `ToolResult`, whose ``call_id`` and ``name`` the runtime fills in."""
     parts = parts_of(result.content)
     structured = result.structured_content
-    if structured is not None and not _tells(parts, structured) and not _wraps(structured, result.content):
+    if structured is not None and not _repeats(parts, structured) and not _wraps(structured, result.content):
         parts.append(Text(to_text(structured)))
     return ToolResult("", "", tuple(parts) or (Text("(no output)"),), "error" if result.is_error else "ok")
 
 
-def _tells(parts: Sequence[UserPart], structured: Any) -> bool:
-    """Whether ``parts`` say the same as ``structured``, as the protocol wants it for older clients."""
+def _repeats(parts: Sequence[UserPart], structured: Any) -> bool:
+    """Whether ``parts`` have the same value as ``structured``, as the protocol recommends for older clients."""
     if isinstance(structured, dict) and structured.keys() == {"result"} and parts:
-        # What servers make of a tool that returns no object: the parts are the very value.
+        # The SDK wraps a tool's value that is not an object like this; the parts are the value itself.
         return True
     for part in parts:
         if isinstance(part, Text):
@@ -54,9 +54,9 @@ def _tells(parts: Sequence[UserPart], structured: Any) -> bool:
 
 
 def _wraps(structured: Any, content: Sequence[types.ContentBlock]) -> bool:
-    """Whether ``structured`` is an object around what ``content`` says: its text, or all of it, images too.
+    """Whether ``structured`` is an object with one field that repeats ``content``: its text, or all of it.
 
-    The reference server of files answers so: what it reads would be told twice, images as base64.
+    The reference server of files answers like this. Its files would reach the model twice, images as base64.
     """
     values = list(cast("dict[str, Any]", structured).values()) if isinstance(structured, dict) else []
     if len(values) != 1:
@@ -68,7 +68,7 @@ def _wraps(structured: Any, content: Sequence[types.ContentBlock]) -> bool:
 
 
 def parts_of(content: Sequence[types.ContentBlock]) -> list[UserPart]:
-    """``content`` as parts, without empty texts, which several providers refuse."""
+    """Convert ``content`` to parts, without empty texts, which several providers refuse."""
     parts = [_part(block) for block in content]
     return [part for part in parts if not isinstance(part, Text) or part.text]
 
@@ -97,7 +97,7 @@ def _binary(data: str, media_type: str, name: str) -> UserPart:
     try:
         raw = base64.b64decode(data, validate=True)
     except ValueError:
-        return Text(f"[{name}: {media_type}, whose data is no base64]")
+        return Text(f"[{name}: {media_type}, with invalid base64]")
     if media_type.startswith("image/"):
         return Image(data=raw, media_type=media_type)
     return File(data=raw, media_type=media_type, name=name)

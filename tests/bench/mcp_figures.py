@@ -16,7 +16,7 @@ from mcp_types import TextContent
 from agentloop import Agent
 from agentloop.context import ToolContext
 from agentloop.mcp import McpServer
-from agentloop.mcp._serving import Serving, open_server
+from agentloop.mcp._connection_pool import ConnectionPool, open_server
 from agentloop.testing import ScriptedModel, calls
 from agentloop.tools import tool
 from agentloop.toolsets import Toolsets
@@ -32,7 +32,7 @@ SLOW = ("-I", "-S", str(Path(__file__).with_name("mcp_server.py")), "slow")
 ROOT = Path(__file__).parents[2]
 
 
-def _call_ours(serving: Serving, context: ToolContext[Any]) -> Work:
+def _call_ours(serving: ConnectionPool, context: ToolContext[Any]) -> Work:
     async def work() -> None:
         result = await serving.call("add", {"a": 2, "b": 3}, context)
         assert result.text == "5"

@@ -26,7 +26,7 @@ from agentloop.events import (
     ToolCallStarted,
 )
 from agentloop.mcp import McpServer
-from agentloop.mcp._serving import Serving, open_server
+from agentloop.mcp._connection_pool import ConnectionPool, open_server
 from agentloop.messages import File, Image, Text, ToolResult
 from agentloop.questions import Answer
 from agentloop.testing import ScriptedModel, calls
@@ -109,7 +109,7 @@ async def test_its_tools_are_offered_with_their_hints_and_its_instructions(every
 async def test_what_the_client_cannot_do_is_not_offered(everything: Server) -> None:
     """This server goes by the capabilities that we declare."""
     model = ScriptedModel("done")
-    await Agent(model, toolsets=[everything(asks=False)]).run("go")
+    await Agent(model, toolsets=[everything(elicitation=False)]).run("go")
     offered = {spec.name for spec in model.requests[0].tools}
     assert "echo" in offered
     assert not offered & {"get-roots-list", ASK, VISIT, "trigger-sampling-request"}
@@ -284,7 +284,7 @@ async def test_it_may_not_ask_our_model_if_the_reader_does_not_agree(everything:
     ask = calls("trigger-sampling-request", prompt="What is the answer?")
     seen = await watched(everything(sampling=model), ask, on_event=answering(Decline()))
     assert model.requests == []
-    assert "the user does not want the model to answer" in results(seen)["trigger-sampling-request"].text
+    assert "the user rejected the request" in results(seen)["trigger-sampling-request"].text
 
 
 async def test_it_is_told_the_roots(everything: Server, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ async def test_a_call_that_runs_out_of_time_leaves_the_server_to_the_next_one(ev
 
 
 async def test_a_stream_that_is_left_does_not_disturb_another_on_the_same_server(everything: Server) -> None:
-    async with Toolsets(everything(asks=False)) as shared, trio.open_nursery() as nursery:
+    async with Toolsets(everything(elicitation=False)) as shared, trio.open_nursery() as nursery:
         done: list[str] = []
 
         async def stay() -> None:
@@ -337,7 +337,7 @@ async def test_a_question_of_a_stream_that_is_left_is_withdrawn(everything: Serv
 # --------------------------------------------------------------------------------- it is killed
 
 
-def through(serving: Serving, told: list[ServerGoneError]) -> Any:
+def through(serving: ConnectionPool, told: list[ServerGoneError]) -> Any:
     """A tool that calls a server, and sees the error itself, of which a model reads only the text."""
 
     @tool
@@ -372,7 +372,8 @@ async def test_a_killed_program_is_a_typed_error_at_once_and_is_started_again_by
     assert [event.result.status for event in ended] == ["error", "error"]
     assert len(told) == 2
     assert all(
-        str(error).startswith("MCP server 'everything' was killed by signal 9; its last words: ") for error in told
+        str(error).startswith("MCP server 'everything' was killed by signal 9; its stderr ended with: ")
+        for error in told
     )
     assert restarted.result.text == "Echo: again"
     assert other != pid

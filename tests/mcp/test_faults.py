@@ -108,7 +108,7 @@ async def test_a_server_is_started_again_only_so_many_times() -> None:
     seen = await watched(raw(max_restarts=1), *[calls("die", tag=str(n)) for n in range(4)])
     told = [event.result.text for event in of(seen.events, ToolCallFinished)]
     assert all("was killed by signal 9" in text for text in told)
-    assert ["is not started again for now" in text for text in told] == [False, False, True, True]
+    assert ["will not be restarted for now" in text for text in told] == [False, False, True, True]
     assert "has crashed 2 times" in told[2]
 
 
@@ -120,7 +120,7 @@ async def test_several_calls_that_need_a_dead_server_start_it_once() -> None:
 
 
 async def test_streams_that_share_a_server_survive_its_death_both() -> None:
-    async with Toolsets(raw(asks=False)) as shared:
+    async with Toolsets(raw(elicitation=False)) as shared:
         outcomes: list[str] = []
 
         async def run(*names: str) -> None:
@@ -136,7 +136,7 @@ async def test_streams_that_share_a_server_survive_its_death_both() -> None:
 
 
 async def test_what_a_server_said_before_it_died_is_told() -> None:
-    with pytest.raises(ToolsetError, match=r"exited with code 3; its last words: cannot find the configuration"):
+    with pytest.raises(ToolsetError, match=r"exited with code 3; its stderr ended with: cannot find the configuration"):
         await agent_with(raw("exit")).run("go")
 
 
@@ -185,7 +185,7 @@ async def test_garbage_on_its_output_is_passed_over() -> None:
 
 
 async def test_a_line_without_an_end_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentloop.mcp._process.LONGEST_LINE", 10**6)
+    monkeypatch.setattr("agentloop.mcp._process.MAX_LINE", 10**6)
     seen = await watched(raw(), calls("endless"), calls("echo", tag="x"))
     assert "wrote a line of more than 1000000 bytes" in results(seen)["endless"].text
     assert results(seen)["echo"].text == "x"

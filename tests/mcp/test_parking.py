@@ -501,7 +501,7 @@ async def test_a_call_that_an_older_server_was_busy_with_for_too_long_while_it_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody can tell which of the two asks, or whether the other one would go on without an answer: it may have."""
-    monkeypatch.setattr("agentloop.mcp._session.FINISHING", 0.2)
+    monkeypatch.setattr("agentloop.mcp._connection.BUSY_SECONDS", 0.2)
 
     @pre_tool_use(tools="hang")
     async def later(call: PreToolUse) -> None:

@@ -109,7 +109,7 @@ async def test_a_form_that_asks_for_a_secret_is_declined_unseen(mode: str) -> No
     assert of(seen.events, ElicitationRequested) == []
     assert results(seen)["login"].text == "DeclinedElicitation"
     [warning] = of(seen.events, WarningIssued)
-    assert "asks for something secret in a form (password)" in warning.message
+    assert "asks for a secret in a form (password)" in warning.message
 
 
 @both_eras
@@ -153,7 +153,7 @@ async def test_an_address_that_is_no_web_page_is_declined_unseen(url: str) -> No
 
 @both_eras
 async def test_a_server_that_may_not_ask_is_told_so(mode: str) -> None:
-    seen = await watched(playground(mode, asks=False), calls("invite"))
+    seen = await watched(playground(mode, elicitation=False), calls("invite"))
     assert of(seen.events, ElicitationRequested) == []
     assert results(seen)["invite"].status == "error"
 
@@ -265,7 +265,7 @@ async def ask_at_once(shared: Any, tags: str, name: str) -> dict[str, str]:
 @pytest.mark.real_clock
 @pytest.mark.parametrize("sessions", [1, 3])
 async def test_streams_that_share_an_old_server_over_stdio_are_each_asked_their_own_question(sessions: int) -> None:
-    async with Toolsets(raw(sessions=sessions)) as shared:
+    async with Toolsets(raw(max_processes=sessions)) as shared:
         told = await ask_at_once(shared, "abcd", "ask")
     assert told == {tag: f"{tag}: accept {tag}'s friend" for tag in "abcd"}
 
@@ -377,4 +377,4 @@ async def test_a_server_that_never_stops_asking_is_given_up() -> None:
         return InputRequiredResult(input_requests={"more": ElicitRequest(params=params)}, request_state="s")
 
     seen = await watched(McpServer.in_process(server), calls("more"), on_event=answering(Accept()))
-    assert "came back with questions 16 times" in results(seen)["more"].text
+    assert "answered a call with questions 16 times" in results(seen)["more"].text

@@ -64,7 +64,7 @@ async def test_two_servers_with_the_same_tool_are_refused_unless_one_has_a_prefi
 
 @pytest.mark.parametrize("hints", [True, False])
 async def test_what_a_server_says_of_its_tools_is_believed_unless_it_is_not_to_be(hints: bool) -> None:
-    async with playground(hints=hints).open() as opened:
+    async with playground(trust_annotations=hints).open() as opened:
         tools = {tool.name: tool for tool in await opened.list_tools()}
     assert (tools["add"].read_only, tools["add"].idempotent) == (hints, hints)
     assert (tools["die"].read_only, tools["die"].destructive) == (False, True if hints else None)
@@ -80,7 +80,7 @@ async def test_all_kinds_of_content_become_parts(mode: str) -> None:
         Text("[a resource, not fetched: file:///data/b.txt (b); the second]"),
         Text("[file:///data/c.txt]\ninside"),
         File(data=b"\x00\x01\x02", media_type="application/x-thing", name="a.bin"),
-        Text("[image: image/png, whose data is no base64]"),
+        Text("[image: image/png, with invalid base64]"),
         Text('{"n":1}'),
     )
 
@@ -161,7 +161,7 @@ def test_a_server_that_is_described_wrongly_is_refused() -> None:
     with pytest.raises(UsageError, match="put it in brackets"):
         McpServer.stdio("x", allow="a*")
     with pytest.raises(UsageError, match="give a number above 0"):
-        McpServer.stdio("x", sessions=0)
+        McpServer.stdio("x", max_processes=0)
 
 
 async def test_without_the_sdk_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""One connection with a server, owned by one task from its start to its stop.
+"""One connection with a server, owned by one task from start to stop.
 
-An SDK client must be entered and left by the same task; and a transport that fails raises in that task. So the owner
-does nothing but wait. What goes wrong in it is written down, and fails the calls that are on the way.
+An SDK client must be entered and left by the same task, and a transport that fails raises in that task. So the owner
+only waits: an error there is recorded, and fails the calls that are running.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import httpx2
+import mcp_types as types
 import trio
 from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext
@@ -25,75 +26,75 @@ from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
-from agentloop.mcp._calls import Call
-from agentloop.mcp._process import LONGEST_LINE, run_program
-from agentloop.mcp._questions import Questions, refused
-from agentloop.mcp._sdk import types
-from agentloop.mcp.server import Http, McpServer, Stdio
+from agentloop.mcp._call import Call
+from agentloop.mcp._config import Http, ServerConfig, Stdio
+from agentloop.mcp._process import MAX_LINE, run_program
+from agentloop.mcp._server_requests import ServerRequests, refused
 
-__all__ = ["Session"]
+__all__ = ["Connection"]
 
 T = TypeVar("T")
 
 CALLER: ContextVar[Call | None] = ContextVar("agentloop.mcp.caller", default=None)
-"""The call in whose task we are. The SDK's HTTP transport hands it on from a request to what its response brings."""
+"""The call that the current task makes. The SDK's HTTP transport carries it on to questions in the response."""
 
-MOST_PAGES = 100
-"""Of a list of tools: a server that always has one more must not keep us for ever."""
+MAX_PAGES = 100
+"""Pages of a list of tools. Ends a server that always has one more."""
 
 HTTP_CONNECT, HTTP_READ = 30.0, 3600.0
-"""Seconds. While a person thinks about a question, nothing may come for long: that is what calls have deadlines for."""
+"""Timeouts in seconds. A response may be silent for long while a person thinks; calls have deadlines of their own."""
 
-FINISHING = 5.0
-"""Seconds that calls have for coming to an end, before they are taken to wait for what another one has asked."""
+BUSY_SECONDS = 5.0
+"""Seconds for which a call beside an open question counts as busy. Then it is taken to wait for the same answer."""
 
-LISTEN_AGAIN = 1.0
-"""Seconds until a subscription that was lost is taken out again."""
+RESUBSCRIBE_SECONDS = 1.0
+"""Seconds before a lost subscription is renewed."""
 
 
-class Session:
-    """A connection.
+class Connection:
+    """A connection with a server.
 
     Args:
-      server: with what, and how.
-      questions: answers what it asks.
+      server: its configuration.
+      requests: answers the server's questions.
     """
 
-    def __init__(self, server: McpServer, questions: Questions) -> None:
+    def __init__(self, server: ServerConfig, requests: ServerRequests) -> None:
         self.server = server
         self.ready = trio.Event()
-        """Set once it can be used."""
+        """Set when calls can use the connection."""
         self.over = trio.Event()
-        """Set once it is closed, with nothing of it left."""
+        """Set when the connection is closed and the server's processes have ended."""
         self.settled = trio.Event()
-        """Set with the first of the two."""
+        """Set with the first of ``ready`` and ``over``."""
         self.failure: McpError | None = None
-        """Why it is not usable, if it was not us who stopped it."""
+        """Why the connection failed; ``None`` while it has not, or if `stop` ended it."""
         self.retired = False
-        """Whether no new call may use it."""
+        """Whether the connection refuses new calls."""
         self.lost = False
-        """Whether it is retired because a call could not be made with it."""
+        """Whether the connection is retired because a call could not be sent over it."""
         self.has_asked = False
+        """Whether the server has ever asked a question outside a call's result."""
         self.tools_changed = True
-        """Whether the tools have to be listed (again)."""
+        """Whether the list of tools must be read (again)."""
         self.instructions = ""
-        self.began = math.inf
-        self._questions = questions
+        """The server's instructions for the model."""
+        self._requests = requests
         self._client: Client | None = None
         self.stopping = trio.Event()
-        """Set once it is to end, or has."""
+        """Set when the connection begins to close."""
         self._scope = trio.CancelScope()
         self._calls: dict[Call, trio.CancelScope] = {}
-        """On the way now, oldest first."""
+        """Running calls, oldest first, each with the scope to cancel it."""
         self._listings: set[trio.CancelScope] = set()
         self._abandoned: set[str] = set()
-        """Two at most of the streams that have cancelled a call, which the server may still be busy with."""
+        """Streams that cancelled a call which the server may still work on. Two are enough to see others."""
 
     # -------------------------------------------------------------------- start and stop
 
     async def own(self) -> None:
-        """Connect, stay connected, and disconnect. Raises nothing but cancellation."""
-        # Whoever needs the connection first has it started: its context is not what questions come from.
+        """Connect, stay connected, and disconnect. Raises nothing but `trio.Cancelled`."""
+        # This task was started from the task of the first call, whose questions are not all that will arrive here.
         CALLER.set(None)
         try:
             self._scope.deadline = trio.current_time() + self.server.start_timeout
@@ -102,7 +103,6 @@ class Session:
                     self._client = client
                     self._scope.deadline = math.inf
                     self.instructions = client.instructions or ""
-                    self.began = trio.current_time()
                     if self._is_modern and _says_when_tools_change(client):
                         nursery.start_soon(self._listen, client)
                     self.ready.set()
@@ -114,8 +114,8 @@ class Session:
             plain, rest = split_plain(error)
             if plain is not None:
                 cause = single(plain)
-                said = isinstance(cause, (McpError, MCPError))
-                self._fail(_words(cause) if said else f"failed: {_words(cause)}", plain)
+                is_explained = isinstance(cause, (McpError, MCPError))
+                self._fail(_describe(cause) if is_explained else f"failed: {_describe(cause)}", plain)
             if rest is error:
                 raise
             if rest is not None:
@@ -131,24 +131,24 @@ class Session:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[Client]:
-        server, questions = self.server, self._questions
+        server, requests = self.server, self._requests
         target = server.target
-        to: Any
+        transport: Any
         if isinstance(target, Stdio):
-            to = run_program(target, self._fail)
+            transport = run_program(target, self._fail)
         elif isinstance(target, Http):
-            to = _http(target)
+            transport = _http(target)
         else:
-            to = target.server
+            transport = target.server
         async with Client(
-            to,
-            # A version given to the SDK would be taken for granted, unasked: without instructions and capabilities.
+            transport,
+            # Not the version itself: the SDK would skip the handshake, and with it instructions and capabilities.
             mode="legacy" if server.mode == "legacy" else "auto",
-            # Ours is in the toolset; and a cached list would hide what has changed.
+            # `ConnectionPool` caches the list of tools; a second cache would hide changes.
             cache=None,
             message_handler=self._on_message,
-            elicitation_callback=self._on_elicitation if server.asks else None,
-            sampling_callback=self._on_sampling if questions.samples else None,
+            elicitation_callback=self._on_elicitation if server.elicitation else None,
+            sampling_callback=self._on_sampling if requests.samples else None,
             list_roots_callback=self._on_roots if server.roots else None,
         ) as client:
             if server.mode not in ("auto", "legacy", client.protocol_version):
@@ -156,12 +156,12 @@ class Session:
             yield client
 
     def stop(self) -> None:
-        """Disconnect in order, within the time for it. Calls on the way end at once."""
+        """Disconnect within `McpServer.stop_timeout`. Running calls end at once."""
         self.retired = True
         self.stopping.set()
         self._scope.deadline = trio.current_time() + self.server.stop_timeout
         if not self.ready.is_set():
-            # It may be waiting for an answer that never comes.
+            # The handshake may be waiting for an answer that never comes.
             self._scope.cancel()
         self._end_calls()
 
@@ -170,12 +170,12 @@ class Session:
             self.stop()
 
     def _fail(self, problem: str, cause: BaseException | None = None) -> None:
-        """It is not usable any more, or never was."""
+        """Record that the connection is unusable, and end its calls."""
         if self.failure is None and not self.stopping.is_set():
             self.failure = ServerGoneError(server=self.server.name, problem=problem)
             self.failure.__cause__ = cause
-            log(MCP, logging.WARNING, "server %r is not usable any more", self.server.name)
-        # A program that has died does not end the block of its client by itself.
+            log(MCP, logging.WARNING, "server %r can no longer be used", self.server.name)
+        # The SDK does not leave its client's block by itself when the program has died.
         self.retired = True
         self.stopping.set()
         self._end_calls()
@@ -185,14 +185,14 @@ class Session:
             scope.cancel()
 
     def gone(self) -> McpError:
-        """The error for a call that cannot be made, or was cut off: a new one each time, as it gets a traceback."""
+        """The error for a call that cannot be made, or was cut off. A new one each time: raising adds a traceback."""
         if self.failure is None:
             return ServerGoneError(server=self.server.name, problem="was stopped")
         error = type(self.failure)(server=self.server.name, problem=_problem(self.failure))
         error.__cause__ = self.failure.__cause__
         return error
 
-    # ------------------------------------------------------------------------ what it is
+    # ---------------------------------------------------------------------------- state
 
     @property
     def _is_modern(self) -> bool:
@@ -204,21 +204,21 @@ class Session:
 
     @property
     def serves_one_stream(self) -> bool:
-        """Whether its questions do not say which call they belong to."""
+        """Whether the server's questions do not name the call that they belong to."""
         if self._is_modern or isinstance(self.server.target, Http):
             return False
-        return self.server.asks or self._questions.samples
+        return self.server.elicitation or self._requests.samples
 
     @property
     def tenant(self) -> str | None:
-        """The stream of the calls on the way, where there is only one."""
+        """The stream of the running calls, for a connection that `serves_one_stream`."""
         return next((call.stream for call in self._calls), None)
 
-    def is_haunted(self, stream: str) -> bool:
-        """Whether a question could belong to a call of another stream than ``stream``, which has been cancelled."""
+    def may_ask_for_another_stream(self, stream: str) -> bool:
+        """Whether the server may still ask on behalf of a cancelled call of a stream other than ``stream``."""
         return bool(self._abandoned - {stream})
 
-    # --------------------------------------------------------------------------- using it
+    # ---------------------------------------------------------------------- calls and tools
 
     async def call(
         self,
@@ -229,10 +229,17 @@ class Session:
         responses: Mapping[str, Any] | None = None,
         state: str | None = None,
     ) -> types.CallToolResult | types.InputRequiredResult:
-        """One round of a tool call, in the task of the caller.
+        """Run one round of a tool call, in the task of the caller.
+
+        Args:
+          call: receives the progress and the questions of the round.
+          name: the server's name for the tool.
+          arguments: its arguments.
+          responses: answers to the questions of the round before, by their keys.
+          state: the state that the round before returned.
 
         Raises:
-          McpError: the server refused, answered with nonsense, or is gone.
+          McpError: as for `agentloop.mcp.OpenServer.call`.
         """
         client = self._client
         if client is None or self.retired:
@@ -242,7 +249,7 @@ class Session:
             return await client.session.call_tool(
                 name,
                 dict(arguments),
-                progress_callback=call.progress.tell,
+                progress_callback=call.progress.report,
                 input_responses=dict(responses) if responses else None,
                 request_state=state,
                 allow_input_required=True,
@@ -256,7 +263,7 @@ class Session:
                     return await once()
                 except MCPError as error:
                     refusal = error
-                if await self._can_be_met(call, refusal):
+                if await self._can_satisfy(call, refusal):
                     return await once()
                 raise refusal
         except Exception as error:
@@ -269,44 +276,44 @@ class Session:
             CALLER.reset(token)
             del self._calls[call]
             self._leave_if_retired()
-        # Our own scope, cancelled: the connection has ended.
+        # The scope was cancelled by `_end_calls`: the connection has ended.
         raise self.gone()
 
-    async def _can_be_met(self, call: Call, refusal: MCPError) -> bool:
-        """Do what the server wants done before it takes the call, if that is something that we can do."""
+    async def _can_satisfy(self, call: Call, refusal: MCPError) -> bool:
+        """Do what a refused call needs before it can be repeated. ``False`` if the refusal is final."""
         if refusal.code == types.HEADER_MISMATCH:
-            # It wants arguments as headers, by a schema that is not the one that we have seen.
+            # The server wants arguments as headers, by a newer schema than the listed one. The SDK learns it here.
             await self.list_tools()
             return True
-        if refusal.code != types.URL_ELICITATION_REQUIRED or not self.server.asks:
+        if refusal.code != types.URL_ELICITATION_REQUIRED or not self.server.elicitation:
             return False
-        # As protocol 2025-11-25 had it: pages that the user is to visit first.
+        # Protocol 2025-11-25: pages that the user must visit first.
         for page in types.ElicitationRequiredErrorData.model_validate(refusal.data).elicitations:
-            answer = await self._questions.elicit(call, page)
+            answer = await self._requests.elicit(call, page)
             if isinstance(answer, types.ErrorData) or answer.action != "accept":
                 return False
         return True
 
     def _error(self, error: Exception) -> McpError:
-        """What the caller is told."""
+        """The `McpError` to raise for ``error`` of the SDK."""
         if self.stopping.is_set():
             return self.gone()
         name = self.server.name
         if not isinstance(error, MCPError):
-            return McpError(server=name, problem=f"gave no usable answer: {_words(single(error))}")
+            return McpError(server=name, problem=f"gave no usable answer: {_describe(single(error))}")
         lost = error.code == types.CONNECTION_CLOSED and not isinstance(self.server.target, Stdio)
         if lost or (error.code == types.INVALID_REQUEST and error.message == "Session terminated"):
-            # Calls on the way may yet be answered. New ones connect anew.
+            # Running calls may still get an answer. New ones open another connection.
             self.retired = self.lost = True
             return ServerGoneError(server=name, problem=f"cannot be reached any more: {error.message}")
         kind = McpStateError if _is_about_state(error) else McpError
         return kind(server=name, problem=f"answered with an error: {error.message}", code=error.code)
 
     async def list_tools(self) -> list[types.Tool]:
-        """The tools that there are now, on however many pages.
+        """List the server's tools, over all pages.
 
         Raises:
-          McpError: they cannot be listed.
+          McpError: the server cannot list them.
         """
         client = self._client
         if client is None:
@@ -331,129 +338,130 @@ class Session:
         return listed
 
     async def _pages(self, client: Client) -> list[types.Tool]:
-        found: list[types.Tool] = []
+        tools: list[types.Tool] = []
         cursor: str | None = None
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             try:
                 page = await client.list_tools(cursor=cursor)
             except MCPError as error:
-                if error.code == types.METHOD_NOT_FOUND and not found:
-                    # A server may be there for other things.
+                if error.code == types.METHOD_NOT_FOUND and not tools:
+                    # A server without tools is valid: it may offer prompts or resources.
                     return []
                 raise
-            found += page.tools
+            tools += page.tools
             cursor = page.next_cursor
             if cursor is None:
-                return found
-        raise McpError(server=self.server.name, problem=f"lists its tools on more than {MOST_PAGES} pages")
+                return tools
+        raise McpError(server=self.server.name, problem=f"lists its tools on more than {MAX_PAGES} pages")
 
-    # -------------------------------------------------------------------- what it tells us
+    # ---------------------------------------------------------- notifications of the server
 
     async def _on_message(self, message: types.ServerNotification | Exception) -> None:
         if isinstance(message, types.ToolListChangedNotification):
             self.tools_changed = True
 
     async def _listen(self, client: Client) -> None:
-        """Since 2026-07-28, one is told of new tools only if one asks to be."""
+        """Subscribe to changes of the list of tools. Protocol 2026-07-28 sends them to subscribers only."""
         while True:
             try:
                 async with client.listen(tools_list_changed=True) as subscription:
-                    # What changed before may not have been told.
+                    # A change before the subscription was not announced.
                     self.tools_changed = True
                     async for _ in subscription:
                         self.tools_changed = True
             except SubscriptionLost:
                 pass
-            except Exception:  # noqa: BLE001 - it cannot, or does not want to: then its tools stay as they are
+            except Exception:  # noqa: BLE001 - a server that refuses keeps its tools as listed
                 return
-            await trio.sleep(LISTEN_AGAIN)
+            await trio.sleep(RESUBSCRIBE_SECONDS)
 
-    # --------------------------------------------------------------------- what it asks us
+    # -------------------------------------------------------------- questions of the server
 
-    # Only up to 2025-11-25; from then on, what it asks is the result of a call. Nothing may leave these callbacks but
-    # an answer: the SDK would take it for its own failure.
+    # Only up to protocol 2025-11-25; later, questions are the result of a call. These callbacks must not raise: the SDK
+    # would take the exception for a failure of its own.
 
     async def _on_elicitation(
         self, context: ClientRequestContext, params: types.ElicitRequestParams
     ) -> types.ElicitResult | types.ErrorData:
-        answer = await self._ask(lambda call: self._questions.elicit(call, params))
+        answer = await self._ask(lambda call: self._requests.elicit(call, params))
         return types.ElicitResult(action="cancel") if answer is None else answer
 
     async def _on_sampling(
         self, context: ClientRequestContext, params: types.CreateMessageRequestParams
     ) -> types.CreateMessageResult | types.ErrorData:
-        answer = await self._ask(lambda call: self._questions.sample(call, params))
-        return refused("nobody can be asked whether the model may answer") if answer is None else answer
+        answer = await self._ask(lambda call: self._requests.sample(call, params))
+        return refused("no call is running whose user could approve this") if answer is None else answer
 
     async def _on_roots(self, context: ClientRequestContext) -> types.ListRootsResult | types.ErrorData:
-        return self._questions.roots()
+        return self._requests.roots()
 
     async def _ask(self, ask: Callable[[Call], Awaitable[T]]) -> T | types.ErrorData | None:
-        """Have ``ask`` answer for the call that the question belongs to.
+        """Call ``ask`` with the call that the question belongs to.
 
         Returns:
-          The answer; ``None`` if there is no such call, or it has ended meanwhile.
+          The answer; ``None`` if no running call fits, or the call has ended meanwhile.
         """
         self.has_asked = True
-        for call in self._askers():
+        for call in self._candidates():
             try:
                 with call.answering():
                     return await self._ask_for(call, ask)
             except StreamStateError:
-                # The call has ended, so it was not the one, or nobody waits for the answer any more.
+                # The call has ended: the question belongs to another one, or no longer needs an answer.
                 continue
-            except Exception as error:  # noqa: BLE001 - see above
+            except Exception as error:  # noqa: BLE001 - callbacks must not raise
                 return types.ErrorData(code=types.INTERNAL_ERROR, message=describe(single(error)))
         return None
 
     async def _ask_for(self, call: Call, ask: Callable[[Call], Awaitable[T]]) -> T:
-        """Have ``ask`` answer for ``call``. If that is a guess, the others of its stream do not run out of time."""
+        """Call ``ask`` with ``call``. If that is a guess, pause the deadlines of the stream's other calls meanwhile."""
         if CALLER.get() is not None:
             return await ask(call)
-        given: list[T] = []
+        answers: list[T] = []
         failed: list[Exception] = []
-        with ExitStack() as held:
+        with ExitStack() as pauses:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._hold_others, call, held)
+                nursery.start_soon(self._pause_others, call, pauses)
                 try:
-                    given.append(await ask(call))
+                    answers.append(await ask(call))
                 except Exception as error:  # noqa: BLE001 - raised again, outside of the nursery
                     failed.append(error)
                 nursery.cancel_scope.cancel()
         for failure in failed:
             raise failure
-        return given[0]
+        return answers[0]
 
-    async def _hold_others(self, call: Call, held: ExitStack) -> None:
-        """Those that the server may be busy with instead of ``call``, as long as this runs."""
-        known: dict[Call, int] = {}
+    async def _pause_others(self, call: Call, pauses: ExitStack) -> None:
+        """Pause the deadlines of the calls that may be the ones waiting for the answer, until cancelled."""
+        checks: dict[Call, int] = {}
         while True:
             for other in self._calls:
                 if other is call or other.stream != call.stream:
                     continue
-                since = known[other] = known.get(other, 0) + 1
+                count = checks[other] = checks.get(other, 0) + 1
                 with suppress(StreamStateError):
-                    if since == 1:
-                        held.enter_context(other.context.paused_deadline(parks=False))
-                    elif since == 2:
-                        # It may wait for the answer as well: then it must not keep the run from being parked.
-                        held.enter_context(other.context.paused_deadline())
-            await trio.sleep(FINISHING)
+                    if count == 1:
+                        pauses.enter_context(other.context.paused_deadline(parks=False))
+                    elif count == 2:
+                        # The call has not ended, so it may wait for the answer too: let the run be parked.
+                        pauses.enter_context(other.context.paused_deadline())
+            await trio.sleep(BUSY_SECONDS)
 
-    def _askers(self) -> list[Call]:
-        """The calls to which a question that has just come may belong: of one stream, the likeliest first."""
-        known = CALLER.get()
-        if known is not None:
-            return [known]
-        # The likeliest: one that waits for no answer yet, and has had the fewest.
-        calls = sorted(self._calls, key=lambda call: (call.is_answering, len(call.asking.asked)))
+    def _candidates(self) -> list[Call]:
+        """The calls that a new question may belong to, all of one stream, the likeliest first."""
+        caller = CALLER.get()
+        if caller is not None:
+            return [caller]
+        # The likeliest call waits for no answer yet, and has asked least.
+        calls = sorted(self._calls, key=lambda call: (call.is_answering, len(call.questions.asked)))
         streams = {call.stream for call in calls}
-        if len(streams) == 1 and not self.is_haunted(calls[0].stream):
+        if len(streams) == 1 and not self.may_ask_for_another_stream(calls[0].stream):
             return calls
         for call in calls:
             call.warn(
                 "question_refused",
-                f"MCP server {self.server.name!r} asked something, but not for which call; nobody was asked",
+                f"MCP server {self.server.name!r} asked a question that could belong to calls of several streams; "
+                "it was declined",
             )
         return []
 
@@ -464,12 +472,12 @@ def _says_when_tools_change(client: Client) -> bool:
 
 
 def _is_about_state(error: MCPError) -> bool:
-    """Whether the server refuses the state that it gave us, in the words that the SDKs have for it."""
+    """Whether the server refuses the state of a call, by the reason that the SDKs give."""
     data: Any = error.data
     return isinstance(data, dict) and cast("dict[str, Any]", data).get("reason") == "invalid_request_state"
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, McpError):
         return _problem(error)
     if isinstance(error, MCPError):
@@ -487,7 +495,7 @@ async def _http(target: Http) -> AsyncGenerator[Any]:
     headers = None if target.headers is None else dict(target.headers)
     async with httpx2.AsyncClient(headers=headers, auth=target.auth, timeout=timeout) as client:
         connection: AbstractAsyncContextManager[Any] = streamable_http_client(
-            target.url, http_client=client, max_sse_event_size=LONGEST_LINE
+            target.url, http_client=client, max_sse_event_size=MAX_LINE
         )
         async with connection as streams:
             yield streams

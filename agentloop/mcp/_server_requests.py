@@ -1,4 +1,4 @@
-"""What a server asks: the user for input, the model for an answer, us for folders."""
+"""Requests of a server to its client: user input (elicitation), a model's answer (sampling), folders (roots)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
+import mcp_types as types
 import msgspec
 import trio
 
@@ -16,9 +17,8 @@ from agentloop._core.assembly import Assembler
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop.errors import ToolDefinitionError
-from agentloop.mcp._calls import Call
-from agentloop.mcp._sdk import types
-from agentloop.mcp.server import McpServer
+from agentloop.mcp._call import Call
+from agentloop.mcp._config import ServerConfig
 from agentloop.messages import (
     AssistantMessage,
     AssistantPart,
@@ -33,27 +33,28 @@ from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, 
 from agentloop.providers import find_model
 from agentloop.questions import Accept, Cancel, Decline
 
-__all__ = ["Questions", "refused", "secrets_in"]
+__all__ = ["ServerRequests", "refused", "secrets_in"]
 
 _SECRET = re.compile(r"pass(word|phrase|wd|code)|secret|token|api_?key|credential|private_?key", re.IGNORECASE)
 
 USER_REJECTED = -1
-"""The code that the protocol's examples have for a person who does not want the model to answer."""
+"""The error code of the protocol's examples for a user who rejects a sampling request."""
 
 SAMPLING_SECONDS = 300.0
+"""Seconds in which the model must answer a sampling request."""
 
 
 def refused(why: str) -> types.ErrorData:
-    """A refusal to have the model answer."""
+    """The error that refuses a sampling request, with the reason ``why``."""
     return types.ErrorData(code=USER_REJECTED, message=why)
 
 
 def secrets_in(form: Mapping[str, Any]) -> list[str]:
-    """The fields of a form that look as if they asked for something secret."""
+    """The names of the fields of a form that seem to ask for a secret, by their name, title or format."""
     try:
         fields = msgspec.convert(form.get("properties", {}), dict[str, _Field])
     except msgspec.ValidationError:
-        # No form at all, which whoever reads it as one will say.
+        # Not a form: `ToolContext.ask` raises the error that says so.
         return []
     return [name for name, field in fields.items() if field.is_secret or _is_secret(name)]
 
@@ -72,25 +73,29 @@ def _is_secret(text: str) -> bool:
     return _SECRET.search(re.sub(r"[\s-]", "_", text)) is not None
 
 
-class Questions:
-    """Answers what a server asks on account of a call, wherever that has come from."""
+class ServerRequests:
+    """Answers the requests of a server on behalf of a call.
 
-    def __init__(self, server: McpServer) -> None:
+    Args:
+      server: its configuration, which says which requests it may make.
+    """
+
+    def __init__(self, server: ServerConfig) -> None:
         self._server = server
 
     @property
     def samples(self) -> bool:
-        """Whether there is a model to ask."""
+        """Whether a model is configured for sampling requests."""
         return self._server.sampling is not None
 
     def roots(self) -> types.ListRootsResult:
-        """The folders that it may work in."""
+        """The folders that the server may work in."""
         return types.ListRootsResult.model_validate({"roots": [{"uri": uri} for uri in self._server.roots]})
 
     async def answer(self, call: Call, request: types.InputRequest) -> types.InputResponse | types.ErrorData:
-        """Answer a question that came as the result of a call."""
+        """Answer a request that arrived as the result of a call, with an error if the configuration refuses it."""
         match request:
-            case types.ElicitRequest(params=params) if self._server.asks:
+            case types.ElicitRequest(params=params) if self._server.elicitation:
                 return await self.elicit(call, params)
             case types.CreateMessageRequest(params=params) if self.samples:
                 return await self.sample(call, params)
@@ -104,26 +109,26 @@ class Questions:
     # ------------------------------------------------------------------------ the user
 
     async def elicit(self, call: Call, params: types.ElicitRequestParams) -> types.ElicitResult | types.ErrorData:
-        """Ask the person who reads the stream of ``call``.
+        """Ask the user, through the stream of ``call``.
 
         Raises:
           StreamStateError: the call has ended.
         """
         if isinstance(params, types.ElicitRequestURLParams):
             if urlsplit(params.url).scheme not in ("http", "https"):
-                self._decline_for(call, f"wants the user to open {params.url!r}, which is no web page")
+                self._decline_for(call, f"wants the user to open {params.url!r}, which is not a web page")
                 return types.ElicitResult(action="decline")
-            answer = elicited(await call.asking.ask(params.message, url=params.url))
-            # There is content for forms only.
+            answer = elicited(await call.questions.ask(params.message, url=params.url))
+            # The protocol has content in answers to forms only.
             answer.content = None
             return answer
         form = params.requested_schema
         secrets = [] if self._server.ask_secrets else secrets_in(form)
         if secrets:
-            self._decline_for(call, f"asks for something secret in a form ({', '.join(secrets)})")
+            self._decline_for(call, f"asks for a secret in a form ({', '.join(secrets)})")
             return types.ElicitResult(action="decline")
         try:
-            return elicited(await call.asking.ask(params.message, form))
+            return elicited(await call.questions.ask(params.message, form))
         except ToolDefinitionError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=f"not a form as MCP allows it: {error}")
 
@@ -135,14 +140,14 @@ class Questions:
     async def sample(
         self, call: Call, params: types.CreateMessageRequestParams
     ) -> types.CreateMessageResult | types.ErrorData:
-        """Have the model answer, if the user agrees.
+        """Have the configured model answer, if the user approves.
 
         Raises:
           StreamStateError: the call has ended.
         """
-        given = self._server.sampling
-        if given is None:
-            return refused("there is no model to answer")
+        sampling = self._server.sampling
+        if sampling is None:
+            return refused("no model is configured to answer")
         if params.tools:
             return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
         try:
@@ -150,10 +155,10 @@ class Questions:
         except ValueError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
         if self._server.approve_sampling:
-            asked = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
-            answer = await call.asking.ask(asked)
+            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
+            answer = await call.questions.ask(question)
             if not isinstance(answer, Accept):
-                return refused("the user does not want the model to answer")
+                return refused("the user rejected the request")
         request = ModelRequest(
             messages,
             params.system_prompt or "",
@@ -164,10 +169,10 @@ class Questions:
             ),
         )
         try:
-            model = find_model(given) if isinstance(given, str) else given
+            model = find_model(sampling) if isinstance(sampling, str) else sampling
             with trio.fail_after(SAMPLING_SECONDS):
                 message = await _respond(model, request)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server is to be told
+        except Exception as error:  # noqa: BLE001 - the server gets any error as its answer
             return types.ErrorData(
                 code=types.INTERNAL_ERROR, message=f"the model gave no answer: {describe(single(error))}"
             )
@@ -180,7 +185,7 @@ class Questions:
 
 
 def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
-    """The answer of a person, as the server gets it."""
+    """The user's answer as the protocol's result."""
     match answer:
         case Accept(content=content):
             return types.ElicitResult(action="accept", content=content)
@@ -191,7 +196,7 @@ def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
 
 
 class _Reply:
-    """Puts a response together, for nobody to read meanwhile."""
+    """Assembles a response that no reader follows."""
 
     def __init__(self) -> None:
         self.assembler = Assembler(prefix="sampling")
@@ -208,11 +213,11 @@ class _Reply:
 
 async def _respond(model: Model, request: ModelRequest) -> AssistantMessage:
     reply = _Reply()
-    to: Reply = reply
+    writer: Reply = reply
     async with AsyncExitStack() as stack:
         if isinstance(model, OpenableModel):
             model = await stack.enter_async_context(model.open())
-        stop = await model.respond(request, to)
+        stop = await model.respond(request, writer)
     return reply.assembler.finish(stop.reason, stop.usage, stop.model or model.name)
 
 
@@ -220,10 +225,10 @@ def _message(message: types.SamplingMessage) -> Message:
     parts = [_part(block) for block in message.content_as_list]
     if message.role == "user":
         return UserMessage(tuple(parts))
-    said: list[AssistantPart] = [part for part in parts if isinstance(part, Text)]
-    if len(said) < len(parts):
+    texts: list[AssistantPart] = [part for part in parts if isinstance(part, Text)]
+    if len(texts) < len(parts):
         raise ValueError("an assistant's message can only be text")
-    return AssistantMessage(tuple(said))
+    return AssistantMessage(tuple(texts))
 
 
 def _part(block: types.SamplingMessageContentBlock) -> UserPart:

@@ -1,0 +1,373 @@
+"""A started MCP server: its connections, its tools, its calls, its restarts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import mcp_types as types
+import trio
+from pydantic import TypeAdapter, ValidationError
+
+from agentloop.context import ToolContext
+from agentloop.errors import McpError, McpStateError, ServerGoneError
+from agentloop.mcp._call import Call
+from agentloop.mcp._config import ServerConfig
+from agentloop.mcp._connection import Connection
+from agentloop.mcp._results import result_of, tool_name
+from agentloop.mcp._rounds import PendingInput, QuestionReplay, Round
+from agentloop.mcp._server_requests import ServerRequests
+from agentloop.messages import ToolResult
+from agentloop.tools import JsonArguments, Tool
+
+__all__ = ["ConnectionPool", "open_server"]
+
+CONTEXT = "the context"
+"""The parameter in which a tool gets its context. The space keeps it apart from arguments of a server's tool."""
+
+CRASH_WINDOW = 300.0
+"""Seconds for which a crash counts towards `McpServer.max_restarts`."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+"""Seconds between a crash and the next start. Doubles with each crash in the window."""
+
+MAX_ROUNDS = 16
+"""Rounds of a call that may end in questions. Ends a server that asks for ever."""
+
+ROUND = "mcp_round"
+"""The key under which a call saves its `Round` in the journal."""
+
+MAX_INSTRUCTIONS = 16_384
+"""Characters of a server's instructions in the prompt. Longer ones would crowd out the rest of it."""
+
+_REQUEST: TypeAdapter[types.InputRequest] = TypeAdapter(types.InputRequest)
+
+
+@asynccontextmanager
+async def open_server(server: ServerConfig) -> AsyncGenerator[ConnectionPool]:
+    """Start ``server``, and stop it when the block ends.
+
+    Raises:
+      McpError: the server does not start.
+    """
+    async with trio.open_nursery() as nursery:
+        pool = ConnectionPool(server, nursery)
+        try:
+            await pool.start()
+            yield pool
+        finally:
+            # The nursery waits for the tasks that own connections; each disconnects within `stop_timeout`.
+            pool.stop()
+
+
+class ConnectionPool:
+    """The connections with a server: one, none at the moment, or several. Implements `agentloop.mcp.OpenServer`.
+
+    Args:
+      server: its configuration.
+      nursery: runs the tasks that own connections, and those that emit progress.
+    """
+
+    def __init__(self, server: ServerConfig, nursery: trio.Nursery) -> None:
+        self.server = server
+        self._nursery = nursery
+        self._requests = ServerRequests(server)
+        self._connections: list[Connection] = []
+        """Connections that are not closed yet."""
+        self._starting: Connection | None = None
+        self._stopped = False
+        self._crashes: deque[float] = deque()
+        """The times of the crashes in the window, on trio's clock."""
+        self._last_failure: McpError | None = None
+        self._freed = trio.lowlevel.ParkingLot()
+        """Unparks calls that wait for a connection."""
+        self._slots = None if server.concurrency is None else trio.Semaphore(server.concurrency)
+        self._tools: tuple[Tool, ...] = ()
+        self._listed_by: Connection | None = None
+        """The connection that listed ``_tools``."""
+        self.instructions = ""
+
+    # ---------------------------------------------------------------------- start and stop
+
+    async def start(self) -> None:
+        """Open one more connection. Calls that need one at the same time share the start.
+
+        Raises:
+          McpError: the server does not start, or has crashed too often.
+        """
+        connection = self._starting
+        if connection is None:
+            pause = self._pause()
+            connection = self._starting = Connection(self.server, self._requests)
+            self._connections.append(connection)
+            self._nursery.start_soon(self._own, connection, pause)
+        await connection.settled.wait()
+        if self._starting is connection:
+            self._starting = None
+        if not connection.ready.is_set():
+            raise connection.gone()
+        if connection.instructions:
+            instructions = connection.instructions[:MAX_INSTRUCTIONS]
+            self.instructions = f"From the MCP server {self.server.name!r}, about its tools:\n{instructions}"
+
+    def _pause(self) -> float:
+        """Seconds to wait before the next start."""
+        if self._stopped:
+            raise ServerGoneError(server=self.server.name, problem="was stopped")
+        now = trio.current_time()
+        while self._crashes and self._crashes[0] < now - CRASH_WINDOW:
+            self._crashes.popleft()
+        if not self._crashes:
+            return 0.0
+        if len(self._crashes) > self.server.max_restarts:
+            last = f": it {_problem(self._last_failure)}" if self._last_failure else ""
+            raise ServerGoneError(
+                server=self.server.name,
+                problem=f"has crashed {len(self._crashes)} times, and will not be restarted for now{last}",
+            )
+        pause = min(FIRST_PAUSE * 2.0 ** (len(self._crashes) - 1), LONGEST_PAUSE)
+        return max(0.0, self._crashes[-1] + pause - now)
+
+    async def _own(self, connection: Connection, pause: float) -> None:
+        """The task that owns ``connection`` from start to end."""
+        try:
+            with trio.move_on_after(pause):
+                await connection.stopping.wait()
+            if not connection.retired:
+                await connection.own()
+        finally:
+            connection.over.set()
+            connection.settled.set()
+            self._connections.remove(connection)
+            if self._starting is connection:
+                # Every call that waited for the start was cancelled: the next call must start another connection.
+                self._starting = None
+            if connection.failure is not None or connection.lost:
+                self._crashes.append(trio.current_time())
+                self._last_failure = connection.failure
+            self._freed.unpark_all()
+
+    def stop(self) -> None:
+        """Stop all connections, and refuse to start more."""
+        self._stopped = True
+        for connection in self._connections:
+            connection.stop()
+        self._freed.unpark_all()
+
+    # ------------------------------------------------------------------------------- tools
+
+    async def list_tools(self) -> Sequence[Tool]:
+        """The tools that the server offers now; of a dead server, the last known ones, since a call restarts it.
+
+        Raises:
+          McpError: the server cannot list its tools.
+        """
+        connection = next((connection for connection in self._connections if connection.is_usable), None)
+        if connection is not None and (connection.tools_changed or connection is not self._listed_by):
+            listed = await self._list(connection)
+            if listed is not None:
+                self._tools = tuple(
+                    self._tool(tool) for tool in listed if self.server.offers(tool.name) and not _needs_task(tool)
+                )
+                self._listed_by = connection
+        return self._tools
+
+    async def _list(self, connection: Connection) -> list[types.Tool] | None:
+        try:
+            return await connection.list_tools()
+        except ServerGoneError:
+            # The server died while it listed. If an earlier list exists, the run can continue with that.
+            if self._listed_by is None:
+                raise
+            return None
+
+    def _tool(self, listed: types.Tool) -> Tool:
+        annotations = listed.annotations or types.ToolAnnotations()
+        trusted = annotations if self.server.trust_annotations else types.ToolAnnotations()
+        read_only = bool(trusted.read_only_hint)
+        return Tool(
+            name=tool_name(listed.name, self.server.prefix),
+            description=listed.description or listed.title or annotations.title or "",
+            function=partial(self._call_as_tool, listed.name),
+            arguments=JsonArguments(listed.input_schema),
+            context_name=CONTEXT,
+            timeout=self.server.timeout,
+            requires_approval=self.server.requires_approval,
+            read_only=read_only,
+            # The protocol: this annotation means something only for a tool that does more than read.
+            destructive=None if read_only else trusted.destructive_hint,
+            idempotent=read_only or bool(trusted.idempotent_hint),
+            if_interrupted=self.server.if_interrupted,
+        )
+
+    # ------------------------------------------------------------------------------- calls
+
+    async def _call_as_tool(self, tool: str, /, **arguments: Any) -> ToolResult:
+        context: ToolContext[Any] = arguments.pop(CONTEXT)
+        return await self.call(tool, arguments, context)
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], context: ToolContext[Any]) -> ToolResult:
+        """See `agentloop.mcp.OpenServer.call`."""
+        questions = QuestionReplay(context)
+        # An earlier attempt at this call may have saved its round: continue there.
+        current = context.recall(ROUND, Round)
+        if current is not None and current.is_of(self.server.name, tool, arguments):
+            await questions.replay(current)
+        else:
+            current = None
+        rounds, asked_before = 0 if current is None else current.number, -1
+        while True:
+            try:
+                if current is None:
+                    result = await self._round(questions, tool, arguments, {}, None)
+                else:
+                    answers = await self._answer(current.pending, questions, current)
+                    result = await self._round(questions, tool, arguments, answers, current.pending.state)
+            except McpStateError:
+                if current is None or len(questions.asked) == asked_before:
+                    raise
+                # The state has expired, or the server has a new process with a new key. Begin again, so that the user's
+                # answers are not lost. This may happen repeatedly, as long as each attempt asks a new question.
+                current, asked_before = None, len(questions.asked)
+                questions.begin_again()
+                continue
+            if isinstance(result, ToolResult):
+                return result
+            # The server has questions: save the round before asking them, so that a resumed run continues here.
+            rounds += 1
+            if rounds == MAX_ROUNDS:
+                raise McpError(server=self.server.name, problem=f"answered a call with questions {MAX_ROUNDS} times")
+            current = Round(result, rounds, questions.asked, questions.next_question)
+            await context.remember(ROUND, current)
+
+    async def begin(
+        self, tool: str, arguments: Mapping[str, Any], context: ToolContext[Any]
+    ) -> ToolResult | PendingInput:
+        """See `agentloop.mcp.OpenServer.begin`."""
+        return await self._round(QuestionReplay(context), tool, arguments, {}, None)
+
+    async def go_on(
+        self, pending: PendingInput, answers: Mapping[str, Any], context: ToolContext[Any]
+    ) -> ToolResult | PendingInput:
+        """See `agentloop.mcp.OpenServer.go_on`."""
+        return await self._round(QuestionReplay(context), pending.tool, pending.arguments, answers, pending.state)
+
+    async def answer(self, pending: PendingInput, context: ToolContext[Any]) -> dict[str, Any]:
+        """See `agentloop.mcp.OpenServer.answer`."""
+        return await self._answer(pending, QuestionReplay(context), None)
+
+    async def _answer(self, pending: PendingInput, questions: QuestionReplay, current: Round | None) -> dict[str, Any]:
+        """As `answer`. With a ``current`` round, answers of the sampling model are saved in it."""
+        answers: dict[str, Any] = {}
+        call = Call(questions, self._spawn)
+        try:
+            for key, request in pending.requests.items():
+                if current is not None and key in current.answers:
+                    answers[key] = current.answers[key]
+                    continue
+                try:
+                    parsed = _REQUEST.validate_python(request)
+                except ValidationError as error:
+                    raise McpError(server=self.server.name, problem=f"asked a malformed question: {error}") from error
+                answer = await self._requests.answer(call, parsed)
+                if isinstance(answer, types.ErrorData):
+                    problem = f"asked a question that was refused: {answer.message}"
+                    raise McpError(server=self.server.name, problem=problem, code=answer.code)
+                answers[key] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
+                if current is not None and isinstance(parsed, types.CreateMessageRequest):
+                    # With the answers before it: `next_question` counts their questions.
+                    current.answers, current.asked = dict(answers), questions.asked
+                    current.next_question = questions.next_question
+                    await questions.context.remember(ROUND, current)
+        finally:
+            await call.end()  # noqa: ASYNC102 - it shields itself where it must
+        return answers
+
+    async def _round(
+        self,
+        questions: QuestionReplay,
+        tool: str,
+        arguments: Mapping[str, Any],
+        answers: Mapping[str, Any],
+        state: str | None,
+    ) -> ToolResult | PendingInput:
+        call = Call(questions, self._spawn)
+        try:
+            if self._slots is None:
+                result = await self._use(call, tool, arguments, answers, state)
+            else:
+                async with self._slots:
+                    result = await self._use(call, tool, arguments, answers, state)
+        finally:
+            await call.end()  # noqa: ASYNC102 - it shields itself where it must
+        if isinstance(result, types.CallToolResult):
+            return result_of(result)
+        dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        requests: dict[str, dict[str, Any]] = dumped.get("inputRequests", {})
+        return PendingInput(self.server.name, tool, dict(arguments), requests, result.request_state)
+
+    def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(run)
+
+    async def _use(
+        self,
+        call: Call,
+        tool: str,
+        arguments: Mapping[str, Any],
+        answers: Mapping[str, Any],
+        state: str | None,
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        connection = await self._connection_for(call.stream)
+        try:
+            return await connection.call(call, tool, arguments, responses=answers, state=state)
+        finally:
+            self._freed.unpark_all()
+
+    async def _connection_for(self, stream: str) -> Connection:
+        """An open connection for a call of ``stream``, or a new one. Waits where `McpServer.max_processes` are in use.
+
+        Raises:
+          ServerGoneError: no connection is open, and none can be.
+        """
+        while True:
+            connection = self._find(stream)
+            if connection is not None:
+                return connection
+            # Connections that are stopping count: a new process might clash with files or ports that the old one still
+            # holds. Lost ones do not count: they exist over HTTP only, where their calls may wait long for an answer.
+            counted = sum(not connection.lost for connection in self._connections)
+            if self._starting is not None or counted < max(1, self.server.max_processes):
+                await self.start()
+            else:
+                await self._freed.park()
+
+    def _find(self, stream: str) -> Connection | None:
+        idle: Connection | None = None
+        for connection in self._connections:
+            if not connection.is_usable:
+                continue
+            if not connection.serves_one_stream:
+                return connection
+            tenant = connection.tenant
+            if tenant == stream:
+                return connection
+            if tenant is not None:
+                continue
+            if connection.has_asked and connection.may_ask_for_another_stream(stream):
+                # The server may still ask on behalf of a cancelled call: its question must not reach this stream.
+                connection.stop()
+            else:
+                idle = connection
+        return idle
+
+
+def _needs_task(tool: types.Tool) -> bool:
+    """Whether the tool can only be called as a "task" (an experiment of protocol 2025-11-25), unsupported here."""
+    return tool.execution is not None and tool.execution.task_support == "required"
+
+
+def _problem(error: McpError) -> str:
+    return str(error).removeprefix(f"MCP server {error.server!r} ")
