@@ -118,8 +118,9 @@ def pending_migrations(version: int, dialect: Dialect, place: str) -> list[str]:
     """
     if version > newest_version():
         raise StoreError(
-            f"{place} was written by a newer agentloop: its format is version {version}, and this agentloop knows "
-            f"versions up to {newest_version()}. Update agentloop (pip install -U agentloop-trio), or give another place"
+            f"{place} was written by a newer agentloop: its format is version {version}, and this one knows "
+            f"versions up to {newest_version()}. Update agentloop (pip install -U agentloop-trio), "
+            "or give another place"
         )
     return [statement for migration in MIGRATIONS[version:] for statement in migration(dialect)]
 

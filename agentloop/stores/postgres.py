@@ -108,7 +108,11 @@ class PostgresStore:
         """In a thread: open a connection."""
         timeout = max(2, round(self._seconds))
         # Without these, a server that vanishes silently blocks a thread for a quarter of an hour.
-        defaults: dict[str, Any] = {"connect_timeout": timeout, "tcp_user_timeout": timeout * 1000, "keepalives_idle": timeout}
+        defaults: dict[str, Any] = {
+            "connect_timeout": timeout,
+            "tcp_user_timeout": timeout * 1000,
+            "keepalives_idle": timeout,
+        }
         connection = psycopg.connect(**{**defaults, **self._parameters}, autocommit=True)
         connection.execute(b"SET statement_timeout = %d" % max(1, round(self._seconds * 1000)))
         return connection
