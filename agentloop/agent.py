@@ -182,7 +182,6 @@ class Agent(AgentConfig):
             self,
             None if resumes else user_message(prompt),
             transcript=session.transcript,
-            store=session.store,
             ledger=session.ledger,
             deps=deps,
             answerer=None if on_question == "decline" else on_question,

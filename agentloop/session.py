@@ -8,12 +8,11 @@ from typing import cast
 
 from agentloop._core.transcript import Transcript, problems
 from agentloop._runtime.ledger import Ledger
-from agentloop._runtime.run import SessionStore
 from agentloop.errors import UsageError
 from agentloop.messages import Message
 from agentloop.permissions import Grant, Permissions
 
-__all__ = ["Session", "SessionStore"]
+__all__ = ["Session"]
 
 
 def _check_id(id: object) -> None:
@@ -27,7 +26,6 @@ class Session:
     Args:
       id: unique, for good; made up at random if not given.
       messages: a transcript to go on from.
-      store: keeps what is added beyond the process.
       permissions: which tool calls run, are asked about, or are denied, in all streams on it; see
         `agentloop.permissions`.
 
@@ -35,14 +33,13 @@ class Session:
       UsageError: a provider would refuse ``messages``.
     """
 
-    __slots__ = ("_transcript", "ledger", "store")
+    __slots__ = ("_transcript", "ledger")
 
     def __init__(
         self,
         id: str | None = None,
         *,
         messages: Iterable[Message] = (),
-        store: SessionStore | None = None,
         permissions: Permissions | None = None,
     ) -> None:
         _check_id(id)
@@ -51,7 +48,6 @@ class Session:
         if found:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
         self._transcript = Transcript(os.urandom(8).hex() if id is None else id, given)
-        self.store = store
         self.ledger: Ledger | None = None
         """The runtime's way into the session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions

@@ -170,8 +170,6 @@ async def assert_nothing_left(stream: Stream, session: Session, *, tasks: int) -
 async def assert_works(session: Session) -> None:
     """One can go on with ``session``. This adds two messages to it."""
     model = ScriptedModel("Still here.")
-    store, session.store = session.store, None
     outcome = await Agent(model, name="next").run("And now?", session=session)
-    session.store = store
     assert outcome.output == "Still here."
     assert problems(model.requests[0].messages) == []

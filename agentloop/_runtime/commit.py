@@ -23,8 +23,8 @@ from agentloop.tools import Tool
 __all__ = ["begin_call", "begin_turn", "commit", "end_call", "keep", "raised", "settle"]
 
 
-async def commit(run: Run, messages: Sequence[Message]) -> None:
-    """Make ``messages`` part of the session, all or none. Cancelled or not, it is done when this returns.
+def commit(run: Run, messages: Sequence[Message]) -> None:
+    """Make ``messages`` part of the session, all or none.
 
     Where there is a journal, they are told as soon as they are kept, and the run goes on meanwhile: what it does next
     comes after them there.
@@ -32,8 +32,6 @@ async def commit(run: Run, messages: Sequence[Message]) -> None:
     Raises:
       StoreError: the store failed; then the session is as it was, and nothing is told.
     """
-    if run.store is not None:
-        await _keep(run, run.store.append, run.transcript.id, messages)
     if run.root.ledger is not None:
         run.root.ledger.commit(run.transcript)
     index = len(run.transcript)

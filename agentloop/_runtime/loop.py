@@ -246,7 +246,7 @@ class _Loop:
             if isinstance(verdict, Context):
                 *others, last = messages
                 messages = (*others, UserMessage((*last.parts, Text(verdict.text))))
-        await commit(run, messages)
+        commit(run, messages)
         return None
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
@@ -281,7 +281,7 @@ class _Loop:
             if run.root.parking.is_parked:
                 turn = _Turn("needs_input")
             run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
-            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))  # noqa: ASYNC102 - it shields itself
+            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
         if run.emitter.is_behind():
             await run.emitter.room()
         return turn.ending
@@ -300,14 +300,14 @@ class _Loop:
             )
         except Exception:
             # What the model said is part of the story, also where it is no answer. A refusal may come with calls.
-            await commit(run, close_turn(message, {}, ()))  # noqa: ASYNC120 - it shields itself
+            commit(run, close_turn(message, {}, ()))
             raise
         match following:
             case CallTools(calls=calls):
                 return await self._call_tools(message, calls, listed)
             case Remind(text=text):
                 self._reminders += 1
-                await commit(run, (message, UserMessage((Text(text),))))
+                commit(run, (message, UserMessage((Text(text),))))
                 return _Turn("output_retry")
             case Answered(output=output):
                 return await self._stop(message, output)
@@ -374,7 +374,7 @@ class _Loop:
         except BaseException:
             cut_off = call.interrupted()
             if cut_off is not None:
-                await commit(run, (cut_off,))  # noqa: ASYNC102 - it shields itself
+                commit(run, (cut_off,))
             raise
         return message
 
@@ -436,7 +436,7 @@ class _Loop:
             await calls.run_all()
         finally:
             if not run.root.parking.is_parked:
-                await commit(run, close_turn(message, calls.results, calls.started))  # noqa: ASYNC102 - it shields itself
+                commit(run, close_turn(message, calls.results, calls.started))
         if calls.blocked is not None:
             return _Turn("blocked", Ending("blocked", calls.blocked))
         return _Turn("tool_calls")
@@ -444,13 +444,13 @@ class _Loop:
     async def _stop(self, message: AssistantMessage, output: Any) -> _Turn:
         """The end, unless a hook sends the agent on."""
         run = self._run
-        await commit(run, (message,))
+        commit(run, (message,))
         for hook in run.hooks.at("stop"):
             verdict = await run.hooks.ask(hook, StopRequested(run.source, message, run.continuations))
             if isinstance(verdict, Continue):
                 run.continuations += 1
                 self._reminders = 0
-                await commit(run, (UserMessage((Text(verdict.text),)),))
+                commit(run, (UserMessage((Text(verdict.text),)),))
                 return _Turn("continued")
         if run.mailbox.is_steered:
             # It is taken in before the next request.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import trio
 
@@ -22,12 +22,12 @@ from agentloop._runtime.patience import Patience
 from agentloop.config import AgentConfig
 from agentloop.events import Source
 from agentloop.limits import Price
-from agentloop.messages import Message, UserMessage
+from agentloop.messages import UserMessage
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
-__all__ = ["PARK", "READER", "Answerer", "OpenChild", "Root", "Run", "SessionStore"]
+__all__ = ["PARK", "READER", "Answerer", "OpenChild", "Root", "Run"]
 
 READER: Literal["reader"] = "reader"
 """Whoever reads a stream's events and calls its ``answer``."""
@@ -36,14 +36,6 @@ PARK: Literal["park"] = "park"
 """Whoever resumes the stream when it has ended."""
 
 Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
-
-
-class SessionStore(Protocol):
-    """Where a session's messages are kept beyond the process."""
-
-    async def append(self, session: str, messages: Sequence[Message], /) -> None:
-        """Keep ``messages``, all or none. They are told, and used, only after this has returned."""
-        ...
 
 
 OpenChild: TypeAlias = (
@@ -167,7 +159,6 @@ class Run:
         "source",
         "stop_detail",
         "stopped",
-        "store",
         "transcript",
         "turn",
         "unfinished",
@@ -182,7 +173,6 @@ class Run:
         prompt: UserMessage,
         root: Root,
         transcript: Transcript,
-        store: SessionStore | None,
         source: Source,
         feed: Feed | None,
         parent: Run | None = None,
@@ -196,7 +186,6 @@ class Run:
         self.prompt = prompt
         self.root = root
         self.transcript = transcript
-        self.store = store
         self.unfinished = unfinished
         """What it goes on with, until it has."""
         self.waits: Waits | None = None if root.ledger is None else Waits()

@@ -37,7 +37,7 @@ from agentloop._runtime.ledger import HeldFeed, Ledger
 from agentloop._runtime.logs import RUN, log, log_event
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.patience import Patience
-from agentloop._runtime.run import PARK, Answerer, Root, Run, SessionStore
+from agentloop._runtime.run import PARK, Answerer, Root, Run
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
 from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, StreamStateError, UsageError
@@ -237,7 +237,6 @@ def open_stream(
     prompt: UserMessage | None,
     *,
     transcript: Transcript,
-    store: SessionStore | None,
     ledger: Ledger | None,
     deps: Any,
     answerer: Answerer | None,
@@ -260,7 +259,6 @@ def open_stream(
             prompt=message,
             root=root,
             transcript=transcript,
-            store=store,
             source=Source(transcript.id, stream_id, (config.name,)),
             feed=_feed(transcript, ledger, is_root=True, read=read),
             unfinished=unfinished,
@@ -322,7 +320,6 @@ def _open_child(
             prompt=message,
             root=root,
             transcript=transcript,
-            store=parent.store,
             source=source,
             feed=_feed(transcript, root.ledger, is_root=False, read=read),
             parent=parent,

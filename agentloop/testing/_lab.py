@@ -26,7 +26,7 @@ from agentloop.events import (
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import AssistantMessage, Message, Prompt
+from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
@@ -38,7 +38,7 @@ from agentloop.testing.simulation import Cancel, InjectedFault, Outcome, Sim
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
 
-__all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "SeamStore", "echo"]
+__all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "echo"]
 
 
 FEW = 30
@@ -298,10 +298,6 @@ class Lab:
 
         return point(**options)(run)
 
-    def store(self) -> SeamStore:
-        """A store with a seam before each append."""
-        return SeamStore(self)
-
     def handler(self, answer: Callable[[Question], Answer | None]) -> QuestionHandler:
         """A handler that passes a seam, and gives ``answer`` of the question."""
 
@@ -412,19 +408,6 @@ def echo(question: Question) -> Answer:
     if isinstance(question, ElicitationRequested):
         return Accept({"tag": question.message})
     return Approve()
-
-
-class SeamStore:
-    """A store that keeps messages in a list, and at whose every append the outside world may fail."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self.kept: dict[str, list[Message]] = {}
-
-    async def append(self, session: str, messages: Sequence[Message], /) -> None:
-        """Keep ``messages``."""
-        await self._lab.sim.seam("store")
-        self.kept.setdefault(session, []).extend(messages)
 
 
 class AgentScenario:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from agentloop import Accept, Agent, Approve, Deadlines, Limits, Retries, Session, ToolContext, UsageError, hooks, tool
+from agentloop import Accept, Agent, Approve, Deadlines, Limits, Retries, ToolContext, UsageError, hooks, tool
 from agentloop._runtime.stream import Stream
-from agentloop.errors import ModelTimeoutError, StoreError, ToolsetError
+from agentloop.errors import ModelTimeoutError, ToolsetError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -22,7 +22,6 @@ from agentloop.events import (
     ToolCallFinished,
     WarningIssued,
 )
-from agentloop.messages import Message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing import ScriptedModel, calls, hangs, says
 from tests.runtime.ways import FakeToolset, add, delete, wait_forever
@@ -33,11 +32,6 @@ from tests.support import nested, of, watch
 
 def test_there_is_a_finite_deadline_for_everything_by_default() -> None:
     assert all(0 < seconds < math.inf for seconds in attrs.astuple(Deadlines()))
-
-
-class HangingStore:
-    async def append(self, session: str, messages: Sequence[Message], /) -> None:
-        await trio.sleep_forever()
 
 
 async def _hang(*args: object) -> None:
@@ -90,13 +84,6 @@ async def test_a_silent_model_is_noticed_soon_after_its_deadline() -> None:
     assert (watched.error.waiting_for, watched.error.seconds) == ("the next piece", D.idle)
     # It is not moved for each piece, which would cost more than telling it.
     assert D.idle <= trio.current_time() <= D.idle * 1.1
-
-
-@pytest.mark.seconds(10_000)
-async def test_a_store_has_a_deadline_by_default() -> None:
-    watched = await watch(Agent(ScriptedModel("no")), session=Session(store=HangingStore()))
-    assert isinstance(watched.error, StoreError)
-    assert trio.current_time() == D.cleanup
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, "5", None])
