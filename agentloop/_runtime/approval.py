@@ -204,7 +204,7 @@ class _Case:
         except ForeignError as error:
             # It was there to say no: where it cannot say anything, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"
-            run.emitter.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)
+            run.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)
             return True
 
     # ----------------------------------------------------------------------- with a person

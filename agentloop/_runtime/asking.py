@@ -73,7 +73,7 @@ async def ask(
 
     def wake(answer: Answer, by: AnsweredBy) -> None:
         # Told by whoever answers, at that instant: an answer that was accepted is never lost to a cancel.
-        run.emitter.post(QuestionAnswered, id=id, answer=answer, by=by)
+        run.emit(QuestionAnswered, id=id, answer=answer, by=by)
         waiting.stop()
         run.root.parking.answered(id)
         accepted(answer)
@@ -89,7 +89,7 @@ async def ask(
     tree = run.root.tree
     # Open before it is told: the answer may come before the next line runs.
     tree.ask(opened)
-    run.emitter.post(tell)
+    run.emit(tell)
     if QUESTIONS.isEnabledFor(logging.DEBUG):
         log_event(question)
     if past is not None and past.answer is not None:
@@ -107,11 +107,11 @@ async def ask(
         if opened.answer is not None and is_cancellation(error):
             return opened.answer  # noqa: ASYNC104 - see above
         tree.withdraw(id)
-        run.emitter.post(QuestionWithdrawn, id=id)
+        run.emit(QuestionWithdrawn, id=id)
         raise
     if opened.answer is None:
         tree.withdraw(id)
-        run.emitter.post(QuestionDeclined, id=id, note=NOBODY)
+        run.emit(QuestionDeclined, id=id, note=NOBODY)
     return opened.answer
 
 
@@ -160,7 +160,7 @@ async def _wait_for_resumption(run: Run, opened: OpenQuestion, waiting: _Waiting
         # From now on it is the next stream that can be given an answer.
         opened.is_parked = True
         run.root.tree.withdraw(opened.question.id)
-        run.emitter.post(QuestionParked, id=opened.question.id)
+        run.emit(QuestionParked, id=opened.question.id)
 
     assert run.waits is not None
     # Not before: as long as a handler thinks, something goes on.
@@ -206,8 +206,8 @@ def _answer_as_before(run: Run, id: str, past: QuestionRecord, answer: Answer) -
     except AnswerError as error:
         # It fitted when it was given; the permissions, say, have changed since.
         run.root.tree.withdraw(id)
-        run.emitter.post(QuestionWithdrawn, id=id)
-        run.emitter.warn(
+        run.emit(QuestionWithdrawn, id=id)
+        run.warn(
             "answer_refused", f"the answer to {id!r} counts for nothing: {error}", logged=f"question {id!r}"
         )
         _forget(run, past)
@@ -239,7 +239,7 @@ async def _ask_handler(run: Run, handler: QuestionHandler, opened: OpenQuestion,
             # An answer that does not fit is no exception of the handler, and its error says what was answered.
             cause = error.__cause__ if isinstance(error, ForeignError) else None
             logged = short if cause is not None else f"{short}: {type(error).__name__}"
-            run.emitter.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
+            run.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
     finally:
         waiting.handler = None
 

@@ -37,7 +37,7 @@ def commit(run: Run, messages: Sequence[Message]) -> None:
     index = len(run.transcript)
     run.transcript.extend(messages)
     for message in messages:
-        run.emitter.post(MessageCommitted, message=message, index=index)
+        run.emit(MessageCommitted, message=message, index=index)
         index += 1
 
 

@@ -70,13 +70,13 @@ class Compactor:
         found = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
         if found is None or not await self._may(reason, used):
             return False
-        run.emitter.post(CompactionStarted, reason=reason, tokens=used)
+        run.emit(CompactionStarted, reason=reason, tokens=used)
         problem = "it was cut off"
         try:
             problem = await self._carry_out(found)
         finally:
             left = sum(map(estimate, transcript.view))
-            run.emitter.post(
+            run.emit(
                 CompactionFinished,
                 tokens=left,
                 first_kept=transcript.shown.first_kept,
@@ -84,7 +84,7 @@ class Compactor:
                 problem=problem,
             )
         if problem:
-            run.emitter.warn("compaction_failed", f"no room could be made: {problem}", logged="no room could be made")
+            run.warn("compaction_failed", f"no room could be made: {problem}", logged="no room could be made")
             return False
         self._counted = 0
         await run.hooks.tell("post_compact", PostCompact(run.source, reason, transcript.shown.summary))
@@ -99,7 +99,7 @@ class Compactor:
             except HookFailedError as error:
                 verdict = Block(str(error))
             if isinstance(verdict, Block):
-                run.emitter.warn("compaction_failed", f"no room is made: {verdict.reason}", logged="a hook refused")
+                run.warn("compaction_failed", f"no room is made: {verdict.reason}", logged="a hook refused")
                 return False
         return True
 

@@ -270,7 +270,7 @@ class _Loop:
         """One turn, started and finished on every way out."""
         run = self._run
         run.turn += 1
-        run.emitter.post(TurnStarted, turn=run.turn)
+        run.emit(TurnStarted, turn=run.turn)
         turn = _Turn("cancelled")
         try:
             turn = await deal()
@@ -280,7 +280,7 @@ class _Loop:
         finally:
             if run.root.parking.is_parked:
                 turn = _Turn("needs_input")
-            run.emitter.post(TurnFinished, turn=run.turn, reason=turn.reason)
+            run.emit(TurnFinished, turn=run.turn, reason=turn.reason)
             await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
         if run.emitter.is_behind():
             await run.emitter.room()
@@ -366,10 +366,10 @@ class _Loop:
             run.meter.count_usage(usage)
             if self._compactor is not None:
                 self._compactor.count(usage.total_tokens, len(run.transcript))
-            run.emitter.post(UsageReported, usage=usage, total=run.meter.usage)
+            run.emit(UsageReported, usage=usage, total=run.meter.usage)
             warning = truncated(message)
             if warning:
-                run.emitter.warn(warning, _WARNINGS[warning])
+                run.warn(warning, _WARNINGS[warning])
             await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.turn, message))
         except BaseException:
             cut_off = call.interrupted()
@@ -394,7 +394,7 @@ class _Loop:
             return priced(usage, price)
         if self._run.meter.counts_cost and not self._unpriced:
             self._unpriced = True
-            self._run.emitter.warn(
+            self._run.warn(
                 "unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
             )
         return usage

@@ -164,7 +164,7 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
                 failure = error
                 if len(run.models) > 1:
                     short = f"model {model.name!r} could not be opened: {type(error).__name__}"
-                    run.emitter.warn("model_failed", str(error), logged=short)
+                    run.warn("model_failed", str(error), logged=short)
         if not opened and failure is not None:
             raise failure
         run.models = tuple(opened)
@@ -191,7 +191,7 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
         if left:
             short = f"closing model {model.name!r} failed"
             logged = f"{short}: {type(error).__name__}"
-            run.emitter.warn("model_failed", f"{short}: {describe(error)}", logged=logged)
+            run.warn("model_failed", f"{short}: {describe(error)}", logged=logged)
         elif isinstance(error, ModelError):
             raise error from error.__cause__
         else:

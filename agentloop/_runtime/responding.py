@@ -68,7 +68,7 @@ class Responding:
                 told = ErrorInfo(type(error).__name__, str(error))
             self._failures.append(f"{told.type}: {told.message}")
             at, self._call = following.model, None
-            run.emitter.post(
+            run.emit(
                 ResponseDiscarded,
                 error=told,
                 model=self.model.name,

@@ -139,6 +139,7 @@ class Run:
         "children",
         "config",
         "continuations",
+        "emit",
         "emitter",
         "emitter_above",
         "ended",
@@ -163,6 +164,7 @@ class Run:
         "turn",
         "unfinished",
         "waits",
+        "warn",
     )
 
     def __init__(
@@ -200,6 +202,12 @@ class Run:
         self.emitter_above: Emitter = Emitter(source, above)
         """Tells only those who read the streams around this one."""
         self.emitter: Emitter = self.emitter_above if feed is None else Emitter(source, (feed, *above))
+        # The emitter's own methods, not methods of the run: an event is emitted for each piece of text, and a call less
+        # for it counts.
+        self.emit = self.emitter.post
+        """Make an event of this run and append it: ``run.emit(TurnStarted, turn=1)``. Does not wait, does not fail."""
+        self.warn = self.emitter.warn
+        """Emit a warning of this run, and log it."""
         self.hooks = HookCalls(config.hooks, config.deadlines, self.emitter)
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         seconds = config.limits.seconds

@@ -479,7 +479,7 @@ async def _live(run: Run) -> None:
     if plain is not None and outcome.error is None:
         told = single(plain)
         problem = f"while the run was stopped: {type(told).__name__}: {told}"
-        run.emitter.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=told)
+        run.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=told)
     _tell_outcome(run, outcome)
     await settle(run)
     if run.root.ledger is not None:

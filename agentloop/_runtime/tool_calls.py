@@ -62,7 +62,7 @@ class Calls:
             if waits is not None:
                 waits.begin(call.id)
             # Told here, in call order: trio starts tasks in any order.
-            self._run.emitter.post(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
+            self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
         if not self._calls:
             return
         if len(self._calls) == 1:
@@ -85,12 +85,12 @@ class Calls:
             if run.waits is not None:
                 run.waits.end(call.id)
             if result is None and run.root.parking.is_parked:
-                emitter.post(ToolCallParked, call_id=call.id, name=call.name)
+                run.emit(ToolCallParked, call_id=call.id, name=call.name)
             else:
                 if result is None:
                     result = interrupted_result(call, started=call.id in self.started)
                 self.results[call.id] = result
-                emitter.post(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
+                run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if run.waits is not None:
             # It may have been the last that did not wait for a person.
             run.root.parking.changed()
@@ -208,7 +208,7 @@ class Calls:
                 if past is None or not past.started:
                     self.started.discard(context.call_id)
             else:
-                self._run.emitter.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
+                self._run.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
             raise
         return await value if isawaitable(value) else value
 

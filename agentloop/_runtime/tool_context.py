@@ -107,14 +107,14 @@ class RunningContext(ToolContext[Any]):
         return self._run.root.deps
 
     async def output(self, text: str, /) -> None:
-        self._live_run().emitter.post(ToolCallOutput, call_id=self._call_id, text=to_text(text))
+        self._live_run().emit(ToolCallOutput, call_id=self._call_id, text=to_text(text))
         await self._room()
 
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
         if not math.isfinite(progress) or not math.isfinite(total or 0.0):
             # JSON has no other numbers.
             raise UsageError(f"progress({progress}, total={total}): give finite numbers, or no total")
-        self._live_run().emitter.post(
+        self._live_run().emit(
             ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message
         )
         await self._room()
@@ -194,7 +194,7 @@ class RunningContext(ToolContext[Any]):
         await trio.lowlevel.checkpoint()
 
     def warn(self, code: str, message: str, /) -> None:
-        self._live_run().emitter.warn(code, message, logged=f"a warning of call {self._call_id!r}")
+        self._live_run().warn(code, message, logged=f"a warning of call {self._call_id!r}")
 
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
         answer = await self.ask(message, form_of(form))

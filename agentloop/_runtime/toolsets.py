@@ -160,7 +160,7 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     Raises:
       ToolsetError: one did not start; the others are stopped.
     """
-    deadlines, warn = run.config.deadlines, run.emitter.warn
+    deadlines, warn = run.config.deadlines, run.warn
     owners = [Owner(toolset, deadlines, warn) for toolset in run.config.toolsets]
     async with hold_all(owners):
         yield ListTools(run.config.tools, owners)

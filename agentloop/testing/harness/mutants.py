@@ -183,6 +183,7 @@ def shared_current_agent() -> Generator[None]:
         real(self, **options)
         current[id(self.root)] = self.source
         self.emitter = _Shared(self.emitter.source, self.emitter.feeds, self)
+        self.emit = self.emitter.post
 
     class _Shared(Emitter):
         __slots__ = ("run",)
