@@ -41,7 +41,7 @@ TRANSCRIPT_KINDS = (
 )
 """Kinds of records that say what the transcript is."""
 
-_log = logging.getLogger("agentloop.stores")
+_log = logging.getLogger("agentloop.journal")
 
 
 # ------------------------------------------------------------------------------- notes
