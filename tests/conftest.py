@@ -15,7 +15,7 @@ What several test modules need is in `tests.support`.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import pytest
 import trio
@@ -52,3 +52,11 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         clock = "virtual" if item.get_closest_marker("real_clock") is None else "real"
         seconds = SECONDS if marker is None else marker.args[0]
         item.add_marker(pytest.mark.agentloop_clock(clock, seconds=seconds))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let pytest-xdist send what a test has logged: a name of a file in it may have lone surrogates."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
