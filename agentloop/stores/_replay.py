@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -20,6 +19,7 @@ from agentloop._core.state import (
     TurnOpened,
     ValueRemembered,
 )
+from agentloop._runtime.logs import JOURNAL
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import UnknownEvent
 from agentloop.journal import OpenStore, Record
@@ -40,9 +40,6 @@ TRANSCRIPT_KINDS = (
     LongResultStored.kind,
 )
 """Kinds of records that say what the transcript is."""
-
-_log = logging.getLogger("agentloop.journal")
-
 
 # ------------------------------------------------------------------------------- notes
 
@@ -152,7 +149,7 @@ class Replay:
             if fact is not None:
                 state.apply(fact, record.stream)
         for complaint in state.complaints:
-            _log.warning("session %r: its journal is out of order: %s", self._session, complaint)
+            JOURNAL.warning("session %r: the journal is out of order: %s", self._session, complaint)
         state.complaints.clear()
 
     def read_transcript(self, records: Sequence[Record]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
 from agentloop import Agent, Approve, Compaction, ToolContext, tool
 from agentloop._core.transcript import Transcript, problems
@@ -416,3 +417,16 @@ async def test_a_session_holds_nothing_of_the_child_streams_that_have_ended() ->
             await agent.run("go", session=session)
         gc.collect()
         assert sum(isinstance(each, Transcript) for each in gc.get_objects()) == before + 1
+
+
+async def test_a_journal_out_of_order_is_logged_and_its_messages_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            await Agent(ScriptedModel("Hello.")).run("go", session=session)
+            messages = session.messages
+        records = [record for record in await store.read("ann") if record.kind != "turn_started"]
+        moved = [structs.replace(record, seq=seq) for seq, record in enumerate(records, start=1)]
+        await store.append("ben", moved)
+        async with stored_session(store, "ben") as session:
+            assert session.messages == messages
+    assert "the journal is out of order" in caplog.text
