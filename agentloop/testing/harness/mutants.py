@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import trio
 
@@ -460,7 +460,7 @@ def told_before_it_is_kept() -> Generator[None]:
             if self.is_root:
                 entry = _ledger._Entry(event_type(event), None, event.stream, _ledger._key(event))
                 entry.event = event
-                self.ledger._add(entry)  # type: ignore[attr-defined]
+                cast("_ledger.Journal", self.ledger)._add(entry)
 
     with patched(ledger.HeldFeed, "post", post):
         yield
