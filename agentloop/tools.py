@@ -22,6 +22,7 @@ import msgspec
 from attrs import field, frozen
 
 from agentloop._core.docstrings import parse
+from agentloop._core.json_text import decode_json
 from agentloop._core.schema import context_parameter, signature_of
 from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
@@ -69,7 +70,7 @@ class JsonArguments:
         if not raw.strip():
             return {}
         try:
-            return msgspec.json.decode(raw, type=dict[str, Any])
+            return decode_json(raw, dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
 

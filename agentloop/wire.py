@@ -11,6 +11,7 @@ from typing import get_args
 
 import msgspec
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own
 from agentloop.errors import UsageError
 from agentloop.events import StreamEvent, UnknownEvent
 from agentloop.messages import Message
@@ -19,15 +20,15 @@ __all__ = ["EVENT_TYPES", "decode_event", "decode_messages", "encode_event", "en
 
 _encoder = msgspec.json.Encoder()
 
-# Errors of msgspec for malformed JSON and for values that do not fit. RecursionError: nested too deep.
-_NOT_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
+# Errors of decoding a text that is not JSON, nests too deeply, or does not fit the type.
+_NOT_JSON = (msgspec.DecodeError, UnicodeError)
 
 
 class _Head(msgspec.Struct):
     type: str
 
 
-_head = msgspec.json.Decoder(_Head)
+_head = JsonDecoder(_Head, max_depth=MAX_OWN_DEPTH)
 
 
 def _tag(name: str) -> str:
@@ -42,9 +43,9 @@ EVENT_TYPES = frozenset(_CLASSES)
 
 
 @cache
-def _decoder(tag: str) -> msgspec.json.Decoder[StreamEvent]:
+def _decoder(tag: str) -> JsonDecoder[StreamEvent]:
     # Created on first use: a decoder for a class with nested unions takes a millisecond.
-    return msgspec.json.Decoder(_CLASSES[tag])
+    return JsonDecoder(_CLASSES[tag], max_depth=MAX_OWN_DEPTH)
 
 
 def event_type(event: StreamEvent) -> str:
@@ -87,6 +88,6 @@ def decode_messages(raw: bytes | str) -> tuple[Message, ...]:
       UsageError: ``raw`` is not JSON, or not an array of messages.
     """
     try:
-        return msgspec.json.decode(raw, type=tuple[Message, ...])
+        return decode_own(raw, tuple[Message, ...])
     except _NOT_JSON as error:
         raise UsageError(f"this is not a list of messages: {error}") from error

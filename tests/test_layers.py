@@ -16,7 +16,7 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
-    "errors messages permissions questions events outcome models limits wire",
+    "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
     "_core.docstrings _core.json_types _core.schema _core.output _core.prices _core.forms _core.permissions",
     "_core.answers _core.assembly _core.budget _core.elicitation _core.compaction _core.kept _core.mailbox",

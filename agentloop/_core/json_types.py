@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import msgspec.inspect
 
+from agentloop._core.json_text import NestingError, decode_json
 from agentloop.errors import ToolDefinitionError
 
 __all__ = [
@@ -31,8 +32,8 @@ __all__ = [
 UNRESOLVABLE = (AttributeError, NameError, NotImplementedError, SyntaxError, TypeError, ValueError)
 """What evaluating an annotation raises if something is wrong with it, in Python or in msgspec."""
 
-NOT_JSON = (msgspec.DecodeError, RecursionError, UnicodeError)
-"""What msgspec raises for text that is not JSON."""
+NOT_JSON = (msgspec.DecodeError, UnicodeError)
+"""What decoding raises for a text that is not JSON, or nests too deeply."""
 
 UNENCODABLE = (RecursionError, TypeError, ValueError)
 """What msgspec raises for a value that has no JSON form. ValueError: a lone surrogate."""
@@ -143,8 +144,8 @@ def shown_default(default: Any) -> Any:
     if default is None or default is inspect.Parameter.empty:
         return None
     try:
-        return msgspec.json.decode(msgspec.json.encode(default))
-    except UNENCODABLE:
+        return decode_json(msgspec.json.encode(default))
+    except (*NOT_JSON, *UNENCODABLE):
         return None
 
 
@@ -162,8 +163,8 @@ def mismatch(error: msgspec.ValidationError) -> str:
 
 def malformed(error: Exception, raw: str | bytes) -> str:
     """What is wrong with ``raw``, and where."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
+    if isinstance(error, NestingError):
+        return str(error)
     text = str(error).removeprefix("JSON is malformed: ")
     data = raw.encode(errors="replace") if isinstance(raw, str) else raw
     position = re.search(r" \(byte (\d+)\)$", text)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop._core.json_types import NOT_JSON, inspect_type, lifted, malformed, mismatch, spelled_out
 
 __all__ = ["OutputFormatError", "OutputType", "output_type", "schema_of"]
@@ -65,10 +66,10 @@ class OutputType:
 
     @functools.cached_property
     def _readers(self) -> tuple[Callable[[str], Any], ...]:
-        bare = msgspec.json.Decoder(self._hint)
+        bare = JsonDecoder(self._hint)
         if _is_object(lifted(self._hint)):
             return (bare.decode,)
-        wrapped: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_wrapped(self._hint))
+        wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint))
         return (lambda raw: wrapped.decode(raw).value, bare.decode)
 
 
@@ -143,7 +144,7 @@ def _end_of_brackets(text: str, start: int) -> int:
 def _flaw(text: str) -> str | None:
     """What keeps ``text`` from being one JSON value, if anything."""
     try:
-        msgspec.json.decode(text, type=msgspec.Raw)
+        decode_json(text, msgspec.Raw)
     except NOT_JSON as error:
         return malformed(error, text)
     return None

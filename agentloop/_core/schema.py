@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agentloop._core import docstrings
+from agentloop._core.json_text import JsonDecoder
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
@@ -96,8 +97,8 @@ class Signature:
         return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
     @functools.cached_property
-    def _decoder(self) -> msgspec.json.Decoder[msgspec.Struct]:
-        return msgspec.json.Decoder(self._struct)
+    def _decoder(self) -> JsonDecoder[msgspec.Struct]:
+        return JsonDecoder(self._struct)
 
     def _keywords(self, arguments: msgspec.Struct) -> dict[str, Any]:
         return {

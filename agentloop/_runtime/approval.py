@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from agentloop._core.answers import check_always, check_approval
+from agentloop._core.json_text import decode_own
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
@@ -45,7 +46,7 @@ class Judged:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, for hooks and people, and anew for each: one that changes them must not change the rest."""
-        return msgspec.json.decode(self.text, type=dict[str, Any]) if self.text.strip() else {}
+        return decode_own(self.text, dict[str, Any]) if self.text.strip() else {}
 
 
 def is_free(run: Run, tool: Tool) -> bool:

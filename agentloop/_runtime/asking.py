@@ -207,9 +207,7 @@ def _answer_as_before(run: Run, id: str, past: QuestionRecord, answer: Answer) -
         # It fitted when it was given; the permissions, say, have changed since.
         run.root.tree.withdraw(id)
         run.emit(QuestionWithdrawn, id=id)
-        run.warn(
-            "answer_refused", f"the answer to {id!r} counts for nothing: {error}", logged=f"question {id!r}"
-        )
+        run.warn("answer_refused", f"the answer to {id!r} counts for nothing: {error}", logged=f"question {id!r}")
         _forget(run, past)
         return False
     return True

@@ -12,6 +12,7 @@ import trio
 
 from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
+from agentloop._core.json_text import decode_own
 from agentloop._core.results import to_text
 from agentloop._core.state import CallState, ValueRemembered
 from agentloop._runtime.asking import NOBODY, ask
@@ -114,9 +115,7 @@ class RunningContext(ToolContext[Any]):
         if not math.isfinite(progress) or not math.isfinite(total or 0.0):
             # JSON has no other numbers.
             raise UsageError(f"progress({progress}, total={total}): give finite numbers, or no total")
-        self._live_run().emit(
-            ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message
-        )
+        self._live_run().emit(ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message)
         await self._room()
 
     async def _room(self) -> None:
@@ -176,7 +175,7 @@ class RunningContext(ToolContext[Any]):
         if value is None:
             return None
         try:
-            return msgspec.json.decode(value, type=type)
+            return decode_own(value, type)
         except msgspec.DecodeError as error:
             raise UsageError(f"what is remembered as {name!r} is no {type.__name__}: {error}") from error
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentloop import hooks
+from agentloop._core.json_text import decode_json
 from agentloop.hooks import HookWarning, Point
 from agentloop.messages import Text, ToolResult
 from agentloop.questions import Deny
@@ -59,7 +60,7 @@ def read(point: Point[Any, Any], stdout: str) -> Answer:
             hook_specific_output=_Specific(additional_context=stdout if hooks.Context in point.verdicts else None)
         )
     try:
-        return msgspec.json.decode(stdout, type=Answer)
+        return decode_json(stdout, Answer)
     except msgspec.DecodeError as error:
         raise CommandFailedError(f"it wrote what is no answer: {error}: {stdout[:200]}") from error
 

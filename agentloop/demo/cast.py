@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import trio
 from attrs import define, field, frozen
 
+from agentloop._core.json_text import decode_own
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.messages import ToolResult, UserMessage
@@ -199,7 +199,7 @@ def _critic(request: ModelRequest) -> Response | str:
         return calls("longest_sentence")
     if "ask_for_manner" not in results:
         return says("I have an opinion, but I must ask first.") + calls("ask_for_manner")
-    manner = msgspec.json.decode(results["ask_for_manner"][0].text, type=Manner)
+    manner = decode_own(results["ask_for_manner"][0].text, Manner)
     length = len(results["longest_sentence"][0].text.split())
     if manner.tone == "frank":
         return f"{manner.name}, nobody should be made to read a sentence of {length} words."
@@ -226,7 +226,7 @@ def _report(results: dict[str, Sequence[ToolResult]]) -> Response | str:
     """The next step on the way to a report."""
     if "measure" not in results:
         return says("I will have it measured, in two ways at once.") + calls("measure") + calls("frequent_words")
-    words: list[str] = msgspec.json.decode(results["frequent_words"][0].text)
+    words: list[str] = decode_own(results["frequent_words"][0].text)
     if "search_python" not in results and words:
         searches = sum((calls("search_python", word=word) for word in words), start=Response())
         return says("Now I will search Python's library for these words, in threads.") + searches

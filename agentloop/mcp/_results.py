@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import mcp_types as types
 import msgspec
 
+from agentloop._core.json_text import decode_json
 from agentloop._core.results import to_text
 from agentloop.messages import File, Image, Text, ToolResult, UserPart
 
@@ -46,9 +47,9 @@ def _repeats(parts: Sequence[UserPart], structured: Any) -> bool:
     for part in parts:
         if isinstance(part, Text):
             try:
-                if msgspec.json.decode(part.text) == structured:
+                if decode_json(part.text) == structured:
                     return True
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeError):
                 continue
     return False
 

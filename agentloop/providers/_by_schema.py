@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.json_text import decode_json
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage, UserPart
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
 from agentloop.providers._parts import as_object
@@ -244,7 +245,7 @@ _HEAD = re.compile(rf'\s*\{{\s*(?:"answer"\s*:\s*|"tool"\s*:\s*(?P<tool>{_STRING
 
 def _is_json(text: str) -> bool:
     try:
-        msgspec.json.decode(text)
+        decode_json(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return False
     return True

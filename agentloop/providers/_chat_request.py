@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
     AssistantMessage,
     Image,
@@ -78,7 +79,7 @@ class Written:
 _Entry: TypeAlias = tuple[Message, msgspec.Raw, tuple[UserPart, ...]]
 
 _encoder = msgspec.json.Encoder()
-_kept = msgspec.json.Decoder(Kept)
+_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
 
 
 def chat_request(request: ModelRequest, dialect: Dialect, written: Written) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
@@ -85,7 +86,7 @@ class _Chunk(msgspec.Struct):
     code: Any = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = JsonDecoder(_Chunk).decode
 _encoder = msgspec.json.Encoder()
 
 _REASONS: dict[str, StopReason] = {
@@ -273,7 +274,7 @@ class _Calls:
 
 def _is_json(text: str) -> bool:
     try:
-        msgspec.json.decode(text)
+        decode_json(text)
     except msgspec.DecodeError:
         return False
     return True

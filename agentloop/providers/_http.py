@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from agentloop._core.json_text import decode_json
 from agentloop._core.redaction import REDACTED
 from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
@@ -278,7 +279,7 @@ class Events:
 def _is_whole(data: bytes) -> bool:
     """Whether ``data`` is not just the beginning of an event."""
     try:
-        msgspec.json.decode(data)
+        decode_json(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return data == b"[DONE]"
     return True
@@ -327,7 +328,7 @@ async def _status_error(
 def _codes(body: bytes) -> tuple[object, ...]:
     """The server's own words for the error: ``error.code`` and ``error.type``, as all providers have it."""
     try:
-        told = msgspec.json.decode(body)
+        told = decode_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
     error = cast("dict[str, object]", told).get("error") if isinstance(told, dict) else None

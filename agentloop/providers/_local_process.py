@@ -20,6 +20,7 @@ import msgspec
 import trio
 from attrs import frozen
 
+from agentloop._core.json_text import decode_own
 from agentloop._processes import Family, start_family
 from agentloop.errors import ModelConnectionError, ModelNotFoundError, UsageError
 from agentloop.providers import _local_server
@@ -146,7 +147,7 @@ class LocalProcess:
             if not more:
                 return _Told()
             self._told += more
-        return msgspec.json.decode(self._told, type=_Told)  # noqa: ASYNC910  # what has been told is there
+        return decode_own(self._told, _Told)  # noqa: ASYNC910  # what has been told is there
 
     async def how_it_died(self) -> str | None:
         """What is to be said of the process after a connection to it dropped; ``None`` if it is still there."""

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import AssistantMessage, AssistantPart, Image, Reasoning, Text, ToolCall, ToolResult, UserPart
 from agentloop.providers._parts import as_object
 
@@ -39,7 +40,7 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """A digest of all that the model had read before; ``None`` of a model that does not mind."""
 
 
-_kept = msgspec.json.Decoder(Kept)
+_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
 
 
 def user_blocks(parts: Iterable[UserPart]) -> list[Block]:

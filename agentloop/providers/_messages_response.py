@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
@@ -82,7 +83,7 @@ class _Event(_Message):
     error: dict[str, Any] | str | None = None
 
 
-_decode = msgspec.json.Decoder(_Event).decode
+_decode = JsonDecoder(_Event).decode
 _encoder = msgspec.json.Encoder()
 
 _REASONS: dict[str, StopReason] = {

@@ -6,11 +6,12 @@ from base64 import b64encode
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop.messages import File, Image
 
 __all__ = ["as_object", "text_of_file", "url_of"]
 
-_json_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json_object = JsonDecoder(dict[str, msgspec.Raw])
 
 
 def url_of(part: Image | File) -> str:

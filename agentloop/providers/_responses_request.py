@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
     AssistantMessage,
     Image,
@@ -80,7 +81,7 @@ class Written:
 _Entry: TypeAlias = tuple[Message, tuple[msgspec.Raw, ...]]
 
 _encoder = msgspec.json.Encoder()
-_kept = msgspec.json.Decoder(Kept)
+_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
 
 
 def reasons(model: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
@@ -84,10 +85,10 @@ class _Response(msgspec.Struct):
 
 _T = TypeVar("_T")
 
-_event = msgspec.json.Decoder(_Event)
-_item = msgspec.json.Decoder(_Item | None)
-_response = msgspec.json.Decoder(_Response | None)
-_object = msgspec.json.Decoder(dict[str, Any])
+_event = JsonDecoder(_Event)
+_item = JsonDecoder(_Item | None)
+_response = JsonDecoder(_Response | None)
+_object = JsonDecoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -289,7 +290,7 @@ class ResponsesResponse:
         text = f"{code}: {text}" if isinstance(code, str) and text is message else text
         return failure(model=self._name, status=status, body=text, codes=tuple(words))
 
-    def _decoded(self, decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
+    def _decoded(self, decoder: JsonDecoder[_T], data: bytes | msgspec.Raw) -> _T:
         try:
             return decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

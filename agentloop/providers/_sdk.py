@@ -24,10 +24,10 @@ from inspect import iscoroutinefunction
 from typing import Any, Protocol, cast
 
 import httpx2
-import msgspec
 import trio
 from attrs import frozen
 
+from agentloop._core.json_text import decode_own
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import _cause
 from agentloop.providers._failures import failure
@@ -174,7 +174,7 @@ def async_client(client: object, example: str) -> None:
 
 def posting(body: bytes) -> dict[str, Any]:
     """``body`` as an SDK takes it: its clients for other clouds move parts of it to the URL."""
-    asked: dict[str, Any] = msgspec.json.decode(body)
+    asked: dict[str, Any] = decode_own(body)
     return asked
 
 

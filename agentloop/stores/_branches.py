@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentloop._core.json_text import decode_own
 from agentloop._core.state import SessionRewound, TurnAbandoned
 from agentloop._core.transcript import problems
 from agentloop.errors import StoreError, UsageError
@@ -74,7 +75,7 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
 
 def _stopped(session: str, record: Record) -> str:
     try:
-        return msgspec.json.decode(record.data, type=_Stopped).reason
+        return decode_own(record.data, _Stopped).reason
     except msgspec.DecodeError as error:
         raise StoreError(
             f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from agentloop._core.json_text import decode_own
 from agentloop.errors import SequenceError, StoreError, UsageError
 from agentloop.journal import Record
 
@@ -162,14 +163,23 @@ def has_text(data: bytes | str, search: str) -> bool:
       search: in lower case; the comparison ignores case.
     """
     try:
-        return _value_has_text(msgspec.json.decode(data), search)
-    except (msgspec.DecodeError, RecursionError):
+        return _value_has_text(decode_own(data), search)
+    except msgspec.DecodeError:
         return False
 
 
 def _value_has_text(value: Any, search: str) -> bool:
-    if isinstance(value, str):
-        return search in value.lower()
-    if isinstance(value, dict):
-        return any(_value_has_text(inner, search) for inner in value.values())  # pyright: ignore[reportUnknownVariableType]
-    return isinstance(value, list) and any(_value_has_text(inner, search) for inner in value)  # pyright: ignore[reportUnknownVariableType]
+    # Without recursion, which would end at Python's limit and not at that of `decode_own`.
+    waiting: list[Any] = [value]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                if search in text.lower():
+                    return True
+            case {**members}:
+                waiting += members.values()
+            case [*items]:
+                waiting += items
+            case _:
+                pass
+    return False

@@ -8,6 +8,7 @@ import msgspec
 import trio
 from attrs import evolve
 
+from agentloop._core.json_text import decode_own
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
 from agentloop.journal import OpenStore, Record
@@ -163,7 +164,7 @@ class Follower:
             middle = (low + high) // 2
             seq = 0
             for record in await self._store.read(self._session, after=middle, limit=PAGE):
-                seq = msgspec.json.decode(record.data, type=_Numbered).seq if record.kind in EVENT_TYPES else 0
+                seq = decode_own(record.data, _Numbered).seq if record.kind in EVENT_TYPES else 0
                 if seq:
                     break
             if 0 < seq <= self._after:
@@ -179,7 +180,7 @@ def _without(event: StreamEvent, data: bytes, after: int) -> StreamEvent:
     """``event`` without what is numbered up to ``after``, if it is a delta that stands for several."""
     if not isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)):
         return event
-    sizes = msgspec.json.decode(data, type=_Pieces).sizes
+    sizes = decode_own(data, _Pieces).sizes
     known = sum(sizes[: max(after - (event.seq - len(sizes)), 0)])
     if not known:
         return event

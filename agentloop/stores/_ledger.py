@@ -14,6 +14,7 @@ from attrs import evolve
 
 from agentloop._core.answers import check_approval, check_continue, check_elicitation
 from agentloop._core.compaction import View
+from agentloop._core.json_text import decode_own
 from agentloop._core.state import (
     Note,
     QuestionRecord,
@@ -262,7 +263,7 @@ class Journal(Ledger):
             asked = past.find_question(id)
             if asked is not None and asked.is_open:
                 try:
-                    asked.answer = msgspec.json.decode(data, type=Answer)
+                    asked.answer = decode_own(data, Answer)
                 except msgspec.DecodeError as error:
                     raise StoreError(
                         f"session {self._session!r}: the answer to {id!r} cannot be read: {error}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own
 from agentloop._core.state import (
     NOTES,
     Fact,
@@ -71,14 +72,14 @@ def encode_note(note: Note) -> bytes:
 
 
 def _remembered(record: Record) -> Note:
-    memory = msgspec.json.decode(record.data, type=_Memory)
+    memory = decode_own(record.data, _Memory)
     return ValueRemembered(record.key, memory.name, bytes(memory.value))
 
 
 _DECODERS: Mapping[str, Callable[[Record], Note]] = {
-    TurnOpened.kind: lambda record: TurnOpened(msgspec.json.decode(record.data, type=AssistantMessage)),
+    TurnOpened.kind: lambda record: TurnOpened(decode_own(record.data, AssistantMessage)),
     ToolStarted.kind: lambda record: ToolStarted(record.key),
-    LongResultStored.kind: lambda record: LongResultStored(record.key, msgspec.json.decode(record.data, type=str)),
+    LongResultStored.kind: lambda record: LongResultStored(record.key, decode_own(record.data, str)),
     ValueRemembered.kind: _remembered,
 }
 """The notes whose record is not simply their JSON form."""
@@ -98,7 +99,7 @@ def decode_fact(record: Record) -> Fact | None:
     if kind not in NOTES:
         return None
     decode = _DECODERS.get(kind)
-    return msgspec.json.decode(record.data, type=NOTES[kind]) if decode is None else decode(record)
+    return decode_own(record.data, NOTES[kind]) if decode is None else decode(record)
 
 
 # ------------------------------------------------------------------------------ replay
@@ -116,7 +117,7 @@ class _Numbered(msgspec.Struct):
     seq: int = 0
 
 
-_committed = msgspec.json.Decoder(_Committed)
+_committed = JsonDecoder(_Committed, max_depth=MAX_OWN_DEPTH)
 
 
 class Replay:
@@ -171,7 +172,7 @@ class Replay:
                 elif record.kind == LongResultStored.kind:
                     # Calls of child streams have the same ids.
                     if record.stream == self._root:
-                        state.long_results[record.key] = msgspec.json.decode(record.data, type=str)
+                        state.long_results[record.key] = decode_own(record.data, str)
                 else:
                     fact = decode_fact(record)
                     if fact is not None:
@@ -225,7 +226,7 @@ def _last_run(session: str, records: Sequence[Record]) -> int:
         record = records[place]
         if record.kind == "stream_started":
             try:
-                started = msgspec.json.decode(record.data, type=_Started)
+                started = decode_own(record.data, _Started)
             except msgspec.DecodeError as error:
                 raise StoreError(
                     f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
@@ -240,7 +241,7 @@ def _last_number(records: Sequence[Record]) -> int:
     for record in reversed(records):
         if record.kind in NOTES:
             continue
-        seq = msgspec.json.decode(record.data, type=_Numbered).seq
+        seq = decode_own(record.data, _Numbered).seq
         if seq:
             return seq
     return 0

@@ -22,6 +22,7 @@ import msgspec
 import trio
 from attrs import define, field
 
+from agentloop._core.json_text import decode_own
 from agentloop.errors import StoreError
 from agentloop.journal import OpenStore, Record
 from agentloop.stores._checks import no_such_session
@@ -202,10 +203,10 @@ def _parsed(path: Path, lines: Iterator[bytes], whole_only: bool) -> _Found:
 
 def _header(path: Path, line: bytes) -> _Session:
     try:
-        header = msgspec.json.decode(line, type=_Header)
+        header = decode_own(line, _Header)
         is_ours = header.agentloop == "session"
         if is_ours and header.version <= VERSION:
-            return msgspec.json.decode(line, type=_Session)
+            return decode_own(line, _Session)
     except msgspec.DecodeError as error:
         raise StoreError(f"{path}, line 1: this is no exported session ({error}): give another file") from error
     if not is_ours:
@@ -218,15 +219,15 @@ def _header(path: Path, line: bytes) -> _Session:
 
 def _line(line: bytes) -> _RecordLine | _AnswerLine | _EndLine:
     if line.startswith(b'{"seq"'):
-        return msgspec.json.decode(line, type=_RecordLine)
+        return decode_own(line, _RecordLine)
     if line.startswith(b'{"answer"'):
-        return msgspec.json.decode(line, type=_AnswerLine)
-    return msgspec.json.decode(line, type=_EndLine)
+        return decode_own(line, _AnswerLine)
+    return decode_own(line, _EndLine)
 
 
 def _on_one_line(data: bytes, what: str, session: str) -> msgspec.Raw:
     try:
-        msgspec.json.decode(data)
+        decode_own(data)
     except msgspec.DecodeError as error:
         raise StoreError(f"{what} of session {session!r} is no JSON, and cannot be exported: {error}") from error
     return msgspec.Raw(msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from agentloop import errors
+from agentloop._core.json_text import decode_own
 from agentloop.errors import CassetteError, ModelError
 from agentloop.models import ModelRequest, Stop
 
@@ -199,20 +200,20 @@ def read_tape(path: Path) -> tuple[Exchange, ...]:
     except OSError as error:
         raise CassetteError(f"cannot be read: {error.strerror or error}", path=str(path)) from error
     try:
-        given = msgspec.json.decode(raw, type=_Head).format
+        given = decode_own(raw, _Head).format
         if given > FORMAT:
             raise CassetteError(
                 f"is of format {given}, and this version of agentloop reads up to {FORMAT}: update agentloop, "
                 "or record anew",
                 path=str(path),
             )
-        tape = msgspec.json.decode(raw, type=_Tape)
+        tape = decode_own(raw, _Tape)
         for exchange in tape.exchanges:
             if exchange.error is not None:
                 exchange.error.error()
             elif exchange.stop is None:
                 raise ValueError(f"exchange {exchange.key} has neither a stop nor an error")
-    except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, ValueError) as error:
         raise CassetteError(f"is no cassette: {error}; record anew, or remove the file", path=str(path)) from error
     return tuple(
         msgspec.structs.replace(exchange, key=key_of(exchange.model, exchange.request)) for exchange in tape.exchanges

@@ -13,6 +13,7 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from agentloop._core.json_text import decode_own
 from agentloop._processes import open_family
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit import _walk
@@ -295,7 +296,7 @@ async def _run_walk(query: _walk.Query) -> _walk.Found:
         while len(answer) < MAX_ANSWER_BYTES and (chunk := await family.stdout.receive_some(65536)):
             answer += chunk
     try:
-        found = msgspec.json.decode(bytes(answer), type=_walk.Found)
+        found = decode_own(bytes(answer), _walk.Found)
     except msgspec.DecodeError as error:
         raise ToolError(f"the search failed: {answer[-500:].decode('utf-8', 'replace')}") from error
     if found["error"]:

@@ -28,6 +28,7 @@ from agentloop.events import (
     ToolCallStarted,
     WarningIssued,
 )
+from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest
 from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, hangs
 from agentloop.tools import JsonArguments
@@ -257,6 +258,22 @@ async def test_a_tool_with_a_schema_from_elsewhere_still_wants_an_object() -> No
 
     assert result.status == "error"
     assert "not a JSON object" in result.text
+
+
+@pytest.mark.parametrize("depth", [200, 20_000])
+async def test_arguments_that_nest_too_deeply_are_an_error_of_that_call_alone(depth: int) -> None:
+    async def echo(**arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    made = Tool(name="echo", description="", function=echo, arguments=JsonArguments({"type": "object"}))
+    too_deep = '{"a":' * depth + "1" + "}" * depth
+    model = ScriptedModel(calls("echo", raw=too_deep) + calls("add", a=1, b=2), "Done.")
+
+    outcome = await Agent(model, tools=[made, add]).run("go")
+
+    refused, added = (message for message in outcome.messages if isinstance(message, ToolResult))
+    assert (refused.status, added.text) == ("error", "3")
+    assert "nested too deeply: at most 128 levels" in refused.text
 
 
 async def test_a_tool_is_told_to_the_model_with_the_docstring_of_its_function() -> None:

@@ -117,6 +117,7 @@ async def test_an_export_that_breaks_off_anywhere_is_never_taken_for_whole(file:
     ("place", "line", "problem"),
     [
         (3, "{]\n", "line 4: JSON is malformed"),
+        (3, '{"seq":3,"kind":"k","data":' + "[" * 20_000 + "]" * 20_000 + "}\n", "line 4: it is nested too deeply"),
         (3, '{"seq":9,"kind":"k","data":{}}\n', "line 4: record 9 stands where 3 should"),
         (3, '{"what":1}\n', "line 4: Object contains unknown field `what`"),
         (7, '{"end":2}\n', "line 8: it says that 2 lines stand before it, but 6 do"),

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from agentloop import hooks
+from agentloop._core.json_text import decode_own
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelConnectionError
@@ -120,7 +121,7 @@ class Program(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Program:
         """Read back what ``str`` wrote."""
-        return msgspec.json.decode(text, type=cls)
+        return decode_own(text, cls)
 
 
 # ---------------------------------------------------------------------------- the model

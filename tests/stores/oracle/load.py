@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own
 from agentloop.errors import StoreError
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import Message
@@ -54,7 +55,7 @@ class _Numbered(msgspec.Struct):
     seq: int = 0
 
 
-_committed = msgspec.json.Decoder(_Committed)
+_committed = JsonDecoder(_Committed, max_depth=MAX_OWN_DEPTH)
 
 
 async def load(store: OpenStore, session: str) -> Loaded:
@@ -92,14 +93,14 @@ async def load(store: OpenStore, session: str) -> Loaded:
             match record.kind:
                 case "stream_started":
                     root = record.stream
-                    if not msgspec.json.decode(record.data, type=_Started).resumes:
+                    if not decode_own(record.data, _Started).resumes:
                         begins = record.seq
                 case history.STATE:
-                    state = msgspec.json.decode(record.data, type=State)
+                    state = decode_own(record.data, State)
                 case history.GIVEN_UP:
-                    messages.extend(msgspec.json.decode(record.data, type=history.GivenUp).messages)
+                    messages.extend(decode_own(record.data, history.GivenUp).messages)
                 case history.REWOUND:
-                    count = msgspec.json.decode(record.data, type=history.Rewound).messages
+                    count = decode_own(record.data, history.Rewound).messages
                     rewound += messages[count:]
                     del messages[count:]
                     if state.first_kept > len(messages) or max(state.elided, default=-1) >= len(messages):
@@ -108,7 +109,7 @@ async def load(store: OpenStore, session: str) -> Loaded:
                     # Of a stream inside, which has calls of the same ids.
                     pass
                 case _:
-                    long_results[record.key] = msgspec.json.decode(record.data, type=str)
+                    long_results[record.key] = decode_own(record.data, str)
     except msgspec.DecodeError as error:
         raise StoreError(f"session {session!r}: what is kept of it cannot be read: {error}") from error
     info = await store.info(session)
@@ -123,7 +124,7 @@ def _last_number(tail: Sequence[Record]) -> int:
     """That of the last event in it."""
     for record in reversed(tail):
         # What is no event has no number.
-        seq = msgspec.json.decode(record.data, type=_Numbered).seq
+        seq = decode_own(record.data, _Numbered).seq
         if seq:
             return seq
     return 0

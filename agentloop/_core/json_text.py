@@ -1,0 +1,133 @@
+"""Decode JSON text, with a limit on how deep arrays and objects may nest.
+
+Every JSON text is decoded here. Without a limit of its own, agentloop would depend on Python's: some 1,000 levels up to
+3.11, and from 3.14 on whatever fits on the stack of the thread. In between, a small stack means a crash of the process.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, Generic, TypeVar, overload
+
+import msgspec
+
+__all__ = ["MAX_DEPTH", "MAX_OWN_DEPTH", "JsonDecoder", "NestingError", "decode_json", "decode_own", "nesting_depth"]
+
+T = TypeVar("T")
+
+MAX_DEPTH = 128
+"""Levels in a text from outside: from a model, a server, a hook's program."""
+
+MAX_OWN_DEPTH = 256
+"""Levels in a text that agentloop has written: a record of a journal, an event. It may hold a value from outside."""
+
+_STRUCTURE = b'"[]{}'
+_REST = bytes(set(range(256)) - set(_STRUCTURE))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+class NestingError(msgspec.DecodeError):
+    """A JSON text nests deeper than ``limit`` levels."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"it is nested too deeply: at most {limit} levels of arrays and objects are allowed")
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[NestingError], tuple[int]]:
+        return type(self), (self.limit,)
+
+
+class JsonDecoder(Generic[T]):
+    """A `msgspec.json.Decoder` with a limit on nesting. Worth making for a type that is decoded often."""
+
+    __slots__ = ("_decode", "_limit")
+
+    @overload
+    def __init__(self: JsonDecoder[Any], /, *, max_depth: int = ...) -> None: ...
+
+    @overload
+    def __init__(self: JsonDecoder[T], type: type[T], /, *, max_depth: int = ...) -> None: ...
+
+    @overload
+    def __init__(self: JsonDecoder[Any], type: Any, /, *, max_depth: int = ...) -> None: ...
+
+    def __init__(self, type: Any = Any, /, *, max_depth: int = MAX_DEPTH) -> None:
+        self._decode = msgspec.json.Decoder(type).decode
+        self._limit = max_depth
+
+    def decode(self, text: str | bytes | msgspec.Raw, /) -> T:
+        """Decode one JSON value.
+
+        Raises:
+          NestingError: it nests deeper than ``max_depth``.
+          msgspec.ValidationError: it does not fit the type.
+          msgspec.DecodeError: it is not JSON. `NestingError` and `msgspec.ValidationError` are kinds of it.
+          UnicodeError: it is not UTF-8, or has a lone surrogate.
+        """
+        _check_depth(text, self._limit)
+        return self._decode(text)  # type: ignore[no-any-return]
+
+
+@overload
+def decode_json(text: str | bytes | msgspec.Raw, /, *, max_depth: int = ...) -> Any: ...
+
+
+@overload
+def decode_json(text: str | bytes | msgspec.Raw, type: type[T], /, *, max_depth: int = ...) -> T: ...
+
+
+@overload
+def decode_json(text: str | bytes | msgspec.Raw, type: Any, /, *, max_depth: int = ...) -> Any: ...
+
+
+def decode_json(text: str | bytes | msgspec.Raw, type: Any = Any, /, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Decode one JSON value as ``type``. Raises what `JsonDecoder.decode` raises."""
+    _check_depth(text, max_depth)
+    return msgspec.json.decode(text, type=type)
+
+
+@overload
+def decode_own(text: str | bytes | msgspec.Raw, /) -> Any: ...
+
+
+@overload
+def decode_own(text: str | bytes | msgspec.Raw, type: type[T], /) -> T: ...
+
+
+@overload
+def decode_own(text: str | bytes | msgspec.Raw, type: Any, /) -> Any: ...
+
+
+def decode_own(text: str | bytes | msgspec.Raw, type: Any = Any, /) -> Any:
+    """Decode one JSON value that agentloop has written. Raises what `JsonDecoder.decode` raises."""
+    return decode_json(text, type, max_depth=MAX_OWN_DEPTH)
+
+
+def _check_depth(text: str | bytes | msgspec.Raw, limit: int) -> None:
+    if nesting_depth(text, enough=limit) > limit:
+        raise NestingError(limit)
+
+
+def nesting_depth(text: str | bytes | msgspec.Raw, *, enough: int = 0) -> int:
+    """Count the levels of arrays and objects in a JSON text; brackets inside strings do not count.
+
+    Takes linear time and no recursion. Of a text that is not JSON, the number says only how far a decoder might go.
+
+    Args:
+      enough: where the depth cannot be above this, a number that is not above it will do, and is found faster.
+    """
+    if isinstance(text, msgspec.Raw):
+        text = bytes(text)
+    # As many opening brackets as that, in strings or not, cannot nest any deeper. Nearly every text ends here.
+    if isinstance(text, str):
+        most = text.count("[") + text.count("{")
+        data = b"" if most <= enough else text.encode("utf-8", "replace")
+    else:
+        most = text.count(b"[") + text.count(b"{")
+        data = text
+    if most <= enough:
+        return most
+    # Without escapes, each quotation mark opens or closes a string. Backslashes first: `\\"` ends a string.
+    data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(data.translate(None, _REST).split(b'"')[::2])
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
