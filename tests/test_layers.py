@@ -18,7 +18,8 @@ LAYERS = (
     # values
     "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.json_types _core.schema _core.output _core.prices _core.forms _core.permissions",
+    "_core.docstrings _core.annotations _core.json_types _core.schema _core.output _core.prices _core.forms",
+    "_core.permissions",
     "_core.answers _core.assembly _core.budget _core.elicitation _core.compaction _core.kept _core.mailbox",
     "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
@@ -127,7 +128,8 @@ def test_an_adapter_imports_only_from_adapters_before_it() -> None:
 
 
 def test_no_module_that_everybody_imports_imports_an_extra() -> None:
-    allowed = CORE_DEPENDENCIES | set(sys.stdlib_module_names)
+    # `annotationlib` is there from Python 3.14 on.
+    allowed = CORE_DEPENDENCIES | set(sys.stdlib_module_names) | {"annotationlib"}
 
     def extras(module: str) -> list[str]:
         return [name for name in imported(module) if name.split(".")[0] not in allowed]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import inspect
 
+from agentloop._core.annotations import field_types
 from agentloop._core.json_types import inspect_type
 from agentloop.errors import ToolDefinitionError
 
@@ -273,10 +274,10 @@ def form_of(type_: Any, /) -> dict[str, Any]:
     info = inspect_type(type_, what)
     if not isinstance(info, (inspect.DataclassType, inspect.StructType, inspect.TypedDictType)):
         raise ToolDefinitionError(f"{what} is not an attrs class, dataclass, TypedDict or Struct")
-    hints = typing.get_type_hints(typing.get_origin(type_) or type_)
+    types = field_types(type_)
     form: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
     for field in info.fields:
-        declared = _property(field.type, [*_literals(hints[field.name])])
+        declared = _property(field.type, [*_literals(types.get(field.name))])
         if declared is None:
             raise ToolDefinitionError(f"field `{field.name}` of {what} is not for a form: {_FLAT}")
         if field.required and _may_be_none(field.type):

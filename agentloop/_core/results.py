@@ -70,5 +70,9 @@ def to_text(value: object, /) -> str:
         raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
     try:
         return msgspec.json.encode(value).decode()
+    except RecursionError as error:
+        raise TypeError(
+            f"a tool returned `{kind}` without a JSON form: it nests too deeply, or contains itself"
+        ) from error
     except UNENCODABLE as error:
         raise TypeError(f"a tool returned `{kind}` without a JSON form: {error}") from error

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import msgspec
 
 from agentloop._core import docstrings
+from agentloop._core.annotations import ANNOTATIONS_RUN_LATE, annotation_text, parameters_of, scope_of, underlying
 from agentloop._core.json_text import JsonDecoder
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
-    UNRESOLVABLE,
     inspect_type,
     lifted,
     malformed,
@@ -27,6 +27,9 @@ from agentloop._core.json_types import (
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 
 __all__ = ["Signature", "context_parameter", "signature_of"]
+
+_Names = tuple[dict[str, Any], dict[str, Any]]
+"""The global and the local names that an annotation can use."""
 
 
 class Signature:
@@ -143,11 +146,11 @@ def signature_of(
             raise ToolDefinitionError(f"{what} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
             raise ToolDefinitionError(f"{what} has no annotation: the model has to know what to send")
-        hint = spelled_out(_resolved(parameter.annotation, names, what))
+        hint = spelled_out(_resolved(function, parameter, names))
         if not (isinstance(hint, type) and hint in PLAIN):
             inspect_type(hint, what)
         parameters[parameter.name] = parameter.replace(annotation=hint)
-    return Signature(parameters, inspect.getdoc(_underlying(function)))
+    return Signature(parameters, inspect.getdoc(underlying(function)))
 
 
 def context_parameter(
@@ -168,7 +171,7 @@ def context_parameter(
     found: list[str] = []
     for parameter in _parameters_of(function):
         try:
-            hint = _resolved(parameter.annotation, names, parameter.name)
+            hint = _resolved(function, parameter, names)
         except ToolDefinitionError:
             continue
         if any(isinstance(each, type) and issubclass(each, kinds) for each in _alternatives(hint)):
@@ -191,65 +194,54 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = parameters_of(function).values()
     except (TypeError, ValueError) as error:
         raise ToolDefinitionError(
-            f"`{_name_of(function)}` has no signature that Python can read: wrap it in an annotated function"
+            f"`{_name_of(function)}` has no signature that Python can read ({error}): wrap it in an annotated function"
         ) from error
     bound = function.keywords if isinstance(function, functools.partial) else {}
     return [parameter for parameter in parameters if parameter.name not in bound]
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", None) or _underlying(function).__qualname__)
+    return str(getattr(function, "__name__", None) or underlying(function).__qualname__)
 
 
-def _underlying(function: Any) -> Any:
-    """The function as it was written, below `functools.partial`, `functools.wraps` and methods."""
-    while True:
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif inspect.ismethod(function):
-            function = function.__func__
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        elif inspect.isroutine(function) or isinstance(function, type):
-            return function
-        else:
-            function = type(function).__call__
-
-
-def _resolved(annotation: Any, names: tuple[dict[str, Any], dict[str, Any]], what: str) -> Any:
-    """The annotation, with whatever of it is text evaluated."""
+def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, names: _Names) -> Any:
+    """The type that ``parameter`` is annotated with, after text and names that were missing are evaluated."""
+    annotation = parameter.annotation
     if isinstance(annotation, type):
         return annotation
 
-    # For one annotation at a time: an unknown name in another, say the return type, does no harm.
+    # For one annotation at a time: a name that is missing in another one does no harm.
     def bearer() -> None: ...
 
     bearer.__annotations__ = {"it": annotation}
     try:
         return typing.get_type_hints(bearer, *names, include_extras=True)["it"]
-    except NameError as error:
-        raise ToolDefinitionError(
-            f"{what}: `{error.name}`, in its annotation {annotation!r}, cannot be found. Define or import it "
-            "at the top of the module, outside of functions and of `if TYPE_CHECKING:`; for a type that has "
-            "to be local, drop `from __future__ import annotations` and the quotes"
-        ) from error
-    except UNRESOLVABLE as error:
-        raise ToolDefinitionError(f"{what}: cannot evaluate its annotation {annotation!r}: {error}") from error
+    except Exception as error:
+        # An annotation may be any expression, and raise anything.
+        what = f"parameter `{parameter.name}` of `{_name_of(function)}`"
+        text = annotation_text(function, parameter)
+        if isinstance(error, NameError):
+            problem = f"{what}: `{error.name}`, in its annotation {text!r}, cannot be found. {_way_out(annotation)}"
+        else:
+            problem = f"{what}: cannot evaluate its annotation {text!r}: {error}"
+        raise ToolDefinitionError(problem) from error
 
 
-def _names_seen_by(
-    function: Callable[..., Any], localns: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The names that an annotation can use: global ones, and those of the functions around it."""
-    written = _underlying(function)
-    local = {parameter.__name__: parameter for parameter in getattr(written, "__type_params__", ())}
-    if inspect.isfunction(written):
-        for name, cell in zip(written.__code__.co_freevars, written.__closure__ or (), strict=True):
-            try:
-                local[name] = cell.cell_contents
-            except ValueError:  # it gets its value only later
-                continue
-    return getattr(written, "__globals__", {}), {**local, **(localns or {})}
+def _way_out(annotation: Any) -> str:
+    if ANNOTATIONS_RUN_LATE and not isinstance(annotation, str):
+        return (
+            "Define or import it before the function is made a tool, and outside of `if TYPE_CHECKING:`; for a type "
+            "that has to be local, drop the quotes"
+        )
+    return (
+        "Define or import it at the top of the module, outside of functions and of `if TYPE_CHECKING:`; for a "
+        "type that has to be local, drop `from __future__ import annotations` and the quotes"
+    )
+
+
+def _names_seen_by(function: Callable[..., Any], localns: Mapping[str, Any] | None) -> _Names:
+    globals_, locals_ = scope_of(function)
+    return globals_, {**locals_, **(localns or {})}

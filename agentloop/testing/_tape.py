@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from agentloop import errors
+from agentloop._core.annotations import parameters_of
 from agentloop._core.json_text import decode_own
 from agentloop.errors import CassetteError, ModelError
 from agentloop.models import ModelRequest, Stop
@@ -182,7 +183,7 @@ def _parameters(kind: type[Exception]) -> list[str]:
     if kind.__init__ is Exception.__init__:
         return []
     wanted = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(kind.__init__).parameters.items()
+    parameters = parameters_of(kind.__init__).items()
     return [name for name, parameter in parameters if parameter.kind in wanted and name != "self"]
 
 

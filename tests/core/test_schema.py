@@ -812,7 +812,7 @@ def circle() -> list[object]:
         (memoryview(b"x"), "a tool returned `memoryview`, which is not text"),
         (endless(), "a tool returned `generator` without a JSON form: Encoding objects of type generator"),
         ([complex(1)], "a tool returned `list` without a JSON form: Encoding objects of type complex"),
-        (circle(), "a tool returned `list` without a JSON form: maximum recursion depth exceeded"),
+        (circle(), "a tool returned `list` without a JSON form: it nests too deeply, or contains itself"),
         (["\ud800"], "a tool returned `list` without a JSON form: 'utf-8' codec can't encode"),
     ],
 )
