@@ -42,7 +42,6 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from attrs import frozen
 from trio.testing import MockClock
@@ -50,6 +49,7 @@ from trio.testing import MockClock
 from agentloop.agent import Agent
 from agentloop.messages import Prompt
 from agentloop.providers import _network
+from agentloop.testing._pytest import pytest
 from agentloop.testing.cassettes import Cassette, cassette as make_cassette
 from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import Script, ScriptedModel

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
-
+from agentloop.testing._hypothesis import stateful, strategies as st
 from agentloop.testing.harness.programs import Action, Child, Do, Program, Reached, Reader, Root, Streaming, run_program
 from agentloop.testing.simulation import Violation
 
@@ -67,7 +65,7 @@ class _ChildDraft:
         return Child(self.draft.finished(), self.leave_after, self.handler)
 
 
-class StreamMachine(RuleBasedStateMachine):
+class StreamMachine(stateful.RuleBasedStateMachine):
     """Writes a program rule by rule; its teardown runs it and checks every guarantee.
 
     Class attributes:
@@ -75,7 +73,7 @@ class StreamMachine(RuleBasedStateMachine):
     """
 
     reached = Reached()
-    streams: Bundle[_Draft] = Bundle("streams")
+    streams: stateful.Bundle[_Draft] = stateful.Bundle("streams")
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,17 +82,17 @@ class StreamMachine(RuleBasedStateMachine):
         self._seed = 0
         self._granularity: Literal["batch", "step"] = "batch"
 
-    @initialize(seed=st.integers(0, 1 << 16), granularity=st.sampled_from(("batch", "step")))
+    @stateful.initialize(seed=st.integers(0, 1 << 16), granularity=st.sampled_from(("batch", "step")))
     def order(self, seed: int, granularity: Literal["batch", "step"]) -> None:
         """Choose the order of tasks."""
         self._seed, self._granularity = seed, granularity
 
-    @initialize(target=streams, reader=_READERS)
+    @stateful.initialize(target=streams, reader=_READERS)
     def first(self, reader: Reader) -> _Draft:
         """There is one root at least."""
         return self._root(reader, 0)
 
-    @rule(target=streams, reader=_READERS, begins=st.integers(0, 8))
+    @stateful.rule(target=streams, reader=_READERS, begins=st.integers(0, 8))
     def open_root(self, reader: Reader, begins: int) -> _Draft:
         """Open a root stream beside the others: it may overlap with them without being nested."""
         return self._root(reader, begins)
@@ -106,7 +104,7 @@ class StreamMachine(RuleBasedStateMachine):
             self._roots.append((draft, reader, begins))
         return draft
 
-    @rule(
+    @stateful.rule(
         target=streams,
         parent=streams,
         at_once=st.booleans(),
@@ -123,23 +121,23 @@ class StreamMachine(RuleBasedStateMachine):
             parent.add(_ChildDraft(draft, leave_after, handler), at_once=at_once)
         return draft
 
-    @rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
+    @stateful.rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
     def act(self, stream: _Draft, what: list[Any], at_once: bool) -> None:
         """Have a stream call some tools at once: work, ask, fail, take long..."""
         for number, one in enumerate(what):
             stream.add(Do(one), at_once=at_once or number > 0)
 
-    @rule(stream=streams, end=st.sampled_from(_ENDS))
+    @stateful.rule(stream=streams, end=st.sampled_from(_ENDS))
     def end(self, stream: _Draft, end: Any) -> None:
         """Choose how a stream ends."""
         stream.end = end
 
-    @rule(stream=streams, words=_WORDS)
+    @stateful.rule(stream=streams, words=_WORDS)
     def talk(self, stream: _Draft, words: int) -> None:
         """Choose how much a stream says."""
         stream.words = words
 
-    @rule(stream=streams, times=st.integers(1, 2))
+    @stateful.rule(stream=streams, times=st.integers(1, 2))
     def stumble(self, stream: _Draft, times: int) -> None:
         """Have a stream's model fail at first."""
         stream.stumbles = times

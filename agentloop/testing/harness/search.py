@@ -7,9 +7,8 @@ from contextlib import suppress
 from random import Random
 
 import msgspec
-from hypothesis import HealthCheck, Phase, seed as with_seed, settings
-from hypothesis.stateful import run_state_machine_as_test
 
+from agentloop.testing._hypothesis import hypothesis, stateful
 from agentloop.testing.harness.corpus import corpus
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.programs import Program, pick_faults, run_program
@@ -72,15 +71,19 @@ def hunt_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) ->
     hunt = _Hunt(limit, faults)
     machine: type[StreamMachine] = type("Hunting", (StreamMachine,), {"run": staticmethod(hunt.run)})
     with suppress(_Enough):
-        run_state_machine_as_test(
-            with_seed(seed)(machine),
-            settings=settings(
+        stateful.run_state_machine_as_test(
+            hypothesis.seed(seed)(machine),
+            settings=hypothesis.settings(
                 max_examples=limit,
                 stateful_step_count=steps,
                 deadline=None,
                 database=None,
-                phases=[Phase.generate],
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+                phases=[hypothesis.Phase.generate],
+                suppress_health_check=[
+                    hypothesis.HealthCheck.too_slow,
+                    hypothesis.HealthCheck.filter_too_much,
+                    hypothesis.HealthCheck.data_too_large,
+                ],
             ),
         )
     return hunt.found

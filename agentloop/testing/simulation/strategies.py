@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from attrs import define
-from hypothesis import strategies as st
 
+from agentloop.testing._hypothesis import strategies as st
 from agentloop.testing.simulation.schedule import Granularity, Schedule
 
 __all__ = ["schedules"]
