@@ -56,7 +56,13 @@ class LeakWatch:
 
     def _on_unraisable(self, unraisable: Any) -> None:
         # Text only: to keep the object would bring it back to life.
-        where = getattr(unraisable.object, "__qualname__", type(unraisable.object).__name__)
+        if unraisable.object is not None:
+            where = getattr(unraisable.object, "__qualname__", type(unraisable.object).__name__)
+        elif unraisable.exc_traceback is not None:
+            # From Python 3.14 on, a finalizer is named in the message only, with its address.
+            where = unraisable.exc_traceback.tb_frame.f_code.co_qualname
+        else:
+            where = "unknown code"
         self.found.append(f"unraisable {unraisable.exc_type.__name__} in {where}: {unraisable.exc_value}")
 
 
