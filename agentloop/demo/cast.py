@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
@@ -21,6 +20,7 @@ import trio
 from attrs import define, field, frozen
 
 from agentloop._core.json_text import decode_own
+from agentloop._interpreter import python_command
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.messages import ToolResult, UserMessage
@@ -164,7 +164,7 @@ def _program_runner(processes: list[trio.Process]) -> Tool:
     @tool
     async def run_program(seconds: int, context: ToolContext[None]) -> str:
         """Run another program, which does nothing for some seconds."""
-        command = [sys.executable, "-I", "-c", f"import time; time.sleep({seconds})"]
+        command = [python_command("run_program"), "-I", "-c", f"import time; time.sleep({seconds})"]
         # Silent: Ctrl-C reaches this process too, and it would print a traceback.
         start = partial(trio.run_process, command, check=False, stderr=subprocess.DEVNULL)
         async with trio.open_nursery() as nursery:

@@ -21,6 +21,7 @@ import trio
 from attrs import frozen
 
 from agentloop._core.json_text import decode_own
+from agentloop._interpreter import python_command, script_arguments
 from agentloop._processes import Family, start_family
 from agentloop.errors import ModelConnectionError, ModelNotFoundError, UsageError
 from agentloop.providers import _local_server
@@ -85,7 +86,7 @@ class LocalProcess:
         Raises:
           ModelNotFoundError: the weights cannot be loaded.
           ModelConnectionError: the process cannot be started, or died.
-          UsageError: the block has ended.
+          UsageError: the block has ended, or there is no Python interpreter to start.
         """
         name = self._serving.model
         async with self._lock:
@@ -120,10 +121,11 @@ class LocalProcess:
         self._told = b""
         self._log.seek(0)
         self._log.truncate()
+        command = python_command(f"model {self._serving.model!r}")
         try:
             return await start_family(
                 # Isolated: not even the folder of the program is a place to import from.
-                [sys.executable, "-I", _local_server.__file__],
+                [command, "-I", *script_arguments("agentloop.providers", "_local_server.py")],
                 env=environment,
                 # Not asked to go: it has nothing to lose, and might not listen.
                 grace=0.0,

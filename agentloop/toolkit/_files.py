@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -14,6 +12,7 @@ import trio
 from msgspec import Meta
 
 from agentloop._core.json_text import decode_own
+from agentloop._interpreter import loader_environment, python_command, script_arguments
 from agentloop._processes import open_family
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit import _walk
@@ -34,7 +33,7 @@ MAX_ANSWER_BYTES = 20_000_000
 SEARCH_SECONDS = 30.0
 CONTEXT_LINES = 3
 
-PROGRAM = str(Path(_walk.__file__).absolute())
+PROGRAM = "_walk.py"
 
 
 def file_tools(
@@ -281,15 +280,17 @@ class _Files:
 
 async def _run_walk(query: _walk.Query) -> _walk.Found:
     """Run `_walk` as a program of its own, which ends with us."""
-    if not sys.executable:
-        raise ToolError("there is no Python interpreter to search with")
+    try:
+        command = python_command("Searching files")
+    except UsageError as error:
+        raise ToolError(str(error)) from error
     argument = msgspec.json.encode(query).decode()
     answer = bytearray()
     async with open_family(
         # Without site-packages, and without what the environment and the folder could put in its way.
-        [sys.executable, "-I", "-S", "-B", PROGRAM, argument],
+        [command, "-I", "-S", "-B", *script_arguments("agentloop.toolkit", PROGRAM), argument],
         cwd="/",
-        env={},
+        env=loader_environment(),
         grace=0.0,
         pass_fds=[query["folder"]],
     ) as family:

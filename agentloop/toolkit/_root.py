@@ -9,7 +9,7 @@ Where the system has no ``openat`` (Windows), a `Root` is refused.
 """
 
 # pathlib knows no folders that are open:
-# ruff: noqa: PTH100, PTH112, PTH117, PTH123
+# ruff: noqa: PTH100, PTH101, PTH112, PTH117, PTH123
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ CONFINES = {os.open, os.stat, os.readlink, os.mkdir, os.rename, os.unlink} <= os
 """Whether the system can open what is in a folder that is open."""
 MAX_LINKS = 40
 """As many as Linux follows."""
-FOLDER = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+# Windows has none of these flags, and a `Root` is refused there.
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 # `O_NONBLOCK`: opening a FIFO would wait for somebody to write.
-FILE = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+FILE = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -67,7 +69,10 @@ class Root:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not CONFINES:
-            raise UsageError("paths cannot be confined to a folder on this system: it cannot open one relative to it")
+            raise UsageError(
+                "file_tools() needs a system that opens files relative to an open folder, as POSIX systems do: without "
+                "that, paths cannot be confined to a folder, and this system cannot"
+            )
         self._given = os.path.abspath(path)
         self.path = os.path.realpath(self._given)
         if not os.path.isdir(self.path):
@@ -212,7 +217,7 @@ class Root:
                 with open(descriptor, "wb") as file:
                     file.write(data)
                     if before is not None:
-                        os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                        os.chmod(file.fileno(), stat.S_IMODE(before.st_mode))
                     file.flush()
                     # Else a crash may leave an empty file under the name.
                     os.fsync(file.fileno())

@@ -25,6 +25,9 @@ __all__ = ["Found", "Query", "expand", "find", "matches"]
 MAX_DEPTH = 64
 MAX_LINE = 300
 MAX_PATTERNS = 64
+# Windows has none of these flags, and nothing is searched there.
+FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Query(TypedDict):
@@ -102,7 +105,7 @@ def _entries(folder: int, above: tuple[str, ...], ignore: list[str]) -> Generato
         yield (*above, name), folder, mode
         if stat.S_ISDIR(mode) and len(above) < MAX_DEPTH:
             try:
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                inner = os.open(name, FOLDER, dir_fd=folder)
             except OSError:
                 continue
             try:
@@ -113,7 +116,7 @@ def _entries(folder: int, above: tuple[str, ...], ignore: list[str]) -> Generato
 
 def _text(folder: int, name: str, max_bytes: int) -> str | None:
     try:
-        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
+        with open(os.open(name, FILE, dir_fd=folder), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
                 return None

@@ -300,7 +300,7 @@ async def test_a_file_that_is_read_only_stays(root: Path) -> None:
     assert (root / "a.txt").read_text() == "old"
 
 
-@pytest.mark.parametrize("step", ["fsync", "rename", "fchmod"])
+@pytest.mark.parametrize("step", ["fsync", "rename", "chmod"])
 async def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -543,7 +543,7 @@ async def test_a_regular_expression_that_takes_for_ever_is_stopped(root: Path) -
 async def test_a_search_program_that_breaks_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = root / "broken.py"
     broken.write_text("raise RuntimeError('broken')")
-    monkeypatch.setattr(_files, "PROGRAM", str(broken))
+    monkeypatch.setattr(_files, "script_arguments", lambda *_: [str(broken)])
 
     result = await call(tool_of(root, "list_files"))
 
