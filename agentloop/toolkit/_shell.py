@@ -70,15 +70,20 @@ def shell(
       name: what the model calls it.
 
     Raises:
-      UsageError: this is no POSIX system, or a number makes no sense.
+      UsageError: this is no POSIX system, a number makes no sense, or the current folder was removed.
     """
     if os.name != "posix":
         raise UsageError("shell() needs a POSIX system: it runs /bin/sh, and ends process groups")
     if not (timeout > 0 and max_timeout > 0 and grace >= 0 and max_chars > 0):
         raise UsageError("shell(): give a timeout, max_timeout and max_chars above 0, and a grace of 0 or more")
-    folder = Path(cwd).absolute()
+    try:
+        folder = Path(cwd).absolute()
+        kept = None if keep_in is None else Path(keep_in).absolute()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "shell(): the current folder was removed, so a relative cwd or keep_in leads nowhere: give absolute paths"
+        ) from error
     given, inherited = dict(env or {}), tuple(inherit_env)
-    kept = None if keep_in is None else Path(keep_in).absolute()
     timeout = min(timeout, max_timeout)
 
     async def run(

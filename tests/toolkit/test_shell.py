@@ -385,3 +385,12 @@ async def test_where_there_is_no_proc_the_process_group_is_ended(
     assert done.text == "done\n[exit code 3]"
     assert ended.status == "timeout"
     assert gone(*pids_in(tmp_path / "pids"))
+
+
+def test_a_current_folder_that_was_removed_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+
+    with pytest.raises(UsageError, match="the current folder was removed"):
+        shell()
+    assert shell(cwd="/").name == "shell"
