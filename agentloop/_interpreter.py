@@ -19,6 +19,9 @@ __all__ = ["loader_environment", "python_command", "script_arguments"]
 _NAMES = ("python", "pypy", "graalpy")
 """What the name of an interpreter's file has in it."""
 
+_ON_IMPORT = sys.executable
+"""What `multiprocessing` starts unless the application has set something else, even if ``sys.executable`` changes."""
+
 _LOADER_VARIABLES = (
     "DYLD_FALLBACK_LIBRARY_PATH",
     "DYLD_FRAMEWORK_PATH",
@@ -60,7 +63,7 @@ def _chosen_executable() -> str:
     # The module is there if the application has called `multiprocessing.set_executable`. Importing it takes 10 ms.
     spawn = sys.modules.get("multiprocessing.spawn")
     executable = os.fsdecode(spawn.get_executable() or "") if spawn is not None else ""
-    return executable if executable != sys.executable else ""
+    return executable if executable not in (sys.executable, _ON_IMPORT) else ""
 
 
 def loader_environment() -> dict[str, str]:

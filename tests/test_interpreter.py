@@ -43,6 +43,12 @@ def test_an_interpreter_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, na
     assert python_command("It") == f"/somewhere/{name}"
 
 
+def test_what_multiprocessing_starts_by_default_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/somewhere/python")
+
+    assert python_command("It") == "/somewhere/python"
+
+
 @pytest.mark.parametrize(("executable", "frozen"), [("/opt/python-app", True), ("/usr/bin/uwsgi", False), ("", False)])
 def test_an_application_is_refused_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, executable: str, frozen: bool
