@@ -139,8 +139,8 @@ class McpServer(ServerConfig):
         """A program to start, in a process tree of its own: ``McpServer.stdio("uvx", "mcp-server-git")``.
 
         Args:
-          command: the program: a name on the ``PATH``, or a path. Its stem is the default ``name``. On Windows, a script
-            needs its ending: ``"npx.cmd"``.
+          command: the program: a name on the ``PATH``, or a path. Its stem is the default ``name``. On Windows, a
+            script needs its ending: ``"npx.cmd"``.
           *args: the program's arguments.
           env: added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like.
           cwd: the folder to start the program in.
