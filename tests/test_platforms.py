@@ -104,7 +104,7 @@ WITHOUT_EXTRAS = """
 import sys
 for name in '''
     _pytest anthropic httpcore2 httpx2 hypothesis mcp mcp_types openai prompt_toolkit psycopg pytest rich
-    sqlalchemy xllamacpp
+    xllamacpp
 '''.split():
     sys.modules[name] = None
 """
@@ -128,9 +128,9 @@ for name in sys.argv[1:]:
         *PUBLIC,
     )
     missing = dict(line.split(" ", 1) for line in told.splitlines())
-    extras = {"anthropic", "demo", "http", "mcp", "openai", "sql", "testing"}
+    extras = {"anthropic", "demo", "http", "mcp", "openai", "postgres", "testing"}
     assert {name: extra for name, extra in missing.items() if extra not in extras} == {}
-    assert missing["agentloop.testing.machine"] == missing["agentloop.testing.pytest_plugin"] == "testing"
+    assert missing["agentloop.testing.harness.machine"] == missing["agentloop.testing.pytest_plugin"] == "testing"
     assert not missing.keys() & {"agentloop", "agentloop.testing", "agentloop.toolkit", "agentloop.stores.sqlite"}
 
 
