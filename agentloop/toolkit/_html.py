@@ -1,9 +1,14 @@
-"""HTML as text that a model reads well: headings, lists, links and preformatted text as in Markdown.
+"""HTML as text for a model: headings, lists, links and preformatted text as in Markdown.
 
-Made by hand, of one regular expression. The parser of the standard library takes minutes for a page of a megabyte
-that is made to be slow (``<!--`` again and again), in a thread that cannot be stopped; each step here takes as long as
-what it looks at, and looks at nothing twice. The libraries that do this better bring a tree of dependencies, or a
-licence that does not go with ours, and a model reads well enough what this gives.
+Written by hand around one regular expression, because a page may be hostile and the conversion runs in a thread that
+cannot be stopped from outside. Each step takes time in proportion to the characters that it consumes and reads
+none of them twice, memory stays near the size of the page, and ``check`` can end the work.
+
+Measured in 2026 against the alternatives: `html.parser` of the standard library takes minutes for a megabyte of
+``<!--``. html-to-markdown 3.21 (Rust) is two to five times as fast on plain pages, but a page of 85 KB (400 nested
+``<blockquote>``, 10,000 paragraphs) takes it 3.2 GB and a page of 325 KB aborts the process; content below some 1,000
+levels of nesting is lost without a word; ``javascript:`` links and ``data:`` URLs stay in the text; it cannot be
+cancelled; and its wheel has 22 MB.
 """
 
 from __future__ import annotations
@@ -15,19 +20,20 @@ from urllib.parse import urljoin
 
 __all__ = ["html_to_text"]
 
-# What is never closed goes on to the end, as in browsers: else each beginning would look through all that follows.
+# A construct that is never closed extends to the end, as in browsers. Otherwise each beginning of one would search the
+# rest of the page. A `<` that begins no tag is text, and belongs to the text around it.
 TOKEN = re.compile(
     r"""
     <!--(?:.*?-->|.*+)
     | <[!?][^>]*+>?
     | <(?P<end>/?)(?P<tag>[a-zA-Z][^\s/>]*+)(?P<attributes>(?:[^>=]++|=\s*+(?:"[^"]*+"?|'[^']*+'?)?)*+)>?
-    | (?P<text>[^<]++|<)
+    | (?P<text>(?:[^<]++|<(?![!?a-zA-Z]|/[a-zA-Z]))++)
     """,
     re.VERBOSE | re.DOTALL,
 )
 ATTRIBUTE = re.compile(r"""([^\s=/]++)(?:\s*+=\s*+(?:"([^"]*+)"?|'([^']*+)'?|([^\s]*+)))?""")
 RAW = {tag: re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style", "title", "textarea", "iframe")}
-"""Elements in which nothing is a tag but their own end."""
+"""Elements whose content is text up to their own end tag."""
 SKIPPED = {"head", "script", "style", "noscript", "template", "svg", "math", "iframe", "object", "select", "canvas"}
 BLOCKS = {
     "address", "article", "aside", "blockquote", "body", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption",
@@ -36,15 +42,19 @@ BLOCKS = {
 }  # fmt: skip
 HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
 CHECK_EVERY = 1000
+"""Tokens between two calls of ``check``."""
 
 
 def html_to_text(html: str, base: str, *, check: Callable[[], None] = lambda: None) -> str:
-    """The text of a page.
+    """Convert a page to text.
 
     Args:
-      html: the page.
-      base: its URL, for links that are relative to it.
-      check: called again and again; what it raises ends the work.
+      html: the page. Any string will do; malformed HTML is read much as browsers read it.
+      base: the URL of the page, for relative links.
+      check: called after every 1,000 tokens. An exception that it raises ends the conversion.
+
+    Returns:
+      The text, with at most one empty line in a row.
     """
     text = _Text(base)
     at = count = 0
@@ -52,16 +62,16 @@ def html_to_text(html: str, base: str, *, check: Callable[[], None] = lambda: No
         count += 1
         if count % CHECK_EVERY == 0:
             check()
-        found = TOKEN.match(html, at)
-        assert found is not None, "every character begins a token"
-        at = found.end()
-        tag = (found["tag"] or "").lower()
-        if found["text"]:
-            text.data(found["text"])
-        elif found["end"]:
+        token = TOKEN.match(html, at)
+        assert token is not None, "every character begins a token"
+        at = token.end()
+        tag = (token["tag"] or "").lower()
+        if token["text"]:
+            text.data(token["text"])
+        elif token["end"]:
             text.end(tag)
         elif tag:
-            text.begin(tag, found["attributes"])
+            text.begin(tag, token["attributes"])
             if tag in RAW:
                 end = RAW[tag].search(html, at)
                 text.raw(tag, html[at : len(html) if end is None else end.start()])
@@ -70,34 +80,38 @@ def html_to_text(html: str, base: str, *, check: Callable[[], None] = lambda: No
 
 
 def _attributes(text: str) -> dict[str, str]:
-    found = ATTRIBUTE.finditer(text)
-    return {one[1].lower(): unescape(one[2] or one[3] or one[4] or "") for one in found}
+    matches = ATTRIBUTE.finditer(text)
+    return {match[1].lower(): unescape(match[2] or match[3] or match[4] or "") for match in matches}
 
 
 class _Text:
-    """What the tokens of a page make."""
+    """Builds the text from the tokens of a page.
+
+    Args:
+      base: the URL of the page.
+    """
 
     def __init__(self, base: str) -> None:
         self._base = base
         self._out: list[str] = []
-        """Pieces of text, none of them empty."""
+        """Non-empty pieces of the text."""
         self._skipping = ""
-        """The element that is passed over, if one is."""
+        """The tag of the element whose content is being skipped; empty for none."""
         self._depth = 0
-        """How many of its kind are open in each other."""
+        """How many elements of that tag are open inside one another."""
         self._pre = 0
         self._link: tuple[str, int] | None = None
-        """Where the open link leads, and where its text begins."""
+        """The URL of the open link, and the index in ``_out`` at which its text begins."""
 
     def text(self) -> str:
-        """What was parsed so far."""
+        """The text so far."""
         lines = "".join(self._out).split("\n")
         return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip()
 
     def begin(self, tag: str, attributes: str) -> None:
-        """A tag that begins an element."""
+        """Handle a start tag."""
         if tag == "body" and self._skipping == "head":
-            self._skipping = ""  # a page may leave out the end of its head
+            self._skipping = ""  # pages may omit </head>
         if self._skipping:
             self._depth += tag == self._skipping
             return
@@ -128,7 +142,7 @@ class _Text:
             self._link = (_attributes(attributes).get("href", ""), len(self._out))
 
     def raw(self, tag: str, data: str) -> None:
-        """What is in an element that holds nothing but text."""
+        """Handle the content of an element of `RAW`."""
         if tag == "title" and self._skipping in ("", "head"):
             title = " ".join(unescape(data).split())
             self._out += [f"{title}\n\n"] if title else []
@@ -136,7 +150,7 @@ class _Text:
             self.data(data)
 
     def end(self, tag: str) -> None:
-        """A tag that ends an element."""
+        """Handle an end tag."""
         if self._skipping:
             self._depth -= tag == self._skipping
             if self._depth == 0:
@@ -166,7 +180,7 @@ class _Text:
             self._out[begin:] = [f"{lead}[{text}]({target}){tail}"]
 
     def data(self, data: str) -> None:
-        """Text between tags."""
+        """Handle text between tags."""
         if self._skipping:
             return
         data = unescape(data)
@@ -184,7 +198,7 @@ class _Text:
             self._out.append(space)
 
     def _break(self, lines: int) -> None:
-        """End the line; with 2, leave one empty."""
+        """End the line; with ``lines`` = 2, add an empty one."""
         if self._out:
             end = "".join(self._out[-2:])[-2:]
             missing = lines - (len(end) - len(end.rstrip("\n")))

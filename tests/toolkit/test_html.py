@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, strategies as st
@@ -37,6 +38,8 @@ BASE = "https://example.org/dir/page"
         ("</p></a></ul>stray ends", "stray ends"),
         ("no markup at all", "no markup at all"),
         ("<!-- hidden --><p>shown", "shown"),
+        ("1 < 2 <3 </ 4 a<b", "1 < 2 <3 </ 4 a"),
+        (r"<>&lt;p&gt;&amp;lt;", "<><p>&lt;"),
         ("", ""),
     ],
 )  # fmt: skip
@@ -45,7 +48,7 @@ def test_a_page_becomes_text(html: str, text: str) -> None:
 
 
 @given(st.text(alphabet="<>/ab!-&;\"'= \n", max_size=200) | st.text())
-def test_whatever_a_page_holds_there_is_a_text(html: str) -> None:
+def test_any_string_becomes_a_text_without_two_empty_lines_in_a_row(html: str) -> None:
     assert "\n\n\n" not in html_to_text(html, BASE)
 
 
@@ -54,8 +57,8 @@ def test_whatever_a_page_holds_there_is_a_text(html: str) -> None:
     ["<!--", "<", "<a ", "<a x='", "<a href=", "</", "&", "&#", "<![CDATA[", "<script>", "<title>", "<svg>", "</p>",
      "<a>x", "<b> </b>", "<pre> ", " ", "<p", "<a =", "x=", "<a " + "x" * 1000],
 )  # fmt: skip
-def test_a_page_that_is_made_to_be_slow_is_not(piece: str) -> None:
-    """What looks through the rest of the page at each of them takes minutes, and cannot be stopped meanwhile."""
+def test_a_hostile_page_takes_time_in_proportion_to_its_length(piece: str) -> None:
+    """A converter that searches the rest of the page at each piece would take minutes."""
     began = time.perf_counter()
 
     html_to_text(piece * (200_000 // len(piece)), BASE)
@@ -63,19 +66,47 @@ def test_a_page_that_is_made_to_be_slow_is_not(piece: str) -> None:
     assert time.perf_counter() - began < 5
 
 
-def test_an_attribute_may_hold_what_ends_a_tag() -> None:
+def test_content_at_any_depth_is_part_of_the_text() -> None:
+    assert html_to_text("<div>" * 200_000 + "deep" + "</div>" * 200_000 + "<p>after", BASE) == "deep\n\nafter"
+    assert html_to_text("<b>x" * 5000, BASE) == "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<" * 1_000_000,
+        "<blockquote>" * 400 + "<p>x</p>" * 10_000,
+        "<pre> " * 20_000,
+        "<table>" + ("<tr>" + "<td>cell" * 5) * 2_000,
+        "<table><tr>" + "<td colspan=1000000000 rowspan=1000000000>x" * 1000,
+        "<ul><li>" * 10_000 + "x",
+    ],
+    ids=lambda html: html[:20],
+)
+def test_a_hostile_page_takes_memory_in_proportion_to_its_length(html: str) -> None:
+    tracemalloc.start()
+    try:
+        text = html_to_text(html, BASE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(text) < 4 * len(html)
+    assert peak < 50 * len(html)
+
+
+def test_an_attribute_may_contain_the_end_of_a_tag() -> None:
     html = """<p title="a > b">one <a title='>' href=/x>two</a> <p don't>three <P CLASS=x>four <a href='/y">five"""
 
     assert html_to_text(html, BASE) == "one [two](https://example.org/x)\n\nthree\n\nfour"
 
 
-def test_a_long_page_can_be_given_up() -> None:
-    looked = 0
+def test_the_conversion_of_a_long_page_can_be_cancelled() -> None:
+    calls = 0
 
     def check() -> None:
-        nonlocal looked
-        looked += 1
-        if looked == 3:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
