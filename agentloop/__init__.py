@@ -8,7 +8,7 @@ The layers, from values to the front door; each imports only from those before i
     context  tools  hooks  config  journal                                  what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
     session  agent  toolsets                                                the front door
-    _processes  providers/  command_hooks/  toolkit/  mcp/  stores/         adapters, imported on first use
+    _process_tree  providers/  command_hooks/  toolkit/  mcp/  stores/      adapters, imported on first use
     testing/  demo/                                                         public, built on all the rest
 """
 

@@ -20,7 +20,7 @@ from agentloop.events import ApprovalRequested, ToolCallFinished, ToolCallOutput
 from agentloop.messages import ToolResult, UserMessage
 from agentloop.models import Model, ModelRequest
 from agentloop.testing import FunctionModel, Response, calls
-from agentloop.toolkit import Scratch, ask_user, file_tools, shell
+from agentloop.toolkit import SpoolDirectory, ask_user, file_tools, shell
 
 PROMPT = "Buy apples, pears and plums."
 
@@ -48,7 +48,7 @@ def offline(request: ModelRequest) -> Response | str:
 
 
 def make_agent(model: Model | str | None = None) -> Agent:
-    return Agent(model or FunctionModel(offline), name="clerk", toolsets=[Scratch(tools)])
+    return Agent(model or FunctionModel(offline), name="clerk", toolsets=[SpoolDirectory(tools)])
 
 
 async def main() -> None:

@@ -36,7 +36,17 @@ LAYERS = (
 ORDER = [name for layer in LAYERS for name in layer.split()]
 """A module imports only from those before it; all that a user needs is then in `agentloop` itself."""
 
-ADAPTERS = ("_interpreter", "_processes", "providers", "command_hooks", "toolkit", "mcp", "stores", "testing", "demo")
+ADAPTERS = (
+    "_interpreter",
+    "_process_tree",
+    "providers",
+    "command_hooks",
+    "toolkit",
+    "mcp",
+    "stores",
+    "testing",
+    "demo",
+)
 """Packages, or modules, that may import all of the above, and from those before them here. Nothing above does."""
 
 PLACE = {f"agentloop.{name}": place for place, name in enumerate(ORDER)}

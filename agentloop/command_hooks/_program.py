@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from agentloop import hooks
-from agentloop._processes import SIGKILL, open_family, signal_name
+from agentloop._process_tree import SIGKILL, open_process_tree, signal_name
 from agentloop.command_hooks._input import event_name, told
 from agentloop.command_hooks._output import Answer, CommandFailedError, read, verdict
 from agentloop.errors import UsageError
@@ -140,7 +140,7 @@ class Program:
         Raises:
           OSError: the program cannot be started.
         """
-        opening = open_family(
+        opening = open_process_tree(
             self.command,
             env={**os.environ, "CLAUDE_PROJECT_DIR": self._folder(), **self.env},
             grace=GRACE,
@@ -152,12 +152,12 @@ class Program:
             daemons=False,
         )
         out, said = _Spoken(), _Spoken()
-        async with opening as family, trio.open_nursery() as nursery:
-            nursery.start_soon(_feed, family.stdin, data)
-            nursery.start_soon(out.listen, family.stdout)
-            nursery.start_soon(said.listen, family.stderr)
-            await family.leader_exited()
-            code = await family.end()
+        async with opening as tree, trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, tree.stdin, data)
+            nursery.start_soon(out.listen, tree.stdout)
+            nursery.start_soon(said.listen, tree.stderr)
+            await tree.leader_exited()
+            code = await tree.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
         return -SIGKILL if code is None else code, out, said
 

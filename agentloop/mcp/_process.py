@@ -18,7 +18,7 @@ import trio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
-from agentloop._processes import Family, open_family
+from agentloop._process_tree import ProcessTree, open_process_tree
 from agentloop.mcp._config import Stdio
 
 __all__ = ["run_program"]
@@ -50,7 +50,7 @@ async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> Async
     Raises:
       OSError: the program cannot be started.
     """
-    opening = open_family(
+    opening = open_process_tree(
         [target.command, *target.args],
         env={**get_default_environment(), **(target.env or {})},
         grace=GRACE_SECONDS,
@@ -58,8 +58,8 @@ async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> Async
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    async with opening as family:
-        program = _Program(family, on_failure)
+    async with opening as tree:
+        program = _Program(tree, on_failure)
         incoming, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, queued = anyio.create_memory_object_stream[SessionMessage](SEND_QUEUE)
         with incoming, received, outgoing, queued:
@@ -81,8 +81,8 @@ async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> Async
 
 
 class _Program:
-    def __init__(self, family: Family, on_failure: Callable[[str], None]) -> None:
-        self._family = family
+    def __init__(self, tree: ProcessTree, on_failure: Callable[[str], None]) -> None:
+        self._tree = tree
         self._on_failure = on_failure
         self._stopping = False
         self._written = trio.Event()
@@ -99,7 +99,7 @@ class _Program:
         """Parse the output line by line and pass the messages to the SDK, up to the last one before the exit."""
         line = bytearray()
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while piece := await self._family.stdout.receive_some(65536):
+            while piece := await self._tree.stdout.receive_some(65536):
                 first, *rest = piece.split(b"\n")
                 line += first
                 for start in rest:
@@ -129,7 +129,7 @@ class _Program:
         try:
             async for message in queued:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await self._family.stdin.send_all(text.encode() + b"\n")
+                await self._tree.stdin.send_all(text.encode() + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # A server that does not read its input will not answer.
             await self._wait_for_exit()
@@ -141,7 +141,7 @@ class _Program:
         """Remember the last lines of stderr, for the error if the program dies."""
         rest = b""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while piece := await self._family.stderr.receive_some(65536):
+            while piece := await self._tree.stderr.receive_some(65536):
                 *lines, rest = (rest + piece)[-65536:].split(b"\n")
                 self._remember(lines)
         self._remember([rest])
@@ -150,7 +150,7 @@ class _Program:
     async def _wait_for_exit(self) -> None:
         """Wait briefly for the exit code and the end of stderr, which make a better error."""
         with trio.move_on_after(STDERR_SECONDS):
-            await self._family.leader_exited()
+            await self._tree.leader_exited()
             await self._stderr_ended.wait()
 
     def _remember(self, lines: Iterable[bytes]) -> None:
@@ -158,14 +158,14 @@ class _Program:
 
     async def watch(self, incoming: Any) -> None:
         """Report the program's exit even if a child of it keeps the output open."""
-        await self._family.leader_exited()
+        await self._tree.leader_exited()
         # Its last messages may still be in the pipe.
         await trio.sleep(0.2)
         self._report_exit("exited")
         incoming.close()
 
     def _report_exit(self, otherwise: str) -> None:
-        code = self._family.exit_code
+        code = self._tree.exit_code
         if code is None:
             self._report(otherwise)
         elif code < 0:
@@ -193,7 +193,7 @@ class _Program:
             with trio.move_on_after(grace / 2):
                 await self._written.wait()
             # The protocol: a client ends a server over stdio by closing its input.
-            await self._family.stdin.aclose()
+            await self._tree.stdin.aclose()
             with trio.move_on_after(grace):
-                await self._family.leader_exited()
-            await self._family.end(grace=grace)
+                await self._tree.leader_exited()
+            await self._tree.end(grace=grace)

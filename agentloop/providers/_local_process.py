@@ -22,7 +22,7 @@ from attrs import frozen
 
 from agentloop._core.json_text import decode_own
 from agentloop._interpreter import python_command, script_arguments
-from agentloop._processes import Family, start_family
+from agentloop._process_tree import ProcessTree, start_process_tree
 from agentloop.errors import ModelConnectionError, ModelNotFoundError, UsageError
 from agentloop.providers import _local_server
 
@@ -62,7 +62,7 @@ class LocalProcess:
         self._key = secrets.token_urlsafe()
         self._lock = trio.Lock()
         """Held while the process is started: by the first that needs it, in whose deadline that is."""
-        self._process: Family | None = None
+        self._process: ProcessTree | None = None
         self._closed = False
         self._told = b""
         """What the process has told of how it started, so far."""
@@ -107,7 +107,7 @@ class LocalProcess:
             raise ModelConnectionError(f"model {name!r}: its process died while it started{self._last_words()}")
         return told.url
 
-    async def _start(self) -> Family:
+    async def _start(self) -> ProcessTree:
         given = {
             "weights": str(self._serving.weights),
             "context_tokens": self._serving.context_tokens,
@@ -123,7 +123,7 @@ class LocalProcess:
         self._log.truncate()
         command = python_command(f"model {self._serving.model!r}")
         try:
-            return await start_family(
+            return await start_process_tree(
                 # Isolated: not even the folder of the program is a place to import from.
                 [command, "-I", *script_arguments("agentloop.providers", "_local_server.py")],
                 env=environment,
@@ -137,7 +137,7 @@ class LocalProcess:
                 f"model {self._serving.model!r}: its process cannot be started: {error}"
             ) from error
 
-    async def _first_line(self, process: Family) -> _Told:
+    async def _first_line(self, process: ProcessTree) -> _Told:
         """What ``process`` tells of how it started; nothing, if it died before."""
         while not self._told.endswith(b"\n"):
             if self._closed:

@@ -1,6 +1,6 @@
 """Tools that most agents need: a shell, files, a question to the user, and a page from the web.
 
-Each function makes tools, with the limits that they get. ``fetch``, which needs the extra ``http``, is in
+Each function makes tools, with limits as arguments. ``fetch``, which needs the extra ``http``, is in
 `agentloop.toolkit.web`::
 
     from agentloop.toolkit import ask_user, file_tools, shell
@@ -11,7 +11,7 @@ Each function makes tools, with the limits that they get. ``fetch``, which needs
 
 from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._files import file_tools
-from agentloop.toolkit._scratch import Scratch
 from agentloop.toolkit._shell import shell
+from agentloop.toolkit._spool import SpoolDirectory
 
-__all__ = ["Scratch", "ask_user", "file_tools", "shell"]
+__all__ = ["SpoolDirectory", "ask_user", "file_tools", "shell"]

@@ -1,8 +1,8 @@
-"""Which addresses are on the public internet.
+"""Decide which IP addresses are on the public internet.
 
 Not ``is_global`` of `ipaddress`, which differs between versions of Python: these are the registries of IANA (IPv4 and
-IPv6 special-purpose addresses, RFC 6890 and what updates it), without exceptions for single services. What carries
-an IPv4 address inside is judged by that one, or not let through at all.
+IPv6 special-purpose addresses, RFC 6890 and what updates it), without exceptions for single services. An IPv6
+address that carries an IPv4 address is judged by the latter, or refused.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _NOT_PUBLIC_4 = tuple(
-    IPv4Network(each)
-    for each in (
+    IPv4Network(network)
+    for network in (
         "0.0.0.0/8",  # this network; 0.0.0.0 itself reaches this host
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # shared by a provider's customers; metadata of some clouds
@@ -39,8 +39,8 @@ _NOT_PUBLIC_4 = tuple(
 )
 _UNICAST_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
-    IPv6Network(each)
-    for each in (
+    IPv6Network(network)
+    for network in (
         "2001::/23",  # protocol assignments, such as Teredo, which carries IPv4 addresses
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4, which carries IPv4 addresses
@@ -52,7 +52,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: Address) -> bool:
-    """Whether ``address`` is one of the public internet: not of this host, of a network around it, or special."""
+    """Whether ``address`` is public: not this host, a local network, or reserved for a special purpose."""
     address = _carried(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
@@ -62,25 +62,25 @@ def is_public(address: Address) -> bool:
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether ``address`` is public, or in one of the ``allowed`` networks."""
     carried = _carried(address)
-    return is_public(address) or any(one in network for network in allowed for one in (address, carried))
+    return is_public(address) or any(candidate in network for network in allowed for candidate in (address, carried))
 
 
-def networks(given: Sequence[str]) -> tuple[Network, ...]:
-    """The networks, or single addresses, that are written in ``given``.
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Parse networks such as ``"10.0.0.0/8"``, or single addresses.
 
     Raises:
-      ValueError: one is no network.
+      ValueError: a text is neither.
     """
-    return tuple(ip_network(each) for each in given)
+    return tuple(ip_network(text) for text in texts)
 
 
 def address_of(text: str) -> Address:
-    """The address that ``text``, as the system writes it, stands for. It may have a zone, such as ``%eth0``."""
+    """Parse an address as the system writes it, possibly with a zone such as ``%eth0``."""
     return ip_address(text)
 
 
 def _carried(address: Address) -> Address:
-    """The IPv4 address that is meant by one of IPv6, or the address itself."""
+    """The IPv4 address inside an IPv6 address that carries one, or the address itself."""
     if isinstance(address, IPv6Address) and (address in _MAPPED or address in _NAT64):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address

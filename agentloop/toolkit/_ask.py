@@ -1,4 +1,4 @@
-"""The tool that asks the user."""
+"""The tool with which the model asks the user."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["ask_user"]
 def ask_user(*, name: str = "ask_user") -> Tool:
     """A tool with which the model asks the user a question, for a text or with answers to choose from.
 
-    The question goes where all questions go (`ToolContext.ask`). The model is told apart what the user answered, that
-    they declined, that they closed the question, and that there was nobody to ask.
+    The question takes the way of all questions (`ToolContext.ask`). The result tells the model whether the user
+    answered, declined, or closed the question, or whether no answerer was there.
 
     Args:
-      name: what the model calls it.
+      name: the tool's name for the model.
     """
 
     async def ask(context: ToolContext[Any], question: str, choices: list[str] | None = None) -> str:
         """Ask the user.
 
         Args:
-          question: what they read.
-          choices: the answers to choose from; without any, they write one.
+          question: the text that the user reads.
+          choices: the answers to choose from; without choices, the user writes one.
         """
         if not question.strip():
             raise ToolError("the question is empty")
@@ -47,6 +47,6 @@ def ask_user(*, name: str = "ask_user") -> Tool:
 
     return tool(
         name=name,
-        description="Ask the user a question, and wait for the answer. Use it for what only they can know or decide.",
+        description="Ask the user a question, and wait for the answer. Use it for what only the user knows or decides.",
         read_only=True,
     )(ask)

@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from agentloop._core.json_text import decode_own
 from agentloop._interpreter import loader_environment, python_command, script_arguments
-from agentloop._processes import open_family
+from agentloop._process_tree import open_process_tree
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit import _walk
-from agentloop.toolkit._capped import MAX_CHARS
 from agentloop.toolkit._root import Root, find_root
+from agentloop.toolkit._truncated import MAX_CHARS
 from agentloop.tools import Tool, tool
 
 __all__ = ["IGNORED", "file_tools"]
@@ -286,15 +286,15 @@ async def _run_walk(query: _walk.Query) -> _walk.Found:
         raise ToolError(str(error)) from error
     argument = msgspec.json.encode(query).decode()
     answer = bytearray()
-    async with open_family(
+    async with open_process_tree(
         # Without site-packages, and without what the environment and the folder could put in its way.
         [command, "-I", "-S", "-B", *script_arguments("agentloop.toolkit", PROGRAM), argument],
         cwd="/",
         env=loader_environment(),
         grace=0.0,
         pass_fds=[query["folder"]],
-    ) as family:
-        while len(answer) < MAX_ANSWER_BYTES and (chunk := await family.stdout.receive_some(65536)):
+    ) as tree:
+        while len(answer) < MAX_ANSWER_BYTES and (chunk := await tree.stdout.receive_some(65536)):
             answer += chunk
     try:
         found = decode_own(bytes(answer), _walk.Found)

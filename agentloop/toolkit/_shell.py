@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import trio
 from msgspec import Meta
 
-from agentloop._processes import Family, open_family, signal_name
+from agentloop._process_tree import ProcessTree, open_process_tree, signal_name
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
 from agentloop.messages import ResultStatus, Text, ToolResult
-from agentloop.toolkit._capped import MAX_CHARS, Capped, open_capped
+from agentloop.toolkit._truncated import MAX_CHARS, TruncatedText, open_truncated
 from agentloop.tools import Tool, tool
 
 __all__ = ["SAFE_ENV", "shell"]
@@ -26,12 +26,12 @@ SAFE_ENV = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_*",
     "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
-"""Variables of the environment that a command gets unless told otherwise. Keys and tokens are not among them."""
+"""Environment variables that a command inherits by default. Variables with keys and tokens are not among them."""
 
 DRAIN_SECONDS = 0.25
-"""How long to wait for the end of the output when all processes have ended. One that escaped may hold it open."""
+"""Seconds to wait for the end of the output after all processes have ended. An escaped one may hold it open."""
 DRAIN_BYTES = 1_000_000
-"""How much to read then: more than a pipe holds."""
+"""Bytes to read then at most: more than a pipe holds."""
 
 
 def shell(
@@ -49,28 +49,29 @@ def shell(
 ) -> Tool:
     """A tool that runs a command line with ``/bin/sh -c``.
 
-    What the command writes, on either output, is shown at once, and is the result, with the exit code. When the call
-    ends, in whatever way, everything that the command started is ended too, also what it left in the background:
-    processes get SIGTERM, and after the grace SIGKILL. On Linux that includes daemons, which have left the process
-    group, except one that has cleared its environment or runs as another user; elsewhere it is the process group.
+    Output and error output are emitted at once as `ToolCallOutput`, and together with the exit code they are the
+    result. However the call ends, all processes that the command started end with it, also those in the background:
+    they get SIGTERM, and after the grace SIGKILL. On Linux that includes daemons, which have left the process group,
+    except one that has cleared its environment or runs as another user; elsewhere only the process group.
 
-    This confines nothing: a command may do whatever the user may. Hence ``requires_approval``.
+    The command runs without a sandbox, with all rights of the user. Hence ``requires_approval``.
 
     Args:
-      cwd: the folder that commands run in.
-      env: variables to set.
+      cwd: the folder in which commands run.
+      env: environment variables to set.
       inherit_env: names of variables, or patterns such as ``LC_*``, to pass on from this process's environment.
-      timeout: seconds that a command may take if the model does not say. A slow reader's time does not count.
-      max_timeout: seconds that the model may ask for.
+      timeout: seconds that a command may take, if the model asks for no other time. Time in which it waits for a slow
+        reader does not count.
+      max_timeout: seconds that the model may ask for at most.
       grace: seconds from SIGTERM to SIGKILL.
-      max_chars: characters of output that the model gets to read.
-      keep_in: a folder for the whole output where that is longer. The files are yours to remove; see also `Scratch`.
-        Without one, what is left out is gone.
-      requires_approval: whether a person must approve each call.
-      name: what the model calls it.
+      max_chars: characters of output that the model gets at most.
+      keep_in: a folder for files with longer outputs. Remove the files yourself, or see `SpoolDirectory`. Without a
+        folder the omitted part is lost.
+      requires_approval: whether the user must approve each call.
+      name: the tool's name for the model.
 
     Raises:
-      UsageError: this is no POSIX system, a number makes no sense, or the current folder was removed.
+      UsageError: the system is not POSIX, a number is out of range, or the current folder was removed.
     """
     if os.name != "posix":
         raise UsageError("shell() needs a POSIX system: it runs /bin/sh, and ends process groups")
@@ -78,12 +79,12 @@ def shell(
         raise UsageError("shell(): give a timeout, max_timeout and max_chars above 0, and a grace of 0 or more")
     try:
         folder = Path(cwd).absolute()
-        kept = None if keep_in is None else Path(keep_in).absolute()
+        spool = None if keep_in is None else Path(keep_in).absolute()
     except FileNotFoundError as error:
         raise UsageError(
             "shell(): the current folder was removed, so a relative cwd or keep_in leads nowhere: give absolute paths"
         ) from error
-    given, inherited = dict(env or {}), tuple(inherit_env)
+    variables, inherited = dict(env or {}), tuple(inherit_env)
     timeout = min(timeout, max_timeout)
 
     async def run(
@@ -95,25 +96,25 @@ def shell(
 
         Args:
           command: the command line, for /bin/sh.
-          timeout: seconds after which it is ended.
+          timeout: seconds after which the command is ended.
         """
         if "\0" in command:
             raise ToolError("the command has a NUL character, which no command line can have")
         environment = {
-            key: value for key, value in os.environ.items() if any(fnmatchcase(key, each) for each in inherited)
+            key: value for key, value in os.environ.items() if any(fnmatchcase(key, pattern) for pattern in inherited)
         }
-        opening = open_family(
-            ["/bin/sh", "-c", command], cwd=folder, env={"TERM": "dumb", **environment, **given}, grace=grace
+        opening = open_process_tree(
+            ["/bin/sh", "-c", command], cwd=folder, env={"TERM": "dumb", **environment, **variables}, grace=grace
         )
         timeout = min(timeout, max_timeout)
-        async with open_capped(max_chars, keep_in=kept, name=name) as output:
+        async with open_truncated(max_chars, keep_in=spool, name=name) as output:
             try:
-                async with opening as family:
-                    timed_out = await _Pump(family, output, context).run(timeout)
-                    code = await family.end()
+                async with opening as tree:
+                    timed_out = await _Pump(tree, output, context).run(timeout)
+                    code = await tree.end()
             except OSError as error:
                 raise ToolError(f"the command cannot be run in {folder}: {error.strerror or error}") from error
-            return _result(output.text(), code, timeout if timed_out else None, family.leftovers)
+            return _result(output.text(), code, timeout if timed_out else None, tree.leftovers)
 
     return tool(
         name=name,
@@ -124,32 +125,32 @@ def shell(
         ),
         requires_approval=requires_approval,
         destructive=True,
-        # Its own deadline, so that what a command wrote until then is told.
+        # The tool has a deadline of its own, so that the result has the output up to then.
         timeout=math.inf,
     )(run)
 
 
 class _Pump:
-    """Reads what a family of processes writes: to the reader of the stream, and into the result."""
+    """Reads the output of a process tree, and passes it to the stream and into the result."""
 
-    def __init__(self, family: Family, output: Capped, context: ToolContext[Any]) -> None:
-        self._family = family
+    def __init__(self, tree: ProcessTree, output: TruncatedText, context: ToolContext[Any]) -> None:
+        self._tree = tree
         self._output = output
         self._context = context
         self._running = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._left: float = math.inf
-        """How many bytes may still come."""
+        """Bytes that may still be read."""
 
     async def run(self, seconds: float) -> bool:
-        """Read until the processes have ended, by themselves or when the time is up. Returns whether it was."""
+        """Read until all processes have ended. Returns whether ``seconds`` ran out and ended them."""
         async with trio.open_nursery() as nursery:
             self._running.deadline = trio.current_time() + seconds
             nursery.start_soon(self._read)
             with self._running:
-                await self._family.leader_exited()
-            await self._family.end()
-            # All that they wrote is in the pipe already.
+                await self._tree.leader_exited()
+            await self._tree.end()
+            # All their output is in the pipe already.
             self._left = DRAIN_BYTES
             self._reading.deadline = trio.current_time() + DRAIN_SECONDS
         return self._running.cancelled_caught
@@ -160,7 +161,7 @@ class _Pump:
             seconds = math.inf if self._left == math.inf else DRAIN_SECONDS
             chunk = b""
             with trio.CancelScope(deadline=trio.current_time() + seconds) as self._reading:
-                chunk = bytes(await self._family.stdout.receive_some(65536))
+                chunk = bytes(await self._tree.stdout.receive_some(65536))
             self._left -= len(chunk)
             await self._take(decoder.decode(chunk, final=not chunk))
             if not chunk:
@@ -170,7 +171,7 @@ class _Pump:
         if not text:
             return
         await self._output.add(text)
-        # Whoever reads slowly makes the command wait, in a full pipe: that is not time it takes.
+        # A slow reader makes the command wait in front of a full pipe. That time does not count.
         left = self._running.deadline - trio.current_time()
         self._running.deadline = math.inf
         try:

@@ -1,7 +1,7 @@
-"""Sockets for `web`: opened to an address that was judged, and closed on every way out.
+"""Sockets for `web`: connected to a checked address, and closed on every exit path.
 
-Given to ``httpcore2`` below its connections, and not left to it: an attempt that is cancelled during the TLS
-handshake would leave its socket open.
+``httpcore2`` gets these sockets and does not open its own, because it leaves a socket open when it is cancelled during
+the TLS handshake.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Stream", "httpcore2", "open_stream", "ssl_context"]
 
 
 class Stream(httpcore2.AsyncNetworkStream):
-    """A connection."""
+    """A TCP connection, with or without TLS."""
 
     __slots__ = ("_stream",)
 
@@ -33,7 +33,7 @@ class Stream(httpcore2.AsyncNetworkStream):
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """What has come; nothing at the end."""
+        """The next bytes; empty at the end of the stream."""
         try:
             return bytes(await self._stream.receive_some(max_bytes))
         except trio.BrokenResourceError as error:
@@ -47,31 +47,31 @@ class Stream(httpcore2.AsyncNetworkStream):
             raise httpcore2.WriteError(_cause(error)) from error
 
     async def aclose(self) -> None:
-        """Close it without a word to the other side, who could take their time to answer."""
+        """Close the socket at once, without the TLS goodbye, whose answer may take long."""
         await trio.aclose_forcefully(self._stream)
 
     async def secured(self, host: str) -> Stream:
-        """The same with TLS, if the certificate is one of ``host``. Closed if it is not."""
+        """Start TLS, and check that the certificate is valid for ``host``. Closes the socket if not."""
         assert isinstance(self._stream, trio.SocketStream)
         stream = trio.SSLStream(self._stream, ssl_context(), server_hostname=host, https_compatible=True)
         try:
             with _connecting():
                 await stream.do_handshake()
         except BaseException:
-            # Nobody else knows of the socket yet.
+            # The caller has no reference to the socket yet.
             await trio.aclose_forcefully(self._stream)
             raise
         return Stream(stream)
 
     def get_extra_info(self, info: str) -> Any:
-        """Nothing that would be asked for: no connection here is used twice."""
+        """``None``: httpcore2 asks only for connections that it uses again."""
 
 
 async def open_stream(address: str, port: int) -> Stream:
-    """Connect to an address, in digits: nothing is looked up any more.
+    """Connect to a numeric address, without a lookup.
 
     Raises:
-      httpcore2.ConnectError: there is no connection.
+      httpcore2.ConnectError: the connection was refused, or failed otherwise.
     """
     with _connecting():
         return Stream(await trio.open_tcp_stream(address, port))
@@ -92,7 +92,7 @@ def _connecting() -> Generator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """What is at the bottom of ``error``, such as ``ConnectionRefusedError: ...``."""
+    """The innermost cause of ``error``, such as ``ConnectionRefusedError: ...``."""
     if isinstance(error, BaseExceptionGroup):
         return _cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     if error.__cause__ is not None:

@@ -1,10 +1,10 @@
-"""The tool that fetches a page. It needs the extra ``http``.
+"""The tool that fetches a page. Needs the extra ``http``.
 
-**Where it may connect.** Only to public addresses, unless told otherwise: not to this host, to the networks around
-it, or to the metadata services of clouds, whatever the model was talked into. Host names are looked up here, each
-address is judged, and the connection goes to an address that was judged, not to the name, which might lead elsewhere
-a moment later. A redirect is judged anew. A proxy of the environment is not used: it would do the lookup itself,
-where nothing here can judge it.
+**Allowed addresses.** The tool connects only to public addresses, unless ``allow_networks`` names others: not to this
+host, not to local networks, and not to the metadata services of clouds, whatever a prompt injection asks for. It looks
+up the host name itself, checks each address, and connects to a checked address instead of the name, which could
+resolve to another address a moment later. Each redirect is checked again. Proxies of the environment are ignored,
+because a proxy would look up the name where this check cannot see it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from attrs import frozen
 
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit._addresses import Network, address_of, is_allowed, networks
-from agentloop.toolkit._capped import MAX_CHARS, open_capped
 from agentloop.toolkit._html import html_to_text
 from agentloop.toolkit._sockets import Stream, httpcore2, open_stream
+from agentloop.toolkit._truncated import MAX_CHARS, open_truncated
 from agentloop.tools import Tool, tool
 
 __all__ = ["fetch"]
 
 REDIRECTS = {301, 302, 303, 307, 308}
 MAX_ADDRESSES = 4
-"""Addresses of a host that are tried."""
+"""Addresses of a host to try at most."""
 ADDRESS_SECONDS = 5.0
-"""How long to try one of several."""
+"""Seconds to try each address but the last one."""
 MAX_ERROR_CHARS = 1000
+"""Characters of an error page that the model gets."""
 TEXT = re.compile(r"text/.*|application/(.*\+)?(json|xml|yaml)|application/(x-)?(javascript|ndjson|toml|sql|sh)|")
 HTML = {"text/html", "application/xhtml+xml"}
-# Encodings as the web has them. Python knows others by name, such as `punycode`, which takes for ever on long texts.
+# Encodings of the web. Python has others, such as `punycode`, which takes quadratic time on long texts.
 CHARSET = re.compile(
     r"ascii|utf_?(8|16|32)(_.*)?|iso8859_\d+|latin_?1|cp(437|8\d\d|9\d\d|125\d)|mac_.*|koi8_.|gb(k|2312|18030)|"
     r"big5(hkscs)?|euc_(jp|kr)|shift_jis(_2004)?|iso2022_jp(_.*)?|tis_620"
@@ -67,22 +68,23 @@ def fetch(
 ) -> Tool:
     """A tool that gets a page over HTTP or HTTPS, as text.
 
-    HTML becomes text, with headings, lists and links as in Markdown; other texts stay as they are; what is no text is
-    refused. A URL can carry something out, as well as a page in: where that matters, ask for approval.
+    HTML becomes text with headings, lists and links as in Markdown; other text stays as it is; binary content is
+    refused. A URL can also carry data out, chosen by the model: if that matters, set ``requires_approval``.
 
     Args:
-      allow_networks: networks that may be connected to although they are not public, such as ``"127.0.0.0/8"``.
-      timeout: seconds that a call may take in all.
-      max_redirects: how many redirects to follow.
-      max_bytes: the size of a page that is read, after it was decompressed.
-      max_chars: characters that the model gets to read.
-      keep_in: a folder for the whole text where that is longer. The files are yours to remove; see also `Scratch`.
-      user_agent: what the server is told of who asks.
-      requires_approval: whether a person must approve each call.
-      name: what the model calls it.
+      allow_networks: networks to allow although they are not public, such as ``"127.0.0.0/8"``.
+      timeout: seconds for the whole call.
+      max_redirects: redirects to follow at most.
+      max_bytes: bytes of a page after decompression; a larger page is an error.
+      max_chars: characters that the model gets at most.
+      keep_in: a folder for files with longer texts. Remove the files yourself, or see `SpoolDirectory`.
+      user_agent: the value of the ``User-Agent`` header, in ASCII.
+      requires_approval: whether the user must approve each call.
+      name: the tool's name for the model.
 
     Raises:
-      UsageError: a network is none, or a number makes no sense.
+      UsageError: a network is malformed, or a number is out of range.
+      MissingExtraError: httpx2 is not installed. Raised by the import of this module.
     """
     try:
         allowed = networks(allow_networks)
@@ -91,7 +93,7 @@ def fetch(
     if max_redirects < 0 or max_bytes < 1 or max_chars < 1 or not user_agent.isprintable() or not user_agent.isascii():
         raise UsageError("fetch(): give limits above 0, and a user_agent of ASCII characters")
     fetcher = _Fetcher(allowed, max_redirects, max_bytes, user_agent.encode("ascii"))
-    kept = None if keep_in is None else Path(keep_in).absolute()
+    spool = None if keep_in is None else Path(keep_in).absolute()
 
     async def get(url: str) -> str:
         """Get a page.
@@ -100,9 +102,9 @@ def fetch(
           url: an http or https URL.
         """
         text = await fetcher.get(url)
-        async with open_capped(max_chars, keep_in=kept, name=name) as capped:
-            await capped.add(text)
-            return capped.text()
+        async with open_truncated(max_chars, keep_in=spool, name=name) as truncated:
+            await truncated.add(text)
+            return truncated.text()
 
     return tool(
         name=name,
@@ -116,20 +118,21 @@ def fetch(
 
 @frozen
 class _Target:
-    """A URL, ready to be asked for."""
+    """A parsed URL."""
 
     url: str
     scheme: str
     host: str
-    """ASCII; an address of IPv6 without its brackets."""
+    """In ASCII; an IPv6 address without brackets."""
     port: int
     authority: bytes
+    """The ``Host`` header."""
     path: bytes
-    """With the query."""
+    """With the query, percent-encoded."""
 
 
 def _target(url: str, base: str = "") -> _Target:
-    """Take a URL apart, which may be relative to ``base``. Raises `ToolError`."""
+    """Parse a URL, which may be relative to ``base``. Raises `ToolError`."""
     url = url.strip()
     try:
         url = urljoin(base, url)
@@ -137,11 +140,11 @@ def _target(url: str, base: str = "") -> _Target:
         host, port = parts.hostname or "", parts.port
         ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
     except ValueError as error:  # also UnicodeError
-        raise ToolError(f"{url!r} is no URL: {error}") from error
+        raise ToolError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in {"http", "https"} or not ascii_host or re.search(r"[\s\x00-\x1f\x7f%]", ascii_host):
-        raise ToolError(f"{url!r} is no URL that can be fetched: give one such as https://example.org/page")
+        raise ToolError(f"{url!r} cannot be fetched: give a URL such as https://example.org/page")
     if parts.username is not None:
-        raise ToolError("the URL has a user name in it, which is not sent anywhere: leave it out")
+        raise ToolError("the URL has a user name, which this tool never sends: leave it out")
     if port is None:
         port = 443 if parts.scheme == "https" else 80
     shown = f"[{ascii_host}]" if ":" in ascii_host else ascii_host
@@ -162,9 +165,11 @@ def _target(url: str, base: str = "") -> _Target:
 class _Page:
     status: int
     type: str
-    """Without parameters, in lower case; empty if the server does not say."""
+    """The media type in lower case, without parameters; empty without a ``Content-Type`` header."""
     charset: str
+    """The ``charset`` parameter of the content type, or empty."""
     location: str | None
+    """The target of a redirect; ``None`` for a page."""
     body: bytes
 
 
@@ -176,7 +181,7 @@ class _Fetcher:
     user_agent: bytes
 
     async def get(self, url: str) -> str:
-        """The text of the page, under a line that says where it is from."""
+        """The text of the page, after a line with its final URL and media type."""
         target = _target(url)
         for _ in range(self.max_redirects + 1):
             page = await self._request(target)
@@ -218,7 +223,7 @@ class _Fetcher:
     ) -> AsyncGenerator[httpcore2.AsyncHTTP11Connection]:
         stream = await self._connect(target)
         if target.scheme == "https":
-            # By the name, not the address: the certificate is the name's. It closes the socket if it fails.
+            # By name: the certificate is for the name, not the address. On failure it closes the socket.
             stream = await stream.secured(target.host)
         connection = httpcore2.AsyncHTTP11Connection(location.origin, stream)
         try:
@@ -228,7 +233,7 @@ class _Fetcher:
                 await connection.aclose()
 
     async def _connect(self, target: _Target) -> Stream:
-        """Connect to an address of the target that may be connected to."""
+        """Connect to one of the target's allowed addresses."""
         *others, last = await self._addresses(target)
         for address in others:
             with suppress(httpcore2.ConnectError), trio.move_on_after(ADDRESS_SECONDS):
@@ -237,15 +242,15 @@ class _Fetcher:
 
     async def _addresses(self, target: _Target) -> Sequence[str]:
         try:
-            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+            resolved = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ToolError(f"the host {target.host!r} is not to be found") from error
-        # As written by the system: `2130706433` and `0x7f.1` are 127.0.0.1 here already.
-        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+            raise ToolError(f"the host {target.host!r} cannot be found") from error
+        # Normalised by the system: `2130706433` and `0x7f.1` have become 127.0.0.1.
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved))
         allowed = [address for address in addresses if is_allowed(address_of(address), self.allowed)]
         if not allowed:
             raise ToolError(
-                f"{target.host!r} is not on the public internet, and nothing else may be connected to: "
+                f"{target.host!r} is not on the public internet, and this tool connects to public hosts only: "
                 "use another host, or another tool"
             )
         return allowed[:MAX_ADDRESSES]
@@ -254,8 +259,8 @@ class _Fetcher:
         headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
         kind, _, parameters = headers.get(b"content-type", "").partition(";")
         kind = kind.strip().lower()
-        found = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-        charset = found[1] if found else ""
+        match = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
+        charset = match[1] if match else ""
         if response.status in REDIRECTS and b"location" in headers:
             return _Page(response.status, kind, charset, headers[b"location"], b"")
         if 200 <= response.status < 300 and not TEXT.fullmatch(kind):
@@ -270,7 +275,7 @@ class _Fetcher:
                     body += chunk
                 else:
                     try:
-                        # So much and no more: what is some kilobytes here may be gigabytes there.
+                        # With a limit: some kilobytes may decompress to gigabytes.
                         body += decoder.decompress(chunk, self.max_bytes + 1 - len(body))
                     except zlib.error as error:
                         raise ToolError(f"{target.url} cannot be read: {error}") from error
@@ -284,9 +289,9 @@ def _decompressor(encoding: str, target: _Target) -> zlib._Decompress | None:
         case "" | "identity":
             return None
         case "gzip" | "x-gzip" | "deflate":
-            return zlib.decompressobj(wbits=47)  # either, told by how it begins
+            return zlib.decompressobj(wbits=47)  # both, detected by the header
         case other:
-            raise ToolError(f"{target.url} is compressed as {other!r}, which is not known here")
+            raise ToolError(f"{target.url} is compressed as {other!r}, which this tool cannot read")
 
 
 async def _text_of(page: _Page, url: str) -> str:
@@ -295,8 +300,8 @@ async def _text_of(page: _Page, url: str) -> str:
         is_html = page.type in HTML or (not page.type and re.match(r"\s*<(!doctype html|html)", head, re.IGNORECASE))
         charset = page.charset
         if is_html and not charset:
-            found = re.search(r"<meta[^>]+charset\s*=\s*[\"']?([\w.:-]+)", head, re.IGNORECASE)
-            charset = found[1] if found else ""
+            match = re.search(r"<meta[^>]+charset\s*=\s*[\"']?([\w.:-]+)", head, re.IGNORECASE)
+            charset = match[1] if match else ""
         text = _decoded(page.body, charset)
         return html_to_text(text, url, check=trio.from_thread.check_cancelled) if is_html else text
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import agentloop
-from agentloop import Agent, Tool, UsageError, _processes
+from agentloop import Agent, Tool, UsageError, _process_tree
 from agentloop.events import ApprovalRequested, ToolCallOutput, ToolCallStarted
 from agentloop.questions import Deny
 from agentloop.testing import ScriptedModel, calls
@@ -154,7 +154,7 @@ async def test_output_that_fits_is_kept_nowhere(tmp_path: Path) -> None:
 async def test_output_that_cannot_be_kept_is_told_all_the_same(tmp_path: Path) -> None:
     result = await call(sh(tmp_path, max_chars=100, keep_in=tmp_path / "missing"), command="seq 10000")
 
-    assert "could not be kept in a file: No such file or directory" in result.text
+    assert "could not be saved in a file: No such file or directory" in result.text
     assert result.text.endswith("10000\n[exit code 0]")
 
 
@@ -231,7 +231,7 @@ async def test_what_is_left_may_clean_up_before_it_ends(tmp_path: Path, pids: Pa
         "setsid sh -c 'echo $$ >> pids; sleep 1000 & echo $! >> pids; wait' & while [ ! -s pids ]; do :; done",
         "(setsid sh -c 'echo $$ >> pids; exec sleep 1000' > /dev/null 2>&1 &) ; while [ ! -s pids ]; do :; done",
     ],
-    ids=["session", "family", "daemon"],
+    ids=["session", "tree", "daemon"],
 )
 async def test_a_daemon_that_has_left_the_group_is_found_and_ended(tmp_path: Path, pids: Path, command: str) -> None:
     result = await call(sh(tmp_path), command=command)
@@ -244,10 +244,10 @@ async def test_what_a_command_starts_with_tools_like_these_is_found_too(tmp_path
     """An agent in a command has families of its own, which are part of ours: here it was killed, and left one."""
     (tmp_path / "inner.py").write_text(
         "import os, sys, trio\n"
-        "from agentloop._processes import open_family\n"
+        "from agentloop._process_tree import open_process_tree\n"
         "async def main():\n"
-        "    async with open_family(['sleep', '1000'], cwd='.', env={**os.environ}, grace=0) as family:\n"
-        "        print(family._group, file=open('pids', 'a'))\n"
+        "    async with open_process_tree(['sleep', '1000'], cwd='.', env={**os.environ}, grace=0) as tree:\n"
+        "        print(tree._group, file=open('pids', 'a'))\n"
         "        os.kill(os.getpid(), 9)\n"
         "trio.run(main)\n"
     )
@@ -273,7 +273,7 @@ async def test_one_that_escapes_holds_nothing_up(tmp_path: Path, pids: Path) -> 
 async def test_the_end_of_a_pipeline_that_outlives_the_command_is_not_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_processes, "LINGER_SECONDS", 5.0)  # for a machine that is busy
+    monkeypatch.setattr(_process_tree, "LINGER_SECONDS", 5.0)  # for a machine that is busy
     result = await call(sh(tmp_path), command="(sleep 0.01; echo late) & echo early")
 
     assert result.text == "early\nlate\n[exit code 0]"
@@ -376,8 +376,8 @@ def test_the_model_is_told_of_the_folder_and_the_time(tmp_path: Path) -> None:
 async def test_where_there_is_no_proc_the_process_group_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_processes, "_has_proc", lambda: False)
-    monkeypatch.setattr(_processes, "KILL_SECONDS", 0.2)  # Linux does not tell that only a zombie is left
+    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "KILL_SECONDS", 0.2)  # Linux does not tell that only a zombie is left
 
     done = await call(sh(tmp_path), command="echo done; exit 3")
     ended = await call(sh(tmp_path, timeout=0.05, grace=0), command="trap '' TERM; echo $$ > pids; exec sleep 1000")

@@ -217,10 +217,10 @@ async def test_there_is_an_end_to_redirects() -> None:
         ("http://inner.test{port}/", "is not on the public internet"),
         ("//169.254.169.254/latest/meta-data", "is not on the public internet"),
         ("http://[::ffff:127.0.0.2]{port}/", "is not on the public internet"),
-        ("file:///etc/passwd", "is no URL that can be fetched"),
-        ("gopher://site.test/", "is no URL that can be fetched"),
-        ("http://user:word@site.test{port}/", "has a user name in it"),
-        ("http://[", "is no URL"),
+        ("file:///etc/passwd", "cannot be fetched: give a URL"),
+        ("gopher://site.test/", "cannot be fetched: give a URL"),
+        ("http://user:word@site.test{port}/", "has a user name"),
+        ("http://[", "is not a URL"),
     ],
 )
 async def test_a_redirect_is_judged_as_the_first_url_is(to: str, words: str) -> None:
@@ -311,7 +311,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
 async def test_what_is_no_url_is_refused(url: str) -> None:
     result = await call(local(), url=url)
 
-    assert (result.status, "is no URL" in result.text) == ("error", True)
+    assert (result.status, "a URL" in result.text) == ("error", True)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ async def test_a_host_that_is_not_there_is_named() -> None:
     async with site(answering()) as (_, port, _):
         result = await call(local(), url=f"http://missing.test{port}/")
 
-    assert (result.status, result.text) == ("error", "the host 'missing.test' is not to be found")
+    assert (result.status, result.text) == ("error", "the host 'missing.test' cannot be found")
 
 
 async def test_a_server_that_does_not_listen_is_an_error_that_says_so() -> None:

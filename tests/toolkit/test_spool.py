@@ -8,7 +8,7 @@ import pytest
 
 from agentloop import Agent, Tool
 from agentloop.testing import ScriptedModel, calls
-from agentloop.toolkit import Scratch, file_tools, shell
+from agentloop.toolkit import SpoolDirectory, file_tools, shell
 from tests.support import opened
 from tests.toolkit.builders import names_in
 
@@ -28,7 +28,7 @@ async def test_what_a_result_left_out_can_be_read_until_the_stream_ends(temporar
 
     agent = Agent(
         ScriptedModel(calls("shell", command="seq 1000"), calls("search_files", pattern="^567$"), "Done."),
-        toolsets=[Scratch(tools)],
+        toolsets=[SpoolDirectory(tools)],
     )
     async with opened(agent) as stream:
         async for _ in stream:
@@ -49,7 +49,7 @@ async def test_each_stream_has_its_own_and_leaves_nothing_when_it_is_left(tempor
         (folder / "file").touch()
         return []
 
-    agent = Agent(ScriptedModel("One.", "Two."), toolsets=[Scratch(tools, name="mine")])
+    agent = Agent(ScriptedModel("One.", "Two."), toolsets=[SpoolDirectory(tools, name="mine")])
     async with agent.stream("go") as one, agent.stream("go") as two:
         async for _ in one:
             pass
@@ -64,7 +64,7 @@ async def test_tools_that_cannot_be_made_leave_no_folder(temporary: Path) -> Non
     def broken(folder: Path) -> list[Tool]:
         raise ValueError("broken")
 
-    agent = Agent(ScriptedModel("One."), toolsets=[Scratch(broken)])
+    agent = Agent(ScriptedModel("One."), toolsets=[SpoolDirectory(broken)])
 
     with pytest.raises(Exception, match="'scratch' failed to start: ValueError: broken"):
         await agent.run("go")

@@ -1,4 +1,4 @@
-"""A folder that is there as long as a stream."""
+"""A folder for long results, as long-lived as a stream."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from attrs import frozen
 
 from agentloop.tools import OpenToolset, Tool
 
-__all__ = ["Scratch"]
+__all__ = ["SpoolDirectory"]
 
 
-class Scratch:
-    """A toolset whose tools share a temporary folder, which each stream has of its own, and which ends with it.
+class SpoolDirectory:
+    """A toolset whose tools share a temporary folder. Each stream gets its own, removed when the stream ends.
 
     ::
 
-        Agent(model, toolsets=[Scratch(lambda folder: [shell(keep_in=folder), *file_tools(".", also_read=[folder])])])
+        def tools(folder: Path) -> list[Tool]:
+            return [shell(keep_in=folder), *file_tools(".", also_read=[folder])]
+
+        Agent(model, toolsets=[SpoolDirectory(tools)])
 
     Args:
-      make: makes the tools. Called with the folder, for each stream.
-      name: what errors call it.
+      make: called for each stream with the path of its folder; returns the tools.
+      name: the toolset's name in errors.
     """
 
     def __init__(self, make: Callable[[Path], Iterable[Tool]], *, name: str = "scratch") -> None:
@@ -34,11 +37,11 @@ class Scratch:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The toolset's name in errors."""
         return self._name
 
     def open(self) -> AbstractAsyncContextManager[OpenToolset]:
-        """Make the folder and the tools; remove the folder, with all that is in it, when the block ends."""
+        """Create the folder and the tools. The folder and its files are removed when the block ends."""
         return self._open()
 
     @asynccontextmanager

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import _processes
-from agentloop._processes import Family, open_family, signal_name, start_family
+from agentloop import _process_tree
+from agentloop._process_tree import ProcessTree, open_process_tree, signal_name, start_process_tree
 from tests.toolkit.builders import gone, open_descriptors, pids_in
 
 pytestmark = [
@@ -29,15 +29,15 @@ STUBBORN = "trap '' TERM; echo $$; exec sleep 1000"
 HERE = {"PATH": os.environ["PATH"]}
 
 
-def family(command: str | list[str], **options: Any) -> Any:
-    return open_family(command, **{"env": HERE, "grace": 0.2, **options})
+def tree(command: str | list[str], **options: Any) -> Any:
+    return open_process_tree(command, **{"env": HERE, "grace": 0.2, **options})
 
 
-async def line(family: Family) -> int:
+async def line(tree: ProcessTree) -> int:
     """The number that the program writes first, as a line."""
     told = b""
     while not told.endswith(b"\n"):
-        told += await family.stdout.receive_some()
+        told += await tree.stdout.receive_some()
     return int(told)
 
 
@@ -51,7 +51,7 @@ def state(pid: int) -> str:
 
 async def test_what_has_exited_is_told_without_being_reaped_until_its_family_is_ended() -> None:
     """Its number is that of the group, which somebody else could get."""
-    async with family("exit 3") as process:
+    async with tree("exit 3") as process:
         await process.leader_exited()
         await process.leader_exited()
         assert (process.exit_code, state(process.pid)) == (3, "Z")
@@ -62,7 +62,7 @@ async def test_what_has_exited_is_told_without_being_reaped_until_its_family_is_
 
 
 async def test_the_exit_code_of_what_was_killed_is_the_signal() -> None:
-    async with family("kill -TERM $$") as process:
+    async with tree("kill -TERM $$") as process:
         await process.leader_exited()
         assert process.exit_code == await process.end() == -signal.SIGTERM
 
@@ -71,15 +71,15 @@ async def test_several_tasks_may_wait_for_it_and_end_it() -> None:
     """Whoever comes second has the same promise: that nothing is left."""
     codes: list[int | None] = []
 
-    async def wait(process: Family) -> None:
+    async def wait(process: ProcessTree) -> None:
         await process.leader_exited()
         codes.append(process.exit_code)
 
-    async def end(process: Family) -> None:
+    async def end(process: ProcessTree) -> None:
         codes.append(await process.end())
         assert gone(process.pid)
 
-    async with family(f"({STUBBORN}) & wait") as process, trio.open_nursery() as nursery:
+    async with tree(f"({STUBBORN}) & wait") as process, trio.open_nursery() as nursery:
         await line(process)
         for each in (wait, wait, end, end):
             nursery.start_soon(each, process)
@@ -92,7 +92,7 @@ async def test_several_tasks_may_wait_for_it_and_end_it() -> None:
 
 async def test_a_job_in_a_group_of_its_own_ends_with_the_session() -> None:
     program = "import subprocess; print(subprocess.Popen(['sleep', '1000'], process_group=0).pid)"
-    async with family([sys.executable, "-c", program], daemons=False) as process:
+    async with tree([sys.executable, "-c", program], daemons=False) as process:
         job = await line(process)
         assert os.getpgid(job) == job != process.pid
         await process.leader_exited()
@@ -102,7 +102,7 @@ async def test_a_job_in_a_group_of_its_own_ends_with_the_session() -> None:
 
 
 async def test_what_left_the_session_is_no_part_where_daemons_are_not_wanted() -> None:
-    async with family("setsid sh -c 'echo $$; exec sleep 1000'", daemons=False) as process:
+    async with tree("setsid sh -c 'echo $$; exec sleep 1000'", daemons=False) as process:
         daemon = await line(process)
 
     try:
@@ -115,7 +115,7 @@ async def test_what_left_the_session_is_no_part_where_daemons_are_not_wanted() -
 async def test_what_outlives_the_leader_has_a_grace_of_its_own(command: str) -> None:
     began = trio.current_time()
 
-    async with family(command, grace=10, grace_after=0) as process:
+    async with tree(command, grace=10, grace_after=0) as process:
         await line(process)
 
     assert trio.current_time() - began < 5
@@ -125,7 +125,7 @@ async def test_what_outlives_the_leader_has_a_grace_of_its_own(command: str) -> 
 async def test_the_grace_may_be_another_when_it_ends() -> None:
     began = trio.current_time()
 
-    async with family(STUBBORN, grace=10) as process:
+    async with tree(STUBBORN, grace=10) as process:
         await line(process)
         assert await process.end(grace=0.1) == -signal.SIGKILL
 
@@ -137,12 +137,12 @@ async def test_the_grace_may_be_another_when_it_ends() -> None:
 
 async def test_it_is_killed_also_if_it_cannot_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """To read the environment of a process that hangs in the kernel can take for ever."""
-    monkeypatch.setattr(_processes, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(_process_tree, "KILL_SECONDS", 0.2)
     read = threading.Event()
-    monkeypatch.setattr(Family, "_look_in_proc", lambda family, number: read.wait(20))
+    monkeypatch.setattr(ProcessTree, "_scan_proc", lambda tree, number: read.wait(20))
     try:
         with trio.fail_after(5):
-            async with family(STUBBORN) as process:
+            async with tree(STUBBORN) as process:
                 await line(process)
                 assert await process.end() == -signal.SIGKILL
     finally:
@@ -152,17 +152,17 @@ async def test_it_is_killed_also_if_it_cannot_be_looked_for(monkeypatch: pytest.
 async def test_nobody_is_looking_any_more_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was left to itself in mid-look has files open for a moment, and may reap what is not its own."""
     looking: list[int] = []
-    look = Family._look_in_proc
+    look = ProcessTree._scan_proc
 
-    def slowly(family: Family, number: int) -> int:
+    def slowly(tree: ProcessTree, number: int) -> int:
         looking.append(number)
         time.sleep(0.05)
-        found = look(family, number)
+        found = look(tree, number)
         looking.remove(number)
         return found
 
-    monkeypatch.setattr(Family, "_look_in_proc", slowly)
-    async with family(STUBBORN, grace=0.01) as process:
+    monkeypatch.setattr(ProcessTree, "_scan_proc", slowly)
+    async with tree(STUBBORN, grace=0.01) as process:
         await line(process)
 
     assert looking == []
@@ -170,9 +170,9 @@ async def test_nobody_is_looking_any_more_when_it_has_ended(monkeypatch: pytest.
 
 
 async def test_it_is_ended_also_if_all_threads_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_processes, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(_process_tree, "KILL_SECONDS", 0.5)
     threads = trio.to_thread.current_default_thread_limiter()
-    async with family("setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000") as process:
+    async with tree("setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000") as process:
         daemon = await line(process)
         busy = [object() for _ in range(int(threads.available_tokens))]
         for each in busy:
@@ -188,7 +188,7 @@ async def test_it_is_ended_also_if_all_threads_are_busy(monkeypatch: pytest.Monk
 
 async def test_a_cancelled_task_ends_it_in_order() -> None:
     with trio.CancelScope() as scope:
-        async with family("trap 'echo bye; exit 7' TERM; echo 1; while :; do sleep 0.01; done", grace=5) as process:
+        async with tree("trap 'echo bye; exit 7' TERM; echo 1; while :; do sleep 0.01; done", grace=5) as process:
             await line(process)
             scope.cancel()
 
@@ -212,7 +212,7 @@ async def test_nothing_is_left_at_whatever_checkpoint_it_is_cancelled(tmp_path: 
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
 
-            async with family(f"echo $$ >> {pids}; exec sleep 1000", stdin=subprocess.PIPE, stderr=subprocess.PIPE):
+            async with tree(f"echo $$ >> {pids}; exec sleep 1000", stdin=subprocess.PIPE, stderr=subprocess.PIPE):
                 await trio.sleep_forever()
 
     assert scope.cancelled_caught
@@ -226,11 +226,11 @@ async def test_nothing_is_left_at_whatever_checkpoint_it_is_cancelled(tmp_path: 
 @pytest.mark.parametrize(
     ("start", "problem"),
     [
-        (partial(start_family, ["/nowhere/program"]), "/nowhere/program"),
-        (partial(start_family, ["/etc/passwd"]), "Permission denied"),
-        (partial(start_family, ["true"], cwd="/nowhere"), "/nowhere"),
-        (partial(start_family, ["echo", "\0"]), "no command line can have that: embedded null byte"),
-        (partial(start_family, ["echo", "\ud800"]), "no command line can have that: .*surrogates"),
+        (partial(start_process_tree, ["/nowhere/program"]), "/nowhere/program"),
+        (partial(start_process_tree, ["/etc/passwd"]), "Permission denied"),
+        (partial(start_process_tree, ["true"], cwd="/nowhere"), "/nowhere"),
+        (partial(start_process_tree, ["echo", "\0"]), "not a possible command line: embedded null byte"),
+        (partial(start_process_tree, ["echo", "\ud800"]), "not a possible command line: .*surrogates"),
     ],
     ids=["program", "permission", "folder", "nul", "surrogate"],
 )
@@ -249,10 +249,10 @@ async def test_what_cannot_be_started_is_one_kind_of_error_and_leaves_nothing(
 
 
 async def test_without_proc_the_group_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_processes, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
 
     with trio.fail_after(4):  # less than `KILL_SECONDS`: a zombie is not waited for
-        async with family(STUBBORN) as process:
+        async with tree(STUBBORN) as process:
             await line(process)
 
     assert process.exit_code == -signal.SIGKILL
@@ -260,10 +260,10 @@ async def test_without_proc_the_group_is_ended(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_without_groups_the_process_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_processes, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
     monkeypatch.delattr(os, "killpg")
 
-    async with family(STUBBORN) as process:
+    async with tree(STUBBORN) as process:
         await line(process)
 
     assert process.exit_code == -signal.SIGKILL

@@ -1,12 +1,12 @@
-"""A process, and all that comes of it, as a block: when the block ends, none of them is left.
+"""A process and all its descendants as a block: when the block ends, none of them is left.
 
-Whatever runs a program here does it this way: hooks, tools, local models, MCP servers.
+All programs that agentloop runs are started here: hooks, tools, local models, MCP servers.
 
-A child gets a session of its own, so that its process group can be signalled as one, and a mark in its environment.
-What is found at the end, by group, session or mark, is asked to end (SIGTERM), and after a grace made to (SIGKILL).
-The mark is for what has left the session, a daemon: it is found by it in ``/proc``, where there is one (Linux). Two
-kinds of processes escape: one that left the session *and* cleared its environment, or runs as another user (``sudo``);
-and, where there is no ``/proc`` (macOS), one that left the group. On Windows only the leader itself is ended.
+A child gets a session of its own, so that its process group can be signalled at once, and a mark in its environment.
+At the end, the processes that the group, the session or the mark identifies get SIGTERM, and after a grace SIGKILL. The
+mark identifies daemons, which have left the session; it is read from ``/proc``, so on Linux only. Two kinds of
+processes escape: one that left the session *and* cleared its environment or runs as another user (``sudo``); and,
+without ``/proc`` (macOS), one that left the group. On Windows only the leader itself is ended.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from typing import IO, Any, Required, TypedDict, Unpack
 
 import trio
 
-__all__ = ["SIGKILL", "Family", "open_family", "signal_name", "start_family"]
+__all__ = ["SIGKILL", "ProcessTree", "open_process_tree", "signal_name", "start_process_tree"]
 
 KILL_SECONDS = 5.0
-"""How long to wait for processes that were killed. One that sits in the kernel, on a dead network disk, may not end."""
+"""Seconds to wait for killed processes. A process in the kernel, on a dead network disk, may never end."""
 LINGER_SECONDS = 0.1
-"""How long what is left may take to end by itself once the leader has: last words of a pipeline may be on the way."""
+"""Seconds for descendants to end by themselves after the leader: the end of a pipeline may still be writing."""
 PROC = Path("/proc")
 MARK = "AGENTLOOP_CALL"
+"""The environment variable with the marks of the process trees that a process belongs to."""
 SIGKILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 """Windows has only one way to end a process."""
 
 
-class Family:
-    """A running process, the leader, and what descends from it. Made by `open_family` and `start_family`."""
+class ProcessTree:
+    """A running process (the leader) and its descendants. Made by `open_process_tree` and `start_process_tree`."""
 
     __slots__ = (
         "_code",
@@ -48,9 +49,9 @@ class Family:
         "_grace",
         "_grace_after",
         "_group",
-        "_looking",
         "_mark",
         "_process",
+        "_scan_limiter",
         "_signalled",
         "_since",
         "leftovers",
@@ -64,61 +65,61 @@ class Family:
         self._grace = grace
         self._grace_after = grace_after
         self._signalled: dict[int, int] = {}
-        """By process outside of the group, the signal it was sent last."""
+        """The last signal sent to each process outside the group, by process id."""
         self._since = _start_of(process.pid)
-        """No descendant is older than the leader: most processes need not be looked at closely."""
-        self._looking = trio.CapacityLimiter(1)
-        """Of our own: were all threads busy with something else, we would not even get to send a signal."""
+        """The start of the leader. Descendants are younger, so that most processes can be skipped at a glance."""
+        self._scan_limiter = trio.CapacityLimiter(1)
+        """For this tree alone: with all of trio's threads busy, the scan, and so the signals, would have to wait."""
         self._ending = trio.Lock()
         self._ended = False
         self._code: int | None = None
-        """How the leader ended, once it is reaped."""
+        """The leader's exit code after it was reaped."""
         self.leftovers = 0
-        """How many processes outlived the leader, and had to be ended."""
+        """How many processes outlived the leader and were ended by `end`."""
 
     @property
     def pid(self) -> int:
-        """Of the leader, and of the group."""
+        """The id of the leader, and of its process group."""
         return self._group
 
     @property
     def stdin(self) -> trio.abc.SendStream:
-        """What the leader reads; only if it was started with a pipe there. As for `stdout` and `stderr`."""
+        """The leader's input; only if it was started with ``stdin=subprocess.PIPE``."""
         assert self._process.stdin is not None
         return self._process.stdin
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream:
-        """What all of them write."""
+        """The output of all processes in the tree."""
         assert self._process.stdout is not None
         return self._process.stdout
 
     @property
     def stderr(self) -> trio.abc.ReceiveStream:
-        """What all of them write on their other output."""
+        """The error output of all processes in the tree; only if started with ``stderr=subprocess.PIPE``."""
         assert self._process.stderr is not None
         return self._process.stderr
 
     @property
     def exit_code(self) -> int | None:
-        """The leader's exit code, negative for a signal; ``None`` while it runs. It is not reaped by looking."""
+        """The leader's exit code, negative for a signal; ``None`` while it runs. Reading this does not reap it."""
         if self._code is not None:
             return self._code
         if _has_proc():
             try:
-                found = os.waitid(os.P_PID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:  # somebody else has reaped it
+                status = os.waitid(os.P_PID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # reaped elsewhere in this program
                 return self._process.returncode
-            if found is None:
+            if status is None:
                 return None
-            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
         return self._process.returncode
 
     async def leader_exited(self) -> None:
         """Wait until the leader has exited.
 
-        It is not reaped yet, where that can be helped: until it is, nobody else can get its number, which is that of
-        its group too. A signal to the group would hit them.
+        On Linux this does not reap the leader: until it is reaped, the kernel gives its id, which is also the id of its
+        group, to no other process. Otherwise a signal to the group could hit an unrelated process.
         """
         if self.exit_code is not None:
             await trio.lowlevel.checkpoint()
@@ -134,16 +135,16 @@ class Family:
             os.close(descriptor)
 
     async def end(self, *, grace: float | None = None) -> int | None:
-        """End what is left. Whatever comes, this takes no longer than the grace and some 20 s; nothing cancels it.
+        """End all processes that are left. Takes at most the grace and some 20 s, and cannot be cancelled.
 
         Args:
-          grace: seconds from SIGTERM to SIGKILL, instead of those it was started with.
+          grace: seconds from SIGTERM to SIGKILL, instead of the value given at the start.
 
         Returns:
-          The leader's exit code, negative for a signal; ``None`` if it would not end even so.
+          The leader's exit code, negative for a signal; ``None`` if it survived SIGKILL for `KILL_SECONDS`.
         """
         with trio.CancelScope(shield=True):
-            # Who comes second must not reap the leader before the first is through with the group.
+            # A second caller must not reap the leader while the first still signals its group.
             async with self._ending:
                 if not self._ended:
                     self._ended = True
@@ -157,7 +158,7 @@ class Family:
         return self._code
 
     async def aclose(self) -> None:
-        """End what is left, and close our ends of the pipes."""
+        """End all processes that are left, and close this program's ends of the pipes."""
         await self.end()
         with trio.CancelScope(shield=True):
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -168,16 +169,16 @@ class Family:
 
     async def _end_all(self, grace: float, grace_after: float) -> None:
         exited = self.exit_code is not None
-        if exited and await self._gone_by_itself():
+        if exited and await self._ended_by_themselves():
             return
         seconds = grace_after if exited else grace
         if seconds > 0 and await self._signal_all(signal.SIGTERM, seconds, grace_after):
             return
         await self._signal_all(SIGKILL, KILL_SECONDS, KILL_SECONDS)
 
-    async def _gone_by_itself(self) -> bool:
+    async def _ended_by_themselves(self) -> bool:
         deadline = trio.current_time() + LINGER_SECONDS
-        while count := await self._look():
+        while count := await self._count():
             if trio.current_time() >= deadline:
                 self.leftovers = count
                 return False
@@ -185,17 +186,17 @@ class Family:
         return True
 
     async def _signal_all(self, number: int, seconds: float, seconds_after: float) -> bool:
-        """Signal all that there are.
+        """Signal all live processes of the tree, and wait for their end.
 
         Returns:
-          Whether they are gone, within ``seconds``, and within ``seconds_after`` of the leader's exit.
+          Whether all ended within ``seconds``, and within ``seconds_after`` of the leader's exit.
         """
         exited = self.exit_code is not None
         deadline, pause = trio.current_time() + seconds, 0.001
         self._signal_group(number)
-        while await self._look(number):
+        while await self._count(number):
             if number == SIGKILL:
-                # The group at once: one by one, a process that forks could be ahead of us for ever.
+                # The group at once: one by one, a process that keeps forking could stay ahead for ever.
                 self._signal_group(number)
             if not exited and self.exit_code is not None:
                 exited = True
@@ -208,30 +209,30 @@ class Family:
         return True
 
     def _signal_group(self, number: int) -> None:
-        # macOS refuses where there are only zombies; Windows, where it is ending.
+        # macOS refuses for a group of zombies, and Windows for a process that is ending.
         with suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self._group, number)
             else:
                 self._process.send_signal(number)
 
-    # ------------------------------------------------------------------------------ finding
+    # ------------------------------------------------------------------------------ scanning
 
-    async def _look(self, number: int = 0) -> int:
-        """How many live. To those outside of the group ``number`` is sent, once.
+    async def _count(self, number: int = 0) -> int:
+        """Count the live processes of the tree. Sends signal ``number`` to those outside the group, once each.
 
-        In a thread, since a process's environment can be slow to read: of one that hangs in the kernel, for ever. What
-        cannot be seen for that long is taken to live.
+        Runs in a thread, since reading the environment of a process that hangs in the kernel may block for ever. A scan
+        that blocks for `KILL_SECONDS` counts as one live process.
         """
         if _has_proc():
-            # It is left to itself only if it hangs: else it would have files open when we say that all is over.
+            # Abandon the thread only when it hangs: otherwise it would have files open after the end of the block.
             with trio.move_on_after(KILL_SECONDS):
                 return await trio.to_thread.run_sync(
-                    self._look_in_proc, number, abandon_on_cancel=True, limiter=self._looking
+                    self._scan_proc, number, abandon_on_cancel=True, limiter=self._scan_limiter
                 )
             return 1
         await trio.lowlevel.checkpoint()
-        # A zombie, too, stands for its group: here it has to be reaped, or we would wait for it.
+        # Without /proc a zombie counts as alive in its group, so the leader must be reaped here.
         if self._process.poll() is None:
             return 1
         if not hasattr(os, "killpg"):
@@ -242,9 +243,9 @@ class Family:
             return 0
         return 1
 
-    def _look_in_proc(self, number: int) -> int:
-        found = ((int(name), self._member(int(name))) for name in os.listdir(PROC) if name.isdigit())  # noqa: PTH208
-        members = {pid: in_group for pid, in_group in found if in_group is not None}
+    def _scan_proc(self, number: int) -> int:
+        scanned = ((int(name), self._member(int(name))) for name in os.listdir(PROC) if name.isdigit())  # noqa: PTH208
+        members = {pid: in_group for pid, in_group in scanned if in_group is not None}
         for pid, in_group in members.items():
             if number and not in_group and self._signalled.get(pid) != number:
                 self._signalled[pid] = number
@@ -252,7 +253,7 @@ class Family:
         return len(members)
 
     def _send(self, pid: int, number: int) -> None:
-        # By descriptor: the process may have ended meanwhile, and its number be another's.
+        # By descriptor: the process may have ended meanwhile, and another one got its id.
         with suppress(ProcessLookupError, PermissionError):
             descriptor = os.pidfd_open(pid)
             try:
@@ -262,28 +263,28 @@ class Family:
                 os.close(descriptor)
 
     def _member(self, pid: int) -> bool | None:
-        """Whether ``pid`` is in the group; ``None`` if it is none of ours, or dead."""
+        """Whether ``pid`` is in the group; ``None`` if it is outside the tree, or dead."""
         try:
-            # After the name, which may hold anything: state, parent, group, session, ..., number of threads, 0, start.
+            # After the name, which may contain any character: state, parent, group, session, ..., threads, 0, start.
             fields = _read(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
             if int(fields[19]) < self._since:
                 return None
             group, session = int(fields[2]), int(fields[3])
-            ours = self._group in (group, session)
+            in_session = self._group in (group, session)
             if fields[0] in b"ZX" and int(fields[17]) <= 1:
-                if int(fields[1]) == os.getpid() and pid != self._group and (ours or pid in self._signalled):
-                    # We are what takes care of orphans here, as the first process of a container is.
+                if int(fields[1]) == os.getpid() and pid != self._group and (in_session or pid in self._signalled):
+                    # Orphans become children of this process if it is the first one of a container.
                     os.waitpid(pid, os.WNOHANG)
                 return None
-            if ours or (self._daemons and self._mark in _read(f"{PROC}/{pid}/environ")):
+            if in_session or (self._daemons and self._mark in _read(f"{PROC}/{pid}/environ")):
                 return group == self._group
-        except (OSError, ValueError, IndexError):  # gone, or not ours to read
+        except (OSError, ValueError, IndexError):  # ended, or not readable by this user
             pass
         return None
 
 
 def _start_of(pid: int) -> int:
-    """When a process was started, in ticks of the system; 0 if that is not known."""
+    """The start of a process in clock ticks since boot; 0 if unknown."""
     try:
         return int(_read(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
@@ -291,7 +292,7 @@ def _start_of(pid: int) -> int:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # there are many, and it is twice as fast
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # twice as fast, and called for every process
         return file.read()
 
 
@@ -299,7 +300,7 @@ def _read(path: str) -> bytes:
 def _has_proc() -> bool:
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):  # another system, or an old kernel, or a container that forbids it
+    except (AttributeError, OSError):  # not Linux, an old kernel, or a container that forbids it
         return False
     return (PROC / "self/stat").exists()
 
@@ -309,39 +310,39 @@ def _has_proc() -> bool:
 
 class _Options(TypedDict, total=False):
     env: Required[Mapping[str, str]]
-    """All of its environment."""
+    """The complete environment."""
     grace: Required[float]
     """Seconds from SIGTERM to SIGKILL; 0 for SIGKILL at once."""
     grace_after: float
-    """The same for what is left once the leader has exited; by default as many."""
+    """The same for descendants after the leader has exited; by default equal to ``grace``."""
     cwd: str | os.PathLike[str] | None
-    """The folder it starts in; that of this process by default."""
+    """The folder to start in; by default the current one."""
     stdin: int
-    """Nothing to read by default; or ``subprocess.PIPE``."""
+    """Empty by default; or ``subprocess.PIPE``."""
     stderr: int | IO[bytes]
-    """Where it writes its errors: by default with all else; or ``subprocess.PIPE``, or a file."""
+    """By default the same pipe as the output; or ``subprocess.PIPE``, or a file."""
     pass_fds: Sequence[int]
-    """Open files that it inherits."""
+    """File descriptors to inherit."""
     daemons: bool
-    """Whether what leaves the session is part of the family too; it is by default."""
+    """Whether processes that leave the session belong to the tree too; by default yes."""
 
 
-async def start_family(command: str | Sequence[str], **options: Unpack[_Options]) -> Family:
-    """Start ``command``. Whoever does must see to its end, by `Family.aclose`; better use `open_family`.
+async def start_process_tree(command: str | Sequence[str], **options: Unpack[_Options]) -> ProcessTree:
+    """Start ``command``. The caller must call `ProcessTree.aclose`; prefer `open_process_tree`.
 
-    If this is cancelled, nothing was started. There is no checkpoint between the start and the return.
+    A cancelled call has started nothing: there is no checkpoint between the start and the return.
 
     Args:
       command: the program and its arguments; or a line for the shell.
-      options: what it finds, and how it is ended.
+      **options: environment, files and grace; see `_Options`.
 
     Raises:
-      OSError: it cannot be started.
+      OSError: the program cannot be started.
     """
     mark = secrets.token_hex(16)
-    apart: dict[str, Any] = {"start_new_session": True, "pass_fds": options.get("pass_fds", ())}
+    isolation: dict[str, Any] = {"start_new_session": True, "pass_fds": options.get("pass_fds", ())}
     if sys.platform == "win32":
-        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # Ctrl-C in a terminal is not for it
+        isolation = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # a Ctrl-C in the terminal does not reach it
     start: Callable[..., Any] = partial(
         trio.lowlevel.open_process,
         stdin=options.get("stdin", subprocess.DEVNULL),
@@ -349,35 +350,35 @@ async def start_family(command: str | Sequence[str], **options: Unpack[_Options]
         stderr=options.get("stderr", subprocess.STDOUT),
         shell=isinstance(command, str),
         cwd=options.get("cwd"),
-        # Where we ourselves descend from such a process, what we start does too.
+        # A process of a nested agentloop belongs to the outer trees as well, so it carries their marks too.
         env={**options["env"], MARK: f"{os.environ.get(MARK, '')} {mark}".strip()},
-        **apart,
+        **isolation,
     )
     try:
         process: trio.Process = await start(command)
-    except ValueError as error:  # a NUL, or half of a character
-        raise OSError(errno.EINVAL, f"no command line can have that: {error}") from error
+    except ValueError as error:  # a NUL, or a lone surrogate
+        raise OSError(errno.EINVAL, f"not a possible command line: {error}") from error
     grace = options["grace"]
-    return Family(process, mark, options.get("daemons", True), grace, options.get("grace_after", grace))
+    return ProcessTree(process, mark, options.get("daemons", True), grace, options.get("grace_after", grace))
 
 
 @asynccontextmanager
-async def open_family(command: str | Sequence[str], **options: Unpack[_Options]) -> AsyncGenerator[Family]:
-    """Start ``command``, as `start_family` does, and end it and all that comes of it when the block ends.
+async def open_process_tree(command: str | Sequence[str], **options: Unpack[_Options]) -> AsyncGenerator[ProcessTree]:
+    """Start ``command``, as `start_process_tree` does, and end it and its descendants when the block ends.
 
     Raises:
-      OSError: it cannot be started.
+      OSError: the program cannot be started.
     """
-    family = await start_family(command, **options)
+    tree = await start_process_tree(command, **options)
     # No checkpoint from the start to the `try`: a cancel would leave the program running.
     try:
-        yield family
+        yield tree
     finally:
-        await family.aclose()  # noqa: ASYNC102  # it is shielded, and bounded
+        await tree.aclose()  # noqa: ASYNC102  # shielded, and bounded in time
 
 
 def signal_name(number: int) -> str:
-    """Such as ``SIGTERM``, or its number where it has no name."""
+    """The name of a signal, such as ``SIGTERM``, or its number if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:
