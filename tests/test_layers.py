@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -92,6 +93,19 @@ def own(module: str) -> list[str]:
     return [name for name in imported(module) if name.split(".")[0] == "agentloop"]
 
 
+def named(module: str) -> list[str]:
+    """The modules of the package that ``module`` imports late, by a string: ``import_module("agentloop.x")``."""
+    calls = (node for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and node.args)
+    return [
+        argument.value
+        for call in calls
+        if ast.unparse(call.func).split(".")[-1] == "import_module"
+        and isinstance(argument := call.args[0], ast.Constant)
+        and isinstance(argument.value, str)
+        and argument.value in FILES
+    ]
+
+
 def adapter(module: str) -> str | None:
     """The package or module of `ADAPTERS` in which ``module`` is, if it is in one."""
     return next((name for name in ADAPTERS if f"{module}.".startswith(f"agentloop.{name}.")), None)
@@ -135,6 +149,12 @@ def test_an_adapter_imports_only_from_adapters_before_it() -> None:
         return [name for name in theirs if ADAPTERS.index(name) > ADAPTERS.index(mine)]
 
     assert offenders((module for module in FILES if adapter(module) is not None), later) == {}
+
+
+def test_no_modules_import_each_other_in_a_circle_not_even_late() -> None:
+    graph = {module: {*own(module), *named(module)} & FILES.keys() for module in FILES}
+    assert named("agentloop.mcp.server") == ["agentloop.mcp._connection_pool"]
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def test_no_module_that_everybody_imports_imports_an_extra() -> None:
