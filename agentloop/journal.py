@@ -1,10 +1,10 @@
-"""What a session's store keeps: records, in one order, which are only ever added to.
+"""The interface of a store: it saves the journal of a session, an append-only list of records.
 
-A store knows nothing of what is in a record but its key. What it promises is order, durability and exclusion:
+A store does not interpret records. It promises order, durability and exclusion:
 
-- a record that `OpenStore.append` has returned for is there after the power fails, as far as the store says so;
-- the records of a session are numbered from 1, without gaps, by whoever appends; two writers cannot both add a number;
-- one holder of a session's lease at a time, and who has lost it can add nothing any more (a fencing token).
+- a record is durable when `OpenStore.append` returns, to the degree that the store documents (power failure, crash);
+- the records of a session are numbered from 1 without gaps by the writer; two writers cannot append the same number;
+- a session has one lease holder at a time, and a process that has lost its lease can append nothing (fencing token).
 """
 
 from __future__ import annotations
@@ -18,157 +18,186 @@ import msgspec
 __all__ = ["Lease", "OpenStore", "Record", "SessionInfo", "Store"]
 
 
-# The garbage collector need not look at them: a session may have a hundred thousand, and none refers to anything.
+# gc=False: a session may have a hundred thousand records, and none refers to another object that could refer back.
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One entry of a session's journal."""
 
     seq: int
     """Its number in the session, from 1, without gaps."""
     kind: str
-    """What it is: the ``type`` of an event, or a word of agentloop's own for what no reader is told."""
+    """The ``type`` of an event, or a word of agentloop's own for a fact that readers do not get."""
     data: bytes
     """A JSON object, in UTF-8."""
     stream: str = ""
-    """The stream that it is about, if it is about one."""
+    """The id of the stream that the record belongs to; empty for none."""
     key: str = ""
-    """The tool call or the question that it is about, if it is about one."""
+    """The id of the tool call or the question that the record belongs to; empty for none."""
     at: float = 0.0
-    """When it was written, in seconds since 1970 (UTC). For people: the order is that of ``seq``."""
+    """The time of writing, in seconds since 1970 (UTC). For people: ``seq`` alone decides over the order."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True):
-    """What a list of sessions says of one."""
+    """A session, as `OpenStore.sessions` lists it."""
 
     id: str
+    """The session's id."""
     title: str
+    """The title that `OpenStore.rename` gave it; empty if none."""
     created: float
-    """Seconds since 1970 (UTC)."""
+    """The time of the first append, in seconds since 1970 (UTC)."""
     updated: float
+    """The time of the last append, in seconds since 1970 (UTC)."""
     records: int
-    """How many there are; the number of the last one."""
+    """The number of records, which is also the ``seq`` of the last one."""
     parent: str = ""
     """The session that it was forked from; empty if it was not."""
     holder: str = ""
-    """Who has it now: the holder of a lease that has not run out; empty if nobody has."""
+    """The holder of the running lease on the session; empty if no process holds it."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right to add to a session, for a while."""
+    """The exclusive right to append to a session, for a limited time."""
 
     session: str
+    """The session's id."""
     holder: str
-    """Who has it: a stream's id and the process, in words for a person."""
+    """The holder's name, for people: a stream's id and the process."""
     token: int
-    """Greater than that of every holder before. What is added under a smaller one than the newest is refused."""
+    """The fencing token, greater than that of every earlier holder. Appends with an older token are refused."""
     expires: float
-    """Seconds since 1970 (UTC), by the store's clock."""
+    """The end of the lease, in seconds since 1970 (UTC), by the store's clock."""
 
 
 class OpenStore(Protocol):
-    """A store that is connected.
+    """An open store.
 
-    Each method either has done all of what it says when it returns, or nothing and raises. One that is cancelled may
-    have done it; whoever needs to know reads.
+    Each method is atomic: it has done everything when it returns, and nothing when it raises. A cancelled call may have
+    done everything; read to find out.
 
-    Raises, all of them:
-      StoreError: it cannot be done; the message names the file, or the place, and the way out.
+    Raises, for all methods:
+      StoreError: the store cannot do it; the message names the file or the database, and the way out.
     """
 
     async def append(
         self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
     ) -> None:
-        """Add ``records``, all or none. The first one creates the session.
+        """Append ``records``, all or none. The first append creates the session.
 
-        A lease that has run out is good for as long as nobody else has taken it.
+        An expired lease is valid until another process acquires the session.
 
         Args:
-          lease: may be left out where nobody has one.
-          parent: what its `SessionInfo.parent` is to be, where this creates the session: an import, say.
+          session: the session's id.
+          records: numbered from the session's last record on, without gaps.
+          lease: the caller's lease; ``None`` if no process has one.
+          parent: the `SessionInfo.parent` of a session that this append creates, such as an import.
 
         Raises:
-          SequenceError: ``records`` do not begin where the session ends: somebody else has added to it.
-          LeaseLostError: ``lease`` has run out and was taken over, or was given back, or is another session's.
-          SessionLeasedError: there is no ``lease``, and somebody else has one.
+          SequenceError: ``records`` do not begin where the session ends: another writer has appended.
+          LeaseLostError: ``lease`` was taken over after it expired, was released, or is for another session.
+          SessionLeasedError: ``lease`` is missing, and another process holds one.
         """
         ...
 
     async def read(
         self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
     ) -> Sequence[Record]:
-        """The records with a number above ``after``, in order; none for a session that there is not.
+        """Read records in order. A session that does not exist has none.
 
         Args:
-          limit: at most so many.
-          kinds: only records of these kinds, which ``limit`` counts, too.
+          session: the session's id.
+          after: only records with a greater ``seq``.
+          limit: at most this many records; ``None`` for all.
+          kinds: only records of these kinds. ``limit`` counts after this filter.
         """
         ...
 
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
-        """Keep an answer to a question of a session, unless there is one. Gives whether this was the first.
+        """Save the answer to a question, unless the question has one.
 
-        This needs no lease: whoever asks may be gone, and whoever answers is somebody else. It does need the session.
+        Needs no lease, since the process that asked may have ended, and another one answers. The session must exist.
+
+        Args:
+          session: the session's id.
+          question: the question's id.
+          data: the answer as JSON, in UTF-8.
+
+        Returns:
+          Whether this answer was the first, and so was saved.
         """
         ...
 
     async def answers(self, session: str, /) -> dict[str, bytes]:
-        """The answers that were kept, by question."""
+        """The saved answers, by the question's id."""
         ...
 
     async def acquire(self, session: str, holder: str, /, *, seconds: float) -> Lease:
-        """Take the session for ``seconds``.
+        """Acquire the lease on a session, which need not exist yet.
+
+        Args:
+          session: the session's id.
+          holder: a name for the caller, shown to other processes that want the session.
+          seconds: the length of the lease, at most a year.
 
         Raises:
-          SessionLeasedError: somebody else has it; the error says who, and until when.
+          SessionLeasedError: another process holds the lease; the error carries its name and the end of the lease.
         """
         ...
 
     async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
-        """Keep the session for ``seconds`` from now. Raises `LeaseLostError` if it was taken over, or given back."""
+        """Extend the lease to ``seconds`` from now. Raises `LeaseLostError` if it was taken over or released."""
         ...
 
     async def release(self, lease: Lease, /) -> None:
-        """Give the session back. Nothing happens if it was lost."""
+        """Release the lease. Has no effect on a lost lease."""
         ...
 
     async def info(self, session: str, /) -> SessionInfo | None:
-        """What is known of a session; ``None`` if there is none of that id, even if somebody has a lease on it."""
+        """Describe a session; ``None`` if it does not exist, even if a process holds a lease on its id."""
         ...
 
     async def sessions(
         self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
     ) -> Sequence[SessionInfo]:
-        """Sessions, the one updated last first; of those updated at the same time, the greatest id first.
+        """List sessions, the most recently updated first; ties by id, the greatest first.
 
         Args:
-          search: only those with this text in their title or in a string in a record; case does not count.
-          parent: only those of this parent; ``""`` for those that have none.
-          before: the last one of a page, for the page after it.
+          search: only sessions with this text in the title, or in a string of a record; ignores case.
+          parent: only forks of this session; ``""`` for sessions without a parent; ``None`` for all.
+          limit: at most this many sessions.
+          before: the last session of the page before, to get the next page.
         """
         ...
 
     async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:
-        """Copy the records up to number ``upto``, and the title, to a new session, whose parent ``session`` is.
+        """Copy the title, and the records up to number ``upto``, to a new session whose parent is ``session``.
 
-        Answers that were kept are not copied: of what was asked and not yet recorded as answered, the new session asks
-        for itself. Raises `SequenceError` if there is a session of the new name.
+        Saved answers are not copied: the new session asks its open questions itself.
+
+        Args:
+          session: the id of the session to copy.
+          new: the id of the copy.
+          upto: the ``seq`` of the last record to copy; ``None`` for all.
+
+        Raises:
+          SequenceError: the id ``new`` is in use.
         """
         ...
 
     async def rename(self, session: str, title: str, /) -> None:
-        """Give a session a title."""
+        """Set the title of a session, which must exist."""
         ...
 
     async def delete(self, session: str, /) -> None:
-        """Forget a session, with the answers to its questions, if there is one.
+        """Delete a session with its answers, if it exists.
 
-        A lease on it that has run out is lost. Raises `SessionLeasedError` if somebody has the session.
+        An expired lease on it is lost. Raises `SessionLeasedError` if a process holds a running lease.
         """
         ...
 
 
 class Store(Protocol):
-    """Where sessions are kept beyond the process."""
+    """A place that saves sessions beyond the life of a process."""
 
     def open(self) -> AbstractAsyncContextManager[OpenStore]:
-        """Connect, for as long as the block runs. What was begun is finished, or undone, when it ends."""
+        """Connect for as long as the block runs. At its end, each write that has begun is complete or undone."""
         ...

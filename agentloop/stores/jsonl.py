@@ -1,7 +1,7 @@
-"""A session as a file of JSON lines: to keep, to look into, and to take to another store.
+"""Export a session to a file of JSON lines, and import it into another store.
 
-The first line says what the file is, then there is a line for each record and each answer, and the last line says that
-this was the last::
+The first line identifies the format, each further line is a record or an answer, and the last line has the number of
+lines before it, so that a truncated file is noticed::
 
     {"agentloop":"session","version":1,"id":"s1","title":"","created":1.0,"parent":""}
     {"seq":1,"kind":"user","data":{"text":"hi"},"at":1.0}
@@ -30,9 +30,10 @@ from agentloop.stores._checks import no_such_session
 __all__ = ["VERSION", "export_session", "import_session"]
 
 VERSION = 1
-"""Of the format."""
+"""The version of the format."""
 
 PAGE = 1000
+"""Records that one read of the store asks for."""
 
 
 class _Header(msgspec.Struct):
@@ -63,16 +64,24 @@ class _AnswerLine(msgspec.Struct, forbid_unknown_fields=True):
 
 class _EndLine(msgspec.Struct, forbid_unknown_fields=True):
     end: int
-    """How many lines there are between the first and this one."""
+    """The number of lines between the first and this one."""
 
 
 async def export_session(store: OpenStore, session: str, file: str | PathLike[str], /) -> int:
-    """Write a session to ``file``, in place of what was there. Gives how many records there are in it.
+    """Write a session to ``file``, replacing it.
 
-    The file is there when all of it is: whoever is cancelled leaves what was there before.
+    The export is written beside the file and renamed at the end, so a cancelled or failed call leaves the old file.
+
+    Args:
+      store: the open store to read from.
+      session: the session's id.
+      file: the path of the file.
+
+    Returns:
+      The number of records in the file.
 
     Raises:
-      StoreError: there is no such session, a record of it is no JSON, or the file cannot be written.
+      StoreError: the session does not exist, a record of it is not JSON, or the file cannot be written.
     """
     path = Path(file)
     info = await store.info(session)
@@ -82,7 +91,7 @@ async def export_session(store: OpenStore, session: str, file: str | PathLike[st
     seq = 0
     async with _replaced(path) as output:
         await _write(output, path, [msgspec.json.encode(header)])
-        # Up to here, and no farther, if the session goes on meanwhile.
+        # Up to the records of now, should the session grow meanwhile.
         while seq < info.records:
             records = await store.read(session, after=seq, limit=min(PAGE, info.records - seq))
             if not records:
@@ -90,15 +99,15 @@ async def export_session(store: OpenStore, session: str, file: str | PathLike[st
             lines = [
                 msgspec.json.encode(
                     _RecordLine(
-                        each.seq,
-                        each.kind,
-                        _on_one_line(each.data, f"record {each.seq}", session),
-                        each.stream,
-                        each.key,
-                        each.at,
+                        record.seq,
+                        record.kind,
+                        _on_one_line(record.data, f"record {record.seq}", session),
+                        record.stream,
+                        record.key,
+                        record.at,
                     )
                 )
-                for each in records
+                for record in records
             ]
             await _write(output, path, lines)
             seq = records[-1].seq
@@ -113,28 +122,31 @@ async def export_session(store: OpenStore, session: str, file: str | PathLike[st
 async def import_session(
     store: OpenStore, file: str | PathLike[str], /, *, session: str | None = None, whole_only: bool = True
 ) -> str:
-    """Add the session that `export_session` wrote to ``file``. Gives its id.
-
-    All of it is added, or nothing is.
+    """Import a session that `export_session` wrote to ``file``: all of it, or nothing.
 
     Args:
-      session: an id for it, instead of the one that it had.
-      whole_only: ``False`` takes what there is of a file that breaks off, up to the last line that is whole.
+      store: the open store to write to.
+      file: the path of the file.
+      session: an id for the session, instead of the exported one.
+      whole_only: ``False`` imports a truncated file up to its last complete line.
+
+    Returns:
+      The id of the new session.
 
     Raises:
-      StoreError: the file cannot be read, is no export, is of a newer version, or breaks off.
-      SequenceError: there is a session of that id: give another.
+      StoreError: the file cannot be read, is not an export, is of a newer version, or is truncated.
+      SequenceError: the id is in use: give another with ``session``.
     """
     path = Path(file)
-    found = await trio.to_thread.run_sync(_read, path, whole_only)
-    if not found.records:
-        raise StoreError(f"{path}: there is no record in it, so there is nothing to import")
-    id = found.header.id if session is None else session
-    await store.append(id, found.records, parent=found.header.parent)
+    exported = await trio.to_thread.run_sync(_read, path, whole_only)
+    if not exported.records:
+        raise StoreError(f"{path}: the file has no records, so there is nothing to import")
+    id = exported.header.id if session is None else session
+    await store.append(id, exported.records, parent=exported.header.parent)
     try:
-        if found.header.title:
-            await store.rename(id, found.header.title)
-        for question, data in found.answers.items():
+        if exported.header.title:
+            await store.rename(id, exported.header.title)
+        for question, data in exported.answers.items():
             await store.answer(id, question, data)
     except BaseException:
         with trio.CancelScope(shield=True):
@@ -144,13 +156,13 @@ async def import_session(
 
 
 @define
-class _Found:
+class _Export:
     header: _Session
     records: list[Record] = field(factory=list[Record])
     answers: dict[str, bytes] = field(factory=dict[str, bytes])
 
 
-def _read(path: Path, whole_only: bool) -> _Found:
+def _read(path: Path, whole_only: bool) -> _Export:
     try:
         with path.open("rb") as lines:
             return _parsed(path, lines, whole_only)
@@ -158,13 +170,13 @@ def _read(path: Path, whole_only: bool) -> _Found:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _parsed(path: Path, lines: Iterator[bytes], whole_only: bool) -> _Found:
-    found = _Found(_header(path, next(lines, b"")))
+def _parsed(path: Path, lines: Iterator[bytes], whole_only: bool) -> _Export:
+    export = _Export(_header(path, next(lines, b"")))
     number, ended, problem = 1, False, ""
     for line in lines:
         number += 1
         if ended:
-            raise StoreError(f"{path}, line {number}: there is more after the last line: this is no export")
+            raise StoreError(f"{path}, line {number}: more lines follow the last one: this is not an export")
         try:
             value = _line(line)
         except msgspec.DecodeError as error:
@@ -172,33 +184,33 @@ def _parsed(path: Path, lines: Iterator[bytes], whole_only: bool) -> _Found:
                 raise StoreError(
                     f"{path}, line {number}: {error}: the file is damaged; export the session again"
                 ) from error
-            problem = f"{path}, line {number}: half a line ({error})"
+            problem = f"{path}, line {number}: an incomplete line ({error})"
             break
         if isinstance(value, _RecordLine):
-            if value.seq != len(found.records) + 1:
+            if value.seq != len(export.records) + 1:
                 raise StoreError(
-                    f"{path}, line {number}: record {value.seq} stands where {len(found.records) + 1} should: "
+                    f"{path}, line {number}: record {value.seq} follows record {len(export.records)}: "
                     "the file is damaged; export the session again"
                 )
             data = bytes(value.data)
-            found.records.append(Record(value.seq, value.kind, data, value.stream, value.key, value.at))
+            export.records.append(Record(value.seq, value.kind, data, value.stream, value.key, value.at))
         elif isinstance(value, _AnswerLine):
-            found.answers[value.answer] = bytes(value.data)
+            export.answers[value.answer] = bytes(value.data)
         else:
             ended = True
             if value.end != number - 2:
                 raise StoreError(
-                    f"{path}, line {number}: it says that {value.end} lines stand before it, but {number - 2} do: "
+                    f"{path}, line {number}: {value.end} lines should precede it, and {number - 2} do: "
                     "the file is damaged; export the session again"
                 )
     if not ended:
-        problem = problem or f"{path}, line {number}: this is the last line, but not the end"
+        problem = problem or f"{path}, line {number}: the file has no last line"
         if whole_only:
             raise StoreError(
-                f"{problem}: the file breaks off after {len(found.records)} records. Export the session again, or take "
-                "those with whole_only=False"
+                f"{problem}: the file is truncated after {len(export.records)} records. Export the session again, or "
+                "import the records with whole_only=False"
             )
-    return found
+    return export
 
 
 def _header(path: Path, line: bytes) -> _Session:
@@ -208,12 +220,12 @@ def _header(path: Path, line: bytes) -> _Session:
         if is_ours and header.version <= VERSION:
             return decode_own(line, _Session)
     except msgspec.DecodeError as error:
-        raise StoreError(f"{path}, line 1: this is no exported session ({error}): give another file") from error
+        raise StoreError(f"{path}, line 1: this is not an exported session ({error}): give another file") from error
     if not is_ours:
-        raise StoreError(f"{path}, line 1: this is no exported session but {header.agentloop!r}: give another file")
+        raise StoreError(f"{path}, line 1: this is not an exported session but {header.agentloop!r}: give another file")
     raise StoreError(
         f"{path} was written by a newer agentloop: its format is version {header.version}, and this one knows "
-        f"those up to {VERSION}. Update agentloop (pip install -U agentloop-trio)"
+        f"versions up to {VERSION}. Update agentloop (pip install -U agentloop-trio)"
     )
 
 
@@ -229,13 +241,13 @@ def _on_one_line(data: bytes, what: str, session: str) -> msgspec.Raw:
     try:
         decode_own(data)
     except msgspec.DecodeError as error:
-        raise StoreError(f"{what} of session {session!r} is no JSON, and cannot be exported: {error}") from error
+        raise StoreError(f"{what} of session {session!r} is not JSON, and cannot be exported: {error}") from error
     return msgspec.Raw(msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data)
 
 
 @asynccontextmanager
 async def _replaced(path: Path) -> AsyncGenerator[IO[bytes]]:
-    """A file to write to, which is put in the place of ``path`` when the block has ended well."""
+    """A file to write to, which replaces ``path`` if the block succeeds."""
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
         output = await trio.to_thread.run_sync(lambda: part.open("wb"))
@@ -260,7 +272,7 @@ def _finish(output: IO[bytes], part: Path, path: Path) -> None:
 
 
 def _clean(output: IO[bytes], part: Path) -> None:
-    # What it could not write is thrown away anyway.
+    # A failed flush does not matter: the file is removed.
     with suppress(OSError):
         output.close()
     part.unlink(missing_ok=True)

@@ -82,7 +82,9 @@ async def test_half_a_line_at_the_end_is_told_and_the_rest_can_be_had(file: Path
     lines = await exported(file)
     file.write_text("".join(lines[:4]) + lines[4][:10], "utf-8")
     async with MemoryStore().open() as store:
-        with pytest.raises(StoreError, match=r"line 5: half a line .* after 3 records.*whole_only=False") as caught:
+        with pytest.raises(
+            StoreError, match=r"line 5: an incomplete line .* after 3 records.*whole_only=False"
+        ) as caught:
             await import_session(store, file)
         assert str(file) in str(caught.value)
         assert await store.sessions() == []
@@ -95,7 +97,7 @@ async def test_lines_that_are_missing_at_the_end_are_told(file: Path, kept: int)
     lines = await exported(file)
     file.write_text("".join(lines[:kept]), "utf-8")
     async with MemoryStore().open() as store:
-        with pytest.raises(StoreError, match=rf"line {kept}: this is the last line, but not the end"):
+        with pytest.raises(StoreError, match=rf"line {kept}: the file has no last line"):
             await import_session(store, file)
         await import_session(store, file, whole_only=False)
         assert len(await store.read("s")) == min(kept - 1, 5)
@@ -118,13 +120,13 @@ async def test_an_export_that_breaks_off_anywhere_is_never_taken_for_whole(file:
     [
         (3, "{]\n", "line 4: JSON is malformed"),
         (3, '{"seq":3,"kind":"k","data":' + "[" * 20_000 + "]" * 20_000 + "}\n", "line 4: it is nested too deeply"),
-        (3, '{"seq":9,"kind":"k","data":{}}\n', "line 4: record 9 stands where 3 should"),
+        (3, '{"seq":9,"kind":"k","data":{}}\n', "line 4: record 9 follows record 2"),
         (3, '{"what":1}\n', "line 4: Object contains unknown field `what`"),
-        (7, '{"end":2}\n', "line 8: it says that 2 lines stand before it, but 6 do"),
-        (8, '{"end":6}\n', "line 9: there is more after the last line"),
-        (0, '{"seq":1}\n', "line 1: this is no exported session"),
-        (0, "\n", "line 1: this is no exported session"),
-        (0, '{"agentloop":"cassette","version":1}\n', "line 1: this is no exported session but 'cassette'"),
+        (7, '{"end":2}\n', "line 8: 2 lines should precede it, and 6 do"),
+        (8, '{"end":6}\n', "line 9: more lines follow the last one"),
+        (0, '{"seq":1}\n', "line 1: this is not an exported session"),
+        (0, "\n", "line 1: this is not an exported session"),
+        (0, '{"agentloop":"cassette","version":1}\n', "line 1: this is not an exported session but 'cassette'"),
         (0, '{"agentloop":"session","version":99}\n', r"newer agentloop: its format is version 99.*pip install -U"),
     ],
 )
@@ -146,7 +148,7 @@ async def test_a_session_without_records_is_nothing_to_import(file: Path) -> Non
         await fill(store)
         await store.fork("s", "empty", upto=0)
         await export_session(store, "empty", file)
-        with pytest.raises(StoreError, match="there is no record in it"):
+        with pytest.raises(StoreError, match="the file has no records"):
             await import_session(store, file, session="t")
 
 
@@ -195,7 +197,7 @@ async def test_an_export_that_fails_leaves_what_was_there(file: Path) -> None:
         with pytest.raises(StoreError, match="there is no session 's'"):
             await export_session(store, "s", file)
         await store.append("s", [record(1), Record(2, "k", b"{]")])
-        with pytest.raises(StoreError, match="record 2 of session 's' is no JSON"):
+        with pytest.raises(StoreError, match="record 2 of session 's' is not JSON"):
             await export_session(store, "s", file)
         with trio.CancelScope() as scope:
             scope.cancel()
