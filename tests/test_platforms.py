@@ -87,7 +87,7 @@ def test_tools_for_files_say_that_windows_cannot_confine_them_and_other_tools_wo
         + """
 from agentloop import Agent, UsageError
 from agentloop.testing import ScriptedModel
-from agentloop.toolkit import Scratch, ask_user, file_tools
+from agentloop.toolkit import SpoolDirectory, ask_user, file_tools
 from agentloop.toolkit.web import fetch
 try:
     file_tools(".")
