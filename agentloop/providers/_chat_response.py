@@ -16,8 +16,8 @@ from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolErro
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._chat_request import Kept
+from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure
-from agentloop.providers._http import Events
 
 __all__ = ["ChatResponse"]
 
@@ -116,7 +116,7 @@ class ChatResponse:
         self._model = model
         self._usage = Usage()
 
-    async def read(self, events: Events) -> Stop:
+    async def read(self, events: WireEvents) -> Stop:
         """Tell ``events`` as they come, and say how the response ended.
 
         Raises:

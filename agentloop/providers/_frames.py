@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder
-from agentloop.providers._sse import MAX_EVENT_BYTES
+from agentloop.providers._events import MAX_EVENT_BYTES
 
 __all__ = ["FRAMES_TYPE", "FrameParser"]
 

@@ -22,9 +22,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -34,14 +33,14 @@ import trio
 from agentloop._core.json_text import decode_json
 from agentloop._core.redaction import REDACTED
 from agentloop._runtime.logs import HTTP, log
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
+from agentloop.errors import ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections
+from agentloop.providers._events import WireEvents, as_connection_error
 from agentloop.providers._failures import failure
 from agentloop.providers._httpcore import httpcore2
 from agentloop.providers._network import check_network
-from agentloop.providers._sse import MAX_EVENT_BYTES, EventParser
 
-__all__ = ["Events", "Http"]
+__all__ = ["Http"]
 
 ERROR_BODY_SECONDS = 5.0
 ERROR_BODY_BYTES = 4096
@@ -97,7 +96,7 @@ class Http:
                 await opened._connections.aclose()
 
     @asynccontextmanager
-    async def post(self, body: bytes) -> AsyncGenerator[Events]:
+    async def post(self, body: bytes) -> AsyncGenerator[WireEvents]:
         """Send ``body``, and give the events of the answer as they come.
 
         When the block ends, no more is read. A connection is kept only if the answer was read to its end.
@@ -116,7 +115,7 @@ class Http:
         log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", self._model, _shown(self._url), len(body))
         length = (b"Content-Length", b"%d" % len(body))
         request = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
-        with _as_model_errors(f"model {self._model!r}: no answer from {_shown(self._url)}"):
+        with as_connection_error(f"model {self._model!r}: no answer from {_shown(self._url)}", _FAILURES):
             connection, response = await self._connections.send(request)
         took = time.perf_counter() - began
         log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", self._model, response.status, took)
@@ -131,7 +130,8 @@ class Http:
                     raise await _status_error(self._model, response.status, headers, chunks, self._secrets())
                 if headers.get(b"content-encoding", b"identity") != b"identity":
                     raise ModelProtocolError(f"model {self._model!r} sent a compressed answer, unasked")
-                yield Events(self._model, chunks, headers.get(b"content-type", b"").decode("latin-1"))
+                content_type = headers.get(b"content-type", b"").decode("latin-1")
+                yield WireEvents(self._model, chunks, content_type, _FAILURES)
         finally:
             with trio.CancelScope(shield=True):
                 await response.aclose()
@@ -147,144 +147,6 @@ class Http:
         return f"<Http {_shown(self._url)}>"  # without the headers: there is a key among them
 
 
-class Events:
-    """The events of an answer: ``async for data in events``. An answer that is one JSON text counts as one event.
-
-    Raises, while it is read:
-      ModelConnectionError: the connection dropped.
-      ModelProtocolError: the answer is neither JSON nor a stream of events.
-    """
-
-    __slots__ = (
-        "_chunks",
-        "_content_type",
-        "_deadline",
-        "_ended",
-        "_failures",
-        "_head",
-        "_linger",
-        "_model",
-        "_parser",
-        "_ready",
-        "_seen",
-        "_size",
-        "_whole",
-    )
-
-    def __init__(
-        self,
-        model: str,
-        chunks: AsyncIterator[bytes],
-        content_type: str,
-        failures: tuple[type[Exception], ...] | None = None,
-    ) -> None:
-        self._model = model
-        self._chunks = chunks
-        self._failures = _FAILURES if failures is None else failures
-        """What ``chunks`` raises when the connection drops."""
-        self._content_type = content_type
-        self._parser = EventParser()
-        self._ready: deque[bytes] = deque()
-        self._head: bytes | None = b""
-        """What came before it is clear what kind of answer it is; ``None`` from then on."""
-        self._whole: list[bytes] | None = None
-        """The pieces of an answer that is one JSON text."""
-        self._size = 0
-        self._seen = b""
-        """How the answer begins. For an error."""
-        self._ended = False
-        self._linger: float | None = None
-        self._deadline: float | None = None
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the answer is one JSON text: it has no end other than its own."""
-        return self._whole is not None
-
-    def settle(self, seconds: float) -> None:
-        """Say that the response is complete. What still comes is welcome, but only for so long.
-
-        From here on, neither silence nor a connection that drops is an error: there are servers that never end
-        their answer. Reading on matters all the same: the usage comes last, and only a connection whose answer was
-        read to its end can be used again.
-        """
-        self._linger = seconds
-        self._deadline = None
-
-    def __aiter__(self) -> Events:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._ready:
-            if self._ended:
-                raise StopAsyncIteration
-            self._take(await self._read())
-        return self._ready.popleft()  # noqa: ASYNC910  # what is here need not be waited for
-
-    async def _read(self) -> bytes | None:
-        """The next bytes, or ``None`` at the end."""
-        if self._linger is None:
-            with _as_model_errors(f"model {self._model!r}: the connection dropped", self._failures):
-                return await anext(self._chunks, None)
-        if self._deadline is None:
-            # Counted from the first read: before it, it is the reader who takes their time.
-            self._deadline = trio.current_time() + self._linger
-        with suppress(*self._failures), trio.move_on_at(self._deadline):
-            return await anext(self._chunks, None)
-        return None  # noqa: ASYNC910  # there was one: anext()
-
-    def _take(self, chunk: bytes | None) -> None:
-        if chunk is None:
-            self._end()
-        elif self._head is None:
-            self._feed(chunk)
-        else:
-            # Told by the first character, and not by the Content-Type, which some servers get wrong.
-            self._head += chunk
-            start = self._head.lstrip()
-            if start:
-                self._seen, self._head = start[:200], None
-                if start.startswith(b"{"):
-                    self._whole = []
-                self._feed(start)
-
-    def _feed(self, chunk: bytes) -> None:
-        try:
-            if self._whole is None:
-                self._ready.extend(self._parser.feed(chunk))
-            else:
-                self._whole.append(chunk)
-                self._size += len(chunk)
-                if self._size > MAX_EVENT_BYTES:
-                    raise ValueError(f"an answer of more than {MAX_EVENT_BYTES} bytes")
-        except ValueError as error:
-            raise ModelProtocolError(f"model {self._model!r} sent {error}") from error
-        if self._ready:
-            self._seen = b""
-
-    def _end(self) -> None:
-        self._ended = True
-        rest = self._parser.finish() if self._whole is None else b"".join(self._whole)
-        # Of an event that was cut off there is no use, and what is wrong with it is not its JSON.
-        if rest is not None and (self._whole is not None or _is_whole(rest)):
-            self._ready.append(rest)
-        elif self._seen and "event-stream" not in self._content_type:
-            kind = self._content_type or "something"
-            raise ModelProtocolError(
-                f"model {self._model!r} answered with {kind} where a stream of events is due; "
-                f"is its URL right? It begins with {self._seen!r}"
-            )
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether ``data`` is not just the beginning of an event."""
-    try:
-        decode_json(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return data == b"[DONE]"
-    return True
-
-
 # -------------------------------------------------------------------------------- errors
 
 
@@ -296,14 +158,6 @@ _FAILURES = (
     trio.ClosedResourceError,
 )
 """What a connection can fail with."""
-
-
-@contextmanager
-def _as_model_errors(what: str, failures: tuple[type[Exception], ...] = _FAILURES) -> Generator[None]:
-    try:
-        yield
-    except failures as error:
-        raise ModelConnectionError(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 async def _status_error(

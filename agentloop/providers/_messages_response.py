@@ -15,8 +15,8 @@ from agentloop._core.json_text import JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
+from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure
-from agentloop.providers._http import Events
 from agentloop.providers._messages_blocks import Kept
 
 __all__ = ["MessagesResponse"]
@@ -145,7 +145,7 @@ class MessagesResponse:
         self._said = False
         self._usage = _Usage()
 
-    async def read(self, events: Events) -> Stop:
+    async def read(self, events: WireEvents) -> Stop:
         """Tell ``events`` as they come, and say how the response ended.
 
         Raises:
@@ -181,7 +181,7 @@ class MessagesResponse:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ModelProtocolError(f"model {self._name!r} sent {data[:200]!r}: {error}") from error
 
-    async def _take(self, event: _Event, events: Events) -> None:  # noqa: ASYNC910
+    async def _take(self, event: _Event, events: WireEvents) -> None:  # noqa: ASYNC910
         index = event.index or 0
         match event.type:
             case "content_block_start":
@@ -261,7 +261,7 @@ class MessagesResponse:
             elif block.call is not None:
                 await self._reply.tool_call(block.call)
 
-    async def _finish_with(self, ending: _Message | _Delta, events: Events) -> None:  # noqa: ASYNC910
+    async def _finish_with(self, ending: _Message | _Delta, events: WireEvents) -> None:  # noqa: ASYNC910
         if ending.stop_reason is None or self._finish is not None:
             return
         self._finish = ending.stop_reason

@@ -15,8 +15,8 @@ from agentloop._core.json_text import JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
+from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure
-from agentloop.providers._http import Events
 from agentloop.providers._responses_request import Kept
 
 __all__ = ["ResponsesResponse"]
@@ -123,7 +123,7 @@ class ResponsesResponse:
         """The message that spoke last."""
         self._refused = False
 
-    async def read(self, events: Events) -> Stop:
+    async def read(self, events: WireEvents) -> Stop:
         """Tell ``events`` as they come, and say how the response ended.
 
         Raises:

@@ -30,9 +30,9 @@ from attrs import frozen
 from agentloop._core.json_text import decode_own
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import _cause
+from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure
 from agentloop.providers._frames import FRAMES_TYPE, FrameParser
-from agentloop.providers._http import Events
 from agentloop.providers._network import check_network
 
 __all__ = ["Sdk", "SdkStream", "async_client", "posting"]
@@ -75,7 +75,9 @@ class Sdk:
     timeout_error: type[Exception]
 
     @asynccontextmanager
-    async def events(self, model: str, url: str, post: Callable[[], Awaitable[SdkStream]]) -> AsyncGenerator[Events]:
+    async def events(
+        self, model: str, url: str, post: Callable[[], Awaitable[SdkStream]]
+    ) -> AsyncGenerator[WireEvents]:
         """Send a request, and give the events of its answer as they come.
 
         When the block ends, no more is read, and no generator is left half-way. The connection goes back to the
@@ -99,7 +101,7 @@ class Sdk:
         content_type = response.headers.get("content-type", "")
         told = _Framed(model, chunks) if content_type.startswith(FRAMES_TYPE) else chunks
         try:
-            yield Events(model, told, content_type, failures)
+            yield WireEvents(model, told, content_type, failures)
         finally:
             with trio.move_on_after(CLOSING_SECONDS, shield=True):
                 await _unwind(chunks)

@@ -14,7 +14,7 @@ from agentloop.providers._anthropic import anthropic
 
 # isort: split
 from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.providers._http import Events
+from agentloop.providers._events import WireEvents
 from agentloop.providers._messages_request import Dialect, Written, messages_request
 from agentloop.providers._messages_response import MessagesResponse
 from agentloop.providers._sdk import Sdk, async_client, posting
@@ -113,7 +113,7 @@ class AnthropicClient:
         return f"<AnthropicClient {self.name}>"
 
 
-def _events(model: str, client: AsyncClient, body: bytes) -> AbstractAsyncContextManager[Events]:
+def _events(model: str, client: AsyncClient, body: bytes) -> AbstractAsyncContextManager[WireEvents]:
     async def post() -> anthropic.AsyncStream[object]:
         # `object`: no model classes are made of the events, which we read ourselves.
         return await client.post(

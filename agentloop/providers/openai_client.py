@@ -16,7 +16,7 @@ from agentloop.providers._openai import openai
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.providers._chat_request import Dialect as ChatDialect, Written as ChatWritten, chat_request
 from agentloop.providers._chat_response import ChatResponse
-from agentloop.providers._http import Events
+from agentloop.providers._events import WireEvents
 from agentloop.providers._responses_request import Dialect, Written, reasons, responses_request
 from agentloop.providers._responses_response import ResponsesResponse
 from agentloop.providers._sdk import Sdk, async_client, posting
@@ -156,7 +156,7 @@ class OpenAIClientResponses:
         return f"<OpenAIClientResponses {self.name}>"
 
 
-def _events(model: str, client: openai.AsyncOpenAI, path: str, body: bytes) -> AbstractAsyncContextManager[Events]:
+def _events(model: str, client: openai.AsyncOpenAI, path: str, body: bytes) -> AbstractAsyncContextManager[WireEvents]:
     async def post() -> openai.AsyncStream[object]:
         # `object`: no model classes are made of the events, which we read ourselves.
         return await client.post(

@@ -12,7 +12,7 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError, UsageError
-from agentloop.providers import _connections, _http
+from agentloop.providers import _connections, _events
 from agentloop.providers.openai_chat import OpenAIChat
 from tests.providers.chat import ASK, Heard, ask, called, finished, said, whole
 from tests.providers.conftest import open_sockets
@@ -41,7 +41,7 @@ async def test_a_server_that_hangs_up_is_a_connection_error() -> None:
 
 
 async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(_events, "MAX_EVENT_BYTES", 1000)
 
     async def handler(peer: Peer) -> None:
         await peer.request()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, strategies as st
 
-from agentloop.providers import _sse
-from agentloop.providers._sse import EventParser
+from agentloop.providers import _events
+from agentloop.providers._events import EventParser
 
 
 def parse(*chunks: bytes) -> list[bytes]:
@@ -79,7 +79,7 @@ def test_events_are_what_the_standard_says(lines: list[bytes]) -> None:
 
 
 def test_an_event_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sse, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(_events, "MAX_EVENT_BYTES", 100)
     parser = EventParser()
 
     with pytest.raises(ValueError, match="more than 100 bytes"):
@@ -88,7 +88,7 @@ def test_an_event_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_many_lines_of_data_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sse, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(_events, "MAX_EVENT_BYTES", 100)
     parser = EventParser()
 
     with pytest.raises(ValueError, match="more than 100 bytes"):
@@ -98,7 +98,7 @@ def test_many_lines_of_data_without_end_are_given_up(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("chunk", [b"data: 1\n\n", b"\ndata: 1\n", b": ping\n", b"\n"])
 def test_only_what_is_held_counts(monkeypatch: pytest.MonkeyPatch, chunk: bytes) -> None:
-    monkeypatch.setattr(_sse, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(_events, "MAX_EVENT_BYTES", 100)
     parser = EventParser()
 
     for _ in range(100):

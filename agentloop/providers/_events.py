@@ -1,0 +1,260 @@
+"""Read an HTTP answer as events: bytes arrive as the network cuts them, the data of whole events leaves.
+
+`WireEvents` is the iterator that the wire formats read. It accepts server-sent events, which `EventParser` parses, and
+an answer that is a single JSON text. Both transports, HTTP and the SDK clients, feed it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager, suppress
+
+import msgspec
+import trio
+
+from agentloop.errors import ModelConnectionError, ModelProtocolError
+
+__all__ = ["MAX_EVENT_BYTES", "EventParser", "WireEvents", "as_connection_error"]
+
+MAX_EVENT_BYTES = 64 * 2**20
+"""Upper bound of a single event, in bytes: a guard against a server that never ends one."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class WireEvents:
+    """The events of one answer: ``async for data in events`` yields the data of each, as ``bytes``.
+
+    An answer that is one JSON text counts as one event.
+
+    Args:
+      model: the model's name, for errors.
+      chunks: the bytes of the answer, as they arrive.
+      content_type: the answer's ``Content-Type``, for an error; empty if it has none.
+      failures: the exceptions that ``chunks`` raises when the connection drops.
+
+    Raises, while it is read:
+      ModelConnectionError: the connection dropped.
+      ModelProtocolError: the answer is neither JSON nor a stream of events.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_content_type",
+        "_deadline",
+        "_ended",
+        "_failures",
+        "_head",
+        "_linger",
+        "_model",
+        "_parser",
+        "_ready",
+        "_size",
+        "_unparsed",
+        "_whole",
+    )
+
+    def __init__(
+        self, model: str, chunks: AsyncIterator[bytes], content_type: str, failures: tuple[type[Exception], ...]
+    ) -> None:
+        self._model = model
+        self._chunks = chunks
+        self._failures = failures
+        self._content_type = content_type
+        self._parser = EventParser()
+        self._ready: deque[bytes] = deque()
+        self._head: bytes | None = b""
+        """The bytes that arrived before the kind of the answer was known; ``None`` from then on."""
+        self._whole: list[bytes] | None = None
+        """The pieces of an answer that is one JSON text; ``None`` for server-sent events."""
+        self._size = 0
+        self._unparsed = b""
+        """The first bytes of an answer that has not had an event yet, for an error."""
+        self._ended = False
+        self._linger: float | None = None
+        self._deadline: float | None = None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer is one JSON text. Such an answer has no end marker."""
+        return self._whole is not None
+
+    def settle(self, seconds: float) -> None:
+        """Declare the response complete, and read the rest of the answer for at most ``seconds``.
+
+        After this call, neither silence nor a dropped connection is an error: some servers never end their answer.
+        Reading on matters all the same. The usage comes last, and a connection can be used again only after its
+        answer was read to the end.
+        """
+        self._linger = seconds
+        self._deadline = None
+
+    def __aiter__(self) -> WireEvents:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            if self._ended:
+                raise StopAsyncIteration
+            self._take(await self._read())
+        return self._ready.popleft()  # noqa: ASYNC910  # an event that has arrived needs no wait
+
+    async def _read(self) -> bytes | None:
+        """The next bytes, or ``None`` at the end."""
+        if self._linger is None:
+            with as_connection_error(f"model {self._model!r}: the connection dropped", self._failures):
+                return await anext(self._chunks, None)
+        if self._deadline is None:
+            # The deadline begins with the first read: time that the reader spends before it does not count.
+            self._deadline = trio.current_time() + self._linger
+        with suppress(*self._failures), trio.move_on_at(self._deadline):
+            return await anext(self._chunks, None)
+        return None  # noqa: ASYNC910  # anext() was a checkpoint
+
+    def _take(self, chunk: bytes | None) -> None:
+        if chunk is None:
+            self._end()
+        elif self._head is None:
+            self._feed(chunk)
+        else:
+            # The first character decides, and not the Content-Type, which some servers get wrong.
+            self._head += chunk
+            start = self._head.lstrip()
+            if start:
+                self._unparsed, self._head = start[:200], None
+                if start.startswith(b"{"):
+                    self._whole = []
+                self._feed(start)
+
+    def _feed(self, chunk: bytes) -> None:
+        try:
+            if self._whole is None:
+                self._ready.extend(self._parser.feed(chunk))
+            else:
+                self._whole.append(chunk)
+                self._size += len(chunk)
+                if self._size > MAX_EVENT_BYTES:
+                    raise ValueError(f"an answer of more than {MAX_EVENT_BYTES} bytes")
+        except ValueError as error:
+            raise ModelProtocolError(f"model {self._model!r} sent {error}") from error
+        if self._ready:
+            self._unparsed = b""
+
+    def _end(self) -> None:
+        self._ended = True
+        rest = self._parser.finish() if self._whole is None else b"".join(self._whole)
+        # An event that was cut off is dropped: the error to report is the cut, and not the broken JSON.
+        if rest is not None and (self._whole is not None or _is_whole(rest)):
+            self._ready.append(rest)
+        elif self._unparsed and "event-stream" not in self._content_type:
+            kind = self._content_type or "something"
+            raise ModelProtocolError(
+                f"model {self._model!r} answered with {kind} where a stream of events is due; "
+                f"is its URL right? It begins with {self._unparsed!r}"
+            )
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether ``data`` is a whole event, and not only the beginning of one."""
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data == b"[DONE]"
+    return True
+
+
+@contextmanager
+def as_connection_error(message: str, failures: tuple[type[Exception], ...]) -> Generator[None]:
+    """Raise `ModelConnectionError` with ``message`` and the cause, in place of one of ``failures``."""
+    try:
+        yield
+    except failures as error:
+        raise ModelConnectionError(f"{message}: {str(error) or type(error).__name__}") from error
+
+
+# ------------------------------------------------------------------------- server-sent events
+
+
+class EventParser:
+    """Parses a stream of server-sent events (HTML Living Standard, section 9.2.6).
+
+    The parser works on bytes and decodes nothing, so the network may cut inside a character. It returns the ``data``
+    of each event and drops the other fields: the providers repeat an event's type inside its data.
+    """
+
+    __slots__ = ("_after_cr", "_begun", "_data", "_held", "_line")
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []
+        """The pieces of the line that has no end yet. A list, since joining at each piece takes quadratic time."""
+        self._data: list[bytes] = []
+        """The ``data`` lines of the event that has no end yet."""
+        self._held = 0
+        """Bytes held in ``_line`` and ``_data``."""
+        self._begun = False
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that ``chunk`` completes, in order.
+
+        Raises:
+          ValueError: an event is longer than `MAX_EVENT_BYTES`.
+        """
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_plain_line_ends(chunk)
+        self._held += len(chunk)
+        if b"\n" not in chunk:
+            if chunk:
+                self._line.append(chunk)
+            self._check_size()
+            return []
+        if self._line:
+            chunk = b"".join((*self._line, chunk))
+            self._line.clear()
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if rest:
+            self._line.append(rest)
+        if not self._begun:
+            self._begun = True
+            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+        events: list[bytes] = []
+        data = self._data
+        for line in lines:
+            if line.startswith(b"data:"):
+                # One space after the colon does not belong to the value.
+                data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+            elif not line:
+                if data:
+                    events.append(data[0] if len(data) == 1 else b"\n".join(data))
+                    data.clear()
+            elif line == b"data":
+                data.append(b"")
+            # All other lines are dropped: comments, by which a server keeps the connection alive, and other fields.
+        if events or not data:
+            self._held = len(rest) + sum(map(len, data))
+        self._check_size()
+        return events
+
+    def finish(self) -> bytes | None:
+        """The data of the event that was still open when the stream ended; ``None`` if there is none.
+
+        The standard drops such an event. Some servers leave out the last empty line, so here it counts; the caller
+        must expect data that was cut off.
+        """
+        events = self.feed(b"\n\n")
+        return events[0] if events else None
+
+    def _with_plain_line_ends(self, chunk: bytes) -> bytes:
+        """``chunk`` with a line feed for each line end. A CR LF may lie across two chunks."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if chunk.endswith(b"\r"):
+            self._after_cr = True
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _check_size(self) -> None:
+        if self._held > MAX_EVENT_BYTES:
+            raise ValueError(f"an event of more than {MAX_EVENT_BYTES} bytes")
