@@ -11,13 +11,12 @@ from typing import Any
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder, decode_json
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
+from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._chat_request import Kept
 from agentloop.providers._events import WireEvents
-from agentloop.providers._failures import failure
+from agentloop.providers._failures import failure_in_stream
 
 __all__ = ["ChatResponse"]
 
@@ -132,7 +131,8 @@ class ChatResponse:
                 continue
             chunk = self._decoded(data)
             if chunk.error is not None or chunk.object == "error":
-                raise self._failure(chunk)
+                error = chunk.error if chunk.error is not None else {"message": chunk.message, "code": chunk.code}
+                raise failure_in_stream(self._name, error)
             stop_model = chunk.model or stop_model
             if chunk.usage is not None:
                 self._usage = _usage(chunk.usage)
@@ -196,33 +196,6 @@ class ChatResponse:
         for thought in thoughts or ():
             if thought.text:
                 await self._reply.reasoning(thought.text)
-
-    def _failure(self, chunk: _Chunk) -> ModelError:
-        """The error that a server tells in mid-stream, when it is too late for an HTTP status."""
-        error = chunk.error if chunk.error is not None else {"message": chunk.message, "code": chunk.code}
-        if isinstance(error, str):
-            error = {"message": error}
-        code, words = error.get("code"), [error.get("code"), error.get("type")]
-        if isinstance(code, (int, str)) and str(code).isdecimal() and 400 <= int(code) <= 599:
-            status = int(code)
-        else:
-            status = next((_STATUSES[word] for word in words if isinstance(word, str) and word in _STATUSES), 500)
-        message = error.get("message")
-        text = message if isinstance(message, str) and message else _encoder.encode(error).decode()
-        return failure(model=self._name, status=status, body=text, codes=tuple(words))
-
-
-_STATUSES = {
-    "authentication_error": 401,
-    "context_length_exceeded": 400,
-    "insufficient_quota": 429,
-    "invalid_request_error": 400,
-    "overloaded_error": 529,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-}
-"""What HTTP status stands for an error that is told by name."""
 
 
 class _Slot:

@@ -36,7 +36,7 @@ from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections
 from agentloop.providers._events import WireEvents, as_connection_error
-from agentloop.providers._failures import failure
+from agentloop.providers._failures import codes_of, failure
 from agentloop.providers._httpcore import httpcore2
 from agentloop.providers._network import check_network
 
@@ -180,16 +180,12 @@ async def _status_error(
 
 
 def _codes(body: bytes) -> tuple[object, ...]:
-    """The server's own words for the error: ``error.code`` and ``error.type``, as all providers have it."""
+    """The error codes in ``body``, whose field ``error`` has them at all providers."""
     try:
-        told = decode_json(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
-    error = cast("dict[str, object]", told).get("error") if isinstance(told, dict) else None
-    if not isinstance(error, dict):
-        return ()
-    named = cast("dict[str, object]", error)
-    return (named.get("code"), named.get("type"))
+    return codes_of(cast("dict[str, object]", decoded).get("error")) if isinstance(decoded, dict) else ()
 
 
 def _checked_url(url: str) -> httpcore2.URL:

@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
+from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._events import WireEvents
-from agentloop.providers._failures import failure
+from agentloop.providers._failures import failure_in_stream
 from agentloop.providers._messages_blocks import Kept
 
 __all__ = ["MessagesResponse"]
@@ -157,7 +156,8 @@ class MessagesResponse:
                 continue
             event = self._decoded(data)
             if event.error is not None or event.type == "error":
-                raise self._failure(event)
+                error = event.error if isinstance(event.error, dict) else {"message": event.error or event.message}
+                raise failure_in_stream(self._name, error)
             message = event if event.type == "message" else _message_in(event)
             if message is not None:
                 stop_model = message.model or stop_model
@@ -276,28 +276,6 @@ class MessagesResponse:
             value = getattr(usage, field)
             if value is not None:
                 setattr(self._usage, field, value)
-
-    def _failure(self, event: _Event) -> ModelError:
-        """The error that a server tells in mid-stream, when it is too late for an HTTP status."""
-        error = event.error if isinstance(event.error, dict) else {"message": event.error or event.message}
-        message = error.get("message")
-        text = message if isinstance(message, str) and message else _encoder.encode(error).decode()
-        status = _STATUSES.get(str(error.get("type")), 500)
-        return failure(model=self._name, status=status, body=text, codes=(error.get("type"),))
-
-
-_STATUSES = {
-    "authentication_error": 401,
-    "billing_error": 402,
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "overloaded_error": 529,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "request_too_large": 413,
-    "timeout_error": 504,
-}
-"""What HTTP status stands for an error that is told by name."""
 
 
 def _message_in(event: _Event) -> _Message | None:

@@ -7,16 +7,15 @@ would come out wrong: JSON that is none, an error, an end that is missing.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder
-from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError
+from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._events import WireEvents
-from agentloop.providers._failures import failure
+from agentloop.providers._failures import failure_in_stream
 from agentloop.providers._responses_request import Kept
 
 __all__ = ["ResponsesResponse"]
@@ -140,7 +139,8 @@ class ResponsesResponse:
                 stop = await self._end(event.response, event.type.removeprefix("response."))
                 events.settle(AFTER_END_SECONDS)
             elif event.type == "error" or (not event.type and event.error is not None):
-                raise self._failure(event.error or {"message": event.message, "code": event.code})
+                error = event.error or {"message": event.message, "code": event.code}
+                raise failure_in_stream(self._name, error, show_code=True)
             else:
                 await self._take(event)
         if stop is None:
@@ -257,7 +257,8 @@ class ResponsesResponse:
         response = self._decoded(_response, raw) or _Response()
         status = response.status or ended
         if response.error is not None or status == "failed":
-            raise self._failure(response.error or {"message": "the response failed"})
+            error = response.error or {"message": "the response failed"}
+            raise failure_in_stream(self._name, error, show_code=True)
         if status not in ("completed", "incomplete"):
             raise ModelProtocolError(
                 f"model {self._name!r} ended its response as {status!r}"
@@ -274,44 +275,11 @@ class ResponsesResponse:
             reason = "refusal" if details is not None and details.reason == "content_filter" else "length"
         return Stop(reason, _usage(response.usage or _Usage()), response.model or self._name)  # noqa: ASYNC910
 
-    def _failure(self, error: object) -> ModelError:
-        """The error that a server tells in mid-stream, when it is too late for an HTTP status."""
-        told = cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
-        code, kind, message = told.get("code"), told.get("type"), told.get("message")
-        words = [word for word in (code, kind) if isinstance(word, str)]
-        if isinstance(code, (int, str)) and str(code).isdecimal() and 400 <= int(code) <= 599:
-            status = int(code)
-        else:
-            status = next((_STATUSES[word] for word in words if word in _STATUSES), 500)
-            if status == 500 and any(word.startswith(_OF_THE_REQUEST) for word in words):
-                status = 400
-        text = message if isinstance(message, str) and message else _encoder.encode(told).decode()
-        # The code says more than the status: the context is full, say.
-        text = f"{code}: {text}" if isinstance(code, str) and text is message else text
-        return failure(model=self._name, status=status, body=text, codes=tuple(words))
-
-    def _decoded(self, decoder: JsonDecoder[_T], data: bytes | msgspec.Raw) -> _T:
+    def _decoded(self, decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
         try:
             return decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ModelProtocolError(f"model {self._name!r} sent {bytes(data)[:200]!r}: {error}") from error
-
-
-_STATUSES = {
-    "authentication_error": 401,
-    "context_length_exceeded": 400,
-    "insufficient_quota": 429,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-    "too_many_requests": 429,
-    "vector_store_timeout": 504,
-}
-"""What HTTP status stands for an error that is told by name."""
-_OF_THE_REQUEST = ("invalid_", "image_", "unsupported_", "empty_", "failed_to_download_")
-"""How the names of errors begin that are the request's: ``invalid_prompt``, ``image_too_large``."""
 
 
 def _to_send_back(item: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from agentloop._core.json_text import decode_own
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import _cause
 from agentloop.providers._events import WireEvents
-from agentloop.providers._failures import failure
+from agentloop.providers._failures import codes_of, failure
 from agentloop.providers._frames import FRAMES_TYPE, FrameParser
 from agentloop.providers._network import check_network
 
@@ -185,12 +185,11 @@ def _refused(model: str, error: _Refusal, message: str) -> ModelError:
     told = cast("dict[str, object]", body) if isinstance(body, dict) else {}
     # One SDK gives what is in the field `error`, the other all of it.
     inner = told.get("error")
-    named = cast("dict[str, object]", inner) if isinstance(inner, dict) else told
     return failure(
         model=model,
         status=error.status_code,
         body=(response.text if response.is_stream_consumed else message).strip(),
-        codes=(named.get("code"), named.get("type")),
+        codes=codes_of(inner if isinstance(inner, dict) else told),
         headers={name.lower(): value for name, value in response.headers.items()},
     )
 

@@ -13,7 +13,7 @@ from agentloop.errors import (
     ModelRateLimitError,
     ModelStatusError,
 )
-from agentloop.providers._failures import failure, retry_after
+from agentloop.providers._failures import failure, failure_in_stream, retry_after
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,22 @@ def test_a_refusal_is_an_error_of_its_own_type(
     assert type(error) is kind
     assert (error.model, error.status, error.body) == ("m", status, body)
     assert error.code == next((code for code in codes if isinstance(code, str)), "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        pytest.param({"code": 502}, 502, id="an HTTP status as the code"),
+        pytest.param({"code": "429"}, 429, id="an HTTP status as text"),
+        pytest.param({"code": 7, "type": "overloaded_error"}, 529, id="a known type beside an unknown code"),
+        pytest.param({"code": "invalid_prompt"}, 400, id="a code that blames the request"),
+        pytest.param({"code": "server_error"}, 500, id="an unknown code"),
+        pytest.param("crashed", 500, id="only a message"),
+        pytest.param(None, 500, id="nothing"),
+    ],
+)
+def test_an_error_in_mid_stream_gets_the_status_that_its_code_stands_for(error: object, status: int) -> None:
+    assert failure_in_stream("m", error).status == status
 
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
