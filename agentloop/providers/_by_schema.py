@@ -25,7 +25,7 @@ import msgspec
 from agentloop._core.json_text import decode_json
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage, UserPart
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
-from agentloop.providers._parts import as_object
+from agentloop.providers._fitting import object_arguments
 
 __all__ = ["JsonText", "SchemaReply", "held_to_schema", "may_call", "without_tools"]
 
@@ -161,7 +161,7 @@ def _result(result: ToolResult) -> tuple[UserPart, ...]:
 
 def _call(call: ToolCall) -> str:
     """``call``, as a model is to write it."""
-    return f'{{"tool": {json.dumps(call.name)}, "arguments": {as_object(call.arguments)}}}'
+    return f'{{"tool": {json.dumps(call.name)}, "arguments": {object_arguments(call.arguments)}}}'
 
 
 # -------------------------------------------------------------------------- the response

@@ -21,10 +21,10 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
-from agentloop.providers._parts import as_object, text_of_file, url_of
-from agentloop.providers._strict import strict_schema
+from agentloop.providers._fitting import Echo, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._structured_output import openai_output
 
-__all__ = ["Dialect", "Kept", "Written", "chat_request"]
+__all__ = ["ChatEcho", "Dialect", "Written", "chat_request"]
 
 
 @frozen(kw_only=True)
@@ -41,14 +41,12 @@ class Dialect:
     """Whether to ask for the usage. A few old servers refuse the question."""
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a server wants back unread. As JSON, it is the ``signature`` of a `Reasoning` part."""
+class ChatEcho(Echo, frozen=True):
+    """Reasoning in the forms in which servers of the chat completions format want it back."""
 
-    model: str
-    """Only this model gets it back."""
-    details: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = msgspec.field(default_factory=list)
     """OpenRouter's ``reasoning_details``: signed or encrypted reasoning."""
-    calls: dict[int, dict[str, Any]] = {}
+    calls: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict)
     """The ``extra_content`` of the response's n-th tool call: Gemini's thought signatures, without which it refuses
     the call's result."""
 
@@ -79,7 +77,7 @@ class Written:
 _Entry: TypeAlias = tuple[Message, msgspec.Raw, tuple[UserPart, ...]]
 
 _encoder = msgspec.json.Encoder()
-_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
+_echo_decoder = msgspec.json.Decoder(ChatEcho)
 
 
 def chat_request(request: ModelRequest, dialect: Dialect, written: Written) -> bytes:
@@ -95,7 +93,7 @@ def chat_request(request: ModelRequest, dialect: Dialect, written: Written) -> b
     if request.tools:
         body["tools"] = [_tool(spec) for spec in request.tools]
     if request.output is not None:
-        body["response_format"] = {"type": "json_schema", "json_schema": _output(request.output)}
+        body["response_format"] = {"type": "json_schema", "json_schema": openai_output(request.output)}
     body.update(_settings(settings, dialect, with_tools=bool(request.tools)))
     body.update(settings.extra)
     return _encoder.encode(body)
@@ -121,16 +119,6 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {
         "type": "function",
         "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters},
-    }
-
-
-def _output(spec: ToolSpec) -> dict[str, Any]:
-    strict = strict_schema(spec.parameters)
-    return {
-        "name": spec.name,
-        "description": spec.description,
-        "schema": spec.parameters if strict is None else strict,
-        "strict": strict is not None,
     }
 
 
@@ -179,15 +167,15 @@ def _part(part: UserPart) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": url_of(part)}}
+        return {"type": "image_url", "image_url": {"url": data_url(part)}}
     if part.data is not None:
-        text = text_of_file(part)
+        text = file_text(part)
         if text is not None:
             return {"type": "text", "text": text}
         if part.media_type in _AUDIO:
             audio = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO[part.media_type]}
             return {"type": "input_audio", "input_audio": audio}
-    return {"type": "file", "file": {"filename": part.name, "file_data": url_of(part)}}
+    return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
 
 
 _AUDIO = {
@@ -202,40 +190,29 @@ _AUDIO = {
 def _assistant(message: AssistantMessage, dialect: Dialect) -> dict[str, Any]:
     text, calls = message.text, message.calls
     wire: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
-    kept = Kept(dialect.model)
+    echo = ChatEcho(dialect.model)
     thoughts: list[str] = []
     for part in message.parts:
         if isinstance(part, Reasoning):
             thoughts.append(part.text)
-            kept = _kept_in(part, dialect.model) or kept
+            echo = echo_in(part, _echo_decoder, dialect.model) or echo
     if calls:
         wire["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": as_object(call.arguments)},
-                **({"extra_content": kept.calls[index]} if index in kept.calls else {}),
+                "function": {"name": call.name, "arguments": object_arguments(call.arguments)},
+                **({"extra_content": echo.calls[index]} if index in echo.calls else {}),
             }
             for index, call in enumerate(calls)
         ]
     if dialect.send_reasoning == "reasoning_details":
-        if kept.details:
-            wire["reasoning_details"] = kept.details
+        if echo.details:
+            wire["reasoning_details"] = echo.details
     # With calls also where there is none: DeepSeek refuses a call without it.
     elif dialect.send_reasoning is not None and (calls or any(thoughts)):
         wire[dialect.send_reasoning] = "".join(thoughts)
     return wire
-
-
-def _kept_in(part: Reasoning, model: str) -> Kept | None:
-    """What is to be sent back; ``None`` if ``part`` is of another model, or of another provider."""
-    if part.signature is None:
-        return None
-    try:
-        kept = _kept.decode(part.signature)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return kept if kept.model == model else None
 
 
 def _result(result: ToolResult) -> tuple[dict[str, Any], tuple[UserPart, ...]]:

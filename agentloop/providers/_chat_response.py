@@ -14,7 +14,7 @@ import msgspec
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
-from agentloop.providers._chat_request import Kept
+from agentloop.providers._chat_request import ChatEcho
 from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure_in_stream
 
@@ -152,9 +152,9 @@ class ChatResponse:
             raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
         if self._finish == "error":
             raise ModelProtocolError(f"model {self._name!r} ended its response with an error that it did not name")
-        kept = Kept(self._model, self._details, self._calls.extra)
-        if kept.details or kept.calls:
-            await self._reply.reasoning("", signature=_encoder.encode(kept).decode())
+        echo = ChatEcho(self._model, self._details, self._calls.extra)
+        if echo.details or echo.calls:
+            await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
         reason: StopReason = "refusal" if self._refused else _REASONS.get(self._finish or "stop", "end")
         return Stop(reason, self._usage, stop_model or self._name)
 

@@ -10,16 +10,24 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from hashlib import blake2s
 from typing import Any, TypeAlias
 
 import msgspec
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import AssistantMessage, AssistantPart, Image, Reasoning, Text, ToolCall, ToolResult, UserPart
-from agentloop.providers._parts import as_object
+from agentloop.providers._fitting import Echo, WireRules, echo_in, object_arguments
 
-__all__ = ["THOUGHTS", "Block", "Kept", "assistant_blocks", "kept_in", "result_blocks", "text_block", "user_blocks"]
+__all__ = [
+    "THOUGHTS",
+    "Block",
+    "MessagesEcho",
+    "assistant_blocks",
+    "result_blocks",
+    "text_block",
+    "thought_in",
+    "user_blocks",
+]
 
 Block: TypeAlias = dict[str, Any]
 
@@ -27,11 +35,11 @@ THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 """The types of blocks that only the model that wrote them may get back."""
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the API wants back unread. As JSON, it is the ``signature`` of a `Reasoning` part."""
+class MessagesEcho(Echo, frozen=True):
+    """A thinking block."""
 
-    anthropic: str
-    """The model's name. Only this model gets it back: a thought is bound to the model that had it."""
+    model: str = msgspec.field(name="anthropic")
+    """The model that had the thought. A thought is bound to it."""
     signature: str | None = None
     """Of a thinking block."""
     redacted: str | None = None
@@ -40,7 +48,7 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """A digest of all that the model had read before; ``None`` of a model that does not mind."""
 
 
-_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
+_echo_decoder = msgspec.json.Decoder(MessagesEcho)
 
 
 def user_blocks(parts: Iterable[UserPart]) -> list[Block]:
@@ -111,42 +119,30 @@ def assistant_blocks(message: AssistantMessage, model: str) -> list[Block]:
 
 
 def _thought(part: Reasoning, model: str) -> list[Block]:
-    kept = kept_in(part, model)
-    if kept is None:
+    echo = thought_in(part, model)
+    if echo is None:
         return []
-    if kept.redacted is not None:
-        return [{"type": "redacted_thinking", "data": kept.redacted}]
-    return [{"type": "thinking", "thinking": part.text, "signature": kept.signature or ""}]
+    if echo.redacted is not None:
+        return [{"type": "redacted_thinking", "data": echo.redacted}]
+    return [{"type": "thinking", "thinking": part.text, "signature": echo.signature or ""}]
 
 
-def kept_in(part: AssistantPart, model: str) -> Kept | None:
-    """What is to be sent back; ``None`` if ``part`` is of another model or provider, or was never signed."""
-    if not isinstance(part, Reasoning) or part.signature is None:
-        return None
-    try:
-        kept = _kept.decode(part.signature)
-    except (msgspec.DecodeError, UnicodeError):
-        return None
-    return kept if kept.anthropic == model else None
+def thought_in(part: AssistantPart, model: str) -> MessagesEcho | None:
+    """The signed thought in ``part``, if ``model`` had it."""
+    return echo_in(part, _echo_decoder, model)
 
 
 def _call(call: ToolCall) -> Block:
-    name = _NOT_IN_NAMES.sub("_", call.name)[:128]
-    arguments = msgspec.Raw(as_object(call.arguments).encode())
-    return {"type": "tool_use", "id": _id(call.id), "name": name, "input": arguments}
+    arguments = msgspec.Raw(object_arguments(call.arguments).encode())
+    return {"type": "tool_use", "id": _RULES.call_id(call.id), "name": _RULES.tool_name(call.name), "input": arguments}
 
 
-_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-def _id(id: str) -> str:
-    """``id``, or one like it: those of other providers may have characters that are refused here."""
-    return f"call_{blake2s(id.encode(), digest_size=12).hexdigest()}" if _NOT_IN_NAMES.search(id) or not id else id
+_RULES = WireRules(max_tool_name=128, foreign=re.compile(r"[^a-zA-Z0-9_-]"))
 
 
 def result_blocks(result: ToolResult) -> tuple[Block, list[Block]]:
     """The block for ``result``, and what of it must follow the last result of its turn."""
-    wire: Block = {"type": "tool_result", "tool_use_id": _id(result.call_id)}
+    wire: Block = {"type": "tool_result", "tool_use_id": _RULES.call_id(result.call_id)}
     content, after = user_blocks(result.parts), list[Block]()
     if result.status != "ok":
         wire["is_error"] = True

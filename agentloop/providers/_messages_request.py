@@ -21,12 +21,12 @@ from agentloop.providers._messages_blocks import (
     THOUGHTS,
     Block,
     assistant_blocks,
-    kept_in,
     result_blocks,
     text_block,
+    thought_in,
     user_blocks,
 )
-from agentloop.providers._output_schema import output_schema
+from agentloop.providers._structured_output import anthropic_schema, request_in_words
 
 __all__ = ["Asked", "Dialect", "Written", "messages_request"]
 
@@ -100,9 +100,9 @@ def messages_request(request: ModelRequest, dialect: Dialect, written: Written) 
     max_tokens = dialect.max_tokens if settings.max_tokens is None else settings.max_tokens
     system, form = request.instructions, None
     if request.output is not None:
-        form = output_schema(request.output.parameters)
+        form = anthropic_schema(request.output.parameters)
         if form is None:
-            system = "\n\n".join(filter(None, (system, _in_words(request.output))))
+            system = "\n\n".join(filter(None, (system, request_in_words(request.output))))
     tools = [_raw(_tool(spec)) for spec in request.tools]
     blocks = [_raw(text_block(system))] if system.strip() else []
     story = _Story(_digest(tools, blocks) if _binds_thoughts(dialect.model) else None)
@@ -187,11 +187,6 @@ def _thinking(settings: ModelSettings, model: str, max_tokens: int) -> dict[str,
 def _tool(spec: ToolSpec) -> Block:
     described = {"description": spec.description} if spec.description else {}
     return {"name": spec.name, **described, "input_schema": spec.parameters}
-
-
-def _in_words(output: ToolSpec) -> str:
-    schema = _encoder.encode(output.parameters).decode()
-    return f"Give the final answer as JSON that fits this JSON Schema, with no other text around it:\n{schema}"
 
 
 # -------------------------------------------------------------------------------- caching
@@ -290,7 +285,7 @@ def _written(message: Message, dialect: Dialect) -> _Entry:
         bare = tuple(_raw(block) for block in said if block["type"] not in THOUGHTS)
         if len(bare) == len(said):
             return _Entry(message, "assistant", bare)
-        prefix = next(kept.prefix for part in message.parts if (kept := kept_in(part, dialect.model)) is not None)
+        prefix = next(echo.prefix for part in message.parts if (echo := thought_in(part, dialect.model)) is not None)
         return _Entry(message, "assistant", tuple(map(_raw, said)), bare=bare, prefix=prefix)
     if isinstance(message, ToolResult):
         result, after = result_blocks(message)

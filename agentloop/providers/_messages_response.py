@@ -16,7 +16,7 @@ from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure_in_stream
-from agentloop.providers._messages_blocks import Kept
+from agentloop.providers._messages_blocks import MessagesEcho
 
 __all__ = ["MessagesResponse"]
 
@@ -209,7 +209,7 @@ class MessagesResponse:
             self._calls += 1
             await self._reply.tool_call(call, id=block.id or "", name=block.name or "")
         elif block.type == "redacted_thinking":
-            await self._keep(Kept(self._model, redacted=block.data or "", prefix=self._prefix))
+            await self._keep(MessagesEcho(self._model, redacted=block.data or "", prefix=self._prefix))
         self._open[index] = _Open(block, call)
         await self._tell_text(block)
 
@@ -237,13 +237,13 @@ class MessagesResponse:
         if block is None:
             return
         if block.kind == "thinking" and block.signature:
-            await self._keep(Kept(self._model, signature=block.signature, prefix=self._prefix))
+            await self._keep(MessagesEcho(self._model, signature=block.signature, prefix=self._prefix))
         if block.call is not None and not block.arguments:
             given = "" if block.given == b"null" else block.given.decode()
             await self._reply.tool_call(block.call, arguments=given or "{}")
 
-    async def _keep(self, kept: Kept) -> None:
-        await self._reply.reasoning("", signature=_encoder.encode(kept).decode())
+    async def _keep(self, echo: MessagesEcho) -> None:
+        await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
 
     async def _end_all(self) -> None:  # noqa: ASYNC910
         for index in list(self._open):

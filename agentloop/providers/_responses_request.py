@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -14,7 +13,6 @@ from agentloop.messages import (
     AssistantMessage,
     Image,
     Message,
-    Reasoning,
     Text,
     ToolCall,
     ToolResult,
@@ -22,13 +20,12 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
-from agentloop.providers._parts import as_object, text_of_file, url_of
-from agentloop.providers._strict import strict_schema
+from agentloop.providers._fitting import Echo, WireRules, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._structured_output import openai_output
 
-__all__ = ["Dialect", "Kept", "Written", "reasons", "responses_request"]
+__all__ = ["Dialect", "ResponsesEcho", "Written", "reasons", "responses_request"]
 
-MAX_CALL_ID = 64
-"""Characters that an id may have. Other providers' may be longer, and a session may go on with another model."""
+_RULES = WireRules(max_call_id=64)
 
 
 @frozen(kw_only=True)
@@ -43,11 +40,9 @@ class Dialect:
     """The summary of the reasoning to ask for."""
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the server wants back unread. As JSON, it is the ``signature`` of a `Reasoning` part."""
+class ResponsesEcho(Echo, frozen=True):
+    """A reasoning item, or the phase of a message."""
 
-    model: str
-    """Only this model gets it back: no other can decrypt it."""
     item: dict[str, Any] | None = None
     """A reasoning item."""
     phase: str | None = None
@@ -81,7 +76,7 @@ class Written:
 _Entry: TypeAlias = tuple[Message, tuple[msgspec.Raw, ...]]
 
 _encoder = msgspec.json.Encoder()
-_kept = JsonDecoder(Kept, max_depth=MAX_OWN_DEPTH)
+_echo_decoder = msgspec.json.Decoder(ResponsesEcho)
 
 
 def reasons(model: str) -> bool:
@@ -105,7 +100,7 @@ def responses_request(request: ModelRequest, dialect: Dialect, written: Written)
     if request.tools:
         body["tools"] = [_tool(spec) for spec in request.tools]
     if request.output is not None:
-        body["text"] = {"format": _output(request.output)}
+        body["text"] = {"format": {"type": "json_schema", **openai_output(request.output)}}
     body.update(_settings(request.settings, dialect, with_tools=bool(request.tools)))
     body.update(request.settings.extra)
     return _encoder.encode(body)
@@ -137,17 +132,6 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     }
 
 
-def _output(spec: ToolSpec) -> dict[str, Any]:
-    strict = strict_schema(spec.parameters)
-    return {
-        "type": "json_schema",
-        "name": spec.name,
-        "description": spec.description,
-        "schema": spec.parameters if strict is None else strict,
-        "strict": strict is not None,
-    }
-
-
 # ------------------------------------------------------------------------------ messages
 
 
@@ -172,13 +156,13 @@ def _part(part: UserPart) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "input_text", "text": part.text}
     if isinstance(part, Image):
-        return {"type": "input_image", "image_url": url_of(part), "detail": "auto"}
-    text = text_of_file(part)
+        return {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
+    text = file_text(part)
     if text is not None:
         return {"type": "input_text", "text": text}
     if part.data is None:
-        return {"type": "input_file", "file_url": url_of(part)}
-    return {"type": "input_file", "filename": part.name, "file_data": url_of(part)}
+        return {"type": "input_file", "file_url": data_url(part)}
+    return {"type": "input_file", "filename": part.name, "file_data": data_url(part)}
 
 
 def _assistant(message: AssistantMessage, dialect: Dialect) -> list[dict[str, Any]]:
@@ -191,40 +175,25 @@ def _assistant(message: AssistantMessage, dialect: Dialect) -> list[dict[str, An
             items.append(
                 {
                     "type": "function_call",
-                    "call_id": _call_id(part.id),
+                    "call_id": _RULES.call_id(part.id),
                     "name": part.name,
-                    "arguments": as_object(part.arguments),
+                    "arguments": object_arguments(part.arguments),
                 }
             )
         else:
-            kept = _kept_in(part, dialect.model)
-            if kept is None:
+            echo = echo_in(part, _echo_decoder, dialect.model)
+            if echo is None:
                 continue
-            if kept.item is not None:
-                items.append(kept.item)
-            if kept.phase is not None:
+            if echo.item is not None:
+                items.append(echo.item)
+            if echo.phase is not None:
                 # Not simply the item before: a call may have begun before the message was done.
                 for item in [item for item in items if item["type"] == "message"][-1:]:
-                    item["phase"] = kept.phase
+                    item["phase"] = echo.phase
     # Reasoning that led to nothing, since the response was cut off, is refused.
     while items and items[-1]["type"] == "reasoning":
         items.pop()
     return items
-
-
-def _kept_in(part: Reasoning, model: str) -> Kept | None:
-    """What is to be sent back; ``None`` if ``part`` is of another model, or of another provider."""
-    if part.signature is None:
-        return None
-    try:
-        kept = _kept.decode(part.signature)
-    except (msgspec.DecodeError, UnicodeError):
-        return None
-    return kept if kept.model == model else None
-
-
-def _call_id(id: str) -> str:
-    return id if len(id) <= MAX_CALL_ID else f"call_{sha256(id.encode()).hexdigest()[:32]}"
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
@@ -233,4 +202,4 @@ def _result(result: ToolResult) -> dict[str, Any]:
         # The protocol has no other way to say that a call failed.
         first = parts[0] if parts else None
         parts = (Text(f"Error: {first.text}"), *parts[1:]) if isinstance(first, Text) else (Text("Error:"), *parts)
-    return {"type": "function_call_output", "call_id": _call_id(result.call_id), "output": _content(parts)}
+    return {"type": "function_call_output", "call_id": _RULES.call_id(result.call_id), "output": _content(parts)}

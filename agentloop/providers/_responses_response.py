@@ -16,7 +16,7 @@ from agentloop.messages import StopReason, Usage
 from agentloop.models import Reply, Stop
 from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import failure_in_stream
-from agentloop.providers._responses_request import Kept
+from agentloop.providers._responses_request import ResponsesEcho
 
 __all__ = ["ResponsesResponse"]
 
@@ -238,7 +238,7 @@ class ResponsesResponse:
                 await self._tell_text("".join(told), slot)
                 slot.shown = "done"
             if item.phase and slot.shown:
-                await self._keep(Kept(self._model, phase=item.phase))
+                await self._keep(ResponsesEcho(self._model, phase=item.phase))
         elif item.type == "reasoning":
             if not slot.shown:
                 told = [part.text for part in item.summary or item.content or () if part.text]
@@ -246,10 +246,10 @@ class ResponsesResponse:
                     await self._reply.reasoning(PARAGRAPH.join(told))
             # By an id alone the server would not find it: it stores nothing.
             if item.encrypted_content or item.content:
-                await self._keep(Kept(self._model, item=_to_send_back(_object.decode(raw))))
+                await self._keep(ResponsesEcho(self._model, item=_to_send_back(_object.decode(raw))))
 
-    async def _keep(self, kept: Kept) -> None:
-        await self._reply.reasoning("", signature=_encoder.encode(kept).decode())
+    async def _keep(self, echo: ResponsesEcho) -> None:
+        await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
 
     # --------------------------------------------------------------------------- end
 

@@ -1,0 +1,225 @@
+"""Decide how each provider is asked for structured output, and which schema its wire accepts.
+
+A provider accepts a subset of JSON Schema, and refuses the whole request for a keyword outside of it. `openai_schema`
+and `anthropic_schema` express a schema in a provider's subset, or return ``None`` if the subset cannot express it. Then
+OpenAI's formats send the schema as it is, as a hint that the server does not enforce, and Anthropic's format asks for
+the output in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import msgspec
+
+from agentloop.models import ToolSpec
+
+__all__ = ["anthropic_schema", "openai_output", "openai_schema", "request_in_words"]
+
+
+class _UnsupportedSchemaError(Exception):
+    """The provider's subset of JSON Schema cannot express the schema."""
+
+
+def openai_output(output: ToolSpec) -> dict[str, Any]:
+    """The fields of ``json_schema`` in OpenAI's formats: name, description, schema, and whether it is enforced."""
+    strict = openai_schema(output.parameters)
+    return {
+        "name": output.name,
+        "description": output.description,
+        "schema": output.parameters if strict is None else strict,
+        "strict": strict is not None,
+    }
+
+
+def request_in_words(output: ToolSpec) -> str:
+    """The instructions that ask for ``output`` where the wire has no schema for it."""
+    schema = msgspec.json.encode(output.parameters).decode()
+    return f"Give the final answer as JSON that fits this JSON Schema, with no other text around it:\n{schema}"
+
+
+# ------------------------------------------------------------------------ OpenAI's strict mode
+
+
+_OPENAI_KEYWORDS = frozenset(
+    {
+        "$defs",
+        "$ref",
+        "additionalProperties",
+        "anyOf",
+        "const",
+        "description",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "items",
+        "maxItems",
+        "maximum",
+        "minItems",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "properties",
+        "required",
+        "title",
+        "type",
+    }
+)
+_OPENAI_DROPPED = frozenset({"default", "examples"})
+"""Keywords that constrain nothing: without them the same values are valid."""
+_OPENAI_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+
+
+def openai_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """``schema`` narrowed for OpenAI's strict mode; ``None`` if strict mode cannot express it.
+
+    In strict mode every object requires all of its properties and allows no others. Both only narrow the schema: each
+    value that fits the result fits ``schema`` too.
+    """
+    if schema.get("type") != "object" or "anyOf" in schema:
+        return None
+    try:
+        return _narrowed(schema)
+    except _UnsupportedSchemaError:
+        return None
+
+
+def _narrowed(schema: dict[str, Any] | bool) -> dict[str, Any]:
+    if isinstance(schema, bool):
+        raise _UnsupportedSchemaError
+    narrowed: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _OPENAI_DROPPED:
+            continue
+        if key not in _OPENAI_KEYWORDS or (key == "format" and value not in _OPENAI_FORMATS):
+            raise _UnsupportedSchemaError
+        if key in ("properties", "$defs"):
+            narrowed[key] = {name: _narrowed(inner) for name, inner in value.items()}
+        elif key == "items":
+            narrowed[key] = _narrowed(value)
+        elif key == "anyOf":
+            narrowed[key] = [_narrowed(inner) for inner in value]
+        else:
+            narrowed[key] = value
+    if narrowed.get("type") == "object" or "properties" in narrowed:
+        # An object that allows any property is a mapping, which strict mode cannot express.
+        if narrowed.get("additionalProperties") not in (None, False) or "properties" not in narrowed:
+            raise _UnsupportedSchemaError
+        narrowed["additionalProperties"] = False
+        narrowed["required"] = list(narrowed["properties"])
+    elif "$ref" not in narrowed and "anyOf" not in narrowed and not {"type", "enum", "const"} & narrowed.keys():
+        raise _UnsupportedSchemaError  # a schema that allows any value
+    return narrowed
+
+
+# ----------------------------------------------------------------------- Anthropic's subset
+
+
+_ANTHROPIC_DROPPED = frozenset({"default", "discriminator", "examples"})
+"""Keywords that constrain nothing: without them the same values are valid."""
+_ANTHROPIC_DESCRIBED = frozenset(
+    {
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "maxItems",
+        "maxLength",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "uniqueItems",
+    }
+)
+"""Constraints that the API refuses. They move into the description; the runtime checks them in the answer."""
+_ANTHROPIC_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+)  # fmt: skip
+_TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
+
+
+def anthropic_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """``schema`` in Anthropic's subset of JSON Schema; ``None`` if the subset cannot express it.
+
+    Each value that fits ``schema`` fits the result, except for objects with more properties than ``schema`` names.
+    """
+    try:
+        if _is_recursive(schema.get("$defs", {})):
+            return None
+        return _expressed(schema)
+    except _UnsupportedSchemaError:
+        return None
+
+
+def _expressed(schema: Any) -> dict[str, Any]:
+    if not isinstance(schema, dict):
+        raise _UnsupportedSchemaError  # true and false are schemas as well
+    remaining = {key: value for key, value in cast("dict[str, Any]", schema).items() if key not in _ANTHROPIC_DROPPED}
+    result: dict[str, Any] = {}
+    if "$defs" in remaining:
+        result["$defs"] = {name: _expressed(inner) for name, inner in remaining.pop("$defs").items()}
+    if "$ref" in remaining:
+        # The API refuses all other keywords beside a reference.
+        return {**result, "$ref": remaining["$ref"]}
+    result.update({key: remaining.pop(key) for key in ("title", "description") if key in remaining})
+    result.update(_type(remaining))
+    described = [f"{key}: {remaining.pop(key)}" for key in sorted(_ANTHROPIC_DESCRIBED & remaining.keys())]
+    if remaining:
+        raise _UnsupportedSchemaError
+    if described:
+        result["description"] = " ".join(filter(None, (result.get("description"), f"({', '.join(described)})")))
+    return result
+
+
+def _type(remaining: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that say which values are valid, removed from ``remaining``."""
+    type_ = remaining.pop("type", None)
+    if "enum" in remaining or "const" in remaining:
+        values: dict[str, Any] = {key: remaining.pop(key) for key in ("enum", "const") if key in remaining}
+        if any(isinstance(value, (dict, list)) for value in [*values.get("enum", ()), values.get("const")]):
+            raise _UnsupportedSchemaError
+        return values
+    for key in ("anyOf", "oneOf"):
+        if key in remaining and type_ is None:
+            return {"anyOf": [_expressed(inner) for inner in remaining.pop(key)]}
+    if not isinstance(type_, str) or type_ not in _TYPES:
+        raise _UnsupportedSchemaError
+    result: dict[str, Any] = {"type": type_}
+    if type_ == "object":
+        # An object that allows any property is a mapping, which the subset cannot express.
+        if remaining.pop("additionalProperties", None) not in (None, False) or "properties" not in remaining:
+            raise _UnsupportedSchemaError
+        result["properties"] = {name: _expressed(inner) for name, inner in remaining.pop("properties").items()}
+        result["required"] = remaining.pop("required", [])
+        result["additionalProperties"] = False
+    elif type_ == "array":
+        result["items"] = _expressed(remaining.pop("items", None))
+        if remaining.get("minItems") in (0, 1):
+            result["minItems"] = remaining.pop("minItems")
+    elif type_ == "string" and remaining.get("format") in _ANTHROPIC_FORMATS:
+        result["format"] = remaining.pop("format")
+    return result
+
+
+def _is_recursive(defs: dict[str, Any]) -> bool:
+    """Whether one of ``defs`` refers to itself, directly or through others."""
+    references = {f"#/$defs/{name}": set(_references(inner)) for name, inner in defs.items()}
+    for _ in defs:
+        for targets in references.values():
+            targets.update(*(references.get(target, ()) for target in list(targets)))
+    return any(name in targets for name, targets in references.items())
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for key, inner in cast("dict[str, Any]", schema).items():
+            if key == "$ref" and isinstance(inner, str):
+                yield inner
+            yield from _references(inner)
+    elif isinstance(schema, list):
+        for inner in cast("Iterable[Any]", schema):
+            yield from _references(inner)
