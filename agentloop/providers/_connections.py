@@ -1,4 +1,4 @@
-"""Connections to a model's server, and what closes them."""
+"""Connections to a model's server, over trio: opened, used again while they are fresh, closed on every way out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from urllib.request import getproxies, proxy_bypass
 
 import trio
 
-from agentloop.errors import UsageError
-from agentloop.providers._httpcore import httpcore2
+from agentloop.errors import MissingExtraError, UsageError
 
-__all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Connections"]
+try:
+    import httpcore2
+except ModuleNotFoundError as error:
+    raise MissingExtraError(feature="A model behind HTTP", extra="http", package="httpx2") from error
+
+__all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Connections", "httpcore2", "root_cause"]
 
 CONNECT_SECONDS = 15.0
 """To look up a host and connect to it, and again for the TLS handshake: each is a matter of round trips."""
@@ -69,7 +73,7 @@ class Connections:
             return connection, await connection.handle_async_request(request)
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self.give_back(connection)
+                await self.release(connection)
             raise
 
     async def _kept(self) -> httpcore2.AsyncHTTP11Connection | None:
@@ -88,7 +92,7 @@ class Connections:
             stream = await stream.start_tls(_ssl_context(), origin.host.decode("ascii"))
         return httpcore2.AsyncHTTP11Connection(origin, stream, KEEPALIVE_SECONDS)
 
-    async def give_back(self, connection: Connection) -> None:  # noqa: ASYNC910  # shielded anyway
+    async def release(self, connection: Connection) -> None:  # noqa: ASYNC910  # shielded anyway
         """Keep ``connection`` for the next request, if it is fit for one, else close it."""
         if isinstance(connection, httpcore2.AsyncHTTPProxy):
             return  # noqa: ASYNC910  # it keeps its connections itself
@@ -125,7 +129,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         try:
             return bytes(await self._stream.receive_some(max_bytes))
         except trio.BrokenResourceError as error:
-            raise httpcore2.ReadError(_cause(error)) from error
+            raise httpcore2.ReadError(root_cause(error)) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109, ASYNC910
         self._out.append(buffer)
@@ -181,7 +185,7 @@ def _connecting(what: str) -> Generator[None]:
     except trio.TooSlowError as error:
         raise httpcore2.ConnectTimeout(f"{what} took more than {CONNECT_SECONDS:g} s") from error
     except (OSError, trio.BrokenResourceError) as error:
-        raise httpcore2.ConnectError(_cause(error)) from error
+        raise httpcore2.ConnectError(root_cause(error)) from error
 
 
 def _hung_up(error: Exception) -> bool:
@@ -225,10 +229,10 @@ def _ssl_context() -> ssl.SSLContext:
     return httpcore2.default_ssl_context()
 
 
-def _cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """What is at the bottom of ``error``, such as ``ConnectionRefusedError: ...``."""
     if isinstance(error, BaseExceptionGroup):
-        return _cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+        return root_cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     if error.__cause__ is not None:
-        return _cause(error.__cause__)
+        return root_cause(error.__cause__)
     return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import msgspec
 import trio
 
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 
-__all__ = ["MAX_EVENT_BYTES", "EventParser", "WireEvents", "as_connection_error"]
+__all__ = ["MAX_EVENT_BYTES", "EventParser", "WireEvents", "as_connection_error", "decode_event"]
 
 MAX_EVENT_BYTES = 64 * 2**20
 """Upper bound of a single event, in bytes: a guard against a server that never ends one."""
+
+_T = TypeVar("_T")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -162,6 +165,14 @@ def _is_whole(data: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return data == b"[DONE]"
     return True
+
+
+def decode_event(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw, *, model: str) -> _T:
+    """``data`` as an object of ``decoder``'s type. Raises `ModelProtocolError` if it is not one."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelProtocolError(f"model {model!r} sent {bytes(data)[:200]!r}: {error}") from error
 
 
 @contextmanager

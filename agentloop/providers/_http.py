@@ -1,20 +1,19 @@
-"""HTTP for the adapters: one request, whose answer is a stream of events, and the connections it goes over.
+"""The HTTP transport: sends a request, and yields the events of the answer.
 
-Built on ``httpcore2``, the layer of httpx2 that speaks HTTP, and not on ``httpx2.AsyncClient``, for three reasons
+It is built on ``httpcore2``, the layer of httpx2 that speaks HTTP, and not on ``httpx2.AsyncClient``, for three reasons
 that were each seen to matter (version 2.16):
 
-- A response that is left early leaves generators of httpx2 to the garbage collector, for which trio warns. Those of
-  httpcore2 close one another.
-- A connection attempt that is cancelled during the TLS handshake leaves its socket open. The network backend can be
-  exchanged in httpcore2 only; the one below closes what it opened.
-- The client costs as much again as sending the request and reading the answer.
+- httpx2 leaves the generators of a response that is left early to the garbage collector, for which trio warns. Those
+  of httpcore2 close one another.
+- httpx2 leaves the socket open when a connection attempt is cancelled during the TLS handshake. The network backend
+  can be replaced in httpcore2 only; the one in `agentloop.providers._connections` closes what it opened.
+- The client costs as much processor time as sending the request and reading the answer.
 
-**Who owns the connections?** Whoever opened them, for the length of a block (`Http.open`), so that no socket can
-outlive the block that asked for it. Inside it they are kept open between requests, which halves the processor time
-of a request on loopback, and with TLS saves the two or three round trips of a handshake. A request outside of such a
-block opens its own, for itself alone. There is no pool behind the scenes: it would have to outlive a stream to be of
-use to the next one, and then nobody could say when its sockets are closed. The TLS context, which takes 30 ms to
-make, holds no socket, and is shared by all.
+**Connections belong to the block that opened them** (`HttpTransport.open`), so no socket outlives the block. Inside it
+they stay open between requests, which halves the processor time of a request on loopback, and with TLS saves the two or
+three round trips of a handshake. A request outside of such a block opens a connection for itself. There is no global
+pool: it would have to outlive a stream to be of use to the next one, and its sockets would have no owner who closes
+them. The TLS context, which takes 30 ms to make, holds no socket, and all share it.
 """
 
 from __future__ import annotations
@@ -34,45 +33,49 @@ from agentloop._core.json_text import decode_json
 from agentloop._core.redaction import REDACTED
 from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelError, ModelProtocolError, UsageError
-from agentloop.providers._connections import Connections
+from agentloop.providers._connections import Connections, httpcore2
 from agentloop.providers._events import WireEvents, as_connection_error
 from agentloop.providers._failures import codes_of, failure
-from agentloop.providers._httpcore import httpcore2
 from agentloop.providers._network import check_network
 
-__all__ = ["Http"]
+__all__ = ["HttpTransport", "bearer"]
 
 ERROR_BODY_SECONDS = 5.0
+"""Seconds to wait for the body of an error."""
 ERROR_BODY_BYTES = 4096
 SHORTEST_KEY = 8
-"""Characters. What is shorter occurs in ordinary words."""
+"""Characters. A shorter value may occur in ordinary words, and is not redacted."""
 _SECRET = (b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
-"""Headers with keys in them."""
+"""Headers that contain keys, in lower case."""
 
 
-class Http:
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header that carries ``api_key`` as a bearer token; no header for ``None``."""
+    # Stripped: a key that was read from a file often ends in a line break.
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key.strip()}"}
+
+
+class HttpTransport:
     """Sends requests to one URL of a model's server.
 
     Args:
-      model: what errors call the model.
-      url: where requests go.
-      headers: of each request, besides the usual ones.
+      url: the URL of the endpoint.
+      headers: the headers of each request, besides the usual ones, which they replace.
 
     Raises:
       UsageError: the URL or a header cannot be sent.
     """
 
-    __slots__ = ("_connections", "_headers", "_model", "_url")
+    __slots__ = ("_connections", "_headers", "_url")
 
-    def __init__(self, *, model: str, url: str, headers: Mapping[str, str]) -> None:
-        self._model = model
+    def __init__(self, *, url: str, headers: Mapping[str, str]) -> None:
         self._url = _checked_url(url)
         self._headers = _checked_headers(
             {
                 "Host": urlsplit(url).netloc.rpartition("@")[2],
                 "User-Agent": "agentloop",
                 "Accept": "text/event-stream, application/json",
-                # Compressing a few words at a time saves nothing, and some servers then hold them back.
+                # Compression saves nothing on a few words at a time, and makes some servers hold them back.
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
             },
@@ -81,8 +84,8 @@ class Http:
         self._connections: Connections | None = None
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[Http]:
-        """The same, with connections that are kept until the block ends. Opens none yet."""
+    async def open(self) -> AsyncGenerator[HttpTransport]:
+        """The same transport, with connections that stay open until the block ends. Entering opens none yet."""
         if self._connections is not None:
             yield self
             return
@@ -91,34 +94,36 @@ class Http:
         try:
             yield opened
         finally:
-            # Shielded, and without a deadline of its own: closing a socket waits for nobody.
+            # Shielded, and without a deadline: closing a socket never waits.
             with trio.CancelScope(shield=True):
                 await opened._connections.aclose()
 
     @asynccontextmanager
-    async def post(self, body: bytes) -> AsyncGenerator[WireEvents]:
-        """Send ``body``, and give the events of the answer as they come.
+    async def post(self, body: bytes, *, model: str) -> AsyncGenerator[WireEvents]:
+        """Send ``body``, and yield the events of the answer as they arrive.
 
-        When the block ends, no more is read. A connection is kept only if the answer was read to its end.
+        When the block ends, reading stops. The connection stays open only if the answer was read to its end.
 
         Raises:
-          ModelStatusError: the answer is no success.
-          ModelConnectionError: there was no answer.
-          UsageError: the block of `open` has ended, or models behind a network are forbidden here.
+          ModelStatusError: the status of the answer is no success.
+          ModelConnectionError: the server did not answer.
+          ModelProtocolError: the answer is compressed.
+          NetworkForbiddenError: models behind a network are forbidden here.
+          UsageError: the block of `open` has ended.
         """
-        check_network(model=self._model, url=_shown(self._url))
+        check_network(model=model, url=_without_secrets(self._url))
         if self._connections is None:
-            async with self.open() as opened, opened.post(body) as events:
+            async with self.open() as opened, opened.post(body, model=model) as events:
                 yield events
             return
-        began = time.perf_counter()
-        log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", self._model, _shown(self._url), len(body))
+        start = time.perf_counter()
+        log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", model, _without_secrets(self._url), len(body))
         length = (b"Content-Length", b"%d" % len(body))
         request = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
-        with as_connection_error(f"model {self._model!r}: no answer from {_shown(self._url)}", _FAILURES):
+        with as_connection_error(f"model {model!r}: no answer from {_without_secrets(self._url)}", _FAILURES):
             connection, response = await self._connections.send(request)
-        took = time.perf_counter() - began
-        log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", self._model, response.status, took)
+        seconds = time.perf_counter() - start
+        log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", model, response.status, seconds)
         try:
             # Closed here, where it is used: a generator that is left to the garbage collector closes its connection
             # when it is collected, if at all.
@@ -127,15 +132,14 @@ class Http:
             ) as chunks:
                 headers = {name.lower(): value for name, value in response.headers}
                 if not 200 <= response.status < 300:
-                    raise await _status_error(self._model, response.status, headers, chunks, self._secrets())
+                    raise await _status_error(model, response.status, headers, chunks, self._secrets())
                 if headers.get(b"content-encoding", b"identity") != b"identity":
-                    raise ModelProtocolError(f"model {self._model!r} sent a compressed answer, unasked")
-                content_type = headers.get(b"content-type", b"").decode("latin-1")
-                yield WireEvents(self._model, chunks, content_type, _FAILURES)
+                    raise ModelProtocolError(f"model {model!r} sent a compressed answer, unasked")
+                yield WireEvents(model, chunks, headers.get(b"content-type", b"").decode("latin-1"), _FAILURES)
         finally:
             with trio.CancelScope(shield=True):
                 await response.aclose()
-                await self._connections.give_back(connection)
+                await self._connections.release(connection)
 
     def _secrets(self) -> list[str]:
         """The keys among the headers, the longest first. A server may echo them in an error."""
@@ -144,10 +148,7 @@ class Http:
         return sorted((key for key in keys if len(key) >= SHORTEST_KEY), key=len, reverse=True)
 
     def __repr__(self) -> str:
-        return f"<Http {_shown(self._url)}>"  # without the headers: there is a key among them
-
-
-# -------------------------------------------------------------------------------- errors
+        return f"<HttpTransport {_without_secrets(self._url)}>"  # without the headers, which contain the key
 
 
 _FAILURES = (
@@ -157,13 +158,13 @@ _FAILURES = (
     httpcore2.TimeoutException,
     trio.ClosedResourceError,
 )
-"""What a connection can fail with."""
+"""The exceptions of a connection that drops."""
 
 
 async def _status_error(
     model: str, status: int, headers: Mapping[bytes, bytes], chunks: AsyncIterator[bytes], secrets: Sequence[str]
 ) -> ModelError:
-    """The error for an answer that is no success, with what the server says of it."""
+    """The error for an answer whose status is no success, with the server's explanation."""
     body = b""
     with suppress(*_FAILURES), trio.move_on_after(ERROR_BODY_SECONDS):
         while len(body) < ERROR_BODY_BYTES and (chunk := await anext(chunks, None)) is not None:
@@ -174,13 +175,12 @@ async def _status_error(
         text = f"it redirects to {location.decode('latin-1')}; {text}".removesuffix("; ")
     for secret in secrets:
         text = text.replace(secret, REDACTED)
-    told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-    codes = _codes(body)
-    return failure(model=model, status=status, body=text, codes=codes, headers=told)  # noqa: ASYNC910  # there was one: anext()
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    return failure(model=model, status=status, body=text, codes=_codes(body), headers=texts)  # noqa: ASYNC910  # anext() was a checkpoint
 
 
 def _codes(body: bytes) -> tuple[object, ...]:
-    """The error codes in ``body``, whose field ``error`` has them at all providers."""
+    """The error codes in ``body``, which all providers put into the field ``error``."""
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -199,10 +199,10 @@ def _checked_url(url: str) -> httpcore2.URL:
 
 
 def _checked_headers(*layers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """The headers of all layers; the later ones win."""
+    """The headers of all layers; a later layer replaces headers of an earlier one."""
     headers: dict[str, tuple[bytes, bytes]] = {}
     for name, value in ((name, value) for layer in layers for name, value in layer.items()):
-        # Checked here, since the error of a header that cannot be sent would show it: it may be a key.
+        # Checked here, since the HTTP library's error for a header would show its value, which may be a key.
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise UsageError(f"{name!r} is no name of a header")
         if not value.isascii() or not (value.isprintable() or not value):
@@ -211,5 +211,6 @@ def _checked_headers(*layers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return list(headers.values())
 
 
-def _shown(url: httpcore2.URL) -> str:
+def _without_secrets(url: httpcore2.URL) -> str:
+    """Scheme, host and port of ``url``."""
     return f"{url.scheme.decode('ascii')}://{url.host.decode('ascii')}" + (f":{url.port}" if url.port else "")

@@ -1,17 +1,17 @@
-"""Requests over a client of a provider's own SDK: the SDK signs, addresses and sends, what comes back is ours to read.
+"""The SDK transport: a client of a provider's own SDK signs, addresses and sends; the answer is read here.
 
-What our writers wrote goes through the client's ``post``, the documented way to a path of one's choice, on which the
-clients for Azure, Bedrock, Vertex and gateways do their part. Of the stream that it gives we take the bytes, and not
-the SDK's objects, for these reasons, each of which was seen to matter (openai 3.54, anthropic 2.12):
+A request goes through the client's ``post``, the documented way to a path of one's choice, on which the clients for
+Azure, Bedrock, Vertex and gateways do their part. From the stream that it returns, the transport takes the bytes and
+not the SDK's objects, for these reasons, each of which was seen to matter (openai 3.54, anthropic 2.12):
 
 - The SDK's stream stops at ``[DONE]`` or at an error in mid-stream, and leaves its generators and httpx2's to the
-  garbage collector, for which trio warns. Our readers read on to the end.
-- It drops pings: of a model that thinks in silence they are the only sign.
-- It raises at an error in mid-stream what says less than the error did.
-- An event that it does not know, or an answer that is no stream, is not an error for our readers.
+  garbage collector, for which trio warns. The readers of the formats read on to the end.
+- The SDK drops pings, the only sign of a model that thinks in silence.
+- The SDK's exception for an error in mid-stream contains less than the error did.
+- The readers of the formats accept an unknown event, and an answer that is no stream.
 
-The connections are the client's. What httpx2 (2.16) does not do for it cannot be done here: of a request that is
-cancelled during the TLS handshake, it leaves the socket to the garbage collector.
+The connections are the client's. The transport cannot make up for httpx2 (2.16) in one case: a request that is
+cancelled during the TLS handshake leaves its socket to the garbage collector.
 """
 
 from __future__ import annotations
@@ -29,29 +29,38 @@ from attrs import frozen
 
 from agentloop._core.json_text import decode_own
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
-from agentloop.providers._connections import _cause
+from agentloop.providers._bedrock_frames import FRAMES_TYPE, FrameParser
+from agentloop.providers._connections import root_cause
 from agentloop.providers._events import WireEvents
 from agentloop.providers._failures import codes_of, failure
-from agentloop.providers._frames import FRAMES_TYPE, FrameParser
 from agentloop.providers._network import check_network
 
-__all__ = ["Sdk", "SdkStream", "async_client", "posting"]
+__all__ = ["Sdk", "SdkClient", "SdkStream", "SdkTransport", "check_is_async"]
 
 UNWINDING_STEPS = 10_000
-"""How many pieces that are there already are thrown away on the way to the network. httpx2 reads 64 KiB at once, and
-a piece is not often empty: more come only of a transport that makes them up."""
+"""Upper bound of the buffered pieces that are dropped when a response is left early. httpx2 reads 64 KiB at once and
+rarely yields an empty piece, so only an unusual transport has more."""
 CLOSING_SECONDS = 5.0
 
 
+class SdkClient(Protocol):
+    """The part of an SDK's client that all clients share."""
+
+    @property
+    def base_url(self) -> object:
+        """The URL of its requests."""
+        ...
+
+
 class SdkStream(Protocol):
-    """What an SDK gives for a request that asks for a stream."""
+    """An SDK's stream."""
 
     response: httpx2.Response
-    """Its status is a success, and nothing of it was read."""
+    """The answer. Its status is a success, and nothing of it was read."""
 
 
 class _Refusal(Protocol):
-    """An SDK's error for an answer that is no success."""
+    """An SDK's error for an answer whose status is no success."""
 
     status_code: int
     body: object
@@ -66,70 +75,88 @@ class _Failure(Protocol):
 
 @frozen
 class Sdk:
-    """The errors of an SDK."""
+    """The exceptions of an SDK."""
 
     api_error: type[Exception]
-    """What all have in common that tell what the server said."""
+    """The base class of all of them."""
     status_error: type[Exception]
+    """The status of the answer is no success."""
     connection_error: type[Exception]
+    """The server did not answer."""
     timeout_error: type[Exception]
+    """The client's own timeout ran out."""
+
+
+class SdkTransport:
+    """Sends requests through the client of an SDK.
+
+    Args:
+      sdk: the exceptions of the SDK.
+      client: the client, which stays the user's to close.
+      send: sends a request body through the client, and returns its stream. The body is an object, since clients for
+        other clouds move parts of it to the URL.
+    """
+
+    __slots__ = ("_client", "_sdk", "_send")
+
+    def __init__(self, sdk: Sdk, client: SdkClient, send: Callable[[dict[str, Any]], Awaitable[SdkStream]]) -> None:
+        self._sdk = sdk
+        self._client = client
+        self._send = send
 
     @asynccontextmanager
-    async def events(
-        self, model: str, url: str, post: Callable[[], Awaitable[SdkStream]]
-    ) -> AsyncGenerator[WireEvents]:
-        """Send a request, and give the events of its answer as they come.
+    async def open(self) -> AsyncGenerator[SdkTransport]:
+        """The transport itself: the client holds the connections, and keeps them until the user closes it."""
+        yield self
 
-        When the block ends, no more is read, and no generator is left half-way. The connection goes back to the
-        client if the answer was read to its end, else it is closed.
+    @asynccontextmanager
+    async def post(self, body: bytes, *, model: str) -> AsyncGenerator[WireEvents]:
+        """Send ``body``, and yield the events of the answer as they arrive.
 
-        Args:
-          model: what errors call the model.
-          url: where the client's requests go.
-          post: sends the request.
+        When the block ends, reading stops, and no generator is left half-way. The connection goes back to the client
+        if the answer was read to its end, else it is closed.
 
         Raises:
           NetworkForbiddenError: models behind a network are forbidden here.
-          ModelStatusError: the answer is no success.
-          ModelConnectionError: there was no answer.
-          ModelProtocolError: the SDK can make nothing of it.
+          ModelStatusError: the status of the answer is no success.
+          ModelConnectionError: the server did not answer.
+          ModelProtocolError: the SDK cannot read the answer.
         """
-        check_network(model=model, url=url)
+        check_network(model=model, url=str(self._client.base_url))
         failures = _connection_failures()
-        response = (await self._sent(model, post, failures)).response
+        response = (await self._stream(body, model, failures)).response
         chunks = response.aiter_bytes()
         content_type = response.headers.get("content-type", "")
-        told = _Framed(model, chunks) if content_type.startswith(FRAMES_TYPE) else chunks
+        unframed = _Unframed(model, chunks) if content_type.startswith(FRAMES_TYPE) else chunks
         try:
-            yield WireEvents(model, told, content_type, failures)
+            yield WireEvents(model, unframed, content_type, failures)
         finally:
             with trio.move_on_after(CLOSING_SECONDS, shield=True):
                 await _unwind(chunks)
-                # There is nothing left to close but what a transport of the user's own may hold.
+                # After unwinding, only a transport of the user's own may still hold something.
                 await response.aclose()
 
-    async def _sent(
-        self, model: str, post: Callable[[], Awaitable[SdkStream]], failures: tuple[type[Exception], ...]
-    ) -> SdkStream:
+    async def _stream(self, body: bytes, model: str, failures: tuple[type[Exception], ...]) -> SdkStream:
         try:
-            return await post()
-        except self.status_error as error:
+            return await self._send(msgspec.json.decode(body))
+        except self._sdk.status_error as error:
             raise _refused(model, cast("_Refusal", error), str(error)) from error
-        except self.connection_error as error:
+        except self._sdk.connection_error as error:
             url = cast("_Failure", error).request.url
-            late = "the client's own timeout is over" if isinstance(error, self.timeout_error) else ""
+            timeout = "the client's own timeout is over" if isinstance(error, self._sdk.timeout_error) else ""
             raise ModelConnectionError(
-                f"model {model!r}: no answer from {url.scheme}://{url.netloc.decode('ascii')}: {late or _cause(error)}"
+                f"model {model!r}: no answer from {url.scheme}://{url.netloc.decode('ascii')}: "
+                f"{timeout or root_cause(error)}"
             ) from error
-        except self.api_error as error:
+        except self._sdk.api_error as error:
             raise ModelProtocolError(f"model {model!r}: {error}") from error
         except failures as error:
-            # Of an answer that breaks off while the SDK reads what the server has against the request.
-            raise ModelConnectionError(f"model {model!r}: the connection dropped: {_cause(error)}") from error
+            # The answer was cut off while the SDK read the body of an error.
+            raise ModelConnectionError(f"model {model!r}: the connection dropped: {root_cause(error)}") from error
 
 
-class _Framed:
-    """The events of an answer in frames, as if they had come as server-sent events."""
+class _Unframed:
+    """The events of an answer in Bedrock's frames, in the form of server-sent events."""
 
     __slots__ = ("_chunks", "_model", "_parser")
 
@@ -138,7 +165,7 @@ class _Framed:
         self._chunks = chunks
         self._parser = FrameParser()
 
-    def __aiter__(self) -> _Framed:
+    def __aiter__(self) -> _Unframed:
         return self
 
     async def __anext__(self) -> bytes:
@@ -150,53 +177,50 @@ class _Framed:
 
 
 async def _unwind(chunks: AsyncIterator[bytes]) -> None:
-    """Stop reading, so that nothing is left half-way.
+    """Stop reading, and leave no generator half-way.
 
-    An SDK's stream is half a dozen generators, one inside the other, none of which closes the next. Left where it
-    stands, each would be for the garbage collector, and the connection open until then. What ends them all is an
-    error that comes from the innermost: so the network is asked for more by a task that is cancelled already.
+    An SDK's stream is half a dozen generators, one inside the other, none of which closes the next. If they are left
+    where they stand, each waits for the garbage collector, and the connection stays open until then. Only an error
+    that comes from the innermost generator ends them all; so a cancelled task asks the network for more.
     """
     with trio.CancelScope() as scope:
         scope.cancel()
-        # Whatever is wrong with the rest of an answer: it is not wanted any more.
+        # Errors of the rest of the answer do not matter any more.
         with suppress(StopAsyncIteration, Exception):
             for _ in range(UNWINDING_STEPS):
                 await anext(chunks)
 
 
-def async_client(client: object, example: str) -> None:
-    """Check that ``client`` can be waited for.
+def check_is_async(client: object, example: str) -> None:
+    """Check that ``client`` is asynchronous.
+
+    Args:
+      client: the client.
+      example: an expression that makes an asynchronous client, for the error.
 
     Raises:
-      UsageError: it cannot: a synchronous client would hold up everything else.
+      UsageError: the client is synchronous, and would block all other tasks.
     """
     if not iscoroutinefunction(getattr(client, "post", None)):
         raise UsageError(f"{type(client).__name__} is no asynchronous client of the SDK: give one such as {example}")
 
 
-def posting(body: bytes) -> dict[str, Any]:
-    """``body`` as an SDK takes it: its clients for other clouds move parts of it to the URL."""
-    asked: dict[str, Any] = decode_own(body)
-    return asked
-
-
 def _refused(model: str, error: _Refusal, message: str) -> ModelError:
     response, body = error.response, error.body
-    told = cast("dict[str, object]", body) if isinstance(body, dict) else {}
-    # One SDK gives what is in the field `error`, the other all of it.
-    inner = told.get("error")
+    # OpenAI's SDK gives the content of the field `error`, Anthropic's the whole body.
+    inner = cast("dict[str, object]", body).get("error") if isinstance(body, dict) else None
     return failure(
         model=model,
         status=error.status_code,
         body=(response.text if response.is_stream_consumed else message).strip(),
-        codes=codes_of(inner if isinstance(inner, dict) else told),
+        codes=codes_of(inner if isinstance(inner, dict) else body),
         headers={name.lower(): value for name, value in response.headers.items()},
     )
 
 
 def _connection_failures() -> tuple[type[Exception], ...]:
-    """What reading an answer can fail with."""
+    """The exceptions of an answer whose connection drops."""
     failures = (httpx2.RequestError, httpx2.StreamError, ssl.SSLError, trio.BrokenResourceError)
-    # openai also takes a client of the old httpx, which is no dependency of anything here.
-    old = sys.modules.get("httpx")
-    return failures if old is None else (*failures, old.RequestError, old.StreamError)
+    # OpenAI's SDK also accepts a client of the old httpx, which agentloop does not depend on.
+    httpx = sys.modules.get("httpx")
+    return failures if httpx is None else (*failures, httpx.RequestError, httpx.StreamError)

@@ -1,23 +1,26 @@
 """Models behind a client of Anthropic's SDK that the user has made: for Bedrock, Vertex, Foundry, a gateway.
 
-Who has no such client needs none: `agentloop.providers.anthropic` speaks the same protocol without the SDK, which
+A program without such a client needs none: `agentloop.providers.anthropic` speaks the same API without the SDK, which
 takes more than a second to import.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-# First, so that it is this package that is missed where it is missing, and not one of those that come with it.
-from agentloop.providers._anthropic import anthropic
+from agentloop.errors import MissingExtraError
 
-# isort: split
-from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.providers._events import WireEvents
-from agentloop.providers._messages_request import Dialect, Written, messages_request
-from agentloop.providers._messages_response import MessagesResponse
-from agentloop.providers._sdk import Sdk, async_client, posting
+# Before `_sdk`, so that the error names this package, and not one of its dependencies.
+try:
+    import anthropic
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        feature="A model behind an Anthropic client", extra="anthropic", package="anthropic"
+    ) from error
+
+from agentloop.providers._messages_format import CacheLifetime, MessagesFormat
+from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._wire_model import WireModel
 
 __all__ = ["AnthropicClient", "AsyncClient"]
 
@@ -25,14 +28,14 @@ _SDK = Sdk(anthropic.APIError, anthropic.APIStatusError, anthropic.APIConnection
 
 
 class AsyncClient(Protocol):
-    """An asynchronous client of Anthropic's SDK: its clients for other clouds have no class in common with the first.
+    """An asynchronous client of Anthropic's SDK, whose clients for the different clouds have no class in common.
 
-    `anthropic.AsyncAnthropic`, ``AsyncAnthropicBedrock``, ``AsyncAnthropicVertex`` and others are all of this kind.
+    `anthropic.AsyncAnthropic`, ``AsyncAnthropicBedrock``, ``AsyncAnthropicVertex`` and others fit this protocol.
     """
 
     @property
     def base_url(self) -> object:
-        """Where its requests go."""
+        """The URL of its requests."""
         ...
 
     async def post(
@@ -49,8 +52,8 @@ class AsyncClient(Protocol):
         ...
 
 
-class AnthropicClient:
-    """A Claude model behind a client that is there already.
+class AnthropicClient(WireModel):
+    """A Claude model behind an existing client.
 
     ::
 
@@ -58,26 +61,26 @@ class AnthropicClient:
             agent = Agent(AnthropicClient(client, "anthropic.claude-opus-5-5"), tools=[...])
             ...
 
-    The client stays the user's, who closes it after the last run: until then it keeps connections, as it always does.
-    Its URL, keys, headers, HTTP client and timeouts hold; its own retries are turned off for our requests, since the
-    stream that asks retries by itself, and says so. Its timeouts count beside the deadlines of the stream, and what
-    is sooner ends the response. When a response ends, it holds nothing of the client; but a request that is cancelled
+    The client stays the user's, who closes it after the last run; until then it holds its connections. Its URL, keys,
+    headers, HTTP client and timeouts apply; its own retries are turned off for these requests, since the stream
+    retries by itself and emits an event for each retry. Its timeouts count beside the deadlines of the stream, and the
+    shorter one ends the response. When a response ends, it holds nothing of the client; but a request that is cancelled
     during the TLS handshake leaves its socket to the garbage collector, as every request of httpx2 (2.16) does.
 
-    What `agentloop.providers.anthropic.Anthropic` says of thoughts and settings holds here too.
+    The remarks of `agentloop.providers.anthropic.Anthropic` about thoughts and settings apply here too.
 
     Args:
       client: an `anthropic.AsyncAnthropic`, or one for another cloud.
-      model: what the server calls the model.
-      name: what events and errors call the model; ``model`` if not given.
-      max_tokens: what a response may have at most where `ModelSettings.max_tokens` is not given.
-      cache: for how long the server keeps what it has read. ``None`` turns it off, for a server that cannot.
+      model: the server's name for the model.
+      name: the model's name in events and errors; ``model`` by default.
+      max_tokens: the upper bound of a response, in tokens, where `ModelSettings.max_tokens` is ``None``.
+      cache: how long the server keeps a prompt in its cache. ``None`` turns caching off, for a server without one.
 
     Raises:
-      UsageError: the client is not an asynchronous one.
+      UsageError: the client is synchronous.
     """
 
-    __slots__ = ("_client", "_dialect", "name")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -86,43 +89,23 @@ class AnthropicClient:
         *,
         name: str | None = None,
         max_tokens: int = 32_000,
-        cache: Literal["5m", "1h"] | None = "5m",
+        cache: CacheLifetime | None = "5m",
     ) -> None:
-        async_client(client, "anthropic.AsyncAnthropic()")
-        self.name = name or model
-        """What events and errors call it."""
-        self._client = client
-        self._dialect = Dialect(model=model, max_tokens=max_tokens, cache=cache)
+        check_is_async(client, "anthropic.AsyncAnthropic()")
 
-    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Reply to ``request`` and say how it ended.
+        async def send(body: dict[str, Any]) -> anthropic.AsyncStream[object]:
+            # `object`: the SDK makes no model classes of the events, which the format reads itself.
+            return await client.post(
+                MessagesFormat.PATH,
+                cast_to=object,
+                body=body,
+                options={"max_retries": 0},
+                stream=True,
+                stream_cls=anthropic.AsyncStream[object],
+            )
 
-        A response that has come to its stop reason counts, also if the connection drops before its last event.
-
-        Raises:
-          ModelStatusError: the server refused the request, or told an error in mid-stream.
-          ModelConnectionError: the server could not be reached, or the response was cut off before its end.
-          ModelProtocolError: what came is no message.
-        """
-        asked = messages_request(request, self._dialect, Written())
-        response = MessagesResponse(name=self.name, model=self._dialect.model, prefix=asked.prefix, reply=reply)
-        async with _events(self.name, self._client, asked.body) as events:
-            return await response.read(events)
-
-    def __repr__(self) -> str:
-        return f"<AnthropicClient {self.name}>"
-
-
-def _events(model: str, client: AsyncClient, body: bytes) -> AbstractAsyncContextManager[WireEvents]:
-    async def post() -> anthropic.AsyncStream[object]:
-        # `object`: no model classes are made of the events, which we read ourselves.
-        return await client.post(
-            "/v1/messages",
-            cast_to=object,
-            body=posting(body),
-            options={"max_retries": 0},
-            stream=True,
-            stream_cls=anthropic.AsyncStream[object],
+        super().__init__(
+            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache),
+            SdkTransport(_SDK, client, send),
+            name=name or model,
         )
-
-    return _SDK.events(model, str(client.base_url), post)

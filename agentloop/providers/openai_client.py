@@ -1,34 +1,33 @@
 """Models behind a client of OpenAI's SDK that the user has made: for Azure, Bedrock, a gateway, a proxy.
 
-Who has no such client needs none: `agentloop.providers.openai_chat` and `agentloop.providers.openai_responses` speak
-the same protocols without the SDK, which takes half a second to import.
+A program without such a client needs none: `agentloop.providers.openai_chat` and `agentloop.providers.openai_responses`
+speak the same APIs without the SDK, which takes half a second to import.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from typing import Any
 
-# First, so that it is this package that is missed where it is missing, and not one of those that come with it.
-from agentloop.providers._openai import openai
+from agentloop.errors import MissingExtraError
 
-# isort: split
-from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.providers._chat_request import Dialect as ChatDialect, Written as ChatWritten, chat_request
-from agentloop.providers._chat_response import ChatResponse
-from agentloop.providers._events import WireEvents
-from agentloop.providers._responses_request import Dialect, Written, reasons, responses_request
-from agentloop.providers._responses_response import ResponsesResponse
-from agentloop.providers._sdk import Sdk, async_client, posting
+# Before `_sdk`, so that the error names this package, and not one of its dependencies.
+try:
+    import openai
+except ModuleNotFoundError as error:
+    raise MissingExtraError(feature="A model behind an OpenAI client", extra="openai", package="openai") from error
+
+from agentloop.providers._chat_format import ChatFormat, SendReasoning
+from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
+from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._wire_model import WireModel
 
 __all__ = ["OpenAIClientChat", "OpenAIClientResponses"]
 
 _SDK = Sdk(openai.APIError, openai.APIStatusError, openai.APIConnectionError, openai.APITimeoutError)
-_EXAMPLE = "openai.AsyncOpenAI()"
 
 
-class OpenAIClientChat:
-    """A model behind the chat completions endpoint of a client that is there already.
+class OpenAIClientChat(WireModel):
+    """A model behind the chat completions endpoint of an existing client.
 
     ::
 
@@ -36,26 +35,26 @@ class OpenAIClientChat:
             agent = Agent(OpenAIClientChat(client, "my-deployment"), tools=[...])
             ...
 
-    The client stays the user's, who closes it after the last run: until then it keeps connections, as it always does.
-    Its URL, keys, headers, HTTP client and timeouts hold; its own retries are turned off for our requests, since the
-    stream that asks retries by itself, and says so. Its timeouts count beside the deadlines of the stream, and what
-    is sooner ends the response. When a response ends, it holds nothing of the client; but a request that is cancelled
+    The client stays the user's, who closes it after the last run; until then it holds its connections. Its URL, keys,
+    headers, HTTP client and timeouts apply; its own retries are turned off for these requests, since the stream
+    retries by itself and emits an event for each retry. Its timeouts count beside the deadlines of the stream, and the
+    shorter one ends the response. When a response ends, it holds nothing of the client; but a request that is cancelled
     during the TLS handshake leaves its socket to the garbage collector, as every request of httpx2 (2.16) does.
 
     Args:
       client: an `openai.AsyncOpenAI`, or one derived from it, such as `openai.AsyncAzureOpenAI`.
-      model: what the server calls the model; at Azure, the deployment.
-      name: what events and errors call the model; ``model`` if not given.
+      model: the server's name for the model; at Azure, the deployment.
+      name: the model's name in events and errors; ``model`` by default.
       send_reasoning: the field in which the model's earlier reasoning is sent back to it. See `OpenAIChat`.
-      max_tokens_field: how the server calls `ModelSettings.max_tokens`. ``max_completion_tokens`` at OpenAI and Azure,
-        ``max_tokens`` elsewhere.
+      max_tokens_field: the server's name for `ModelSettings.max_tokens`; by default ``max_completion_tokens`` at OpenAI
+        and Azure, ``max_tokens`` elsewhere.
       stream_usage: whether to ask for the usage; a few old servers refuse the question.
 
     Raises:
-      UsageError: the client is not an asynchronous one.
+      UsageError: the client is synchronous.
     """
 
-    __slots__ = ("_client", "_dialect", "name")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -63,62 +62,45 @@ class OpenAIClientChat:
         model: str,
         *,
         name: str | None = None,
-        send_reasoning: Literal["reasoning_content", "reasoning", "reasoning_details"] | None = None,
+        send_reasoning: SendReasoning | None = None,
         max_tokens_field: str | None = None,
         stream_usage: bool = True,
     ) -> None:
-        async_client(client, _EXAMPLE)
-        self.name = name or model
-        """What events and errors call it."""
-        self._client = client
+        transport = _transport(client, ChatFormat.PATH)
         if max_tokens_field is None:
             official = isinstance(client, openai.AsyncAzureOpenAI) or client.base_url.host == "api.openai.com"
             max_tokens_field = "max_completion_tokens" if official else "max_tokens"
-        self._dialect = ChatDialect(
-            model=model,
-            max_tokens_field=max_tokens_field,
-            send_reasoning=send_reasoning,
-            stream_usage=stream_usage,
+        super().__init__(
+            ChatFormat(
+                model=model,
+                max_tokens_field=max_tokens_field,
+                send_reasoning=send_reasoning,
+                stream_usage=stream_usage,
+            ),
+            transport,
+            name=name or model,
         )
 
-    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Reply to ``request`` and say how it ended.
 
-        A response that has come to its finish counts, also if the connection drops before its usage came.
+class OpenAIClientResponses(WireModel):
+    """A model behind the Responses endpoint of an existing client.
 
-        Raises:
-          ModelStatusError: the server refused the request, or told an error in mid-stream.
-          ModelConnectionError: the server could not be reached, or the response was cut off before its finish.
-          ModelProtocolError: what came is no chat completion.
-        """
-        response = ChatResponse(name=self.name, model=self._dialect.model, reply=reply)
-        body = chat_request(request, self._dialect, ChatWritten())
-        async with _events(self.name, self._client, "/chat/completions", body) as events:
-            return await response.read(events)
-
-    def __repr__(self) -> str:
-        return f"<OpenAIClientChat {self.name}>"
-
-
-class OpenAIClientResponses:
-    """A model behind the Responses endpoint of a client that is there already.
-
-    What `OpenAIClientChat` says of the client, and `OpenAIResponses` of the protocol, holds here too.
+    The remarks of `OpenAIClientChat` about the client, and of `OpenAIResponses` about the API, apply here too.
 
     Args:
       client: an `openai.AsyncOpenAI`, or one derived from it, such as `openai.AsyncAzureOpenAI`.
-      model: what the server calls the model; at Azure, the deployment.
-      name: what events and errors call the model; ``model`` if not given.
+      model: the server's name for the model; at Azure, the deployment.
+      name: the model's name in events and errors; ``model`` by default.
       reasoning_summary: the summary of the reasoning to ask for. None by default: OpenAI gives summaries to verified
         organizations only, and refuses the request of others.
-      encrypted_reasoning: whether to ask for the reasoning in a form that can be sent back. A model that does not
-        reason refuses the question; by default its name decides, which a deployment need not have.
+      encrypted_reasoning: whether to ask for the reasoning in a form that can be sent back, which a model that does
+        not reason refuses. By default the model's name decides, which a deployment need not contain.
 
     Raises:
-      UsageError: the client is not an asynchronous one.
+      UsageError: the client is synchronous.
     """
 
-    __slots__ = ("_client", "_dialect", "name")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -126,46 +108,28 @@ class OpenAIClientResponses:
         model: str,
         *,
         name: str | None = None,
-        reasoning_summary: Literal["auto", "concise", "detailed"] | None = None,
+        reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
     ) -> None:
-        async_client(client, _EXAMPLE)
-        self.name = name or model
-        """What events and errors call it."""
-        self._client = client
-        self._dialect = Dialect(
-            model=model,
-            encrypted_reasoning=reasons(model) if encrypted_reasoning is None else encrypted_reasoning,
-            reasoning_summary=reasoning_summary,
+        super().__init__(
+            ResponsesFormat(model=model, encrypted_reasoning=encrypted_reasoning, reasoning_summary=reasoning_summary),
+            _transport(client, ResponsesFormat.PATH),
+            name=name or model,
         )
 
-    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Reply to ``request`` and say how it ended.
 
-        Raises:
-          ModelStatusError: the server refused the request, or told an error in mid-stream.
-          ModelConnectionError: the server could not be reached, or the response was cut off before its end.
-          ModelProtocolError: what came is no response.
-        """
-        response = ResponsesResponse(name=self.name, model=self._dialect.model, reply=reply)
-        body = responses_request(request, self._dialect, Written())
-        async with _events(self.name, self._client, "/responses", body) as events:
-            return await response.read(events)
+def _transport(client: openai.AsyncOpenAI, path: str) -> SdkTransport:
+    check_is_async(client, "openai.AsyncOpenAI()")
 
-    def __repr__(self) -> str:
-        return f"<OpenAIClientResponses {self.name}>"
-
-
-def _events(model: str, client: openai.AsyncOpenAI, path: str, body: bytes) -> AbstractAsyncContextManager[WireEvents]:
-    async def post() -> openai.AsyncStream[object]:
-        # `object`: no model classes are made of the events, which we read ourselves.
+    async def send(body: dict[str, Any]) -> openai.AsyncStream[object]:
+        # `object`: the SDK makes no model classes of the events, which the format reads itself.
         return await client.post(
             path,
             cast_to=object,
-            body=posting(body),
+            body=body,
             options={"max_retries": 0},
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
 
-    return _SDK.events(model, str(client.base_url), post)
+    return SdkTransport(_SDK, client, send)

@@ -21,7 +21,6 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
-from agentloop.providers._messages_request import Dialect, Written
 from agentloop.providers.anthropic import Anthropic
 from tests.providers.chat import ask
 from tests.providers.messages import called, said, started, stopped, thought, whole
@@ -611,16 +610,3 @@ async def test_an_open_model_sends_the_same_as_one_that_is_not() -> None:
     assert sent[0::2] == sent[1::2]
     assert len(sent[-1]["messages"]) == 1 + 2 * 3
     assert all(len(marked(wire)) <= 4 for wire in sent)
-
-
-def test_messages_that_are_no_longer_sent_are_forgotten() -> None:
-    """It holds one transcript, not all that there were."""
-    written = Written()
-    dialect = Dialect(model="m", max_tokens=1)
-    first, second = user("1"), user("2")
-
-    written.write([first, second], dialect)
-    (entry,) = written.write([second], dialect)
-
-    assert entry.message is second
-    assert len(written._last) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-import msgspec
 import pytest
 
 from agentloop.messages import (
@@ -21,7 +20,6 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
-from agentloop.providers._chat_request import Written
 from agentloop.providers.openai_chat import OpenAIChat
 from tests.providers.chat import ask, called, finished, piece, said, whole
 from tests.providers.server import DONE, answering, chunked, event, serving
@@ -264,7 +262,8 @@ async def test_servers_differ_in_a_few_names() -> None:
 
 
 def test_openai_has_its_own_name_for_the_limit_of_tokens() -> None:
-    assert OpenAIChat("gpt-5")._dialect.max_tokens_field == "max_completion_tokens"
+    model: Any = OpenAIChat("gpt-5")
+    assert model._format.max_tokens_field == "max_completion_tokens"
 
 
 async def test_an_output_is_asked_for_by_its_schema() -> None:
@@ -401,14 +400,3 @@ async def test_an_open_model_sends_the_same_as_one_that_is_not() -> None:
 
     assert sent[0::2] == sent[1::2]
     assert len(sent[-1]["messages"]) == 1 + 3 * 3
-
-
-def test_messages_that_are_no_longer_sent_are_forgotten() -> None:
-    """It holds one transcript, not all that there were."""
-    written = Written()
-    dialect = OpenAIChat("m")._dialect
-    first, second = user("1"), user("2")
-
-    written.write([first, second], dialect)
-    assert [msgspec.json.decode(raw)["content"] for _, raw, _ in written.write([second], dialect)] == ["2"]
-    assert len(written._last) == 1

@@ -445,7 +445,7 @@ def test_a_key_is_in_no_error_and_no_repr() -> None:
 
     assert "cret" not in str(caught.value)
     model = OpenAIChat("m", api_key="secret")
-    assert "secret" not in repr(model) + repr(model._http)
+    assert "secret" not in repr(model) + repr(model._transport)
 
 
 async def test_a_key_is_sent_without_the_line_break_at_its_end() -> None:

@@ -19,7 +19,7 @@ REMOTE = {"anthropic", "deepseek", "gemini", "openai", "openai-responses", "open
 
 
 def url_of(model: Any) -> str:
-    return bytes(model._http._url).decode()
+    return bytes(model._transport._url).decode()
 
 
 def test_the_model_is_called_by_the_whole_string() -> None:
@@ -30,7 +30,7 @@ def test_only_the_first_colon_counts() -> None:
     model: Any = find_model("ollama:qwen3:8b")
 
     assert model.name == "ollama:qwen3:8b"
-    assert model._dialect.model == "qwen3:8b"
+    assert model._format.model == "qwen3:8b"
 
 
 @pytest.mark.parametrize("provider", LOCAL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-import msgspec
 import pytest
 
 from agentloop.messages import (
@@ -21,7 +20,6 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
-from agentloop.providers._responses_request import Written
 from agentloop.providers.openai_chat import OpenAIChat
 from agentloop.providers.openai_responses import OpenAIResponses
 from tests.providers import chat
@@ -474,17 +472,6 @@ async def test_an_open_model_sends_the_same_as_one_that_is_not() -> None:
 
     assert sent[0::2] == sent[1::2]
     assert len(sent[-1]["input"]) == 1 + 3 * 3
-
-
-def test_messages_that_are_no_longer_sent_are_forgotten() -> None:
-    """It holds one transcript, not all that there were."""
-    written = Written()
-    dialect = OpenAIResponses("m")._dialect
-    first, second = user("1"), user("2")
-
-    written.write([first, second], dialect)
-    assert [msgspec.json.decode(raw)["content"] for raw in written.write([second], dialect)] == ["2"]
-    assert len(written._last) == 1
 
 
 def test_a_model_shows_no_key() -> None:

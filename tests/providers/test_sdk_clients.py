@@ -12,6 +12,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anthropic
 import msgspec
@@ -85,9 +86,12 @@ async def test_the_server_gets_the_request_that_it_gets_without_the_sdk(kind: Ov
 
 async def test_openai_itself_has_another_name_for_the_limit_of_tokens() -> None:
     async with openai.AsyncOpenAI(api_key="k") as there, openai.AsyncOpenAI(base_url="http://h", api_key="k") as here:
-        fields = [OpenAIClientChat(client, "m")._dialect.max_tokens_field for client in (there, here)]
-        assert fields == ["max_completion_tokens", "max_tokens"]
-        assert OpenAIClientChat(here, "m", max_tokens_field="limit")._dialect.max_tokens_field == "limit"
+        models: list[Any] = [
+            OpenAIClientChat(there, "m"),
+            OpenAIClientChat(here, "m"),
+            OpenAIClientChat(here, "m", max_tokens_field="limit"),
+        ]
+    assert [model._format.max_tokens_field for model in models] == ["max_completion_tokens", "max_tokens", "limit"]
 
 
 @each_kind
@@ -614,15 +618,15 @@ def damaged(frame: bytes, at: int) -> bytes:
 @pytest.mark.parametrize(
     ("frame", "text"),
     [
-        (messages.END, "a frame that is none"),
-        (damaged(bedrock_event(messages.END), 3), "a frame that is none"),
-        (damaged(bedrock_event(messages.END), -5), "a frame that was damaged"),
-        (framed(b"nonsense"), "a frame with b'nonsense'"),
-        (raw_frame(b"\x01a\x0f", b"{}"), "headers that are none"),
+        (messages.END, "a malformed event-stream frame"),
+        (damaged(bedrock_event(messages.END), 3), "a malformed event-stream frame"),
+        (damaged(bedrock_event(messages.END), -5), "a damaged event-stream frame"),
+        (framed(b"nonsense"), "an event-stream frame with b'nonsense'"),
+        (raw_frame(b"\x01a\x0f", b"{}"), "malformed headers"),
     ],
     ids=["text", "length", "payload", "json", "headers"],
 )
-async def test_what_is_no_frame_is_a_broken_protocol(frame: bytes, text: str) -> None:
+async def test_a_malformed_frame_is_a_protocol_error(frame: bytes, text: str) -> None:
     with pytest.raises(ModelProtocolError, match=text):
         await framed_response(*map(bedrock_event, MESSAGES.wire.begun(Said("Hi"))), frame)
 

@@ -1,0 +1,468 @@
+"""The chat completions format of OpenAI, which nearly every server speaks: requests encoded, responses read.
+
+Responses are read leniently wherever servers were seen to differ: fields that are missing, ``null`` or of another type
+than OpenAI's, tool calls without an index or an id, several choices, a whole message in place of deltas. They are read
+strictly where a lenient reading would spoil the response: broken JSON, an error, an end that is missing.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from agentloop.errors import ModelConnectionError, ModelProtocolError
+from agentloop.messages import (
+    AssistantMessage,
+    Image,
+    Message,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolResult,
+    Usage,
+    UserMessage,
+    UserPart,
+)
+from agentloop.models import ModelRequest, ModelSettings, Reply, Stop, ToolSpec
+from agentloop.providers._events import WireEvents, decode_event
+from agentloop.providers._failures import failure_in_stream
+from agentloop.providers._fitting import Echo, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._structured_output import openai_output
+from agentloop.providers._wire_model import EncodedMessages
+
+__all__ = ["ChatFormat", "SendReasoning"]
+
+SendReasoning: TypeAlias = Literal["reasoning_content", "reasoning", "reasoning_details"]
+"""The field of a message that carries the model's earlier reasoning."""
+
+
+class ChatEcho(Echo, frozen=True):
+    """Reasoning in the forms in which servers of this format want it back."""
+
+    details: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """OpenRouter's ``reasoning_details``: signed or encrypted reasoning."""
+    calls: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """The ``extra_content`` of tool calls, by their number in the response: Gemini's thought signatures. Gemini refuses
+    a tool result whose call comes back without its signature."""
+
+
+_encoder = msgspec.json.Encoder()
+_echo_decoder = msgspec.json.Decoder(ChatEcho)
+
+
+@frozen(kw_only=True)
+class ChatFormat:
+    """The chat completions format, and the points in which the servers that speak it differ."""
+
+    PATH: ClassVar[str] = "/chat/completions"
+    """The path of the endpoint, after the base URL."""
+
+    model: str
+    """The server's name for the model."""
+    max_tokens_field: str = "max_tokens"
+    """The field for `ModelSettings.max_tokens`. OpenAI refuses the old name for reasoning models, and most other
+    servers do not know the new one, ``max_completion_tokens``."""
+    send_reasoning: SendReasoning | None = None
+    """The field in which earlier reasoning is sent back; ``None`` to leave it out, since some servers refuse it."""
+    stream_usage: bool = True
+    """Whether to ask for the usage. A few old servers refuse the question."""
+
+    def exchange(
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+    ) -> tuple[bytes, _ChatResponse]:
+        """See `WireFormat.exchange`."""
+        body: dict[str, Any] = {"model": self.model, "messages": self._messages(request, encoded), "stream": True}
+        if self.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+        if request.tools:
+            body["tools"] = [_tool(spec) for spec in request.tools]
+        if request.output is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": openai_output(request.output)}
+        body.update(self._settings(request.settings, with_tools=bool(request.tools)))
+        body.update(request.settings.extra)
+        return _encoder.encode(body), _ChatResponse(name=name, model=self.model, reply=reply)
+
+    # ------------------------------------------------------------------------------ request
+
+    def _settings(self, settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[str, Any]]:
+        for field, value in (
+            ("temperature", settings.temperature),
+            ("top_p", settings.top_p),
+            (self.max_tokens_field, settings.max_tokens),
+            ("seed", settings.seed),
+            ("reasoning_effort", settings.reasoning_effort),
+            ("stop", settings.stop or None),
+            # Servers refuse these two in a request without tools.
+            ("tool_choice", settings.tool_choice if with_tools else None),
+            ("parallel_tool_calls", settings.parallel_tool_calls if with_tools else None),
+        ):
+            if value is not None:
+                yield field, value
+
+    def _messages(self, request: ModelRequest, encoded: EncodedMessages) -> list[Any]:
+        wire: list[Any] = [{"role": "system", "content": request.instructions}] if request.instructions else []
+        media: list[UserPart] = []
+        for message, (raw, more) in zip(request.messages, encoded.encode(request.messages, self._message), strict=True):
+            # After the last result: no other message may stand between the results of one response.
+            if media and not isinstance(message, ToolResult):
+                wire.append(_user(media))
+                media = []
+            wire.append(raw)
+            media += more
+        if media:
+            wire.append(_user(media))
+        return wire
+
+    def _message(self, message: Message) -> _Encoded:
+        media: tuple[UserPart, ...] = ()
+        if isinstance(message, UserMessage):
+            wire = _user(message.parts)
+        elif isinstance(message, AssistantMessage):
+            wire = self._assistant(message)
+        else:
+            wire, media = _result(message)
+        return msgspec.Raw(_encoder.encode(wire)), media
+
+    def _assistant(self, message: AssistantMessage) -> dict[str, Any]:
+        text, calls = message.text, message.calls
+        wire: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+        echo = ChatEcho(self.model)
+        thoughts: list[str] = []
+        for part in message.parts:
+            if isinstance(part, Reasoning):
+                thoughts.append(part.text)
+                echo = echo_in(part, _echo_decoder, self.model) or echo
+        if calls:
+            wire["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": object_arguments(call.arguments)},
+                    **({"extra_content": echo.calls[index]} if index in echo.calls else {}),
+                }
+                for index, call in enumerate(calls)
+            ]
+        if self.send_reasoning == "reasoning_details":
+            if echo.details:
+                wire["reasoning_details"] = echo.details
+        # A message with calls gets the field even if it is empty: DeepSeek refuses a call without it.
+        elif self.send_reasoning is not None and (calls or any(thoughts)):
+            wire[self.send_reasoning] = "".join(thoughts)
+        return wire
+
+
+_Encoded: TypeAlias = tuple[msgspec.Raw, tuple[UserPart, ...]]
+"""A message on the wire, and the images and files that must follow it in a message of the user."""
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters},
+    }
+
+
+def _user(parts: Iterable[UserPart]) -> dict[str, Any]:
+    content = [_part(part) for part in parts]
+    # A string if possible: many servers accept nothing else.
+    if all(part["type"] == "text" for part in content):
+        return {"role": "user", "content": "\n\n".join(part["text"] for part in content)}
+    return {"role": "user", "content": content}
+
+
+def _part(part: UserPart) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": data_url(part)}}
+    if part.data is not None:
+        text = file_text(part)
+        if text is not None:
+            return {"type": "text", "text": text}
+        if part.media_type in _AUDIO:
+            audio = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO[part.media_type]}
+            return {"type": "input_audio", "input_audio": audio}
+    return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+
+
+_AUDIO = {
+    "audio/mp3": "mp3",
+    "audio/mpeg": "mp3",
+    "audio/wav": "wav",
+    "audio/wave": "wav",
+    "audio/x-wav": "wav",
+}
+
+
+def _result(result: ToolResult) -> tuple[dict[str, Any], tuple[UserPart, ...]]:
+    """The message for ``result``, which can hold text only, and its images and files, for a message after it."""
+    text: list[str] = []
+    media: list[UserPart] = []
+    for part in result.parts:
+        if isinstance(part, Text):
+            text.append(part.text)
+        else:
+            kind = "image" if isinstance(part, Image) else "file"
+            text.append(f"({kind} in the next message of the user)")
+            media += [Text(f"The {kind} that the tool {result.name} returned (call {result.call_id}):"), part]
+    content = "\n\n".join(text)
+    # The format has no other way to mark a call as failed.
+    content = content if result.status == "ok" else f"Error: {content}"
+    return {"role": "tool", "tool_call_id": result.call_id, "content": content}, tuple(media)
+
+
+# --------------------------------------------------------------------------------- response
+
+
+AFTER_FINISH_SECONDS = 5.0
+"""Seconds to wait for the usage after the finish reason of a response."""
+AFTER_DONE_SECONDS = 0.5
+"""Seconds to wait for the end of the answer after ``[DONE]``. Only an answer that has ended frees its connection for
+the next request."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    extra_content: dict[str, Any] | None = None
+
+
+class _Part(msgspec.Struct):
+    text: str | None = None
+    thinking: str | list[_Part] | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[_Part] | None = None
+    refusal: str | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    reasoning_details: list[dict[str, Any]] | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+    usage: _Usage | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    model: str | None = None
+    error: dict[str, Any] | str | None = None
+    object: str | None = None
+    message: Any = None
+    code: Any = None
+
+
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+
+_REASONS: dict[str, StopReason] = {
+    "stop": "end",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+}
+
+
+class _ChatResponse:
+    """Reads one response."""
+
+    __slots__ = ("_calls", "_details", "_done", "_finish", "_model", "_name", "_refused", "_reply", "_usage")
+
+    def __init__(self, *, name: str, model: str, reply: Reply) -> None:
+        self._name = name
+        self._model = model
+        self._reply = reply
+        self._calls = _Calls()
+        self._details: list[dict[str, Any]] = []
+        self._finish: str | None = None
+        self._done = False
+        self._refused = False
+        self._usage = Usage()
+
+    async def read(self, events: WireEvents, /) -> Stop:
+        """See `ResponseReader.read`."""
+        stop_model = ""
+        async for data in events:
+            if self._done:
+                continue
+            if data.strip() == b"[DONE]":
+                self._done = True
+                events.settle(AFTER_DONE_SECONDS)
+                continue
+            chunk = decode_event(_chunk_decoder, data, model=self._name)
+            if chunk.error is not None or chunk.object == "error":
+                error = chunk.error if chunk.error is not None else {"message": chunk.message, "code": chunk.code}
+                raise failure_in_stream(self._name, error)
+            stop_model = chunk.model or stop_model
+            if chunk.usage is not None:
+                self._usage = _usage(chunk.usage)
+            for choice in chunk.choices or ():
+                # Only the first of several choices: their texts would mix.
+                if choice.index:
+                    continue
+                delta = choice.delta or choice.message
+                if delta is not None:
+                    await self._read_delta(delta)
+                if choice.usage is not None:
+                    self._usage = _usage(choice.usage)
+                if choice.finish_reason and self._finish is None:
+                    self._finish = choice.finish_reason.lower()
+                    events.settle(AFTER_FINISH_SECONDS)
+        if self._finish is None and not self._done and not events.is_json:
+            raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
+        if self._finish == "error":
+            raise ModelProtocolError(f"model {self._name!r} ended its response with an error that it did not name")
+        echo = ChatEcho(self._model, self._details, self._calls.extra)
+        if echo.details or echo.calls:
+            await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
+        reason: StopReason = "refusal" if self._refused else _REASONS.get(self._finish or "stop", "end")
+        return Stop(reason, self._usage, stop_model or self._name)
+
+    async def _read_delta(self, delta: _Delta) -> None:  # noqa: ASYNC910
+        reply = self._reply
+        thought = delta.reasoning_content or delta.reasoning
+        if thought and isinstance(thought, str):
+            await reply.reasoning(thought)
+        if delta.content:
+            if isinstance(delta.content, str):
+                await reply.text(delta.content)
+            else:
+                for part in delta.content:
+                    await self._read_part(part)
+        if delta.refusal:
+            self._refused = True
+            await reply.text(delta.refusal)
+        for detail in delta.reasoning_details or ():
+            _join_detail(self._details, detail)
+        for call in delta.tool_calls or ():
+            function = call.function or _Function()
+            arguments = function.arguments or ""
+            if not isinstance(arguments, str):
+                arguments = _encoder.encode(arguments).decode()
+            index = self._calls.index_of(call, function.name or "", arguments)
+            await reply.tool_call(index, id=call.id or "", name=function.name or "", arguments=arguments)
+
+    async def _read_part(self, part: _Part) -> None:  # noqa: ASYNC910
+        """Read a part of a content that is a list, as Mistral's reasoning models send it."""
+        if part.text:
+            await self._reply.text(part.text)
+        thoughts = [_Part(part.thinking)] if isinstance(part.thinking, str) else part.thinking
+        for thought in thoughts or ():
+            if thought.text:
+                await self._reply.reasoning(thought.text)
+
+
+class _OpenCall:
+    """A tool call of which deltas may still arrive."""
+
+    __slots__ = ("arguments", "id", "index")
+
+    def __init__(self, index: int, id: str) -> None:
+        self.index = index
+        self.id = id
+        self.arguments: list[str] = []
+
+
+class _Calls:
+    """Decides which tool call a delta belongs to.
+
+    In OpenAI's rules its ``index`` decides. But some servers send no index, or 0 for every call, or no ids, or a new
+    id with each delta. So a call begins with a delta that has a name, and either a new id, or no id while the arguments
+    of the call before it are complete.
+    """
+
+    __slots__ = ("_by_index", "_count", "_last", "extra")
+
+    def __init__(self) -> None:
+        self._by_index: dict[int, _OpenCall] = {}
+        """The call that began last under each of the server's indexes."""
+        self._last: _OpenCall | None = None
+        self._count = 0
+        self.extra: dict[int, dict[str, Any]] = {}
+        """The ``extra_content`` of calls, by index."""
+
+    def index_of(self, delta: _Call, name: str, arguments: str) -> int:
+        """The index, counted from 0 without gaps, of the call that ``delta`` belongs to."""
+        call = self._last if delta.index is None else self._by_index.get(delta.index)
+        if call is None or (name and self._begins_another(call, delta.id)):
+            call = _OpenCall(self._count, delta.id or "")
+            self._count += 1
+            if delta.index is not None:
+                self._by_index[delta.index] = call
+        self._last = call
+        call.arguments.append(arguments)
+        if delta.extra_content:
+            self.extra[call.index] = delta.extra_content
+        return call.index
+
+    def _begins_another(self, call: _OpenCall, id: str | None) -> bool:
+        """Whether a delta with a name, and this id, begins another call than ``call``."""
+        if id and call.id:
+            return id != call.id
+        return _is_json("".join(call.arguments))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _join_detail(details: list[dict[str, Any]], delta: dict[str, Any]) -> None:
+    """Add a delta of OpenRouter's reasoning details: texts of one block join, other fields replace earlier ones."""
+    last = details[-1] if details else None
+    if last is None or last.get("type") != delta.get("type") or last.get("index") != delta.get("index"):
+        details.append(dict(delta))
+        return
+    for field, value in delta.items():
+        if field in ("text", "summary", "data") and isinstance(value, str) and isinstance(last.get(field), str):
+            last[field] += value
+        elif value is not None:
+            last[field] = value
+
+
+def _usage(usage: _Usage) -> Usage:
+    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    details = usage.prompt_tokens_details
+    cached = (details and details.cached_tokens) or usage.prompt_cache_hit_tokens or usage.cached_tokens or 0
+    details = usage.completion_tokens_details
+    reasoning = (details and details.reasoning_tokens) or 0
+    if reasoning and usage.total_tokens == read + written + reasoning:
+        written += reasoning  # some providers count reasoning apart from the completion
+    return Usage(input_tokens=read, output_tokens=written, cached_tokens=cached, reasoning_tokens=reasoning)

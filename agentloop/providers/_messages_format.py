@@ -1,0 +1,700 @@
+"""The format of Anthropic's Messages API: requests encoded, responses read.
+
+The API refuses a transcript whose roles do not alternate, that does not begin and end with the user, or that contains
+the thoughts of another conversation; `_Conversation` mends these. It also refuses blank texts, unsigned thoughts, a
+thought at the end of a message, foreign characters in ids and names, and most types of files; the functions that make
+blocks mend those.
+
+Responses are read leniently where servers that imitate the API may differ: unknown events and blocks, fields that are
+missing or ``null``, a whole message in place of events. They are read strictly where a lenient reading would spoil the
+response: broken JSON, an error, an end that is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from hashlib import blake2s
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from agentloop.errors import ModelConnectionError
+from agentloop.messages import (
+    AssistantMessage,
+    AssistantPart,
+    Image,
+    Message,
+    Reasoning,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    UserPart,
+)
+from agentloop.models import ModelRequest, ModelSettings, Reply, Stop, ToolSpec
+from agentloop.providers._events import WireEvents, decode_event
+from agentloop.providers._failures import failure_in_stream
+from agentloop.providers._fitting import Echo, WireRules, echo_in, object_arguments
+from agentloop.providers._structured_output import anthropic_schema, request_in_words
+from agentloop.providers._wire_model import EncodedMessages
+
+__all__ = ["CacheLifetime", "MessagesFormat"]
+
+CacheLifetime: TypeAlias = Literal["5m", "1h"]
+"""How long the server keeps a prompt in its cache."""
+
+_Block: TypeAlias = dict[str, Any]
+_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
+"""The types of blocks that go back only to the model that wrote them."""
+_RULES = WireRules(max_tool_name=128, foreign=re.compile(r"[^a-zA-Z0-9_-]"))
+
+
+class MessagesEcho(Echo, frozen=True):
+    """A thinking block."""
+
+    model: str = msgspec.field(name="anthropic")
+    """The model that had the thought. A thought is bound to it."""
+    signature: str | None = None
+    """The signature of a thinking block."""
+    redacted: str | None = None
+    """The data of a block of redacted thinking."""
+    prefix: str | None = None
+    """A digest of all that the model had read before; ``None`` from a model that does not check it."""
+
+
+_encoder = msgspec.json.Encoder()
+_echo_decoder = msgspec.json.Decoder(MessagesEcho)
+
+
+@frozen(kw_only=True)
+class MessagesFormat:
+    """The format of the Messages API, with the options of one model."""
+
+    PATH: ClassVar[str] = "/v1/messages"
+    """The path of the endpoint, after the base URL."""
+
+    model: str
+    """The server's name for the model."""
+    max_tokens: int
+    """The `ModelSettings.max_tokens` of requests that do not set it: the API demands one."""
+    cache: CacheLifetime | None = "5m"
+    """How long the server keeps the prompt in its cache; ``None`` to turn caching off."""
+
+    def exchange(
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+    ) -> tuple[bytes, _MessagesResponse]:
+        """See `WireFormat.exchange`."""
+        settings = request.settings
+        max_tokens = self.max_tokens if settings.max_tokens is None else settings.max_tokens
+        instructions, schema = request.instructions, None
+        if request.output is not None:
+            schema = anthropic_schema(request.output.parameters)
+            if schema is None:
+                instructions = "\n\n".join(filter(None, (instructions, request_in_words(request.output))))
+        tools = [_raw(_tool(spec)) for spec in request.tools]
+        system = [_raw(_text_block(instructions))] if instructions.strip() else []
+        conversation = _Conversation(_digest(tools, system) if _binds_thoughts(self.model) else None)
+        for message in encoded.encode(request.messages, self._message):
+            conversation.add(message)
+        turns = conversation.finish()
+        if self.cache is not None:
+            _mark_for_cache(tools, system, turns, self.cache)
+        body: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "stream": True}
+        if tools:
+            body["tools"] = tools
+        if system:
+            body["system"] = system
+        body["messages"] = [{"role": role, "content": content} for role, content in turns]
+        body.update(_settings(settings, with_tools=bool(tools)))
+        body.update(_thinking(settings, self.model, max_tokens))
+        if schema is not None:
+            output_format = {"type": "json_schema", "schema": schema}
+            body["output_config"] = {**body.get("output_config", {}), "format": output_format}
+        body.update(settings.extra)
+        response = _MessagesResponse(name=name, model=self.model, prefix=conversation.prefix, reply=reply)
+        return _encoder.encode(body), response
+
+    def _message(self, message: Message) -> _Encoded:
+        if isinstance(message, AssistantMessage):
+            blocks = _assistant_blocks(message, self.model)
+            bare = tuple(_raw(block) for block in blocks if block["type"] not in _THOUGHTS)
+            if len(bare) == len(blocks):
+                return _Encoded("assistant", bare)
+            prefix = next(echo.prefix for part in message.parts if (echo := _thought_in(part, self.model)) is not None)
+            return _Encoded("assistant", tuple(map(_raw, blocks)), bare=bare, prefix=prefix)
+        if isinstance(message, ToolResult):
+            result, after = _result_blocks(message)
+            return _Encoded("user", (_raw(result),), is_result=True, after=tuple(map(_raw, after)))
+        return _Encoded("user", tuple(map(_raw, _user_blocks(message.parts))))
+
+
+def _raw(block: _Block) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(block))
+
+
+# -------------------------------------------------------------------------- request: settings
+
+
+def _settings(settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[str, Any]]:
+    # The format has no field for `seed`.
+    for field, value in (
+        ("temperature", settings.temperature),
+        ("top_p", settings.top_p),
+        ("stop_sequences", settings.stop or None),
+        ("tool_choice", _tool_choice(settings) if with_tools else None),
+    ):
+        if value is not None:
+            yield field, value
+
+
+def _tool_choice(settings: ModelSettings) -> dict[str, Any] | None:
+    one_at_most = settings.parallel_tool_calls is False
+    if settings.tool_choice is None and not one_at_most:
+        return None
+    choice: dict[str, Any] = {"type": "any" if settings.tool_choice == "required" else settings.tool_choice or "auto"}
+    if one_at_most and settings.tool_choice != "none":
+        choice["disable_parallel_tool_use"] = True
+    return choice
+
+
+_VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
+_FIRST_ADAPTIVE = (4, 6)
+"""The first version that takes an effort in place of a budget of thinking tokens."""
+_FIRST_BINDING = (5, 1)
+"""The first version that refuses thoughts of another conversation."""
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24_576}
+"""Thinking tokens for each effort, for older models."""
+_LEAST_BUDGET = 1024
+
+
+def _version(model: str) -> tuple[int, int] | None:
+    """The version in a model's name: ``(4, 6)`` of ``claude-sonnet-4-6``; ``None`` if the name contains none."""
+    match = _VERSION.search(model)
+    return None if match is None else (int(match[1]), int(match[2] or 0))
+
+
+def _thinking(settings: ModelSettings, model: str, max_tokens: int) -> dict[str, Any]:
+    """The fields for `ModelSettings.reasoning_effort`.
+
+    Claude 4.6 and newer decide by themselves how much to think, led by an effort, and refuse a budget from 4.7 on.
+    Older models know only a budget, which must be smaller than ``max_tokens``, since it is a part of them.
+    """
+    if settings.reasoning_effort is None:
+        return {}
+    version = _version(model)
+    if version is None or version >= _FIRST_ADAPTIVE:
+        effort = "low" if settings.reasoning_effort == "minimal" else settings.reasoning_effort
+        # Newer models send no thoughts by default: a minute of silence, which looks like a stalled server.
+        return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
+    budget = max(_LEAST_BUDGET, min(_BUDGETS[settings.reasoning_effort], max_tokens // 2))
+    return {"thinking": {"type": "enabled", "budget_tokens": budget}} if budget < max_tokens else {}
+
+
+def _tool(spec: ToolSpec) -> _Block:
+    description = {"description": spec.description} if spec.description else {}
+    return {"name": spec.name, **description, "input_schema": spec.parameters}
+
+
+# --------------------------------------------------------------------------- request: caching
+
+
+def _mark_for_cache(
+    tools: list[msgspec.Raw], system: list[msgspec.Raw], turns: list[_Turn], lifetime: CacheLifetime
+) -> None:
+    """Mark the blocks after which the server writes its cache: four, the most that the API accepts.
+
+    The marks are on the tools and the system prompt, which other sessions share; on the end, where the next request
+    continues; and on the end of the request before, since the server searches only twenty blocks back for an entry,
+    and a turn may have more.
+    """
+    control = _encoder.encode({"type": "ephemeral"} if lifetime == "5m" else {"type": "ephemeral", "ttl": lifetime})
+    users = [content for role, content in turns if role == "user"]
+    for blocks in (tools, system, *users[-2:]):
+        if blocks:
+            # Spliced into the JSON, so that an image is not encoded again.
+            blocks[-1] = msgspec.Raw(bytes(blocks[-1])[:-1] + b',"cache_control":' + control + b"}")
+
+
+# -------------------------------------------------------------------------- request: messages
+
+
+_Turn: TypeAlias = tuple[str, list[msgspec.Raw]]
+"""A role, and the blocks of its message."""
+
+
+@frozen
+class _Encoded:
+    """A message of the transcript, as blocks."""
+
+    role: str
+    blocks: tuple[msgspec.Raw, ...]
+    """Empty if nothing in the message may be sent."""
+    is_result: bool = False
+    after: tuple[msgspec.Raw, ...] = ()
+    """The blocks that must follow the last result of the same turn."""
+    bare: tuple[msgspec.Raw, ...] | None = None
+    """The blocks without the thoughts; ``None`` if there are no thoughts."""
+    prefix: str | None = None
+    """The digest of the conversation that the thoughts belong to."""
+
+
+class _Conversation:
+    """The messages of a request: roles alternate, and the first message and the last one are the user's.
+
+    Args:
+      digest: a digest of the tools and instructions, if the model binds its thoughts to the conversation.
+    """
+
+    __slots__ = ("_after", "_digest", "_turns")
+
+    def __init__(self, digest: blake2s | None) -> None:
+        self._turns: list[_Turn] = []
+        self._after: tuple[msgspec.Raw, ...] = ()
+        self._digest = digest
+
+    @property
+    def prefix(self) -> str | None:
+        """A digest of the conversation so far; ``None`` for a model that does not bind its thoughts."""
+        return None if self._digest is None else self._digest.hexdigest()
+
+    def add(self, message: _Encoded) -> None:
+        """Add a message."""
+        if not message.is_result:
+            self._end_results()
+        if not self._turns and message.role != "user":
+            self._add("user", (_CONTINUE,))
+        has_own_thoughts = message.bare is None or message.prefix == self.prefix
+        self._add(message.role, message.blocks if has_own_thoughts else message.bare or ())
+        self._after += message.after
+
+    def finish(self) -> list[_Turn]:
+        """All messages."""
+        self._end_results()
+        # Newer models refuse to continue a message of their own.
+        if not self._turns or self._turns[-1][0] != "user":
+            self._add("user", (_CONTINUE,))
+        return self._turns
+
+    def _end_results(self) -> None:
+        # After the last result, since the results must be the first blocks of their message.
+        self._add("user", self._after)
+        self._after = ()
+
+    def _add(self, role: str, blocks: tuple[msgspec.Raw, ...]) -> None:
+        if not blocks:
+            return
+        if self._turns and self._turns[-1][0] == role:
+            self._turns[-1][1].extend(blocks)
+        else:
+            self._turns.append((role, list(blocks)))
+        if self._digest is not None:
+            for block in blocks:
+                self._digest.update(role.encode())
+                self._digest.update(block)
+
+
+def _binds_thoughts(model: str) -> bool:
+    """Whether the model refuses a thought of another conversation.
+
+    Other instructions or other tools make another conversation: after a handoff to another agent, or where the
+    instructions contain the time of day.
+    """
+    version = _version(model)
+    return version is not None and version >= _FIRST_BINDING
+
+
+def _digest(tools: Iterable[msgspec.Raw], system: Iterable[msgspec.Raw]) -> blake2s:
+    digest = blake2s(digest_size=12)
+    for block in (*tools, *system):
+        digest.update(block)
+    return digest
+
+
+# ---------------------------------------------------------------------------- request: blocks
+
+
+def _text_block(text: str) -> _Block:
+    """The block for ``text``, which must not be blank."""
+    return {"type": "text", "text": text}
+
+
+_CONTINUE = _raw(_text_block("Go on."))
+
+
+def _user_blocks(parts: Iterable[UserPart]) -> list[_Block]:
+    """The blocks for ``parts``. Blank texts are left out, as the API refuses them."""
+    return [block for part in parts for block in _part_blocks(part)]
+
+
+def _part_blocks(part: UserPart) -> list[_Block]:
+    if isinstance(part, Text):
+        return [_text_block(part.text)] if part.text.strip() else []
+    if part.url is not None:
+        kind = "image" if isinstance(part, Image) or part.media_type in _IMAGES else "document"
+        return [{"type": kind, "source": {"type": "url", "url": part.url}}]
+    data, media_type = part.data or b"", {"image/jpg": "image/jpeg"}.get(part.media_type, part.media_type)
+    name = "image" if isinstance(part, Image) else part.name
+    if media_type in _IMAGES:
+        return [{"type": "image", "source": _base64(media_type, data)}]
+    if media_type == "application/pdf":
+        return [{"type": "document", "source": _base64(media_type, data), "title": name}]
+    text = _decoded_text(media_type, data)
+    if text is None:
+        return [_text_block(f"({name}: {media_type}, {len(data)} bytes, which you cannot read)")]
+    if not text.strip():
+        return [_text_block(f"({name}: empty)")]
+    return [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}, "title": name}]
+
+
+_IMAGES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+_TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "image/svg+xml"})
+
+
+def _base64(media_type: str, data: bytes) -> dict[str, str]:
+    return {"type": "base64", "media_type": media_type, "data": b64encode(data).decode("ascii")}
+
+
+def _decoded_text(media_type: str, data: bytes) -> str | None:
+    if not media_type.startswith("text/") and media_type not in _TEXTS:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _assistant_blocks(message: AssistantMessage, model: str) -> list[_Block]:
+    """The blocks for ``message``, with those of its thoughts that ``model`` gets back."""
+    blocks: list[_Block] = []
+    calls: list[_Block] = []
+    for part in message.parts:
+        if isinstance(part, Text):
+            blocks += _part_blocks(part)
+        elif isinstance(part, Reasoning):
+            blocks += _thought_blocks(part, model)
+        else:
+            calls.append(_call_block(part))
+    # Calls last: only its result may follow a call. Claude writes them in this order, other models may not.
+    blocks += calls
+    while blocks and blocks[-1]["type"] in _THOUGHTS:
+        blocks.pop()
+    return blocks
+
+
+def _thought_blocks(part: Reasoning, model: str) -> list[_Block]:
+    echo = _thought_in(part, model)
+    if echo is None:
+        return []
+    if echo.redacted is not None:
+        return [{"type": "redacted_thinking", "data": echo.redacted}]
+    return [{"type": "thinking", "thinking": part.text, "signature": echo.signature or ""}]
+
+
+def _thought_in(part: AssistantPart, model: str) -> MessagesEcho | None:
+    """The signed thought in ``part``, if ``model`` had it."""
+    return echo_in(part, _echo_decoder, model)
+
+
+def _call_block(call: ToolCall) -> _Block:
+    arguments = msgspec.Raw(object_arguments(call.arguments).encode())
+    return {
+        "type": "tool_use",
+        "id": _RULES.call_id(call.id),
+        "name": _RULES.tool_name(call.name),
+        "input": arguments,
+    }
+
+
+def _result_blocks(result: ToolResult) -> tuple[_Block, list[_Block]]:
+    """The block for ``result``, and the blocks that must follow the last result of its turn."""
+    call_id = _RULES.call_id(result.call_id)
+    wire: _Block = {"type": "tool_result", "tool_use_id": call_id}
+    content, after = _user_blocks(result.parts), list[_Block]()
+    if result.status != "ok":
+        wire["is_error"] = True
+        # The content of an error must not be empty, and can be text only.
+        after = [block for block in content if block["type"] != "text"]
+        content = [block for block in content if block["type"] == "text"] or [_text_block(f"({result.status})")]
+        if after:
+            after.insert(0, _text_block(f"What the tool {result.name} returned besides its error (call {call_id}):"))
+    if content:
+        wire["content"] = content
+    return wire, after
+
+
+# ----------------------------------------------------------------------------------- response
+
+
+AFTER_FINISH_SECONDS = 5.0
+"""Seconds to wait for ``message_stop`` after the stop reason of a response."""
+AFTER_STOP_SECONDS = 0.5
+"""Seconds to wait for the end of the answer after ``message_stop``. Only an answer that has ended frees its connection
+for the next request."""
+
+
+class _ContentBlock(msgspec.Struct):
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw()
+
+
+class _StopDetails(msgspec.Struct):
+    explanation: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Message(msgspec.Struct):
+    model: str | None = None
+    content: list[_ContentBlock] | None = None
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+    usage: _Usage | None = None
+
+
+class _Event(_Message):
+    """An event, or a whole message."""
+
+    type: str | None = None
+    index: int | None = None
+    message: Any = None
+    content_block: _ContentBlock | None = None
+    delta: _Delta | None = None
+    error: dict[str, Any] | str | None = None
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+
+_REASONS: dict[str, StopReason] = {
+    "end_turn": "end",
+    "stop_sequence": "end",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    # The server's own tools took too many turns: the response is cut off, as by a limit.
+    "pause_turn": "length",
+    "refusal": "refusal",
+}
+
+
+class _OpenBlock:
+    """A content block of which deltas may still arrive."""
+
+    __slots__ = ("call", "has_argument_deltas", "initial_arguments", "kind", "signature")
+
+    def __init__(self, block: _ContentBlock, call: int | None) -> None:
+        self.kind = block.type
+        self.call = call
+        """The number of the tool call that it is, in the response; ``None`` if it is none."""
+        self.initial_arguments = bytes(block.input)
+        """The arguments that the block began with: usually ``{}``, with the real ones in deltas."""
+        self.has_argument_deltas = False
+        self.signature = block.signature
+
+
+class _MessagesResponse:
+    """Reads one response."""
+
+    __slots__ = (
+        "_blocks",
+        "_calls",
+        "_done",
+        "_finish",
+        "_has_text",
+        "_model",
+        "_name",
+        "_prefix",
+        "_refusal",
+        "_reply",
+        "_usage",
+    )
+
+    def __init__(self, *, name: str, model: str, prefix: str | None, reply: Reply) -> None:
+        self._name = name
+        self._model = model
+        self._prefix = prefix
+        self._reply = reply
+        self._blocks: dict[int, _OpenBlock] = {}
+        """The open blocks, by index."""
+        self._calls = 0
+        self._finish: str | None = None
+        self._refusal = ""
+        """The server's explanation of a refusal."""
+        self._done = False
+        self._has_text = False
+        self._usage = _Usage()
+
+    async def read(self, events: WireEvents, /) -> Stop:
+        """See `ResponseReader.read`."""
+        stop_model = ""
+        async for data in events:
+            if self._done:
+                continue
+            event = decode_event(_event_decoder, data, model=self._name)
+            if event.error is not None or event.type == "error":
+                error = event.error if isinstance(event.error, dict) else {"message": event.error or event.message}
+                raise failure_in_stream(self._name, error)
+            message = event if event.type == "message" else _message_in(event)
+            if message is not None:
+                stop_model = message.model or stop_model
+                self._count(message.usage)
+                for index, block in enumerate(message.content or ()):
+                    await self._begin_block(index, block)
+                    await self._end_block(index)
+                await self._finish_with(message, events)
+            else:
+                await self._read_event(event, events)
+        if self._finish is None and not self._done and not events.is_json:
+            raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
+        reason: StopReason = _REASONS.get(self._finish or "end_turn", "end")
+        if reason == "refusal" and self._refusal and not self._has_text:
+            await self._reply.text(self._refusal)
+        return Stop(reason, _total(self._usage), stop_model or self._name)
+
+    async def _read_event(self, event: _Event, events: WireEvents) -> None:  # noqa: ASYNC910
+        index = event.index or 0
+        match event.type:
+            case "content_block_start":
+                await self._begin_block(index, event.content_block or _ContentBlock())
+            case "content_block_delta":
+                await self._read_delta(index, event.delta or _Delta())
+            case "content_block_stop":
+                await self._end_block(index)
+            case "message_delta":
+                self._count(event.usage)
+                await self._finish_with(event.delta or _Delta(), events)
+            case "message_stop":
+                await self._end_all_blocks()
+                self._done = True
+                events.settle(AFTER_STOP_SECONDS)
+            case "ping":
+                await self._show_progress()
+            case _:
+                pass  # an event of a newer version of the API
+
+    async def _begin_block(self, index: int, block: _ContentBlock) -> None:  # noqa: ASYNC910
+        call: int | None = None
+        if block.type == "tool_use":
+            call = self._calls
+            self._calls += 1
+            await self._reply.tool_call(call, id=block.id or "", name=block.name or "")
+        elif block.type == "redacted_thinking":
+            await self._add_echo(MessagesEcho(self._model, redacted=block.data or "", prefix=self._prefix))
+        self._blocks[index] = _OpenBlock(block, call)
+        await self._read_text(block)
+
+    async def _read_delta(self, index: int, delta: _Delta) -> None:  # noqa: ASYNC910
+        block = self._blocks.get(index)
+        await self._read_text(delta)
+        if block is None:
+            return
+        if delta.signature:
+            block.signature = delta.signature
+        # Blocks without a call have arguments too: those of tools that the server runs itself.
+        if block.call is not None and delta.partial_json:
+            block.has_argument_deltas = True
+            await self._reply.tool_call(block.call, arguments=delta.partial_json)
+
+    async def _read_text(self, content: _ContentBlock | _Delta) -> None:  # noqa: ASYNC910
+        if content.thinking:
+            await self._reply.reasoning(content.thinking)
+        if content.text:
+            self._has_text = True
+            await self._reply.text(content.text)
+
+    async def _end_block(self, index: int) -> None:  # noqa: ASYNC910
+        block = self._blocks.pop(index, None)
+        if block is None:
+            return
+        if block.kind == "thinking" and block.signature:
+            await self._add_echo(MessagesEcho(self._model, signature=block.signature, prefix=self._prefix))
+        if block.call is not None and not block.has_argument_deltas:
+            arguments = "" if block.initial_arguments == b"null" else block.initial_arguments.decode()
+            await self._reply.tool_call(block.call, arguments=arguments or "{}")
+
+    async def _add_echo(self, echo: MessagesEcho) -> None:
+        await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
+
+    async def _end_all_blocks(self) -> None:  # noqa: ASYNC910
+        for index in list(self._blocks):
+            await self._end_block(index)
+
+    async def _show_progress(self) -> None:  # noqa: ASYNC910
+        """Add an empty delta to each open block, so that the deadline for silence starts again.
+
+        Pings are the only sign of thoughts that the model does not send, and of arguments that the server holds back
+        until they are whole.
+        """
+        for block in self._blocks.values():
+            if block.kind == "thinking":
+                await self._reply.reasoning("")
+            elif block.call is not None:
+                await self._reply.tool_call(block.call)
+
+    async def _finish_with(self, ending: _Message | _Delta, events: WireEvents) -> None:  # noqa: ASYNC910
+        if ending.stop_reason is None or self._finish is not None:
+            return
+        self._finish = ending.stop_reason
+        if ending.stop_details is not None:
+            self._refusal = ending.stop_details.explanation or ""
+        await self._end_all_blocks()
+        events.settle(AFTER_FINISH_SECONDS)
+
+    def _count(self, usage: _Usage | None) -> None:
+        """Replace the counts by those of ``usage``: each is a total of the response so far."""
+        for field in _Usage.__struct_fields__ if usage is not None else ():
+            value = getattr(usage, field)
+            if value is not None:
+                setattr(self._usage, field, value)
+
+
+def _message_in(event: _Event) -> _Message | None:
+    """The message that a stream begins with, usually without content."""
+    if event.type != "message_start":
+        return None
+    try:
+        return msgspec.convert(event.message, _Message)
+    except msgspec.ValidationError:
+        return None
+
+
+def _total(usage: _Usage) -> Usage:
+    # The API counts input that it read from the cache, and input that it wrote there, apart from the rest.
+    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    details = usage.output_tokens_details
+    return Usage(
+        input_tokens=(usage.input_tokens or 0) + cached + written,
+        output_tokens=usage.output_tokens or 0,
+        cached_tokens=cached,
+        reasoning_tokens=(details and details.thinking_tokens) or 0,
+        cache_written_tokens=written,
+    )

@@ -1,0 +1,167 @@
+"""A model behind a wire: a wire format says what the bytes mean, a transport carries them.
+
+There are three formats (`ChatFormat`, `ResponsesFormat`, `MessagesFormat`) and two transports (`HttpTransport`,
+`SdkTransport`), each in a file of its own; an adapter is a `WireModel` with one of each. A new provider that speaks a
+known format is one file, or a line in the table of `agentloop.providers`; a new format is one file as well::
+
+    class Acme(WireModel):
+        def __init__(self, model: str, *, api_key: str) -> None:
+            super().__init__(
+                ChatFormat(model=model),
+                HttpTransport(url=f"https://api.acme.example{ChatFormat.PATH}", headers=bearer(api_key)),
+                name=model,
+            )
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol, Self, TypeVar
+
+from agentloop.messages import Message
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.providers._events import WireEvents
+
+__all__ = ["EncodedMessages", "ResponseReader", "Transport", "WireFormat", "WireModel"]
+
+_T = TypeVar("_T")
+
+
+class WireFormat(Protocol):
+    """Encodes a request, and reads the response to it. Holds no state of a response, and never waits."""
+
+    def exchange(
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+    ) -> tuple[bytes, ResponseReader]:
+        """Encode ``request``.
+
+        Args:
+          request: the request.
+          encoded: the messages that an earlier request has encoded already.
+          name: the model's name, for errors.
+          reply: receives the deltas of the response.
+
+        Returns:
+          The body of the HTTP request, and a reader for the one response to it.
+        """
+        ...
+
+
+class ResponseReader(Protocol):
+    """Reads one response."""
+
+    async def read(self, events: WireEvents, /) -> Stop:
+        """Pass the deltas in ``events`` to the reply as they arrive, and return how the response ended.
+
+        Raises:
+          ModelStatusError: the server sent an error in the middle of the response.
+          ModelConnectionError: the answer ended before the response did.
+          ModelProtocolError: the answer does not follow the format.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Sends a request to a model's server."""
+
+    def open(self) -> AbstractAsyncContextManager[Transport]:
+        """The same transport, with connections that stay open between requests until the block ends."""
+        ...
+
+    def post(self, body: bytes, *, model: str) -> AbstractAsyncContextManager[WireEvents]:
+        """Send ``body``, and yield the events of the answer. When the block ends, it holds no connection.
+
+        Raises:
+          NetworkForbiddenError: models behind a network are forbidden here.
+          ModelStatusError: the server refused the request.
+          ModelConnectionError: the server did not answer.
+        """
+        ...
+
+
+class WireModel:
+    """A model behind a server: base class of all adapters that send requests.
+
+    It holds nothing that must be closed. Outside of an `open` block, each response has a connection of its own;
+    ``async with model.open() as opened:`` gives the same model with connections that stay open from one response to
+    the next, and are closed when the block ends. Each stream opens its model. Open it around several streams to share
+    connections between them::
+
+        async with OpenAIChat("gpt-5", api_key=key).open() as model:
+            agent = Agent(model, tools=[...])
+            ...
+
+    Args:
+      format: the wire format of the requests and responses.
+      transport: the way to the server.
+      name: the model's name in events and errors.
+    """
+
+    __slots__ = ("_encoded", "_format", "_transport", "name")
+
+    def __init__(self, format: WireFormat, transport: Transport, *, name: str) -> None:
+        self.name = name
+        """The model's name in events and errors."""
+        self._format = format
+        self._transport = transport
+        self._encoded: EncodedMessages | None = None
+        """The messages of the last request, while the model is open."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Self]:
+        """The same model, with connections that stay open until the block ends. Entering opens none yet."""
+        async with self._transport.open() as transport:
+            opened = copy.copy(self)
+            opened._transport = transport
+            opened._encoded = EncodedMessages() if self._encoded is None else self._encoded
+            yield opened
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Reply to ``request`` and return how the response ended.
+
+        A response that has reached its stop reason counts, even if the connection drops before its last event.
+
+        Raises:
+          ModelStatusError: the server refused the request, or sent an error in the middle of the response.
+          ModelConnectionError: the server could not be reached, or the response was cut off before its end.
+          ModelProtocolError: the answer does not follow the wire format.
+          NetworkForbiddenError: models behind a network are forbidden here.
+          UsageError: the block that opened the model has ended.
+        """
+        encoded = EncodedMessages() if self._encoded is None else self._encoded
+        body, response = self._format.exchange(request, encoded, name=self.name, reply=reply)
+        async with self._transport.post(body, model=self.name) as events:
+            return await response.read(events)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class EncodedMessages:
+    """The messages of the last request in their encoded form: each request repeats the one before and adds a few.
+
+    Holds one transcript. A message that the last request did not have is forgotten.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        # By identity: comparing a long message by value costs more than encoding it. Each entry keeps its message
+        # alive, so that no other message can have its id.
+        self._last: dict[int, tuple[Message, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def encode(self, messages: Iterable[Message], encode: Callable[[Message], _T]) -> list[_T]:
+        """``encode(message)`` for each of ``messages``, called only for those that the last request did not have."""
+        entries: dict[int, tuple[Message, _T]] = {}
+        encoded: list[_T] = []
+        for message in messages:
+            entry = self._last.get(id(message)) or (message, encode(message))
+            entries[id(message)] = entry
+            encoded.append(entry[1])
+        self._last = entries
+        return encoded
