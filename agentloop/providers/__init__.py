@@ -1,4 +1,12 @@
-"""Models behind a network, and in a process. Each adapter is a module of its own, with an extra; none is imported."""
+"""Models behind a network or in a local process, found by name: ``find_model("openai:gpt-5")``.
+
+Each adapter is a module of its own, behind an extra; importing this package imports none of them. A provider that
+speaks a known format is one line in the table below.
+
+The adapters share these files: `_wire_model` (a model is a wire format and a transport), the formats `_chat_format`,
+`_responses_format` and `_messages_format`, the transports `_http` and `_sdk`, and three places for everything that
+providers disagree about: `_fitting` (transcripts), `_structured_output` (schemas) and `_failures` (errors).
+"""
 
 from __future__ import annotations
 
@@ -19,18 +27,20 @@ __all__ = ["check_network", "find_model", "key_variables", "model_for", "provide
 
 @frozen
 class _Provider:
-    """Where a provider's models are, and what they need."""
+    """A provider: the place of its models, and the adapter that reaches them."""
 
     url: str
     """The base URL, unless ``url_variable`` gives another."""
     key_variable: str
+    """The environment variable with the key."""
     needs_key: bool = True
-    """Whether it is an error if there is no key. A server of the user's own may need one or not."""
+    """Whether a missing key is an error. A server of the user's own may need a key or not."""
     url_variable: str | None = None
+    """The environment variable with another base URL; ``None`` if there is none."""
     options: Mapping[str, Any] = field(factory=dict[str, Any])
-    """Further arguments of the adapter."""
+    """More arguments of the adapter."""
     adapter: str = "openai_chat:OpenAIChat"
-    """The module in this package, and the class in it."""
+    """A module of this package, and a class in it."""
 
 
 _PROVIDERS: Mapping[str, _Provider] = {
@@ -54,7 +64,7 @@ _PROVIDERS: Mapping[str, _Provider] = {
     "deepseek": _Provider(
         "https://api.deepseek.com", "DEEPSEEK_API_KEY", options={"send_reasoning": "reasoning_content"}
     ),
-    # Servers on the user's own machine, where they listen unless told otherwise.
+    # Servers on the user's own machine, at the ports on which they listen by default.
     "ollama": _Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", False, "OLLAMA_BASE_URL"),
     "lmstudio": _Provider("http://localhost:1234/v1", "LMSTUDIO_API_KEY", False, "LMSTUDIO_BASE_URL"),
     "vllm": _Provider("http://localhost:8000/v1", "VLLM_API_KEY", False, "VLLM_BASE_URL"),
@@ -62,43 +72,43 @@ _PROVIDERS: Mapping[str, _Provider] = {
 }
 
 EMBEDDED = "local"
-"""The provider whose models run in a process of ours."""
+"""The provider whose models run in a local process."""
 
 
 def providers() -> tuple[str, ...]:
-    """The names that may stand before the colon in ``"provider:model"``."""
+    """The names of all providers, which stand before the colon in ``"provider:model"``, sorted."""
     return tuple(sorted((*_PROVIDERS, EMBEDDED)))
 
 
 def key_variables() -> dict[str, bool]:
-    """The environment variables that hold keys; ``True`` for those of servers on the user's own machine."""
+    """The environment variables that hold keys, each with ``True`` if its server is on the user's own machine."""
     return {provider.key_variable: not provider.needs_key for provider in _PROVIDERS.values()}
 
 
 def find_model(name: str, *, base_url: str | None = None, api_key: str | None = None) -> Model:
-    """The model that ``name`` stands for, such as ``"openai:gpt-5"``, ``"ollama:qwen3:8b"`` or ``"local:smollm2"``.
+    """The model called ``name``, such as ``"openai:gpt-5"``, ``"ollama:qwen3:8b"`` or ``"local:smollm2"``.
 
-    Connects to nothing and starts nothing: whether the model exists shows with its first response.
+    Opens no connection and starts no process: a model that does not exist fails at its first response.
 
     Args:
-      name: the provider, a colon, and what the provider calls the model; ``local:`` and the path of a file of weights
-        (GGUF), for one that runs in a process of its own on this machine.
-      base_url: where the provider is, instead of where it usually is.
-      api_key: the key, instead of the one in the provider's environment variable.
+      name: the provider, a colon, and the provider's name for the model; or ``local:`` and the path of a file of
+        weights (GGUF), for a model that runs in a local process.
+      base_url: the provider's base URL, in place of the usual one.
+      api_key: the key, in place of the one in the provider's environment variable.
 
     Raises:
-      ModelNotFoundError: there is no such provider, or what it needs is missing: a key, or weights.
-      MissingExtraError: its adapter needs a package that is not installed.
+      ModelNotFoundError: there is no such provider, or its key or weights are missing.
+      MissingExtraError: the adapter needs a package that is not installed.
     """
     provider_name, colon, model = name.partition(":")
     if not colon or not provider_name or not model.strip():
         raise ModelNotFoundError(
-            f'{name!r} names no model: say "provider:model", such as "openai:gpt-5"; '
+            f'{name!r} names no model: write "provider:model", such as "openai:gpt-5"; '
             f"the providers are {', '.join(providers())}"
         )
     if provider_name == EMBEDDED:
         if base_url is not None or api_key is not None:
-            raise ModelNotFoundError(f"model {name!r} runs in a process of its own: it has no URL, and no key")
+            raise ModelNotFoundError(f"model {name!r} runs in a local process: it has no URL, and no key")
         embedded: Model = import_module("agentloop.providers.local").LocalModel(model, name=name)
         return embedded
     provider = _PROVIDERS.get(provider_name)
@@ -111,31 +121,36 @@ def find_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     if base_url is None:
         base_url = _own_url(provider)
     key = api_key or os.environ.get(provider.key_variable)
-    # Elsewhere than at the provider's own place there may be a server that needs none.
+    # A server at another URL than the provider's own may need no key.
     if not key and provider.needs_key and not base_url:
         raise ModelNotFoundError(
             f"model {name!r} needs a key: set the environment variable {provider.key_variable}, or give api_key="
         )
     module, _, adapter = provider.adapter.partition(":")
-    found: Model = getattr(import_module(f"agentloop.providers.{module}"), adapter)(
+    found_model: Model = getattr(import_module(f"agentloop.providers.{module}"), adapter)(
         model, base_url=base_url or provider.url, api_key=key or None, name=name, **provider.options
     )
-    return found
+    return found_model
 
 
 def model_for(agent: str, name: str) -> Model:
-    """`find_model`, for the agent of that name, which is about to run with it.
+    """`find_model`, for an agent that is about to run.
+
+    Args:
+      agent: the agent's name, for errors.
+      name: see `find_model`.
 
     Raises:
-      NetworkForbiddenError: models behind a network are forbidden here, and this is one.
+      NetworkForbiddenError: models behind a network are forbidden here, and ``name`` is one.
+      ModelNotFoundError, MissingExtraError: see `find_model`.
     """
     provider = _PROVIDERS.get(name.partition(":")[0])
     if provider is not None:
-        # Before a key is looked for: in a test there is none, and one that is told to set it is misled.
+        # Before the key is looked up: a test has no key, and an error that demands one would mislead its author.
         check_network(model=name, url=_own_url(provider) or provider.url, agent=agent)
     return find_model(name)
 
 
 def _own_url(provider: _Provider) -> str | None:
-    """Where the user says that the provider is."""
+    """The base URL that the user has set in the environment."""
     return None if provider.url_variable is None else os.environ.get(provider.url_variable)

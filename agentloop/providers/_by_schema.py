@@ -1,16 +1,16 @@
-"""Tool calls with a model that has not learnt to call tools: its response is held to a JSON Schema.
+"""Tool calls with a model that has not learnt to call tools: a JSON Schema constrains its response.
 
-The request that is sent has no tools. They are described in the instructions, and the response must be one of
+The request that goes out has no tools. The instructions describe the tools, and the response must be one of
 
 - ``{"answer": "..."}``, or, for structured output, ``{"answer": {...}}``,
 - ``{"tool": "name", "arguments": {...}}``, with arguments that fit the tool's schema,
 
-which is made text and calls again while it comes. Earlier calls are shown to the model as it wrote them, and results
-as what the user says, since its chat template may know no other roles.
+which `SchemaReply` turns into text and calls while the deltas arrive. The model sees its earlier calls as it wrote
+them, and results as messages of the user, since its chat template may know no other roles.
 
-A model that is too small to know when it has what it needs would call again and again. So it gets a number of rounds
-of calls for each thing that the user says. After them it is asked as if there had never been any tools: the user has
-said what the results are. It answers best so: a model that sees calls imitates them.
+A small model does not notice when it knows enough, and would call tools again and again. The number of rounds of calls
+after each message of the user is therefore limited. After the last round the model gets a transcript without tools or
+calls, in which the user reports the results. Small models answer best that way: a model that sees calls imitates them.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def may_call(request: ModelRequest, *, rounds: float) -> bool:
     """Whether the response to ``request`` may be a call.
 
     Args:
-      request: what is asked.
-      rounds: how many responses with calls there may be for one thing that the user says. That holds for
-        ``tool_choice="required"`` too, which would have no end.
+      request: the request.
+      rounds: how many responses with calls may follow one message of the user. The limit holds even for
+        ``tool_choice="required"``, which would never end otherwise.
     """
     return bool(request.tools) and request.settings.tool_choice != "none" and _rounds_made(request.messages) < rounds
 
 
 def held_to_schema(request: ModelRequest) -> ModelRequest:
-    """``request`` without tools, but for a response that may be a call: it is to be read by a `SchemaReply`."""
+    """``request`` without tools, for a response that may be a call, and that a `SchemaReply` must read."""
     return _bare(
         request,
         _in_turns(request.messages, with_calls=True),
@@ -55,7 +55,7 @@ def held_to_schema(request: ModelRequest) -> ModelRequest:
 
 
 def without_tools(request: ModelRequest) -> ModelRequest:
-    """``request`` as if there had never been any tools: the user has said what the results are."""
+    """``request`` without tools and without earlier calls, in which the user reports the results."""
     return _bare(request, _in_turns(request.messages, with_calls=False))
 
 
@@ -65,7 +65,7 @@ def _bare(request: ModelRequest, messages: tuple[Message, ...], **changes: Any) 
 
 
 def _rounds_made(messages: Sequence[Message]) -> int:
-    """How many responses with calls there are since the user last said something."""
+    """How many responses with calls follow the user's last message."""
     made = 0
     for message in reversed(messages):
         if isinstance(message, UserMessage):
@@ -75,13 +75,13 @@ def _rounds_made(messages: Sequence[Message]) -> int:
 
 
 def _described(tools: Iterable[ToolSpec]) -> str:
-    # Short: a small model on one processor reads less than a hundred tokens a second. Its response is held to the
-    # whole schema in any case.
-    how = (
+    # Short: a small model on one processor reads less than a hundred tokens a second. The schema constrains the
+    # whole response in any case.
+    protocol = (
         "Reply with JSON. If a tool helps with what the user asks, call it: "
         '{"tool": name, "arguments": {...}}. Otherwise reply: {"answer": ...}.'
     )
-    return "\n".join(("Tools:", *(f"- {_signature(spec)}: {spec.description}" for spec in tools), "", how))
+    return "\n".join(("Tools:", *(f"- {_signature(spec)}: {spec.description}" for spec in tools), "", protocol))
 
 
 def _signature(spec: ToolSpec) -> str:
@@ -96,7 +96,7 @@ def _type(schema: object) -> str:
 
 def _shape(request: ModelRequest) -> dict[str, Any]:
     """The schema of a response: an answer, or a call."""
-    definitions = {f"tool{place}": spec.parameters for place, spec in enumerate(request.tools)}
+    definitions = {f"tool{number}": spec.parameters for number, spec in enumerate(request.tools)}
     shapes = [
         _object(tool={"const": spec.name}, arguments=_reference(name))
         for name, spec in zip(definitions, request.tools, strict=True)
@@ -117,7 +117,7 @@ def _reference(name: str) -> dict[str, Any]:
 
 
 def _moved(schema: Any, name: str) -> Any:
-    """``schema``, such that what it refers to in itself is found when it stands among the definitions as ``name``."""
+    """``schema`` as the definition ``name`` of another schema: its references to itself point there."""
     if isinstance(schema, dict):
         return {
             key: f"#/$defs/{name}{inner[1:]}"
@@ -131,7 +131,7 @@ def _moved(schema: Any, name: str) -> Any:
 
 
 def _in_turns(messages: Iterable[Message], *, with_calls: bool) -> tuple[Message, ...]:
-    """``messages`` of the user and the model, taking turns. Some chat templates take nothing else."""
+    """``messages`` in which user and model alternate. Some chat templates accept nothing else."""
     turns: list[Message] = []
     for message in messages:
         last = turns[-1] if turns else None
@@ -141,7 +141,7 @@ def _in_turns(messages: Iterable[Message], *, with_calls: bool) -> tuple[Message
             text = "\n".join(filter(None, (earlier, message.text, *calls)))
             if isinstance(last, AssistantMessage):
                 turns.pop()
-            # One that says nothing is left out, if that leaves nothing out.
+            # A message that is empty without its calls is left out.
             if text or with_calls or not message.calls:
                 turns.append(AssistantMessage((Text(text),)))
         else:
@@ -160,7 +160,7 @@ def _result(result: ToolResult) -> tuple[UserPart, ...]:
 
 
 def _call(call: ToolCall) -> str:
-    """``call``, as a model is to write it."""
+    """``call`` as the model writes it."""
     return f'{{"tool": {json.dumps(call.name)}, "arguments": {object_arguments(call.arguments)}}}'
 
 
@@ -168,11 +168,11 @@ def _call(call: ToolCall) -> str:
 
 
 class SchemaReply:
-    """A `Reply` that takes the JSON that the model was held to, and tells the text and the call in it.
+    """A `Reply` that reads the JSON of a constrained response, and passes on the text or the call in it.
 
     Args:
-      reply: where the text and the call go.
-      structured: whether the answer is JSON itself.
+      reply: receives the text or the call.
+      structured: whether the answer is a JSON value, and not a text.
     """
 
     __slots__ = ("_all", "_begun", "_calls", "_reply", "_string", "_structured", "_tail")
@@ -182,60 +182,60 @@ class SchemaReply:
         self._structured = structured
         self._all = ""
         self._begun = False
-        """Whether it is known what the response is."""
+        """Whether the kind of the response, answer or call, is known."""
         self._calls = False
         self._string = JsonText()
         self._tail = ""
-        """What may be the end of the response, and then is no part of what is in it."""
+        """Held back: closing braces and white space, which may belong to the JSON around the value."""
 
     async def text(self, text: str, /) -> None:
-        """A piece of the JSON."""
+        """Add a delta of the JSON."""
         self._all += text
         if self._begun:
-            await self._tell(text)
+            await self._pass_on(text)
             return
         head = _HEAD.match(self._all)
         if head is None:
-            return  # noqa: ASYNC910  # there is nothing to tell yet
+            return  # noqa: ASYNC910  # there is nothing to pass on yet
         self._begun = True
         if head["tool"] is not None:
             self._calls = True
             await self._reply.tool_call(0, name=json.loads(head["tool"]))
-        await self._tell(self._all[head.end() :])
+        await self._pass_on(self._all[head.end() :])
 
-    async def _tell(self, text: str) -> None:
+    async def _pass_on(self, text: str) -> None:
         if self._calls or self._structured:
-            # The last brace belongs to what is around the value. It is the last if no more comes.
+            # The last brace belongs to the JSON around the value. Only the end of the response shows which is last.
             whole = self._tail + text
             value = whole.rstrip("} \t\r\n")
             self._tail = whole[len(value) :]
         else:
             value = self._string.feed(text)
-        await self._give(value)
+        await self._add(value)
 
-    async def _give(self, value: str) -> None:
+    async def _add(self, value: str) -> None:
         if value and self._calls:
             await self._reply.tool_call(0, arguments=value)
         elif value:
             await self._reply.text(value)
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
-        """Passed on."""
+        """Pass it on."""
         await self._reply.reasoning(text, signature=signature)
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
-        """Passed on."""
+        """Pass it on."""
         await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
 
     async def finish(self, stop: Stop) -> Stop:
-        """Tell what has been held back, and how the response ended."""
+        """Pass on the text that was held back, and return how the response ended."""
         if not self._begun:
-            # Not what it was held to, and not the beginning of it either.
+            # The response does not follow the schema: the server has not enforced it.
             if stop.reason != "length":
-                await self._give(self._all)
+                await self._add(self._all)
             return stop
         tail = self._tail.rstrip()
-        await self._give(tail[:-1] if _is_json(self._all) else tail)
+        await self._add(tail[:-1] if _is_json(self._all) else tail)
         return msgspec.structs.replace(stop, reason="tool_calls") if self._calls and stop.reason == "end" else stop
 
 
@@ -252,28 +252,28 @@ def _is_json(text: str) -> bool:
 
 
 class JsonText:
-    """Reads a JSON string while it comes: `feed` it with the quotation marks and all."""
+    """Decodes a JSON string while it arrives, quotation marks included."""
 
-    __slots__ = ("_begun", "_left")
+    __slots__ = ("_begun", "_rest")
 
     def __init__(self) -> None:
         self._begun = False
-        self._left = ""
-        """An escape of which a part is missing, or all after the end."""
+        self._rest = ""
+        """An incomplete escape, or everything after the end of the string."""
 
     def feed(self, piece: str) -> str:
-        """What ``piece`` adds to the text. Nothing, after its end. Half of a surrogate pair becomes U+FFFD."""
+        """The text in ``piece``; empty after the end of the string. Half of a surrogate pair becomes U+FFFD."""
         if not self._begun:
             piece = piece.lstrip()
             self._begun = bool(piece)
             piece = piece.removeprefix('"')
-        self._left += piece
-        run = _RUN.match(self._left)
+        self._rest += piece
+        run = _RUN.match(self._rest)
         assert run is not None
-        self._left = self._left[run.end() :]
+        self._rest = self._rest[run.end() :]
         if not run[0]:
             return ""
-        # Not strict: it may hold control characters as they are.
+        # Not strict: the string may contain raw control characters.
         text: str = json.loads(f'"{run[0]}"', strict=False)
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -290,4 +290,4 @@ _RUN = re.compile(
     )*""",
     re.VERBOSE,
 )
-"""What can be told of a JSON string. An escape that may be the first half of a pair waits for what follows."""
+"""The decodable beginning of a JSON string. An escape that may be half of a surrogate pair waits for the next one."""

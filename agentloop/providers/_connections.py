@@ -22,23 +22,26 @@ except ModuleNotFoundError as error:
 __all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Connections", "httpcore2", "root_cause"]
 
 CONNECT_SECONDS = 15.0
-"""To look up a host and connect to it, and again for the TLS handshake: each is a matter of round trips."""
+"""Seconds to look up a host and connect to it, and again for the TLS handshake: each takes a few round trips."""
 KEEPALIVE_SECONDS = 4.0
-"""How long a connection may lie idle and be used again. Common servers (uvicorn, node) close theirs after 5 s; a
-request that is sent just then is lost."""
+"""Seconds for which an idle connection may be used again. Common servers (uvicorn, node) close an idle connection after
+5 s; a request that is sent just then is lost."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 open_tcp_stream = trio.open_tcp_stream
-"""How a connection is opened. Another function here, and there is another network: one in memory, say, whose streams
-need no more of a socket than ``stream.socket.is_readable()``."""
+"""Opens a connection. Tests replace this function to provide another network, such as one in memory, whose streams need
+no more of a socket than ``stream.socket.is_readable()``."""
 
 
 Connection: TypeAlias = httpcore2.AsyncHTTP11Connection | httpcore2.AsyncHTTPProxy
 
 
 class Connections:
-    """Connections to one server, each for one request at a time, or those of the proxy that leads there.
+    """Connections to one server, each for one request at a time, or to the proxy that leads there.
 
-    Holds none at first, and none after `aclose`.
+    Holds no connection at first, and none after `aclose`.
+
+    Args:
+      url: a URL of the server.
     """
 
     __slots__ = ("_closed", "_idle", "_proxy", "_url")
@@ -50,19 +53,23 @@ class Connections:
         self._closed = False
 
     async def send(self, request: httpcore2.Request) -> tuple[Connection, httpcore2.Response]:
-        """Send ``request``, and give the head of the answer, and its connection, which is to be given back.
+        """Send ``request``, and return its connection, which the caller must `release`, and the head of the answer.
 
-        A kept connection that the server closes without a word is one that it had grown tired of (llama.cpp does so
-        after every fifth answer). Then the request goes out once more, over a new one.
+        If the server closes an idle connection without an answer, the request is sent again, over a new connection:
+        servers close connections at will (llama.cpp does after every fifth answer).
+
+        Raises:
+          UsageError: the connections are closed.
+          httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException: the server did not answer.
         """
         if self._closed:
             raise UsageError("this model was opened for a block that has ended: open it again, or use the model itself")
         if self._proxy is not None:
             return await self._send(self._proxy, request)
-        kept = await self._kept()
-        if kept is not None:
+        idle = await self._idle_connection()
+        if idle is not None:
             try:
-                return await self._send(kept, request)
+                return await self._send(idle, request)
             except (httpcore2.ReadError, httpcore2.RemoteProtocolError) as error:
                 if not _hung_up(error):
                     raise
@@ -76,8 +83,8 @@ class Connections:
                 await self.release(connection)
             raise
 
-    async def _kept(self) -> httpcore2.AsyncHTTP11Connection | None:
-        """A connection that is free: the one used last, which is the least likely to be closed soon."""
+    async def _idle_connection(self) -> httpcore2.AsyncHTTP11Connection | None:
+        """The idle connection used last, which the server is least likely to close soon; ``None`` if there is none."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.has_expired():
@@ -93,16 +100,16 @@ class Connections:
         return httpcore2.AsyncHTTP11Connection(origin, stream, KEEPALIVE_SECONDS)
 
     async def release(self, connection: Connection) -> None:  # noqa: ASYNC910  # shielded anyway
-        """Keep ``connection`` for the next request, if it is fit for one, else close it."""
+        """Keep ``connection`` for the next request, or close it if it cannot be used again."""
         if isinstance(connection, httpcore2.AsyncHTTPProxy):
-            return  # noqa: ASYNC910  # it keeps its connections itself
+            return  # noqa: ASYNC910  # a proxy holds its connections itself
         if connection.is_idle() and not self._closed:
             self._idle.append(connection)
         else:
             await connection.aclose()
 
     async def aclose(self) -> None:  # noqa: ASYNC910  # shielded anyway
-        """Close what there is. What is in use is closed when it is given back."""
+        """Close the idle connections. A connection in use is closed when it is released."""
         self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
@@ -111,7 +118,7 @@ class Connections:
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A connection. What is written goes out with the next read: a request in one packet, and not in two or three."""
+    """A connection. It buffers writes until the next read, so that a request goes out in one packet."""
 
     __slots__ = ("_out", "_stream")
 
@@ -123,7 +130,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         if self._out:
             out = b"".join(self._out)
             self._out.clear()
-            # A server may refuse a request before it has read all of it: its answer is what counts.
+            # A server may refuse a request before it has read all of it; then its answer counts.
             with suppress(trio.BrokenResourceError):
                 await self._stream.send_all(out)
         try:
@@ -149,7 +156,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
             with _connecting("the TLS handshake"):
                 await stream.do_handshake()
         except BaseException:
-            # Nobody else knows of the socket yet.
+            # Closed here, since nothing else holds the socket yet.
             await trio.aclose_forcefully(self._stream)
             raise
         return _Stream(stream)
@@ -177,13 +184,13 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 
 
 @contextmanager
-def _connecting(what: str) -> Generator[None]:
-    """Put in words what goes wrong, since the pool takes the cause away from what it raises."""
+def _connecting(step: str) -> Generator[None]:
+    """Raise errors of httpcore2 with the cause in their message: httpcore2 drops the causes of exceptions."""
     try:
         with trio.fail_after(CONNECT_SECONDS):
             yield
     except trio.TooSlowError as error:
-        raise httpcore2.ConnectTimeout(f"{what} took more than {CONNECT_SECONDS:g} s") from error
+        raise httpcore2.ConnectTimeout(f"{step} took more than {CONNECT_SECONDS:g} s") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise httpcore2.ConnectError(root_cause(error)) from error
 
@@ -194,11 +201,11 @@ def _hung_up(error: Exception) -> bool:
 
 
 def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:
-    """The proxy that the environment asks for."""
-    found = _proxy_url_for(url)
-    if found is None:
+    """The proxy for ``url`` that the environment names; ``None`` for a direct connection."""
+    proxy_url = _proxy_url_for(url)
+    if proxy_url is None:
         return None
-    parts = urlsplit(found)
+    parts = urlsplit(proxy_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"the environment names a proxy of {parts.scheme!r}, but only http and https are known")
     return httpcore2.AsyncHTTPProxy(
@@ -206,7 +213,7 @@ def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:
         proxy_auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
         proxy_ssl_context=_ssl_context() if parts.scheme == "https" else None,
         ssl_context=_ssl_context() if url.scheme == b"https" else None,
-        # Not bounded here: how many responses there are at once is for the caller to say.
+        # Unbounded: the caller decides how many responses run at once.
         max_connections=None,
         keepalive_expiry=KEEPALIVE_SECONDS,
         network_backend=_Backend(),
@@ -216,7 +223,7 @@ def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:
 def _proxy_url_for(url: httpcore2.URL) -> str | None:
     host = url.host.decode("ascii")
     if host in LOOPBACK:
-        return None  # a proxy would look for it on its own machine
+        return None  # a proxy would connect to its own machine
     proxies = getproxies()
     proxy = proxies.get(url.scheme.decode("ascii")) or proxies.get("all")
     if not proxy or proxy_bypass(host):
@@ -230,7 +237,7 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 def root_cause(error: BaseException) -> str:
-    """What is at the bottom of ``error``, such as ``ConnectionRefusedError: ...``."""
+    """The innermost cause of ``error`` as text, such as ``ConnectionRefusedError: ...``."""
     if isinstance(error, BaseExceptionGroup):
         return root_cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     if error.__cause__ is not None:

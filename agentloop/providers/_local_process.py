@@ -1,7 +1,7 @@
-"""The process in which a local model runs: started when it is first needed, gone when its block has ended.
+"""The process of a local model: the first response starts it, and it has ended when its block has ended.
 
-A process, and not a thread of this one: the engine holds Python's lock while it loads a model, its threads cannot be
-stopped in the midst of what they do, and if it crashes it crashes alone. Killing it takes milliseconds at any moment.
+A process, and not a thread: the engine holds Python's lock while it loads a model, its threads cannot be stopped while
+they compute, and a crash of the engine ends only its own process. Killing the process takes milliseconds at any moment.
 """
 
 from __future__ import annotations
@@ -29,21 +29,25 @@ from agentloop.providers import _local_server
 __all__ = ["LocalProcess", "Serving", "open_process"]
 
 DEATH_SECONDS = 0.5
-"""For a process whose connections dropped to be gone as well."""
+"""Seconds to wait for the end of a process whose connections dropped."""
 LAST_WORDS_BYTES = 2000
+"""Bytes of the process's output that an error shows."""
 
 
 @frozen(kw_only=True)
 class Serving:
-    """What the process is to serve, and how."""
+    """The parameters of the process."""
 
     model: str
-    """What errors call the model."""
+    """The model's name, for errors."""
     weights: Path
+    """The file of the weights (GGUF)."""
     context_tokens: int
+    """Upper bound of the tokens of all requests and responses that run at once."""
     slots: int
-    """How many responses there can be at once. More wait for their turn."""
+    """How many responses run at once. More wait for a slot."""
     threads: int
+    """Threads that compute."""
 
 
 class _Told(msgspec.Struct):
@@ -52,7 +56,7 @@ class _Told(msgspec.Struct):
 
 
 class LocalProcess:
-    """Made by `open_process`."""
+    """A process that serves one model. `open_process` makes it."""
 
     __slots__ = ("_closed", "_key", "_lock", "_log", "_process", "_serving", "_told")
 
@@ -61,27 +65,27 @@ class LocalProcess:
         self._log = log
         self._key = secrets.token_urlsafe()
         self._lock = trio.Lock()
-        """Held while the process is started: by the first that needs it, in whose deadline that is."""
-        self._process: ProcessTree | None = None
+        """Held by the response that starts the process; the start counts against its deadline."""
+        self._process: Family | None = None
         self._closed = False
         self._told = b""
-        """What the process has told of how it started, so far."""
+        """The beginning of the line in which the process reports its start."""
 
     @property
     def key(self) -> str:
-        """The bearer token that the server wants."""
+        """The bearer token that the server demands."""
         return self._key
 
     @property
     def pid(self) -> int | None:
-        """Of the process; ``None`` if there is none yet, or no more."""
+        """The id of the process; ``None`` before its start and after its end."""
         return None if self._process is None or self._process.exit_code is not None else self._process.pid
 
     async def url(self) -> str:
-        """Where the server is. Waits until it is there; one that has died is started again.
+        """The server's URL. Starts the process if it does not run, and waits until the server listens.
 
-        Cancelling frees the caller at once: the process goes on loading, for whoever asks next, until the end of
-        the block.
+        Cancelling releases the caller at once; the process continues to load, for the next caller, until the block
+        ends.
 
         Raises:
           ModelNotFoundError: the weights cannot be loaded.
@@ -116,7 +120,7 @@ class LocalProcess:
             "key": self._key,
             "path": sys.path,
         }
-        # In the environment, which others cannot see, unlike the command line.
+        # In the environment, which other users cannot read, unlike the command line.
         environment = {**os.environ, _local_server.VARIABLE: msgspec.json.encode(given).decode()}
         self._told = b""
         self._log.seek(0)
@@ -137,8 +141,8 @@ class LocalProcess:
                 f"model {self._serving.model!r}: its process cannot be started: {error}"
             ) from error
 
-    async def _first_line(self, process: ProcessTree) -> _Told:
-        """What ``process`` tells of how it started; nothing, if it died before."""
+    async def _first_line(self, process: Family) -> _Told:
+        """The line in which ``process`` reports its start; empty if it died before."""
         while not self._told.endswith(b"\n"):
             if self._closed:
                 return _Told()  # noqa: ASYNC910  # the block ended while it was started
@@ -152,35 +156,35 @@ class LocalProcess:
         return decode_own(self._told, _Told)  # noqa: ASYNC910  # what has been told is there
 
     async def how_it_died(self) -> str | None:
-        """What is to be said of the process after a connection to it dropped; ``None`` if it is still there."""
+        """How the process died, for an error, after a connection to it dropped; ``None`` if the process still runs."""
         process = self._process
         if self._closed:
-            return None  # noqa: ASYNC910  # that is no death
+            return None  # noqa: ASYNC910  # the block ended it
         if process is not None:
-            # Its connections drop a moment before it is gone.
+            # The connections of a dying process drop a moment before its end.
             with trio.move_on_after(DEATH_SECONDS):
                 await process.leader_exited()
             if process.exit_code is None:
                 return None
-        return f"its process died{self._last_words()}"  # noqa: ASYNC910  # it was not there
+        return f"its process died{self._last_words()}"  # noqa: ASYNC910  # there was no process
 
     def _last_words(self) -> str:
-        """The end of what it has printed."""
+        """The end of its output, as part of an error message."""
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - LAST_WORDS_BYTES))
         words = self._log.read().decode("utf-8", "replace").strip()
         return f"; its last words were: {words}" if words else ""
 
     async def close(self) -> None:
-        """End the process, for good."""
+        """End the process, and start none any more."""
         self._closed = True
         await self.end()
-        # Somebody may be about to start it.
+        # A response may be about to start it.
         async with self._lock:
             await self.end()
 
     async def end(self) -> None:
-        """Kill the process, if there is one, and wait until it is gone."""
+        """Kill the process, if it runs, and wait for its end."""
         process, self._process = self._process, None
         if process is not None:
             await process.aclose()
@@ -188,8 +192,8 @@ class LocalProcess:
 
 @asynccontextmanager
 async def open_process(serving: Serving) -> AsyncGenerator[LocalProcess]:
-    """A process that serves a model, for the length of the block. It is started when `LocalProcess.url` is needed."""
-    # A file without a name, which is gone with the last that has it open. A pipe would have to be read all the time.
+    """A process that serves a model until the block ends. The first call of `LocalProcess.url` starts it."""
+    # A file without a name, deleted when the last process closes it. A pipe would need a task that reads it.
     with tempfile.TemporaryFile() as log:
         process = LocalProcess(serving, log)
         try:

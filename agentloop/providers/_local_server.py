@@ -1,9 +1,10 @@
 """The program that a local model runs in: llama.cpp and its server, in a process that can be ended at any moment.
 
-Not imported, but run by its path (see `agentloop.providers._local_process`). It imports nothing of agentloop. What it
-is to do stands in the environment variable `VARIABLE`, as JSON. It writes one line of JSON, ``{"url": ...}`` or
-``{"error": ...}``, and then serves until its standard input ends: whoever started it holds the other end, so that it
-does not outlive them even if they are killed. (While it loads the model it does not notice, but ends right after.)
+The parent runs this file by its path (see `agentloop.providers._local_process`); the program imports nothing of
+agentloop. It reads its parameters, as JSON, from the environment variable `VARIABLE`. It writes one line of JSON,
+``{"url": ...}`` or ``{"error": ...}``, and then serves until its standard input ends. The parent holds the other end of
+the input, so the program does not outlive the parent, even if the parent is killed. (While the program loads the model
+it does not notice, but ends right after.)
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ VARIABLE = "AGENTLOOP_LOCAL_SERVER"
 
 
 def end_with_input() -> None:
-    """End the process, as it is, once the standard input has ended."""
+    """End the process at once when the standard input ends."""
     while os.read(0, 4096):
         pass
     os._exit(0)
 
 
-def start(given: dict[str, Any]) -> Any:
-    """The server. It listens, with the model loaded."""
+def start(arguments: dict[str, Any]) -> Any:
+    """Load the model, and return a server that listens."""
     engine: Any = import_module("xllamacpp")
     parameters = engine.CommonParams()
-    parameters.model.path = given["weights"]
-    parameters.n_ctx = given["context_tokens"]
-    parameters.n_parallel = given["slots"]
-    # One context for all that run at once, of which each may have all: else each had its part of it.
+    parameters.model.path = arguments["weights"]
+    parameters.n_ctx = arguments["context_tokens"]
+    parameters.n_parallel = arguments["slots"]
+    # One context for all slots, of which each response may use all: by default each slot has a fixed part of it.
     parameters.kv_unified = True
-    parameters.cpuparams.n_threads = given["threads"]
-    parameters.cpuparams_batch.n_threads = given["threads"]
+    parameters.cpuparams.n_threads = arguments["threads"]
+    parameters.cpuparams_batch.n_threads = arguments["threads"]
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
-    # Anybody on this machine can connect, and so can a page in a browser.
-    parameters.api_keys = [given["key"]]
+    # Every user of this machine can connect, and so can a page in a browser.
+    parameters.api_keys = [arguments["key"]]
     parameters.use_jinja = True
     parameters.verbosity = 0
     return engine.Server(parameters)
@@ -47,22 +48,22 @@ def start(given: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Serve until the standard input ends."""
-    given = json.loads(os.environ.pop(VARIABLE))
+    arguments = json.loads(os.environ.pop(VARIABLE))
     watch = threading.Thread(target=end_with_input, daemon=True)
     watch.start()
-    # Whatever the engine prints: the one line is ours.
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Output of the engine goes to standard error: only the one line goes to standard output.
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # As in the program that started this one: what it has found is found here too.
-    sys.path[:] = given["path"]
+    # As in the parent, so that the engine is found in the same place.
+    sys.path[:] = arguments["path"]
     try:
-        server = start(given)
+        server = start(arguments)
     except (ImportError, RuntimeError, OSError) as error:
-        told.write(json.dumps({"error": str(error)}) + "\n")
-        told.flush()
+        output.write(json.dumps({"error": str(error)}) + "\n")
+        output.flush()
         os._exit(1)
-    told.write(json.dumps({"url": server.listening_address}) + "\n")
-    told.flush()
+    output.write(json.dumps({"url": server.listening_address}) + "\n")
+    output.flush()
     watch.join()
 
 

@@ -1,6 +1,6 @@
-"""Whether models may use the network: in tests, mostly not.
+"""The rule whether models may use the network. Most tests forbid it.
 
-An adapter takes part with one line before it sends: ``check_network(model=self.name, url=...)``.
+An adapter obeys the rule with one line before it sends: ``check_network(model=self.name, url=...)``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ __all__ = [
 ]
 
 NETWORK_VARIABLE = "AGENTLOOP_NETWORK_MODELS"
-"""An environment variable: ``forbid`` forbids them in this process and in those it starts, whatever the code says."""
+"""An environment variable: ``forbid`` forbids network models in this process and its children, and no code can allow
+them."""
 
 
 class NetworkForbiddenError(UsageError):
-    """A model behind a network was about to be used where that is forbidden."""
+    """A model behind a network was about to be used where network models are forbidden.
+
+    Override the agent's model, play recorded responses, or allow the network with `allow_network_models`.
+    """
 
     def __init__(self, *, model: str, url: str, by: str, agent: str = "") -> None:
         who = f"agent {agent!r} may not use the model {model!r}" if agent else f"the model {model!r} may not be used"
@@ -41,34 +45,36 @@ class NetworkForbiddenError(UsageError):
             "(agentloop.testing.allow_network_models)"
         )
         self.model = model
+        """The model's name."""
         self.url = url
-        """Where it is: scheme, host and port."""
+        """Scheme, host and port of the model's server."""
         self.by = by
-        """What forbids it."""
+        """The rule that forbids it: a function, or the environment variable."""
         self.agent = agent
-        """The agent's name; empty if the model was asked without one being known."""
+        """The agent's name; empty if no agent is known."""
 
 
 @frozen(eq=False)
 class _Rule:
     forbids: bool
     by: str
+    """The rule's name in errors."""
 
 
 _rules: list[_Rule] = []
-"""Those in force, in the order in which they were entered."""
+"""The rules in force, in the order in which their blocks were entered. The last one decides."""
 
 _recording: ContextVar[bool] = ContextVar("agentloop_recording", default=False)
 
 
 def forbid_network_models(*, by: str = "forbid_network_models()") -> AbstractContextManager[None]:
-    """While the block runs, no model of this process uses the network, in whatever task or thread.
+    """While the block runs, no model of this process may use the network, in any task or thread.
 
-    A ``"provider:model"`` name is refused when an agent is opened with it, an adapter when it is about to send. A
-    server on this machine (``localhost``, ``127.0.0.1``, ``::1``) may be used.
+    A ``"provider:model"`` name is refused when an agent is opened with it, an adapter when it is about to send a
+    request. A server on this machine (``localhost``, ``127.0.0.1``, ``::1``) may be used.
 
     Args:
-      by: what the error says has forbidden it.
+      by: the name of the rule, for the error.
     """
     return _in_force(_Rule(forbids=True, by=by))
 
@@ -76,7 +82,7 @@ def forbid_network_models(*, by: str = "forbid_network_models()") -> AbstractCon
 def allow_network_models() -> AbstractContextManager[None]:
     """While the block runs, models may use the network although a block around this one forbids it.
 
-    What the environment variable ``AGENTLOOP_NETWORK_MODELS=forbid`` forbids stays forbidden.
+    The environment variable ``AGENTLOOP_NETWORK_MODELS=forbid`` still forbids it.
     """
     return _in_force(_Rule(forbids=False, by=""))
 
@@ -87,13 +93,13 @@ def _in_force(rule: _Rule) -> Generator[None]:
     try:
         yield
     finally:
-        # That very one: blocks of several threads, or of several tasks, end in any order.
+        # By identity: blocks of several threads, or of several tasks, end in any order.
         _rules.remove(rule)
 
 
 @contextmanager
 def for_recording() -> Generator[None]:
-    """While the block runs, this task, and what it starts, may use the network, as `allow_network_models`."""
+    """`allow_network_models` for this task, and for the tasks that it starts, while the block runs."""
     token = _recording.set(True)
     try:
         yield
@@ -102,29 +108,29 @@ def for_recording() -> Generator[None]:
 
 
 def check_network(*, model: str, url: str, agent: str = "") -> None:
-    """Return if ``model`` may be used now. To be called by an adapter that is about to send.
+    """Return if ``model`` may be used now. An adapter calls it before it sends.
 
     Args:
-      model: what errors call it.
-      url: where the request goes.
+      model: the model's name, for errors.
+      url: the URL of the request.
       agent: the agent's name, if it is known.
 
     Raises:
       NetworkForbiddenError: models behind a network are forbidden, and ``url`` is not on this machine.
-      UsageError: the environment variable says something that it cannot.
+      UsageError: the environment variable has an unknown value.
     """
     by = _forbidden_by()
     if by and not _is_loopback(url):
-        raise NetworkForbiddenError(model=model, url=_place(url), by=by, agent=agent)
+        raise NetworkForbiddenError(model=model, url=_origin(url), by=by, agent=agent)
 
 
 def _forbidden_by() -> str:
-    given = os.environ.get(NETWORK_VARIABLE, "")
-    if given == "forbid":
+    value = os.environ.get(NETWORK_VARIABLE, "")
+    if value == "forbid":
         return f"the environment variable {NETWORK_VARIABLE}"
-    if given not in ("", "allow"):
-        # Whoever has set it believes that the network is forbidden.
-        raise UsageError(f"the environment variable {NETWORK_VARIABLE} is `forbid` or `allow`, not {given!r}")
+    if value not in ("", "allow"):
+        # An error, since the user who set it may believe that the network is forbidden.
+        raise UsageError(f"the environment variable {NETWORK_VARIABLE} is `forbid` or `allow`, not {value!r}")
     if not _rules or not _rules[-1].forbids or _recording.get():
         return ""
     return _rules[-1].by
@@ -138,7 +144,7 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _place(url: str) -> str:
+def _origin(url: str) -> str:
     """``url`` without what may be a secret: user, password, path and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

