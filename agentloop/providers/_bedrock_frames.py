@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop.providers._events import MAX_EVENT_BYTES
 
 __all__ = ["FRAMES_TYPE", "FrameParser"]
@@ -35,7 +36,7 @@ class _Payload(msgspec.Struct):
     message: str = ""
 
 
-_payload_decoder = msgspec.json.Decoder(_Payload)
+_payload_decoder = JsonDecoder(_Payload)
 
 _CODES = {
     "internalServerException": "api_error",

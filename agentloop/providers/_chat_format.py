@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_json
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import (
     AssistantMessage,
@@ -51,7 +52,7 @@ class ChatEcho(Echo, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_echo_decoder = msgspec.json.Decoder(ChatEcho)
+_echo_decoder = JsonDecoder(ChatEcho, max_depth=MAX_OWN_DEPTH)
 
 
 @frozen(kw_only=True)
@@ -284,7 +285,7 @@ class _Chunk(msgspec.Struct):
     code: Any = None
 
 
-_chunk_decoder = msgspec.json.Decoder(_Chunk)
+_chunk_decoder = JsonDecoder(_Chunk)
 
 _REASONS: dict[str, StopReason] = {
     "stop": "end",
@@ -438,7 +439,7 @@ class _Calls:
 
 def _is_json(text: str) -> bool:
     try:
-        msgspec.json.decode(text)
+        decode_json(text)
     except msgspec.DecodeError:
         return False
     return True

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 
 __all__ = ["MAX_EVENT_BYTES", "EventParser", "WireEvents", "as_connection_error", "decode_event"]
@@ -161,13 +162,13 @@ class WireEvents:
 def _is_whole(data: bytes) -> bool:
     """Whether ``data`` is a whole event, and not only the beginning of one."""
     try:
-        msgspec.json.decode(data)
+        decode_json(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return data == b"[DONE]"
     return True
 
 
-def decode_event(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw, *, model: str) -> _T:
+def decode_event(decoder: JsonDecoder[_T], data: bytes | msgspec.Raw, *, model: str) -> _T:
     """``data`` as an object of ``decoder``'s type. Raises `ModelProtocolError` if it is not one."""
     try:
         return decoder.decode(data)

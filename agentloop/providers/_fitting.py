@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop.messages import AssistantPart, File, Image, Reasoning
 
 __all__ = ["Echo", "WireRules", "data_url", "echo_in", "file_text", "object_arguments"]
@@ -49,7 +50,7 @@ class WireRules:
 # --------------------------------------------------------------------------------- arguments
 
 
-_json_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json_object = JsonDecoder(dict[str, msgspec.Raw])
 
 
 def object_arguments(arguments: str) -> str:
@@ -98,7 +99,7 @@ class Echo(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 _E = TypeVar("_E", bound=Echo)
 
 
-def echo_in(part: AssistantPart, decoder: msgspec.json.Decoder[_E], model: str) -> _E | None:
+def echo_in(part: AssistantPart, decoder: JsonDecoder[_E], model: str) -> _E | None:
     """The echo in ``part`` that ``model`` gets back; ``None`` if there is none, or another model wrote it."""
     if not isinstance(part, Reasoning) or part.signature is None:
         return None

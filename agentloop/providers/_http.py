@@ -182,7 +182,7 @@ async def _status_error(
 def _codes(body: bytes) -> tuple[object, ...]:
     """The error codes in ``body``, which all providers put into the field ``error``."""
     try:
-        decoded = msgspec.json.decode(body)
+        decoded = decode_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
     return codes_of(cast("dict[str, object]", decoded).get("error")) if isinstance(decoded, dict) else ()

@@ -66,7 +66,7 @@ class LocalProcess:
         self._key = secrets.token_urlsafe()
         self._lock = trio.Lock()
         """Held by the response that starts the process; the start counts against its deadline."""
-        self._process: Family | None = None
+        self._process: ProcessTree | None = None
         self._closed = False
         self._told = b""
         """The beginning of the line in which the process reports its start."""
@@ -141,7 +141,7 @@ class LocalProcess:
                 f"model {self._serving.model!r}: its process cannot be started: {error}"
             ) from error
 
-    async def _first_line(self, process: Family) -> _Told:
+    async def _first_line(self, process: ProcessTree) -> _Told:
         """The line in which ``process`` reports its start; empty if it died before."""
         while not self._told.endswith(b"\n"):
             if self._closed:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.errors import ModelConnectionError
 from agentloop.messages import (
     AssistantMessage,
@@ -67,7 +68,7 @@ class MessagesEcho(Echo, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_echo_decoder = msgspec.json.Decoder(MessagesEcho)
+_echo_decoder = JsonDecoder(MessagesEcho, max_depth=MAX_OWN_DEPTH)
 
 
 @frozen(kw_only=True)
@@ -492,7 +493,7 @@ class _Event(_Message):
     error: dict[str, Any] | str | None = None
 
 
-_event_decoder = msgspec.json.Decoder(_Event)
+_event_decoder = JsonDecoder(_Event)
 
 _REASONS: dict[str, StopReason] = {
     "end_turn": "end",

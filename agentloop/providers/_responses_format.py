@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import (
     AssistantMessage,
@@ -52,7 +53,7 @@ class ResponsesEcho(Echo, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_echo_decoder = msgspec.json.Decoder(ResponsesEcho)
+_echo_decoder = JsonDecoder(ResponsesEcho, max_depth=MAX_OWN_DEPTH)
 
 
 @frozen(kw_only=True)
@@ -257,10 +258,10 @@ class _Response(msgspec.Struct):
     output: list[msgspec.Raw] | None = None
 
 
-_event_decoder = msgspec.json.Decoder(_Event)
-_item_decoder = msgspec.json.Decoder(_Item | None)
-_response_decoder = msgspec.json.Decoder(_Response | None)
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
+_event_decoder = JsonDecoder(_Event)
+_item_decoder = JsonDecoder(_Item | None)
+_response_decoder = JsonDecoder(_Response | None)
+_object_decoder = JsonDecoder(dict[str, Any])
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 

@@ -138,7 +138,7 @@ class SdkTransport:
 
     async def _stream(self, body: bytes, model: str, failures: tuple[type[Exception], ...]) -> SdkStream:
         try:
-            return await self._send(msgspec.json.decode(body))
+            return await self._send(decode_own(body))
         except self._sdk.status_error as error:
             raise _refused(model, cast("_Refusal", error), str(error)) from error
         except self._sdk.connection_error as error:
