@@ -158,8 +158,8 @@ async def assert_nothing_left(stream: Stream, session: Session, *, tasks: int) -
     assert stream.outcome is run.outcome, "there is no outcome"
     assert run.ended.is_set()
     assert stream.pending == ()
-    assert run.root.tree.scopes == {}, "scopes of the elicitation tree are left"
-    assert not run.root.tree._questions, "questions are left"
+    assert run.root.questions.scopes == {}, "scopes of questions are left"
+    assert not run.root.questions._open, "questions are left"
     assert run.feed is None or not run.feed.is_open, "an end of the channel is open"
     assert not session.is_busy, "the session was not given back"
     assert problems(session.messages) == []

@@ -21,13 +21,13 @@ LAYERS = (
     # decisions
     "_core.docstrings _core.annotations _core.json_types _core.schema _core.output _core.prices _core.forms",
     "_core.permissions",
-    "_core.answers _core.assembly _core.budget _core.elicitation _core.compaction _core.kept _core.mailbox",
+    "_core.assembly _core.budget _core.questions _core.compaction _core.kept _core.mailbox",
     "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
     "context tools hooks config journal",
     # waiting
     "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.logs _runtime.emitter",
-    "_runtime.patience _runtime.hook_calls _runtime.ledger _runtime.run _runtime.commit _runtime.asking",
+    "_runtime.patience _runtime.hook_calls _runtime.ledger _runtime.run _runtime.commit _runtime.questions",
     "_runtime.model_calls _runtime.responding",
     "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
     "_runtime.tool_calls _runtime.loop _runtime.stream",

@@ -1,13 +1,11 @@
-"""When a tree of streams has nothing left to do but wait for people, so that it can end, to be resumed."""
+"""Whether a run has nothing left to do but wait for people, so that it can be parked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 
-from agentloop.events import Question
-
-__all__ = ["Parking", "Waits"]
+__all__ = ["Waits"]
 
 
 class Waits:
@@ -71,62 +69,3 @@ class Waits:
         if inside:
             return all(child.is_waiting for child in inside)
         return self._calls[call_id] > 0
-
-
-class Parking:
-    """The questions of a tree of streams that its root's next stream will have the answers to."""
-
-    __slots__ = ("_look", "_park", "_root", "_stop", "is_parked", "questions")
-
-    def __init__(self) -> None:
-        self._park: dict[str, Callable[[], None]] = {}
-        self._look: dict[str, Callable[[], None]] = {}
-        self._root: Waits | None = None
-        self._stop: Callable[[], None] = lambda: None
-        self.is_parked = False
-        """Whether the tree is ending, to be resumed."""
-        self.questions: tuple[Question, ...] = ()
-        """Those that it is parked with."""
-
-    def allow(self, root: Waits, stop: Callable[[], None]) -> None:
-        """Watch ``root``, and call ``stop`` when the tree is parked."""
-        self._root, self._stop = root, stop
-
-    @contextmanager
-    def waiting(self, question: Question, park: Callable[[], None], look: Callable[[], None]) -> Generator[None]:
-        """``question`` waits, while the block runs.
-
-        Args:
-          park: is called if the tree is parked meanwhile.
-          look: is called when something has changed: then call `check`, as soon as everybody has had a chance to go on.
-        """
-        self._park[question.id], self._look[question.id] = park, look
-        self.questions = (*self.questions, question)
-        try:
-            yield
-        finally:
-            del self._look[question.id]
-            if not self.is_parked:
-                self._forget(question.id)
-
-    def _forget(self, id: str) -> None:
-        self._park.pop(id, None)
-        self.questions = tuple(each for each in self.questions if each.id != id)
-
-    def answered(self, id: str) -> None:
-        """A question has its answer; who asked is not going on yet."""
-        self._forget(id)
-        self.changed()
-
-    def changed(self) -> None:
-        """Something has ended, begun to wait, or been answered; who waited for that is not going on yet."""
-        for look in self._look.values():
-            look()
-
-    def check(self) -> None:
-        """Park, if nothing goes on by itself any more."""
-        if self._park and not self.is_parked and self._root is not None and self._root.is_waiting:
-            self.is_parked = True
-            for park in self._park.values():
-                park()
-            self._stop()

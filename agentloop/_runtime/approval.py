@@ -1,6 +1,6 @@
 """May this call run, and with which arguments? Permissions first, then hooks, then the tool's own rule, then a person.
 
-Arguments that somebody replaces on the way are judged again, and the strictest judgement counts.
+Arguments that a hook or a person replaces are checked again, and the strictest verdict counts.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from agentloop._core.answers import check_always, check_approval
 from agentloop._core.json_text import decode_own
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
+from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
-from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
+from agentloop._runtime.questions import NOBODY, ask
 from agentloop._runtime.run import Run
 from agentloop.errors import ArgumentsError, InvalidAnswerError
-from agentloop.events import ApprovalRequested, Source
+from agentloop.events import ApprovalRequested
 from agentloop.hooks import Allow, Ask, PreToolUse, ReplaceArguments
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.permissions import Grant, Permissions, Rule
 from agentloop.questions import Answer, Approve, Deny
 from agentloop.tools import Tool
 
-__all__ = ["Judged", "is_free", "judge", "may_run_again"]
+__all__ = ["CheckedArguments", "check_call", "is_free", "may_run_again"]
 
 
-class Judged:
-    """Arguments that a call may run with."""
+class CheckedArguments:
+    """Arguments that fit the tool."""
 
-    __slots__ = ("arguments", "text")
+    __slots__ = ("text", "values")
 
-    def __init__(self, arguments: dict[str, Any], text: str) -> None:
-        self.arguments = arguments
-        """As the function gets them."""
+    def __init__(self, values: dict[str, Any], text: str) -> None:
+        self.values = values
+        """As the tool's function gets them."""
         self.text = text
         """As JSON."""
 
@@ -50,104 +50,126 @@ class Judged:
 
 
 def is_free(run: Run, tool: Tool) -> bool:
-    """Whether nobody has a say in calls of ``tool``."""
+    """Whether calls of ``tool`` need no check."""
     if tool.requires_approval or run.hooks.at("pre_tool_use"):
         return False
-    # Asked for each call, and nearly always so: spelled out, since lists and generators would take longer than a call.
+    # Called for each tool call, and nearly always true: written out, since lists and generators cost more than a call.
     if run.root.session.permissions is not None or run.config.permissions is not None:
         return False
-    return run.parent is None or next(_around(run), None) is None
+    return run.parent is None or next(_permissions_around(run), None) is None
 
 
-async def judge(run: Run, tool: Tool, call: ToolCall, judged: Judged) -> Judged | ToolResult:
-    """The arguments that ``call`` may run with, or the result that says why it may not."""
-    decided = await _Case(run, tool, call, judged).judge()
-    verdict = "denied" if isinstance(decided, ToolResult) else "allowed"
+async def check_call(
+    run: Run, tool: Tool, call: ToolCall, arguments: CheckedArguments
+) -> CheckedArguments | ToolResult:
+    """The arguments that ``call`` may run with, or the result that says why it may not run."""
+    checked = await ApprovalCheck(run, tool, call, arguments).check()
+    verdict = "denied" if isinstance(checked, ToolResult) else "allowed"
     log(TOOLS, logging.DEBUG, "stream %r: call %r of tool %r %s", run.source.stream, call.id, call.name, verdict)
-    return decided
+    return checked
 
 
 async def may_run_again(run: Run, tool: Tool, call: ToolCall) -> bool:
-    """Whether ``call`` is made again, of which nobody knows what came of it, since its process ended."""
+    """Whether a call whose outcome is unknown, since its process died while it ran, is made again."""
     if tool.if_interrupted != "ask":
         return tool.may_run_again
     try:
-        shown = Judged({}, call.arguments).plain()
+        arguments = CheckedArguments({}, call.arguments).plain()
     except msgspec.DecodeError:
         return False
+    return isinstance(await ask(run, RetryApproval(_approval_event(run, call, arguments, MAY_HAVE_RUN))), Approve)
 
-    def build(source: Source, seq: int, id: str) -> ApprovalRequested:
-        return ApprovalRequested(
-            source, seq, id=id, call_id=call.id, name=tool.name, arguments=shown, reason=MAY_HAVE_RUN
-        )
 
-    def check(question: ApprovalRequested, answer: Answer) -> Answer:
+class RetryApproval(AskedQuestion):
+    """Whether a call that may have run already is made again."""
+
+    __slots__ = ()
+
+    def check(self, answer: Answer) -> Answer:
         if isinstance(answer, Approve) and (answer.arguments is not None or answer.always):
             problem = "this is about one call, which may have run: approve it as it is, or deny it"
-            raise InvalidAnswerError(question=question.id, problem=problem)
-        return check_approval(question, lambda arguments: None, answer)
-
-    return isinstance(await ask(run, run.patience, build, check), Approve)
+            raise InvalidAnswerError(question=self.id, problem=problem)
+        return super().check(answer)
 
 
-def _own(run: Run) -> list[Permissions]:
-    return [given for given in (run.root.session.permissions, run.config.permissions) if given is not None]
+class CallApproval(AskedQuestion):
+    """Whether a call may run. Approving it may replace its arguments, and may approve other calls for good."""
+
+    __slots__ = ("_check", "_reviewed", "approved")
+
+    def __init__(self, event: ApprovalRequested, check: ApprovalCheck) -> None:
+        super().__init__(event)
+        self._check = check
+        self._reviewed = check.arguments
+        """The arguments that the person was shown."""
+        self.approved = check.arguments
+        """The arguments that the accepted answer approves. Never read from the answer again: it may change later."""
+
+    def check(self, answer: Answer) -> Answer:
+        answer = super().check(answer)
+        if not isinstance(answer, Approve):
+            return answer
+        check = self._check
+        try:
+            approved = self._reviewed if answer.arguments is None else check.replacement(answer.arguments)
+        except ArgumentsError as error:
+            raise InvalidAnswerError(question=self.id, problem=str(error)) from error
+        decision = check.decide(approved)
+        if decision.effect == "deny":
+            raise InvalidAnswerError(question=self.id, problem=f"{decision.because} denies these arguments")
+        check_always(self.id, answer.always, check.call_with(approved))
+        self.approved = approved
+        return answer
+
+    def accept(self) -> None:
+        answer = self.answer
+        if isinstance(answer, Approve) and answer.always is not False:
+            self._check.grant(self.approved, answer.always)
+
+    def is_granted(self) -> bool:
+        # The permissions of the session may have changed since it was asked.
+        return self._check.is_granted() and self._check.decide(self._reviewed).effect != "deny"
 
 
-def _around(run: Run) -> Iterator[Permissions]:
-    at = run.parent
-    while at is not None:
-        if at.config.permissions is not None:
-            yield at.config.permissions
-        at = at.parent
+class ApprovalCheck:
+    """The check of one call: its steps, in order, and what they have found so far."""
 
+    __slots__ = ("_allowed", "_call", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked", "arguments")
 
-class _Case:
-    """One call, and what was said of it so far."""
-
-    __slots__ = ("_allowed", "_call", "_judged", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked")
-
-    def __init__(self, run: Run, tool: Tool, call: ToolCall, judged: Judged) -> None:
+    def __init__(self, run: Run, tool: Tool, call: ToolCall, arguments: CheckedArguments) -> None:
         self._run = run
         self._tool = tool
         self._call = call
-        self._judged = judged
+        self.arguments = arguments
+        """Those that the call would run with: the model's, or those that a hook or a person replaced them by."""
         self._must_ask = False
         self._reasons: dict[str, None] = {}
-        """To ask, in order."""
+        """Why a person is asked, in order."""
         self._allowed = False
         """Whether a hook has allowed the call, with these arguments."""
         self._tool_asked = False
-        """Whether the tool wanted to be asked about, with arguments that were replaced since."""
+        """Whether the tool required approval of arguments that were replaced since."""
 
-    async def judge(self) -> Judged | ToolResult:
+    async def check(self) -> CheckedArguments | ToolResult:
         try:
-            denied = self._hear_rules() or await self._hear_hooks()
+            # The first to deny ends the check; each step may also demand that a person is asked.
+            denied = self.apply_rules() or await self.run_hooks()
             if denied is not None:
                 return denied
-            await self._hear_tool()
+            await self.ask_tool()
         except HookFailedError as error:
             return self._denied(f"Denied, since {error}.")
         except ArgumentsError as error:
             return self._denied(f"Denied, since a hook replaced the arguments, and {error}")
-        if not self._must_ask or self._is_granted():
-            return self._judged
-        return await self._ask()
+        if not self._must_ask or self.is_granted():
+            return self.arguments
+        return await self.ask_person()
 
-    # -------------------------------------------------------------------- without a person
+    # --------------------------------------------------------------------------- the steps
 
-    def _decide(self, judged: Judged) -> Decision:
-        """What all permissions say together, and the hooks that have allowed the call."""
-        by_hooks = [Decision("allow")] if self._allowed else []
-        own, around = _own(self._run), list(_around(self._run))
-        if not own and not around:
-            # As for most agents: no need to look at the arguments.
-            return combine(by_hooks, ())
-        call = _call_of(self._tool, judged)
-        return combine([*by_hooks, *(decide(one, call) for one in own)], [decide(one, call) for one in around])
-
-    def _hear_rules(self) -> ToolResult | None:
-        decision = self._decide(self._judged)
+    def apply_rules(self) -> ToolResult | None:
+        """Apply the permissions. Returns the result of a call that they deny."""
+        decision = self.decide(self.arguments)
         if decision.effect == "deny":
             return self._denied(f"Denied by {decision.because}.")
         if decision.effect == "ask":
@@ -155,25 +177,26 @@ class _Case:
             self._reasons[f"{decision.because} asks"] = None
         return None
 
-    async def _hear_hooks(self) -> ToolResult | None:
+    async def run_hooks(self) -> ToolResult | None:
+        """Run the ``pre_tool_use`` hooks. Returns the result of a call that one of them denies."""
         run = self._run
         for hook in run.hooks.at("pre_tool_use"):
             if not hook.concerns(self._tool.name):
                 continue
-            verdict = await run.hooks.ask(hook, self._shown())
+            verdict = await run.hooks.ask(hook, self._hook_value())
             if isinstance(verdict, ReplaceArguments):
-                # Of the old arguments, while they are still there: to replace them must not make the call any freer.
-                if self._decide(self._judged).effect == "tool" and await self._requires_approval():
+                # About the old arguments, while they are still there: replacing them must not make the call any freer.
+                if self.decide(self.arguments).effect == "tool" and await self._requires_approval():
                     self._tool_asked = True
-                self._judged = _replaced(self._tool, verdict.arguments)
+                self.arguments = self.replacement(verdict.arguments)
                 self._allowed = False
-                denied = self._hear_rules()
+                denied = self.apply_rules()
                 if denied is not None:
                     return denied
                 verdict = verdict.verdict
             match verdict:
                 case Deny(reason=reason):
-                    return self._denied(_with("Denied by a hook", reason))
+                    return self._denied(_with_reason("Denied by a hook", reason))
                 case Ask(reason=reason):
                     self._must_ask = True
                     if reason:
@@ -184,109 +207,126 @@ class _Case:
                     pass
         return None
 
-    async def _hear_tool(self) -> None:
+    async def ask_tool(self) -> None:
+        """Apply the tool's ``requires_approval``, where permissions and hooks leave the decision to it."""
         if self._must_ask:
             return
-        left_to_the_tool = self._decide(self._judged).effect == "tool"
+        left_to_the_tool = self.decide(self.arguments).effect == "tool"
         if self._tool_asked and not (self._allowed and not left_to_the_tool):
             self._must_ask = True
         elif left_to_the_tool:
             self._must_ask = await self._requires_approval()
+
+    async def ask_person(self) -> CheckedArguments | ToolResult:
+        """Ask for approval of the call."""
+        reason = "; ".join(self._reasons)
+        question = CallApproval(_approval_event(self._run, self._call, self.arguments.plain(), reason), self)
+        answer = await ask(self._run, question)
+        match answer:
+            case Approve():
+                if question.approved is self.arguments:
+                    return self.arguments
+                self.arguments = question.approved
+                return await self.run_hooks_on_revision()
+            case Deny(reason=why):
+                return self._denied(_with_reason("Denied by the user", why))
+            case _:
+                because = f" ({reason})" if reason else ""
+                return self._denied(f"Denied: it needs approval{because}. {NOBODY}")
+
+    async def run_hooks_on_revision(self) -> CheckedArguments | ToolResult:
+        """Run the hooks on arguments that a person has revised: they may deny; all else the person has decided."""
+        for hook in self._run.hooks.at("pre_tool_use"):
+            if not hook.concerns(self._tool.name):
+                continue
+            try:
+                verdict = await self._run.hooks.ask(hook, self._hook_value())
+            except HookFailedError as error:
+                return self._denied(f"Denied, since {error}.")
+            if isinstance(verdict, Deny):
+                return self._denied(_with_reason("Denied by a hook", verdict.reason))
+        return self.arguments
+
+    # --------------------------------------------------------------- what the steps look at
+
+    def decide(self, arguments: CheckedArguments) -> Decision:
+        """The decision of all permissions together, and of the hooks that have allowed the call."""
+        by_hooks = [Decision("allow")] if self._allowed else []
+        own, around = _own_permissions(self._run), list(_permissions_around(self._run))
+        if not own and not around:
+            # As for most agents: no need to look at the arguments.
+            return combine(by_hooks, ())
+        call = self.call_with(arguments)
+        own_decisions = [decide(permissions, call) for permissions in own]
+        return combine([*by_hooks, *own_decisions], [decide(permissions, call) for permissions in around])
+
+    def call_with(self, arguments: CheckedArguments) -> Call:
+        """The call with ``arguments``, as rules match it."""
+        tool = self._tool
+        return Call(tool.name, arguments.plain(), _defaults(tool), tool.read_only, tool.destructive)
+
+    def replacement(self, arguments: Mapping[str, Any]) -> CheckedArguments:
+        """Arguments in place of the model's. Read from JSON like those, so that what is shown is what is used.
+
+        Raises:
+          ArgumentsError: they have no JSON form, or do not fit the tool.
+        """
+        try:
+            text = msgspec.json.encode(arguments).decode()
+        except (TypeError, ValueError) as error:
+            raise ArgumentsError(f"the arguments are not JSON: {error}") from error
+        return CheckedArguments(self._tool.arguments.decode(text), text)
+
+    def is_granted(self) -> bool:
+        """Whether a person has approved the call for good."""
+        grants = self._run.root.session.grants
+        return bool(grants) and is_granted(grants, self._run.source.agents, self.call_with(self.arguments))
+
+    def grant(self, approved: CheckedArguments, always: bool | Rule) -> None:
+        """Approve for good: the call with these arguments, or all calls that a rule matches."""
+        session = self._run.root.session
+        rule = always if isinstance(always, Rule) else Rule.exactly(self._tool.name, approved.plain())
+        grant = Grant(self._run.source.agents, rule)
+        if grant not in session.grants:
+            session.grants.append(grant)
+        self._run.root.questions.answer_granted(Approve())
 
     async def _requires_approval(self) -> bool:
         tool, run = self._tool, self._run
         if not callable(tool.requires_approval):
             return tool.requires_approval
         try:
-            # Decoded anew: what the predicate does to them must not be what the function gets, unseen by the person.
-            arguments = tool.arguments.decode(self._judged.text)
+            # Decoded anew: a predicate that changes them must not change what the function gets, unseen by the person.
+            arguments = tool.arguments.decode(self.arguments.text)
             scope = trio.move_on_after(run.config.deadlines.hook)
             return bool(await call_foreign(scope, tool.requires_approval, arguments))
         except ForeignError as error:
-            # It was there to say no: where it cannot say anything, a person decides.
+            # It is there to hold calls back: where it fails, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"
             run.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)
             return True
 
-    # ----------------------------------------------------------------------- with a person
-
-    def _is_granted(self) -> bool:
-        grants = self._run.root.session.grants
-        return bool(grants) and is_granted(grants, self._run.source.agents, _call_of(self._tool, self._judged))
-
-    async def _ask(self) -> Judged | ToolResult:
-        run, tool, judged = self._run, self._tool, self._judged
-        shown, reason = judged.plain(), "; ".join(self._reasons)
-        # Kept from the check: what was checked is what is used, whatever becomes of the answer in between.
-        revised = approved = judged
-
-        def build(source: Source, seq: int, id: str) -> ApprovalRequested:
-            return ApprovalRequested(
-                source, seq, id=id, call_id=self._call.id, name=tool.name, arguments=shown, reason=reason
-            )
-
-        def revise(arguments: Mapping[str, Any]) -> None:
-            nonlocal revised
-            revised = _replaced(tool, arguments)
-
-        def check(question: ApprovalRequested, answer: Answer) -> Answer:
-            nonlocal approved
-            answer = check_approval(question, revise, answer)
-            if isinstance(answer, Approve):
-                approved = judged if answer.arguments is None else revised
-                decision = self._decide(approved)
-                if decision.effect == "deny":
-                    problem = f"{decision.because} denies these arguments"
-                    raise InvalidAnswerError(question=question.id, problem=problem)
-                check_always(question, answer.always, _call_of(tool, approved))
-            return answer
-
-        def accepted(answer: Answer) -> None:
-            if not isinstance(answer, Approve) or answer.always is False:
-                return
-            rule = Rule.exactly(tool.name, approved.plain()) if answer.always is True else answer.always
-            grant = Grant(run.source.agents, rule)
-            if grant not in run.root.session.grants:
-                run.root.session.grants.append(grant)
-            run.root.tree.answer_granted(Approve())
-
-        def is_granted_now() -> bool:
-            # The permissions of the session may have changed since it was asked.
-            return self._is_granted() and self._decide(judged).effect != "deny"
-
-        answer = await ask(run, run.patience, build, check, accepted=accepted, is_granted=is_granted_now)
-        match answer:
-            case Approve():
-                self._judged = approved
-                return await self._hear_guards() if approved is not judged else approved
-            case Deny(reason=why):
-                return self._denied(_with("Denied by the user", why))
-            case _:
-                because = f" ({reason})" if reason else ""
-                return self._denied(f"Denied: it needs approval{because}. {NOBODY}")
-
-    async def _hear_guards(self) -> Judged | ToolResult:
-        """Whether a hook denies what the person has made of the arguments. The person has the last word on all else."""
-        for hook in self._run.hooks.at("pre_tool_use"):
-            if not hook.concerns(self._tool.name):
-                continue
-            try:
-                verdict = await self._run.hooks.ask(hook, self._shown())
-            except HookFailedError as error:
-                return self._denied(f"Denied, since {error}.")
-            if isinstance(verdict, Deny):
-                return self._denied(_with("Denied by a hook", verdict.reason))
-        return self._judged
-
-    def _shown(self) -> PreToolUse:
-        return PreToolUse(self._run.source, self._call.id, self._tool.name, self._judged.plain())
+    def _hook_value(self) -> PreToolUse:
+        return PreToolUse(self._run.source, self._call.id, self._tool.name, self.arguments.plain())
 
     def _denied(self, text: str) -> ToolResult:
         return error_result(self._call, text, "denied")
 
 
-def _call_of(tool: Tool, judged: Judged) -> Call:
-    return Call(tool.name, judged.plain(), _defaults(tool), tool.read_only, tool.destructive)
+def _own_permissions(run: Run) -> list[Permissions]:
+    return [given for given in (run.root.session.permissions, run.config.permissions) if given is not None]
+
+
+def _permissions_around(run: Run) -> Iterator[Permissions]:
+    at = run.parent
+    while at is not None:
+        if at.config.permissions is not None:
+            yield at.config.permissions
+        at = at.parent
+
+
+def _approval_event(run: Run, call: ToolCall, arguments: dict[str, Any], reason: str) -> ApprovalRequested:
+    return ApprovalRequested(run.source, 0, id="", call_id=call.id, name=call.name, arguments=arguments, reason=reason)
 
 
 def _defaults(tool: Tool) -> dict[str, Any]:
@@ -301,18 +341,5 @@ def _defaults(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _replaced(tool: Tool, arguments: Mapping[str, Any]) -> Judged:
-    """Arguments that did not come from the model. Read from JSON like the model's own, so that what is shown is used.
-
-    Raises:
-      ArgumentsError: they have no JSON form, or do not fit the tool.
-    """
-    try:
-        text = msgspec.json.encode(arguments).decode()
-    except (TypeError, ValueError) as error:
-        raise ArgumentsError(f"the arguments are not JSON: {error}") from error
-    return Judged(tool.arguments.decode(text), text)
-
-
-def _with(text: str, why: str) -> str:
-    return f"{text}: {why}" if why else f"{text}."
+def _with_reason(text: str, reason: str) -> str:
+    return f"{text}: {reason}" if reason else f"{text}."

@@ -97,7 +97,7 @@ async def settle(run: Run) -> None:
     with suppress(StoreError):
         await keep(run, ledger)
     past = run.unfinished
-    if run.parent is None and (run.root.parking.is_parked or (past is not None and past.message is not None)):
+    if run.parent is None and (run.root.questions.is_parked or (past is not None and past.message is not None)):
         # There is a turn to go on with, which is not part of the transcript.
         ledger.reload()
         with suppress(StoreError):

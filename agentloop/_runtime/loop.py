@@ -10,14 +10,13 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from agentloop._core.answers import check_continue
 from agentloop._core.budget import Exceeded, RepeatDetector
 from agentloop._core.output import OutputType, output_type
 from agentloop._core.prices import priced
+from agentloop._core.questions import AskedQuestion
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
-from agentloop._runtime.asking import ask
 from agentloop._runtime.commit import begin_turn, commit, raised
 from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
@@ -25,6 +24,7 @@ from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.long_results import with_reader
 from agentloop._runtime.model_calls import open_models
+from agentloop._runtime.questions import ask
 from agentloop._runtime.responding import Responding
 from agentloop._runtime.run import Run
 from agentloop._runtime.tool_calls import Calls
@@ -32,7 +32,6 @@ from agentloop._runtime.toolsets import ListTools, open_toolsets
 from agentloop.errors import UsageError
 from agentloop.events import (
     ContinueRequested,
-    Source,
     StreamReason,
     TurnFinished,
     TurnReason,
@@ -251,13 +250,9 @@ class _Loop:
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
         """Whether somebody lets the run go past a limit."""
-
-        def build(source: Source, seq: int, id: str) -> ContinueRequested:
-            return ContinueRequested(
-                source, seq, id=id, limit=reached.limit, used=reached.used, allowed=reached.allowed
-            )
-
-        answer = await ask(self._run, self._run.patience, build, check_continue)
+        limit, used, allowed = reached.limit, reached.used, reached.allowed
+        question = ContinueRequested(self._run.source, 0, id="", limit=limit, used=used, allowed=allowed)
+        answer = await ask(self._run, AskedQuestion(question))
         if not isinstance(answer, Approve):
             return False
         reached.meter.extend(reached)
@@ -278,7 +273,7 @@ class _Loop:
             turn = _Turn("failed")
             raise
         finally:
-            if run.root.parking.is_parked:
+            if run.root.questions.is_parked:
                 turn = _Turn("needs_input")
             run.emit(TurnFinished, turn=run.turn, reason=turn.reason)
             await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
@@ -435,7 +430,7 @@ class _Loop:
                 run.meter.count_tool_calls(len(asked))
             await calls.run_all()
         finally:
-            if not run.root.parking.is_parked:
+            if not run.root.questions.is_parked:
                 commit(run, close_turn(message, calls.results, calls.started))
         if calls.blocked is not None:
             return _Turn("blocked", Ending("blocked", calls.blocked))

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 import trio
 
 from agentloop._core.budget import Meter
-from agentloop._core.elicitation import ElicitationTree
 from agentloop._core.mailbox import Mailbox
-from agentloop._core.parking import Parking, Waits
+from agentloop._core.parking import Waits
+from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
@@ -44,43 +44,6 @@ OpenChild: TypeAlias = (
 """Opens a child stream: parent, call id, the call's patience, agent, prompt, handler, whether it is read."""
 
 
-class ReaderPresence:
-    """Whether somebody reads the root stream, who could answer."""
-
-    __slots__ = ("_gone", "_waiting", "parks")
-
-    def __init__(self) -> None:
-        self._gone = False
-        self._waiting: dict[trio.Event, trio.CancelScope] = {}
-        self.parks = False
-        """Whether the reader leaves what is asked to whoever resumes the run."""
-
-    async def wait_for_answer(self, answered: trio.Event) -> None:
-        """Return when ``answered`` is set, or when there is no reader (any more), or one who leaves it to others."""
-        if self._gone or self.parks:
-            return
-        with trio.CancelScope() as scope:
-            self._waiting[answered] = scope
-            try:
-                await answered.wait()
-            finally:
-                self._waiting.pop(answered, None)
-
-    def park(self) -> None:
-        """From now on, whoever resumes the run answers."""
-        self.parks = True
-        for scope in self._waiting.values():
-            scope.cancel()
-        # Else a reader who leaves at the same moment would have them declined.
-        self._waiting.clear()
-
-    def leave(self) -> None:
-        """Nobody will read any more: whoever waits for an answer need not."""
-        self._gone = True
-        for answered in self._waiting:
-            answered.set()
-
-
 class Root:
     """What all streams of one tree share."""
 
@@ -89,12 +52,10 @@ class Root:
         "deps",
         "ledger",
         "open_child",
-        "parking",
-        "reader",
+        "questions",
         "resolve",
         "semaphores",
         "session",
-        "tree",
     )
 
     def __init__(
@@ -106,14 +67,12 @@ class Root:
         open_child: OpenChild,
         resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
-        self.tree: ElicitationTree[Answerer] = ElicitationTree()
-        self.reader = ReaderPresence()
+        self.questions: Questions[Answerer] = Questions()
         self.deps = deps
         self.session = session
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
         self.ledger = ledger
         """What keeps all that is told in the tree, if the session has a journal."""
-        self.parking = Parking()
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""

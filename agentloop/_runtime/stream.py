@@ -4,7 +4,7 @@
 
     open_stream()                      enters, in this order, and leaves in the opposite one:
       the session        claimed       one run at a time
-      the elicitation    scope         pushed on the tree, popped whatever happens in between
+      the questions      scope         pushed on the tree, popped whatever happens in between
       the feed           channel       both ends, around the nursery: a task that is cancelled can still post
       the nursery        one task      `_main`: the loop, then the ending
 """
@@ -27,9 +27,10 @@ import trio
 from attrs import evolve
 
 from agentloop._core.output import output_type
+from agentloop._core.parking import Waits
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
-from agentloop._runtime import asking
+from agentloop._runtime import questions
 from agentloop._runtime.commit import keep, settle
 from agentloop._runtime.emitter import Feed
 from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
@@ -92,7 +93,7 @@ class Stream:
     @property
     def pending(self) -> tuple[Question, ...]:
         """The questions that are open now, here and in child streams, oldest first."""
-        return asking.pending(self._run)
+        return questions.pending(self._run)
 
     @property
     def outcome(self) -> Outcome:
@@ -129,7 +130,7 @@ class Stream:
           UnknownQuestionError: it is not open (any more).
           InvalidAnswerError: the answer is of the wrong kind, or does not fit the form; the question stays open.
         """
-        asking.answer(self._run, question_id, answer)
+        questions.answer(self._run, question_id, answer)
 
     def steer(self, message: Prompt, /) -> None:
         """Have the model read ``message`` with its next request: after the tool calls that run now, if any.
@@ -174,8 +175,8 @@ class Stream:
         if run.parent is not None or run.waits is None:
             why = "it is a child stream" if run.parent is not None else "its session has no journal"
             raise UsageError(f"stream {self.id!r} cannot be parked: {why}")
-        run.root.parking.allow(run.waits, run.scope.cancel)
-        run.root.reader.park()
+        _allow_parking(run, run.waits)
+        run.root.questions.leave_to_resume()
 
     async def wait(self) -> Outcome:
         """Let the run go on to its end without reading it: what was not read, and is still to come, is dropped.
@@ -186,7 +187,7 @@ class Stream:
         if self._run.feed is not None:
             self._run.feed.detach()
         if self._run.parent is None:
-            self._run.root.reader.leave()
+            self._run.root.questions.lose_reader()
         await self._run.ended.wait()
         return self.outcome
 
@@ -265,7 +266,7 @@ def open_stream(
         )
         if answerer == PARK:
             assert run.waits is not None
-            root.parking.allow(run.waits, run.scope.cancel)
+            _allow_parking(run, run.waits)
         return run
 
     return _running(transcript, make, answerer, ledger, resumes=prompt is None)
@@ -407,14 +408,18 @@ def _inside(run: Run) -> AbstractContextManager[None]:
     return run.parent.waits.inside(run.call_id, run.waits)
 
 
+def _allow_parking(run: Run, waits: Waits) -> None:
+    run.root.questions.allow_parking(lambda: waits.is_waiting, run.scope.cancel)
+
+
 @contextmanager
-def _elicitation_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
+def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
     parent = run.parent.source.stream if run.parent else None
-    run.root.tree.push(run.source.stream, parent=parent, answerer=answerer)
+    run.root.questions.push(run.source.stream, parent=parent, answerer=answerer)
     try:
         yield
     finally:
-        run.root.tree.pop(run.source.stream)
+        run.root.questions.pop(run.source.stream)
 
 
 @asynccontextmanager
@@ -431,7 +436,7 @@ async def _running(
             if ledger is not None:
                 await ledger.ready(resumes=resumes)
             run = make(stream_id)
-            with _elicitation_scope(run, answerer), closing(run):
+            with _question_scope(run, answerer), closing(run):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_main, run)
                     yield Stream(run)
@@ -497,11 +502,10 @@ async def _live(run: Run) -> None:
 def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:
     """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
     usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
-    parking = run.root.parking
-    if parking.is_parked:
+    if run.root.questions.is_parked:
         # It was decided when nothing went on any more; what ends it now comes too late for an answer, too.
-        questions = parking.questions if run.parent is None else ()
-        return Outcome(reason="needs_input", questions=questions, usage=usage, messages=messages)
+        parked = run.root.questions.parked if run.parent is None else ()
+        return Outcome(reason="needs_input", questions=parked, usage=usage, messages=messages)
     cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")
     if cancelled or (error is not None and is_cancellation(error)):
         return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)

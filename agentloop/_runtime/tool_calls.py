@@ -14,7 +14,7 @@ import trio
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
 from agentloop._core.state import CallState, StreamState
 from agentloop._core.transcript import interrupted_result
-from agentloop._runtime.approval import Judged, is_free, judge, may_run_again
+from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.clock import now, since
 from agentloop._runtime.commit import begin_call, end_call
 from agentloop._runtime.foreign import ForeignError, call_foreign
@@ -84,7 +84,7 @@ class Calls:
         finally:
             if run.waits is not None:
                 run.waits.end(call.id)
-            if result is None and run.root.parking.is_parked:
+            if result is None and run.root.questions.is_parked:
                 run.emit(ToolCallParked, call_id=call.id, name=call.name)
             else:
                 if result is None:
@@ -93,7 +93,7 @@ class Calls:
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if run.waits is not None:
             # It may have been the last that did not wait for a person.
-            run.root.parking.changed()
+            run.root.questions.notify()
         if emitter.is_behind():
             await emitter.room()
 
@@ -113,19 +113,19 @@ class Calls:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
             return error_result(call, str(error))
-        judged = Judged(arguments, call.arguments)
+        checked = CheckedArguments(arguments, call.arguments)
         if not is_free(self._run, tool):
-            verdict = await judge(self._run, tool, call, judged)
+            verdict = await check_call(self._run, tool, call, checked)
             if isinstance(verdict, ToolResult):
                 return verdict
-            judged = verdict
+            checked = verdict
         if tool.concurrency is None:
-            result = await self._use(tool, call, judged)
+            result = await self._use(tool, call, checked)
         else:
-            result = await self._use_in_turn(tool, tool.concurrency, call, judged)
-        return await self._after(call, judged, result) if self._run.hooks.at("post_tool_use") else result
+            result = await self._use_in_turn(tool, tool.concurrency, call, checked)
+        return await self._after(call, checked, result) if self._run.hooks.at("post_tool_use") else result
 
-    async def _use_in_turn(self, tool: Tool, concurrency: int, call: ToolCall, judged: Judged) -> ToolResult:
+    async def _use_in_turn(self, tool: Tool, concurrency: int, call: ToolCall, checked: CheckedArguments) -> ToolResult:
         """Call the tool when fewer than ``concurrency`` of its calls run."""
         run = self._run
         if run.turns_above(tool) >= concurrency:
@@ -137,7 +137,7 @@ class Calls:
             await semaphore.acquire()
         run.calls_in_turn[call.id] = tool
         try:
-            return await self._use(tool, call, judged)
+            return await self._use(tool, call, checked)
         finally:
             del run.calls_in_turn[call.id]
             semaphore.release()
@@ -145,13 +145,13 @@ class Calls:
     def _waiting(self, call: ToolCall) -> AbstractContextManager[None]:
         return nullcontext() if self._run.waits is None else self._run.waits.waiting(call.id)
 
-    async def _use(self, tool: Tool, call: ToolCall, judged: Judged) -> ToolResult:
+    async def _use(self, tool: Tool, call: ToolCall, checked: CheckedArguments) -> ToolResult:
         """Call the tool. What it raises, and running out of time, become the result."""
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         patience = Patience(seconds, run.patience)
         context: RunningContext | None = None
-        given = judged.arguments
+        given = checked.values
         if tool.context_name is not None or tool.kind != "async":
             context = RunningContext(run, call.id, patience, self._past.get(call.id))
             if tool.context_name is not None:
@@ -220,13 +220,13 @@ class Calls:
             text += f". It {ABANDONED}"
         return error_result(call, f"{text}.", "timeout")
 
-    async def _after(self, call: ToolCall, judged: Judged, result: ToolResult) -> ToolResult:
+    async def _after(self, call: ToolCall, checked: CheckedArguments, result: ToolResult) -> ToolResult:
         """What the post_tool_use hooks make of ``result``."""
         run = self._run
         for hook in run.hooks.at("post_tool_use"):
             if not hook.concerns(call.name):
                 continue
-            value = PostToolUse(run.source, call.id, call.name, judged.plain(), result)
+            value = PostToolUse(run.source, call.id, call.name, checked.plain(), result)
             try:
                 verdict = await run.hooks.ask(hook, value)
             except HookFailedError as error:

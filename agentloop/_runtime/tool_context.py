@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
-from agentloop._core.answers import check_elicitation
 from agentloop._core.forms import check_form, form_of
 from agentloop._core.json_text import decode_own
+from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import CallState, ValueRemembered
-from agentloop._runtime.asking import NOBODY, ask
 from agentloop._runtime.commit import keep
 from agentloop._runtime.patience import Patience
+from agentloop._runtime.questions import NOBODY, ask
 from agentloop._runtime.run import Run
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import StoreError, StreamStateError, UsageError
@@ -137,15 +137,13 @@ class RunningContext(ToolContext[Any]):
         return await self._ask(message, dict(_YES_OR_NO), url)
 
     async def _ask(self, message: str, schema: dict[str, Any], url: str | None = None) -> Accept | Decline | Cancel:
-        def build(source: Source, seq: int, id: str) -> ElicitationRequested:
-            return ElicitationRequested(
-                source, seq, id=id, call_id=self._call_id, message=message, form=schema, url=url
-            )
-
         answer: Answer | None = None
         with self._use() as run:
+            question = ElicitationRequested(
+                run.source, 0, id="", call_id=self._call_id, message=message, form=schema, url=url
+            )
             try:
-                answer = await ask(run, self._patience, build, check_elicitation)
+                answer = await ask(run, AskedQuestion(question), self._patience)
             except BaseException:
                 # The tool's own patience may have run out, and it may go on.
                 with suppress(StoreError):
@@ -159,7 +157,7 @@ class RunningContext(ToolContext[Any]):
 
     async def _keep_end_of_question(self, run: Run) -> None:
         """The tool is about to act on it: were it lost, the call would be taken for one that still waits."""
-        if run.root.ledger is not None and not run.root.parking.is_parked:
+        if run.root.ledger is not None and not run.root.questions.is_parked:
             await keep(run, run.root.ledger)
 
     @contextmanager
@@ -167,7 +165,7 @@ class RunningContext(ToolContext[Any]):
         run = self._live_run()
         waits = nullcontext() if run.waits is None or not parks else run.waits.waiting(self._call_id)
         with waits, self._patience.held():
-            run.root.parking.changed()
+            run.root.questions.notify()
             yield
 
     def recall(self, name: str, type: type[T], /) -> T | None:

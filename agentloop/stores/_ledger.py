@@ -12,9 +12,9 @@ import msgspec
 import trio
 from attrs import evolve
 
-from agentloop._core.answers import check_approval, check_continue, check_elicitation
 from agentloop._core.compaction import View
 from agentloop._core.json_text import decode_own
+from agentloop._core.questions import check_answer
 from agentloop._core.state import (
     Note,
     QuestionRecord,
@@ -30,9 +30,6 @@ from agentloop._runtime.ledger import HeldFeed, Ledger
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import StoreError, UnknownQuestionError
 from agentloop.events import (
-    ApprovalRequested,
-    ContinueRequested,
-    ElicitationRequested,
     MessageCommitted,
     ReasoningDelta,
     StreamEvent,
@@ -506,13 +503,7 @@ def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord
     asked = past.find_question(id)
     if asked is None or not asked.is_open:
         raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
-    match asked.question:
-        case ElicitationRequested() as question:
-            return asked, check_elicitation(question, answer)
-        case ApprovalRequested() as question:
-            return asked, check_approval(question, lambda arguments: None, answer)
-        case ContinueRequested() as question:
-            return asked, check_continue(question, answer)
+    return asked, check_answer(asked.question, answer)
 
 
 def _key(event: StreamEvent) -> str:

@@ -104,7 +104,7 @@ class Watch:
 
     def _compare(self, run: Run, when: str) -> None:
         """The elicitation tree is what the open blocks say, in every interleaving."""
-        expected, found = self._model(run), run.root.tree.scopes
+        expected, found = self._model(run), run.root.questions.scopes
         if found != expected:
             self.note(
                 f"when {run.source.stream} {when}, the elicitation tree was {found}, where it should be {expected}"
@@ -129,8 +129,8 @@ class Watch:
         """What was wrong, after all blocks were left."""
         for run in self.runs:
             self._check_ended(run)
-            if run.root.tree.scopes:
-                self.note(f"{run.source.stream}: at the end the elicitation tree is not empty: {run.root.tree.scopes}")
+            if run.root.questions.scopes:
+                self.note(f"{run.source.stream}: at the end question scopes are left: {run.root.questions.scopes}")
             for problem in problems(run.transcript.messages):
                 self.note(f"session {run.transcript.id}: a provider would refuse its transcript: {problem}")
             self._check_outcome(run)
@@ -141,7 +141,7 @@ class Watch:
         outcome, name = run.outcome, run.source.stream
         if outcome is None:
             return
-        expected = ("cancelled", "needs_input") if run.root.parking.is_parked else ("cancelled",)
+        expected = ("cancelled", "needs_input") if run.root.questions.is_parked else ("cancelled",)
         if run.scope.cancel_called and outcome.reason not in expected and run.scope.cancelled_caught:
             self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
         if (outcome.reason == "failed") != (outcome.error is not None):

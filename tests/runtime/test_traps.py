@@ -314,7 +314,7 @@ async def test_a_context_that_was_handed_to_a_task_elsewhere_does_not_outlive_it
             await first(stream, ChildStreamStarted)
             await trio.testing.wait_all_tasks_blocked()
         assert stream.pending == ()
-        assert stream._run.root.tree.scopes == {}
+        assert stream._run.root.questions.scopes == {}
     assert len(met) == 3
     assert all("has ended, and its context with it" in text for text in met)
 

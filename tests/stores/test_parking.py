@@ -120,7 +120,7 @@ async def read(opening: AbstractAsyncContextManager[Stream], session: Session, o
     assert tasks_alive() == before
     run = stream._run
     assert stream.pending == ()
-    assert run.root.tree.scopes == {}
+    assert run.root.questions.scopes == {}
     assert run.feed is None or not run.feed.is_open
     assert not session.is_busy
     assert problems(session.messages) == []

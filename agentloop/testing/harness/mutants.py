@@ -16,8 +16,8 @@ from typing import Any, Self, cast
 
 import trio
 
-from agentloop._core import elicitation, state, transcript
-from agentloop._runtime import asking, foreign, hook_calls, ledger, loop, patience, stream, tool_calls
+from agentloop._core import questions as core_questions, state, transcript
+from agentloop._runtime import foreign, hook_calls, ledger, loop, patience, questions, stream, tool_calls
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.run import Answerer, Run
 from agentloop.errors import ToolsetError
@@ -78,14 +78,14 @@ def early_return_when_the_prompt_is_blocked() -> Generator[None]:
     @contextmanager
     def scope(run: Run, answerer: Answerer | None) -> Generator[None]:
         parent = run.parent.source.stream if run.parent else None
-        run.root.tree.push(run.source.stream, parent=parent, answerer=answerer)
+        run.root.questions.push(run.source.stream, parent=parent, answerer=answerer)
         try:
             yield
         finally:
             if run.outcome is None or run.outcome.reason != "blocked":
-                run.root.tree.pop(run.source.stream)
+                run.root.questions.pop(run.source.stream)
 
-    with patched(stream, "_elicitation_scope", scope):
+    with patched(stream, "_question_scope", scope):
         yield
 
 
@@ -119,7 +119,7 @@ def terminal_event_dropped_when_full() -> Generator[None]:
 @mutant
 def one_elicitation_slot() -> Generator[None]:
     """#3584: streams save and restore one slot, which is right only if they end in reverse order."""
-    tree = elicitation.ElicitationTree
+    tree = core_questions.Questions
 
     def push(self: Any, scope: str, *, parent: str | None, answerer: object) -> None:
         real_push(self, scope, parent=parent, answerer=answerer)
@@ -293,11 +293,11 @@ def number_skipped_when_full() -> Generator[None]:
 @mutant
 def answer_goes_to_the_oldest() -> Generator[None]:
     """An answer goes to whoever has waited longest, not to the question that it names."""
-    tree = elicitation.ElicitationTree
+    tree = core_questions.Questions
     real = tree.answer
 
     def answer(self: Any, id: str, given: Any, *, by: Any) -> None:
-        real(self, next(iter(self._questions)) if id in self._questions else id, given, by=by)
+        real(self, next(iter(self._open)) if id in self._open else id, given, by=by)
 
     with patched(tree, "answer", answer):
         yield
@@ -306,14 +306,14 @@ def answer_goes_to_the_oldest() -> Generator[None]:
 @mutant
 def answer_lost_to_a_cancel() -> Generator[None]:
     """An answer is taken, but its asker is cancelled at that moment and never told."""
-    with patched(asking, "is_cancellation", lambda _error: False):
+    with patched(questions, "is_cancellation", lambda _error: False):
         yield
 
 
 @mutant
 def question_outlives_its_asker() -> Generator[None]:
     """A cancelled asker leaves its question open."""
-    tree = elicitation.ElicitationTree
+    tree = core_questions.Questions
 
     def withdraw(self: Any, id: str) -> None:
         pass
@@ -502,16 +502,16 @@ def intent_not_awaited() -> Generator[None]:
 @mutant
 def answer_replayed_to_another_question() -> Generator[None]:
     """A call that is made again gets the answer to its first question for each."""
-    real = asking._past
+    real = questions._recorded
 
-    def past(run: Run, build: Any) -> Any:
-        found = real(run, build)
+    def recorded(run: Run, question: Any) -> Any:
+        found = real(run, question)
         if run.unfinished is None:
             return found
-        before = run.unfinished.questions_of(build(run.source, 0, "")).records
+        before = run.unfinished.questions_of(question).records
         return next((asked for asked in before if asked.answer is not None), found)
 
-    with patched(asking, "_past", past):
+    with patched(questions, "_recorded", recorded):
         yield
 
 

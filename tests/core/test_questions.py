@@ -1,4 +1,4 @@
-"""The elicitation tree, compared with something obviously right: a dict of parents and a list of questions."""
+"""The questions of a run, compared with something obviously right: a dict of parents and a list of questions."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from hypothesis.stateful import (
     rule,
 )
 
-from agentloop._core.elicitation import AnsweredBy, ElicitationTree, OpenQuestion
+from agentloop._core.questions import AnsweredBy, AskedQuestion, Questions
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import ContinueRequested, Source
 from agentloop.questions import Answer, Approve, Deny
 
-WOKEN = list[tuple[str, Answer, AnsweredBy]]
+WOKEN = list[tuple[str, Answer | None, AnsweredBy]]
 
 
-def a_question(id: str, scope: str, woken: WOKEN) -> OpenQuestion:
-    """A question that takes `Approve`, as it is, and refuses all other answers."""
+class Asked(AskedQuestion):
+    """A question that takes `Approve`, as another one, and refuses all other answers."""
 
-    def check(answer: Answer) -> Answer:
+    def __init__(self, id: str, scope: str, woken: WOKEN) -> None:
+        super().__init__(ContinueRequested(Source("s", scope, ("a",)), 0, id=id, limit="turns", used=1, allowed=1))
+        self.woken = woken
+        self.on_change = self.wake
+
+    def check(self, answer: Answer) -> Answer:
         if not isinstance(answer, Approve):
-            raise InvalidAnswerError(question=id, problem="no")
+            raise InvalidAnswerError(question=self.id, problem="no")
         return Approve(always=True)
 
-    def wake(answer: Answer, by: AnsweredBy) -> None:
-        woken.append((id, answer, by))
-
-    question = ContinueRequested(Source("s", scope, ("a",)), 0, id=id, limit="turns", used=1, allowed=1)
-    return OpenQuestion(question, scope, check, wake)
+    def wake(self) -> None:
+        if self.state == "answered":
+            self.woken.append((self.id, self.answer, self.by))
 
 
 class Tree(RuleBasedStateMachine):
@@ -49,11 +52,12 @@ class Tree(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tree: ElicitationTree[str] = ElicitationTree()
+        self.tree: Questions[str] = Questions()
         self.parents: dict[str, str | None] = {}
         self.answerers: dict[str, str | None] = {}
         self.open: list[tuple[str, str]] = []
         """Question id and scope, oldest first."""
+        self.asked: dict[str, Asked] = {}
         self.woken: WOKEN = []
         self.expected: WOKEN = []
         self.count = 0
@@ -98,7 +102,8 @@ class Tree(RuleBasedStateMachine):
         if scope not in self.parents:
             return multiple()
         id = self.name()
-        self.tree.ask(a_question(id, scope, self.woken))
+        self.asked[id] = Asked(id, scope, self.woken)
+        self.tree.open(self.asked[id])
         self.open.append((id, scope))
         return id
 
@@ -124,7 +129,7 @@ class Tree(RuleBasedStateMachine):
 
     @rule(id=consumes(questions))
     def withdraw(self, id: str) -> None:
-        self.tree.withdraw(id)
+        self.tree.withdraw(self.asked[id])
         self.open = [one for one in self.open if one[0] != id]
 
     @precondition(lambda self: self.parents)
@@ -145,6 +150,15 @@ class Tree(RuleBasedStateMachine):
             assert [question.id for question in self.tree.pending(scope)] == inside
 
     @invariant()
+    def each_question_is_open_in_its_scope_and_in_those_around_it_and_in_no_other(self) -> None:
+        open = dict(self.open)
+        for id, question in self.asked.items():
+            assert question.is_open() == (id in open)
+            around = self.above(open[id]) if id in open else []
+            for scope in self.parents:
+                assert self.tree.is_open(id, within=scope) == (scope in around)
+
+    @invariant()
     def each_answer_has_reached_its_asker_once(self) -> None:
         assert self.woken == self.expected
 
@@ -156,8 +170,8 @@ TestTree.settings = settings(max_examples=100, stateful_step_count=40, deadline=
 # ----------------------------------------------------------- what can be said in one example
 
 
-def make_tree(parents: dict[str, str | None]) -> ElicitationTree[str]:
-    tree: ElicitationTree[str] = ElicitationTree()
+def make_tree(parents: dict[str, str | None]) -> Questions[str]:
+    tree: Questions[str] = Questions()
     for scope, parent in parents.items():
         tree.push(scope, parent=parent, answerer=None)
     return tree
@@ -174,8 +188,8 @@ def test_siblings_end_in_any_order_and_the_tree_is_what_it_was(order: str) -> No
 
 def test_an_answer_that_does_not_fit_leaves_its_question_open() -> None:
     tree, woken = make_tree({"root": None}), WOKEN()
-    question = a_question("q", "root", woken)
-    tree.ask(question)
+    question = Asked("q", "root", woken)
+    tree.open(question)
     with pytest.raises(InvalidAnswerError):
         tree.answer("q", Deny(), by="reader")
     assert (woken, question.answer, len(tree.pending("root"))) == ([], None, 1)
@@ -186,9 +200,9 @@ def test_an_answer_that_does_not_fit_leaves_its_question_open() -> None:
 def test_a_question_is_closed_before_its_asker_wakes() -> None:
     """Whoever it wakes may look at what is open, or ask again."""
     tree, open_then = make_tree({"root": None}), list[int]()
-    question = a_question("q", "root", [])
-    question.wake = lambda answer, by: open_then.append(len(tree.pending("root")))
-    tree.ask(question)
+    question = Asked("q", "root", [])
+    question.on_change = lambda: open_then.append(len(tree.pending("root")))
+    tree.open(question)
     tree.answer("q", Approve(), by="handler")
     assert open_then == [0]
 
@@ -198,11 +212,11 @@ def test_a_question_is_closed_before_its_asker_wakes() -> None:
     [
         lambda tree: tree.push("root", parent=None, answerer=None),
         lambda tree: tree.push("new", parent="closed", answerer=None),
-        lambda tree: [tree.ask(a_question("q", "root", [])) for _ in range(2)],
+        lambda tree: [tree.open(Asked("q", "root", [])) for _ in range(2)],
     ],
     ids=["the same scope twice", "inside a scope that is closed", "the same question twice"],
 )
-def test_a_tree_does_not_take_what_would_corrupt_it(wrong: Callable[[ElicitationTree[str]], object]) -> None:
+def test_a_tree_does_not_take_what_would_corrupt_it(wrong: Callable[[Questions[str]], object]) -> None:
     tree = make_tree({"root": None})
     with pytest.raises(AssertionError):
         wrong(tree)

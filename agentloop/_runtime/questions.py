@@ -1,0 +1,247 @@
+"""Asking a question, and waiting for its answer for as long as it takes."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from attrs import evolve
+
+from agentloop._core.questions import AskedQuestion
+from agentloop._core.state import QuestionRecord, asker
+from agentloop._runtime.foreign import ForeignError, call_foreign
+from agentloop._runtime.groups import is_cancellation
+from agentloop._runtime.logs import QUESTIONS, log_event
+from agentloop._runtime.patience import Patience
+from agentloop._runtime.run import PARK, READER, Run
+from agentloop.errors import AnswerError, UnknownQuestionError
+from agentloop.events import Question, QuestionAnswered, QuestionDeclined, QuestionParked, QuestionWithdrawn
+from agentloop.hooks import Notification
+from agentloop.outcome import QuestionHandler
+from agentloop.questions import Answer, Approve
+
+__all__ = ["NOBODY", "answer", "ask", "pending"]
+
+NOBODY = "Nobody is there to be asked."
+
+
+async def ask(run: Run, question: AskedQuestion, patience: Patience | None = None) -> Answer | None:
+    """Ask ``question``, and wait for the answer.
+
+    Handlers and readers are asked from the inside out; one that passes makes room for the next. If the run resumes one
+    that got an answer to this question, the answer is the same, at once.
+
+    Args:
+      question: a new one; its event has no id and no number yet.
+      patience: stands still meanwhile; that of the run if left out.
+
+    Returns:
+      The answer; ``None`` if there was nobody to ask.
+    """
+    waiter = _Waiter(run, question)
+    question.on_change = waiter.on_change
+    _open(run, question)
+    if not question.is_open():
+        # The answer was on record.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return question.answer
+    try:
+        with (run.patience if patience is None else patience).held():
+            await _wait_for_answer(waiter)
+    except BaseException as error:
+        # An answer that was accepted goes to the asker even so; the next checkpoint is where the cancel is felt.
+        if question.state == "answered" and is_cancellation(error):
+            return question.answer  # noqa: ASYNC104 - see above
+        run.root.questions.withdraw(question)
+        raise
+    run.root.questions.decline(question)
+    return question.answer
+
+
+class _Waiter:
+    """A task that waits for the answer to its question."""
+
+    __slots__ = ("changed", "handler", "question", "run")
+
+    def __init__(self, run: Run, question: AskedQuestion) -> None:
+        self.run = run
+        self.question = question
+        self.changed = trio.Event()
+        """Set when the question is closed, its reader has left, or the tree of runs may be about to be parked."""
+        self.handler: trio.CancelScope | None = None
+        """That of the handler that is thinking now, if any."""
+
+    def on_change(self) -> None:
+        # Emitted by the task that closes the question, at that instant: the asker may be cancelled before it runs.
+        question, run = self.question, self.run
+        match question.state:
+            case "answered":
+                assert question.answer is not None
+                run.emit(QuestionAnswered, id=question.id, answer=question.answer, by=question.by)
+            case "declined":
+                run.emit(QuestionDeclined, id=question.id, note=NOBODY)
+            case "withdrawn":
+                run.emit(QuestionWithdrawn, id=question.id)
+            case "parked":
+                run.emit(QuestionParked, id=question.id)
+                # Not woken: the root run is being stopped, and the asker with it. If it went on, nobody would be asked.
+                return
+            case _:
+                pass
+        self.changed.set()
+        if not question.is_open() and self.handler is not None:
+            self.handler.cancel()
+
+
+async def _wait_for_answer(waiter: _Waiter) -> None:
+    """Return when the question is closed, or when there is nobody left to ask."""
+    run, question = waiter.run, waiter.question
+    questions = run.root.questions
+    await run.hooks.tell("notification", Notification(run.source, question.event))
+    for answerer in questions.answerers(run.source.stream):
+        if not question.is_open():
+            return
+        if answerer == READER:
+            while question.is_open() and questions.waits_for_reader():
+                waiter.changed = trio.Event()
+                await waiter.changed.wait()
+            if question.is_open() and questions.is_left_to_resume:
+                await _wait_for_resumption(waiter)
+        elif answerer == PARK:
+            await _wait_for_resumption(waiter)
+        else:
+            await _ask_handler(waiter, answerer)
+
+
+async def _wait_for_resumption(waiter: _Waiter) -> None:
+    """Return when the question is closed: most likely parked, so that another run will have the answer."""
+    run, question = waiter.run, waiter.question
+    questions = run.root.questions
+    assert run.waits is not None
+    # Deferred only now: as long as a handler thinks, something goes on.
+    with run.waits.waiting(question.call_id), questions.deferred(question):
+        while question.is_open():
+            waiter.changed = trio.Event()
+            # A task that waited for the change, for its turn say, counts as waiting until it runs.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+                if not question.is_open():
+                    return
+            if not waiter.changed.is_set():
+                questions.park_if_idle()
+            await waiter.changed.wait()
+
+
+async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
+    """Have ``handler`` answer, or pass the question on. An answer by id meanwhile is as good."""
+    run, question = waiter.run, waiter.question
+    waiter.handler = trio.CancelScope()
+    try:
+        given = await call_foreign(waiter.handler, handler, question.event)
+        if given is not None and question.is_open():
+            run.root.questions.answer(question.id, given, by="handler")
+    except (ForeignError, AnswerError) as error:
+        if question.is_open():
+            short = f"the handler of question {question.id!r} failed"
+            # An answer that does not fit is no exception of the handler, and its error says what was answered.
+            cause = error.__cause__ if isinstance(error, ForeignError) else None
+            logged = short if cause is not None else f"{short}: {type(error).__name__}"
+            run.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
+    finally:
+        waiter.handler = None
+
+
+# --------------------------------------------------------------------------- opening
+
+
+def _open(run: Run, question: AskedQuestion) -> None:
+    """Open ``question``, and emit it; answer it, if its answer is on record."""
+    while True:
+        recorded = None if run.waits is None else _recorded(run, question.event)
+        if recorded is None:
+            run.questions += 1
+            id = f"{run.source.stream}?{run.questions}"
+        else:
+            id = recorded.question.id
+        question.event = evolve(question.event, id=id)
+        # Open before it is emitted: the answer may come before the next line runs.
+        run.root.questions.open(question)
+        run.emit(question.numbered)
+        if QUESTIONS.isEnabledFor(logging.DEBUG):
+            log_event(question.event)
+        if recorded is None or recorded.answer is None or _answer_as_before(run, question, recorded, recorded.answer):
+            return
+
+
+def _recorded(run: Run, question: Question) -> QuestionRecord | None:
+    """The question, if it was asked already at this point in the stream that this one goes on from."""
+    assert run.waits is not None
+    by = asker(question)
+    place = run.waits.asked.get(by, 0)
+    run.waits.asked[by] = place + 1
+    if run.unfinished is None:
+        return None
+    before = run.unfinished.questions_of(question).records
+    if place >= len(before):
+        return None
+    recorded = before[place]
+    if _same(recorded.question, question):
+        return recorded
+    # What was answered is another question. So the call has gone another way, and no later answer is for it either.
+    del before[place:]
+    return None
+
+
+def _same(one: Question, other: Question) -> bool:
+    """Whether both ask the same, in the same words."""
+    return evolve(one, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
+
+
+def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecord, answer: Answer) -> bool:
+    """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
+    try:
+        run.root.questions.answer(question.id, answer, by="reader")
+    except AnswerError as error:
+        # It fitted when it was given; the permissions, say, have changed since.
+        run.root.questions.withdraw(question)
+        run.warn(
+            "answer_refused",
+            f"the answer to {question.id!r} counts for nothing: {error}",
+            logged=f"question {question.id!r}",
+        )
+        _forget(run, recorded)
+        return False
+    return True
+
+
+def _forget(run: Run, recorded: QuestionRecord) -> None:
+    """Ask anew what was asked as ``recorded``, and whatever came after it."""
+    assert run.unfinished is not None
+    assert run.waits is not None
+    by = asker(recorded.question)
+    before = run.unfinished.questions_of(recorded.question).records
+    del before[before.index(recorded) :]
+    run.waits.asked[by] -= 1
+
+
+# -------------------------------------------------------------------- from the outside
+
+
+def answer(run: Run, id: str, given: Answer) -> None:
+    """Answer an open question of ``run``, or of a run inside it, for its reader.
+
+    To approve what a rule has just approved, perhaps before the question was read, changes nothing, and is no error.
+
+    Raises:
+      UnknownQuestionError, InvalidAnswerError: the question, if there is one, stays as it was.
+    """
+    questions, scope = run.root.questions, run.source.stream
+    if questions.is_open(id, within=scope):
+        questions.answer(id, given, by="reader")
+    elif not (isinstance(given, Approve) and given.arguments is None and questions.was_granted(id, scope)):
+        raise UnknownQuestionError(given=id, open_ids=[question.id for question in pending(run)])
+
+
+def pending(run: Run) -> tuple[Question, ...]:
+    """The open questions of ``run`` and of all runs inside it, oldest first; none once it has ended."""
+    return run.root.questions.pending(run.source.stream)
