@@ -98,6 +98,11 @@ class AskedQuestion:
     def accept(self) -> None:
         """Called once, at the instant at which ``answer`` was accepted. Must not raise."""
 
+    def settle(self, answer: Answer) -> None:
+        """Answer a question that need not be asked any more, before it is opened."""
+        assert self.state == "new", self.state
+        self.answer, self.by, self.state = answer, "rule", "answered"
+
     def is_granted(self) -> bool:
         """Whether a person has by now approved for good the thing that it asks for."""
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import trio
 from attrs import evolve
@@ -40,14 +41,12 @@ async def ask(run: Run, question: AskedQuestion, patience: Patience | None = Non
     """
     waiter = _Waiter(run, question)
     question.on_change = waiter.on_change
-    _open(run, question)
-    if not question.is_open():
-        # The answer was on record.
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return question.answer
     try:
         with (run.patience if patience is None else patience).held():
-            await _wait_for_answer(waiter)
+            await _open_in_call_order(run, question)
+            # It is closed already if its answer was on record.
+            if question.is_open():
+                await _wait_for_answer(waiter)
     except BaseException as error:
         # An answer that was accepted goes to the asker even so; the next checkpoint is where the cancel is felt.
         if question.state == "answered" and is_cancellation(error):
@@ -154,8 +153,25 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
 # --------------------------------------------------------------------------- opening
 
 
+async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
+    """Open ``question``, after those of earlier calls of the same turn, and of earlier calls of the turns around it."""
+    if run.call_order is not None:
+        await run.call_order.wait_for_turn(question.call_id)
+    place: list[int] = []
+    at: Run | None = run
+    call_id = question.call_id
+    while at is not None:
+        place.append(-1 if at.call_order is None else at.call_order.place_of(call_id))
+        call_id, at = at.call_id, at.parent
+    await run.root.arrivals.open(tuple(reversed(place)), partial(_open, run, question))
+
+
 def _open(run: Run, question: AskedQuestion) -> None:
     """Open ``question``, and emit it; answer it, if its answer is on record."""
+    if question.is_granted():
+        # While it waited for its turn, the answer to another one has approved the call for good.
+        question.settle(Approve())
+        return
     while True:
         recorded = None if run.waits is None else _recorded(run, question.event)
         if recorded is None:
@@ -169,6 +185,8 @@ def _open(run: Run, question: AskedQuestion) -> None:
         run.emit(question.numbered)
         if QUESTIONS.isEnabledFor(logging.DEBUG):
             log_event(question.event)
+        if run.call_order is not None:
+            run.call_order.settle(question.call_id)
         if recorded is None or recorded.answer is None or _answer_as_before(run, question, recorded, recorded.answer):
             return
 

@@ -15,6 +15,7 @@ from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
+from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.hook_calls import HookCalls
 from agentloop._runtime.ledger import Ledger
@@ -48,6 +49,7 @@ class Root:
     """What all streams of one tree share."""
 
     __slots__ = (
+        "arrivals",
         "cooling",
         "deps",
         "ledger",
@@ -68,6 +70,8 @@ class Root:
         resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
         self.questions: Questions[Answerer] = Questions()
+        self.arrivals = Arrivals()
+        """The questions that are about to be opened."""
         self.deps = deps
         self.session = session
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
@@ -93,6 +97,7 @@ class Run:
 
     __slots__ = (
         "call_id",
+        "call_order",
         "calls_in_turn",
         "chain",
         "children",
@@ -182,6 +187,8 @@ class Run:
         self.turn = 0
         self.calls_in_turn: dict[str, Tool] = {}
         """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
+        self.call_order: CallOrder | None = None
+        """The order of the calls of this turn, if it has more than one."""
         self.questions = 0
         """How many it has asked."""
         self.reader: Tool | None = None

@@ -15,6 +15,7 @@ from agentloop._core.results import error_result, result_of, to_text, unknown_to
 from agentloop._core.state import CallState, StreamState
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
+from agentloop._runtime.call_order import CallOrder
 from agentloop._runtime.clock import now, since
 from agentloop._runtime.commit import begin_call, end_call
 from agentloop._runtime.foreign import ForeignError, call_foreign
@@ -58,6 +59,7 @@ class Calls:
         """Run all calls at once; return when every one has its result."""
         began = now()
         waits = self._run.waits
+        self._run.call_order = CallOrder(call.id for call in self._calls) if len(self._calls) > 1 else None
         for call in self._calls:
             if waits is not None:
                 waits.begin(call.id)
@@ -82,6 +84,7 @@ class Calls:
             if run.root.ledger is not None:
                 end_call(run, run.root.ledger, call)
         finally:
+            self._settle(call)
             if run.waits is not None:
                 run.waits.end(call.id)
             if result is None and run.root.questions.is_parked:
@@ -119,6 +122,7 @@ class Calls:
             if isinstance(verdict, ToolResult):
                 return verdict
             checked = verdict
+        self._settle(call)
         if tool.concurrency is None:
             result = await self._use(tool, call, checked)
         else:
@@ -141,6 +145,11 @@ class Calls:
         finally:
             del run.calls_in_turn[call.id]
             semaphore.release()
+
+    def _settle(self, call: ToolCall) -> None:
+        """Let later calls ask their questions."""
+        if self._run.call_order is not None:
+            self._run.call_order.settle(call.id)
 
     def _waiting(self, call: ToolCall) -> AbstractContextManager[None]:
         return nullcontext() if self._run.waits is None else self._run.waits.waiting(call.id)

@@ -137,6 +137,36 @@ async def test_several_calls_wait_for_approval_side_by_side() -> None:
     assert shredder.shredded == [("b", 1)]
 
 
+@pytest.mark.parametrize("attempt", range(10))
+async def test_approvals_are_asked_for_in_call_order(attempt: int) -> None:
+    """Trio starts tasks in any order: of ten attempts, one would be out of order."""
+    shredder = Shredder()
+    paths = [f"{attempt}{letter}" for letter in "abcd"]
+    [first_path, *others] = paths
+    response = sum((calls("shred", path=path) for path in others), calls("shred", path=first_path))
+
+    watched = await watch(agent_with(shredder.tool, response=response), on_event=answering(Approve()))
+
+    assert [question.arguments["path"] for question in of(watched.events, ApprovalRequested)] == paths
+
+
+@pytest.mark.parametrize("attempt", range(5))
+async def test_an_approval_is_not_asked_for_before_those_of_earlier_calls_that_a_hook_is_still_checking(
+    attempt: int,
+) -> None:
+    shredder = Shredder()
+
+    async def slow_for_a(value: PreToolUse) -> None:
+        if value.arguments["path"] == "a":
+            await trio.sleep(1 + attempt)
+
+    agent = agent_with(shredder.tool, response=calls("shred", path="a") + calls("shred", path="b"))
+
+    watched = await watch(agent.replace(hooks=[hooks.pre_tool_use(slow_for_a)]), on_event=answering(Approve()))
+
+    assert [question.arguments["path"] for question in of(watched.events, ApprovalRequested)] == ["a", "b"]
+
+
 # ----------------------------------------------------------------------------------- predicates
 
 

@@ -202,6 +202,62 @@ async def test_a_tool_may_ask_several_times() -> None:
     assert len({question.id for question in asked(watched.events)}) == 2
 
 
+# ------------------------------------------------------------------------------- the order
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_calls_that_ask_at_once_ask_in_call_order(attempt: int) -> None:
+    """Trio starts tasks in any order: of ten attempts, one would be out of order."""
+    last = f"{3 + attempt}?"
+    response = calls("ask", message="1?") + calls("ask", message="2?") + calls("ask", message=last)
+
+    watched = await watch(agent_with(ask, response=response), on_event=answering(Decline()))
+
+    assert [question.message for question in of(watched.events, ElicitationRequested)] == ["1?", "2?", last]
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_calls_that_are_woken_at_one_moment_ask_in_call_order(attempt: int) -> None:
+    woken = trio.Event()
+
+    @tool
+    async def ask_late(context: ToolContext[Any], message: str) -> None:
+        if message.startswith("last"):
+            await trio.lowlevel.checkpoint()
+            woken.set()
+        await woken.wait()
+        await context.ask(message)
+
+    response = calls("ask_late", message="1?") + calls("ask_late", message="2?") + calls("ask_late", message="last?")
+
+    watched = await watch(agent_with(ask_late, response=response), on_event=answering(Decline()))
+
+    messages = [question.message for question in of(watched.events, ElicitationRequested)]
+    assert messages == sorted(messages, key=["1?", "2?", "last?"].index)
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_children_that_ask_at_once_ask_in_the_order_of_the_calls_that_opened_them(attempt: int) -> None:
+    names = [f"a{attempt}", f"b{attempt}", f"c{attempt}"]
+    response = sum((calls(name, prompt="go") for name in names[1:]), calls(names[0], prompt="go"))
+    outer = agent_with(*(asker(name).as_tool() for name in names), response=response)
+
+    watched = await watch(outer, on_event=answering(PORTO))
+
+    assert [question.source.agents[-1] for question in of(watched.events, ElicitationRequested, depth=1)] == names
+
+
+async def test_a_call_that_never_asks_holds_up_no_later_one_while_it_runs() -> None:
+    @tool
+    async def wait_for_ever() -> None:
+        await trio.sleep_forever()
+
+    async with opened(agent_with(wait_for_ever, ask, response=calls("wait_for_ever") + calls("ask"))) as stream:
+        question = await first(stream, ElicitationRequested)
+
+    assert question.message == "Where?"
+
+
 # ------------------------------------------------------------------------ exactly one answer
 
 
