@@ -11,7 +11,7 @@ __all__ = ["Waits"]
 class Waits:
     """What a stream is waiting for."""
 
-    __slots__ = ("_calls", "_inside", "asked", "opened", "own")
+    __slots__ = ("_calls", "_inside", "opened", "own")
 
     def __init__(self) -> None:
         self._calls: dict[str, int] = {}
@@ -20,8 +20,6 @@ class Waits:
         """By call, the streams that it has opened and that have not ended."""
         self.own = 0
         """How many questions the stream itself has open, and no call of it."""
-        self.asked: dict[tuple[str, bool], int] = {}
-        """How many questions each has asked so far, by `agentloop._core.state.asker`."""
         self.opened: dict[str, int] = {}
         """How many streams each call has opened so far."""
 

@@ -34,7 +34,14 @@ from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRe
 from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 
-__all__ = ["AnsweredBy", "AskedQuestion", "QuestionState", "Questions", "check_always", "check_answer"]
+__all__ = [
+    "AnsweredBy",
+    "AskedQuestion",
+    "QuestionState",
+    "Questions",
+    "check_always",
+    "check_answer",
+]
 
 AnsweredBy: TypeAlias = Literal["reader", "handler", "rule"]
 

@@ -28,8 +28,8 @@ The second belongs to each tool call, the third to each question. Tables say whi
 **Resuming.** The state outlives the stream. A stream that stops parked, or whose process died, leaves behind the open
 turn: its response (`StreamState.message`), the results so far, and a `CallState` for each call without a result. The
 next stream begins with an event that ``resumes``, which resets only what belongs to one opening: what is open in it,
-and how many questions each call has asked *this time*. A call that is made again asks the same questions in the same
-order, so the n-th question of a call finds the record of the n-th question before it.
+and which questions each call has asked *this time*. A call that is made again asks the same questions, so each finds
+the record of the question with the same words: see `QuestionList`.
 
 **Complaints.** `apply` never raises and never waits: a fact that the tables do not allow is noted in
 `StreamState.complaints`, and then applied as far as it goes. A live run with a complaint fails with an `InternalError`;
@@ -83,7 +83,7 @@ from agentloop.events import (
 )
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
 from agentloop.permissions import Grant
-from agentloop.questions import Answer, Decline
+from agentloop.questions import Answer, Approve, Decline
 
 __all__ = [
     "CALL_TABLE",
@@ -346,51 +346,108 @@ class QuestionRecord(msgspec.Struct):
     answer: Answer | None = None
     is_over: bool = False
     """Whether it was withdrawn or declined: the call may have continued since."""
+    is_bypassed: bool = False
+    """Whether the call, when it was called again, asked something new before it came to this question, if it does."""
+    after: tuple[str, ...] = ()
+    """Ids of the questions of the same asker that had been closed when it was first asked, without those that these
+    came after in turn, and without approvals of the call as it was, which change nothing about it."""
 
     @property
     def is_open(self) -> bool:
         """Whether it waits for an answer."""
+        return self.lacks_answer and not self.is_bypassed
+
+    @property
+    def lacks_answer(self) -> bool:
+        """Whether an answer to it would count, if the call asks it again."""
         return self.answer is None and not self.is_over
+
+    @property
+    def approves_as_it_is(self) -> bool:
+        """Whether it is an approval of the call with the arguments that it had."""
+        is_approval = isinstance(self.question, ApprovalRequested)
+        return is_approval and isinstance(self.answer, Approve) and self.answer.arguments is None
 
 
 class QuestionList:
-    """The questions that one asker has asked, in order. A call asks two lists: for itself, and about retrying it."""
+    """The questions that one asker has asked, in order. A call asks two lists: for itself, and about retrying it.
 
-    __slots__ = ("asked", "records")
+    A tool that is called again asks again, in any order if it asks several people at once. So the record of a question
+    is found by the question's words, not by its place. It counts if the call has come to the question the same way:
+    each question that had been closed before the recorded one was asked has been asked again (else the person answered
+    another one), and no question has been closed since that is not on record (the call may act on its answer).
+    """
+
+    __slots__ = ("_asked", "_has_changed", "_new", "records")
 
     def __init__(self) -> None:
         self.records: list[QuestionRecord] = []
-        self.asked = 0
-        """Questions asked in this opening of the stream: the place of the next one in `records`."""
+        self._asked: set[str] = set()
+        """Ids of the questions asked in this opening of the stream."""
+        self._new: set[str] = set()
+        """Ids of those that were asked for the first time."""
+        self._has_changed = False
+        """Whether the asker has taken another way in this opening."""
+
+    def begin(self) -> None:
+        """The asker begins anew, in another opening of the stream."""
+        self._asked.clear()
+        self._new.clear()
+        self._has_changed = False
 
     def previous(self, question: Question) -> QuestionRecord | None:
-        """The record of ``question`` from an earlier opening, if the same was asked at this place. Its id is empty."""
-        if self.asked < len(self.records):
-            record = self.records[self.asked]
-            if evolve(record.question, source=question.source, seq=0, id="") == question:
-                return record
+        """The record that counts for ``question``, the oldest first; none if it was not asked before."""
+        if not self._has_changed:
+            for record in self.records:
+                is_free = record.question.id not in self._asked and self._asked.issuperset(record.after)
+                if is_free and _is_same(record.question, question):
+                    return record
         return None
 
     def ask(self, question: Question) -> QuestionRecord:
-        """Record ``question`` at the next place."""
-        place = self.asked
-        self.asked += 1
-        # A call that is made again asks the same, or has taken another way from here on.
-        if place >= len(self.records) or self.records[place].question.id != question.id:
-            self.records[place:] = [QuestionRecord(question)]
-        record = self.records[place]
-        record.is_over = False
+        """Record ``question``. One with the id of a record is the same question, asked again."""
+        id = question.id
+        for record in self.records:
+            if record.question.id == id:
+                self._asked.add(id)
+                record.is_over = record.is_bypassed = False
+                return record
+        closed = [record for record in self.records if record.question.id in self._asked and not record.lacks_answer]
+        before = {id for record in closed for id in record.after}
+        after = [record.question.id for record in closed if not record.approves_as_it_is]
+        record = QuestionRecord(question, after=tuple(id for id in after if id not in before))
+        for other in self.records:
+            other.is_bypassed = other.question.id not in self._asked
+        self.records.append(record)
+        self._asked.add(id)
+        self._new.add(id)
         return record
 
+    def is_new(self, id: str) -> bool:
+        """Whether question ``id`` was asked for the first time in this opening."""
+        return id in self._new
+
+    def close(self, id: str) -> None:
+        """Question ``id`` is closed. If it was new, the asker has taken another way: the rest it asks anew."""
+        if id in self._new:
+            self._has_changed = True
+            self.records[:] = [record for record in self.records if record.question.id in self._asked]
+
     def forget(self, record: QuestionRecord) -> None:
-        """Remove the question that was asked last, as ``record``: it will be asked anew."""
-        self.records.remove(record)
-        self.asked -= 1
+        """Remove ``record``: the question will be asked anew."""
+        if record in self.records:
+            self.records.remove(record)
+        self._asked.discard(record.question.id)
 
     def clear(self) -> None:
         """Remove all."""
         self.records.clear()
-        self.asked = 0
+        self.begin()
+
+
+def _is_same(one: Question, other: Question) -> bool:
+    """Whether both ask the same, in the same words."""
+    return evolve(one, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
 
 
 # ------------------------------------------------------------------------------- calls
@@ -431,6 +488,11 @@ class CallState:
         """Values that its tool stored for the next time, as JSON."""
         self.waits = 0
         """For how many people and other calls it is waiting now."""
+
+    def begin(self) -> None:
+        """The call is made, or made again."""
+        self.questions.begin()
+        self.retry_questions.begin()
 
     @property
     def outcome_unknown(self) -> bool:
@@ -627,6 +689,12 @@ class StreamState:
             return QuestionList()
         return call.retry_questions if is_retry else call.questions
 
+    def begin_resumption(self) -> None:
+        """A run begins that resumes this one, and asks its questions again."""
+        self.questions.begin()
+        for call in self.calls.values():
+            call.begin()
+
     def find_question(self, id: str) -> QuestionRecord | None:
         """The question of that id, here or in a child."""
         for record in self.questions.records:
@@ -703,7 +771,7 @@ class StreamState:
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0
-        self.questions.asked = 0
+        self.questions.begin()
         self._parked.clear()
         self._question_ids.clear()
         self.open_now.clear()
@@ -803,7 +871,7 @@ class StreamState:
         elif ToolCallStarted not in CALL_TABLE[call.phase]:
             self._complain(event, f"call {id!r} was started before")
         call.name, call.phase, call.waits = event.name, CallPhase.RUNNING, 0
-        call.questions.asked = call.retry_questions.asked = 0
+        call.begin()
 
     def _start_tool(self, note: ToolStarted) -> None:
         call = self._running_call(note, note.call_id)
@@ -851,9 +919,8 @@ class StreamState:
         if not isinstance(event, ContinueRequested):
             self._running_call(event, event.call_id)
         asker = self.questions_of(event)
-        is_new = asker.asked >= len(asker.records) or asker.records[asker.asked].question.id != event.id
-        self.question_count += is_new
         self.open_now[event.id] = asker.ask(event)
+        self.question_count += asker.is_new(event.id)
 
     def _take_from_open(
         self, event: QuestionAnswered | QuestionDeclined | QuestionWithdrawn | QuestionParked
@@ -867,6 +934,7 @@ class StreamState:
         record = self._take_from_open(event)
         if record is not None:
             record.answer = event.answer
+            self.questions_of(record.question).close(event.id)
 
     def _decline(self, event: QuestionDeclined) -> None:
         record = self._take_from_open(event)
@@ -874,18 +942,19 @@ class StreamState:
             record.is_over = True
             # A tool that was answered so has continued since, and gets the same answer again.
             record.answer = Decline(event.note) if isinstance(record.question, ElicitationRequested) else None
+            self.questions_of(record.question).close(event.id)
 
     def _withdraw(self, event: QuestionWithdrawn) -> None:
         record = self._take_from_open(event)
         if record is None:
             return
+        asker = self.questions_of(record.question)
         if record.answer is not None or isinstance(record.question, ApprovalRequested):
             # The answer that it had is not permitted any more: it is asked anew.
-            asker = self.questions_of(record.question)
-            if record in asker.records:
-                asker.forget(record)
+            asker.forget(record)
         else:
             record.is_over = True
+        asker.close(event.id)
 
     def _park_question(self, event: QuestionParked) -> None:
         self._take_from_open(event)

@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.state import QuestionRecord, asker
+from agentloop._core.state import QuestionRecord
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
 from agentloop._runtime.logs import QUESTIONS, log_event
@@ -88,6 +88,8 @@ class _Waiter:
             case _:
                 pass
         self.changed.set()
+        if not question.is_open() and run.unfinished is not None:
+            run.unfinished.questions_of(question.event).close(question.id)
         if not question.is_open() and self.handler is not None:
             self.handler.cancel()
 
@@ -173,7 +175,8 @@ def _open(run: Run, question: AskedQuestion) -> None:
         question.settle(Approve())
         return
     while True:
-        recorded = None if run.waits is None else _recorded(run, question.event)
+        records = None if run.unfinished is None else run.unfinished.questions_of(question.event)
+        recorded = None if records is None else records.previous(question.event)
         if recorded is None:
             run.questions += 1
             id = f"{run.source.stream}?{run.questions}"
@@ -183,36 +186,14 @@ def _open(run: Run, question: AskedQuestion) -> None:
         # Open before it is emitted: the answer may come before the next line runs.
         run.root.questions.open(question)
         run.emit(question.numbered)
+        if records is not None:
+            records.ask(question.event)
         if QUESTIONS.isEnabledFor(logging.DEBUG):
             log_event(question.event)
         if run.call_order is not None:
             run.call_order.settle(question.call_id)
         if recorded is None or recorded.answer is None or _answer_as_before(run, question, recorded, recorded.answer):
             return
-
-
-def _recorded(run: Run, question: Question) -> QuestionRecord | None:
-    """The question, if it was asked already at this point in the stream that this one goes on from."""
-    assert run.waits is not None
-    by = asker(question)
-    place = run.waits.asked.get(by, 0)
-    run.waits.asked[by] = place + 1
-    if run.unfinished is None:
-        return None
-    before = run.unfinished.questions_of(question).records
-    if place >= len(before):
-        return None
-    recorded = before[place]
-    if _same(recorded.question, question):
-        return recorded
-    # What was answered is another question. So the call has gone another way, and no later answer is for it either.
-    del before[place:]
-    return None
-
-
-def _same(one: Question, other: Question) -> bool:
-    """Whether both ask the same, in the same words."""
-    return evolve(one, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
 
 
 def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecord, answer: Answer) -> bool:
@@ -227,19 +208,10 @@ def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecor
             f"the answer to {question.id!r} counts for nothing: {error}",
             logged=f"question {question.id!r}",
         )
-        _forget(run, recorded)
+        if run.unfinished is not None:
+            run.unfinished.questions_of(recorded.question).forget(recorded)
         return False
     return True
-
-
-def _forget(run: Run, recorded: QuestionRecord) -> None:
-    """Ask anew what was asked as ``recorded``, and whatever came after it."""
-    assert run.unfinished is not None
-    assert run.waits is not None
-    by = asker(recorded.question)
-    before = run.unfinished.questions_of(recorded.question).records
-    del before[before.index(recorded) :]
-    run.waits.asked[by] -= 1
 
 
 # -------------------------------------------------------------------- from the outside

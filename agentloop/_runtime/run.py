@@ -154,6 +154,8 @@ class Run:
         self.transcript = transcript
         self.unfinished = unfinished
         """What it goes on with, until it has."""
+        if unfinished is not None:
+            unfinished.begin_resumption()
         self.waits: Waits | None = None if root.ledger is None else Waits()
         """What of it waits for people; where it cannot be parked, nobody wants to know."""
         self.source = source

@@ -258,7 +258,7 @@ class Journal(Ledger):
         """Have the answers that were accepted before, in whichever process."""
         for id, data in (await self._store.answers(self._session)).items():
             asked = past.find_question(id)
-            if asked is not None and asked.is_open:
+            if asked is not None and asked.lacks_answer:
                 try:
                     asked.answer = decode_own(data, Answer)
                 except msgspec.DecodeError as error:

@@ -249,11 +249,27 @@ def test_a_call_that_is_made_again_finds_its_questions_in_order() -> None:
     assert log.state.complaints == []
 
 
+def test_questions_that_were_open_at_once_are_found_in_any_order_and_each_once() -> None:
+    log = Log().in_turn().asked("q1", message="first").asked("q2", message="second")
+    log.parked("q1", "q2").resumed()
+
+    asked = log.state.calls["c1"].questions
+    second = ElicitationRequested(AGAIN, 0, id="", call_id="c1", message="second", form={})
+    found = asked.previous(second)
+    assert found is not None
+    assert found.question.id == "q2"
+    log.asked("q2", message="second")
+    assert asked.previous(second) is None
+    assert asked.previous(ElicitationRequested(AGAIN, 0, id="", call_id="c1", message="first", form={})) is not None
+
+
 def test_a_call_that_takes_another_way_loses_the_answers_that_were_for_the_old_one() -> None:
     log = Log().in_turn().asked("q1", message="first")
     log.event(QuestionAnswered, id="q1", answer=Accept(), by="reader").asked("q2").parked("q2").resumed()
 
     log.asked("q3", message="another")
+    assert log.state.open_questions == [log.state.calls["c1"].questions.records[-1].question]
+    log.event(QuestionAnswered, id="q3", answer=Accept(), by="reader")
 
     assert [record.question.id for record in log.state.calls["c1"].questions.records] == ["q3"]
 
@@ -268,8 +284,9 @@ def test_an_answer_that_was_given_and_is_refused_later_counts_for_nothing() -> N
     log.event(ApprovalRequested, id="q1", **approval).event(QuestionWithdrawn, id="q1")
     log.event(ApprovalRequested, id="q9", **approval)
 
+    assert [question.id for question in log.state.open_questions] == ["q9"]
+    log.event(QuestionAnswered, id="q9", answer=Approve(), by="reader")
     assert [record.question.id for record in log.state.calls["c1"].questions.records] == ["q9"]
-    assert log.state.open_questions[0].id == "q9"
 
 
 def test_a_tool_that_was_declined_is_declined_again() -> None:

@@ -893,6 +893,132 @@ async def test_what_was_answered_is_not_taken_for_the_answer_to_another_question
     assert results(last.outcome) == {"c": "no"}
 
 
+def polling(model: ScriptedModel, *names: str, ran: list[str]) -> Agent:
+    """An agent with a tool that asks each of ``names``, all at once."""
+
+    @tool
+    async def poll(context: ToolContext[None]) -> str:
+        """Ask several people."""
+        answers: dict[str, str] = {}
+
+        async def ask(name: str) -> None:
+            answer = await context.ask(f"{name}?", FORM)
+            assert isinstance(answer, Accept)
+            answers[name] = answer.content["tag"]
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(ask, name)
+        ran.append("polled")
+        return " ".join(f"{name}:{answers[name]}" for name in sorted(answers))
+
+    return Agent(model, tools=[poll])
+
+
+def messages_of(outcome: Outcome) -> dict[str, str]:
+    """Question ids by what is asked."""
+    return {one.message: one.id for one in outcome.questions if isinstance(one, ElicitationRequested)}
+
+
+@pytest.mark.parametrize("attempt", range(10))
+@pytest.mark.parametrize("at_once", [True, False], ids=["both answered at once", "one after the other"])
+async def test_a_call_that_asks_two_people_at_once_gets_each_answer_once(attempt: int, at_once: bool) -> None:
+    """The tasks that ask start in any order, each time; each answer goes to the question in the same words."""
+    ran: list[str] = []
+    agent = polling(ScriptedModel(calls("poll", id="c"), f"Done {attempt}."), "Ann", "Bob", ran=ran)
+    async with memory() as store:
+        parked = await park(store, agent)
+        ids = messages_of(parked.outcome)
+        given: dict[str, Answer] = {ids["Bob?"]: Accept({"tag": "b"})}
+        if not at_once:
+            second = await resume(store, agent, given)
+            assert second.ids == [ids["Ann?"]]
+            given = {}
+        last = await resume(store, agent, {**given, ids["Ann?"]: Accept({"tag": "a"})})
+    assert results(last.outcome) == {"c": "Ann:a Bob:b"}
+    assert ran == ["polled"]
+
+
+@pytest.mark.parametrize("attempt", range(5))
+async def test_an_answer_is_kept_when_the_call_asks_one_more_person_beside(attempt: int) -> None:
+    ran: list[str] = []
+    model = ScriptedModel(calls("poll", id="c"), f"Done {attempt}.")
+    async with memory() as store:
+        parked = await park(store, polling(model, "Ann", ran=ran))
+        both = polling(model, "Ann", "Bob", ran=ran)
+        at = await resume(store, both, {parked.ids[0]: Accept({"tag": "a"})})
+        # For all that the journal says, Bob may have been asked because of Ann's answer: so he may be asked twice.
+        for _ in range(2):
+            if at.outcome.reason == "needs_input":
+                assert [*messages_of(at.outcome)] == ["Bob?"]
+                at = await resume(store, both, {at.ids[0]: Accept({"tag": "b"})})
+    assert results(at.outcome) == {"c": "Ann:a Bob:b"}
+
+
+def asking_in_turn(model: ScriptedModel, *messages: str) -> Agent:
+    """An agent with a tool that asks ``messages``, each after the answer to the one before."""
+
+    @tool
+    async def ask(context: ToolContext[None]) -> str:
+        """Ask."""
+        answers = [await context.ask(message, FORM) for message in messages]
+        return " ".join(answer.content["tag"] for answer in answers if isinstance(answer, Accept))
+
+    return Agent(model, tools=[ask])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [("Which folder?", "Delete it?", "Sure?"), ("Delete it?", "Sure?")],
+    ids=["another question came before", "the question before is not asked"],
+)
+async def test_an_answer_counts_only_where_the_questions_before_it_are_the_same(messages: tuple[str, ...]) -> None:
+    """``Delete it?`` was answered by a person who had been asked, and had answered, which file."""
+    model = ScriptedModel(calls("ask", id="c"), "Done.")
+    before = asking_in_turn(model, "Which file?", "Delete it?", "Sure?")
+    async with memory() as store:
+        at = await park(store, before)
+        for _ in range(2):
+            at = await resume(store, before, {at.ids[0]: Accept({"tag": "old"})})
+        # All but the last are answered.
+        asked = {**messages_of(at.outcome)}
+        assert [*asked] == ["Sure?"]
+        after = asking_in_turn(model, *messages)
+        seen: list[str] = []
+        answers: dict[str, Answer] = {}
+        for _ in range(len(messages) + 1):
+            at = await resume(store, after, answers)
+            if at.outcome.reason != "needs_input":
+                break
+            async with stored_session(store, "ann") as session:
+                assert [one.id for one in session.questions] == at.ids
+            [message] = messages_of(at.outcome)
+            seen.append(message)
+            answers = {at.ids[0]: Accept({"tag": f"new{len(seen)}"})}
+    assert seen == [*messages]
+    assert results(at.outcome) == {"c": " ".join(f"new{place}" for place, _ in enumerate(messages, start=1))}
+
+
+async def test_an_answer_counts_where_an_approval_before_it_need_not_be_asked_for_any_more() -> None:
+    @tool(requires_approval=True)
+    async def pay(context: ToolContext[None], amount: int) -> str:
+        """Pay."""
+        answer = await context.ask("From which account?", FORM)
+        second = await context.ask("Sure?", FORM)
+        assert isinstance(answer, Accept)
+        assert isinstance(second, Accept)
+        return f"{answer.content['tag']}{second.content['tag']}"
+
+    agent = Agent(ScriptedModel(calls("pay", id="c", amount=1), "Done."), tools=[pay])
+    async with memory() as store:
+        parked = await park(store, agent)
+        second = await resume(store, agent, {parked.ids[0]: Approve(always=True)})
+        third = await resume(store, agent, {second.ids[0]: Accept({"tag": "x"})})
+        assert [*messages_of(third.outcome)] == ["Sure?"]
+        last = await resume(store, agent, {third.ids[0]: Accept({"tag": "y"})})
+    assert results(last.outcome) == {"c": "xy"}
+
+
 # ---------------------------------------------------------------------- who else may answer
 
 

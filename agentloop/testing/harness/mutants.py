@@ -502,16 +502,14 @@ def intent_not_awaited() -> Generator[None]:
 @mutant
 def answer_replayed_to_another_question() -> Generator[None]:
     """A call that is made again gets the answer to its first question for each."""
-    real = questions._recorded
+    real = state.QuestionList.previous
 
-    def recorded(run: Run, question: Any) -> Any:
-        found = real(run, question)
-        if run.unfinished is None:
-            return found
-        before = run.unfinished.questions_of(question).records
+    def previous(self: state.QuestionList, question: Any) -> Any:
+        found = real(self, question)
+        before = self.records
         return next((asked for asked in before if asked.answer is not None), found)
 
-    with patched(questions, "_recorded", recorded):
+    with patched(state.QuestionList, "previous", previous):
         yield
 
 

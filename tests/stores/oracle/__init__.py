@@ -1,6 +1,7 @@
 """The loader that `agentloop._core.state` replaced, kept to compare the two: the same journal leads to the same state.
 
-`history`, `load` and `unfinished` are as they were. `assert_same_state` compares what the two make of a journal.
+`history`, `load` and `unfinished` are as they were, but for the matching of questions by their words.
+`assert_same_state` compares what the two make of a journal.
 """
 
 from __future__ import annotations

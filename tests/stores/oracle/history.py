@@ -90,8 +90,10 @@ class _Open(msgspec.Struct):
     calls: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     """Id to the tool's name, in the order of beginning."""
     questions: dict[str, None] = msgspec.field(default_factory=dict[str, None])
-    asked: dict[tuple[str, bool], int] = msgspec.field(default_factory=dict[tuple[str, bool], int])
-    """How many questions each has asked by now, this time."""
+    asked: set[str] = msgspec.field(default_factory=set[str])
+    """Ids of the questions that it has asked this time."""
+    new: set[str] = msgspec.field(default_factory=set[str])
+    """Ids of those that it asked for the first time."""
 
 
 class History:
@@ -141,7 +143,6 @@ class History:
                 stream = self._running[record.stream]
                 # So it is not asked about once more.
                 stream.state.asked.clear()
-                stream.asked.pop(("", False), None)
             case "given_up" | "rewound":
                 self.root = None
                 self._states.clear()
@@ -167,7 +168,6 @@ class History:
             case TurnStarted(turn=turn):
                 if turn > state.turn:
                     state.asked.clear()
-                    stream.asked.pop(("", False), None)
                 state.turn, stream.in_turn = turn, True
             case TurnFinished():
                 stream.in_turn = False
@@ -204,6 +204,7 @@ class History:
                 asked = state.find(id)
                 if asked is not None:
                     asked.answer = answer
+                    self._has_closed(stream, asked)
             case QuestionDeclined(id=id, note=note):
                 self._close(stream, id, Decline(note))
             case QuestionWithdrawn(id=id):
@@ -233,7 +234,8 @@ class History:
             self.root = state
 
     def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
-        state = self._running.pop(event.stream).state
+        stream = self._running.pop(event.stream)
+        state = stream.state
         state.reason, state.detail = event.reason, event.detail
         if event.reason == "interrupted":
             # Nobody has chosen where: only those that waited for an answer are known not to have gone on since.
@@ -249,14 +251,26 @@ class History:
 
     def _ask(self, stream: _Open, question: Question) -> None:
         stream.questions[question.id] = None
-        by = asker(question)
-        asked = stream.state.asked_by(*by)
-        place = stream.asked.get(by, 0)
-        stream.asked[by] = place + 1
-        # A call that is called again asks the same, or has gone another way from here on.
-        if place >= len(asked) or asked[place].question.id != question.id:
-            asked[place:] = [Asked(question)]
-        asked[place].is_over = False
+        records = stream.state.asked_by(*asker(question))
+        for asked in records:
+            if asked.question.id == question.id:
+                stream.asked.add(question.id)
+                asked.is_over = asked.is_bypassed = False
+                return
+        closed = [asked for asked in records if asked.question.id in stream.asked and not asked.lacks_answer]
+        before = {id for asked in closed for id in asked.after}
+        after = [asked.question.id for asked in closed if not asked.approves_as_it_is]
+        for other in records:
+            other.is_bypassed = other.question.id not in stream.asked
+        records.append(Asked(question, after=tuple(id for id in after if id not in before)))
+        stream.asked.add(question.id)
+        stream.new.add(question.id)
+
+    def _has_closed(self, stream: _Open, asked: Asked) -> None:
+        if asked.question.id in stream.new:
+            # The call has gone another way: what it has not asked again by now it asks anew.
+            records = stream.state.asked_by(*asker(asked.question))
+            records[:] = [each for each in records if each.question.id in stream.asked]
 
     def _close(self, stream: _Open, id: str, answer: Decline | None) -> None:
         """Nobody waits for an answer any more. A tool that was told so has gone on since, and is told it again."""
@@ -266,12 +280,11 @@ class History:
             return
         if isinstance(asked.question, ApprovalRequested) and answer is None:
             # The answer that it had is not permitted any more: it is asked anew.
-            by = asker(asked.question)
-            stream.state.asked_by(*by).remove(asked)
-            stream.asked[by] -= 1
+            stream.state.asked_by(*asker(asked.question)).remove(asked)
         else:
             asked.is_over = True
             asked.answer = answer if isinstance(asked.question, ElicitationRequested) else None
+            self._has_closed(stream, asked)
 
     # -------------------------------------------------------------------------------- ends
 

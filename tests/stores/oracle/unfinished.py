@@ -6,7 +6,7 @@ import msgspec
 
 from agentloop.events import ApprovalRequested, Question, StreamReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
-from agentloop.questions import Answer
+from agentloop.questions import Answer, Approve
 
 __all__ = ["MAY_HAVE_RUN", "Asked", "Unfinished", "UnfinishedCall", "asker"]
 
@@ -26,11 +26,28 @@ class Asked(msgspec.Struct):
     answer: Answer | None = None
     is_over: bool = False
     """Whether it was withdrawn, or nobody was there to be asked: the call may have gone on since."""
+    is_bypassed: bool = False
+    """Whether the call, when it was called again, came to wait for other questions, and not for this one."""
+    after: tuple[str, ...] = ()
+    """Ids of the questions of the same asker that had been closed when it was first asked, without those that these
+    came after in turn, and without approvals of the call as it was, which change nothing about it."""
 
     @property
     def is_open(self) -> bool:
         """Whether it waits for an answer."""
+        return self.lacks_answer and not self.is_bypassed
+
+    @property
+    def lacks_answer(self) -> bool:
+        """Whether an answer to it would count, if the call asks it again."""
         return self.answer is None and not self.is_over
+
+    @property
+    def approves_as_it_is(self) -> bool:
+        """Whether it is an approval of the call with the arguments that it had."""
+        answer = self.answer
+        is_approval = isinstance(self.question, ApprovalRequested)
+        return is_approval and isinstance(answer, Approve) and answer.arguments is None
 
 
 class UnfinishedCall(msgspec.Struct):
