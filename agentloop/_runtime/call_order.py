@@ -57,12 +57,14 @@ class CallOrder:
 class Arrivals:
     """The questions of all runs of a tree that are asked at once: sorted, then opened."""
 
-    __slots__ = ("_arrived", "_count")
+    __slots__ = ("_arrived", "_count", "expected")
 
     def __init__(self) -> None:
         self._arrived: list[_Arrival] = []
         self._count = 0
         """How many have arrived so far."""
+        self.expected = 0
+        """Questions that wait for the turn of their call: woken at this moment, they arrive in the next step."""
 
     async def open(self, place: tuple[int, ...], open_question: Callable[[], None]) -> None:
         """Call ``open_question``, after those with a lower ``place`` that arrive at the same moment."""
@@ -75,7 +77,7 @@ class Arrivals:
             for _ in range(MOST_STEPS):
                 count = self._count
                 await trio.lowlevel.checkpoint()
-                if count == self._count:
+                if count == self._count and not self.expected:
                     break
         except BaseException:
             if arrival in self._arrived:

@@ -158,7 +158,11 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
 async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
     """Open ``question``, after those of earlier calls of the same turn, and of earlier calls of the turns around it."""
     if run.call_order is not None:
-        await run.call_order.wait_for_turn(question.call_id)
+        run.root.arrivals.expected += 1
+        try:
+            await run.call_order.wait_for_turn(question.call_id)
+        finally:
+            run.root.arrivals.expected -= 1
     place: list[int] = []
     at: Run | None = run
     call_id = question.call_id
