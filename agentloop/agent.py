@@ -150,10 +150,10 @@ class Agent(AgentConfig):
         read: bool,
     ) -> AsyncGenerator[Stream]:
         opening = self._open("", session, on_question, deps, read=read, resumes=True)
-        assert session.ledger is not None
-        if session.transcript.holder is not None:
-            raise SessionBusyError(session=session.id, stream=session.transcript.holder)
-        await session.ledger.accept(dict(answers or {}))
+        assert session._journal is not None
+        if session._transcript.holder is not None:
+            raise SessionBusyError(session=session.id, stream=session._transcript.holder)
+        await session._journal.accept(dict(answers or {}))
         async with opening as stream:
             yield stream
 
@@ -172,7 +172,7 @@ class Agent(AgentConfig):
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
         session = _session_of(session)
-        if session.ledger is None and (on_question == PARK or resumes):
+        if session._journal is None and (on_question == PARK or resumes):
             what = "resumed" if resumes else "parked"
             raise UsageError(
                 f"session {session.id!r} has no journal, so no run on it can be {what}: take one from "
@@ -181,8 +181,8 @@ class Agent(AgentConfig):
         return open_stream(
             self,
             None if resumes else user_message(prompt),
-            transcript=session.transcript,
-            ledger=session.ledger,
+            transcript=session._transcript,
+            journal=session._journal,
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from agentloop._core.transcript import Transcript, problems
-from agentloop._runtime.ledger import Ledger
+from agentloop._runtime.log import Journal
 from agentloop.errors import UsageError
 from agentloop.messages import Message
 from agentloop.permissions import Grant, Permissions
@@ -33,7 +33,7 @@ class Session:
       UsageError: a provider would refuse ``messages``.
     """
 
-    __slots__ = ("_transcript", "ledger")
+    __slots__ = ("_journal", "_transcript")
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class Session:
         if found:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
         self._transcript = Transcript(os.urandom(8).hex() if id is None else id, given)
-        self.ledger: Ledger | None = None
-        """The runtime's way into the session's journal, if it has one: see `agentloop.stores.stored_session`."""
+        self._journal: Journal | None = None
+        """The session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions
 
     @property
@@ -82,11 +82,6 @@ class Session:
     def is_busy(self) -> bool:
         """Whether a stream runs on it now."""
         return self._transcript.holder is not None
-
-    @property
-    def transcript(self) -> Transcript:
-        """The runtime's side of the session."""
-        return self._transcript
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._transcript)} messages{', busy' if self.is_busy else ''}>"

@@ -160,7 +160,9 @@ async def assert_nothing_left(stream: Stream, session: Session, *, tasks: int) -
     assert stream.pending == ()
     assert run.root.questions.scopes == {}, "scopes of questions are left"
     assert not run.root.questions._open, "questions are left"
-    assert run.feed is None or not run.feed.is_open, "an end of the channel is open"
+    assert run.writer.is_closed, "the send channel is open"
+    assert run.events is None or run.events.is_closed, "the receive channel is open"
+    assert run.log.is_closed or run.parent is not None, "the log is open"
     assert not session.is_busy, "the session was not given back"
     assert problems(session.messages) == []
     assert session.messages[len(session.messages) - len(stream.outcome.messages) :] == stream.outcome.messages

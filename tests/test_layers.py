@@ -26,8 +26,8 @@ LAYERS = (
     # what users write against
     "context tools hooks config journal",
     # waiting
-    "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.logs _runtime.emitter",
-    "_runtime.patience _runtime.call_order _runtime.hook_calls _runtime.ledger _runtime.run _runtime.commit",
+    "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.logs _runtime.log",
+    "_runtime.patience _runtime.call_order _runtime.hook_calls _runtime.run _runtime.commit",
     "_runtime.questions _runtime.model_calls _runtime.responding",
     "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
     "_runtime.tool_calls _runtime.loop _runtime.stream",

@@ -10,7 +10,6 @@ import msgspec
 from agentloop._core.compaction import Plan, estimate, plan
 from agentloop._core.prices import priced
 from agentloop._runtime.clock import now
-from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.hook_calls import HookFailedError
 from agentloop._runtime.model_calls import ModelCall
 from agentloop._runtime.run import Run
@@ -133,7 +132,7 @@ class Compactor:
         model = run.models[run.chain.first(now())]
         run.meter.count_retry()
         # Told to nobody: what it says is no answer.
-        message = await ModelCall(run, model, Emitter(run.source, ())).respond(vetted)
+        message = await ModelCall(run, model, silent=True).respond(vetted)
         usage = msgspec.structs.replace(message.usage, requests=1)
         price = run.price_of(model.name, message.model)
         run.meter.count_usage(usage if price is None else priced(usage, price))

@@ -9,8 +9,8 @@ from typing import Any
 
 import trio
 
-from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import ForeignError, call_foreign, describe
+from agentloop._runtime.log import EventWriter
 from agentloop._runtime.logs import HOOKS, log
 from agentloop.hooks import Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
@@ -25,14 +25,14 @@ class HookFailedError(Exception):
 class HookCalls:
     """The hooks of one stream's agent."""
 
-    __slots__ = ("_deadlines", "_emitter", "_hooks")
+    __slots__ = ("_deadlines", "_hooks", "_writer")
 
-    def __init__(self, hooks: Sequence[Hook], deadlines: Deadlines, emitter: Emitter) -> None:
+    def __init__(self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter) -> None:
         self._hooks: dict[PointName, list[Hook]] = {}
         for hook in hooks:
             self._hooks.setdefault(hook.point, []).append(hook)
         self._deadlines = deadlines
-        self._emitter = emitter
+        self._writer = writer
 
     def at(self, point: PointName) -> Sequence[Hook]:
         """The hooks at ``point``, in order; empty for most points of most agents."""
@@ -45,7 +45,7 @@ class HookCalls:
           HookFailedError: the hook is a guard, and it failed. An observer that fails is a warning.
         """
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
-        stream, name = self._emitter.source.stream, f"the {hook.point} hook {hook.name!r}"
+        stream, name = self._writer.source.stream, f"the {hook.point} hook {hook.name!r}"
         error: BaseException | None = None
         began = time.perf_counter()
         try:
@@ -53,7 +53,7 @@ class HookCalls:
         except ForeignError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):
-                self._emitter.warn("hook_warning", f"{name}: {error}", logged=f"{name} warns")
+                self._writer.warn("hook_warning", f"{name}: {error}", logged=f"{name} warns")
                 return None
             short = f"failed: took longer than {seconds:g} s" if failure.timed_out else "failed"
             problem = short if failure.timed_out else f"failed: {failure}"
@@ -70,7 +70,7 @@ class HookCalls:
         if hook.guard:
             log(HOOKS, logging.ERROR, "stream %r: %s %s", stream, name, short, error=error)
             raise HookFailedError(message)
-        self._emitter.warn("hook_failed", message, logged=f"{name} {short}", error=error)
+        self._writer.warn("hook_failed", message, logged=f"{name} {short}", error=error)
         return None
 
     async def tell(self, point: PointName, value: object) -> None:
@@ -97,4 +97,4 @@ class HookCalls:
             if problem:
                 name = f"the {hook.point} hook {hook.name!r} failed"
                 logged = name if failure else f"{name}: {problem}"
-                self._emitter.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)
+                self._writer.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)

@@ -277,8 +277,8 @@ class _Loop:
                 turn = _Turn("needs_input")
             run.emit(TurnFinished, turn=run.turn, reason=turn.reason)
             await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
-        if run.emitter.is_behind():
-            await run.emitter.room()
+        if run.writer.readers_lag:
+            await run.writer.wait_for_readers()
         return turn.ending
 
     async def _respond(self, tools: ListTools) -> _Turn:

@@ -12,7 +12,6 @@ import trio
 
 from agentloop._core.assembly import Assembler
 from agentloop._runtime.clock import now
-from agentloop._runtime.emitter import Emitter
 from agentloop._runtime.foreign import describe
 from agentloop._runtime.groups import single
 from agentloop._runtime.logs import MODEL, log
@@ -34,14 +33,15 @@ class ModelCall:
     """A response in the making. It is the `Reply` that the model gets.
 
     Args:
-      emitter: tells it as it comes; the run's by default.
+      silent: whether to emit no events of it.
     """
 
-    __slots__ = ("_assembler", "_emitter", "_idle", "_model", "_renew_at", "_run", "_scope", "_waiting_for")
+    __slots__ = ("_assembler", "_emit", "_idle", "_model", "_renew_at", "_run", "_scope", "_waiting_for", "_writer")
 
-    def __init__(self, run: Run, model: Model, emitter: Emitter | None = None) -> None:
+    def __init__(self, run: Run, model: Model, *, silent: bool = False) -> None:
         self._run = run
-        self._emitter = run.emitter if emitter is None else emitter
+        self._writer = run.writer
+        self._emit = _drop if silent else run.emit
         self._model = model
         self._assembler = Assembler(prefix=f"call_{run.transcript.streams}_{run.turn}", taken=run.transcript.call_ids)
         self._idle = run.config.deadlines.idle
@@ -109,28 +109,25 @@ class ModelCall:
         if not text:
             return
         self._assembler.text(text)
-        emitter = self._emitter
-        for feed in emitter.feeds:
-            if not feed.closed:
-                feed.post(TextDelta(emitter.source, feed.next_seq(), text))
+        self._emit(TextDelta, text)
         await self._next()
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         self._assembler.reasoning(text, signature)
         if text:
-            self._emitter.post(ReasoningDelta, text)
+            self._emit(ReasoningDelta, text)
         await self._next()
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
-        self._emitter.post(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
+        self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
         await self._next()
 
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
-        if self._emitter.is_behind():
+        if self._writer.readers_lag:
             self._scope.deadline = math.inf
-            await self._emitter.room()
+            await self._writer.wait_for_readers()
             self._renew_at = -math.inf
         at = now()
         # Moving a deadline costs as much as telling the piece, so it is moved a few times per idle period only.
@@ -138,6 +135,10 @@ class ModelCall:
             self._waiting_for = NEXT_PIECE
             self._scope.deadline = at + self._idle * (1 + SLACK)
             self._renew_at = at + self._idle * SLACK
+
+
+def _drop(*event: object, **fields: object) -> None:
+    """Emit nothing."""
 
 
 def _name(error: AgentLoopError, model: Model) -> None:

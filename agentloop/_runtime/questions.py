@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 import trio
@@ -12,7 +11,6 @@ from agentloop._core.questions import AskedQuestion
 from agentloop._core.state import QuestionRecord
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
-from agentloop._runtime.logs import QUESTIONS, log_event
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import PARK, READER, Run
 from agentloop.errors import AnswerError, UnknownQuestionError
@@ -192,8 +190,6 @@ def _open(run: Run, question: AskedQuestion) -> None:
         run.emit(question.numbered)
         if records is not None:
             records.ask(question.event)
-        if QUESTIONS.isEnabledFor(logging.DEBUG):
-            log_event(question.event)
         if run.call_order is not None:
             run.call_order.settle(question.call_id)
         if recorded is None or recorded.answer is None or _answer_as_before(run, question, recorded, recorded.answer):

@@ -75,8 +75,8 @@ class Responding:
                 next_model=run.models[at].name,
                 delay=following.delay,
             )
-            if run.emitter.is_behind():
-                await run.emitter.room()
+            if run.writer.readers_lag:
+                await run.writer.wait_for_readers()
             await sleep(following.delay)
             run.meter.count_retry()
 

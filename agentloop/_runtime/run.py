@@ -16,9 +16,8 @@ from agentloop._core.retries import Chain
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.call_order import Arrivals, CallOrder
-from agentloop._runtime.emitter import Emitter, Feed
 from agentloop._runtime.hook_calls import HookCalls
-from agentloop._runtime.ledger import Ledger
+from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
 from agentloop._runtime.patience import Patience
 from agentloop.config import AgentConfig
 from agentloop.events import Source
@@ -52,7 +51,8 @@ class Root:
         "arrivals",
         "cooling",
         "deps",
-        "ledger",
+        "journal",
+        "log",
         "open_child",
         "questions",
         "resolve",
@@ -65,7 +65,7 @@ class Root:
         *,
         deps: Any,
         session: Transcript,
-        ledger: Ledger | None,
+        journal: Journal | None,
         open_child: OpenChild,
         resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
@@ -75,8 +75,10 @@ class Root:
         self.deps = deps
         self.session = session
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
-        self.ledger = ledger
-        """What keeps all that is told in the tree, if the session has a journal."""
+        self.journal = journal
+        """The session's journal, if it has one."""
+        self.log = EventLog(seq=session.seq)
+        """The log of the whole tree; replaced by the journal's, if there is one, before the root run begins."""
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""
@@ -104,15 +106,15 @@ class Run:
         "config",
         "continuations",
         "emit",
-        "emitter",
-        "emitter_above",
         "ended",
-        "feed",
+        "events",
         "first_index",
         "hooks",
+        "log",
         "mailbox",
         "meter",
         "models",
+        "note",
         "outcome",
         "parent",
         "patience",
@@ -129,6 +131,7 @@ class Run:
         "unfinished",
         "waits",
         "warn",
+        "writer",
     )
 
     def __init__(
@@ -140,7 +143,7 @@ class Run:
         root: Root,
         transcript: Transcript,
         source: Source,
-        feed: Feed | None,
+        read: bool,
         parent: Run | None = None,
         call_id: str = "",
         patience: Patience | None = None,
@@ -156,25 +159,27 @@ class Run:
         """What it goes on with, until it has."""
         if unfinished is not None:
             unfinished.begin_resumption()
-        self.waits: Waits | None = None if root.ledger is None else Waits()
+        self.waits: Waits | None = None if root.journal is None else Waits()
         """What of it waits for people; where it cannot be parked, nobody wants to know."""
         self.source = source
-        self.feed = feed
-        """The stream's own reader's; ``None`` if only its parents are read."""
         self.parent = parent
         self.call_id = call_id
         """The call of the parent stream that opened this one; empty at the root."""
-        above: tuple[Feed, ...] = parent.emitter.feeds if parent else ()
-        self.emitter_above: Emitter = Emitter(source, above)
-        """Tells only those who read the streams around this one."""
-        self.emitter: Emitter = self.emitter_above if feed is None else Emitter(source, (feed, *above))
-        # The emitter's own methods, not methods of the run: an event is emitted for each piece of text, and a call less
-        # for it counts.
-        self.emit = self.emitter.post
+        self.log = root.log
+        """The log of the root run, which this run's events go to."""
+        self.writer: EventWriter = EventWriter(root.log, source, parent.writer if parent else None)
+        """This run's writing end of the log."""
+        self.events: Reader | None = self.writer.open_reader(as_root=parent is not None) if read else None
+        """The receive channel of the stream's own reader; ``None`` if only the streams around it are read."""
+        # The writing end's own methods, not methods of the run: an event is emitted for each piece of text, and a call
+        # less for it counts.
+        self.emit = self.writer.emit
         """Make an event of this run and append it: ``run.emit(TurnStarted, turn=1)``. Does not wait, does not fail."""
-        self.warn = self.emitter.warn
+        self.warn = self.writer.warn
         """Emit a warning of this run, and log it."""
-        self.hooks = HookCalls(config.hooks, config.deadlines, self.emitter)
+        self.note = self.writer.note
+        """Append a fact for the journal: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
+        self.hooks = HookCalls(config.hooks, config.deadlines, self.writer)
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         seconds = config.limits.seconds
         self.patience = Patience(float("inf") if seconds is None else seconds, patience)
@@ -220,9 +225,10 @@ class Run:
         return None
 
     def close(self) -> None:
-        """Close both ends of the reader's channel, if there is one."""
-        if self.feed is not None:
-            self.feed.close()
+        """Close both ends of the run's channel."""
+        self.writer.close()
+        if self.events is not None:
+            self.events.close()
 
     def turns_above(self, tool: Tool) -> int:
         """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""

@@ -5,7 +5,7 @@
     open_stream()                      enters, in this order, and leaves in the opposite one:
       the session        claimed       one run at a time
       the questions      scope         pushed on the tree, popped whatever happens in between
-      the feed           channel       both ends, around the nursery: a task that is cancelled can still post
+      the channel        both ends     around the nursery: a task that is cancelled can still emit
       the nursery        one task      `_main`: the loop, then the ending
 """
 
@@ -31,11 +31,10 @@ from agentloop._core.parking import Waits
 from agentloop._core.state import StreamState
 from agentloop._core.transcript import Transcript
 from agentloop._runtime import questions
-from agentloop._runtime.commit import keep, settle
-from agentloop._runtime.emitter import Feed
+from agentloop._runtime.commit import flush, settle
 from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
-from agentloop._runtime.ledger import HeldFeed, Ledger
-from agentloop._runtime.logs import RUN, log, log_event
+from agentloop._runtime.log import EventLog, Journal
+from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import PARK, Answerer, Root, Run
@@ -184,8 +183,8 @@ class Stream:
         As nobody reads, nobody can answer: questions that would go to the reader are declined. Raises nothing for a run
         that failed; see `result`.
         """
-        if self._run.feed is not None:
-            self._run.feed.detach()
+        if self._run.events is not None:
+            self._run.events.close()
         if self._run.parent is None:
             self._run.root.questions.lose_reader()
         await self._run.ended.wait()
@@ -195,23 +194,21 @@ class Stream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        feed = self._run.feed
-        if feed is None or feed.is_left:
+        events = self._run.events
+        if events is None or events.is_closed:
             raise self._not_read()
+        # An event that is there already is returned without a switch between tasks.
+        event = events.take()
+        if event is not None:
+            return event
         try:
-            # What is there already is handed out without a switch between tasks.
-            return feed.receive_nowait()
+            return await events.wait()
         except trio.EndOfChannel:
             pass
-        except trio.WouldBlock:
-            try:
-                return await feed.receive()
-            except trio.EndOfChannel:
-                pass
-            except trio.ClosedResourceError:
-                # Another task has called wait(), or left the block, while this one was waiting.
-                raise self._not_read() from None
-        # Outside of the handlers: there, the end of a channel would become the context of the run's own error.
+        except trio.ClosedResourceError:
+            # Another task has called wait(), or left the block, while this one was waiting.
+            raise self._not_read() from None
+        # Outside of the handler: there, the end of a channel would become the context of the run's own error.
         raise self._end()
 
     def _end(self) -> BaseException:
@@ -238,7 +235,7 @@ def open_stream(
     prompt: UserMessage | None,
     *,
     transcript: Transcript,
-    ledger: Ledger | None,
+    journal: Journal | None,
     deps: Any,
     answerer: Answerer | None,
     read: bool,
@@ -249,11 +246,11 @@ def open_stream(
     Args:
       prompt: ``None`` to go on with what is unfinished in the session.
     """
-    root = Root(deps=deps, session=transcript, ledger=ledger, open_child=_open_child, resolve=resolve)
+    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve)
     models = resolve(config)
 
     def make(stream_id: str) -> Run:
-        message, unfinished = _taken_up(ledger, transcript) if prompt is None else (prompt, None)
+        message, unfinished = _taken_up(journal, transcript) if prompt is None else (prompt, None)
         run = Run(
             config=config,
             models=models,
@@ -261,7 +258,7 @@ def open_stream(
             root=root,
             transcript=transcript,
             source=Source(transcript.id, stream_id, (config.name,)),
-            feed=_feed(transcript, ledger, is_root=True, read=read),
+            read=read,
             unfinished=unfinished,
         )
         if answerer == PARK:
@@ -269,23 +266,17 @@ def open_stream(
             _allow_parking(run, run.waits)
         return run
 
-    return _running(transcript, make, answerer, ledger, resumes=prompt is None)
+    return _running(transcript, make, answerer, root, resumes=prompt is None)
 
 
-def _taken_up(ledger: Ledger | None, transcript: Transcript) -> tuple[UserMessage, StreamState]:
-    unfinished = None if ledger is None else ledger.take_up()
+def _taken_up(journal: Journal | None, transcript: Transcript) -> tuple[UserMessage, StreamState]:
+    unfinished = None if journal is None else journal.take_up()
     if unfinished is None:
         raise UsageError(
             f"nothing is unfinished in session {transcript.id!r}: start a stream on it with a prompt, as stream() and "
             "run() do"
         )
     return unfinished.prompt, unfinished
-
-
-def _feed(transcript: Transcript, ledger: Ledger | None, *, is_root: bool, read: bool) -> Feed | None:
-    if ledger is not None and (is_root or read):
-        return HeldFeed(transcript, ledger, is_root=is_root, read=read)
-    return Feed(transcript) if read else None
 
 
 def _open_child(
@@ -322,7 +313,7 @@ def _open_child(
             root=root,
             transcript=transcript,
             source=source,
-            feed=_feed(transcript, root.ledger, is_root=False, read=read),
+            read=read,
             parent=parent,
             call_id=call_id,
             patience=patience,
@@ -370,8 +361,7 @@ async def _ended(run: Run, past: StreamState) -> AsyncGenerator[Stream]:
     run.mailbox.close()
     run.ended.set()
     with closing(run):
-        if run.feed is not None:
-            run.feed.end()
+        run.writer.close()
         yield Stream(run)
     await trio.lowlevel.checkpoint()
 
@@ -423,24 +413,38 @@ def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
 
 
 @asynccontextmanager
+async def _open_log(root: Root, *, resumes: bool) -> AsyncGenerator[None]:
+    """The log of a root run, which goes on with the numbers of its session."""
+    if root.journal is not None:
+        root.log = await root.journal.open_log(resumes=resumes)
+    else:
+        root.log = EventLog(seq=root.session.seq)
+    try:
+        yield
+    finally:
+        root.log.close()
+        # The journal may be further already: it has been read again, and has ended what had no end there.
+        root.session.seq = max(root.session.seq, root.log.seq)
+
+
+@asynccontextmanager
 async def _running(
     transcript: Transcript,
     make: Callable[[str], Run],
     answerer: Answerer | None,
-    ledger: Ledger | None = None,
+    root: Root | None = None,
     *,
     resumes: bool = False,
 ) -> AsyncGenerator[Stream]:
     try:
         with _session(transcript) as stream_id:
-            if ledger is not None:
-                await ledger.ready(resumes=resumes)
-            run = make(stream_id)
-            with _question_scope(run, answerer), closing(run):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_main, run)
-                    yield Stream(run)
-                    nursery.cancel_scope.cancel()
+            async with nullcontext() if root is None else _open_log(root, resumes=resumes):
+                run = make(stream_id)
+                with _question_scope(run, answerer), closing(run):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_main, run)
+                        yield Stream(run)
+                        nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)
 
@@ -462,8 +466,7 @@ async def _live(run: Run) -> None:
         # A scope costs as much as telling four events, so that of the time limit is entered only if there is one.
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
-            if run.root.ledger is not None:
-                await keep(run, run.root.ledger)
+            await flush(run)
     # Not swallowed: what is no plain failure is raised again below, when the stream has ended.
     except BaseException as raised:  # noqa: ASYNC103, BLE001
         error = raised
@@ -487,7 +490,7 @@ async def _live(run: Run) -> None:
         run.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=told)
     _tell_outcome(run, outcome)
     await settle(run)
-    if run.root.ledger is not None:
+    if run.root.journal is not None:
         # What could not be kept is no part of the session any more.
         last = len(run.transcript) - run.transcript.provisional
         run.outcome = evolve(outcome, messages=run.transcript.messages[run.first_index : last])
@@ -530,39 +533,28 @@ def _as_bug(error: Exception) -> InternalError:
 def _tell_start(run: Run) -> None:
     message, model = run.prompt, run.models[0].name
     resumes = "" if run.unfinished is None else run.unfinished.stream
-    own = run.feed
-    if own is not None:
-        own.post(StreamStarted(run.source, own.next_seq(), message=message, model=model, resumes=resumes))
-    if run.parent is None and RUN.isEnabledFor(logging.DEBUG):
-        log_event(StreamStarted(run.source, 0, message=message, model=model, resumes=resumes))
-    if run.parent is not None:
-        started = run.emitter_above
-        started.post(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
+    if run.parent is None:
+        run.emit(StreamStarted, message=message, model=model, resumes=resumes)
+    else:
+        run.emit(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
 
 
 def _tell_outcome(run: Run, outcome: Outcome) -> None:
-    """Set the outcome, and tell it. Waits for nothing, so nothing can get in between."""
+    """Set the outcome, and emit the last event. Waits for nothing, so nothing can get in between."""
     run.outcome = outcome
     error = None if outcome.error is None else ErrorInfo(type(outcome.error).__name__, str(outcome.error))
     reason, detail, usage = outcome.reason, outcome.detail, outcome.usage
-    own = run.feed
-    if own is not None and not own.closed:
-        stopped = StreamStopped(run.source, own.next_seq(), reason=reason, detail=detail, error=error, usage=usage)
-        own.post(stopped)
-    if run.parent is None and RUN.isEnabledFor(logging.DEBUG):
-        log_event(StreamStopped(run.source, 0, reason=reason, detail=detail, error=error, usage=usage))
     if isinstance(outcome.error, InternalError):
         log(RUN, logging.ERROR, "stream %r: a bug in agentloop", run.source.stream, error=outcome.error)
     elif outcome.error is not None:
         log(RUN, logging.WARNING, "stream %r: the run failed: %s", run.source.stream, type(outcome.error).__name__)
-    if run.parent is not None:
-        run.emitter_above.post(
-            ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage
-        )
+    if run.parent is None:
+        run.emit(StreamStopped, reason=reason, detail=detail, error=error, usage=usage)
+    else:
+        run.emit(ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage)
 
 
 def _end(run: Run) -> None:
     """End the reader's loop."""
-    if run.feed is not None:
-        run.feed.end()
+    run.writer.close()
     run.ended.set()

@@ -77,12 +77,11 @@ class Calls:
 
     async def _run_call(self, call: ToolCall, began: float) -> None:
         """See one call through to its result. Raises nothing but cancellation: siblings go on."""
-        run, emitter = self._run, self._run.emitter
+        run = self._run
         result: ToolResult | None = None
         try:
             result = run.transcript.kept.shorten(await self._result(call), self._longest(call))
-            if run.root.ledger is not None:
-                end_call(run, run.root.ledger, call)
+            end_call(run, call)
         finally:
             self._settle(call)
             if run.waits is not None:
@@ -97,8 +96,8 @@ class Calls:
         if run.waits is not None:
             # It may have been the last that did not wait for a person.
             run.root.questions.notify()
-        if emitter.is_behind():
-            await emitter.room()
+        if run.writer.readers_lag:
+            await run.writer.wait_for_readers()
 
     def _longest(self, call: ToolCall) -> float:
         """How many characters of the result the model gets to read at once."""
@@ -167,8 +166,8 @@ class Calls:
                 given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        if run.root.ledger is not None:
-            await begin_call(run, run.root.ledger, tool, call)
+        await begin_call(run, tool, call)
+        if run.log.is_journaled:
             await trio.lowlevel.checkpoint_if_cancelled()
         self.started.add(call.id)
         try:

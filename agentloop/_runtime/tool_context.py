@@ -15,7 +15,7 @@ from agentloop._core.json_text import decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import CallState, ValueRemembered
-from agentloop._runtime.commit import keep
+from agentloop._runtime.commit import flush
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.questions import NOBODY, ask
 from agentloop._runtime.run import Run
@@ -121,10 +121,10 @@ class RunningContext(ToolContext[Any]):
     async def _room(self) -> None:
         # Room or not: a tool that works without a pause, and tells how far it is, must feel a cancel, or its deadline.
         await trio.lowlevel.checkpoint()
-        if self._run.emitter.is_behind():
+        if self._run.writer.readers_lag:
             # A reader that is slow is not the tool's fault.
             with self._use() as run, self._patience.held():
-                await run.emitter.room()
+                await run.writer.wait_for_readers()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
         schema = dict(_YES_OR_NO if form is None else form)
@@ -157,8 +157,8 @@ class RunningContext(ToolContext[Any]):
 
     async def _keep_end_of_question(self, run: Run) -> None:
         """The tool is about to act on it: were it lost, the call would be taken for one that still waits."""
-        if run.root.ledger is not None and not run.root.questions.is_parked:
-            await keep(run, run.root.ledger)
+        if not run.root.questions.is_parked:
+            await flush(run)
 
     @contextmanager
     def paused_deadline(self, *, parks: bool = True) -> Generator[None]:
@@ -185,9 +185,8 @@ class RunningContext(ToolContext[Any]):
             raise UsageError(f"what is remembered as {name!r} has no JSON form: {error}") from error
         if self._past is not None:
             self._past.remembered[name] = encoded
-        if run.root.ledger is not None:
-            run.root.ledger.note(ValueRemembered(self._call_id, name, encoded), run.source.stream)
-            await keep(run, run.root.ledger)
+        run.note(ValueRemembered(self._call_id, name, encoded))
+        await flush(run)
         await trio.lowlevel.checkpoint()
 
     def warn(self, code: str, message: str, /) -> None:

@@ -51,7 +51,7 @@ async def play(
     await trio.lowlevel.checkpoint()
     for prompt in prompts:
         opening = agent.stream(prompt, session=session)
-        if not await play_stream(opening, stage, may_wait=session.ledger is not None, begun=begun):
+        if not await play_stream(opening, stage, may_wait=session._journal is not None, begun=begun):
             return False
     return True
 

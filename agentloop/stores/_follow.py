@@ -12,7 +12,7 @@ from agentloop._core.json_text import decode_own
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
 from agentloop.journal import OpenStore, Record
-from agentloop.stores._ledger import Journal
+from agentloop.stores._journal_writer import JournalWriter
 from agentloop.wire import EVENT_TYPES, decode_event
 
 __all__ = ["Follower", "follow_session"]
@@ -61,13 +61,13 @@ class Follower:
     There is nothing to close: it holds a place in the journal, and no more.
     """
 
-    def __init__(self, store: OpenStore, session: str, after: int, ledger: Journal | None) -> None:
+    def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
         if after < 0:
             raise UsageError(f"after={after}: give the number of an event, or 0 for all")
         self._store = store
         self._session = session
         self._after = after
-        self._ledger = ledger
+        self._journal = journal
         """Where the session is run in this process, it says when there is more."""
         self._place = -1
         """The number of the record that was read last."""
@@ -109,7 +109,7 @@ class Follower:
                 await self._look_back()
             if not self._runs and begun in ("", self._last):
                 raise StopAsyncIteration
-            if not begun and self._ledger is not None:
+            if not begun and self._journal is not None:
                 # Nothing runs here that could still add it.
                 raise StoreError(
                     f"session {self._session!r}: how its last stream ended could not be kept; go on with it, or start "
@@ -135,20 +135,20 @@ class Follower:
 
     def _begun(self) -> str:
         """The stream that is open on the session in this process; nothing of it may be kept yet."""
-        return "" if self._ledger is None else self._ledger.stream
+        return "" if self._journal is None else self._journal.stream
 
     async def _wait(self) -> None:
         with trio.move_on_after(POLL_SECONDS):
-            if self._ledger is None:
+            if self._journal is None:
                 await trio.sleep_forever()
             else:
-                await self._ledger.news(self._place)
+                await self._journal.news(self._place)
 
     async def _holder(self) -> str:
         info = await self._store.info(self._session)
         if info is not None:
             return info.holder
-        if self._ledger is None:
+        if self._journal is None:
             raise StoreError(f"there is no session {self._session!r} to follow")
         # It is there as soon as there is anything to keep.
         return ""

@@ -21,7 +21,7 @@ from agentloop.questions import Answer
 from agentloop.session import Session
 from agentloop.stores._branches import check_cut, fork_session
 from agentloop.stores._follow import Follower
-from agentloop.stores._ledger import Journal, answering
+from agentloop.stores._journal_writer import JournalWriter, store_deadline
 
 __all__ = ["StoredSession", "answer_question", "stored_session"]
 
@@ -35,32 +35,28 @@ WAIT_SECONDS = 0.25
 class StoredSession(Session):
     """A session with a journal. Made by `stored_session`, and valid inside its block."""
 
-    __slots__ = ("_journal", "_store")
+    __slots__ = ("_store", "_writer")
 
     def __init__(self, store: OpenStore, lease: Lease, permissions: Permissions | None) -> None:
         super().__init__(lease.session, permissions=permissions)
         self._store = store
-        self._journal = self.ledger = Journal(store, lease, self.transcript)
-
-    @property
-    def journal(self) -> Journal:
-        """The runtime's way into it."""
-        return self._journal
+        self._writer = JournalWriter(store, lease, self._transcript)
+        self._journal = self._writer
 
     @property
     def is_resumable(self) -> bool:
         """Whether there is a run to go on with, by `Agent.resume`."""
-        return self._journal.unfinished is not None
+        return self._writer.unfinished is not None
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """What that run waits for, oldest first; none where nothing is unfinished."""
-        past = self._journal.unfinished
+        past = self._writer.unfinished
         return () if past is None else tuple(past.open_questions)
 
     def follow(self, *, after: int = 0) -> Follower:
         """Its events from number ``after`` on, those that are still to come too: see `follow_session`."""
-        return Follower(self._store, self.id, after, self._journal)
+        return Follower(self._store, self.id, after, self._writer)
 
     async def rewind(self, messages: int) -> None:
         """Go on from the first so many messages. The others stay in the journal, and count for nothing any more.
@@ -70,10 +66,10 @@ class StoredSession(Session):
           UsageError: so many messages are no transcript that a provider takes; the error says how many are.
           StoreError: it cannot be kept; then nothing has changed.
         """
-        if self.transcript.holder is not None:
-            raise SessionBusyError(session=self.id, stream=self.transcript.holder)
+        if self._transcript.holder is not None:
+            raise SessionBusyError(session=self.id, stream=self._transcript.holder)
         check_cut(self.messages, messages)
-        await self._journal.rewind(messages)
+        await self._writer.rewind(messages)
 
 
 @asynccontextmanager
@@ -109,14 +105,17 @@ async def stored_session(
     lease = await _lease(store, os.urandom(8).hex() if id is None else id, if_busy, lease_seconds)
     log(JOURNAL, logging.DEBUG, "session %r: lease acquired by %s, token %d", lease.session, lease.holder, lease.token)
     session = StoredSession(store, lease, permissions)
-    journal = session.journal
+    journal = session._writer
     try:
         await journal.open()
         async with trio.open_nursery() as nursery:
-            # What they do has time: the block need not wait until they have begun.
+            # Both have time: the block need not wait until they have begun.
             nursery.start_soon(journal.renew, lease_seconds)  # noqa: ASYNC113
-            nursery.start_soon(journal.serve)  # noqa: ASYNC113
-            yield session
+            nursery.start_soon(journal.run)  # noqa: ASYNC113
+            try:
+                yield session
+            finally:
+                journal.close()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)
@@ -139,14 +138,14 @@ async def answer_question(store: OpenStore, session: str, question: str, answer:
       StoreError: it cannot be kept.
     """
     async with stored_session(store, session) as parked:
-        await parked.journal.accept({question: answer})
+        await parked._writer.accept({question: answer})
 
 
 async def _lease(store: OpenStore, id: str, if_busy: Literal["refuse", "wait", "fork"], seconds: float) -> Lease:
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     while True:
         try:
-            with answering(id):
+            with store_deadline(id):
                 return await store.acquire(id, holder, seconds=seconds)
         except SessionLeasedError:
             if if_busy == "refuse":

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import trio
 
-from agentloop._runtime.emitter import CAPACITY
+from agentloop._runtime.log import CAPACITY
 from agentloop._runtime.stream import Stream
 from agentloop._runtime.tool_context import RunningContext
 from agentloop.agent import Agent
@@ -82,14 +82,14 @@ class Recorded:
         self.events.append(event)
         self._check_memory()
         journal = self._lab.journal
-        if journal is not None and self.stream._run.root.ledger is not None:
+        if journal is not None and self.stream._run.root.journal is not None:
             is_dead = self.client is not None and self.client.is_dead
             journal.check_told(self.name, self.stream._run.transcript.id, event, is_dead=is_dead)
         return event
 
     def _check_memory(self) -> None:
         run = self.stream._run
-        if run.feed is not None and run.feed.unread > CAPACITY + FEW + EACH_CALL * run.meter.tool_calls:
+        if run.events is not None and run.events.unread > CAPACITY + FEW + EACH_CALL * run.meter.tool_calls:
             self._lab.watch.note(f"{self.name}: events pile up while its reader is slow")
 
     async def drain(self, *, answer: Callable[[Question], Answer | None] | None = None) -> None:
@@ -243,7 +243,7 @@ class Lab:
         self.effects.append((self.sim.steps, context.source.stream, what))
         root = cast("RunningContext", context)._run.root
         self.counts[f"{root.session.id}: {context.idempotency_key}", what] += 1
-        if self.journal is not None and root.ledger is not None:
+        if self.journal is not None and root.journal is not None:
             stream, call = context.source.stream, context.call_id
             self.journal.check_effect(root.session.id, stream, call, may_run_again=may_run_again)
             if any(each.stream._run.root is root and each.client and each.client.is_dead for each in self.recorded):

@@ -117,7 +117,7 @@ class Watch:
             self.note(f"{name}: its block was left, but it has no outcome")
         elif not run.ended.is_set():
             self.note(f"{name}: it has an outcome, but whoever waits for its end is not told")
-        if run.feed is not None and run.feed.is_open:
+        if not run.writer.is_closed or (run.events is not None and not run.events.is_closed):
             self.note(f"{name}: its channel is still open")
         if run.transcript.holder is not None:
             self.note(f"{name}: its session is still taken by {run.transcript.holder}")

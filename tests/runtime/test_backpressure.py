@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from agentloop import Agent, Deadlines, Retries, ToolContext, tool
-from agentloop._runtime.emitter import CAPACITY
+from agentloop._runtime.log import CAPACITY
 from agentloop._runtime.stream import Stream
 from agentloop.events import StreamEvent, StreamStarted, StreamStopped, TextDelta, ToolCallOutput, TurnStarted
 from agentloop.models import ModelRequest, Reply, Stop
@@ -62,8 +62,8 @@ async def test_what_is_unread_is_bounded_however_many_tools_talk_at_once() -> No
             if read % 50 == 0:
                 await trio.testing.wait_all_tasks_blocked()
             # One for each that was told there was room, and found it taken.
-            assert stream._run.feed is not None
-            assert stream._run.feed.unread <= CAPACITY + 2 * talkers
+            assert stream._run.events is not None
+            assert stream._run.events.unread <= CAPACITY + 2 * talkers
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -195,8 +195,8 @@ async def test_a_stream_that_nobody_reads_any_more_keeps_nothing() -> None:
         await first(stream, StreamStarted)
         await trio.testing.wait_all_tasks_blocked()
         await stream.wait()
-        assert stream._run.feed is not None
-        assert stream._run.feed.unread == 0
+        assert stream._run.events is not None
+        assert stream._run.events.unread == 0
 
 
 async def test_no_output_is_lost_or_reordered_in_a_burst() -> None:

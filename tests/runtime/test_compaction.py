@@ -270,7 +270,7 @@ async def test_a_stream_that_is_stopped_in_the_middle_of_it_changes_nothing() ->
         await first(stream, CompactionStarted)
         stream.stop()
         told = [event async for event in stream]
-        assert session.transcript.shown.is_plain
+        assert session._transcript.shown.is_plain
 
     [finished] = of(told, CompactionFinished)
     assert finished.problem == "it was cut off"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentloop.stores import _ledger
+from agentloop.stores import _journal_writer
 from tests.stores.oracle import load_both
 from tests.stores.places import KINDS, POSTGRES, Place, place_of
 from tests.stores.postgres import running_postgres
@@ -48,4 +48,4 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def compare_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever a test opens a session, the loader that was there before must make the same of its journal."""
-    monkeypatch.setattr(_ledger, "load", load_both)
+    monkeypatch.setattr(_journal_writer, "load", load_both)

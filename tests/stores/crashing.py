@@ -25,7 +25,7 @@ from agentloop.messages import AssistantMessage, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.questions import Answer
 from agentloop.stores import SQLiteStore, StoredSession, sqlite, stored_session
-from agentloop.stores._ledger import LAG
+from agentloop.stores._journal_writer import LAG
 from agentloop.stores.sqlite import connect
 from agentloop.testing import FunctionModel, Response, calls
 from agentloop.wire import encode_event

@@ -294,17 +294,17 @@ async def test_a_summary_of_messages_that_count_no_more_is_not_shown(store: Open
         )
         await agent.run(long, session=session)
         await agent.run("Well?", session=session)
-        assert "They said bla." in session.transcript.view[0].text
-        assert session.transcript.shown.first_kept > 1
+        assert "They said bla." in session._transcript.view[0].text
+        assert session._transcript.shown.first_kept > 1
         if not fork:
             await session.rewind(1)
-            assert session.transcript.view == session.messages
+            assert session._transcript.view == session.messages
     id = "ann"
     if fork:
         id = await fork_session(store, "ann", messages=1)
     async with stored_session(store, id) as session:
         assert texts(session.messages) == [long]
-        assert session.transcript.view == session.messages
+        assert session._transcript.view == session.messages
     assert await is_sound(store, id)
 
 
@@ -318,12 +318,12 @@ async def test_a_summary_of_messages_that_still_count_is_shown(store: OpenStore)
         for prompt in (long, "Well?"):
             await agent.run(prompt, session=session)
         await session.rewind(3)
-        view = session.transcript.view
+        view = session._transcript.view
         assert "They said bla." in view[0].text
     async with stored_session(store, "ann") as session:
-        assert session.transcript.view == view
+        assert session._transcript.view == view
     async with stored_session(store, await fork_session(store, "ann")) as session:
-        assert session.transcript.view == view
+        assert session._transcript.view == view
 
 
 @pytest.mark.parametrize("fork", [False, True])

@@ -159,7 +159,7 @@ class Client:
                     if not parks:
                         stream.reply(event, echo)
         finally:
-            if self.is_stalled and isinstance(session.journal._failure, LeaseLostError):
+            if self.is_stalled and isinstance(getattr(session._writer._log, "failure", None), LeaseLostError):
                 world.fenced += 1
         world.reasons[stream.stream.outcome.reason] += 1
 

@@ -32,7 +32,7 @@ from agentloop.messages import Usage, user_message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import MemoryStore, SQLiteStore, _follow, follow_session, stored_session
 from agentloop.stores._follow import Follower
-from agentloop.stores._ledger import DELTA_LAG, LAG
+from agentloop.stores._journal_writer import DELTA_LAG, LAG
 from agentloop.testing import ScriptedModel, assert_well_formed, calls, says
 from agentloop.testing.wellformed import event_problems
 from agentloop.wire import encode_event

@@ -121,7 +121,7 @@ async def read(opening: AbstractAsyncContextManager[Stream], session: Session, o
     run = stream._run
     assert stream.pending == ()
     assert run.root.questions.scopes == {}
-    assert run.feed is None or not run.feed.is_open
+    assert run.writer.is_closed
     assert not session.is_busy
     assert problems(session.messages) == []
     assert error is stream.outcome.error

@@ -133,10 +133,10 @@ async def test_what_was_summed_up_stays_so() -> None:
             agent = Agent(model, compaction=Compaction(window=500, keep_recent=0.05))
             await agent.run(talk, session=session)
             await agent.run("Well?", session=session)
-            shown = session.transcript.view
+            shown = session._transcript.view
             assert "They said bla." in shown[0].text
         async with stored_session(store, "ann") as session:
-            assert session.transcript.view == shown
+            assert session._transcript.view == shown
             assert [message.text for message in session.messages] == [talk, talk, "Well?", "Yes."]
 
 

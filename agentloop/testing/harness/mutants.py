@@ -12,22 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import trio
 
 from agentloop._core import questions as core_questions, state, transcript
-from agentloop._runtime import foreign, hook_calls, ledger, loop, patience, questions, stream, tool_calls
-from agentloop._runtime.emitter import Emitter, Feed
+from agentloop._runtime import foreign, hook_calls, log, loop, patience, questions, stream, tool_calls
+from agentloop._runtime.log import EventLog, EventWriter
 from agentloop._runtime.run import Answerer, Run
 from agentloop.errors import ToolsetError
 from agentloop.events import Source, StreamStopped
 from agentloop.messages import AssistantMessage
 from agentloop.outcome import Outcome
-from agentloop.stores import _ledger, memory
+from agentloop.stores import _journal_writer, memory
 from agentloop.testing._patched import patched
 from agentloop.testing.simulation import InjectedFault
-from agentloop.wire import event_type
 
 __all__ = ["MUTANTS", "control"]
 
@@ -96,8 +95,7 @@ def close_races_a_send() -> Generator[None]:
 
     def stop(self: stream.Stream, detail: str = "") -> None:
         real(self, detail)
-        if self._run.feed is not None:
-            self._run.feed.end()
+        self._run.writer.close()
 
     with patched(stream.Stream, "stop", stop):
         yield
@@ -106,13 +104,13 @@ def close_races_a_send() -> Generator[None]:
 @mutant
 def terminal_event_dropped_when_full() -> Generator[None]:
     """#4136: the last event is sent without waiting, and dropped if the buffer is full."""
-    real = Feed.post
+    real = EventWriter.deliver
 
-    def post(self: Feed, event: Any) -> None:
-        if not (isinstance(event, StreamStopped) and self.is_full):
+    def deliver(self: EventWriter, event: Any) -> None:
+        if not (isinstance(event, StreamStopped) and self.readers_lag):
             real(self, event)
 
-    with patched(Feed, "post", post):
+    with patched(EventWriter, "deliver", deliver):
         yield
 
 
@@ -182,21 +180,13 @@ def shared_current_agent() -> Generator[None]:
     def init(self: Run, **options: Any) -> None:
         real(self, **options)
         current[id(self.root)] = self.source
-        self.emitter = _Shared(self.emitter.source, self.emitter.feeds, self)
-        self.emit = self.emitter.post
+        emit = self.emit
 
-    class _Shared(Emitter):
-        __slots__ = ("run",)
+        def shared(kind: Any, /, *args: Any, **fields: Any) -> None:
+            self.writer.source = current[id(self.root)]
+            emit(kind, *args, **fields)
 
-        def __init__(self, source: Source, feeds: tuple[Feed, ...], run: Run) -> None:
-            super().__init__(source, feeds)
-            self.run = run
-
-        def post(self, event: Any, /, *args: Any, **fields: Any) -> None:
-            source = current[id(self.run.root)]
-            for feed in self.feeds:
-                if not feed.closed:
-                    feed.post(event(source, feed.next_seq(), *args, **fields))
+        self.emit = shared
 
     with patched(Run, "__init__", init):
         yield
@@ -226,9 +216,8 @@ def terminal_event_twice() -> Generator[None]:
     real = stream._tell_outcome
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
-        if run.feed is not None and not run.feed.closed and outcome.reason == "cancelled":
-            seq = run.feed.next_seq()
-            run.feed.post(StreamStopped(run.source, seq, reason="cancelled"))
+        if run.parent is None and outcome.reason == "cancelled":
+            run.emit(StreamStopped, reason="cancelled")
         real(run, outcome)
 
     with patched(stream, "_tell_outcome", tell_outcome):
@@ -238,14 +227,14 @@ def terminal_event_twice() -> Generator[None]:
 @mutant
 def ends_lost_when_cancelled() -> Generator[None]:
     """A task that is cancelled cannot tell the end of what it began."""
-    real = Emitter.post
+    real = EventWriter.emit
 
-    def post(self: Emitter, event: Any, /, *args: Any, **fields: Any) -> None:
+    def emit(self: EventWriter, event: Any, /, *args: Any, **fields: Any) -> None:
         if trio.current_effective_deadline() == -float("inf") and event.__name__ == "ToolCallFinished":
             return
         real(self, event, *args, **fields)
 
-    with patched(Emitter, "post", post):
+    with patched(EventWriter, "emit", emit):
         yield
 
 
@@ -269,21 +258,21 @@ def no_back_pressure() -> Generator[None]:
     async def room(self: Any) -> None:
         await trio.lowlevel.checkpoint()
 
-    with patched(Feed, "room", room):
+    with patched(EventWriter, "wait_for_readers", room):
         yield
 
 
 @mutant
 def number_skipped_when_full() -> Generator[None]:
     """Events are numbered before they are let through."""
-    real = Feed.post
+    real = EventLog.append
 
-    def post(self: Feed, event: Any) -> None:
-        if self.is_full:
-            self.next_seq()
-        real(self, event)
+    def append(self: EventLog, event: Any, writer: EventWriter) -> None:
+        if writer.readers_lag:
+            self.seq += 1
+        real(self, event, writer)
 
-    with patched(Feed, "post", post):
+    with patched(EventLog, "append", append):
         yield
 
 
@@ -453,38 +442,34 @@ def no_deadline_for_tools() -> Generator[None]:
 def told_before_it_is_kept() -> Generator[None]:
     """A reader is told at once, and the store later."""
 
-    def post(self: ledger.HeldFeed, event: Any) -> None:
-        if not self.closed:
-            self.unread += 1
-            self.deliver(event)
-            if self.is_root:
-                entry = _ledger._Entry(event_type(event), None, event.stream, _ledger._key(event))
-                entry.event = event
-                cast("_ledger.Journal", self.ledger)._add(entry)
+    def hide(self: EventLog, writer: EventWriter) -> None:
+        event: Any = self._unsaved[-1].item
+        writer.deliver(event)
 
-    with patched(ledger.HeldFeed, "post", post):
+    with patched(EventLog, "_hide", hide):
         yield
 
 
 @mutant
 def fact_told_in_spite() -> Generator[None]:
     """What could not be kept is told as if it were."""
-    with patched(ledger, "in_spite", lambda event: event):
+    with patched(log, "substitute_if_unsaved", lambda event: event):
         yield
 
 
 @mutant
 def end_not_kept() -> Generator[None]:
     """The last event is told, and nobody sees to it that it is kept."""
-    real = _ledger.Journal.tell
+    real = EventLog.append
 
-    def tell(self: _ledger.Journal, feed: Any, event: Any) -> None:
+    def append(self: EventLog, event: Any, writer: EventWriter) -> None:
         if isinstance(event, StreamStopped):
-            feed.deliver(event)
+            self.seq += 1
+            writer.deliver(event)
         else:
-            real(self, feed, event)
+            real(self, event, writer)
 
-    with patched(_ledger.Journal, "tell", tell):
+    with patched(EventLog, "append", append):
         yield
 
 
@@ -492,8 +477,8 @@ def end_not_kept() -> Generator[None]:
 def intent_not_awaited() -> Generator[None]:
     """A tool runs while the note that it does is on its way."""
 
-    async def begin_call(run: Run, journal: Any, _tool: Any, call: Any) -> None:  # noqa: ASYNC124 - what it stands for is async
-        journal.note("call", {}, stream=run.source.stream, key=call.id)
+    async def begin_call(run: Run, _tool: Any, call: Any) -> None:  # noqa: ASYNC124 - what it stands for is async
+        run.note(state.ToolStarted(call.id))
 
     with patched(tool_calls, "begin_call", begin_call):
         yield
@@ -564,19 +549,19 @@ def parked_results_lost_to_a_stop() -> Generator[None]:
 def given_up_in_memory_only() -> Generator[None]:
     """An unfinished turn that nobody goes on with is closed here, and not in the store."""
 
-    async def give_up(self: _ledger.Journal) -> None:
+    async def give_up(self: _journal_writer.JournalWriter) -> None:
         await trio.lowlevel.checkpoint()
         self._transcript.provisional = 0
         self.unfinished = None
 
-    with patched(_ledger.Journal, "_give_up", give_up):
+    with patched(_journal_writer.JournalWriter, "_give_up", give_up):
         yield
 
 
 @mutant
 def numbers_given_twice() -> Generator[None]:
     """After a crash, numbers begin again where the store ends, though more was told."""
-    with patched(_ledger, "LOST_NUMBERS", 0):
+    with patched(_journal_writer, "LOST_NUMBERS", 0):
         yield
 
 

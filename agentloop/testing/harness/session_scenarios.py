@@ -144,7 +144,7 @@ class Story:
         if self.rewinds:
             return
         messages = list(session.messages)
-        past = session.journal.unfinished
+        past = session._writer.unfinished
         for recorded in self.lab.recorded:
             for event in recorded.events:
                 if event.session != ID:

@@ -1,0 +1,681 @@
+"""The log of a run: its events, and those of all runs inside it, each once and in order.
+
+A root run has one `EventLog`. Each run of the tree appends to it through a writing end of its own (`EventWriter`, a
+`trio.abc.SendChannel`), and may have readers (`Reader`, a `trio.abc.ReceiveChannel`). A reader of a run gets the events
+of that run and of the runs inside it. The nursery of a run owns both ends, and closes both when it exits.
+
+Everything that happens to an event after it was appended is done by a reader: the user's loop, an observer, and the
+journal writer, which differs from the others in that it moves a mark. Nothing in here calls a store or user code.
+
+Three marks move along the log::
+
+    saved  <=  visible  <=  end
+    in the     readers      appended
+    store      read up
+               to here
+
+Without a journal the marks move together. With one, an event becomes visible when it is saved. Deltas, which come
+faster than a store can write, become visible at once, unless an event that is not visible yet stands before them.
+
+**Appending never waits and never fails.** An event that was made is delivered, in order, also if the task that emits
+it is cancelled at that moment, and also if nothing reads. The poster waits *afterwards*, by
+`EventWriter.wait_for_readers`: for readers that lag, and for a store that lags. So memory is bounded: by `CAPACITY`
+events per reader, by `UNSAVED_EVENTS` and `UNSAVED_CHARACTERS` per journal, plus one event for each task that emits at
+once, plus the ends of whatever is open when a run is torn down. A full buffer can never tear a started/finished pair
+apart, or drop the last event.
+
+**If the journal fails**, `EventLog.fail` makes the rest of the log visible without it. Events that state a fact which
+is now lost (a message is part of the session; a tool gave this result) are left out or replaced, and the events after
+them are numbered without a gap. `EventLog.lost` says which messages are not part of their sessions any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
+
+import trio
+from attrs import evolve
+
+from agentloop._core.state import Note, StreamState
+from agentloop._core.transcript import interrupted_result
+from agentloop._runtime.logs import LOGGER_OF, log_event, log_warning
+from agentloop.errors import StoreError
+from agentloop.events import (
+    ChildStreamStarted,
+    ChildStreamStopped,
+    MessageCommitted,
+    ReasoningDelta,
+    Source,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallOutput,
+    WarningIssued,
+)
+from agentloop.messages import ToolCall
+from agentloop.questions import Answer
+
+__all__ = [
+    "CAPACITY",
+    "DELTAS",
+    "FACTS",
+    "NOW",
+    "WORDS",
+    "Entry",
+    "EventLog",
+    "EventWriter",
+    "Journal",
+    "Reader",
+    "substitute_if_unsaved",
+    "words_of",
+]
+
+P = ParamSpec("P")
+
+CAPACITY = 32
+"""Unread events before posters wait. A switch between tasks costs about as much as ten events: with 32, the switches do
+not show, and posters still wait within a few words of text for a reader that stalls."""
+
+UNSAVED_EVENTS = 2048
+"""Unsaved entries before posters wait for the store. More than a local model says in the time of one write."""
+
+UNSAVED_CHARACTERS = 1_000_000
+"""Characters of unsaved deltas before posters wait for the store."""
+
+WORDS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
+"""The events that become visible before they are saved."""
+
+NOTHING, DELTAS, FACTS, NOW, NEVER = range(5)
+"""How urgent it is to save the unsaved entries: there are none; only deltas, which readers have already; facts, which
+readers wait for; at once, since the run waits for it, or will soon."""
+
+
+_KINDS_OF_WORDS: frozenset[object] = frozenset(WORDS)
+_SHOWN_AT_ONCE = (*WORDS, Note)
+
+
+class Entry(NamedTuple):
+    """An event or a note that is not saved yet."""
+
+    item: StreamEvent | Note
+    writer: EventWriter
+    """The writing end that appended it."""
+
+
+class EventLog:
+    """The log of a root run and of all runs inside it.
+
+    Args:
+      seq: number of the session's last event.
+      journaled: whether a journal writer saves the entries. Otherwise they count as saved when they are appended.
+    """
+
+    __slots__ = (
+        "_facts",
+        "_flushes",
+        "_hidden",
+        "_room",
+        "_saved",
+        "_size",
+        "_unsaved",
+        "_wanted",
+        "_wanting",
+        "end",
+        "failure",
+        "is_closed",
+        "is_journaled",
+        "lost",
+        "seq",
+    )
+
+    def __init__(self, *, seq: int = 0, journaled: bool = False) -> None:
+        self.seq = seq
+        """Number of the last event."""
+        self.end = 0
+        """How many entries were appended."""
+        self.is_journaled = journaled
+        """Whether entries still have to be saved: not without a journal, nor after it has failed."""
+        self.is_closed = False
+        self.failure: StoreError | None = None
+        self.lost: dict[str, int] = {}
+        """Session id to the index of the first message that could not be saved."""
+        self._unsaved: deque[Entry] = deque()
+        self._hidden = 0
+        """How many entries, the last ones, are not visible."""
+        self._facts = 0
+        """How many unsaved entries are not deltas."""
+        self._size = 0
+        """Characters of the unsaved deltas."""
+        self._room = trio.lowlevel.ParkingLot()
+        """Posters that wait for readers or for the store."""
+        self._saved = self._wanting = self._room
+        # A log without a journal, which most are, is spared the lots that only a journal needs.
+        if journaled:
+            self._saved, self._wanting = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        self._flushes = 0
+        self._wanted = NEVER
+        """How urgent it must be to wake the journal writer."""
+
+    @property
+    def saved(self) -> int:
+        """How many entries are saved."""
+        return self.end - len(self._unsaved)
+
+    @property
+    def visible(self) -> int:
+        """How many entries readers can read."""
+        return self.end - self._hidden
+
+    # ------------------------------------------------------------------------------- appending
+
+    def append(self, event: StreamEvent, writer: EventWriter) -> None:
+        """Add ``event``, whose number is ``seq + 1``. Does not wait, does not fail."""
+        if not self.is_journaled:
+            if self.failure is not None:
+                substitute = substitute_if_unsaved(event)
+                if substitute is None:
+                    return
+                event = substitute
+            self.seq += 1
+            self.end += 1
+            writer.deliver(event)
+            return
+        self.seq += 1
+        self.end += 1
+        self._unsaved.append(Entry(event, writer))
+        if not isinstance(event, WORDS):
+            self._facts += 1
+            self._hide(writer)
+        else:
+            self._size += len(words_of(event))
+            if self._hidden:
+                self._hide(writer)
+            else:
+                writer.deliver(event)
+        if self._wanted <= self.urgency:
+            self._wanting.unpark_all()
+
+    def note(self, note: Note, writer: EventWriter) -> None:
+        """Add a fact for the journal, in its place among the events. Does not wait, does not fail."""
+        if self.is_journaled:
+            self.end += 1
+            self._unsaved.append(Entry(note, writer))
+            self._facts += 1
+            if self._hidden:
+                self._hidden += 1
+            if self._wanted <= self.urgency:
+                self._wanting.unpark_all()
+
+    def _hide(self, writer: EventWriter) -> None:
+        self._hidden += 1
+        for reader in writer.all_readers():
+            reader.hidden += 1
+
+    def _show(self, entry: Entry) -> None:
+        self._hidden -= 1
+        if not isinstance(entry.item, Note):
+            for reader in entry.writer.all_readers():
+                reader.hidden -= 1
+            entry.writer.deliver(entry.item)
+
+    async def flush(self) -> None:
+        """Wait until every entry that was appended so far is saved.
+
+        Raises:
+          StoreError: the journal failed.
+        """
+        end = self.end
+        while self.saved < end and self.failure is None:
+            self._flushes += 1
+            if self._wanted <= NOW:
+                self._wanting.unpark_all()
+            try:
+                await self._saved.park()
+            finally:
+                self._flushes -= 1
+        self.check()
+
+    def check(self) -> None:
+        """Raise `StoreError` if the journal has failed."""
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unsaved that posters wait for the store."""
+        return self._hidden >= CAPACITY or len(self._unsaved) >= UNSAVED_EVENTS or self._size >= UNSAVED_CHARACTERS
+
+    async def wait_for_room(self) -> None:
+        """Wait until something has been read, or saved."""
+        await self._room.park()
+
+    def make_room(self) -> None:
+        """Wake the posters: a reader has caught up, or has left."""
+        if self._room:
+            self._room.unpark_all()
+
+    def close(self) -> None:
+        """End the log: the journal writer saves the rest and ends. Idempotent."""
+        self.is_closed = True
+        self._wanting.unpark_all()
+
+    # ------------------------------------------------------------------- for the journal writer
+
+    @property
+    def urgency(self) -> int:
+        """How urgent it is to save what is unsaved: `DELTAS`, `FACTS` or `NOW`; lower if there is nothing."""
+        if not self._unsaved:
+            return NOTHING
+        if (
+            self._flushes
+            or self.is_closed
+            or self._hidden >= CAPACITY // 2
+            or len(self._unsaved) >= UNSAVED_EVENTS // 2
+            or self._size >= UNSAVED_CHARACTERS // 2
+        ):
+            return NOW
+        return FACTS if self._facts else DELTAS
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether there is nothing to save, and never will be."""
+        return self.failure is not None or (self.is_closed and not self._unsaved)
+
+    async def wait_until(self, urgency: int) -> None:
+        """Wait until saving is as urgent as ``urgency``, or until the log `is_drained`."""
+        self._wanted = urgency
+        try:
+            while self.urgency < urgency and not self.is_drained:
+                await self._wanting.park()
+        finally:
+            self._wanted = NEVER
+
+    def unsaved(self) -> list[Entry]:
+        """The entries that are not saved, in order."""
+        return list(self._unsaved)
+
+    def hidden(self) -> list[Entry]:
+        """The entries that are not visible, in order."""
+        return list(self._unsaved)[len(self._unsaved) - self._hidden :]
+
+    def mark_saved(self, count: int) -> None:
+        """Move the mark: the next ``count`` entries are saved, and so visible."""
+        unsaved = self._unsaved
+        for _ in range(count):
+            entry = unsaved.popleft()
+            if isinstance(entry.item, WORDS):
+                self._size -= len(words_of(entry.item))
+            else:
+                self._facts -= 1
+            if self._hidden > len(unsaved):
+                self._show(entry)
+        # The deltas behind it were hidden only by what stood before them.
+        while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):
+            self._show(unsaved[-self._hidden])
+        self._saved.unpark_all()
+        self.make_room()
+
+    def fail(self, error: StoreError) -> None:
+        """End the journal: nothing can be saved any more. The rest becomes visible, as far as it still holds."""
+        if not self.is_journaled or self.is_drained:
+            return
+        hidden = [self._unsaved.pop() for _ in range(self._hidden)][::-1]
+        self._unsaved.clear()
+        self._hidden = self._facts = self._size = 0
+        self.failure, self.is_journaled = error, False
+        events = [(entry.item, entry.writer) for entry in hidden if not isinstance(entry.item, Note)]
+        self.seq -= len(events)
+        for event, writer in events:
+            for reader in writer.all_readers():
+                reader.hidden -= 1
+            if isinstance(event, MessageCommitted):
+                self.lost[event.session] = min(event.index, self.lost.get(event.session, event.index))
+            self.append(evolve(event, seq=self.seq + 1), writer)
+            # Also if nothing was put in its place: it may have been the last one.
+            for reader in writer.all_readers():
+                reader.wake()
+        self._saved.unpark_all()
+        self._wanting.unpark_all()
+        self.make_room()
+
+
+class EventWriter(trio.abc.SendChannel[StreamEvent]):
+    """The writing end of one run: the only place where events are made.
+
+    Args:
+      log: the log of the root run.
+      source: the run's own, which its events carry.
+      parent: the writing end of the run around it. Its readers get the events of this one, too.
+    """
+
+    __slots__ = ("_log", "_parent", "_readers", "is_closed", "source")
+
+    def __init__(self, log: EventLog, source: Source, parent: EventWriter | None = None) -> None:
+        self._log = log
+        self._parent = parent
+        self._readers: list[Reader] = []
+        self.source = source
+        self.is_closed = False
+
+    def emit(
+        self, kind: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
+    ) -> None:
+        """Make an event, ``kind(source, seq, **fields)``, and append it. Does not wait, does not fail.
+
+        After the channel is closed, an event is dropped: then the run has ended, and its last event was appended.
+        """
+        if self.is_closed:
+            return
+        log = self._log
+        if kind in _KINDS_OF_WORDS:
+            # Most events are deltas: they are not logged, and not made for nothing.
+            if self._readers or self._is_heard():
+                log.append(kind(self.source, log.seq + 1, *args, **fields), self)
+            return
+        event = kind(self.source, log.seq + 1, *args, **fields)
+        logger = LOGGER_OF.get(type(event))
+        if logger is not None and logger.isEnabledFor(logging.DEBUG):
+            log_event(event)
+        log.append(event, self)
+
+    def _is_heard(self) -> bool:
+        """Whether there is a reader, or a journal."""
+        writer: EventWriter | None = self
+        while writer is not None:
+            if writer._readers:
+                return True
+            writer = writer._parent
+        return self._log.is_journaled
+
+    def warn(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
+        """Emit a warning, and log it. Does not wait.
+
+        Args:
+          logged: what to log instead of ``message``, where that has words of a user, a model or a server in it.
+          error: logged with its traceback.
+        """
+        log_warning(code, self.source.stream, logged or message, error)
+        self.emit(WarningIssued, code=code, message=message)
+
+    def note(self, note: Note) -> None:
+        """Append a fact for the journal, which no reader gets. Does not wait, does not fail."""
+        if not self.is_closed:
+            self._log.note(note, self)
+
+    async def send(self, value: StreamEvent) -> None:
+        """Append an event, with the next number, then wait for readers that lag.
+
+        That there is no reader is no error: the journal may still want the event.
+
+        Raises:
+          trio.ClosedResourceError: the channel is closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.is_closed:
+            raise trio.ClosedResourceError
+        self._log.append(evolve(value, seq=self._log.seq + 1), self)
+        if self.readers_lag:
+            await self.wait_for_readers()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def readers_lag(self) -> bool:
+        """Whether a reader of this run, or of one around it, lags; or the store does. Then `wait_for_readers` waits."""
+        # Asked for each piece of text, so written out.
+        writer: EventWriter | None = self
+        while writer is not None:
+            for reader in writer._readers:
+                if len(reader._queue) + reader.hidden >= CAPACITY:
+                    return True
+            writer = writer._parent
+        return self._log.is_journaled and self._log.is_full
+
+    async def wait_for_readers(self) -> None:
+        """Wait while a reader, or the store, lags."""
+        while self.readers_lag:
+            await self._log.wait_for_room()
+
+    def open_reader(self, *, as_root: bool = False) -> Reader:
+        """Open a receive channel for the events of this run, and of all inside it, that are not visible yet.
+
+        Args:
+          as_root: whether to read them as those of a root run: numbered from 1, from `StreamStarted` to
+            `StreamStopped`. Otherwise they are those of the log.
+        """
+        reader = Reader(self, as_root=as_root)
+        for entry in self._log.hidden():
+            reader.hidden += not isinstance(entry.item, Note) and self in entry.writer.lineage()
+        self._readers.append(reader)
+        return reader
+
+    def lineage(self) -> list[EventWriter]:
+        """This writing end, and those around it, from the inside out."""
+        found: list[EventWriter] = []
+        writer: EventWriter | None = self
+        while writer is not None:
+            found.append(writer)
+            writer = writer._parent
+        return found
+
+    def all_readers(self) -> list[Reader]:
+        """The readers that get the events of this run."""
+        return [reader for writer in self.lineage() for reader in writer._readers]
+
+    def deliver(self, event: StreamEvent) -> None:
+        """Hand a visible event to the readers of this run and of those around it."""
+        writer: EventWriter | None = self
+        while writer is not None:
+            for reader in writer._readers:
+                reader._queue.append(event)
+                if reader._is_waited_for:
+                    reader.wake()
+            writer = writer._parent
+
+    def close(self) -> None:
+        """End the channel: its readers' loops end after the last event. Closing a root run's closes the log, too."""
+        # Sync, as for readers: `aclose()` is a checkpoint, where a Cancelled could swallow an error on its way out.
+        if not self.is_closed:
+            self.is_closed = True
+            for reader in self._readers:
+                reader.wake()
+            if self._parent is None:
+                self._log.close()
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def remove(self, reader: Reader) -> None:
+        """Take a reader off, which has closed."""
+        self._readers.remove(reader)
+        self._log.make_room()
+
+    def caught_up(self) -> None:
+        """A reader has read half of what was waiting for it."""
+        self._log.make_room()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Reader(trio.abc.ReceiveChannel[StreamEvent]):
+    """The receive channel of a run: its events and those of the runs inside it, as they become visible.
+
+    Made by `EventWriter.open_reader`. Several tasks may receive; each event goes to one of them.
+    """
+
+    __slots__ = ("_as_root", "_is_waited_for", "_queue", "_seq", "_waiting", "_writer", "hidden", "is_closed")
+
+    def __init__(self, writer: EventWriter, *, as_root: bool) -> None:
+        self._writer = writer
+        self._as_root = as_root
+        self._seq = 0
+        self._queue: deque[StreamEvent] = deque()
+        self._waiting: trio.lowlevel.ParkingLot | None = None
+        self._is_waited_for = False
+        """Whether a task may wait. To ask the lot for each event would take as long as appending it."""
+        self.hidden = 0
+        """How many events for this reader are appended, but not visible yet."""
+        self.is_closed = False
+
+    @property
+    def unread(self) -> int:
+        """How many events wait for this reader, the hidden ones included."""
+        return len(self._queue) + self.hidden
+
+    def wake(self) -> None:
+        """Have the tasks that wait look again: there is an event, or the end."""
+        if self._waiting is not None:
+            self._is_waited_for = False
+            self._waiting.unpark_all()
+
+    def take(self) -> StreamEvent | None:
+        """The next event, if it is visible already."""
+        queue = self._queue
+        if not queue:
+            return None
+        event = queue.popleft()
+        # Half empty, not at the first gap: else reader and poster would take turns at every event.
+        if len(queue) + self.hidden == CAPACITY // 2:
+            self._writer.caught_up()
+        return self._as_roots(event) if self._as_root else event
+
+    def receive_nowait(self) -> StreamEvent:
+        """The next event.
+
+        Raises:
+          trio.WouldBlock: it is not visible yet.
+          trio.EndOfChannel: there is none after the last one.
+          trio.ClosedResourceError: this channel is closed.
+        """
+        event = self.take()
+        if event is None:
+            self._check()
+            raise trio.WouldBlock
+        return event
+
+    async def receive(self) -> StreamEvent:
+        """The next event, as soon as it is visible. Raises as `receive_nowait` does, but does not block."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        event = self.take()
+        if event is None:
+            return await self.wait()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return event
+
+    async def wait(self) -> StreamEvent:
+        """`receive`, where `take` has just found no event: without a checkpoint before it waits."""
+        while (event := self.take()) is None:
+            self._check()
+            # Made only here: a run that nothing waits for, or that is always ahead, does without.
+            if self._waiting is None:
+                self._waiting = trio.lowlevel.ParkingLot()
+            self._is_waited_for = True
+            await self._waiting.park()
+        return event
+
+    def _check(self) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError
+        if self._writer.is_closed and not self.hidden:
+            raise trio.EndOfChannel
+
+    def _as_roots(self, event: StreamEvent) -> StreamEvent:
+        """The event of a child run as its own reader sees it, to whom it is the root."""
+        self._seq += 1
+        source, seq = event.source, self._seq
+        if source is self._writer.source:
+            if isinstance(event, ChildStreamStarted):
+                return StreamStarted(source, seq, message=event.message, model=event.model, resumes=event.resumes)
+            if isinstance(event, ChildStreamStopped):
+                return StreamStopped(
+                    source, seq, reason=event.reason, detail=event.detail, error=event.error, usage=event.usage
+                )
+        return evolve(event, seq=seq)
+
+    def close(self) -> None:
+        """Leave: drop what is unread, and what is still to come. Posters stop waiting for this reader. Idempotent."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.hidden = 0
+            self._queue.clear()
+            self._writer.remove(self)
+            self.wake()
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Journal(Protocol):
+    """The journal of a session, as the runtime sees it: it opens logs, and knows what can be resumed."""
+
+    async def open_log(self, *, resumes: bool) -> EventLog:
+        """Open a log whose entries the journal saves. An unfinished run is closed for good, unless it is resumed.
+
+        Raises:
+          StoreError: the store cannot be used.
+        """
+        ...
+
+    async def accept(self, answers: Mapping[str, Answer]) -> None:
+        """Record answers to questions of the unfinished run, all or none of them.
+
+        Raises:
+          AnswerError: a question is not open, or its answer does not fit it.
+          StoreError: the answers cannot be saved.
+        """
+        ...
+
+    def take_up(self) -> StreamState | None:
+        """The unfinished run, after `open_log`. Its open turn is not part of the transcript any more."""
+        ...
+
+    async def reload(self) -> None:
+        """Replace the session in memory by the one in the store.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        ...
+
+
+def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
+    """The event to deliver when ``event`` could not be saved; ``None`` to deliver nothing.
+
+    That a message is part of the session, or what a tool has returned, is delivered only if it is there for good. All
+    other events say what goes on, and are delivered in any case: also a store that fails must not leave a reader
+    without an end.
+    """
+    if isinstance(event, MessageCommitted):
+        return None
+    if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
+        call = ToolCall(event.call_id, event.name, "")
+        return evolve(event, result=interrupted_result(call, started=True))
+    return event
+
+
+def words_of(event: TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput) -> str:
+    """The text of a delta."""
+    return event.arguments if isinstance(event, ToolCallDelta) else event.text

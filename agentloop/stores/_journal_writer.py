@@ -1,0 +1,469 @@
+"""The journal writer: the reader of a session's logs that saves what it reads.
+
+One process at a time holds a session's lease, and in it one `JournalWriter` writes the session's journal. It opens an
+`EventLog` for each root run. Its task, in the nursery of `stored_session`, pulls the unsaved entries from the log,
+writes them to the store in one transaction, and then moves the log's mark, which makes them visible. The run never
+calls the store: it appends, and where it must not go on before something is saved, it flushes the log.
+
+The task writes at once if a flush waits, or if posters will soon wait for the store; `LAG` after the first fact, so
+that facts share a write; `DELTA_LAG` after the first delta if there are only deltas, which readers have already.
+
+The task is shielded from cancellation: the nursery of the session may be cancelled at the same moment as the runs
+inside it, whose last events still have to be saved. `JournalWriter.close` ends it. If a write fails or takes longer
+than `WRITE_SECONDS`, or an event cannot be encoded, nothing more of that log is saved (`EventLog.fail`), and the next
+run reads the session from the store again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import trio
+from attrs import evolve
+
+from agentloop._core.compaction import View
+from agentloop._core.json_text import decode_own
+from agentloop._core.questions import check_answer
+from agentloop._core.state import (
+    Note,
+    QuestionRecord,
+    SessionRewound,
+    SessionSettings,
+    StreamState,
+    TurnAbandoned,
+)
+from agentloop._core.transcript import Transcript
+from agentloop._runtime.clock import after
+from agentloop._runtime.foreign import describe
+from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, words_of
+from agentloop._runtime.logs import JOURNAL, log
+from agentloop.errors import StoreError, UnknownQuestionError
+from agentloop.events import (
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallOutput,
+)
+from agentloop.journal import Lease, OpenStore, Record
+from agentloop.questions import Answer
+from agentloop.stores._replay import StoredState, encode_note, load, note_key
+from agentloop.wire import encode_event, event_type
+
+__all__ = ["DELTA_LAG", "LAG", "JournalWriter", "store_deadline"]
+
+LAG = 0.01
+"""Seconds to collect entries into one write when nothing waits for that write."""
+
+DELTA_LAG = 0.25
+"""Seconds by which the saved deltas may be behind the delivered ones."""
+
+WRITE_SECONDS = 30.0
+"""Seconds that one call of the store may take. A run that waits for it has a deadline of its own."""
+
+Delta = TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput
+
+
+@contextmanager
+def store_deadline(session: str) -> Generator[None]:
+    """Raise `StoreError` if the calls of the store in this block take longer than `WRITE_SECONDS`."""
+    with trio.CancelScope(deadline=after(WRITE_SECONDS)) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StoreError(f"the store of session {session!r} has given no answer for {WRITE_SECONDS:g} s")
+
+
+class JournalWriter(Journal):
+    """Writes the journal of a session, for the process that has its lease."""
+
+    def __init__(self, store: OpenStore, lease: Lease, transcript: Transcript) -> None:
+        self._store = store
+        self._transcript = transcript
+        self._session = lease.session
+        self._length = 0
+        """How many records the store has."""
+        self._settings = SessionSettings()
+        """The last ones that were written."""
+        self._lock = trio.Lock()
+        """Held by the task that reads or writes the store."""
+        self._followers = trio.lowlevel.ParkingLot()
+        self._is_stale = True
+        """Whether the session in memory may differ from the one in the store."""
+        self._log: EventLog | None = None
+        """The log of the last run."""
+        self._opened = trio.lowlevel.ParkingLot()
+        """Where the task waits for a log to be opened."""
+        self._scope = trio.CancelScope(shield=True)
+        """The scope of the task."""
+        self.lease = lease
+        self.unfinished: StreamState | None = None
+        """The run that ended without an end in the journal, or parked: it can be resumed."""
+
+    async def run(self) -> None:
+        """Save the entries of the logs that are opened, until `close`. The session's nursery runs this."""
+        with self._scope:
+            while True:
+                log = self._log
+                if log is None or log.is_drained:
+                    await self._opened.park()
+                elif await self._is_due(log):
+                    await self._write(log)
+
+    def close(self) -> None:
+        """End `run`. What a run has not flushed by now is not saved: the block of the session ends."""
+        self._scope.cancel()
+        if self._log is not None:
+            self._log.fail(StoreError(f"the block of session {self._session!r} has ended"))
+
+    # --------------------------------------------------------------------- before a stream
+
+    async def open_log(self, *, resumes: bool) -> EventLog:
+        await self.ready(resumes=resumes)
+        if self._scope.cancel_called:
+            raise StoreError(f"session {self._session!r} is used outside of its block: async with stored_session(...)")
+        self._log = EventLog(seq=self._transcript.seq, journaled=True)
+        self._opened.unpark_all()
+        return self._log
+
+    async def ready(self, *, resumes: bool) -> None:
+        """Have the session as it is in the store. Unless it is to be resumed, an unfinished run is closed for good.
+
+        Raises:
+          StoreError: the store cannot be used.
+        """
+        if self._log is not None and self._log.is_closed:
+            # A run that was torn down by an interrupt may not have waited for its last entries.
+            self._log.fail(StoreError(f"the last entries of session {self._session!r} were not saved in time"))
+        if self._log is not None and self._log.failure is not None:
+            # Whatever was being written may be in the store or not.
+            self._is_stale, self._settings, self._log = True, SessionSettings(), None
+        if self._is_stale:
+            await self.open()
+        if not resumes and self.unfinished is not None:
+            await self._give_up()
+
+    async def open(self) -> None:
+        """Have the session as the store has it; a stream that has no end there is ended.
+
+        Raises:
+          StoreError: the store cannot be read, or written to, or what is in it is no session.
+        """
+        with store_deadline(self._session):
+            await self._open()
+
+    async def _open(self) -> None:
+        async with self._lock:
+            loaded = await load(self._store, self._session)
+            self._length = loaded.length
+            transcript = self._transcript
+            if self._settings == SessionSettings():
+                self._show(loaded.state.settings)
+            for call_id, text in loaded.state.long_results.items():
+                transcript.kept.keep(call_id, text)
+            transcript.seq = max(transcript.seq, loaded.seq)
+            transcript.streams = max(transcript.streams, loaded.length)
+            await self._end_what_runs(loaded)
+            if loaded.state.resumable is not None:
+                await self._take_answers(loaded.state.resumable)
+            self._take_over(loaded)
+            self._is_stale = False
+            resumable = self.unfinished is not None
+            text = "session %r: journal read: %d records, resumable: %s"
+            log(JOURNAL, logging.DEBUG, text, self._session, self._length, resumable)
+
+    def _show(self, settings: SessionSettings) -> None:
+        self._settings = settings
+        transcript = self._transcript
+        transcript.grants.extend(grant for grant in settings.grants if grant not in transcript.grants)
+        transcript.show_less(
+            elided=frozenset(settings.elided), summary=settings.summary, first_kept=settings.first_kept
+        )
+
+    async def _end_what_runs(self, loaded: StoredState) -> None:
+        """Give the streams an end that were cut off with their process, for those who read the journal."""
+        records: list[Record] = []
+        seq = self._transcript.seq
+        for kind, source, fields in loaded.state.ends():
+            if not records:
+                # Their readers may have been told of words that were not kept yet; a number must not mean two things.
+                seq += LOST_NUMBERS
+            seq += 1
+            event = kind(source, seq, **fields)
+            number = self._length + len(records) + 1
+            data = encode_event(event)
+            records.append(Record(number, event_type(event), data, source.stream, _key(event), time.time()))
+        if records:
+            await self._store.append(self._session, records, lease=self.lease)
+            self._length += len(records)
+            self._transcript.seq = seq
+            loaded.replay.read(records)
+
+    def _take_over(self, loaded: StoredState) -> None:
+        """Have the messages that count; those of an open turn closed, as they would be if nobody went on with it."""
+        self.unfinished = loaded.state.resumable
+        transcript = self._transcript
+        transcript.take_ids(loaded.state.removed)
+        transcript.truncate(0)
+        transcript.extend(loaded.state.messages)
+        transcript.provisional = 0
+        if self.unfinished is not None:
+            closing = self.unfinished.closing
+            transcript.extend(closing)
+            transcript.provisional = len(closing)
+
+    async def _give_up(self) -> None:
+        """Close what is unfinished for good."""
+        assert self.unfinished is not None
+        transcript = self._transcript
+        closing = transcript.messages[len(transcript) - transcript.provisional :]
+        await self._append(TurnAbandoned(closing))
+        transcript.provisional = 0
+        self.unfinished = None
+
+    async def rewind(self, messages: int) -> None:
+        """Have only the first so many messages count. Raises `StoreError`."""
+        await self.ready(resumes=False)
+        await self._append(SessionRewound(messages))
+        transcript = self._transcript
+        transcript.truncate(messages)
+        if transcript.shown.first_kept > messages or max(transcript.shown.elided, default=0) >= messages:
+            transcript.shown = View()
+
+    async def accept(self, answers: Mapping[str, Answer]) -> None:
+        await self.ready(resumes=True)
+        past = self.unfinished
+        if past is None:
+            if answers:
+                raise UnknownQuestionError(given=next(iter(answers)), open_ids=())
+            return
+        with store_deadline(self._session):
+            await self._accept(past, answers)
+
+    async def _accept(self, past: StreamState, answers: Mapping[str, Answer]) -> None:
+        await self._take_answers(past)
+        accepted = {id: _checked(past, id, answer) for id, answer in answers.items()}
+        for asked, answer in accepted.values():
+            id = asked.question.id
+            if not await self._store.answer(self._session, id, msgspec.json.encode(answer)):
+                raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
+            asked.answer = answer
+
+    async def _take_answers(self, past: StreamState) -> None:
+        """Have the answers that were accepted before, in whichever process."""
+        for id, data in (await self._store.answers(self._session)).items():
+            asked = past.find_question(id)
+            if asked is not None and asked.lacks_answer:
+                try:
+                    asked.answer = decode_own(data, Answer)
+                except msgspec.DecodeError as error:
+                    raise StoreError(
+                        f"session {self._session!r}: the answer to {id!r} cannot be read: {error}"
+                    ) from error
+
+    def take_up(self) -> StreamState | None:
+        """What there is to go on with. Its open turn is not part of the transcript any more."""
+        transcript = self._transcript
+        transcript.truncate(len(transcript) - transcript.provisional)
+        transcript.provisional = 0
+        found, self.unfinished = self.unfinished, None
+        return found
+
+    async def reload(self) -> None:
+        self._is_stale = True
+        await self.ready(resumes=True)
+
+    async def _append(self, note: Note) -> None:
+        """Write one record, while no run is open on the session. Raises `StoreError`."""
+        # Until it is there: a write that fails may be in the store or not.
+        self._is_stale = True
+        with store_deadline(self._session):
+            async with self._lock:
+                record = Record(self._length + 1, note.kind, encode_note(note), "", note_key(note), time.time())
+                await self._write_records([record])
+        self._is_stale = False
+
+    # ---------------------------------------------------------------------- while one runs
+
+    async def _is_due(self, log: EventLog) -> bool:
+        """Wait until there is something to write, and as long as it may be put off; whether there is."""
+        # Also right after a write, when there is nothing yet: the next flush is near, and to be woken by the entries
+        # before it would be a task switch for nothing. Where the clock fails, all waits are over at once.
+        if log.urgency < NOW:
+            with trio.CancelScope(deadline=after(LAG)):
+                await log.wait_until(NOW)
+        if log.urgency < DELTAS:
+            await log.wait_until(DELTAS)
+            return False
+        if log.urgency < FACTS:
+            with trio.CancelScope(deadline=after(DELTA_LAG - LAG)):
+                await log.wait_until(FACTS)
+                with trio.CancelScope(deadline=after(LAG)):
+                    await log.wait_until(NOW)
+        return not log.is_drained
+
+    async def _write(self, log: EventLog) -> None:
+        """Save all entries that are not saved, and move the mark of ``log``."""
+        async with self._lock:
+            entries = log.unsaved()
+            try:
+                records = self._records(entries)
+                with store_deadline(self._session):
+                    await self._write_records(records)
+            except StoreError as error:
+                self._fail(log, error)
+                return
+            except BaseException:
+                log.fail(StoreError(f"the last entries of session {self._session!r} may be saved or not"))
+                raise
+            # If the run did not want to wait any longer, the log has failed meanwhile, and has no unsaved entries.
+            if log.failure is None:
+                log.mark_saved(len(entries))
+
+    def _records(self, entries: Sequence[Entry]) -> list[Record]:
+        """The records of ``entries``, and of the session's state if it has changed. Raises `StoreError`."""
+        records: list[Record] = []
+        now = time.time()
+
+        def add(kind: str, data: bytes, stream: str = "", key: str = "") -> None:
+            records.append(Record(self._length + len(records) + 1, kind, data, stream, key, now))
+
+        try:
+            for group in _grouped(entries):
+                item, stream = group[0]
+                if isinstance(item, Note):
+                    add(item.kind, encode_note(item), stream, note_key(item))
+                elif isinstance(item, WORDS):
+                    add(event_type(item), _encode_deltas(item, group), stream, _key(item))
+                else:
+                    add(event_type(item), encode_event(item), stream, _key(item))
+            settings = self._changed_settings()
+            if settings is not None:
+                add(settings.kind, encode_note(settings))
+        # Text may be what no encoding has, such as half of a surrogate pair, which JSON may contain.
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StoreError(f"session {self._session!r}: an event cannot be saved: {describe(error)}") from error
+        return records
+
+    async def _write_records(self, records: Sequence[Record]) -> None:
+        """Write ``records``. The lock is held. Raises `StoreError`."""
+        began = time.perf_counter()
+        try:
+            await self._store.append(self._session, records, lease=self.lease)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"the store of session {self._session!r} failed: {describe(error)}") from error
+        self._length += len(records)
+        if JOURNAL.isEnabledFor(logging.DEBUG):
+            took = time.perf_counter() - began
+            text = "session %r: %d records written, %d in all, %.3f s"
+            log(JOURNAL, logging.DEBUG, text, self._session, len(records), self._length, took)
+        self._followers.unpark_all()
+
+    def _fail(self, failed: EventLog, error: StoreError) -> None:
+        # Without the traceback: an error of a database says what was written.
+        cause = error if error.__cause__ is None else error.__cause__
+        log(JOURNAL, logging.WARNING, "session %r: the store failed: %s", self._session, type(cause).__name__)
+        failed.fail(error)
+
+    def _changed_settings(self) -> SessionSettings | None:
+        """The session's grants and view, if they are not in the store. If they are lost, a person is asked again."""
+        transcript = self._transcript
+        shown = transcript.shown
+        if shown.is_plain and not transcript.grants and self._settings == SessionSettings():
+            return None
+        settings = SessionSettings(
+            tuple(transcript.grants), shown.summary, shown.first_kept, tuple(sorted(shown.elided))
+        )
+        if settings == self._settings:
+            return None
+        self._settings = settings
+        return settings
+
+    async def renew(self, seconds: float) -> None:
+        """Keep the lease for as long as this runs."""
+        while True:
+            await trio.sleep(seconds / 3)
+            try:
+                self.lease = await self._store.renew(self.lease, seconds=seconds)
+                log(JOURNAL, logging.DEBUG, "session %r: lease renewed for %g s", self._session, seconds)
+            except StoreError as error:
+                text = "session %r: the lease could not be renewed: %s"
+                log(JOURNAL, logging.WARNING, text, self._session, type(error).__name__)
+                # Whoever adds to the session next is told: the store refuses it. To end the run here would say less.
+                return
+
+    @property
+    def stream(self) -> str:
+        """The stream that is open on the session; empty if none is."""
+        return self._transcript.holder or ""
+
+    async def news(self, after: int) -> None:
+        """Return when more is kept than the first ``after`` records."""
+        if self._length <= after:
+            await self._followers.park()
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+LOST_NUMBERS = 100_000
+"""More events than can be told within `DELTA_LAG`."""
+
+
+def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord, Answer]:
+    """The question, which is open, and ``answer`` as it is accepted, as far as that can be said without the agent."""
+    asked = past.find_question(id)
+    if asked is None or not asked.is_open:
+        raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
+    return asked, check_answer(asked.question, answer)
+
+
+def _key(event: StreamEvent) -> str:
+    """The question, or the tool call, that ``event`` is about, if it is about one."""
+    key: str = getattr(event, "id", "") or getattr(event, "call_id", "")
+    return key
+
+
+_Item = tuple[StreamEvent | Note, str]
+"""An event or a note, with the stream that it is of."""
+
+
+def _grouped(entries: Iterable[Entry]) -> Iterator[list[_Item]]:
+    """Each event or note in a group of its own, but for the deltas of one text in a row, which share a record."""
+    group: list[_Item] = []
+    for item, writer in entries:
+        if group and not _continues(group[0][0], item):
+            yield group
+            group = []
+        group.append((item, writer.source.stream))
+    if group:
+        yield group
+
+
+def _continues(first: StreamEvent | Note, item: StreamEvent | Note) -> bool:
+    """Whether both are deltas of the same text."""
+    return (
+        isinstance(first, WORDS)
+        and isinstance(item, WORDS)
+        and item.__class__ is first.__class__
+        and item.stream == first.stream
+        and _key(item) == _key(first)
+        and getattr(item, "name", "") == getattr(first, "name", "")
+    )
+
+
+def _encode_deltas(first: Delta, group: Sequence[_Item]) -> bytes:
+    """One delta for several, with the number of the last, and the sizes of all: a follower may have read some."""
+    deltas = [delta for delta, _ in group if isinstance(delta, WORDS)]
+    words = [words_of(delta) for delta in deltas]
+    if isinstance(first, ToolCallDelta):
+        data = encode_event(evolve(first, seq=deltas[-1].seq, arguments="".join(words)))
+    else:
+        data = encode_event(evolve(first, seq=deltas[-1].seq, text="".join(words)))
+    if len(deltas) > 1:
+        data = b'%s,"sizes":%s}' % (data[:-1], msgspec.json.encode(list(map(len, words))))
+    return data
