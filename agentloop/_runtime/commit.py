@@ -105,6 +105,7 @@ async def settle(run: Run) -> None:
     if journal is not None and (run.root.questions.is_parked or (past is not None and past.message is not None)):
         # The journal has an open turn, to be resumed, which is not part of the transcript.
         seconds = run.config.deadlines.cleanup
-        # If the store fails here, it is read again when the session is used next.
+        # If the store, or the clock, fails here, it is read again when the session is used next.
+        journal.invalidate()
         with suppress(ForeignError):
             await call_foreign(trio.move_on_after(seconds, shield=True), journal.reload)

@@ -652,6 +652,10 @@ class Journal(Protocol):
         """The unfinished run, after `open_log`. Its open turn is not part of the transcript any more."""
         ...
 
+    def invalidate(self) -> None:
+        """Have the session read from the store before it is used next."""
+        ...
+
     async def reload(self) -> None:
         """Replace the session in memory by the one in the store.
 

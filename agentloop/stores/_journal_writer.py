@@ -272,8 +272,11 @@ class JournalWriter(Journal):
         found, self.unfinished = self.unfinished, None
         return found
 
-    async def reload(self) -> None:
+    def invalidate(self) -> None:
         self._is_stale = True
+
+    async def reload(self) -> None:
+        self.invalidate()
         await self.ready(resumes=True)
 
     async def _append(self, note: Note) -> None:

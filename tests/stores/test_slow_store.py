@@ -11,7 +11,7 @@ import trio
 from agentloop import Agent, Deadlines, ToolContext, tool
 from agentloop._runtime.log import UNSAVED_CHARACTERS, UNSAVED_EVENTS
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, StreamStopped, TextDelta, ToolCallOutput
+from agentloop.events import MessageCommitted, StreamEvent, StreamStopped, TextDelta, ToolCallOutput
 from agentloop.journal import OpenStore, Record
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import MemoryStore, stored_session
@@ -69,10 +69,11 @@ async def test_text_that_no_encoding_has_ends_the_run_of_a_stored_session_with_a
         async with stored_session(store, "ann") as session:
             with trio.fail_after(5):
                 async with agent.stream(half if where == "prompt" else "go", session=session) as stream:
+                    events: list[StreamEvent] = []
                     with pytest.raises(StoreError, match="cannot be saved"):
                         async for event in stream:
-                            last = event
-            assert isinstance(last, StreamStopped)
+                            events.append(event)  # noqa: PERF401 - also those before an error
+            assert isinstance(events[-1], StreamStopped)
             assert stream.outcome.reason == "failed"
             # The next run begins with what is in the store.
             await Agent(ScriptedModel("Hi.")).run("Once more?", session=session)
@@ -142,7 +143,7 @@ async def test_a_store_that_hangs_while_the_model_talks_ends_the_run_with_a_stor
             events: list[Any] = []
             with pytest.raises(StoreError):
                 async for event in stream:
-                    events.append(event)
+                    events.append(event)  # noqa: PERF401 - also those before an error
                     if isinstance(event, MessageCommitted):
                         slow.seconds = float("inf")
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
