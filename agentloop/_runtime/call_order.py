@@ -47,54 +47,79 @@ class CallOrder:
             if turn is not None:
                 turn.set()
 
+    def is_turn_of(self, call_id: str) -> bool:
+        """Whether no earlier call may still ask its first question."""
+        return self.place_of(call_id) <= self._first
+
     async def wait_for_turn(self, call_id: str) -> None:
         """Return when no earlier call may still ask its first question."""
-        place = self.place_of(call_id)
-        if place > self._first:
-            await self._turns.setdefault(place, trio.Event()).wait()
+        if not self.is_turn_of(call_id):
+            await self._turns.setdefault(self.place_of(call_id), trio.Event()).wait()
 
 
 class Arrivals:
     """The questions of all runs of a tree that are asked at once: sorted, then opened."""
 
-    __slots__ = ("_arrived", "_count", "expected")
+    __slots__ = ("_arrived", "_count")
 
     def __init__(self) -> None:
-        self._arrived: list[_Arrival] = []
+        self._arrived: dict[_Arrival, None] = {}
         self._count = 0
         """How many have arrived so far."""
-        self.expected = 0
-        """Questions that wait for the turn of their call: woken at this moment, they arrive in the next step."""
 
-    async def open(self, place: tuple[int, ...], open_question: Callable[[], None]) -> None:
-        """Call ``open_question``, after those with a lower ``place`` that arrive at the same moment."""
-        arrival = _Arrival(place, open_question)
-        self._arrived.append(arrival)
+    async def open(
+        self, open_question: Callable[[], None], place: tuple[int, ...], order: CallOrder | None, call_id: str
+    ) -> None:
+        """Call ``open_question``, after those with a lower ``place`` that arrive at the same moment.
+
+        Args:
+          place: where the question's call stands in its turn, after the places of the calls around it.
+          order: of that turn; with ``call_id``, it says when the question may be opened.
+        """
+        arrival = _Arrival(open_question, place, order, call_id)
+        # Before its turn: a question that waits for it comes before the later ones that need not wait.
+        self._arrived[arrival] = None
         self._count += 1
         try:
+            if order is not None:
+                await order.wait_for_turn(call_id)
             # Tasks that are woken at one moment run in one step of the scheduler, in any order. A step in which no
             # question arrives shows that all of them have.
             for _ in range(MOST_STEPS):
                 count = self._count
                 await trio.lowlevel.checkpoint()
-                if count == self._count and not self.expected:
+                if count == self._count:
                     break
         except BaseException:
-            if arrival in self._arrived:
-                self._arrived.remove(arrival)
+            self._arrived.pop(arrival, None)
             raise
         if arrival in self._arrived:
-            arrived, self._arrived = sorted(self._arrived, key=_place), []
-            for each in arrived:
-                each.open()
+            self._open_all()
+
+    def _open_all(self) -> None:
+        arrived, self._arrived = sorted(self._arrived, key=_place), {}
+        for arrival in arrived:
+            # Opening one may make it the turn of the next.
+            if arrival.is_due:
+                arrival.open()
+            else:
+                self._arrived[arrival] = None
 
 
 class _Arrival:
-    __slots__ = ("open", "place")
+    __slots__ = ("_call_id", "_order", "open", "place")
 
-    def __init__(self, place: tuple[int, ...], open_question: Callable[[], None]) -> None:
-        self.place = place
+    def __init__(
+        self, open_question: Callable[[], None], place: tuple[int, ...], order: CallOrder | None, call_id: str
+    ) -> None:
         self.open = open_question
+        self.place = place
+        self._order = order
+        self._call_id = call_id
+
+    @property
+    def is_due(self) -> bool:
+        return self._order is None or self._order.is_turn_of(self._call_id)
 
 
 def _place(arrival: _Arrival) -> tuple[int, ...]:

@@ -155,19 +155,15 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
 
 async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
     """Open ``question``, after those of earlier calls of the same turn, and of earlier calls of the turns around it."""
-    if run.call_order is not None:
-        run.root.arrivals.expected += 1
-        try:
-            await run.call_order.wait_for_turn(question.call_id)
-        finally:
-            run.root.arrivals.expected -= 1
     place: list[int] = []
     at: Run | None = run
     call_id = question.call_id
     while at is not None:
         place.append(-1 if at.call_order is None else at.call_order.place_of(call_id))
         call_id, at = at.call_id, at.parent
-    await run.root.arrivals.open(tuple(reversed(place)), partial(_open, run, question))
+    await run.root.arrivals.open(
+        partial(_open, run, question), tuple(reversed(place)), run.call_order, question.call_id
+    )
 
 
 def _open(run: Run, question: AskedQuestion) -> None:
