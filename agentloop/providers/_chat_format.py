@@ -44,9 +44,9 @@ SendReasoning: TypeAlias = Literal["reasoning_content", "reasoning", "reasoning_
 class ChatEcho(Echo, frozen=True):
     """Reasoning in the forms in which servers of this format want it back."""
 
-    details: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
+    details: list[dict[str, Any]] = []  # noqa: RUF012  # msgspec copies it
     """OpenRouter's ``reasoning_details``: signed or encrypted reasoning."""
-    calls: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict[int, dict[str, Any]])
+    calls: dict[int, dict[str, Any]] = {}  # noqa: RUF012  # msgspec copies it
     """The ``extra_content`` of tool calls, by their number in the response: Gemini's thought signatures. Gemini refuses
     a tool result whose call comes back without its signature."""
 
