@@ -143,7 +143,7 @@ async def test_a_store_that_hangs_while_the_model_talks_ends_the_run_with_a_stor
             events: list[Any] = []
             with pytest.raises(StoreError):
                 async for event in stream:
-                    events.append(event)  # noqa: PERF401 - also those before an error
+                    events.append(event)
                     if isinstance(event, MessageCommitted):
                         slow.seconds = float("inf")
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
