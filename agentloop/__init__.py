@@ -5,7 +5,7 @@ The layers, from values to the front door; each imports only from those before i
     errors  messages  permissions  questions  events  outcome  models  limits  wire
                                                                             values
     _core/                                                                  decisions: no trio, no await
-    context  tools  hooks  config  journal                                  what users write against
+    context  tools  hooks  observers  config  journal                                what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
     session  agent  toolsets                                                the front door
     _process_tree  providers/  command_hooks/  toolkit/  mcp/  stores/      adapters, imported on first use
@@ -22,6 +22,7 @@ from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
+from agentloop.observers import Observer, add_observer, remove_observer
 from agentloop.outcome import Outcome
 from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
@@ -45,6 +46,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelSettings",
+    "Observer",
     "Outcome",
     "Permissions",
     "Price",
@@ -58,9 +60,11 @@ __all__ = [
     "ToolError",
     "Toolsets",
     "UsageError",
+    "add_observer",
     "errors",
     "events",
     "hooks",
+    "remove_observer",
     "run_sync",
     "tool",
 ]

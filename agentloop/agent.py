@@ -40,6 +40,7 @@ class Agent(AgentConfig):
       tools: tools, or typed functions, which become tools.
       toolsets: sources of tools, started and stopped with each stream.
       hooks: functions at named points of a run; see `agentloop.hooks`.
+      observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.
       fallbacks: models to ask, in order, if ``model`` fails; see `Retries`.
       limits: how much a stream may use.

@@ -19,6 +19,7 @@ from agentloop.events import Source
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings
+from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 
@@ -57,6 +58,10 @@ def _hooks(given: Iterable[Hook]) -> tuple[Hook, ...]:
         if not isinstance(hook, Hook):
             raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
     return hooks
+
+
+def _observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
+    return tuple(check_observer(observer) for observer in _listed("observers", given))
 
 
 def _check_name(instance: object, attribute: object, name: object) -> None:
@@ -133,6 +138,8 @@ class AgentConfig(AgentBase):
     """Sources of tools, started and stopped with each stream."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     """Hooks, called in this order. See `agentloop.hooks`."""
+    observers: tuple[Observer, ...] = field(default=(), kw_only=True, converter=_observers, repr=False)
+    """Observers, which see the events of its runs and of the runs inside those. See `agentloop.observers`."""
     permissions: Permissions | None = field(default=None, kw_only=True, repr=False, validator=_check_permissions)
     """Rules about tool calls; ``None`` leaves the decision to each tool. See `agentloop.permissions`."""
     fallbacks: tuple[Model | str, ...] = field(default=(), kw_only=True, converter=_fallbacks, repr=False)

@@ -24,13 +24,13 @@ LAYERS = (
     "_core.assembly _core.budget _core.questions _core.compaction _core.kept _core.mailbox",
     "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
-    "context tools hooks config journal",
+    "context tools hooks observers config journal",
     # waiting
     "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.logs _runtime.log",
     "_runtime.patience _runtime.call_order _runtime.hook_calls _runtime.run _runtime.commit",
     "_runtime.questions _runtime.model_calls _runtime.responding",
     "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
-    "_runtime.tool_calls _runtime.loop _runtime.stream",
+    "_runtime.tool_calls _runtime.loop _runtime.observing _runtime.stream",
     # the front door
     "session agent toolsets",
 )

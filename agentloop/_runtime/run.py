@@ -24,6 +24,7 @@ from agentloop.events import Source
 from agentloop.limits import Price
 from agentloop.messages import UserMessage
 from agentloop.models import Model
+from agentloop.observers import Observer, observers_of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
@@ -115,7 +116,9 @@ class Run:
         "meter",
         "models",
         "note",
+        "observers",
         "outcome",
+        "own_observers",
         "parent",
         "patience",
         "prompt",
@@ -179,6 +182,12 @@ class Run:
         """Emit a warning of this run, and log it."""
         self.note = self.writer.note
         """Append a fact for the journal: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
+        around = parent.observers if parent else observers_of_process()
+        own = tuple(observer for observer in config.observers if all(observer is not other for other in around))
+        self.observers: tuple[Observer, ...] = (*around, *own)
+        """The observers that see its events, those of the runs around it included, each once."""
+        self.own_observers: tuple[Observer, ...] = own if parent else self.observers
+        """The observers that see the events of this run, and not of those around it."""
         self.hooks = HookCalls(config.hooks, config.deadlines, self.writer)
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         seconds = config.limits.seconds

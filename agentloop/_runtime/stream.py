@@ -36,6 +36,7 @@ from agentloop._runtime.groups import is_cancellation, raise_single, single, spl
 from agentloop._runtime.log import EventLog, Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, play
+from agentloop._runtime.observing import observe
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.run import PARK, Answerer, Root, Run
 from agentloop.config import AgentConfig
@@ -442,6 +443,9 @@ async def _running(
                 run = make(stream_id)
                 with _question_scope(run, answerer), closing(run):
                     async with trio.open_nursery() as nursery:
+                        if run.own_observers:
+                            events = run.writer.open_reader()
+                            nursery.start_soon(observe, events, run.own_observers, run.source.stream)
                         nursery.start_soon(_main, run)
                         yield Stream(run)
                         nursery.cancel_scope.cancel()
@@ -454,8 +458,12 @@ async def _running(
 
 async def _main(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
-    with _inside(run):
-        await _live(run)
+    try:
+        with _inside(run):
+            await _live(run)
+    finally:
+        # Also when an interrupt has torn the ending apart: observers wait for it.
+        run.writer.close()
 
 
 async def _live(run: Run) -> None:
