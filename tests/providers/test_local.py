@@ -433,12 +433,14 @@ async def test_it_does_not_outlive_a_program_that_is_killed(waits_for: str, weig
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ENGINE), *sys.path])}
     start = partial(trio.lowlevel.open_process, env=environment)
     program = await start([sys.executable, "-c", OWNER, str(path)])
-    await until(lambda: pids(path))
-    [pid] = pids(path)
-    assert is_there(pid)
-
-    program.kill()
-    await program.wait()
+    try:
+        await until(lambda: pids(path))
+        [pid] = pids(path)
+        assert is_there(pid)
+    finally:
+        program.kill()
+        with trio.CancelScope(shield=True):
+            await program.wait()
 
     await until(lambda: not is_there(pid))
 
