@@ -67,5 +67,11 @@ suppress_warnings = ["ref.python"]
 
 
 def setup(app: Sphinx) -> None:
-    """Leave the docstrings of fields as they are: napoleon would read ``"Name: words"`` as a type and a description."""
-    GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
+    """Read the docstrings of fields like all others: napoleon would take ``"Name: words"`` for a type and its text."""
+    parse = GoogleDocstring._parse
+
+    def parse_any(self: GoogleDocstring) -> None:
+        self._what = "object"
+        parse(self)
+
+    GoogleDocstring._parse = parse_any

@@ -26,7 +26,7 @@ class PendingInput(msgspec.Struct, frozen=True):
     """
 
     server: str
-    """`McpServer.name`."""
+    """Name of the server, as in ``McpServer.name``."""
     tool: str
     """The server's name for the tool, without the prefix."""
     arguments: dict[str, Any]

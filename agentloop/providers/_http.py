@@ -109,7 +109,7 @@ class HttpTransport:
           ModelConnectionError: the server did not answer.
           ModelProtocolError: the answer is compressed.
           NetworkForbiddenError: models behind a network are forbidden here.
-          UsageError: the block of `open` has ended.
+          UsageError: the block of ``open`` has ended.
         """
         check_network(model=model, url=_without_secrets(self._url))
         if self._connections is None:

@@ -84,7 +84,7 @@ class Transport(Protocol):
 class WireModel:
     """A model behind a server: base class of all adapters that send requests.
 
-    It holds nothing that must be closed. Outside of an `open` block, each response has a connection of its own;
+    It holds nothing that must be closed. Outside of an ``open`` block, each response has a connection of its own;
     ``async with model.open() as opened:`` gives the same model with connections that stay open from one response to
     the next, and are closed when the block ends. Each stream opens its model. Open it around several streams to share
     connections between them::

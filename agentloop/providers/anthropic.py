@@ -17,7 +17,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 class Anthropic(WireModel):
     """A Claude model, or another one whose server speaks Anthropic's Messages API.
 
-    The model holds nothing that must be closed; `open` shares connections between responses, as for `OpenAIChat`.
+    The model holds nothing that must be closed; ``open`` shares connections between responses, as for `OpenAIChat`.
 
     Thoughts stay in the transcript with their signatures, and are sent back to the same model only. The API has no
     field for `ModelSettings.seed`; ``reasoning_effort`` is an effort for Claude 4.6 and newer, a budget of tokens for

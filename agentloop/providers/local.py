@@ -32,7 +32,7 @@ class LocalModel:
     and badly: it shows that a program works with a real model, and its answers are worthless. For another model, give
     the path of a GGUF file.
 
-    Each `open` block has a process of its own. The first response starts it, and it has ended when the block has
+    Each ``open`` block has a process of its own. The first response starts it, and it has ended when the block has
     ended, whatever ended the block; a response outside of such a block starts a process for itself. A stream opens its
     model, so open the model around several streams, and the agents in them, to load it once::
 

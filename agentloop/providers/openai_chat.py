@@ -18,9 +18,9 @@ class OpenAIChat(WireModel):
 
     OpenAI itself, OpenRouter, Ollama, vLLM, LM Studio, llama.cpp, DeepSeek, Gemini's compatible endpoint and others.
 
-    The model holds nothing that must be closed. Outside of an `open` block, each response has a connection of its own;
-    ``async with model.open() as opened:`` gives the same model with connections that stay open from one response to
-    the next, and are closed when the block ends. Open it around several runs to share connections between them::
+    The model holds nothing that must be closed. Outside of an ``open`` block, each response has a connection of its
+    own; ``async with model.open() as opened:`` gives the same model with connections that stay open from one response
+    to the next, and are closed when the block ends. Open it around several runs to share connections between them::
 
         async with OpenAIChat("gpt-5", api_key=key).open() as model:
             agent = Agent(model, tools=[...])

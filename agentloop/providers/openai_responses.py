@@ -18,7 +18,7 @@ class OpenAIResponses(WireModel):
     The server stores nothing: each request carries the whole transcript, and the model's earlier reasoning in the
     encrypted form in which it arrived. Only the model that wrote it gets it back.
 
-    The model holds nothing that must be closed; `open` shares connections between responses, as for `OpenAIChat`.
+    The model holds nothing that must be closed; ``open`` shares connections between responses, as for `OpenAIChat`.
 
     The API has no fields for `ModelSettings.seed` and `ModelSettings.stop`: they are left out.
 

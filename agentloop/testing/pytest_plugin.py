@@ -2,7 +2,8 @@
 
 Fixtures:
 
-- ``scripted_model``: makes `ScriptedModel`s, and after the test checks that each script was played to its end.
+- ``scripted_model``: makes a `ScriptedModel` from a script, and checks after the test that the script was played to
+  its end.
 - ``record_stream``: opens a stream of an agent that keeps its events, which are checked to be well formed.
 - ``cassette``: what models reply in the test is recorded in ``cassettes/<module>/<test>.json`` beside it, and replayed
   from there; see `agentloop.testing.cassette`. ``pytest --cassettes=record`` records anew, ``--cassettes=replay`` never
