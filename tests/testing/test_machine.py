@@ -66,3 +66,9 @@ def test_the_prediction_knows_every_end(end: str, reason: str) -> None:
 
     assert predict(stream) == reason
     run_program(Program((Root(stream),)))
+
+
+def test_a_hook_after_tools_blocks_no_run_whose_tools_were_all_denied() -> None:
+    stream = Streaming(((Do("guarded"), Do("guarded")),), "hook_blocks")
+
+    run_program(Program((Root(stream, Reader("drain", answers="nobody")),)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import chain
 from random import Random
 from typing import Any, Literal, Self, TypeAlias
 
@@ -340,6 +341,10 @@ class _Play:
             if name in self.cut:
                 assert reason in (expected, "cancelled"), f"{name} ended as {reason}, not {expected}"
                 continue
+            if stream.end == "hook_blocks" and self._denied(name) and all(map(_needs_approval, chain(*stream.turns))):
+                # No tool has run that the hook could block after, unless a handler of a child run approved it.
+                assert reason in ("blocked", "completed"), f"{name} ended as {reason}"
+                continue
             assert reason == expected, f"{name} ended as {reason}, not {expected}"
         for number, recorded in enumerate(self.lab.recorded):
             declined = [event for event in recorded.events if isinstance(event, QuestionDeclined)]
@@ -374,6 +379,10 @@ class _Play:
 
     def _was_missing(self, name: str) -> bool:
         return all(run.config.name != name for run in self.lab.watch.runs)
+
+
+def _needs_approval(action: Action) -> bool:
+    return isinstance(action, Do) and action.what == "guarded"
 
 
 def _has_no_effect(action: Action) -> bool:
