@@ -276,7 +276,7 @@ class _Loop:
             if run.root.questions.is_parked:
                 turn = _Turn("needs_input")
             run.emit(TurnFinished, turn=run.turn, reason=turn.reason)
-            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))
+            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))  # noqa: ASYNC102 - it shields itself
         if run.writer.readers_lag:
             await run.writer.wait_for_readers()
         return turn.ending
