@@ -39,7 +39,7 @@ import httpcore2, httpx2, threading, trio
 """
 EXTRAS = """
 import anthropic, hypothesis.stateful, mcp.client.stdio, mcp.client.streamable_http, mcp_types, openai, psycopg, pytest
-import sqlalchemy.dialects.postgresql, trio.testing
+import trio.testing
 """
 LIKE_WINDOWS = """
 import os, signal, sys

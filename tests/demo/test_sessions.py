@@ -108,8 +108,11 @@ def newer(file: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "sentence"),
     [
-        (damaged, "the file is damaged: put a backup in its place"),
-        (lambda file: file.write_text("no database, but a text " * 99, encoding="utf-8"), "this is no SQLite database"),
+        (damaged, "the file is damaged: restore a backup"),
+        (
+            lambda file: file.write_text("no database, but a text " * 99, encoding="utf-8"),
+            "the file is not an SQLite database",
+        ),
         (of_another_program, "is the database of another program"),
         (newer, "was written by a newer agentloop"),
         (lambda file: file.mkdir(), "this is a folder: give the path of a file"),
