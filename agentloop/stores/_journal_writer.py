@@ -346,8 +346,9 @@ class JournalWriter(Journal):
             settings = self._changed_settings()
             if settings is not None:
                 add(settings.kind, encode_note(settings))
-        # Text may be what no encoding has, such as half of a surrogate pair, which JSON may contain.
-        except (ValueError, TypeError, RecursionError) as error:
+        # An event may hold values of user code, whose encoding raises anything; and text that no encoding has, such as
+        # half of a surrogate pair. Not caught here, the error would end the writer's task, and with it the session.
+        except Exception as error:
             raise StoreError(f"session {self._session!r}: an event cannot be saved: {describe(error)}") from error
         return records
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 
-from agentloop import Agent, Deadlines, ToolContext, tool
+from agentloop import Agent, Deadlines, Decline, ToolContext, tool
 from agentloop._runtime.log import UNSAVED_CHARACTERS, UNSAVED_EVENTS
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, StreamStopped, TextDelta, ToolCallOutput
+from agentloop.events import MessageCommitted, Question, StreamStopped, TextDelta, ToolCallOutput
 from agentloop.journal import OpenStore, Record
 from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls
 
@@ -149,3 +151,34 @@ async def test_a_store_that_hangs_while_the_model_talks_ends_the_run_with_a_stor
                         slow.seconds = float("inf")
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
             assert isinstance(events[-1], StreamStopped)
+
+
+class _OddZone(dt.tzinfo):
+    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
+        raise ZeroDivisionError("odd")
+
+    def dst(self, moment: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, moment: dt.datetime | None) -> str:
+        return "odd"
+
+
+@pytest.mark.seconds(60)
+async def test_a_value_whose_encoding_raises_any_error_ends_the_run_with_a_store_error() -> None:
+    @tool
+    async def ask(context: ToolContext[None]) -> str:
+        """Ask."""
+        await context.ask("Go?")
+        return "asked"
+
+    async def decline(question: Question) -> Answer:
+        note: Any = dt.datetime(2020, 1, 1, tzinfo=_OddZone())
+        return Decline(note)
+
+    agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[ask])
+    async with MemoryStore().open() as store, stored_session(store, "ann") as session:
+        with pytest.raises(StoreError, match="cannot be saved: ZeroDivisionError"):
+            await agent.run("Go.", session=session, on_question=decline)
+        # The session can be used as before.
+        await Agent(ScriptedModel("Hi.")).run("Once more?", session=session)
