@@ -108,4 +108,5 @@ async def settle(run: Run) -> None:
         # If the store, or the clock, fails here, it is read again when the session is used next.
         journal.invalidate()
         with suppress(ForeignError):
-            await call_foreign(trio.move_on_after(seconds, shield=True), journal.reload)
+            # Not `move_on_after`, which raises what a clock raises that fails.
+            await call_foreign(trio.CancelScope(deadline=after(seconds), shield=True), journal.reload)

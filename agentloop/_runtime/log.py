@@ -109,6 +109,10 @@ class Entry(NamedTuple):
     """The writing end that appended it."""
 
 
+_NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
+_NOTHING_LOST: Mapping[str, int] = {}
+
+
 class EventLog:
     """The log of a root run and of all runs inside it.
 
@@ -144,21 +148,22 @@ class EventLog:
         """Whether entries still have to be saved: not without a journal, nor after it has failed."""
         self.is_closed = False
         self.failure: StoreError | None = None
-        self.lost: dict[str, int] = {}
+        self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
-        self._unsaved: deque[Entry] = deque()
+        # A log without a journal, which most are, is spared what only a journal needs.
+        self._unsaved: deque[Entry] = deque() if journaled else _NOTHING_UNSAVED
         self._hidden = 0
         """How many entries, the last ones, are not visible."""
         self._facts = 0
         """How many unsaved entries are not deltas."""
         self._size = 0
         """Characters of the unsaved deltas."""
-        self._room = trio.lowlevel.ParkingLot()
+        self._room: trio.lowlevel.ParkingLot | None = None
         """Posters that wait for readers or for the store."""
-        self._saved = self._wanting = self._room
-        # A log without a journal, which most are, is spared the lots that only a journal needs.
-        if journaled:
-            self._saved, self._wanting = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        self._saved: trio.lowlevel.ParkingLot | None = None
+        """Tasks that wait for a flush."""
+        self._wanting: trio.lowlevel.ParkingLot | None = None
+        """The journal writer, while nothing is urgent enough."""
         self._flushes = 0
         self._wanted = NEVER
         """How urgent it must be to wake the journal writer."""
@@ -199,8 +204,8 @@ class EventLog:
                 self._hide(writer)
             else:
                 writer.deliver(event)
-        if self._wanted <= self.urgency:
-            self._wanting.unpark_all()
+        if self._wanted < NEVER:
+            self._wake_writer()
 
     def note(self, note: Note, writer: EventWriter) -> None:
         """Add a fact for the journal, in its place among the events. Does not wait, does not fail."""
@@ -210,20 +215,31 @@ class EventLog:
             self._facts += 1
             if self._hidden:
                 self._hidden += 1
-            if self._wanted <= self.urgency:
-                self._wanting.unpark_all()
+            if self._wanted < NEVER:
+                self._wake_writer()
 
     def _hide(self, writer: EventWriter) -> None:
         self._hidden += 1
-        for reader in writer.all_readers():
-            reader.hidden += 1
+        at: EventWriter | None = writer
+        while at is not None:
+            for reader in at._readers:
+                reader.hidden += 1
+            at = at._parent
 
     def _show(self, entry: Entry) -> None:
         self._hidden -= 1
         if not isinstance(entry.item, Note):
-            for reader in entry.writer.all_readers():
-                reader.hidden -= 1
+            at: EventWriter | None = entry.writer
+            while at is not None:
+                for reader in at._readers:
+                    reader.hidden -= 1
+                at = at._parent
             entry.writer.deliver(entry.item)
+
+    def _wake_writer(self) -> None:
+        """Wake the journal writer if saving has become urgent enough for it."""
+        if self._wanting is not None and self._wanted <= self.urgency:
+            self._wanting.unpark_all()
 
     async def flush(self) -> None:
         """Wait until every entry that was appended so far is saved.
@@ -234,8 +250,9 @@ class EventLog:
         end = self.end
         while self.saved < end and self.failure is None:
             self._flushes += 1
-            if self._wanted <= NOW:
-                self._wanting.unpark_all()
+            self._wake_writer()
+            if self._saved is None:
+                self._saved = trio.lowlevel.ParkingLot()
             try:
                 await self._saved.park()
             finally:
@@ -254,17 +271,20 @@ class EventLog:
 
     async def wait_for_room(self) -> None:
         """Wait until something has been read, or saved."""
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
         await self._room.park()
 
     def make_room(self) -> None:
         """Wake the posters: a reader has caught up, or has left."""
-        if self._room:
+        if self._room is not None:
             self._room.unpark_all()
 
     def close(self) -> None:
         """End the log: the journal writer saves the rest and ends. Idempotent."""
         self.is_closed = True
-        self._wanting.unpark_all()
+        if self._wanting is not None:
+            self._wanting.unpark_all()
 
     # ------------------------------------------------------------------- for the journal writer
 
@@ -291,6 +311,8 @@ class EventLog:
     async def wait_until(self, urgency: int) -> None:
         """Wait until saving is as urgent as ``urgency``, or until the log `is_drained`."""
         self._wanted = urgency
+        if self._wanting is None:
+            self._wanting = trio.lowlevel.ParkingLot()
         try:
             while self.urgency < urgency and not self.is_drained:
                 await self._wanting.park()
@@ -319,7 +341,8 @@ class EventLog:
         # The deltas behind it were hidden only by what stood before them.
         while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):
             self._show(unsaved[-self._hidden])
-        self._saved.unpark_all()
+        if self._saved is not None:
+            self._saved.unpark_all()
         self.make_room()
 
     def fail(self, error: StoreError) -> None:
@@ -336,13 +359,15 @@ class EventLog:
             for reader in writer.all_readers():
                 reader.hidden -= 1
             if isinstance(event, MessageCommitted):
-                self.lost[event.session] = min(event.index, self.lost.get(event.session, event.index))
+                self.lost = {event.session: event.index, **self.lost}
             self.append(evolve(event, seq=self.seq + 1), writer)
             # Also if nothing was put in its place: it may have been the last one.
             for reader in writer.all_readers():
                 reader.wake()
-        self._saved.unpark_all()
-        self._wanting.unpark_all()
+        if self._saved is not None:
+            self._saved.unpark_all()
+        if self._wanting is not None:
+            self._wanting.unpark_all()
         self.make_room()
 
 
@@ -371,28 +396,28 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
 
         After the channel is closed, an event is dropped: then the run has ended, and its last event was appended.
         """
-        if self.is_closed:
+        if self.is_closed or not (self._readers or self._is_wanted(kind)):
             return
         log = self._log
-        if kind in _KINDS_OF_WORDS:
-            # Most events are deltas: they are not logged, and not made for nothing.
-            if self._readers or self._is_heard():
-                log.append(kind(self.source, log.seq + 1, *args, **fields), self)
-            return
         event = kind(self.source, log.seq + 1, *args, **fields)
-        logger = LOGGER_OF.get(type(event))
-        if logger is not None and logger.isEnabledFor(logging.DEBUG):
-            log_event(event)
+        if kind not in _KINDS_OF_WORDS:
+            logger = LOGGER_OF.get(type(event))
+            if logger is not None and logger.isEnabledFor(logging.DEBUG):
+                log_event(event)
         log.append(event, self)
 
-    def _is_heard(self) -> bool:
-        """Whether there is a reader, or a journal."""
+    def _is_wanted(self, kind: object) -> bool:
+        """Whether a reader, a journal or a log file gets an event of ``kind``. Events are not made for nothing."""
         writer: EventWriter | None = self
         while writer is not None:
             if writer._readers:
                 return True
             writer = writer._parent
-        return self._log.is_journaled
+        if self._log.is_journaled or not isinstance(kind, type):
+            # A function also tells its caller the number of the event.
+            return True
+        logger = LOGGER_OF.get(kind)
+        return logger is not None and logger.isEnabledFor(logging.DEBUG)
 
     def warn(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
         """Emit a warning, and log it. Does not wait.

@@ -78,8 +78,8 @@ class Root:
         """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
         self.journal = journal
         """The session's journal, if it has one."""
-        self.log = EventLog(seq=session.seq)
-        """The log of the whole tree; replaced by the journal's, if there is one, before the root run begins."""
+        self.log: EventLog
+        """The log of the whole tree. Opened before the root run is made, when the session is its own."""
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""

@@ -413,19 +413,17 @@ def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
         run.root.questions.pop(run.source.stream)
 
 
-@asynccontextmanager
-async def _open_log(root: Root, *, resumes: bool) -> AsyncGenerator[None]:
+async def _open_log(root: Root, *, resumes: bool) -> EventLog:
     """The log of a root run, which goes on with the numbers of its session."""
-    if root.journal is not None:
-        root.log = await root.journal.open_log(resumes=resumes)
-    else:
-        root.log = EventLog(seq=root.session.seq)
-    try:
-        yield
-    finally:
-        root.log.close()
-        # The journal may be further already: it has been read again, and has ended what had no end there.
-        root.session.seq = max(root.session.seq, root.log.seq)
+    if root.journal is None:
+        return EventLog(seq=root.session.seq)
+    return await root.journal.open_log(resumes=resumes)
+
+
+def _close_log(root: Root) -> None:
+    root.log.close()
+    # The journal may be further already: it has been read again, and has ended what had no end there.
+    root.session.seq = max(root.session.seq, root.log.seq)
 
 
 @asynccontextmanager
@@ -439,7 +437,9 @@ async def _running(
 ) -> AsyncGenerator[Stream]:
     try:
         with _session(transcript) as stream_id:
-            async with nullcontext() if root is None else _open_log(root, resumes=resumes):
+            if root is not None:
+                root.log = await _open_log(root, resumes=resumes)
+            try:
                 run = make(stream_id)
                 with _question_scope(run, answerer), closing(run):
                     async with trio.open_nursery() as nursery:
@@ -449,6 +449,9 @@ async def _running(
                         nursery.start_soon(_main, run)
                         yield Stream(run)
                         nursery.cancel_scope.cancel()
+            finally:
+                if root is not None:
+                    _close_log(root)
     except BaseExceptionGroup as group:
         raise_single(group)
 

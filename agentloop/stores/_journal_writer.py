@@ -110,8 +110,8 @@ class JournalWriter(Journal):
                 log = self._log
                 if log is None or log.is_drained:
                     await self._opened.park()
-                elif await self._is_due(log):
-                    await self._write(log)
+                else:
+                    await self._save(log)
 
     def close(self) -> None:
         """End `run`. What a run has not flushed by now is not saved: the block of the session ends."""
@@ -291,36 +291,45 @@ class JournalWriter(Journal):
 
     # ---------------------------------------------------------------------- while one runs
 
-    async def _is_due(self, log: EventLog) -> bool:
-        """Wait until there is something to write, and as long as it may be put off; whether there is."""
-        # Also right after a write, when there is nothing yet: the next flush is near, and to be woken by the entries
-        # before it would be a task switch for nothing. Where the clock fails, all waits are over at once.
-        if log.urgency < NOW:
-            with trio.CancelScope(deadline=after(LAG)):
+    async def _save(self, log: EventLog) -> None:
+        """Save what is urgent as it comes; the rest, once `LAG` has passed without a flush."""
+        # One scope for all writes of a busy run: to enter one takes six times as long as to move its deadline. Where
+        # the clock fails, all waits are over at once.
+        with trio.CancelScope(deadline=after(LAG)) as timer:
+            while True:
                 await log.wait_until(NOW)
+                if log.is_drained:
+                    return
+                if timer.cancel_called:
+                    break
+                timer.deadline = after(WRITE_SECONDS)
+                await self._write(log)
+                timer.deadline = after(LAG)
         if log.urgency < DELTAS:
             await log.wait_until(DELTAS)
-            return False
+            return
         if log.urgency < FACTS:
             with trio.CancelScope(deadline=after(DELTA_LAG - LAG)):
                 await log.wait_until(FACTS)
                 with trio.CancelScope(deadline=after(LAG)):
                     await log.wait_until(NOW)
-        return not log.is_drained
+        if not log.is_drained:
+            with trio.CancelScope(deadline=after(WRITE_SECONDS)):
+                await self._write(log)
 
     async def _write(self, log: EventLog) -> None:
         """Save all entries that are not saved, and move the mark of ``log``."""
         async with self._lock:
             entries = log.unsaved()
             try:
-                records = self._records(entries)
-                with store_deadline(self._session):
-                    await self._write_records(records)
+                await self._write_records(self._records(entries))
             except StoreError as error:
                 self._fail(log, error)
                 return
             except BaseException:
-                log.fail(StoreError(f"the last entries of session {self._session!r} may be saved or not"))
+                late = f"the store of session {self._session!r} has given no answer for {WRITE_SECONDS:g} s"
+                cut = f"the last entries of session {self._session!r} may be saved or not"
+                self._fail(log, StoreError(cut if self._scope.cancel_called else late))
                 raise
             # If the run did not want to wait any longer, the log has failed meanwhile, and has no unsaved entries.
             if log.failure is None:
