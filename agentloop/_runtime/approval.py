@@ -132,7 +132,7 @@ class CallApproval(AskedQuestion):
 
 
 class ApprovalCheck:
-    """The check of one call: its steps, in order, and what they have found so far."""
+    """The check of one call: its steps, in order, and their findings so far."""
 
     __slots__ = ("_allowed", "_call", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked", "arguments")
 
@@ -141,7 +141,7 @@ class ApprovalCheck:
         self._tool = tool
         self._call = call
         self.arguments = arguments
-        """Those that the call would run with: the model's, or those that a hook or a person replaced them by."""
+        """The arguments that the call would run with: the model's, or the replacements of a hook or a person."""
         self._must_ask = False
         self._reasons: dict[str, None] = {}
         """Why a person is asked, in order."""
@@ -266,7 +266,7 @@ class ApprovalCheck:
         return Call(tool.name, arguments.plain(), _defaults(tool), tool.read_only, tool.destructive)
 
     def replacement(self, arguments: Mapping[str, Any]) -> CheckedArguments:
-        """Arguments in place of the model's. Read from JSON like those, so that what is shown is what is used.
+        """Check arguments that replace the model's, read from JSON like those: the shown ones are the used ones.
 
         Raises:
           ArgumentsError: they have no JSON form, or do not fit the tool.
@@ -301,7 +301,7 @@ class ApprovalCheck:
             scope = trio.move_on_after(run.config.deadlines.hook)
             return bool(await call_foreign(scope, tool.requires_approval, arguments))
         except ForeignError as error:
-            # It is there to hold calls back: where it fails, a person decides.
+            # The predicate is there to hold calls back: if it fails, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"
             run.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)
             return True
@@ -330,7 +330,7 @@ def _approval_event(run: Run, call: ToolCall, arguments: dict[str, Any], reason:
 
 
 def _defaults(tool: Tool) -> dict[str, Any]:
-    """What the tool's schema has as defaults. It may come from elsewhere, so nothing about it is sure."""
+    """The defaults in the tool's schema. The schema may come from another program, so every type is checked."""
     properties: object = tool.arguments.schema.get("properties")
     if not isinstance(properties, Mapping):
         return {}

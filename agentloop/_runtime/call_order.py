@@ -10,14 +10,14 @@ __all__ = ["Arrivals", "CallOrder"]
 
 
 MOST_STEPS = 10
-"""How long a question waits for others, where they go on to arrive."""
+"""Steps of the scheduler that a question waits at most for others that keep arriving."""
 
 
 class CallOrder:
-    """The calls of one turn: none asks a question before each earlier call has been checked, or has asked one itself.
+    """The calls of one turn: a call asks only after each earlier call has been checked, or has asked.
 
-    So approvals come in call order, also where a hook looks longer at one call than at another. The wait is bounded by
-    the time limit of hooks.
+    So approvals come in call order, even if a hook takes longer for one call than for another. The wait is bounded by
+    the deadline of hooks.
     """
 
     __slots__ = ("_first", "_places", "_settled", "_turns")
@@ -32,7 +32,7 @@ class CallOrder:
         """The calls that wait to ask."""
 
     def place_of(self, call_id: str) -> int:
-        """Where the call stands; -1 for the run itself."""
+        """The place of the call in its turn; -1 for the run itself."""
         return self._places.get(call_id, -1)
 
     def settle(self, call_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The time, from trio's clock, which a user can replace, and which can fail like everything else that is not ours.
+"""Read trio's clock, which a user can replace, and which can fail like all user code.
 
-Something that begins asks for `now`, and does not begin if there is no answer. Something that has ended is told
-whatever the clock says: there, the time is asked for by functions that never raise.
+The start of something reads the clock with `now`, which raises: without the time it does not start. The end of
+something is emitted even if the clock fails, so ends use the functions that never raise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def now() -> float:
 
 
 def since(began: float) -> float:
-    """Seconds since ``began``; 0 if the clock fails. For ends, which must be told."""
+    """Seconds since ``began``; 0 if the clock fails. For ends, which are emitted in any case."""
     try:
         return now() - began
     except ClockError:

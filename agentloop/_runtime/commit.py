@@ -21,10 +21,10 @@ __all__ = ["begin_call", "begin_turn", "commit", "end_call", "flush", "raised", 
 
 
 def commit(run: Run, messages: Sequence[Message]) -> None:
-    """Make ``messages`` part of the session, all or none.
+    """Add ``messages`` to the session, all or none.
 
-    With a journal, their events become visible as soon as they are saved, and the run goes on meanwhile: whatever it
-    emits next comes after them in the journal.
+    With a journal, their events become visible as soon as they are saved, and the run continues meanwhile: its next
+    events follow them in the journal.
 
     Raises:
       StoreError: the journal failed. Then the messages are not added.
@@ -78,8 +78,8 @@ async def flush(run: Run) -> None:
         run.log.check()
         return
     seconds = run.config.deadlines.cleanup
-    # Shielded: what has happened is saved, also when the run is cancelled at that moment. The deadline holds even so:
-    # an end that waits for ever, or is not emitted, would be worse than one that is not saved.
+    # Shielded: events that have happened are saved, even if the run is cancelled at that moment. The deadline holds all
+    # the same: an end that waits for ever would be worse than one that is not saved.
     with trio.CancelScope(deadline=after(seconds), shield=True):
         await run.log.flush()
         return

@@ -1,4 +1,4 @@
-"""Making room in what the model reads. It may fail at any point, and nothing is lost: the transcript stays as it is."""
+"""Compaction: shorten the model's view of the transcript. A failure loses nothing: the transcript stays complete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Compactor:
         self._counted, self._counted_at = tokens, messages + 1
 
     async def before_request(self) -> None:
-        """Make room if it is getting scarce. What goes wrong is told, and the request goes out as it is."""
+        """Compact if the window is nearly full. A failure is a warning, and the request is sent as it is."""
         await self._make_room("threshold")
 
     async def after_overflow(self) -> bool:
@@ -131,7 +131,7 @@ class Compactor:
             raise ModelError("a before_llm_call hook refused the request")
         model = run.models[run.chain.first(now())]
         run.meter.count_retry()
-        # Told to nobody: what it says is no answer.
+        # Not emitted: the summary is no answer.
         message = await ModelCall(run, model, silent=True).respond(vetted)
         usage = msgspec.structs.replace(message.usage, requests=1)
         price = run.price_of(model.name, message.model)

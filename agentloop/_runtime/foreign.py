@@ -28,13 +28,13 @@ def describe(error: BaseException) -> str:
 
 
 async def call_foreign(scope: trio.CancelScope, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """What ``function`` returns, or, if that is awaitable, what awaiting it gives.
+    """Call ``function``, await its result if that is awaitable, and return it.
 
     Args:
-      scope: whose deadline is the time limit. Entered here.
+      scope: a cancel scope with the deadline. Entered here.
 
     Raises:
-      ForeignError: it raised, or the time was up. ``__cause__`` is the exception, if there is one.
+      ForeignError: the function raised, or the deadline passed. ``__cause__`` is the exception, if there is one.
     """
     try:
         with scope:

@@ -17,10 +17,10 @@ def is_cancellation(error: BaseException) -> bool:
 
 
 def single(error: BaseException) -> BaseException:
-    """The one error to tell of ``error``, which may be a group.
+    """The one error that stands for ``error``, which may be a group. Cancellations do not count.
 
-    Cancellations do not count. An interrupt is for the whole program, so it goes before all else; of several plain
-    errors the first is told, and the others are notes on it.
+    An interrupt concerns the whole program, so it precedes all others. Of several plain errors the first is chosen, and
+    the others become notes on it.
     """
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
     if not leaves:
@@ -33,7 +33,7 @@ def single(error: BaseException) -> BaseException:
 
 
 def split_plain(error: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """``error`` as the plain failure in it, if any, and as what must go on up: a cancellation, or an interrupt."""
+    """Split ``error`` into its plain failure, if any, and the cancellation or interrupt that must propagate."""
     if isinstance(error, Exception):
         return error, None
     if not isinstance(error, BaseExceptionGroup):
@@ -49,9 +49,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise `single` of a nursery's ``group`` in the group's place.
+    """Raise `single` of a nursery's ``group`` in place of the group.
 
-    What only one task raised stays as it is: a group that the caller's own nursery made is theirs to take apart.
+    An error of only one task stays as it is: a group from the caller's own nursery is theirs to take apart.
     """
     raised = [error for error in group.exceptions if not is_cancellation(error)]
     error = raised[0] if len(raised) == 1 else single(group)
@@ -61,5 +61,5 @@ def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
         raise error
     finally:
         error.__context__ = context
-        # Else the traceback, this frame and the error would keep one another alive.
+        # Otherwise the traceback, this frame and the error would keep one another alive.
         del error, context, raised

@@ -1,4 +1,4 @@
-"""Calling the hooks of a point: one after another, each within its time, failures told apart by kind."""
+"""Call the hooks of a point: one after another, each with its deadline; failures of guards and observers differ."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class HookCalls:
             await self.ask(hook, value)
 
     async def tell_at_the_end(self, point: PointName, value: object) -> None:
-        """Like `tell`, on the way out: cancelled or not, within ``Deadlines.cleanup`` for each hook."""
+        """Like `tell`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
             scope = trio.move_on_after(self._deadlines.cleanup, shield=True)

@@ -290,7 +290,7 @@ class EventLog:
 
     @property
     def urgency(self) -> int:
-        """How urgent it is to save what is unsaved: `DELTAS`, `FACTS` or `NOW`; lower if there is nothing."""
+        """How urgent saving is: `DELTAS`, `FACTS` or `NOW`; lower if every entry is saved."""
         if not self._unsaved:
             return NOTHING
         if (
@@ -414,7 +414,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
                 return True
             writer = writer._parent
         if self._log.is_journaled or not isinstance(kind, type):
-            # A function also tells its caller the number of the event.
+            # A function, unlike a class, also passes the number of the event to its caller.
             return True
         logger = LOGGER_OF.get(kind)
         return logger is not None and logger.isEnabledFor(logging.DEBUG)
@@ -437,7 +437,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
     async def send(self, value: StreamEvent) -> None:
         """Append an event, with the next number, then wait for readers that lag.
 
-        That there is no reader is no error: the journal may still want the event.
+        A missing reader is no error: the journal may still want the event.
 
         Raises:
           trio.ClosedResourceError: the channel is closed.
@@ -524,7 +524,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         self._log.make_room()
 
     def caught_up(self) -> None:
-        """A reader has read half of what was waiting for it."""
+        """A reader has read half of its unread events."""
         self._log.make_room()
 
     def __enter__(self) -> Self:
@@ -632,7 +632,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         return evolve(event, seq=seq)
 
     def close(self) -> None:
-        """Leave: drop what is unread, and what is still to come. Posters stop waiting for this reader. Idempotent."""
+        """Leave: drop unread and future events. Posters stop waiting for this reader. Idempotent."""
         if not self.is_closed:
             self.is_closed = True
             self.hidden = 0
@@ -654,7 +654,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
 
 
 class Journal(Protocol):
-    """The journal of a session, as the runtime sees it: it opens logs, and knows what can be resumed."""
+    """The journal of a session, as the runtime uses it: it opens logs, and has the resumable run."""
 
     async def open_log(self, *, resumes: bool) -> EventLog:
         """Open a log whose entries the journal saves. An unfinished run is closed for good, unless it is resumed.
@@ -693,9 +693,8 @@ class Journal(Protocol):
 def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
     """The event to deliver when ``event`` could not be saved; ``None`` to deliver nothing.
 
-    That a message is part of the session, or what a tool has returned, is delivered only if it is there for good. All
-    other events say what goes on, and are delivered in any case: also a store that fails must not leave a reader
-    without an end.
+    A committed message and a tool's result state a durable fact: they are delivered only if they are saved. All other
+    events are delivered in any case: a store that fails must not leave a reader without an end.
     """
     if isinstance(event, MessageCommitted):
         return None

@@ -1,4 +1,4 @@
-"""The tool by which a model reads the rest of a long result. It is there once there is something to read."""
+"""The tool with which a model reads the rest of a long result. Offered once there is such a result."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class _Turn(msgspec.Struct):
-    """What a turn came to: the ending of the stream, or ``None`` to go on."""
+    """The result of a turn: its reason, and the ending of the run, or ``None`` to continue."""
 
     reason: TurnReason
     ending: Ending | None = None
@@ -135,7 +135,7 @@ class _Loop:
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
         self._unpriced = False
-        """Whether it was told that the model has no price."""
+        """Whether the warning about a model without a price was emitted."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
     async def play(self, tools: ListTools) -> Ending:
@@ -154,20 +154,20 @@ class _Loop:
             refused = await self._steer()
             if refused is not None:
                 return refused
-            # Of the limits that are reached, a person may let the run go past one and not past the next.
+            # A loop: a person may let the run go past one limit and not past the next.
             while reached := run.meter.before_request():
                 if not await self._may_go_on(reached):
                     return _limit(reached)
             # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
             run.meter.count_request()
-            # Nothing new may begin once the stream is cancelled, also if what was cancelled swallowed it.
+            # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
             await trio.lowlevel.checkpoint_if_cancelled()
             ending = await self._turn(partial(self._respond, tools))
             if ending is not None:
                 return ending
 
     async def _begin(self, tools: ListTools) -> Ending | None:
-        """Take in the prompt, or what there is of the stream that this one goes on from."""
+        """Submit the prompt, or continue the run that this one resumes."""
         run, past = self._run, self._run.unfinished
         if past is None or not past.is_prompted:
             return await self._submit("user_prompt_submit", (run.prompt,))
@@ -177,7 +177,7 @@ class _Loop:
             last = run.transcript.messages[-1]
             if not isinstance(last, AssistantMessage) or last.calls or last.stop == "interrupted":
                 return None
-            # It had answered, and came no further.
+            # The previous run had its answer, and ended before it could emit the end.
             try:
                 return Ending("completed", output=self._output.decode(last.text))
             except ValueError:
@@ -190,14 +190,14 @@ class _Loop:
         run = self._run
         listed = with_reader(run, await tools.list())
         await trio.lowlevel.checkpoint_if_cancelled()
-        # From here on it is closed with the turn. One that comes to its end before can be gone on with as before.
+        # From here on this run closes the open turn. A run that ends earlier leaves it resumable.
         past.message = None
         turn = await self._call_tools(message, message.calls, listed, past)
         run.unfinished = None
         return turn
 
     async def _steer(self) -> Ending | None:
-        """Take in what was said meanwhile. What hooks refuse ends the run; what is cut off is as if never taken."""
+        """Submit the steering messages. A hook's refusal ends the run; after an error they count as not read."""
         run = self._run
         messages = run.mailbox.take_steering()
         if not messages:
@@ -249,7 +249,7 @@ class _Loop:
         return None
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
-        """Whether somebody lets the run go past a limit."""
+        """Ask whether the run may go past a limit."""
         limit, used, allowed = reached.limit, reached.used, reached.allowed
         question = ContinueRequested(self._run.source, 0, id="", limit=limit, used=used, allowed=allowed)
         answer = await ask(self._run, AskedQuestion(question))
@@ -262,7 +262,7 @@ class _Loop:
     # -------------------------------------------------------------------------- a turn
 
     async def _turn(self, deal: Callable[[], Awaitable[_Turn]]) -> Ending | None:
-        """One turn, started and finished on every way out."""
+        """Run one turn, started and finished on every path."""
         run = self._run
         run.turn += 1
         run.emit(TurnStarted, turn=run.turn)
@@ -282,7 +282,7 @@ class _Loop:
         return turn.ending
 
     async def _respond(self, tools: ListTools) -> _Turn:
-        """Have the model respond, and do what it asks for."""
+        """Ask the model, and act on its response."""
         run = self._run
         listed = with_reader(run, await tools.list())
         request = await self._request(listed)
@@ -294,7 +294,7 @@ class _Loop:
                 message, self._output, attempt=self._reminders + 1, attempts=run.config.limits.output_attempts
             )
         except Exception:
-            # What the model said is part of the story, also where it is no answer. A refusal may come with calls.
+            # The response is part of the transcript even if it is no answer. A refusal may come with calls.
             commit(run, close_turn(message, {}, ()))
             raise
         match following:
@@ -308,7 +308,7 @@ class _Loop:
                 return await self._stop(message, output)
 
     async def _request(self, tools: dict[str, Tool]) -> ModelRequest | Ending:
-        """What to ask the model, or the end that hooks put to the run."""
+        """Build the request to the model, or return the end that a hook requires."""
         run = self._run
         instructions = list(self._instructions)
         for hook in run.hooks.at("turn_start"):
@@ -345,13 +345,13 @@ class _Loop:
         return None if isinstance(vetted, Ending) else vetted
 
     def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
-        """What the model is told of ``tools``; made anew only when they change."""
+        """The specs of ``tools``; built again only when the tools change."""
         if tools != self._specs[0]:
             self._specs = (tools, tuple(tool.spec for tool in tools))
         return self._specs[1]
 
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
-        """The response. One that is cut off is kept as far as a person has seen it."""
+        """Ask the model for its response. Of a response that is cut off, the visible part is committed."""
         run = self._run
         call = Responding(run, partial(self._shortened, request))
         try:
@@ -403,17 +403,17 @@ class _Loop:
         tools: dict[str, Tool],
         past: StreamState | None = None,
     ) -> _Turn:
-        """Run the calls of ``message``. The turn goes into the transcript whole, however it ends; or it is parked.
+        """Run the calls of ``message``. The turn is committed as a whole, however it ends; or it is parked.
 
         Args:
-          past: what there is of them from the stream that this one goes on from.
+          past: the state of the calls in the run that this one resumes.
         """
         run = self._run
         calls = Calls(run, asked, tools, past)
         if past is None:
             begin_turn(run, message)
         try:
-            # Those of a turn that is gone on with were counted when it began.
+            # The calls of a resumed turn were counted when it began.
             counted = past is not None and bool(past.calls or past.results)
             while not counted and (reached := run.meter.before_tool_calls(len(asked))):
                 if not await self._may_go_on(reached):
@@ -448,7 +448,7 @@ class _Loop:
                 commit(run, (UserMessage((Text(verdict.text),)),))
                 return _Turn("continued")
         if run.mailbox.is_steered:
-            # It is taken in before the next request.
+            # The loop submits the message before the next request.
             self._reminders = 0
             return _Turn("continued")
         followed = await self._follow_up()

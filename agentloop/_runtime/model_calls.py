@@ -1,4 +1,4 @@
-"""One request to a model: its reply told as it comes, put together, and kept within its deadlines."""
+"""One request to a model: emit its deltas, assemble the message, enforce its deadlines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLACK = 1 / 16
 
 
 class ModelCall:
-    """A response in the making. It is the `Reply` that the model gets.
+    """A response in the making: the `Reply` that the model writes to.
 
     Args:
       silent: whether to emit no events of it.
@@ -50,7 +50,7 @@ class ModelCall:
         self._waiting_for = FIRST_PIECE
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
-        """The model's response to ``request``, told as it came.
+        """Ask the model, and emit its deltas as they come.
 
         Raises:
           ModelError: the model failed, broke the protocol, or was silent for too long.
@@ -100,7 +100,7 @@ class ModelCall:
         return message
 
     def interrupted(self) -> AssistantMessage | None:
-        """What there is of a response that was cut off; ``None`` if nothing was said."""
+        """The part of a response that arrived before it was cut off; ``None`` if there is none."""
         return self._assembler.interrupted(self._model.name)
 
     # ------------------------------------------------------------------------- Reply
@@ -130,7 +130,7 @@ class ModelCall:
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf
         at = now()
-        # Moving a deadline costs as much as telling the piece, so it is moved a few times per idle period only.
+        # Moving a deadline costs as much as emitting a delta, so it is moved a few times per idle period only.
         if at >= self._renew_at:
             self._waiting_for = NEXT_PIECE
             self._scope.deadline = at + self._idle * (1 + SLACK)
@@ -149,10 +149,10 @@ def _name(error: AgentLoopError, model: Model) -> None:
 
 @asynccontextmanager
 async def open_models(run: Run) -> AsyncGenerator[None]:
-    """Let the stream's models keep what they need from one response to the next, until the block ends.
+    """Open the models of the run, so that they hold their resources until the block ends.
 
     Raises:
-      ModelError: none of them can be opened. One that cannot, where another is left, is a warning.
+      ModelError: none of them can be opened. If others are left, the failure of one is a warning.
     """
     opened: list[Model] = []
     failure: ModelError | None = None
@@ -175,7 +175,7 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
-    """``model``, holding what it needs. That it cannot be closed is a warning: the answer is there."""
+    """``model``, opened. A failure to close it is a warning: the answer is complete by then."""
     if not isinstance(model, OpenableModel):
         yield model
         return

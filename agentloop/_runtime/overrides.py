@@ -47,9 +47,9 @@ class Override(AbstractContextManager[None]):
         if self._everywhere:
             _everywhere.remove(self)
         else:
-            # Not `ContextVar.reset`: it would bring back what was in force on entering, also what has ended since.
+            # Not `ContextVar.reset`: it would restore overrides that have ended since.
             left = list(_here.get())
-            # It is not there for whoever leaves the block in another context than the one it was entered in.
+            # The override is missing if the block is left in another context than it was entered in.
             if self in left:
                 left.remove(self)
                 _here.set(tuple(left))

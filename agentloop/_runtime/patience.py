@@ -14,10 +14,10 @@ __all__ = ["Patience"]
 
 
 class Patience:
-    """A time limit that can be held.
+    """A deadline that can be paused.
 
-    Patiences form a chain: that of a tool call lies inside that of its stream, which lies inside that of the tool
-    call which opened the stream. While somebody down the chain waits for a person, all of it stands still.
+    Patiences form a chain: a tool call's lies inside its stream's, which lies inside that of the tool call which opened
+    the stream. While a run down the chain waits for a person, the whole chain is paused.
     """
 
     __slots__ = ("_deadline", "_held", "_left", "parent", "scope")
@@ -28,7 +28,7 @@ class Patience:
         self._held = 0
         self._left = 0.0
         self._deadline = math.inf
-        """What it was when it was held."""
+        """The remaining seconds when it was paused."""
 
     @property
     def ran_out(self) -> bool:

@@ -42,7 +42,7 @@ async def ask(run: Run, question: AskedQuestion, patience: Patience | None = Non
     try:
         with (run.patience if patience is None else patience).held():
             await _open_in_call_order(run, question)
-            # It is closed already if its answer was on record.
+            # A question whose answer is on record is closed already.
             if question.is_open():
                 await _wait_for_answer(waiter)
     except BaseException as error:
@@ -66,7 +66,7 @@ class _Waiter:
         self.changed = trio.Event()
         """Set when the question is closed, its reader has left, or the tree of runs may be about to be parked."""
         self.handler: trio.CancelScope | None = None
-        """That of the handler that is thinking now, if any."""
+        """The cancel scope of the handler that is running, if any."""
 
     def on_change(self) -> None:
         # Emitted by the task that closes the question, at that instant: the asker may be cancelled before it runs.
@@ -81,7 +81,8 @@ class _Waiter:
                 run.emit(QuestionWithdrawn, id=question.id)
             case "parked":
                 run.emit(QuestionParked, id=question.id)
-                # Not woken: the root run is being stopped, and the asker with it. If it went on, nobody would be asked.
+                # Not woken: the root run is being stopped, and the asker with it. If the asker continued, it would get
+                # no answer.
                 return
             case _:
                 pass
@@ -93,7 +94,7 @@ class _Waiter:
 
 
 async def _wait_for_answer(waiter: _Waiter) -> None:
-    """Return when the question is closed, or when there is nobody left to ask."""
+    """Return when the question is closed, or when no answerer is left."""
     run, question = waiter.run, waiter.question
     questions = run.root.questions
     await run.hooks.tell("notification", Notification(run.source, question.event))
@@ -117,7 +118,7 @@ async def _wait_for_resumption(waiter: _Waiter) -> None:
     run, question = waiter.run, waiter.question
     questions = run.root.questions
     assert run.waits is not None
-    # Deferred only now: as long as a handler thinks, something goes on.
+    # Deferred only now: while a handler runs, the run is not idle.
     with run.waits.waiting(question.call_id), questions.deferred(question):
         while question.is_open():
             waiter.changed = trio.Event()
@@ -142,7 +143,7 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
     except (ForeignError, AnswerError) as error:
         if question.is_open():
             short = f"the handler of question {question.id!r} failed"
-            # An answer that does not fit is no exception of the handler, and its error says what was answered.
+            # An answer that does not fit is not the handler's exception, and its error names the answer.
             cause = error.__cause__ if isinstance(error, ForeignError) else None
             logged = short if cause is not None else f"{short}: {type(error).__name__}"
             run.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
@@ -197,7 +198,7 @@ def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecor
     try:
         run.root.questions.answer(question.id, answer, by="reader")
     except AnswerError as error:
-        # It fitted when it was given; the permissions, say, have changed since.
+        # The answer fitted when it was recorded; the permissions, say, have changed since.
         run.root.questions.withdraw(question)
         run.warn(
             "answer_refused",

@@ -1,4 +1,4 @@
-"""One response of an agent's models, however many requests it takes."""
+"""One response of an agent's models, with its retries and fallbacks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Responding"]
 
 
 class Responding:
-    """Asks for a response, and asks again, or another model, where that may help.
+    """Asks for a response, and retries, or asks the next model, where that may help.
 
-    A response is never put together from two: what a failed one has said is discarded as a whole, and that is told.
+    A response is never assembled from two requests: a failed one is discarded as a whole, and `ResponseDiscarded` is
+    emitted.
     """
 
     __slots__ = ("_call", "_failures", "_run", "_shorten", "model")
@@ -37,10 +38,10 @@ class Responding:
         """The model that was asked last."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
-        """The response to ``request``, told as it came.
+        """Ask for the response to ``request``, and emit its deltas as they come.
 
         Raises:
-          ModelError: it failed for good: the last failure, with those before it as notes.
+          ModelError: it failed for good: the last failure, with the earlier ones as notes.
           UsageError: a model was used wrongly: a script at its end, say.
         """
         run = self._run
@@ -51,7 +52,7 @@ class Responding:
             try:
                 return await self._call.respond(request)
             except ModelError as error:
-                # Nobody waits for another try of a stream that is cancelled, also if the model swallowed that.
+                # A cancelled run makes no further request, even if the model swallowed the cancellation.
                 cancelled = trio.current_effective_deadline() == -math.inf
                 following: Next | None = None
                 if not cancelled and run.meter.may_retry():
@@ -84,5 +85,5 @@ class Responding:
         return await self._shorten() if isinstance(error, ModelContextOverflowError) else None
 
     def interrupted(self) -> AssistantMessage | None:
-        """What there is of a response that was cut off; ``None`` if nothing was said, or nothing of it counts."""
+        """The part of a response that arrived before it was cut off; ``None`` if there is none, or it was discarded."""
         return None if self._call is None else self._call.interrupted()

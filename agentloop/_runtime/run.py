@@ -1,4 +1,4 @@
-"""What one stream works with. Wiring, no behaviour: who acts is an argument, never a field of a shared object."""
+"""The parts of one run. Wiring, no behaviour: the acting agent is an argument, never a field of a shared object."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from agentloop.tools import Tool
 __all__ = ["PARK", "READER", "Answerer", "OpenChild", "Root", "Run"]
 
 READER: Literal["reader"] = "reader"
-"""Whoever reads a stream's events and calls its ``answer``."""
+"""The answerer that reads a stream's events and calls its ``answer``."""
 
 PARK: Literal["park"] = "park"
-"""Whoever resumes the stream when it has ended."""
+"""The answerer that resumes the run after it has ended."""
 
 Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
 
@@ -46,7 +46,7 @@ OpenChild: TypeAlias = (
 
 
 class Root:
-    """What all streams of one tree share."""
+    """The parts that all runs of one tree share."""
 
     __slots__ = (
         "arrivals",
@@ -75,7 +75,7 @@ class Root:
         """The questions that are about to be opened."""
         self.deps = deps
         self.session = session
-        """The root's: what is permitted in it, and what a person has approved for good, holds for the whole tree."""
+        """The root's transcript: its permissions and grants hold for the whole tree."""
         self.journal = journal
         """The session's journal, if it has one."""
         self.log: EventLog
@@ -89,14 +89,14 @@ class Root:
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
     def semaphore(self, tool: Tool, concurrency: int) -> trio.Semaphore:
-        """What lets so many calls of ``tool`` through at once."""
+        """The semaphore that limits the concurrent calls of ``tool``."""
         if tool not in self.semaphores:
             self.semaphores[tool] = trio.Semaphore(concurrency)
         return self.semaphores[tool]
 
 
 class Run:
-    """One stream, from its opening to its end."""
+    """One run, from its opening to its end."""
 
     __slots__ = (
         "call_id",
@@ -159,11 +159,11 @@ class Run:
         self.root = root
         self.transcript = transcript
         self.unfinished = unfinished
-        """What it goes on with, until it has."""
+        """The state of the run that this one resumes, until it has."""
         if unfinished is not None:
             unfinished.begin_resumption()
         self.waits: Waits | None = None if root.journal is None else Waits()
-        """What of it waits for people; where it cannot be parked, nobody wants to know."""
+        """Whether the run is idle, for parking; ``None`` if it cannot be parked."""
         self.source = source
         self.parent = parent
         self.call_id = call_id
@@ -199,7 +199,7 @@ class Run:
         """Whether ``stop()`` was called. Kept here, since to ask a scope is to ask the clock, too."""
         self.stop_detail = ""
         self.first_index = len(transcript)
-        """Where this stream's messages begin in the transcript."""
+        """Index of this run's first message in the transcript."""
         self.turn = 0
         self.calls_in_turn: dict[str, Tool] = {}
         """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
@@ -224,7 +224,7 @@ class Run:
         return Chain(names, self.config.retries, cooling=self.root.cooling, seed=self.source.stream)
 
     def price_of(self, *names: str) -> Price | None:
-        """What a model costs that goes by ``names``, in this agent's table or in those of the agents above it."""
+        """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""
         at: Run | None = self
         while at is not None:
             for name in names:

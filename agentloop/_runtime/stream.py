@@ -82,12 +82,12 @@ class Stream:
 
     @property
     def source(self) -> Source:
-        """What its events say of where they come from."""
+        """The origin that its events carry."""
         return self._run.source
 
     @property
     def usage(self) -> Usage:
-        """What the stream and its children have used so far."""
+        """Usage of the stream and its children so far."""
         return self._run.meter.usage
 
     @property
@@ -124,38 +124,38 @@ class Stream:
     def answer(self, question_id: str, answer: Answer, /) -> None:
         """Answer an open question of this stream, or of a stream inside it, by its id, exactly once.
 
-        Any task may answer, in any order. Nothing is waited for.
+        Any task may answer, in any order. It does not wait.
 
         Raises:
-          UnknownQuestionError: it is not open (any more).
-          InvalidAnswerError: the answer is of the wrong kind, or does not fit the form; the question stays open.
+          UnknownQuestionError: the question is not open.
+          InvalidAnswerError: the answer is of the wrong class, or does not fit the form; the question stays open.
         """
         questions.answer(self._run, question_id, answer)
 
     def steer(self, message: Prompt, /) -> None:
         """Have the model read ``message`` with its next request: after the tool calls that run now, if any.
 
-        A run that would stop goes on with it. Any task may call this; nothing is waited for. What the run does not get
-        round to is on ``outcome.undelivered``.
+        A run that would stop continues with it. Any task may call this; it does not wait. Messages that the run ends
+        without reading are in ``outcome.undelivered``.
 
         Raises:
-          StreamStateError: the run has come to its end, or 20 such messages wait already.
+          StreamStateError: the run has ended, or 20 such messages wait already.
           UsageError: the message is empty.
         """
         self._run.mailbox.steer(user_message(message))
 
     def follow_up(self, message: Prompt, /) -> None:
-        """Go on with ``message`` when the run would stop. Of several, each gets an answer of its own, in order.
+        """Continue with ``message`` when the run would stop. Each of several gets an answer of its own, in order.
 
         Raises as `steer` does.
         """
         self._run.mailbox.follow_up(user_message(message))
 
     def stop(self, detail: str = "") -> None:
-        """End the run, with reason ``cancelled``. The reader still gets everything up to the last event.
+        """End the run, with reason ``cancelled``. The reader still gets every event up to the last one.
 
         Args:
-          detail: why; it is told with that event.
+          detail: why; it becomes `StreamStopped.detail`.
         """
         if not self._run.stopped:
             self._run.stopped = True
@@ -163,10 +163,10 @@ class Stream:
         self._run.scope.cancel()
 
     def park(self) -> None:
-        """Leave what is asked, now and from now on, to whoever resumes the run: see `Agent.resume`.
+        """Leave open and future questions to the process that resumes the run: see `Agent.resume`.
 
-        What does not wait for an answer goes on. When nothing does any more, the run ends, with reason ``needs_input``;
-        it may also come to another end. Questions that go to a handler still do.
+        Work that does not wait for an answer continues. When the run is idle, it ends, with reason ``needs_input``; it
+        may also end for another reason before. Questions that go to a handler still do.
 
         Raises:
           UsageError: the session has no journal; or this is a child stream, which is parked with the one around it.
@@ -179,10 +179,10 @@ class Stream:
         run.root.questions.leave_to_resume()
 
     async def wait(self) -> Outcome:
-        """Let the run go on to its end without reading it: what was not read, and is still to come, is dropped.
+        """Wait for the end of the run without reading: unread and future events are dropped.
 
-        As nobody reads, nobody can answer: questions that would go to the reader are declined. Raises nothing for a run
-        that failed; see `result`.
+        Without a reader, questions that would go to it are declined. Raises nothing for a run that failed; see
+        `result`.
         """
         if self._run.events is not None:
             self._run.events.close()
@@ -213,7 +213,8 @@ class Stream:
         raise self._end()
 
     def _end(self) -> BaseException:
-        """What ends the reader's loop: its error, once, for a run that failed. It must not look as if all were well."""
+        """The error that ends the reader's loop. A failed run's own error comes once: the run must not look finished.
+        """
         error = self._run.outcome.error if self._run.outcome else None
         if error is None or self._error_told:
             return StopAsyncIteration()
@@ -327,7 +328,7 @@ def _open_child(
 
 
 def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserMessage) -> StreamState | None:
-    """The child stream that the call had opened at this point in the stream that ``parent`` goes on from."""
+    """The child stream that the call had opened at this place, in the run that ``parent`` resumes."""
     if parent.waits is None:
         return None
     place = parent.waits.opened.get(call_id, 0)
@@ -345,7 +346,7 @@ def _opened_before(parent: Run, call_id: str, agent: AgentConfig, message: UserM
 
 @asynccontextmanager
 async def _ended(run: Run, past: StreamState) -> AsyncGenerator[Stream]:
-    """A stream that came to its end before: nothing of it is done, or told, once more."""
+    """A child stream that ended in the previous run: it is neither run again nor emitted again."""
     assert past.reason is not None
     output: Any = None
     error: RunError | None = None
@@ -414,7 +415,7 @@ def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
 
 
 async def _open_log(root: Root, *, resumes: bool) -> EventLog:
-    """The log of a root run, which goes on with the numbers of its session."""
+    """The log of a root run, which continues the numbers of its session."""
     if root.journal is None:
         return EventLog(seq=root.session.seq)
     return await root.journal.open_log(resumes=resumes)
@@ -474,7 +475,7 @@ async def _live(run: Run) -> None:
     ending: Ending | None = None
     error: BaseException | None = None
     try:
-        # A scope costs as much as telling four events, so that of the time limit is entered only if there is one.
+        # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
             ending = await play(run)
             await flush(run)
@@ -502,7 +503,7 @@ async def _live(run: Run) -> None:
     _tell_outcome(run, outcome)
     await settle(run)
     if run.root.journal is not None:
-        # What could not be kept is no part of the session any more.
+        # Messages that could not be saved are not part of the session.
         last = len(run.transcript) - run.transcript.provisional
         run.outcome = evolve(outcome, messages=run.transcript.messages[run.first_index : last])
     _end(run)
@@ -517,7 +518,8 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
     """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
     usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
     if run.root.questions.is_parked:
-        # It was decided when nothing went on any more; what ends it now comes too late for an answer, too.
+        # Parking was decided when the run was idle; an error or a cancel that comes now is too late, as an answer would
+        # be.
         parked = run.root.questions.parked if run.parent is None else ()
         return Outcome(reason="needs_input", questions=parked, usage=usage, messages=messages)
     cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")

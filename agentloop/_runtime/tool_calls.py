@@ -36,7 +36,7 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 
 
 class Calls:
-    """The calls of one turn. What is known of them stays here when the turn is cut off."""
+    """The calls of one turn. Their results stay here when the turn is cut off."""
 
     __slots__ = ("_calls", "_past", "_run", "_tools", "blocked", "results", "started")
 
@@ -46,7 +46,7 @@ class Calls:
         self._run = run
         self._tools = tools
         self._past: Mapping[str, CallState] = {} if unfinished is None else unfinished.calls
-        """What there is of each, from the stream that this one goes on from."""
+        """The state of each call in the run that this one resumes."""
         self.results: dict[str, ToolResult] = {} if unfinished is None else dict(unfinished.results)
         """By call id, as they come in."""
         self._calls = tuple(call for call in calls if call.id not in self.results)
@@ -76,7 +76,7 @@ class Calls:
                 nursery.start_soon(self._run_call, call, began)
 
     async def _run_call(self, call: ToolCall, began: float) -> None:
-        """See one call through to its result. Raises nothing but cancellation: siblings go on."""
+        """Run one call to its result. Raises only cancellation, so siblings continue."""
         run = self._run
         result: ToolResult | None = None
         try:
@@ -94,7 +94,7 @@ class Calls:
                 self.results[call.id] = result
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
         if run.waits is not None:
-            # It may have been the last that did not wait for a person.
+            # The call may have been the last that kept the run from being idle.
             run.root.questions.notify()
         if run.writer.readers_lag:
             await run.writer.wait_for_readers()
@@ -132,7 +132,7 @@ class Calls:
         """Call the tool when fewer than ``concurrency`` of its calls run."""
         run = self._run
         if run.turns_above(tool) >= concurrency:
-            # It would wait for the calls above, which wait for it.
+            # The call would wait for its ancestors, which wait for it.
             return error_result(call, f"{tool.name} waits for this answer itself, and cannot run once more meanwhile.")
         semaphore = run.root.semaphore(tool, concurrency)
         # For a call that may itself wait for a person: then both can be parked.
@@ -154,7 +154,7 @@ class Calls:
         return nullcontext() if self._run.waits is None else self._run.waits.waiting(call.id)
 
     async def _use(self, tool: Tool, call: ToolCall, checked: CheckedArguments) -> ToolResult:
-        """Call the tool. What it raises, and running out of time, become the result."""
+        """Call the tool. Its exception, or a timeout, becomes the result."""
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         patience = Patience(seconds, run.patience)
@@ -186,7 +186,7 @@ class Calls:
                 self._log(logging.DEBUG, call, f"reported a {type(cause).__name__} to the model", cause)
             else:
                 self._log(logging.ERROR, call, "failed", cause)
-            # A ToolError's words are chosen for the model; anything else is told with its type.
+            # The words of a ToolError are chosen for the model; any other exception is shown with its type.
             return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
         except TypeError as error:
             self._log(logging.ERROR, call, "returned a value that has no JSON form")
@@ -200,8 +200,8 @@ class Calls:
         log(TOOLS, level, "stream %r: call %r of tool %r %s", stream, call.id, call.name, problem, error=error)
 
     async def _call_in_thread(self, tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> Any:
-        # Locked for good by the thread as it begins, or by us as we give up, whoever is first. All threads may be
-        # busy: then the tool has not begun yet, and must not any more.
+        # Locked for good, either by the thread as it begins or by us as we give up, whichever is first. If all threads
+        # are busy, the tool has not begun, and must not begin later.
         begun = Lock()
 
         def call() -> tuple[Any]:
@@ -229,7 +229,7 @@ class Calls:
         return error_result(call, f"{text}.", "timeout")
 
     async def _after(self, call: ToolCall, checked: CheckedArguments, result: ToolResult) -> ToolResult:
-        """What the post_tool_use hooks make of ``result``."""
+        """Let the post_tool_use hooks replace ``result``."""
         run = self._run
         for hook in run.hooks.at("post_tool_use"):
             if not hook.concerns(call.name):
@@ -238,7 +238,7 @@ class Calls:
             try:
                 verdict = await run.hooks.ask(hook, value)
             except HookFailedError as error:
-                # It may have been there to take a secret out: without its word the result is not shown.
+                # The hook may remove secrets: without its verdict the result is not shown.
                 self.blocked = str(error)
                 return error_result(call, f"The result is withheld: {error}.", "denied")
             if isinstance(verdict, ReplaceResult):

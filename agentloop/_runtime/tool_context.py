@@ -45,14 +45,14 @@ class RunningContext(ToolContext[Any]):
         self._past = past
         self._ended = False
         self._uses: set[trio.CancelScope] = set()
-        """What waits inside the context now."""
+        """The cancel scopes of the uses that wait inside the context."""
         self._waiting_for_uses: trio.Event | None = None
 
     def end(self) -> bool:
-        """End the context, as the call has ended: whoever kept it can do nothing with it any more.
+        """End the context, because the call has ended: later uses raise.
 
         Returns:
-          Whether something still waits inside it; then await `wait_for_uses`.
+          Whether a use still waits inside it; then await `wait_for_uses`.
         """
         self._ended = True
         return bool(self._uses)
@@ -69,7 +69,7 @@ class RunningContext(ToolContext[Any]):
 
     @contextmanager
     def _use(self) -> Generator[Run]:
-        """What waits in here ends with the call, in whichever task it is."""
+        """A use that waits in here ends with the call, in whichever task it is."""
         run = self._live_run()
         scope = trio.CancelScope()
         self._uses.add(scope)
@@ -98,8 +98,8 @@ class RunningContext(ToolContext[Any]):
 
     @property
     def idempotency_key(self) -> str:
-        # Not the stream's id, since one that goes on with a call has another. The root's session too, since that of a
-        # child stream goes by the same name in a fork.
+        # Not the stream's id, since a resumed call has another stream. With the root's session, because a child
+        # stream's session has the same name in a fork.
         root, own = self._run.root.session.id, self._run.transcript.id
         return f"{own}#{self._call_id}" if own == root else f"{root}:{own}#{self._call_id}"
 
@@ -119,7 +119,8 @@ class RunningContext(ToolContext[Any]):
         await self._room()
 
     async def _room(self) -> None:
-        # Room or not: a tool that works without a pause, and tells how far it is, must feel a cancel, or its deadline.
+        # Also if no reader lags: a tool that works without a pause, and reports progress, must notice a cancel or its
+        # deadline.
         await trio.lowlevel.checkpoint()
         if self._run.writer.readers_lag:
             # A reader that is slow is not the tool's fault.
@@ -145,7 +146,7 @@ class RunningContext(ToolContext[Any]):
             try:
                 answer = await ask(run, AskedQuestion(question), self._patience)
             except BaseException:
-                # The tool's own patience may have run out, and it may go on.
+                # The tool's own deadline may have passed, and the tool may continue.
                 with suppress(StoreError):
                     await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself
                 raise

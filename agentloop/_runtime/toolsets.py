@@ -107,7 +107,7 @@ class Owner:
 
     @property
     def instructions(self) -> str:
-        """What the model is to be told of the toolset; empty if it says nothing, or has died."""
+        """The toolset's instructions for the model; empty if it has none, or has died."""
         told = getattr(self.opened, "instructions", "")
         return told if isinstance(told, str) else ""
 
@@ -131,7 +131,7 @@ class ListTools:
 
     @property
     def instructions(self) -> tuple[str, ...]:
-        """What the model is to be told of the toolsets, of those that say something."""
+        """The instructions of all toolsets that have some."""
         return tuple(owner.instructions for owner in self._owners if owner.instructions)
 
 
