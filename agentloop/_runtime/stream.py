@@ -213,8 +213,7 @@ class Stream:
         raise self._end()
 
     def _end(self) -> BaseException:
-        """The error that ends the reader's loop. A failed run's own error comes once: the run must not look finished.
-        """
+        """The error that ends the reader's loop. A failed run raises its error once: it must not look finished."""
         error = self._run.outcome.error if self._run.outcome else None
         if error is None or self._error_told:
             return StopAsyncIteration()
