@@ -23,22 +23,22 @@ class _Stopped(msgspec.Struct):
 
 
 async def fork_session(store: OpenStore, id: str, new: str | None = None, *, messages: int | None = None) -> str:
-    """Make a session that begins as session ``id``, and goes its own way from there.
+    """Make a new session that begins with the messages of session ``id``.
 
-    Nothing happens to the session itself, and nobody needs to have it. What a process has in hand there at this moment,
-    or had when it died, is not part of the fork, which then ends with the last message; what is parked is in both.
+    The original does not change, and no process needs to hold it. A run that is live in it, or that died with its
+    process, is not part of the fork, which then ends with the last message. A parked run is in both.
 
     Args:
-      new: the id of the new session; made up at random if not given.
-      messages: so many of them; all of them if not given.
+      new: id of the new session; a random one if not given.
+      messages: number of messages to copy; all of them if not given.
 
     Returns:
       The id of the new session.
 
     Raises:
-      UsageError: a transcript of so many messages would be none that a provider takes, or there are not so many.
-      SequenceError: there is a session of the new name.
-      StoreError: there is no session ``id``, or the store cannot do it.
+      UsageError: a provider would refuse a transcript of that length, or there are not so many messages.
+      SequenceError: there is a session with the new id.
+      StoreError: there is no session ``id``, or the store failed.
     """
     name = os.urandom(8).hex() if new is None else new
     kinds = ("message_committed", "stream_started", "stream_stopped", TurnAbandoned.kind, SessionRewound.kind)

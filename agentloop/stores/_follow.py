@@ -28,7 +28,7 @@ _ENDS = ("stream_started", "stream_stopped")
 
 class _Pieces(msgspec.Struct):
     sizes: tuple[int, ...] = ()
-    """Of a delta that stands for several, how many characters each has."""
+    """Characters of each delta, if the record stands for several."""
 
 
 class _Numbered(msgspec.Struct):
@@ -36,21 +36,20 @@ class _Numbered(msgspec.Struct):
 
 
 def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
-    """Give the events of a session, those to come too, to ``async for``.
+    """Follow the events of a session, past and future: ``async for event in follow_session(store, id)``.
 
-    Anybody may follow, in any process; nobody needs to have the session. Those who run it never wait for those who
-    follow. The events are the ones that the stream's own reader was told, in that order and with those numbers; but
-    the pieces of a response come a few at a time, as one piece with the number of the last of them, at most a quarter
-    of a second late, and a quarter of a second later in another process.
+    Any process may follow, and none needs to hold the session. Followers never slow a run down. The events, their order
+    and their numbers are those of the stream's own reader; but consecutive deltas come as one, with the number of the
+    last, at most a quarter of a second late, and a quarter of a second later in another process.
 
-    It ends where the last stream on the session has ended. Follow again, after the last event's number, for the next.
+    It ends when the last stream on the session has ended. Follow again, after the last event's number, for the next.
 
     Args:
-      after: the number of the last event that is known already (`Event.seq`).
+      after: number of the last event that the caller has (`Event.seq`); 0 for all events.
 
     Raises:
-      StoreError: there is no such session; or the process that ran a stream on it has died, and nobody has opened it
-        since (see `stored_session`): then all that there is of the stream was given before.
+      StoreError: there is no such session; or the process that ran a stream on it died, and no process has opened it
+        since (see `stored_session`): then every saved event of the stream was delivered before.
     """
     return Follower(store, id, after, None)
 
@@ -68,7 +67,7 @@ class Follower:
         self._session = session
         self._after = after
         self._journal = journal
-        """Where the session is run in this process, it says when there is more."""
+        """If this process runs the session, its journal writer wakes the follower."""
         self._place = -1
         """The number of the record that was read last."""
         self._found: deque[StreamEvent] = deque()
@@ -89,7 +88,7 @@ class Follower:
         if self._place < 0:
             self._place = await self._locate()
         while True:
-            # Asked before it is read: what comes in between is not slept through.
+            # Asked before the store is read: a change in between must not be slept through.
             holder, begun = await self._holder(), self._begun()
             records = await self._store.read(self._session, after=self._place, limit=PAGE)
             for record in records:
@@ -110,7 +109,7 @@ class Follower:
             if not self._runs and begun in ("", self._last):
                 raise StopAsyncIteration
             if not begun and self._journal is not None:
-                # Nothing runs here that could still add it.
+                # No process here could still save it.
                 raise StoreError(
                     f"session {self._session!r}: how its last stream ended could not be kept; go on with it, or start "
                     "another one"
@@ -134,7 +133,7 @@ class Follower:
                 self._see(record)
 
     def _begun(self) -> str:
-        """The stream that is open on the session in this process; nothing of it may be kept yet."""
+        """Id of the stream that is open on the session in this process, or empty. Its events may not be saved yet."""
         return "" if self._journal is None else self._journal.stream
 
     async def _wait(self) -> None:
@@ -150,7 +149,7 @@ class Follower:
             return info.holder
         if self._journal is None:
             raise StoreError(f"there is no session {self._session!r} to follow")
-        # It is there as soon as there is anything to keep.
+        # The session exists from its first record on.
         return ""
 
     async def _locate(self) -> int:
@@ -177,7 +176,7 @@ class Follower:
 
 
 def _without(event: StreamEvent, data: bytes, after: int) -> StreamEvent:
-    """``event`` without what is numbered up to ``after``, if it is a delta that stands for several."""
+    """``event`` without the deltas that are numbered up to ``after``, if it stands for several."""
     if not isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)):
         return event
     sizes = decode_own(data, _Pieces).sizes

@@ -96,7 +96,7 @@ class JournalWriter(Journal):
         self._log: EventLog | None = None
         """The log of the last run."""
         self._opened = trio.lowlevel.ParkingLot()
-        """Where the task waits for a log to be opened."""
+        """Parks the task until a log is opened."""
         self._scope = trio.CancelScope(shield=True)
         """The scope of the task."""
         self.lease = lease
@@ -114,7 +114,7 @@ class JournalWriter(Journal):
                     await self._save(log)
 
     def close(self) -> None:
-        """End `run`. What a run has not flushed by now is not saved: the block of the session ends."""
+        """End `run`. Entries that no run has flushed by now are not saved: the block of the session ends."""
         self._scope.cancel()
         if self._log is not None:
             self._log.fail(StoreError(f"the block of session {self._session!r} has ended"))
@@ -147,10 +147,10 @@ class JournalWriter(Journal):
             await self._give_up()
 
     async def open(self) -> None:
-        """Have the session as the store has it; a stream that has no end there is ended.
+        """Read the session from the store, and end the streams that have no end there.
 
         Raises:
-          StoreError: the store cannot be read, or written to, or what is in it is no session.
+          StoreError: the store cannot be read or written, or its records are not a session.
         """
         with store_deadline(self._session):
             await self._open()
@@ -189,7 +189,7 @@ class JournalWriter(Journal):
         seq = self._transcript.seq
         for kind, source, fields in loaded.state.ends():
             if not records:
-                # Their readers may have been told of words that were not kept yet; a number must not mean two things.
+                # Their readers may have seen deltas that were not saved; one number must not name two events.
                 seq += LOST_NUMBERS
             seq += 1
             event = kind(source, seq, **fields)
@@ -203,7 +203,7 @@ class JournalWriter(Journal):
             loaded.replay.read(records)
 
     def _take_over(self, loaded: StoredState) -> None:
-        """Have the messages that count; those of an open turn closed, as they would be if nobody went on with it."""
+        """Replace the messages in memory by the journal's; an open turn is closed, as if it were never resumed."""
         self.unfinished = loaded.state.resumable
         transcript = self._transcript
         transcript.take_ids(loaded.state.removed)
@@ -216,7 +216,7 @@ class JournalWriter(Journal):
             transcript.provisional = len(closing)
 
     async def _give_up(self) -> None:
-        """Close what is unfinished for good."""
+        """Close the unfinished run for good."""
         assert self.unfinished is not None
         transcript = self._transcript
         closing = transcript.messages[len(transcript) - transcript.provisional :]
@@ -265,7 +265,7 @@ class JournalWriter(Journal):
                     ) from error
 
     def take_up(self) -> StreamState | None:
-        """What there is to go on with. Its open turn is not part of the transcript any more."""
+        """The unfinished run. Its open turn is no longer part of the transcript."""
         transcript = self._transcript
         transcript.truncate(len(transcript) - transcript.provisional)
         transcript.provisional = 0
@@ -292,9 +292,9 @@ class JournalWriter(Journal):
     # ---------------------------------------------------------------------- while one runs
 
     async def _save(self, log: EventLog) -> None:
-        """Save what is urgent as it comes; the rest, once `LAG` has passed without a flush."""
-        # One scope for all writes of a busy run: to enter one takes six times as long as to move its deadline. Where
-        # the clock fails, all waits are over at once.
+        """Save urgent entries as they come, and the rest once `LAG` has passed without a flush."""
+        # One scope for all writes of a busy run: entering one takes six times as long as moving its deadline. If the
+        # clock fails, all waits end at once.
         with trio.CancelScope(deadline=after(LAG)) as timer:
             while True:
                 await log.wait_until(NOW)
@@ -378,7 +378,7 @@ class JournalWriter(Journal):
         self._followers.unpark_all()
 
     def _fail(self, failed: EventLog, error: StoreError) -> None:
-        # Without the traceback: an error of a database says what was written.
+        # Without the traceback: a database's error quotes the records.
         cause = error if error.__cause__ is None else error.__cause__
         log(JOURNAL, logging.WARNING, "session %r: the store failed: %s", self._session, type(cause).__name__)
         failed.fail(error)
@@ -407,7 +407,7 @@ class JournalWriter(Journal):
             except StoreError as error:
                 text = "session %r: the lease could not be renewed: %s"
                 log(JOURNAL, logging.WARNING, text, self._session, type(error).__name__)
-                # Whoever adds to the session next is told: the store refuses it. To end the run here would say less.
+                # The next append fails with a precise error from the store. Ending the run here would say less.
                 return
 
     @property
@@ -416,7 +416,7 @@ class JournalWriter(Journal):
         return self._transcript.holder or ""
 
     async def news(self, after: int) -> None:
-        """Return when more is kept than the first ``after`` records."""
+        """Return when the journal has more than ``after`` records."""
         if self._length <= after:
             await self._followers.park()
         else:
@@ -424,7 +424,7 @@ class JournalWriter(Journal):
 
 
 LOST_NUMBERS = 100_000
-"""More events than can be told within `DELTA_LAG`."""
+"""More events than a run can emit within `DELTA_LAG`."""
 
 
 def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord, Answer]:
@@ -470,7 +470,7 @@ def _continues(first: StreamEvent | Note, item: StreamEvent | Note) -> bool:
 
 
 def _encode_deltas(first: Delta, group: Sequence[_Item]) -> bytes:
-    """One delta for several, with the number of the last, and the sizes of all: a follower may have read some."""
+    """Encode several deltas as one, with the number of the last and the sizes of all: a follower may have read some."""
     deltas = [delta for delta, _ in group if isinstance(delta, WORDS)]
     words = [words_of(delta) for delta in deltas]
     if isinstance(first, ToolCallDelta):

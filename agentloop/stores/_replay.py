@@ -202,7 +202,7 @@ class StoredState(msgspec.Struct):
 async def load(store: OpenStore, session: str) -> StoredState:
     """Replay the journal of a session: empty if there is none.
 
-    Of runs that have ended only the transcript is decoded; of the last run, everything.
+    Runs that have ended are decoded only as far as their transcript; the last run is decoded whole.
 
     Raises:
       StoreError: the store cannot be read, or a record cannot be decoded.

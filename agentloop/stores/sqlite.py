@@ -141,9 +141,9 @@ _ADD_RECORD = (
 
 
 class _Connection:
-    """A connection that one thread at a time uses. It is the `Transaction` of its file."""
+    """A connection for one thread at a time. It is the `Transaction` of its file."""
 
-    # One transaction writes at a time, so its rows need no locks.
+    # Transactions write one after another, so rows need no locks.
     lock = ""
 
     def __init__(self, db: sqlite3.Connection, path: Path, clock: Clock) -> None:
@@ -194,7 +194,7 @@ class _Connection:
                     self._db.execute("ROLLBACK")
             if len(writes) == 1:
                 return [outcome.Error(_explain(error, self._path))]
-            # One at a time: a write that is too large for the disk must not fail the others.
+            # Each write alone: a write that is too large for the disk must not fail the others.
             return [result for write in writes for result in self.commit([write])]
         return outcomes
 

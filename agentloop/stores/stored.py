@@ -1,4 +1,4 @@
-"""A session that outlives its process: what is told is in a store first, and one process at a time has it."""
+"""A session with a journal: its events are saved before they are visible, and one process at a time holds it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class StoredSession(Session):
 
     @property
     def is_resumable(self) -> bool:
-        """Whether there is a run to go on with, by `Agent.resume`."""
+        """Whether the session has an unfinished run, for `Agent.resume`."""
         return self._writer.unfinished is not None
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """What that run waits for, oldest first; none where nothing is unfinished."""
+        """The open questions of that run, oldest first; empty if no run is unfinished."""
         past = self._writer.unfinished
         return () if past is None else tuple(past.open_questions)
 
@@ -59,12 +59,12 @@ class StoredSession(Session):
         return Follower(self._store, self.id, after, self._writer)
 
     async def rewind(self, messages: int) -> None:
-        """Go on from the first so many messages. The others stay in the journal, and count for nothing any more.
+        """Continue from the first ``messages`` messages. The later ones stay in the journal, and no longer count.
 
         Raises:
-          SessionBusyError: a stream runs on it.
-          UsageError: so many messages are no transcript that a provider takes; the error says how many are.
-          StoreError: it cannot be kept; then nothing has changed.
+          SessionBusyError: a stream runs on the session.
+          UsageError: a provider would refuse a transcript of that length; the error names lengths that fit.
+          StoreError: the journal failed; then nothing has changed.
         """
         if self._transcript.holder is not None:
             raise SessionBusyError(session=self.id, stream=self._transcript.holder)
@@ -81,22 +81,25 @@ async def stored_session(
     if_busy: Literal["refuse", "wait", "fork"] = "refuse",
     lease_seconds: float = LEASE_SECONDS,
 ) -> AsyncGenerator[StoredSession]:
-    """The session ``id`` as it is in ``store``, or a new one; nobody else has it until the block ends.
+    """Open session ``id`` of ``store``, or a new one, for this process alone until the block ends.
 
-    Everything that a reader of a stream on it is told is in the store by then, but for the pieces of a response, which
-    are there within a quarter of a second. So it does not matter when the process dies: the session is valid for a
-    provider, nothing is missing that was told, and `Agent.resume` goes on with what was going on. Who starts a stream
-    with a prompt gives that up, and its calls say whether they may have run.
+    A reader of a stream on it gets an event only after the store has saved it; deltas of a response are saved within a
+    quarter of a second. So the process may die at any moment: the session is valid for a provider, every visible event
+    is saved, and `Agent.resume` continues the run. A new prompt gives an unfinished run up instead, and the results of
+    its open calls say whether they may have run.
 
     Args:
-      id: made up at random if not given.
-      if_busy: what to do where somebody else has it: raise `SessionLeasedError`, wait until it is free, or go on from
-        its last message in a fork, a session of its own.
-      lease_seconds: after how long others may take the session over, should this process die. It is renewed meanwhile.
+      store: an open store: ``async with SQLiteStore("chats.db").open() as store``.
+      id: the session's id; a random one if not given.
+      permissions: as for `Session`.
+      if_busy: if another process holds the session: ``"refuse"`` raises `SessionLeasedError`, ``"wait"`` waits until it
+        is free, ``"fork"`` continues from its last message in a fork, a session of its own.
+      lease_seconds: seconds after which another process may take the session over, should this one die. The lease is
+        renewed meanwhile.
 
     Raises:
-      SessionLeasedError: another process has it; the error says which, and until when.
-      StoreError: the store cannot be read, or what is in it is not a session.
+      SessionLeasedError: another process holds the session; the error says which, and until when.
+      StoreError: the store cannot be read, or its records are not a session.
     """
     if not lease_seconds > 0:
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
@@ -127,15 +130,15 @@ async def stored_session(
 
 
 async def answer_question(store: OpenStore, session: str, question: str, answer: Answer) -> None:
-    """Answer a question of a run that is parked, without going on with it: whoever resumes it has the answer.
+    """Answer a question of a parked run, without resuming it: the process that resumes it finds the answer.
 
-    An answer is accepted once, in whichever process, and counts from then on.
+    An answer is accepted once, from any process, and counts from then on.
 
     Raises:
-      UnknownQuestionError: it is not open (any more).
-      InvalidAnswerError: the answer is of the wrong kind, or does not fit the form.
-      SessionLeasedError: somebody has the session: if the run goes on there, it is to be answered there.
-      StoreError: it cannot be kept.
+      UnknownQuestionError: the question is not open.
+      InvalidAnswerError: the answer is of the wrong class, or does not fit the form.
+      SessionLeasedError: another process holds the session; if its run is live, answer there.
+      StoreError: the answer cannot be saved.
     """
     async with stored_session(store, session) as parked:
         await parked._writer.accept({question: answer})
@@ -151,7 +154,7 @@ async def _lease(store: OpenStore, id: str, if_busy: Literal["refuse", "wait", "
             if if_busy == "refuse":
                 raise
             if if_busy == "fork":
-                # Where nothing was kept yet, there is nothing to begin with.
+                # A session without records cannot be forked: begin a new one.
                 is_there = await store.info(id) is not None
                 id = await fork_session(store, id) if is_there else os.urandom(8).hex()
                 continue

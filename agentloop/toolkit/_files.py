@@ -23,7 +23,7 @@ from agentloop.tools import Tool, tool
 __all__ = ["IGNORED", "file_tools"]
 
 IGNORED = (".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__", ".*_cache")
-"""What is not listed or searched unless told otherwise."""
+"""Names, or patterns of names, that are neither listed nor searched by default."""
 
 MAX_FILE_BYTES = 10_000_000
 MAX_LINE_CHARS = 2000
@@ -109,7 +109,7 @@ def file_tools(
 
 
 class _Files:
-    """What the tools do."""
+    """The functions of the tools."""
 
     def __init__(
         self, root: Root, also_read: Sequence[Root], ignore: list[str], max_chars: int, max_bytes: int
@@ -119,7 +119,7 @@ class _Files:
         self._ignore = ignore
         self._max_chars = max_chars
         self._max_bytes = max_bytes
-        # Of threads: two calls of one turn must not both change what they have read, and one be lost.
+        # A lock for threads: two calls of one turn must not both change the text that they read, and lose one change.
         self._writing = threading.Lock()
 
     async def read_file(
@@ -249,7 +249,7 @@ class _Files:
                 raise ToolError(f"{path!r} is not UTF-8: editing it as text would damage it")
             text = data.decode()
             if text.count("\n") == text.count("\r\n") > 0 and "\r" not in old + new:
-                # It is shown without them.
+                # The model reads the text without them.
                 old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
             places = _places(text, old)
             if not places:
@@ -319,7 +319,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _places(text: str, part: str) -> list[int]:
-    """Where ``part`` is in ``text``, as `str.replace` finds it."""
+    """The positions of ``part`` in ``text``, as `str.replace` finds them."""
     found: list[int] = []
     at = text.find(part)
     while at >= 0:

@@ -26,13 +26,13 @@ from agentloop.errors import ToolError, UsageError
 __all__ = ["Root", "find_root"]
 
 CONFINES = {os.open, os.stat, os.readlink, os.mkdir, os.rename, os.unlink} <= os.supports_dir_fd
-"""Whether the system can open what is in a folder that is open."""
+"""Whether the system can open files relative to an open folder."""
 MAX_LINKS = 40
 """As many as Linux follows."""
 # Windows has none of these flags, and a `Root` is refused there.
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
-# `O_NONBLOCK`: opening a FIFO would wait for somebody to write.
+# `O_NONBLOCK`: opening a FIFO would wait for a writer.
 FILE = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
@@ -55,7 +55,7 @@ _WORDS = {
 
 
 class Root:
-    """A folder, and access to what is in it.
+    """A folder, and access to the files in it.
 
     Raises:
       UsageError: it is no folder, or the system cannot confine paths.
@@ -79,7 +79,7 @@ class Root:
             raise UsageError(f"{self._given!r} is no folder: make it first")
 
     def holds(self, path: str) -> bool:
-        """Whether ``path`` is meant relative to this folder, or spelled out with it. It may escape all the same."""
+        """Whether ``path`` is relative to this folder, or begins with it. It may escape all the same."""
         return not os.path.isabs(path) or self._relative(path) is not None
 
     def _relative(self, absolute: str) -> str | None:
@@ -155,7 +155,7 @@ class Root:
         return relative.split("/")
 
     def _escape(self, path: str) -> ToolError:
-        # Not where it leads: that is nobody's business here.
+        # The link's target is not shown: it may lie outside.
         return ToolError(f"{path!r} is outside of {self.path}: give a path in there, relative to it")
 
     def open_folder(self, path: str) -> int:
@@ -169,10 +169,10 @@ class Root:
             return os.open(name, FOLDER, dir_fd=folder)
 
     def read(self, path: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
-        """What is in a file, and what the system knows of it.
+        """The bytes of a file, and its `os.stat_result`.
 
         Raises:
-          ToolError: it is no ordinary file, larger than ``max_bytes``, or not to be had.
+          ToolError: it is no ordinary file, is larger than ``max_bytes``, or cannot be read.
         """
         with self.place(path) as (folder, name):
             # Before it is opened, since opening a device may do something; and after, since it may be another by then.
@@ -180,7 +180,8 @@ class Root:
             with open(os.open(name, FILE, dir_fd=folder), "rb") as file:
                 status = os.fstat(file.fileno())
                 _check_kind(path, status, stat.S_IFREG)
-                # One more, since it may grow meanwhile; some files, such as those of /proc, do not tell their size.
+                # One byte more, because the file may grow meanwhile; some files, such as those of /proc, report no
+                # size.
                 data = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
                 if status.st_size > max_bytes or len(data) > max_bytes:
                     size = max(status.st_size, len(data))
@@ -219,7 +220,7 @@ class Root:
                     if before is not None:
                         os.chmod(file.fileno(), stat.S_IMODE(before.st_mode))
                     file.flush()
-                    # Else a crash may leave an empty file under the name.
+                    # Otherwise a crash may leave an empty file under the name.
                     os.fsync(file.fileno())
                 if unchanged is not None:
                     now = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -171,7 +171,7 @@ class _Pump:
         if not text:
             return
         await self._output.add(text)
-        # A slow reader makes the command wait in front of a full pipe. That time does not count.
+        # A slow reader makes the command wait at a full pipe. That time does not count.
         left = self._running.deadline - trio.current_time()
         self._running.deadline = math.inf
         try:

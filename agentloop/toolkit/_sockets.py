@@ -79,7 +79,7 @@ async def open_stream(address: str, port: int) -> Stream:
 
 @cache
 def ssl_context() -> ssl.SSLContext:
-    """What is trusted. It takes 30 ms to make, and holds no socket."""
+    """The trusted certificates. The context takes 30 ms to make, and holds no socket."""
     return httpcore2.default_ssl_context()
 
 

@@ -31,13 +31,13 @@ FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Query(TypedDict):
-    """What to look for."""
+    """The query: a folder and a pattern."""
 
     folder: int
     """A descriptor."""
     glob: str
     regex: str | None
-    """What lines to look for; ``None`` to list files and folders."""
+    """Pattern of the lines to search for; ``None`` to list files and folders."""
     ignore_case: bool
     ignore: list[str]
     """Names, or patterns of them, that are passed over."""
@@ -47,7 +47,7 @@ class Query(TypedDict):
 
 
 class Found(TypedDict):
-    """What there was."""
+    """The answer to a query."""
 
     hits: list[str]
     more: bool
