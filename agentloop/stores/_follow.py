@@ -36,7 +36,7 @@ class _Numbered(msgspec.Struct):
 
 
 def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
-    """Follow the events of a session, past and future: ``async for event in follow_session(store, id)``.
+    """Iterate the events of a session, past and future, in any process.
 
     Any process may follow, and none needs to hold the session. Followers never slow a run down. The events, their order
     and their numbers are those of the stream's own reader; but consecutive deltas come as one, with the number of the
