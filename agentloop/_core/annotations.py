@@ -20,7 +20,7 @@ if sys.version_info >= (3, 14):
 __all__ = ["ANNOTATIONS_RUN_LATE", "annotation_text", "field_types", "parameters_of", "scope_of", "underlying"]
 
 ANNOTATIONS_RUN_LATE = sys.version_info >= (3, 14)
-"""Whether an annotation that is not text is evaluated only when somebody asks for its value."""
+"""Whether an annotation that is not text is evaluated only on access."""
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -74,7 +74,7 @@ def scope_of(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, An
     written = underlying(function)
     local = {parameter.__name__: parameter for parameter in getattr(written, "__type_params__", ())}
     if inspect.isfunction(written):
-        # From 3.14 on, what only annotations use is kept with the function that runs them.
+        # From 3.14 on, names that only annotations use are stored with the function that runs them.
         for holder in (getattr(written, "__annotate__", None), written):
             if inspect.isfunction(holder):
                 local |= _closure_of(holder)

@@ -110,7 +110,7 @@ class Assembler:
         return AssistantMessage(parts, "tool_calls" if self._calls and stop == "end" else stop, model, usage)
 
     def interrupted(self, model: str) -> AssistantMessage | None:
-        """What a person has seen of a response that was cut off: its text; ``None`` if there was none.
+        """The visible part of a response that was cut off: its text; ``None`` if there was none.
 
         Reasoning and tool calls are left out: providers refuse an unsigned thought, and a half-written call.
         """

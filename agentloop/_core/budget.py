@@ -1,4 +1,4 @@
-"""What a stream has used, against what it may use. Meters form a tree, as streams do."""
+"""Usage against limits. Meters form a tree, as streams do."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Meter:
         """Limits that a person has raised."""
 
     def restore(self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]) -> None:
-        """The stream goes on from another one, which had used so much. The meters above know of it already.
+        """Start from the usage of the stream that this one resumes. The meters above have counted it already.
 
         Args:
-          allowed: limits that a person has raised, to what.
+          allowed: limits that a person has raised, and to what.
         """
         for limit, most in allowed.items():
             now = getattr(self.limits, limit, None)
             if now is not None:
-                # Whoever goes on with it may have been given more.
+                # The resumed run may have higher limits.
                 self.allowed[limit] = max(now, most)
         self.turns, self.usage, self.tool_calls = turns, usage, tool_calls
         self.requests = usage.requests
@@ -81,7 +81,7 @@ class Meter:
         return self.limits.cost is not None or (self.parent is not None and self.parent.counts_cost)
 
     def count_usage(self, usage: Usage) -> None:
-        """A response has reported what it used."""
+        """Count the usage of a response."""
         meter: Meter | None = self
         while meter is not None:
             meter.usage += usage
@@ -129,7 +129,7 @@ class Meter:
         return Exceeded(self, limit, used, allowed) if used >= allowed else None
 
     def extend(self, reached: Exceeded) -> None:
-        """Allow the same amount once more, counted from what is used now."""
+        """Allow the same amount once more, counted from the present usage."""
         step = getattr(self.limits, reached.limit)
         self.allowed[reached.limit] = max(reached.used, reached.allowed) + step
 

@@ -22,7 +22,8 @@ from agentloop.messages import (
 __all__ = ["Plan", "View", "estimate", "plan"]
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text, as the providers say. Only what was added since a provider last counted is estimated so."""
+"""Characters per token of English text, by the providers. Only messages since the provider's last count are estimated.
+"""
 TOKENS_OF_A_PICTURE = 1_500
 TOKENS_OF_A_MESSAGE = 4
 ELIDED = "[This old result was left out to make room.]"
@@ -46,13 +47,13 @@ def estimate(message: Message) -> int:
 
 
 class View:
-    """What of a transcript the model gets to read. The transcript itself keeps everything."""
+    """The model's view of a transcript. The transcript itself keeps all messages."""
 
     __slots__ = ("_elided", "first_kept", "summary")
 
     def __init__(self) -> None:
         self.summary = ""
-        """Of what comes before ``first_kept``."""
+        """Summary of the messages before ``first_kept``."""
         self.first_kept = 0
         """The first message that is shown."""
         self._elided: frozenset[int] = frozenset()
@@ -63,7 +64,7 @@ class View:
         return not self.first_kept and not self._elided
 
     def shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """What the model reads in the place of ``messages``."""
+        """The messages that the model reads in place of ``messages``."""
         kept = tuple(
             _elide(message) if index in self._elided else message
             for index, message in enumerate(messages[self.first_kept :], start=self.first_kept)
@@ -94,7 +95,7 @@ def _elide(message: Message) -> Message:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to leave out."""
+    """The messages and results to leave out."""
 
     elided: frozenset[int]
     """Indexes of results that are long, and old."""
@@ -112,7 +113,7 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
     room = int(compaction.window * compaction.threshold)
     if used < room and not overflow:
         return None
-    # What the window is in truth, a refusal does not say: less than this request.
+    # A refusal does not say how large the window is, only that it is smaller than this request.
     kept = min(compaction.keep_recent_tokens, used // 3) if overflow else compaction.keep_recent_tokens
     tail = _tail(messages, view.first_kept, kept)
     long = {
@@ -131,7 +132,7 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
 
 
 def _tail(messages: Sequence[Message], first: int, tokens: int) -> int:
-    """Where the latest messages begin that are kept: about ``tokens`` of them, calls together with their results."""
+    """Index of the first recent message: about ``tokens`` of them stay, and calls stay with their results."""
     at = len(messages)
     left = tokens
     found = at
@@ -140,7 +141,7 @@ def _tail(messages: Sequence[Message], first: int, tokens: int) -> int:
         left -= estimate(messages[at])
         if isinstance(messages[at], ToolResult):
             continue
-        # The last prompt, or response with its results, is kept however long it is.
+        # The last prompt, or response with its results, stays however long it is.
         if left < 0 and found < len(messages):
             break
         found = at

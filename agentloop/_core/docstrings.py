@@ -16,7 +16,7 @@ __all__ = ["Doc", "parse"]
 _PARAMETERS = frozenset(
     ["args", "arguments", "keyword args", "keyword arguments", "other parameters", "parameters", "params"]
 )
-# No admonitions ("Note:", "Warning:"): what they say is meant for whoever calls the function.
+# No admonitions ("Note:", "Warning:"): they address the function's caller.
 _OTHER_TITLES = frozenset(["attributes", "example", "examples", "raises", "return", "returns", "see also", "yields"])
 
 # Not compiled here: `re` does it once, on first use, and a program without docstrings to read imports faster.
@@ -77,7 +77,7 @@ def _title(line: str) -> str:
 
 
 def _descriptions(section: list[str]) -> dict[str, str]:
-    """What a section says of parameters. Nothing, if it is about something else."""
+    """The parameters that a section describes; none, if it describes something else."""
     if field := _field(section[0]):
         return _field_description(field, section[1:])
     if _title(section[0]) not in _PARAMETERS:
@@ -96,7 +96,7 @@ def _field_description(field: re.Match[str], below: list[str]) -> dict[str, str]
 
 
 def _entries(lines: list[str], entry: str) -> dict[str, str]:
-    """Read entries that begin in the first column; what is indented below one describes it."""
+    """Read entries that begin in the first column; indented lines below one describe it."""
     descriptions: dict[str, str] = {}
     names: list[str] = []
     for line in lines:

@@ -43,7 +43,7 @@ class _Items(msgspec.Struct, rename="camel"):
 
 
 class _Field(msgspec.Struct, rename="camel"):
-    """A property of a form. Words that are not here, such as ``title``, are for whoever shows the form."""
+    """A property of a form. Keywords that are not here, such as ``title``, are for the user interface."""
 
     # Nor is `pattern`: a form may come from a server, and a regular expression can take for ever.
 
@@ -62,7 +62,7 @@ class _Field(msgspec.Struct, rename="camel"):
 
     @property
     def choices(self) -> list[str] | None:
-        """What to choose from; ``None`` if it is not a choice."""
+        """The choices; ``None`` if it is not a choice."""
         plain, titled = self.enum, self.one_of
         if self.type == "array":
             plain, titled = (self.items.enum, self.items.any_of) if self.items else (None, None)
@@ -183,7 +183,7 @@ def _fits(field: _Field, value: object) -> bool:
 
 
 def _own(field: _Field, value: Any) -> Any:
-    """The value as whoever asked gets it: not the list that is the default in the form."""
+    """A copy of the value: the asker must not get the very list that is the form's default."""
     convert: dict[str | None, Callable[[Any], Any]] = {"integer": int, "array": list}
     return convert.get(field.type, lambda same: same)(value)
 

@@ -19,7 +19,8 @@ MAX_DEPTH = 128
 """Levels in a text from outside: from a model, a server, a hook's program."""
 
 MAX_OWN_DEPTH = 256
-"""Levels in a text that agentloop has written: a record of a journal, an event. It may hold a value from outside."""
+"""Levels in a text that agentloop has written: a record of a journal, an event. The text may hold a value from outside.
+"""
 
 _STRUCTURE = b'"[]{}'
 _REST = bytes(set(range(256)) - set(_STRUCTURE))

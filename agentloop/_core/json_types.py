@@ -1,4 +1,4 @@
-"""What the JSON Schema of a type is, and what to say of a value that does not fit it: shared by all who read JSON."""
+"""JSON Schemas of types, and error messages for values that do not fit: shared by all modules that read JSON."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = [
 ]
 
 UNRESOLVABLE = (AttributeError, NameError, NotImplementedError, SyntaxError, TypeError, ValueError)
-"""What evaluating an annotation raises if something is wrong with it, in Python or in msgspec."""
+"""The errors of evaluating an invalid annotation, in Python or in msgspec."""
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError)
-"""What decoding raises for a text that is not JSON, or nests too deeply."""
+"""The errors of decoding a text that is not JSON, or nests too deeply."""
 
 UNENCODABLE = (RecursionError, TypeError, ValueError)
-"""What msgspec raises for a value that has no JSON form. ValueError: a lone surrogate."""
+"""The errors of msgspec for a value without a JSON form. ValueError: a lone surrogate."""
 
 PLAIN = frozenset({bool, float, int, str})
-"""What needs no looking into."""
+"""Types without parts."""
 
 
 def inspect_type(hint: Any, what: str) -> msgspec.inspect.Type:
-    """What msgspec knows of a type.
+    """Describe a type by `msgspec.inspect`.
 
     Args:
       what: the subject of the error message.
@@ -123,7 +123,7 @@ def lifted(type_: Any) -> dict[str, Any]:
 
 
 def _complete(node: Any) -> None:
-    """Add what goes without saying, but not with every provider: the type of choices, the items of a list."""
+    """Add keywords that are implied but that some providers require: the type of choices, the items of a list."""
     match node:
         case {"enum": [*choices]} if all(isinstance(choice, str) for choice in choices):
             node.setdefault("type", "string")
@@ -150,7 +150,7 @@ def shown_default(default: Any) -> Any:
 
 
 def mismatch(error: msgspec.ValidationError) -> str:
-    """Where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
+    """The place where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
     text = str(error)
     if error.__cause__ is not None and error.__cause__.args:
         # attrs' validators put the attribute, the value and more into the exception: msgspec shows it all.
@@ -162,7 +162,7 @@ def mismatch(error: msgspec.ValidationError) -> str:
 
 
 def malformed(error: Exception, raw: str | bytes) -> str:
-    """What is wrong with ``raw``, and where."""
+    """The problem with ``raw``, and its place."""
     if isinstance(error, NestingError):
         return str(error)
     text = str(error).removeprefix("JSON is malformed: ")

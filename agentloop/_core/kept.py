@@ -1,4 +1,4 @@
-"""Long results of tools: what the model gets to read of them at once, and the rest, which is kept to be read later."""
+"""Long results of tools: shortened for the model, and stored whole, to be read on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ READ_RESULT = "read_result"
 """The name of the tool by which a model reads on."""
 
 MOST_CHARACTERS = 20_000_000
-"""How much is kept in a session: the oldest results make room."""
+"""Characters that a session stores: the oldest results make room."""
 
 
 _NONE: Mapping[str, str] = {}
@@ -80,7 +80,7 @@ class KeptResults:
         return f"[characters {offset} to {end} of {len(text)}]\n{text[offset:end]}"
 
     def text_of(self, call_id: str) -> str | None:
-        """The whole text of a result that was too long, if it is kept."""
+        """The whole text of a long result, if it is stored."""
         return self._texts.get(call_id)
 
     def keep(self, call_id: str, text: str) -> None:

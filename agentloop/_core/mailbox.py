@@ -1,4 +1,4 @@
-"""What a person says to a run that is under way, until the run gets round to it."""
+"""Steering and follow-up messages that wait for the run to read them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["MOST_FOLLOW_UPS", "MOST_STEERING", "Mailbox"]
 
 MOST_STEERING = 20
 MOST_FOLLOW_UPS = 20
-"""How many messages of a kind may wait. Somebody who sends more does not see that nobody reads them."""
+"""Messages of a kind that may wait. A sender of more does not notice that the run reads none."""
 
 
 class Mailbox:
-    """The messages that wait for one stream. A child has its own, so none can take what is meant for another."""
+    """The messages that wait for one stream. A child has its own mailbox, so no stream takes another's messages."""
 
     __slots__ = ("_follow_ups", "_steering", "_stream", "closed")
 
@@ -61,14 +61,14 @@ class Mailbox:
         return taken
 
     def put_back_steering(self, messages: tuple[UserMessage, ...]) -> None:
-        """Nothing came of steering messages that were taken: they wait again, before the others."""
+        """Put steering messages back that were taken and not submitted: they wait again, before the others."""
         self._steering = messages + self._steering
 
     def put_back_follow_up(self, messages: tuple[UserMessage, ...]) -> None:
-        """Nothing came of a follow-up that was taken: it waits again, before the others."""
+        """Put a follow-up back that was taken and not submitted: it waits again, before the others."""
         self._follow_ups = messages + self._follow_ups
 
     def close(self) -> tuple[UserMessage, ...]:
-        """Take nothing any more. Gives what was never got round to, steering messages first."""
+        """Refuse further messages, and return the undelivered ones, steering messages first."""
         self.closed = True
         return (*self._steering, *self._follow_ups)

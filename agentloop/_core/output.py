@@ -20,7 +20,7 @@ class OutputFormatError(ValueError):
 
 
 class OutputType:
-    """What a model must write as its structured output. Made by `output_type`."""
+    """The structured output that a model must write. Made by `output_type`."""
 
     def __init__(self, hint: Any) -> None:
         self._hint = hint
@@ -74,7 +74,7 @@ class OutputType:
 
 
 def output_type(type_: Any, /) -> OutputType:
-    """What a model must write to give an instance of ``type_``; with ``str``, any text.
+    """The output that a model must write for an instance of ``type_``; with ``str``, any text.
 
     Raises:
       ToolDefinitionError: the type cannot be read from JSON.
@@ -105,7 +105,7 @@ def _wrapped(hint: Any) -> type[msgspec.Struct]:
 
 
 def _only_json(text: str) -> str:
-    """The one JSON value in ``text``: all of it, or what is fenced in it, or an object or array in it."""
+    """The one JSON value in ``text``: all of it, its fenced part, or an object or array in it."""
     closest = text
     for candidates in ([text], _fenced(text), [*_bracketed(text)]):
         values = [candidate for candidate in candidates if _flaw(candidate) is None]
@@ -142,7 +142,7 @@ def _end_of_brackets(text: str, start: int) -> int:
 
 
 def _flaw(text: str) -> str | None:
-    """What keeps ``text`` from being one JSON value, if anything."""
+    """The reason why ``text`` is not one JSON value, if it is not."""
     try:
         decode_json(text, msgspec.Raw)
     except NOT_JSON as error:

@@ -9,7 +9,7 @@ __all__ = ["Waits"]
 
 
 class Waits:
-    """What a stream is waiting for."""
+    """Tracks whether a run is idle: waits for nothing but people."""
 
     __slots__ = ("_calls", "_inside", "opened", "own")
 
@@ -34,7 +34,7 @@ class Waits:
 
     @contextmanager
     def waiting(self, call_id: str) -> Generator[None]:
-        """A call, or with no call the stream itself, waits for somebody else while the block runs."""
+        """A call, or with no call the stream itself, waits for a person or another call while the block runs."""
         if call_id:
             self._calls[call_id] += 1
         else:
@@ -59,7 +59,7 @@ class Waits:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing of the stream goes on by itself."""
+        """Whether the stream is idle: no part of it continues by itself."""
         return self.own > 0 or (bool(self._calls) and all(map(self._is_waiting, self._calls)))
 
     def _is_waiting(self, call_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""What permissions say of a call. Where it is in doubt, the stricter side wins."""
+"""Decide about a tool call by permissions. In doubt, the stricter side wins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STRICTNESS: tuple[Effect, ...] = ("allow", "tool", "ask", "deny")
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What is to become of a call."""
+    """The decision about a call."""
 
     effect: Effect
     because: str = ""
@@ -27,19 +27,19 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What is judged."""
+    """The call to decide about."""
 
     tool: str
     arguments: dict[str, Any]
     """JSON values, as they are shown to people."""
     defaults: dict[str, Any] = {}
-    """What arguments that were left out stand for."""
+    """The values of arguments that were left out."""
     read_only: bool = False
     destructive: bool | None = None
 
 
 def decide(permissions: Permissions, call: Call) -> Decision:
-    """What one set of permissions says of ``call``: deny rules first, then ask, then allow, then the mode."""
+    """Decide about ``call`` by one set of permissions: deny rules first, then ask, then allow, then the mode."""
     for effect, rules in (("deny", permissions.deny), ("ask", permissions.ask), ("allow", permissions.allow)):
         for rule in rules:
             if covers(rule, call, certainly=effect == "allow"):
@@ -197,7 +197,7 @@ def _is_surely_under(condition: Under, path: str) -> bool:
 
 
 def _may_be_under(condition: Under, path: str) -> bool:
-    # Some file systems tell neither capitals nor slashes apart.
+    # Some file systems ignore case, and some treat both slashes alike.
     path = path.replace("\\", "/").casefold()
     parts, folder = _parts(path), _parts(condition.folder.casefold())
     if ".." in parts or path.startswith("~"):

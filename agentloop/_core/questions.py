@@ -70,7 +70,7 @@ class AskedQuestion:
         self.answer: Answer | None = None
         """The answer as it was accepted."""
         self.by: AnsweredBy = "reader"
-        """Who gave the answer."""
+        """The side that gave the answer."""
         self.on_change: Callable[[], None] = _nothing
         """Called when the state has changed, or when the question may be about to be parked. Must not raise."""
 
@@ -229,7 +229,7 @@ class Questions(Generic[A]):
             raise UnknownQuestionError(given=id, open_ids=tuple(self._open))
         question.answer, question.by = question.check(answer), by
         self._close(question, "answered")
-        # A question that is deferred may wait for what the task that is answered here goes on to do.
+        # A deferred question may wait for the task whose question is answered here.
         self.notify()
         question.accept()
 
@@ -249,7 +249,7 @@ class Questions(Generic[A]):
             self._close(question, "withdrawn")
 
     def decline(self, question: AskedQuestion) -> None:
-        """Close ``question`` unanswered, since nobody can be asked. A closed one stays as it is."""
+        """Close ``question`` unanswered, because no answerer is left. A closed one stays as it is."""
         if question.is_open():
             self._close(question, "declined")
 
@@ -286,7 +286,7 @@ class Questions(Generic[A]):
         """Let the root run be parked.
 
         Args:
-          is_idle: whether nothing in the tree of runs goes on by itself.
+          is_idle: whether the whole tree of runs is idle.
           stop: stops the root run.
         """
         self._is_idle, self._stop = is_idle, stop
@@ -309,7 +309,7 @@ class Questions(Generic[A]):
             self._open[id].on_change()
 
     def park_if_idle(self) -> None:
-        """Park, if nothing goes on by itself any more."""
+        """Park, if the tree of runs is idle."""
         if not self._deferred or self.is_parked or self._is_idle is None or not self._is_idle():
             return
         self.is_parked = True

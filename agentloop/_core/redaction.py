@@ -1,4 +1,4 @@
-"""What keys look like, and how they are taken out of text."""
+"""Recognize keys, and remove them from text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes the result of a tool call."""
+"""Make the result of a tool call from a returned value or an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _parts(value: object) -> tuple[UserPart, ...]:
 
 
 def error_result(call: ToolCall, text: str, status: ResultStatus = "error") -> ToolResult:
-    """A result that tells the model what went wrong."""
+    """A result that describes an error to the model."""
     # As text that has a JSON form: an error may name a file, and a file's name may be any bytes.
     return ToolResult(call.id, call.name, (Text(to_text(text)),), status)
 

@@ -1,4 +1,4 @@
-"""What to do when a model has failed: ask it again, ask another one, or give up. The loop waits; this decides."""
+"""Decide what to do after a model has failed: retry, ask the next model, or give up. The loop waits; this decides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["REMEDIES", "Chain", "Remedy", "remedy"]
 
 
 class Remedy(msgspec.Struct, frozen=True):
-    """What may help against an error."""
+    """The remedy for an error."""
 
     same: bool
     """To ask the same model again, after a while."""
@@ -43,7 +43,7 @@ _ELSEWHERE = Remedy(same=False, other=True)
 _FINAL = Remedy(same=False, other=False)
 
 REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
-    # What the model answered is an answer, if not a welcome one.
+    # The model gave an answer, if not a welcome one.
     (ModelRefusalError, _FINAL),
     (OutputError, _FINAL),
     # A key, a purse and a context window do not get better by waiting; another model has its own.
@@ -51,12 +51,12 @@ REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
     (ModelQuotaError, _ELSEWHERE),
     (ModelContextOverflowError, _ELSEWHERE),
     (ModelRateLimitError, Remedy(same=True, other=True, other_first=True)),
-    # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, as this server sees it.
+    # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, for this server.
     (ModelStatusError, _ELSEWHERE),
     (ModelConnectionError, _AGAIN),
     (ModelTimeoutError, _AGAIN),
     (ModelProtocolError, _AGAIN),
-    # What an adapter lets through is most often a bug in it.
+    # An exception that an adapter did not translate is most often its own bug.
     (ModelError, _ELSEWHERE),
     # A rule that the caller broke: a script at its end, say.
     (Exception, _FINAL),
@@ -65,7 +65,7 @@ REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
 
 
 def remedy(error: Exception) -> Remedy:
-    """What may help against ``error``."""
+    """The remedy for ``error``."""
     if type(error) is ModelStatusError and error.status in TRANSIENT:
         return _AGAIN
     return next(found for kind, found in REMEDIES if isinstance(error, kind))
@@ -107,7 +107,7 @@ class Chain:
         return next(awake, 0)
 
     def after_failure(self, model: int, error: Exception, now: float) -> Next | None:
-        """What comes after ``model`` failed with ``error``; ``None`` to give up."""
+        """The next step after ``model`` failed with ``error``; ``None`` to give up."""
         found = remedy(error)
         attempts = self._attempts = {} if self._attempts is None else self._attempts
         asked = attempts[model] = attempts.get(model, 0) + 1

@@ -33,7 +33,7 @@ _Names = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Signature:
-    """What a model must send to call a function. Made by `signature_of`."""
+    """The arguments that a model must send to call a function. Made by `signature_of`."""
 
     # The schema and the decoder are made on first use: they cost more than the rest of declaring a tool.
 
@@ -183,7 +183,7 @@ def context_parameter(
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
-    """The classes that ``hint`` allows, without what they are generic in."""
+    """The classes that ``hint`` allows, without their type arguments."""
     origin = typing.get_origin(hint)
     if origin in (Annotated, typing.Union, types.UnionType):
         for argument in typing.get_args(hint):

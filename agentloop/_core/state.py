@@ -119,7 +119,7 @@ INTERRUPTED = "its process, or its store, was gone"
 """The detail of a stream whose end was recorded when its session was opened again."""
 
 MOST_COMPLAINTS = 100
-"""Complaints to collect: the first ones say what is wrong, and a loop that goes wrong must not fill the memory."""
+"""Complaints to collect: the first ones name the fault, and a faulty loop must not fill the memory."""
 
 
 # ------------------------------------------------------------------------------- notes
@@ -223,7 +223,7 @@ Fact: TypeAlias = StreamEvent | Note
 
 
 class StreamPhase(Enum):
-    """Where a stream is."""
+    """The phase of a stream."""
 
     NEW = "new"
     BETWEEN_TURNS = "between turns"
@@ -233,7 +233,7 @@ class StreamPhase(Enum):
 
 
 class CallPhase(Enum):
-    """Where a tool call is. A call with a result is forgotten: only its id stays taken."""
+    """The phase of a tool call. A call with a result is forgotten: only its id stays taken."""
 
     NEW = "new"
     RUNNING = "running"
@@ -242,7 +242,7 @@ class CallPhase(Enum):
 
 
 class QuestionPhase(Enum):
-    """Where a question is, in the stream that asked it last."""
+    """The phase of a question, in the stream that asked it last."""
 
     NEW = "new"
     OPEN = "open"
@@ -340,7 +340,7 @@ def asker(question: Question) -> tuple[str, bool]:
 
 
 class QuestionRecord(msgspec.Struct):
-    """A question that was asked, and what came of it."""
+    """A question that was asked, and its answer, if there is one."""
 
     question: Question
     answer: Answer | None = None
@@ -405,7 +405,7 @@ class QuestionList:
         return None
 
     def ask(self, question: Question) -> QuestionRecord:
-        """Record ``question``. One with the id of a record is the same question, asked again."""
+        """Record ``question``. If a record has its id, it is the same question, asked again."""
         id = question.id
         for record in self.records:
             if record.question.id == id:
@@ -572,7 +572,7 @@ class StreamState:
         self.call_id = call_id
         self.complaints: list[str] = [] if parent is None else parent.complaints
         """Facts that the tables do not allow, a sentence each; shared with the runs around this one."""
-        # Of the run, through all its streams.
+        # These fields last through all openings of the run.
         self.session = ""
         self.agent = ""
         self.model = ""
@@ -590,13 +590,13 @@ class StreamState:
         self.message: AssistantMessage | None = None
         """The response of the open turn, whose calls run."""
         self.results: dict[str, ToolResult] = {}
-        """Of the open turn's calls that have ended, by call id."""
+        """Results of the open turn's calls that have ended, by call id."""
         self.calls: dict[str, CallState] = {}
         """The open turn's calls that have no result, by id, in call order."""
         self.questions = QuestionList()
         """Asked by the run itself, and not by a call, since its last turn began."""
         self.long_results: dict[str, str] = {}
-        """Of a child run: whole texts of results that were too long for the model to read at once, by call id."""
+        """For a child run: whole texts of long results, by call id."""
         self.usage = Usage()
         """Its children's included."""
         self.tool_calls = 0
@@ -606,7 +606,7 @@ class StreamState:
         self.reason: StreamReason | None = None
         """Why it stopped; ``None`` while it runs."""
         self.detail = ""
-        # Of this opening.
+        # These fields are reset by each opening.
         self.source: Source = _NO_SOURCE
         self.stream = ""
         """The id of the stream that it was opened as last."""
@@ -846,7 +846,7 @@ class StreamState:
         for run in self.around:
             if run.stream == note.stream:
                 run.allowed[note.limit] = note.allowed
-        # So that it is not asked about once more.
+        # The run must not ask about it once more.
         self.questions.clear()
 
     # ------------------------------------------------------------------------------------- calls
@@ -1014,7 +1014,7 @@ _ROWS: Mapping[StreamPhase, Mapping[type, _Rule]] = {phase: _row(table) for phas
 """The stream table with the change that each fact makes, so that `StreamState.apply` looks once into one dict."""
 
 _RULES: Mapping[type, _Rule] = {fact: rule for row in _ROWS.values() for fact, rule in row.items()}
-"""What a fact does, whatever the phase: for facts that the table does not allow."""
+"""The effect of a fact, whatever the phase: for facts that the table does not allow."""
 
 
 # ---------------------------------------------------------------------------- sessions
@@ -1034,7 +1034,7 @@ class SessionState:
         """Messages that a rewind has removed. The ids of their calls stay taken."""
         self.settings = SessionSettings()
         self.long_results: dict[str, str] = {}
-        """Of the session's own runs: whole texts of results that were too long to be read at once, by call id."""
+        """For the session's own runs: whole texts of long results, by call id."""
         self.run: StreamState | None = None
         """The last run, unless it was abandoned."""
         self.running: dict[str, StreamState] = {}
@@ -1105,7 +1105,7 @@ class SessionState:
                 run.complaints = self.complaints
         if event.stream in self.running:
             self._complain(event, event.stream, "its stream has started before")
-        # One that is resumed while it runs has no end of its own.
+        # A resumed stream that is still running has no end of its own.
         self.running.pop(run.stream, None)
         self._states[event.session] = run
         self.running[event.stream] = run

@@ -73,7 +73,7 @@ def problems(messages: Sequence[Message]) -> list[str]:
 
 
 class Transcript:
-    """The state of a session: what was said, and who runs on it now. Knows the rules, waits for nothing."""
+    """The state of a session in memory: its messages, and the stream that runs on it. It decides and never waits."""
 
     __slots__ = (
         "_cached",
@@ -96,36 +96,36 @@ class Transcript:
         self.holder: str | None = None
         """The stream that runs on this session now."""
         self.seq = 0
-        """How many events its readers were told so far."""
+        """Number of the last event."""
         self.streams = 0
         """How many streams were opened on it so far."""
         self.permissions: Permissions | None = None
-        """What may be called in the streams on it, and inside those."""
+        """Permissions for the streams on it, and inside those."""
         self.grants: list[Grant] = []
-        """What a person approved for good in them."""
+        """Rules that a person has approved for good."""
         self.shown = View()
-        """What of it the model gets to read."""
+        """The model's view of it."""
         self.kept = KeptResults()
-        """What tools gave that was too long for the model to read at once."""
+        """Long results of its tools."""
         self.provisional = 0
-        """How many messages at its end close a turn that may still be gone on with."""
+        """Number of messages, at its end, that close a turn which may still be resumed."""
         self._call_ids: set[str] = set()
         self._scanned = 0
-        """Of how many messages the calls are among them."""
+        """Number of messages whose call ids are among them."""
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None
         self.extend(messages)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The messages so far. What a provider is given must not change under it: hence a tuple."""
+        """The messages so far. A tuple, because a request's messages must not change under the provider."""
         if self._cached is None:
             self._cached = tuple(self._messages)
         return self._cached
 
     @property
     def view(self) -> tuple[Message, ...]:
-        """What the model gets to read. As valid for a provider as the whole."""
+        """The messages that the model reads. As valid for a provider as the whole."""
         return self.messages if self.shown.is_plain else self.shown.shown(self.messages)
 
     def show_less(self, *, elided: frozenset[int] = frozenset(), summary: str = "", first_kept: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What comes after a response. The loop waits; this decides."""
+"""Decide what follows a response. The loop waits; this decides."""
 
 from __future__ import annotations
 
