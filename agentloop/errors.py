@@ -322,7 +322,7 @@ class BlockedError(RunError):
 
 
 class LimitReachedError(RunError):
-    """A limit was reached and nobody allowed the run to go past it."""
+    """A limit was reached, and the run was not allowed to go past it."""
 
 
 class NeedsInputError(RunError):

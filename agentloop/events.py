@@ -528,7 +528,7 @@ class QuestionAnswered(Event):
 
 @frozen(kw_only=True, repr=False)
 class QuestionDeclined(Event):
-    """Nobody could be asked; the run goes on with a refusal that says so."""
+    """No answerer was left; the run goes on with a refusal that says so."""
 
     id: str
     """Id of the question."""

@@ -167,7 +167,7 @@ class SeamJournal:
         return kept
 
     def is_free(self, session: str) -> bool:
-        """Whether nobody has the session, and nobody did who has not given it back."""
+        """Whether no process holds the session, nor one that ended without releasing it."""
         held = self._memory._leases.get(session)
         return held is None or not held.holder
 
@@ -188,7 +188,7 @@ class SeamJournal:
             self._note(f"{reader} was told {event_type(event)} {event.seq} of {event.stream} before it was kept")
 
     def check_numbers(self, session: str) -> None:
-        """A number has one meaning, for whoever was told it and for whoever reads it in the journal."""
+        """A number has one meaning, for every reader of the stream and every reader of the journal."""
         for seq, event in self.kept(session).events.items():
             told = self._told.get((session, seq), event)
             if told != event and not (type(told) is type(event) and told.stream == event.stream):
@@ -249,7 +249,7 @@ class JournalClient:
             self._journal.has_failed = True
             await trio.sleep_forever()
         except BaseException:
-            # Cancelled, too: nobody knows what came of it.
+            # Cancelled, too: the outcome of the call is unknown.
             self._journal.has_failed = True
             raise
 

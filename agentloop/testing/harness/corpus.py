@@ -614,7 +614,7 @@ async def each_handler_hears_its_own_children(lab: Lab) -> None:
     agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
     async with lab.stream(agent) as stream:
         async for event in stream:
-            # Not at once, or the handlers would not be heard; but where they fail somebody has to answer.
+            # Not at once, or the handlers would not be asked; but if they fail, the reader has to answer.
             if isinstance(event, WarningIssued):
                 for question in stream.stream.pending:
                     stream.answer(question.id, echo(question))

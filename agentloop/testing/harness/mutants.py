@@ -52,7 +52,7 @@ def control() -> Generator[None]:
 
 @mutant
 def early_return_when_listing_fails() -> Generator[None]:
-    """#3073, first half: on this way out nobody closes the channel, and the reader waits for ever."""
+    """#3073, first half: on this path the channel is not closed, and the reader waits for ever."""
     told, ended = stream._tell_outcome, stream._end
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
@@ -90,7 +90,7 @@ def early_return_when_the_prompt_is_blocked() -> Generator[None]:
 
 @mutant
 def close_races_a_send() -> Generator[None]:
-    """#3069: whoever stops the stream closes the channel, while tasks may still post."""
+    """#3069: stopping the stream closes the channel, while tasks may still post."""
     real = stream.Stream.stop
 
     def stop(self: stream.Stream, detail: str = "") -> None:
@@ -125,7 +125,7 @@ def one_elicitation_slot() -> Generator[None]:
 
     def pop(self: Any, scope: str) -> None:
         real_pop(self, scope)
-        # What it became before this stream was opened, whoever else has taken it since.
+        # The value from before this stream was opened, even if another stream has taken it since.
         slots[id(self)].pop()
 
     def answerers(self: Any, scope: str) -> Any:
@@ -212,7 +212,7 @@ def stale_reason() -> Generator[None]:
 
 @mutant
 def terminal_event_twice() -> Generator[None]:
-    """A cancelled stream tells its end, and then whoever cancelled it tells it again."""
+    """A cancelled stream emits its end, and then the canceller emits it again."""
     real = stream._tell_outcome
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
@@ -281,7 +281,7 @@ def number_skipped_when_full() -> Generator[None]:
 
 @mutant
 def answer_goes_to_the_oldest() -> Generator[None]:
-    """An answer goes to whoever has waited longest, not to the question that it names."""
+    """An answer goes to the asker that has waited longest, not to the question that it names."""
     tree = core_questions.Questions
     real = tree.answer
 
@@ -459,7 +459,7 @@ def fact_told_in_spite() -> Generator[None]:
 
 @mutant
 def end_not_kept() -> Generator[None]:
-    """The last event is told, and nobody sees to it that it is kept."""
+    """The last event is visible, and never saved."""
     real = EventLog.append
 
     def append(self: EventLog, event: Any, writer: EventWriter) -> None:
@@ -547,7 +547,7 @@ def parked_results_lost_to_a_stop() -> Generator[None]:
 
 @mutant
 def given_up_in_memory_only() -> Generator[None]:
-    """An unfinished turn that nobody goes on with is closed here, and not in the store."""
+    """An abandoned turn is closed in memory, and not in the store."""
 
     async def give_up(self: _journal_writer.JournalWriter) -> None:
         await trio.lowlevel.checkpoint()
@@ -567,7 +567,7 @@ def numbers_given_twice() -> Generator[None]:
 
 @mutant
 def lease_not_given_back() -> Generator[None]:
-    """Whoever has had a session keeps others from it."""
+    """A process that has held a session keeps others from it."""
 
     async def release(_self: Any, _lease: Any) -> None:
         await trio.lowlevel.checkpoint()

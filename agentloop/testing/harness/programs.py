@@ -129,7 +129,7 @@ class Program(msgspec.Struct, frozen=True):
 
 
 def predict(stream: Streaming) -> StreamReason:
-    """Why ``stream`` stops, if nobody interrupts it."""
+    """Why ``stream`` stops, if it is not interrupted."""
     match stream.end:
         case "answer":
             return "completed"
@@ -145,7 +145,7 @@ def predict(stream: Streaming) -> StreamReason:
 
 
 def played_turns(stream: Streaming) -> tuple[tuple[Action, ...], ...]:
-    """The turns that come to run their tools, if nobody interrupts the stream."""
+    """The turns that come to run their tools, if the stream is not interrupted."""
     if stream.end in ("prompt_blocked", "listing_fails"):
         return ()
     return stream.turns[:1] if stream.end == "hook_blocks" else stream.turns
@@ -179,7 +179,7 @@ class _Play:
         self.built: dict[str, Streaming] = {}
         """Agent name to what it does: names are unique."""
         self.cut: set[str] = set()
-        """Agents whose streams somebody may interrupt."""
+        """Agents whose streams may be interrupted."""
 
     async def play(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -314,7 +314,7 @@ class _Play:
                 return self.lab.tool(name)
 
     def _handler(self, agent: str, does: Literal["", "answers", "passes"]) -> QuestionHandler | None:
-        """The handler of one child stream. Whoever else asks it was misled."""
+        """The handler of one child stream. A question from another stream is misrouted."""
 
         async def handle(question: Question) -> Answer | None:
             await trio.lowlevel.checkpoint()
@@ -357,7 +357,7 @@ class _Play:
                 self._compare_answers(name, stream)
 
     def _compare_answers(self, name: str, stream: Streaming) -> None:
-        """Who asks and does not give up is told."""
+        """An asker that does not give up gets an answer."""
         told = {message.split(" ", 1)[0]: answer for message, answer in self.lab.received.items()}
         for number, turn in enumerate(played_turns(stream)):
             for index, action in enumerate(turn):
@@ -366,7 +366,7 @@ class _Play:
                     assert isinstance(answer, Accept), f"the question {index} of turn {number} of {name} got {answer!r}"
 
     def _denied(self, name: str) -> bool:
-        """Whether nobody approves what this agent wants to do."""
+        """Whether no answerer approves this agent's calls."""
         number = int(name.split("-", 1)[0].removeprefix("R").rstrip("c"))
         return self.program.roots[number].reader.answers == "nobody"
 
@@ -402,7 +402,7 @@ def _wrong(question: Question) -> Answer:
 
 
 def _reply(question: Question) -> Answer:
-    """What everybody answers who answers at all: no run goes past its limits."""
+    """The answer of every answerer to a limit: no run goes past its limits."""
     return Deny("no further") if isinstance(question, ContinueRequested) else echo(question)
 
 

@@ -304,7 +304,7 @@ FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required":
 
 
 def _in_doubt(lab: Lab) -> Agent:
-    """Calls of which nobody knows, later, what came of them."""
+    """Calls whose outcome is unknown later."""
 
     async def long(_context: ToolContext[Any]) -> str:
         await trio.sleep(50)
@@ -400,7 +400,7 @@ async def parked_and_given_up(story: Story) -> None:
 
 @story(_busy, reasons=(), effects={"one": 3, "slow": 1, "guarded": 1})
 async def run_and_parked(story: Story) -> None:
-    """Without a reader; then somebody only looks."""
+    """Without a reader; followers only look on."""
     async with story.process("P") as client, story.session(client) as session:
         await story.agent.run("go", session=session, on_question="park")
     async with story.process("Q") as client, story.session(client) as session:
@@ -476,7 +476,7 @@ async def resumed_and_stopped_at_once(story: Story) -> None:
 
 @story(_busy, reasons=("completed", "completed"), effects={"one": 3, "slow": 1, "guarded": 1})
 async def followed(story: Story) -> None:
-    """By somebody in the same process, and by somebody in another one."""
+    """Followed from the same process, and from another one."""
     async with trio.open_nursery() as nursery:
 
         async def elsewhere() -> None:
