@@ -13,9 +13,10 @@ import trio
 from attrs import frozen
 
 from agentloop._core.schema import Signature, signature_of
+from agentloop._runtime.lifecycle import open_stream
 from agentloop._runtime.overrides import Override, models_of
 from agentloop._runtime.run import PARK, READER
-from agentloop._runtime.stream import Stream, open_stream
+from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError

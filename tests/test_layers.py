@@ -22,7 +22,7 @@ LAYERS = (
     "_core.docstrings _core.annotations _core.json_types _core.schema _core.output _core.prices _core.forms",
     "_core.permissions",
     "_core.assembly _core.budget _core.questions _core.compaction _core.kept _core.mailbox",
-    "_core.parking _core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
+    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
     "context tools hooks observers config journal",
     # waiting
@@ -30,7 +30,7 @@ LAYERS = (
     "_runtime.patience _runtime.call_order _runtime.hook_calls _runtime.run _runtime.commit",
     "_runtime.questions _runtime.model_calls _runtime.responding",
     "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
-    "_runtime.tool_calls _runtime.loop _runtime.observing _runtime.stream",
+    "_runtime.tool_calls _runtime.loop _runtime.observing _runtime.stream _runtime.lifecycle",
     # the front door
     "session agent toolsets",
 )

@@ -50,6 +50,11 @@ class Mailbox:
         """Whether a steering message waits."""
         return bool(self._steering)
 
+    @property
+    def is_followed_up(self) -> bool:
+        """Whether a follow-up waits."""
+        return bool(self._follow_ups)
+
     def take_steering(self) -> tuple[UserMessage, ...]:
         """All steering messages, in order."""
         taken, self._steering = self._steering, ()

@@ -94,6 +94,7 @@ __all__ = [
     "STREAM_TABLE",
     "CallPhase",
     "CallState",
+    "ChildReused",
     "Fact",
     "LimitRaised",
     "LongResultStored",
@@ -156,6 +157,15 @@ class ValueRemembered(Note, frozen=True):
     """JSON."""
 
 
+class ChildReused(Note, frozen=True):
+    """A call that is made again has got the outcome of a child run that had ended before."""
+
+    kind: ClassVar[str] = "child_reused"
+    call_id: str
+    session: str
+    """The child run's."""
+
+
 class LongResultStored(Note, frozen=True):
     """The whole text of a result of which the model reads only a part at once."""
 
@@ -207,6 +217,7 @@ NOTES: Mapping[str, type[Note]] = {
         TurnOpened,
         ToolStarted,
         ValueRemembered,
+        ChildReused,
         LongResultStored,
         LimitRaised,
         TurnAbandoned,
@@ -285,6 +296,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         ToolCallStarted: None,
         ToolStarted: None,
         ValueRemembered: None,
+        ChildReused: None,
         ToolCallOutput: None,
         ToolCallProgress: None,
         LongResultStored: None,
@@ -307,6 +319,7 @@ CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
         ToolCallOutput: _C.RUNNING,
         ToolCallProgress: _C.RUNNING,
         ChildStreamStarted: _C.RUNNING,
+        ChildReused: _C.RUNNING,
         LongResultStored: _C.RUNNING,
         ToolCallFinished: _C.FINISHED,
         ToolCallParked: _C.PARKED,
@@ -382,17 +395,17 @@ class QuestionList:
 
     def __init__(self) -> None:
         self.records: list[QuestionRecord] = []
-        self._asked: set[str] = set()
+        # Frozen, since most lists stay empty, and an empty frozen set takes no room.
+        self._asked: frozenset[str] = frozenset()
         """Ids of the questions asked in this opening of the stream."""
-        self._new: set[str] = set()
+        self._new: frozenset[str] = frozenset()
         """Ids of those that were asked for the first time."""
         self._has_changed = False
         """Whether the asker has taken another way in this opening."""
 
     def begin(self) -> None:
         """The asker begins anew, in another opening of the stream."""
-        self._asked.clear()
-        self._new.clear()
+        self._asked = self._new = frozenset()
         self._has_changed = False
 
     def previous(self, question: Question) -> QuestionRecord | None:
@@ -409,7 +422,7 @@ class QuestionList:
         id = question.id
         for record in self.records:
             if record.question.id == id:
-                self._asked.add(id)
+                self._asked |= {id}
                 record.is_over = record.is_bypassed = False
                 return record
         closed = [record for record in self.records if record.question.id in self._asked and not record.lacks_answer]
@@ -419,8 +432,8 @@ class QuestionList:
         for other in self.records:
             other.is_bypassed = other.question.id not in self._asked
         self.records.append(record)
-        self._asked.add(id)
-        self._new.add(id)
+        self._asked |= {id}
+        self._new |= {id}
         return record
 
     def is_new(self, id: str) -> bool:
@@ -437,7 +450,7 @@ class QuestionList:
         """Remove ``record``: the question will be asked anew."""
         if record in self.records:
             self.records.remove(record)
-        self._asked.discard(record.question.id)
+        self._asked -= {record.question.id}
 
     def clear(self) -> None:
         """Remove all."""
@@ -454,9 +467,16 @@ def _is_same(one: Question, other: Question) -> bool:
 
 
 class CallState:
-    """A tool call without a result."""
+    """A tool call without a result.
+
+    A tool that is called again opens its child runs again, in any order if it opens several at once. So a child run of
+    the previous opening is found by its agent and its prompt, not by its place. It counts if the call has come to it
+    the same way, by the rule that holds for questions: see `QuestionList`.
+    """
 
     __slots__ = (
+        "_has_changed",
+        "_opened",
         "children",
         "id",
         "name",
@@ -483,7 +503,11 @@ class CallState:
         self.retry_questions = QuestionList()
         """Asked about running it again."""
         self.children: list[StreamState] = []
-        """The child streams that it opened, in order, ended ones included."""
+        """The child runs that it opened, in order, ended ones included."""
+        self._opened: dict[str, None] = {}
+        """Sessions of the child runs that it has opened in this opening of the stream, or whose outcome it has got."""
+        self._has_changed = False
+        """Whether it has taken another way in this opening."""
         self.remembered: dict[str, bytes] = {}
         """Values that its tool stored for the next time, as JSON."""
         self.waits = 0
@@ -493,6 +517,46 @@ class CallState:
         """The call is made, or made again."""
         self.questions.begin()
         self.retry_questions.begin()
+        self._opened.clear()
+        self._has_changed = False
+
+    def previous_child(self, agent: str, prompt: UserMessage) -> StreamState | None:
+        """The child run that counts where one of ``agent`` with ``prompt`` is opened, the oldest first; or none."""
+        if not self._has_changed:
+            for child in self.children:
+                is_free = child.session not in self._opened and all(session in self._opened for session in child.after)
+                if is_free and child.agent == agent and child.prompt == prompt:
+                    return child
+        return None
+
+    def open_child(self, child: StreamState) -> bool:
+        """Record that ``child`` was opened. Returns whether it is a new one."""
+        is_new = child not in self.children
+        child.is_bypassed = False
+        if is_new:
+            child.after = tuple(
+                other.session for other in self.children if other.is_over and other.session in self._opened
+            )
+            for other in self.children:
+                other.is_bypassed = other.session not in self._opened
+            self.children.append(child)
+        self._opened[child.session] = None
+        return is_new
+
+    def end_child(self, child: StreamState) -> None:
+        """Record that ``child`` has ended. If it was new, the call has taken another way: the rest it opens anew."""
+        if child.openings == 1 and child.is_over:
+            self._has_changed = True
+            self.children[:] = [other for other in self.children if other.session in self._opened]
+
+    def reuse_child(self, session: str) -> None:
+        """Record that the call has got the outcome of the child run of ``session``, which had ended before."""
+        self._opened[session] = None
+
+    def forget_child(self, child: StreamState) -> None:
+        """Let go of ``child``, which has ended: only a run that is resumed needs it, and that reads the journal."""
+        if child.is_over and child in self.children:
+            self.children.remove(child)
 
     @property
     def outcome_unknown(self) -> bool:
@@ -537,6 +601,7 @@ class StreamState:
         "_parked",
         "_question_ids",
         "_row",
+        "after",
         "agent",
         "allowed",
         "call_id",
@@ -545,6 +610,7 @@ class StreamState:
         "complaints",
         "detail",
         "first_index",
+        "is_bypassed",
         "is_prompted",
         "long_results",
         "message",
@@ -572,6 +638,10 @@ class StreamState:
         self.call_id = call_id
         self.complaints: list[str] = [] if parent is None else parent.complaints
         """Facts that the tables do not allow, a sentence each; shared with the runs around this one."""
+        self.after: tuple[str, ...] = ()
+        """Sessions of the child runs of the same call that had ended when this one was opened first."""
+        self.is_bypassed = False
+        """Whether the call, when it was made again, opened a new child run before it came to this one, if it does."""
         # These fields last through all openings of the run.
         self.session = ""
         self.agent = ""
@@ -596,7 +666,7 @@ class StreamState:
         self.questions = QuestionList()
         """Asked by the run itself, and not by a call, since its last turn began."""
         self.long_results: dict[str, str] = {}
-        """For a child run: whole texts of long results, by call id."""
+        """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.usage = Usage()
         """Its children's included."""
         self.tool_calls = 0
@@ -620,8 +690,9 @@ class StreamState:
         """Child streams that were opened for the first time."""
         self._own_waits = 0
         """For how many answers the run itself waits, and no call of it."""
-        self._call_ids: set[str] = set()
-        self._question_ids: set[str] = set()
+        # Dicts, since an empty one takes a quarter of the room of an empty set.
+        self._call_ids: dict[str, None] = {}
+        self._question_ids: dict[str, None] = {}
         self._parked: list[str] = []
         """The calls and questions that were parked."""
         self._is_partial = False
@@ -641,6 +712,11 @@ class StreamState:
         return self.reason not in (None, "needs_input", "interrupted") and self.message is None
 
     @property
+    def next_turn(self) -> int:
+        """The number of the turn that starts next: the open one is resumed under its own."""
+        return self.turn if self.message is not None else self.turn + 1
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing in it, or in its children, continues by itself: it waits for people."""
         if self._own_waits:
@@ -655,7 +731,7 @@ class StreamState:
         for call in self.calls.values():
             found += [record.question for record in call.all_questions if record.is_open]
             for child in call.children:
-                if not child.is_over:
+                if not (child.is_over or child.is_bypassed):
                     found += child.open_questions
         return found
 
@@ -688,12 +764,6 @@ class StreamState:
         if call is None:
             return QuestionList()
         return call.retry_questions if is_retry else call.questions
-
-    def begin_resumption(self) -> None:
-        """A run begins that resumes this one, and asks its questions again."""
-        self.questions.begin()
-        for call in self.calls.values():
-            call.begin()
 
     def find_question(self, id: str) -> QuestionRecord | None:
         """The question of that id, here or in a child."""
@@ -778,9 +848,8 @@ class StreamState:
         parent = self.parent
         if parent is not None and isinstance(event, ChildStreamStarted):
             call = parent._running_call(event, event.call_id)
-            if call is not None and self not in call.children:
-                call.children.append(self)
-                parent.child_count += 1
+            if call is not None:
+                parent.child_count += call.open_child(self)
 
     def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
         left = self.open_things
@@ -796,6 +865,8 @@ class StreamState:
             # Nothing chose the place: only calls that waited for an answer are known not to have continued since.
             for call in self.calls.values():
                 call.parked = any(record.is_open for record in call.questions.records)
+        if self.parent is not None and (opener := self.parent.calls.get(self.call_id)) is not None:
+            opener.end_child(self)
 
     def _check_children(self, event: StreamEvent, call_id: str | None) -> None:
         for call in self.calls.values():
@@ -807,7 +878,7 @@ class StreamState:
     # ------------------------------------------------------------------------------------- turns
 
     def _start_turn(self, event: TurnStarted) -> None:
-        due = self.turn if self.message is not None else self.turn + 1
+        due = self.next_turn
         if event.turn != due and not (self._is_partial and not self.turn):
             self._complain(event, f"turn {event.turn} comes where turn {due} is due")
         if event.turn > self.turn:
@@ -864,7 +935,7 @@ class StreamState:
         if call is None:
             if id in self._call_ids:
                 self._complain(event, f"call {id!r} was started before")
-            self._call_ids.add(id)
+            self._call_ids[id] = None
             call = self.calls[id] = CallState(id, event.name)
             for run in self.around:
                 run.tool_calls += 1
@@ -884,9 +955,10 @@ class StreamState:
         if call is not None:
             call.remembered[note.name] = note.value
 
-    def _store_long_result(self, note: LongResultStored) -> None:
-        if self.parent is not None:
-            self.long_results[note.call_id] = note.text
+    def _reuse_child(self, note: ChildReused) -> None:
+        call = self._running_call(note, note.call_id)
+        if call is not None:
+            call.reuse_child(note.session)
 
     def _check_call(self, event: ToolCallOutput | ToolCallProgress) -> None:
         self._running_call(event, event.call_id)
@@ -915,7 +987,7 @@ class StreamState:
     def _ask(self, event: Question) -> None:
         if event.id in self._question_ids:
             self._complain(event, f"question {event.id!r} was asked before")
-        self._question_ids.add(event.id)
+        self._question_ids[event.id] = None
         if not isinstance(event, ContinueRequested):
             self._running_call(event, event.call_id)
         asker = self.questions_of(event)
@@ -974,7 +1046,7 @@ class StreamState:
         ToolCallStarted: _start_call,
         ToolStarted: _start_tool,
         ValueRemembered: _remember,
-        LongResultStored: _store_long_result,
+        ChildReused: _reuse_child,
         ToolCallOutput: _check_call,
         ToolCallProgress: _check_call,
         ToolCallFinished: _finish_call,
@@ -1073,11 +1145,12 @@ class SessionState:
                 self._complain(fact, stream, "needs input, and no question is parked")
             del self.running[stream]
         run.apply(fact)
-        if run.parent is None:
-            if isinstance(fact, MessageCommitted):
-                self.messages.append(fact.message)
-            elif isinstance(fact, LongResultStored):
-                self.long_results[fact.call_id] = fact.text
+        if run.parent is None and isinstance(fact, MessageCommitted):
+            self.messages.append(fact.message)
+        if isinstance(fact, LongResultStored):
+            # The living run has them in its transcript, which makes room for new ones.
+            texts = self.long_results if run.parent is None else run.long_results
+            texts[fact.call_id] = fact.text
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
         run: StreamState | None = None

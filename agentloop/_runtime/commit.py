@@ -101,8 +101,10 @@ async def settle(run: Run) -> None:
     if run.parent is not None:
         return
     run.transcript.seq = run.log.seq
-    past, journal = run.unfinished, run.root.journal
-    if journal is not None and (run.root.questions.is_parked or (past is not None and past.message is not None)):
+    journal = run.root.journal
+    # After a failure the session is read again in any case, when it is used next.
+    leaves_turn_open = run.state.message is not None and run.log.failure is None
+    if journal is not None and (run.root.questions.is_parked or leaves_turn_open):
         # The journal has an open turn, to be resumed, which is not part of the transcript.
         seconds = run.config.deadlines.cleanup
         # If the store, or the clock, fails here, it is read again when the session is used next.

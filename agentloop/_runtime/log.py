@@ -377,13 +377,15 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
     Args:
       log: the log of the root run.
       source: the run's own, which its events carry.
+      state: the run's own, which each event changes before it is appended.
       parent: the writing end of the run around it. Its readers get the events of this one, too.
     """
 
-    __slots__ = ("_log", "_parent", "_readers", "is_closed", "source")
+    __slots__ = ("_apply", "_log", "_parent", "_readers", "is_closed", "source")
 
-    def __init__(self, log: EventLog, source: Source, parent: EventWriter | None = None) -> None:
+    def __init__(self, log: EventLog, source: Source, state: StreamState, parent: EventWriter | None = None) -> None:
         self._log = log
+        self._apply = state.apply
         self._parent = parent
         self._readers: list[Reader] = []
         self.source = source
@@ -394,30 +396,29 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
     ) -> None:
         """Make an event, ``kind(source, seq, **fields)``, and append it. Does not wait, does not fail.
 
-        After the channel is closed, an event is dropped: then the run has ended, and its last event was appended.
+        After the channel is closed, an event is dropped: then the run has ended, and its last event was appended. A
+        delta that nothing reads is not made, since deltas change no state.
         """
-        if self.is_closed or not (self._readers or self._is_wanted(kind)):
+        if self.is_closed or (kind in _KINDS_OF_WORDS and not (self._readers or self._is_wanted)):
             return
         log = self._log
         event = kind(self.source, log.seq + 1, *args, **fields)
+        self._apply(event)
         if kind not in _KINDS_OF_WORDS:
             logger = LOGGER_OF.get(type(event))
             if logger is not None and logger.isEnabledFor(logging.DEBUG):
                 log_event(event)
         log.append(event, self)
 
-    def _is_wanted(self, kind: object) -> bool:
-        """Whether a reader, a journal or a log file gets an event of ``kind``. Events are not made for nothing."""
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether a reader or a journal gets this run's deltas."""
         writer: EventWriter | None = self
         while writer is not None:
             if writer._readers:
                 return True
             writer = writer._parent
-        if self._log.is_journaled or not isinstance(kind, type):
-            # A function, unlike a class, also passes the number of the event to its caller.
-            return True
-        logger = LOGGER_OF.get(kind)
-        return logger is not None and logger.isEnabledFor(logging.DEBUG)
+        return self._log.is_journaled
 
     def warn(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
         """Emit a warning, and log it. Does not wait.
@@ -430,8 +431,9 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         self.emit(WarningIssued, code=code, message=message)
 
     def note(self, note: Note) -> None:
-        """Append a fact for the journal, which no reader gets. Does not wait, does not fail."""
+        """Append a fact for the state and the journal, which no reader gets. Does not wait, does not fail."""
         if not self.is_closed:
+            self._apply(note)
             self._log.note(note, self)
 
     async def send(self, value: StreamEvent) -> None:
@@ -445,7 +447,9 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.is_closed:
             raise trio.ClosedResourceError
-        self._log.append(evolve(value, seq=self._log.seq + 1), self)
+        event = evolve(value, seq=self._log.seq + 1)
+        self._apply(event)
+        self._log.append(event, self)
         if self.readers_lag:
             await self.wait_for_readers()
         else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import msgspec
 import trio
@@ -14,9 +14,8 @@ from agentloop._core.budget import Exceeded, RepeatDetector
 from agentloop._core.output import OutputType, output_type
 from agentloop._core.prices import priced
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.state import StreamState
 from agentloop._core.transcript import close_turn
-from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
+from agentloop._core.turn import Answered, CallTools, Next, Remind, after_response, truncated
 from agentloop._runtime.commit import begin_turn, commit, raised
 from agentloop._runtime.compacting import Compactor
 from agentloop._runtime.foreign import ForeignError, call_foreign
@@ -69,11 +68,36 @@ class Ending(msgspec.Struct, frozen=True):
     output: Any = None
 
 
-class _Turn(msgspec.Struct):
-    """The result of a turn: its reason, and the ending of the run, or ``None`` to continue."""
+class _Turn:
+    """One turn: it starts when the block is entered, and finishes on every way out of the block."""
 
-    reason: TurnReason
-    ending: Ending | None = None
+    __slots__ = ("_run", "reason")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.reason: TurnReason | None = None
+        """Why it ends. The block sets it, unless it raises."""
+
+    async def __aenter__(self) -> Self:  # noqa: ASYNC910 - nothing waits here
+        self._run.emit(TurnStarted, turn=self._run.state.next_turn)
+        return self
+
+    async def __aexit__(  # noqa: ASYNC910 - the hooks of most agents are none
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        run = self._run
+        if run.root.questions.is_parked:
+            reason: TurnReason = "needs_input"
+        elif error is not None:
+            reason = "failed" if isinstance(error, Exception) else "cancelled"
+        else:
+            assert self.reason is not None
+            reason = self.reason
+        number = run.state.turn
+        run.emit(TurnFinished, turn=number, reason=reason)
+        await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, number, reason))
+        if error is None and run.writer.readers_lag:
+            await run.writer.wait_for_readers()
 
 
 async def play(run: Run) -> Ending:
@@ -139,64 +163,52 @@ class _Loop:
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
     async def play(self, tools: ListTools) -> Ending:
+        await self._start_session()
+        # Listed before the prompt is committed: where there are no tools, there is no run.
+        await tools.list()
+        self._instructions.extend(tools.instructions)
+        ending = await self._begin(tools)
+        while ending is None:
+            ending = await self._submit_steering() or await self._check_limits() or await self._take_turn(tools)
+        return ending
+
+    # ---------------------------------------------------------------------- the beginning
+
+    async def _start_session(self) -> None:
         run = self._run
         for hook in run.hooks.at("session_start"):
             verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
             if isinstance(verdict, Context):
                 self._instructions.append(verdict.text)
-        # Listed before the prompt is committed: where there are no tools, there is no run.
-        await tools.list()
-        self._instructions.extend(tools.instructions)
-        first = await self._begin(tools)
-        if first is not None:
-            return first
-        while True:
-            refused = await self._steer()
-            if refused is not None:
-                return refused
-            # A loop: a person may let the run go past one limit and not past the next.
-            while reached := run.meter.before_request():
-                if not await self._may_go_on(reached):
-                    return _limit(reached)
-            # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
-            run.meter.count_request()
-            # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            ending = await self._turn(partial(self._respond, tools))
-            if ending is not None:
-                return ending
 
     async def _begin(self, tools: ListTools) -> Ending | None:
         """Submit the prompt, or continue the run that this one resumes."""
-        run, past = self._run, self._run.unfinished
-        if past is None or not past.is_prompted:
+        run, state = self._run, self._run.state
+        if not state.is_prompted:
             return await self._submit("user_prompt_submit", (run.prompt,))
-        run.turn = past.turn
-        run.meter.restore(past.turn, past.usage, past.tool_calls, past.allowed)
-        if past.message is None:
-            last = run.transcript.messages[-1]
-            if not isinstance(last, AssistantMessage) or last.calls or last.stop == "interrupted":
-                return None
-            # The previous run had its answer, and ended before it could emit the end.
-            try:
-                return Ending("completed", output=self._output.decode(last.text))
-            except ValueError:
-                return None
-        run.turn -= 1
-        return await self._turn(partial(self._call_again, past, past.message, tools))
+        run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed)
+        if state.message is not None:
+            return await self._resume_turn(state.message, tools)
+        last = run.transcript.messages[-1]
+        if not isinstance(last, AssistantMessage) or last.calls or last.stop == "interrupted":
+            return None
+        # The previous run had its answer, and ended before it could emit the end.
+        try:
+            return Ending("completed", output=self._output.decode(last.text))
+        except ValueError:
+            return None
 
-    async def _call_again(self, past: StreamState, message: AssistantMessage, tools: ListTools) -> _Turn:
-        """Go on with the calls of a turn that was parked, or cut off."""
-        run = self._run
-        listed = with_reader(run, await tools.list())
-        await trio.lowlevel.checkpoint_if_cancelled()
-        # From here on this run closes the open turn. A run that ends earlier leaves it resumable.
-        past.message = None
-        turn = await self._call_tools(message, message.calls, listed, past)
-        run.unfinished = None
-        return turn
+    async def _resume_turn(self, message: AssistantMessage, tools: ListTools) -> Ending | None:
+        """Continue the calls of a turn that was parked, or cut off."""
+        async with _Turn(self._run) as turn:
+            listed = with_reader(self._run, await tools.list())
+            # A run that ends before the calls begin leaves the turn as it was, to be resumed.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return await self._call_tools(turn, message, listed, is_resumed=True)
 
-    async def _steer(self) -> Ending | None:
+    # ----------------------------------------------------------------- messages of people
+
+    async def _submit_steering(self) -> Ending | None:
         """Submit the steering messages. A hook's refusal ends the run; after an error they count as not read."""
         run = self._run
         messages = run.mailbox.take_steering()
@@ -208,18 +220,15 @@ class _Loop:
             run.mailbox.put_back_steering(messages)
             raise
 
-    async def _follow_up(self) -> _Turn | None:
-        """Go on with the next follow-up, if there is one."""
+    async def _submit_follow_up(self) -> Ending | None:
+        """Submit the next follow-up. A hook's refusal ends the run; after an error the message counts as not read."""
         run = self._run
         messages = run.mailbox.take_follow_up()
-        if not messages:
-            return None
         try:
-            refused = await self._submit("user_followup_submit", messages)
+            return await self._submit("user_followup_submit", messages)
         except BaseException:
             run.mailbox.put_back_follow_up(messages)
             raise
-        return _Turn("continued") if refused is None else _Turn("blocked", refused)
 
     async def _submit(
         self,
@@ -248,6 +257,17 @@ class _Loop:
         commit(run, messages)
         return None
 
+    # -------------------------------------------------------------------------- a turn
+
+    async def _check_limits(self) -> Ending | None:
+        """Whether another request goes past a limit: then a person may let it, or the run ends."""
+        run = self._run
+        # A loop: a person may let the run go past one limit and not past the next.
+        while reached := run.meter.before_request():
+            if not await self._may_go_on(reached):
+                return _limit(reached)
+        return None
+
     async def _may_go_on(self, reached: Exceeded) -> bool:
         """Ask whether the run may go past a limit."""
         limit, used, allowed = reached.limit, reached.used, reached.allowed
@@ -259,60 +279,49 @@ class _Loop:
         raised(self._run, reached)
         return True
 
-    # -------------------------------------------------------------------------- a turn
-
-    async def _turn(self, deal: Callable[[], Awaitable[_Turn]]) -> Ending | None:
-        """Run one turn, started and finished on every path."""
-        run = self._run
-        run.turn += 1
-        run.emit(TurnStarted, turn=run.turn)
-        turn = _Turn("cancelled")
-        try:
-            turn = await deal()
-        except Exception:
-            turn = _Turn("failed")
-            raise
-        finally:
-            if run.root.questions.is_parked:
-                turn = _Turn("needs_input")
-            run.emit(TurnFinished, turn=run.turn, reason=turn.reason)
-            await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, run.turn, turn.reason))  # noqa: ASYNC102 - it shields itself
-        if run.writer.readers_lag:
-            await run.writer.wait_for_readers()
-        return turn.ending
-
-    async def _respond(self, tools: ListTools) -> _Turn:
+    async def _take_turn(self, tools: ListTools) -> Ending | None:
         """Ask the model, and act on its response."""
         run = self._run
-        listed = with_reader(run, await tools.list())
-        request = await self._request(listed)
-        if isinstance(request, Ending):
-            return _Turn("blocked", request)
-        message = await self._ask_model(request)
+        # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
+        run.meter.count_request()
+        # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        async with _Turn(run) as turn:
+            listed = with_reader(run, await tools.list())
+            request = await self._request(listed)
+            if isinstance(request, Ending):
+                turn.reason = "blocked"
+                return request
+            message = await self._ask_model(request)
+            match self._next_step(message):
+                case CallTools():
+                    return await self._call_tools(turn, message, listed)
+                case Remind(text=text):
+                    self._reminders += 1
+                    commit(run, (message, UserMessage((Text(text),))))
+                    turn.reason = "output_retry"
+                    return None
+                case Answered(output=output):
+                    return await self._stop(turn, message, output)
+
+    def _next_step(self, message: AssistantMessage) -> Next:
+        run = self._run
+        attempts = run.config.limits.output_attempts
         try:
-            following = after_response(
-                message, self._output, attempt=self._reminders + 1, attempts=run.config.limits.output_attempts
-            )
+            return after_response(message, self._output, attempt=self._reminders + 1, attempts=attempts)
         except Exception:
             # The response is part of the transcript even if it is no answer. A refusal may come with calls.
             commit(run, close_turn(message, {}, ()))
             raise
-        match following:
-            case CallTools(calls=calls):
-                return await self._call_tools(message, calls, listed)
-            case Remind(text=text):
-                self._reminders += 1
-                commit(run, (message, UserMessage((Text(text),))))
-                return _Turn("output_retry")
-            case Answered(output=output):
-                return await self._stop(message, output)
+
+    # ---------------------------------------------------------------------- the response
 
     async def _request(self, tools: dict[str, Tool]) -> ModelRequest | Ending:
         """Build the request to the model, or return the end that a hook requires."""
         run = self._run
         instructions = list(self._instructions)
         for hook in run.hooks.at("turn_start"):
-            verdict = await run.hooks.ask(hook, TurnStart(run.source, run.turn))
+            verdict = await run.hooks.ask(hook, TurnStart(run.source, run.state.turn))
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
         if self._compactor is not None:
@@ -331,7 +340,7 @@ class _Loop:
         run = self._run
         for hook in run.hooks.at("before_llm_call"):
             try:
-                verdict = await run.hooks.ask(hook, BeforeLLMCall(run.source, run.turn, request))
+                verdict = await run.hooks.ask(hook, BeforeLLMCall(run.source, run.state.turn, request))
             except HookFailedError as error:
                 return Ending("blocked", str(error))
             if isinstance(verdict, Block):
@@ -365,7 +374,7 @@ class _Loop:
             warning = truncated(message)
             if warning:
                 run.warn(warning, _WARNINGS[warning])
-            await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.turn, message))
+            await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
         except BaseException:
             cut_off = call.interrupted()
             if cut_off is not None:
@@ -394,68 +403,75 @@ class _Loop:
             )
         return usage
 
-    # ------------------------------------------------------------------ after the response
-
     async def _call_tools(
-        self,
-        message: AssistantMessage,
-        asked: tuple[ToolCall, ...],
-        tools: dict[str, Tool],
-        past: StreamState | None = None,
-    ) -> _Turn:
-        """Run the calls of ``message``. The turn is committed as a whole, however it ends; or it is parked.
-
-        Args:
-          past: the state of the calls in the run that this one resumes.
-        """
-        run = self._run
-        calls = Calls(run, asked, tools, past)
-        if past is None:
+        self, turn: _Turn, message: AssistantMessage, tools: dict[str, Tool], *, is_resumed: bool = False
+    ) -> Ending | None:
+        """Run the calls of ``message``. The turn is committed as a whole, however it ends; or it is parked."""
+        run, state = self._run, self._run.state
+        if not is_resumed:
             begin_turn(run, message)
+        # The calls of a resumed turn were counted when they began.
+        is_counted = bool(state.calls or state.results)
+        calls = Calls(run, message.calls, tools)
         try:
-            # The calls of a resumed turn were counted when it began.
-            counted = past is not None and bool(past.calls or past.results)
-            while not counted and (reached := run.meter.before_tool_calls(len(asked))):
-                if not await self._may_go_on(reached):
-                    return _Turn("limit", _limit(reached))
-            polling = all(call.name in tools and tools[call.name].polling for call in asked)
-            if (
-                past is None
-                and not polling
-                and self._repeats.is_stuck(tuple((call.name, call.arguments) for call in asked))
-            ):
-                times = run.config.limits.identical_turns
-                return _Turn("limit", Ending("limit", f"the model asked for the same calls {times} times in a row"))
-            if not counted:
-                run.meter.count_tool_calls(len(asked))
+            ending = None if is_counted else await self._count_calls(message.calls)
+            if ending is None and not is_resumed:
+                ending = self._check_repeats(message.calls, tools)
+            if ending is not None:
+                turn.reason = "limit"
+                return ending
+            if not is_counted:
+                run.meter.count_tool_calls(len(message.calls))
             await calls.run_all()
         finally:
             if not run.root.questions.is_parked:
-                commit(run, close_turn(message, calls.results, calls.started))
+                commit(run, state.closing)
         if calls.blocked is not None:
-            return _Turn("blocked", Ending("blocked", calls.blocked))
-        return _Turn("tool_calls")
+            turn.reason = "blocked"
+            return Ending("blocked", calls.blocked)
+        turn.reason = "tool_calls"
+        return None
 
-    async def _stop(self, message: AssistantMessage, output: Any) -> _Turn:
-        """The end, unless a hook sends the agent on."""
+    async def _count_calls(self, calls: tuple[ToolCall, ...]) -> Ending | None:
+        """Whether so many calls go past a limit: then a person may let them, or the run ends."""
+        while reached := self._run.meter.before_tool_calls(len(calls)):
+            if not await self._may_go_on(reached):
+                return _limit(reached)
+        return None
+
+    def _check_repeats(self, calls: tuple[ToolCall, ...], tools: dict[str, Tool]) -> Ending | None:
+        """End the run if the model asks for the same calls again and again."""
+        if all(call.name in tools and tools[call.name].polling for call in calls):
+            return None
+        if not self._repeats.is_stuck(tuple((call.name, call.arguments) for call in calls)):
+            return None
+        times = self._run.config.limits.identical_turns
+        return Ending("limit", f"the model asked for the same calls {times} times in a row")
+
+    async def _stop(self, turn: _Turn, message: AssistantMessage, output: Any) -> Ending | None:
+        """End the run with its answer, unless a hook or a message sends the agent on."""
         run = self._run
         commit(run, (message,))
+        turn.reason = "continued"
         for hook in run.hooks.at("stop"):
             verdict = await run.hooks.ask(hook, StopRequested(run.source, message, run.continuations))
             if isinstance(verdict, Continue):
                 run.continuations += 1
                 self._reminders = 0
                 commit(run, (UserMessage((Text(verdict.text),)),))
-                return _Turn("continued")
+                return None
         if run.mailbox.is_steered:
             # The loop submits the message before the next request.
             self._reminders = 0
-            return _Turn("continued")
-        followed = await self._follow_up()
-        if followed is not None:
+            return None
+        if run.mailbox.is_followed_up:
             self._reminders = 0
-            return followed
-        return _Turn("final", Ending("completed", output=output))
+            ending = await self._submit_follow_up()
+            if ending is not None:
+                turn.reason = "blocked"
+            return ending
+        turn.reason = "final"
+        return Ending("completed", output=output)
 
 
 _WARNINGS: dict[Literal["truncated", "empty"], str] = {

@@ -43,7 +43,8 @@ class ModelCall:
         self._writer = run.writer
         self._emit = _drop if silent else run.emit
         self._model = model
-        self._assembler = Assembler(prefix=f"call_{run.transcript.streams}_{run.turn}", taken=run.transcript.call_ids)
+        prefix = f"call_{run.transcript.streams}_{run.state.turn}"
+        self._assembler = Assembler(prefix=prefix, taken=run.transcript.call_ids)
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf

@@ -8,7 +8,6 @@ import trio
 from attrs import evolve
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.state import QuestionRecord
 from agentloop._runtime.foreign import ForeignError, call_foreign
 from agentloop._runtime.groups import is_cancellation
 from agentloop._runtime.patience import Patience
@@ -87,8 +86,6 @@ class _Waiter:
             case _:
                 pass
         self.changed.set()
-        if not question.is_open() and run.unfinished is not None:
-            run.unfinished.questions_of(question.event).close(question.id)
         if not question.is_open() and self.handler is not None:
             self.handler.cancel()
 
@@ -117,9 +114,8 @@ async def _wait_for_resumption(waiter: _Waiter) -> None:
     """Return when the question is closed: most likely parked, so that another run will have the answer."""
     run, question = waiter.run, waiter.question
     questions = run.root.questions
-    assert run.waits is not None
     # Deferred only now: while a handler runs, the run is not idle.
-    with run.waits.waiting(question.call_id), questions.deferred(question):
+    with run.state.waiting(question.call_id), questions.deferred(question):
         while question.is_open():
             waiter.changed = trio.Event()
             # A task that waited for the change, for its turn say, counts as waiting until it runs.
@@ -174,26 +170,21 @@ def _open(run: Run, question: AskedQuestion) -> None:
         question.settle(Approve())
         return
     while True:
-        records = None if run.unfinished is None else run.unfinished.questions_of(question.event)
-        recorded = None if records is None else records.previous(question.event)
-        if recorded is None:
-            run.questions += 1
-            id = f"{run.source.stream}?{run.questions}"
-        else:
-            id = recorded.question.id
+        state = run.state
+        recorded = state.questions_of(question.event).previous(question.event)
+        id = f"{state.stream}?{state.question_count + 1}" if recorded is None else recorded.question.id
+        answer = None if recorded is None else recorded.answer
         question.event = evolve(question.event, id=id)
         # Open before it is emitted: the answer may come before the next line runs.
         run.root.questions.open(question)
         run.emit(question.numbered)
-        if records is not None:
-            records.ask(question.event)
         if run.call_order is not None:
             run.call_order.settle(question.call_id)
-        if recorded is None or recorded.answer is None or _answer_as_before(run, question, recorded, recorded.answer):
+        if answer is None or _answer_as_before(run, question, answer):
             return
 
 
-def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecord, answer: Answer) -> bool:
+def _answer_as_before(run: Run, question: AskedQuestion, answer: Answer) -> bool:
     """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
     try:
         run.root.questions.answer(question.id, answer, by="reader")
@@ -205,8 +196,6 @@ def _answer_as_before(run: Run, question: AskedQuestion, recorded: QuestionRecor
             f"the answer to {question.id!r} counts for nothing: {error}",
             logged=f"question {question.id!r}",
         )
-        if run.unfinished is not None:
-            run.unfinished.questions_of(recorded.question).forget(recorded)
         return False
     return True
 

@@ -10,7 +10,6 @@ import trio
 
 from agentloop._core.budget import Meter
 from agentloop._core.mailbox import Mailbox
-from agentloop._core.parking import Waits
 from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
 from agentloop._core.state import StreamState
@@ -103,7 +102,6 @@ class Run:
         "call_order",
         "calls_in_turn",
         "chain",
-        "children",
         "config",
         "continuations",
         "emit",
@@ -122,17 +120,14 @@ class Run:
         "parent",
         "patience",
         "prompt",
-        "questions",
         "reader",
         "root",
         "scope",
         "source",
+        "state",
         "stop_detail",
         "stopped",
         "transcript",
-        "turn",
-        "unfinished",
-        "waits",
         "warn",
         "writer",
     )
@@ -146,11 +141,11 @@ class Run:
         root: Root,
         transcript: Transcript,
         source: Source,
+        state: StreamState,
         read: bool,
         parent: Run | None = None,
         call_id: str = "",
         patience: Patience | None = None,
-        unfinished: StreamState | None = None,
     ) -> None:
         self.config = config
         self.models = models
@@ -158,19 +153,16 @@ class Run:
         self.prompt = prompt
         self.root = root
         self.transcript = transcript
-        self.unfinished = unfinished
-        """The state of the run that this one resumes, until it has."""
-        if unfinished is not None:
-            unfinished.begin_resumption()
-        self.waits: Waits | None = None if root.journal is None else Waits()
-        """Whether the run is idle, for parking; ``None`` if it cannot be parked."""
+        self.state = state
+        """The account of the run so far: a new one, or that of the run that is resumed."""
         self.source = source
         self.parent = parent
         self.call_id = call_id
         """The call of the parent stream that opened this one; empty at the root."""
         self.log = root.log
         """The log of the root run, which this run's events go to."""
-        self.writer: EventWriter = EventWriter(root.log, source, parent.writer if parent else None)
+        around_writer = parent.writer if parent else None
+        self.writer: EventWriter = EventWriter(root.log, source, state, around_writer)
         """This run's writing end of the log."""
         self.events: Reader | None = self.writer.open_reader(as_root=parent is not None) if read else None
         """The receive channel of the stream's own reader; ``None`` if only the streams around it are read."""
@@ -181,7 +173,7 @@ class Run:
         self.warn = self.writer.warn
         """Emit a warning of this run, and log it."""
         self.note = self.writer.note
-        """Append a fact for the journal: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
+        """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
         around = parent.observers if parent else observers_of_process()
         own = tuple(observer for observer in config.observers if all(observer is not other for other in around))
         self.observers: tuple[Observer, ...] = (*around, *own)
@@ -200,17 +192,12 @@ class Run:
         self.stop_detail = ""
         self.first_index = len(transcript)
         """Index of this run's first message in the transcript."""
-        self.turn = 0
         self.calls_in_turn: dict[str, Tool] = {}
         """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
         self.call_order: CallOrder | None = None
         """The order of the calls of this turn, if it has more than one."""
-        self.questions = 0
-        """How many it has asked."""
         self.reader: Tool | None = None
         """By which the model reads long results, once there is one."""
-        self.children = 0
-        """How many it has opened."""
         self.continuations = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None

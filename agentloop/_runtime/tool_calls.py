@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from inspect import isawaitable
 from threading import Lock
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import trio
 
 from agentloop._core.results import error_result, result_of, to_text, unknown_tool
-from agentloop._core.state import CallState, StreamState
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.call_order import CallOrder
@@ -36,33 +35,26 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 
 
 class Calls:
-    """The calls of one turn. Their results stay here when the turn is cut off."""
+    """The calls of one turn that have no result yet. Their results go into the run's state, whatever happens."""
 
-    __slots__ = ("_calls", "_past", "_run", "_tools", "blocked", "results", "started")
+    __slots__ = ("_calls", "_had_begun", "_has_begun", "_run", "_tools", "blocked")
 
-    def __init__(
-        self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool], unfinished: StreamState | None = None
-    ) -> None:
+    def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
         self._tools = tools
-        self._past: Mapping[str, CallState] = {} if unfinished is None else unfinished.calls
-        """The state of each call in the run that this one resumes."""
-        self.results: dict[str, ToolResult] = {} if unfinished is None else dict(unfinished.results)
-        """By call id, as they come in."""
-        self._calls = tuple(call for call in calls if call.id not in self.results)
-        self.started: set[str] = {id for id, call in self._past.items() if call.started}
-        """Ids of the calls whose tools began to run."""
+        self._calls = tuple(call for call in calls if call.id not in run.state.results)
+        self._had_begun = frozenset(run.state.started_calls)
+        """Ids of the calls whose tools began to run before this run was resumed."""
+        self._has_begun: set[str] = set(self._had_begun)
+        """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
         self.blocked: str | None = None
         """Why a hook ends the run after this turn, if one does."""
 
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
         began = now()
-        waits = self._run.waits
         self._run.call_order = CallOrder(call.id for call in self._calls) if len(self._calls) > 1 else None
         for call in self._calls:
-            if waits is not None:
-                waits.begin(call.id)
             # Told here, in call order: trio starts tasks in any order.
             self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
         if not self._calls:
@@ -84,18 +76,14 @@ class Calls:
             end_call(run, call)
         finally:
             self._settle(call)
-            if run.waits is not None:
-                run.waits.end(call.id)
             if result is None and run.root.questions.is_parked:
                 run.emit(ToolCallParked, call_id=call.id, name=call.name)
             else:
                 if result is None:
-                    result = interrupted_result(call, started=call.id in self.started)
-                self.results[call.id] = result
+                    result = interrupted_result(call, started=call.id in self._has_begun)
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
-        if run.waits is not None:
-            # The call may have been the last that kept the run from being idle.
-            run.root.questions.notify()
+        # The call may have been the last that kept the run from being idle.
+        run.root.questions.notify()
         if run.writer.readers_lag:
             await run.writer.wait_for_readers()
 
@@ -108,8 +96,7 @@ class Calls:
         tool = self._tools.get(call.name)
         if tool is None:
             return unknown_tool(call, list(self._tools))
-        past = self._past.get(call.id)
-        if past is not None and past.outcome_unknown and not await may_run_again(self._run, tool, call):
+        if self._run.state.calls[call.id].outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:
             arguments = tool.arguments.decode(call.arguments)
@@ -136,7 +123,7 @@ class Calls:
             return error_result(call, f"{tool.name} waits for this answer itself, and cannot run once more meanwhile.")
         semaphore = run.root.semaphore(tool, concurrency)
         # For a call that may itself wait for a person: then both can be parked.
-        with self._waiting(call):
+        with run.state.waiting(call.id):
             await semaphore.acquire()
         run.calls_in_turn[call.id] = tool
         try:
@@ -150,9 +137,6 @@ class Calls:
         if self._run.call_order is not None:
             self._run.call_order.settle(call.id)
 
-    def _waiting(self, call: ToolCall) -> AbstractContextManager[None]:
-        return nullcontext() if self._run.waits is None else self._run.waits.waiting(call.id)
-
     async def _use(self, tool: Tool, call: ToolCall, checked: CheckedArguments) -> ToolResult:
         """Call the tool. Its exception, or a timeout, becomes the result."""
         run = self._run
@@ -161,7 +145,7 @@ class Calls:
         context: RunningContext | None = None
         given = checked.values
         if tool.context_name is not None or tool.kind != "async":
-            context = RunningContext(run, call.id, patience, self._past.get(call.id))
+            context = RunningContext(run, call.id, patience)
             if tool.context_name is not None:
                 given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
@@ -169,7 +153,7 @@ class Calls:
         await begin_call(run, tool, call)
         if run.log.is_journaled:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self.started.add(call.id)
+        self._has_begun.add(call.id)
         try:
             if context is None or tool.kind == "async":
                 value = await call_foreign(patience.scope, tool.function, **given)
@@ -212,9 +196,8 @@ class Calls:
             (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
         except trio.Cancelled:
             if begun.acquire(blocking=False):
-                past = self._past.get(context.call_id)
-                if past is None or not past.started:
-                    self.started.discard(context.call_id)
+                if context.call_id not in self._had_begun:
+                    self._has_begun.discard(context.call_id)
             else:
                 self._run.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
             raise
@@ -222,7 +205,7 @@ class Calls:
 
     def _timed_out(self, tool: Tool, call: ToolCall, seconds: float) -> ToolResult:
         text = f"Timed out after {seconds:g} s"
-        if call.id not in self.started:
+        if call.id not in self._has_begun:
             text += " before it began"
         elif tool.kind == "sync":
             text += f". It {ABANDONED}"

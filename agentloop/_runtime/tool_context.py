@@ -14,7 +14,7 @@ from agentloop._core.forms import check_form, form_of
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
-from agentloop._core.state import CallState, ValueRemembered
+from agentloop._core.state import ValueRemembered
 from agentloop._runtime.commit import flush
 from agentloop._runtime.patience import Patience
 from agentloop._runtime.questions import NOBODY, ask
@@ -36,13 +36,12 @@ _YES_OR_NO: Mapping[str, Any] = {"type": "object", "properties": {}}
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
 
-    __slots__ = ("_call_id", "_ended", "_past", "_patience", "_run", "_uses", "_waiting_for_uses")
+    __slots__ = ("_call_id", "_ended", "_patience", "_run", "_uses", "_waiting_for_uses")
 
-    def __init__(self, run: Run, call_id: str, patience: Patience, past: CallState | None = None) -> None:
+    def __init__(self, run: Run, call_id: str, patience: Patience) -> None:
         self._run = run
         self._call_id = call_id
         self._patience = patience
-        self._past = past
         self._ended = False
         self._uses: set[trio.CancelScope] = set()
         """The cancel scopes of the uses that wait inside the context."""
@@ -164,13 +163,13 @@ class RunningContext(ToolContext[Any]):
     @contextmanager
     def paused_deadline(self, *, parks: bool = True) -> Generator[None]:
         run = self._live_run()
-        waits = nullcontext() if run.waits is None or not parks else run.waits.waiting(self._call_id)
+        waits = run.state.waiting(self._call_id) if parks else nullcontext()
         with waits, self._patience.held():
             run.root.questions.notify()
             yield
 
     def recall(self, name: str, type: type[T], /) -> T | None:
-        value = None if self._past is None else self._past.remembered.get(name)
+        value = self._live_run().state.calls[self._call_id].remembered.get(name)
         if value is None:
             return None
         try:
@@ -184,8 +183,6 @@ class RunningContext(ToolContext[Any]):
             encoded = msgspec.json.encode(value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"what is remembered as {name!r} has no JSON form: {error}") from error
-        if self._past is not None:
-            self._past.remembered[name] = encoded
         run.note(ValueRemembered(self._call_id, name, encoded))
         await flush(run)
         await trio.lowlevel.checkpoint()

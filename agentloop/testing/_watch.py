@@ -7,12 +7,12 @@ nothing in the runtime knows that it is watched, and a bug that is planted there
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 from agentloop._core.transcript import Transcript, problems
-from agentloop._runtime import stream as runtime
-from agentloop._runtime.run import Answerer, Root, Run
+from agentloop._runtime import lifecycle
+from agentloop._runtime.run import Root, Run
 from agentloop._runtime.stream import Stream
 from agentloop.messages import Message
 from agentloop.testing._patched import patched
@@ -46,43 +46,26 @@ class Watch:
     @contextmanager
     def on(self) -> Generator[None]:
         """See what is opened while the block runs."""
-        real_running, real_extend = runtime._running, Transcript.extend
+        real_block, real_extend = lifecycle._block, Transcript.extend
 
-        def running(
-            transcript: Transcript, make: Callable[[str], Run], answerer: Answerer | None, *rest: Any, **options: Any
-        ) -> Any:
-            return self._watched(real_running, transcript, make, answerer, *rest, **options)
+        def block(*args: Any, **options: Any) -> Any:
+            return self._watched(real_block(*args, **options))
 
         def extend(transcript: Transcript, messages: Iterable[Message]) -> None:
             real_extend(transcript, messages)
             for problem in problems(transcript.messages):
                 self.note(f"session {transcript.id}: a provider would refuse its transcript: {problem}")
 
-        with patched(runtime, "_running", running), patched(Transcript, "extend", extend):
+        with patched(lifecycle, "_block", block), patched(Transcript, "extend", extend):
             yield
 
     @asynccontextmanager
-    async def _watched(
-        self,
-        real_running: Callable[..., Any],
-        transcript: Transcript,
-        make: Callable[[str], Run],
-        answerer: Answerer | None,
-        *rest: Any,
-        **options: Any,
-    ) -> AsyncGenerator[Stream]:
-        made: list[Run] = []
-
-        def noted(stream_id: str) -> Run:
-            run = make(stream_id)
-            made.append(run)
-            self.runs.append(run)
-            return run
-
+    async def _watched(self, block: AbstractAsyncContextManager[Stream]) -> AsyncGenerator[Stream]:
         opened: Run | None = None
         try:
-            async with real_running(transcript, noted, answerer, *rest, **options) as stream:
-                (opened,) = made
+            async with block as stream:
+                opened = stream._run
+                self.runs.append(opened)
                 self._model(opened)[opened.source.stream] = opened.source.parent
                 self._compare(opened, "was opened")
                 if opened.parent is not None:
@@ -92,12 +75,11 @@ class Watch:
             if opened is not None:
                 self._model(opened).pop(opened.source.stream)
                 self._compare(opened, "was left")
-            for run in made:
-                self._check_ended(run)
+                self._check_ended(opened)
                 # Now: when the session is free, the next stream may add to it. Not those that close what is parked.
-                last = len(run.transcript) - run.transcript.provisional
-                if run.outcome and run.outcome.messages != run.transcript.messages[run.first_index : last]:
-                    self.note(f"{run.source.stream}: its outcome does not have the messages that it added")
+                last = len(opened.transcript) - opened.transcript.provisional
+                if opened.outcome and opened.outcome.messages != opened.transcript.messages[opened.first_index : last]:
+                    self.note(f"{opened.source.stream}: its outcome does not have the messages that it added")
 
     def _model(self, run: Run) -> dict[str, str | None]:
         return self._open.setdefault(run.root, {})

@@ -366,3 +366,25 @@ def test_what_a_child_uses_counts_for_the_runs_around_it() -> None:
     child.apply(UsageReported(CHILD, 11, usage=Usage(5, 2), total=Usage(5, 2)))
 
     assert log.state.usage == Usage(5, 2)
+
+
+# ------------------------------------------------------------------------------ child runs
+
+
+def test_a_child_run_is_found_by_its_agent_and_its_prompt() -> None:
+    log = Log().in_turn()
+    call = log.state.calls["c1"]
+    for number, prompt in enumerate(("one", "two")):
+        source = Source(f"s/1.{number}", f"s/1.{number}/1", ("agent", "child"), "s/1")
+        child = StreamState(log.state, "c1")
+        child.apply(ChildStreamStarted(source, 9, call_id="c1", message=UserMessage((Text(prompt),)), model="m"))
+    assert call.previous_child("child", UserMessage((Text("one"),))) is None, "both are open already"
+
+    call.begin()
+
+    for prompt in ("two", "one"):
+        found = call.previous_child("child", UserMessage((Text(prompt),)))
+        assert found is not None
+        assert found.prompt == UserMessage((Text(prompt),))
+        call.open_child(found)
+    assert call.previous_child("other", UserMessage((Text("one"),))) is None

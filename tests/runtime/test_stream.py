@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from agentloop import Accept, Agent, Approve, Deadlines, Deny, Limits, Session, ToolContext, hooks, run_sync, tool
+from agentloop._core import state
 from agentloop._core.assembly import Assembler
 from agentloop._core.budget import Meter, RepeatDetector
 from agentloop._core.transcript import Transcript, problems
@@ -704,7 +705,7 @@ BUGS: list[tuple[Any, str, int]] = [
     (RepeatDetector, "is_stuck", 0),
     (loop, "after_response", 0),
     (loop, "truncated", 0),
-    (loop, "close_turn", 0),
+    (state, "close_turn", 0),
     (loop, "output_type", 0),
     (tool_calls, "result_of", 0),
     (tool_calls, "unknown_tool", 0),
@@ -850,7 +851,7 @@ async def test_a_bug_in_finding_the_outcome_is_told_like_any_other(monkeypatch: 
     def broken(*args: Any) -> Any:
         raise bug
 
-    monkeypatch.setattr("agentloop._runtime.stream._conclude", broken)
+    monkeypatch.setattr("agentloop._runtime.lifecycle._conclude", broken)
     events: list[StreamEvent] = []
     with pytest.raises(InternalError) as raised:
         async with Agent(ScriptedModel("Hello.")).stream("Hi") as stream:
@@ -860,3 +861,21 @@ async def test_a_bug_in_finding_the_outcome_is_told_like_any_other(monkeypatch: 
     assert isinstance(events[-1], StreamStopped)
     assert events[-1].reason == "failed"
     assert raised.value.__cause__ is bug
+
+
+async def test_a_run_whose_events_are_out_of_order_fails_as_a_bug() -> None:
+    hooked: list[Any] = []
+
+    @tool
+    async def misbehave() -> str:
+        """Emit an event that may not come here."""
+        hooked[0]._run.emit(TurnStarted, turn=7)
+        return "done"
+
+    agent = Agent(ScriptedModel(calls("misbehave"), "Done."), tools=[misbehave])
+    with pytest.raises(InternalError, match="cannot follow while its stream is in a turn"):
+        async with agent.stream("Hi") as stream:
+            hooked.append(stream)
+            async for _ in stream:
+                pass
+    assert stream.outcome.reason == "failed"

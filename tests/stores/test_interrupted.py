@@ -13,6 +13,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from agentloop import Accept, Agent, Approve, Deny, Limits, ToolContext, tool
+from agentloop._core.state import NOTES
 from agentloop._core.transcript import problems
 from agentloop.errors import UsageError
 from agentloop.events import (
@@ -172,7 +173,7 @@ class Cut:
         """What the journal says."""
         found: list[StreamEvent] = []
         for record in self.records:
-            if record.kind not in ("turn", "call", "memory", "raised", "state", "long_result", "given_up"):
+            if record.kind not in NOTES:
                 event: Any = decode_event(record.data)
                 found.append(event)
         return found
@@ -398,8 +399,10 @@ def test_the_scenario_has_all_that_it_is_for() -> None:
 def test_a_run_is_gone_on_with_after_any_write(doubt: Answer) -> None:
     seen: Counter[str] = Counter()
 
+    first = cuts_of_the_first_run()
+
     async def test() -> None:
-        for cut in cuts_of_the_first_run():
+        for cut in first:
             end, _ = await go_on(cut, doubt)
             await check(cut, end, doubt)
             again = Counter(end.effects)
@@ -417,8 +420,9 @@ def test_a_run_is_gone_on_with_after_any_write(doubt: Answer) -> None:
 
 
 def test_who_goes_on_with_it_may_die_as_well() -> None:
+    first = cuts_of_the_first_run()
+
     async def test() -> None:
-        first = cuts_of_the_first_run()
         for number in range(5, len(first), 9):
             _, cuts = await go_on(first[number], Approve())
             for cut in cuts[number % 4 :: 6]:
@@ -429,8 +433,10 @@ def test_who_goes_on_with_it_may_die_as_well() -> None:
 
 
 def test_a_new_prompt_gives_up_what_was_cut_off_anywhere() -> None:
+    first = cuts_of_the_first_run()
+
     async def test() -> None:
-        for cut in cuts_of_the_first_run():
+        for cut in first:
             async with another_process(cut) as (recorder, _):
                 store: Any = recorder
                 other = Agent(FunctionModel(lambda request: "Fine."))

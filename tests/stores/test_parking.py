@@ -66,7 +66,7 @@ from agentloop.outcome import Outcome
 from agentloop.permissions import Exact
 from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, SQLiteStore, answer_question, follow_session, stored_session
-from agentloop.testing import Response, ScriptedModel, assert_well_formed, calls
+from agentloop.testing import FunctionModel, Response, ScriptedModel, assert_well_formed, calls
 from agentloop.tools import Tool
 from tests.support import nested, of, tasks_alive
 
@@ -937,6 +937,79 @@ async def test_a_call_that_asks_two_people_at_once_gets_each_answer_once(attempt
         last = await resume(store, agent, {**given, ids["Ann?"]: Accept({"tag": "a"})})
     assert results(last.outcome) == {"c": "Ann:a Bob:b"}
     assert ran == ["polled"]
+
+
+def agent_that_pays(name: str, paid: list[str]) -> Agent:
+    """An agent that pays, and then asks."""
+
+    @tool
+    async def pay() -> str:
+        """Pay."""
+        paid.append(name)
+        return "paid"
+
+    @tool
+    async def confirm(context: ToolContext[None]) -> str:
+        """Ask."""
+        return type(await context.ask(f"{name}?", FORM)).__name__
+
+    return Agent(ScriptedModel(calls("pay"), calls("confirm"), f"{name} done."), name=name, tools=[pay, confirm])
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_a_call_that_runs_two_agents_at_once_resumes_each_of_them(attempt: int) -> None:
+    """The tasks that open child runs start in any order, each time; each run is found by its agent and its prompt."""
+    paid: list[str] = []
+    children = [agent_that_pays(name, paid) for name in ("left", "right")]
+    outputs: dict[str, str] = {}
+
+    @tool
+    async def both(context: ToolContext[None]) -> str:
+        """Run both."""
+
+        async def run(child: Agent) -> None:
+            outputs[child.name] = (await context.run(child, "go")).output
+
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                nursery.start_soon(run, child)
+        return "both"
+
+    agent = Agent(ScriptedModel(calls("both"), f"Done {attempt}."), tools=[both])
+    async with memory() as store:
+        ids = messages_of((await park(store, agent)).outcome)
+        second = await resume(store, agent, {ids["left?"]: Accept({"tag": "l"})})
+        assert second.ids == [ids["right?"]]
+        last = await resume(store, agent, {ids["right?"]: Accept({"tag": "r"})})
+    assert last.outcome.reason == "completed"
+    assert sorted(paid) == ["left", "right"]
+    assert outputs == {"left": "left done.", "right": "right done."}
+
+
+async def test_a_call_that_takes_another_way_runs_the_rest_of_its_agents_again() -> None:
+    """A child run that ended after another one says nothing where a new one comes before it."""
+    prompts: list[str] = []
+    checker = Agent(FunctionModel(lambda request: f"checked {len(prompts)}"), name="checker")
+    first = ["first"]
+
+    @tool
+    async def work(context: ToolContext[None]) -> str:
+        """Check, ask, check again."""
+        found: list[str] = []
+        for prompt in (*first, "check"):
+            prompts.append(prompt)
+            found.append((await context.run(checker, prompt)).output)
+        await context.ask("Go?", FORM)
+        return ", ".join(found)
+
+    agent = Agent(ScriptedModel(calls("work", id="c"), "Done."), tools=[work])
+    async with memory() as store:
+        await park(store, agent)
+        first[:] = ["another"]
+        again = await resume(store, agent, {})
+        assert again.outcome.reason == "needs_input"
+        last = await resume(store, agent, {id: Accept({"tag": "go"}) for id in again.ids})
+    assert results(last.outcome) == {"c": "checked 3, checked 4"}
 
 
 @pytest.mark.parametrize("attempt", range(5))

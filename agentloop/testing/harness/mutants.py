@@ -17,7 +17,7 @@ from typing import Any, Self
 import trio
 
 from agentloop._core import questions as core_questions, state, transcript
-from agentloop._runtime import foreign, hook_calls, log, loop, patience, questions, stream, tool_calls
+from agentloop._runtime import foreign, hook_calls, lifecycle, log, patience, questions, stream, tool_calls
 from agentloop._runtime.log import EventLog, EventWriter
 from agentloop._runtime.run import Answerer, Run
 from agentloop.errors import ToolsetError
@@ -53,7 +53,7 @@ def control() -> Generator[None]:
 @mutant
 def early_return_when_listing_fails() -> Generator[None]:
     """#3073, first half: on this path the channel is not closed, and the reader waits for ever."""
-    told, ended = stream._tell_outcome, stream._end
+    told, ended = lifecycle._emit_end, lifecycle._release_readers
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
@@ -66,7 +66,7 @@ def early_return_when_listing_fails() -> Generator[None]:
         else:
             ended(run)
 
-    with patched(stream, "_tell_outcome", tell_outcome), patched(stream, "_end", end):
+    with patched(lifecycle, "_emit_end", tell_outcome), patched(lifecycle, "_release_readers", end):
         yield
 
 
@@ -84,7 +84,7 @@ def early_return_when_the_prompt_is_blocked() -> Generator[None]:
             if run.outcome is None or run.outcome.reason != "blocked":
                 run.root.questions.pop(run.source.stream)
 
-    with patched(stream, "_question_scope", scope):
+    with patched(lifecycle, "_question_scope", scope):
         yield
 
 
@@ -156,7 +156,7 @@ def abandoned_by_its_consumer() -> Generator[None]:
         async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> Any:  # noqa: PYI036
             return await self._real.__aexit__(kind, error, traceback)  # noqa: ASYNC102
 
-    with patched(stream, "trio", _Instead(trio, open_nursery=_Opening)):
+    with patched(lifecycle, "trio", _Instead(trio, open_nursery=_Opening)):
         yield
 
 
@@ -195,15 +195,15 @@ def shared_current_agent() -> Generator[None]:
 @mutant
 def stale_reason() -> Generator[None]:
     """The reason of an earlier turn survives into a later way out that has nothing to do with it."""
-    real = stream._conclude
+    real = lifecycle._conclude
 
     def conclude(run: Run, ending: Any, error: Any) -> Outcome:
         outcome = real(run, ending, error)
-        if outcome.reason == "cancelled" and run.turn > 1:
+        if outcome.reason == "cancelled" and run.state.turn > 1:
             return Outcome(reason="completed", usage=outcome.usage, messages=outcome.messages)
         return outcome
 
-    with patched(stream, "_conclude", conclude):
+    with patched(lifecycle, "_conclude", conclude):
         yield
 
 
@@ -213,14 +213,14 @@ def stale_reason() -> Generator[None]:
 @mutant
 def terminal_event_twice() -> Generator[None]:
     """A cancelled stream emits its end, and then the canceller emits it again."""
-    real = stream._tell_outcome
+    real = lifecycle._emit_end
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
         if run.parent is None and outcome.reason == "cancelled":
             run.emit(StreamStopped, reason="cancelled")
         real(run, outcome)
 
-    with patched(stream, "_tell_outcome", tell_outcome):
+    with patched(lifecycle, "_emit_end", tell_outcome):
         yield
 
 
@@ -339,10 +339,10 @@ def dangling_tool_calls() -> Generator[None]:
         try:
             await real(self, call, began)
         except trio.Cancelled:
-            del self.results[call.id]
+            del self._run.state.results[call.id]
             raise
 
-    with patched(loop, "close_turn", close_turn), patched(tool_calls.Calls, "_run_call", run_call):
+    with patched(state, "close_turn", close_turn), patched(tool_calls.Calls, "_run_call", run_call):
         yield
 
 
@@ -360,7 +360,7 @@ def results_in_order_of_completion() -> Generator[None]:
             *(transcript.interrupted_result(call, started=call.id in begun) for call in missing),
         )
 
-    with patched(loop, "close_turn", close_turn):
+    with patched(state, "close_turn", close_turn):
         yield
 
 
@@ -503,10 +503,9 @@ def completed_call_made_again() -> Generator[None]:
     """A turn that is gone on with begins anew."""
     real = tool_calls.Calls.__init__
 
-    def init(self: Any, run: Run, calls: Any, tools: Any, past: Any = None) -> None:
-        if past is not None:
-            past.results.clear()
-        real(self, run, calls, tools, past)
+    def init(self: Any, run: Run, calls: Any, tools: Any) -> None:
+        run.state.results.clear()
+        real(self, run, calls, tools)
 
     with patched(tool_calls.Calls, "__init__", init):
         yield
@@ -515,13 +514,13 @@ def completed_call_made_again() -> Generator[None]:
 @mutant
 def completed_child_run_again() -> Generator[None]:
     """A child stream that came to its end is opened anew."""
-    real = stream._opened_before
+    real = state.CallState.previous_child
 
-    def opened_before(*args: Any) -> Any:
-        past = real(*args)
-        return None if past is not None and past.is_over else past
+    def previous_child(*args: Any) -> Any:
+        child = real(*args)
+        return None if child is not None and child.is_over else child
 
-    with patched(stream, "_opened_before", opened_before):
+    with patched(state.CallState, "previous_child", previous_child):
         yield
 
 

@@ -461,7 +461,7 @@ class Reached(msgspec.Struct):
         self.faults += lab.sim.injection is not None
         self.streams += len(lab.watch.runs)
         self.deepest = max([self.deepest, *(len(run.source.agents) - 1 for run in lab.watch.runs)])
-        self.asked += sum(run.questions for run in lab.watch.runs)
+        self.asked += sum(run.state.question_count for run in lab.watch.runs)
         self.early_returns += sum(
             run.outcome is not None and run.outcome.reason in ("cancelled", "blocked", "failed", "limit")
             for run in lab.watch.runs

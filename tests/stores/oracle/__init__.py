@@ -45,12 +45,12 @@ async def load_both(store: OpenStore, session: str) -> StoredState:
 
 def assert_same_state(new: StoredState, old: Loaded) -> None:
     """Raise `AssertionError` if the two differ in anything that a session, a resumed run or a reader depends on."""
-    expected, found = _old_session(old), _new_session(new)
+    expected, found = _old_session(old, new), _new_session(new)
     for name, value in expected.items():
         assert found[name] == value, f"{name} is {found[name]!r}, and was {value!r}"
 
 
-def _old_session(loaded: Loaded) -> dict[str, Any]:
+def _old_session(loaded: Loaded, new: StoredState) -> dict[str, Any]:
     root = loaded.history.root
     return {
         "messages": loaded.messages,
@@ -59,7 +59,7 @@ def _old_session(loaded: Loaded) -> dict[str, Any]:
         "length": (loaded.length, loaded.streams),
         "seq": loaded.seq,
         "long results": loaded.long_results,
-        "run": None if root is None else _old_run(root),
+        "run": None if root is None else _old_run(root, new.state.run),
         "ends": list(loaded.history.ends()),
     }
 
@@ -79,7 +79,9 @@ def _new_session(loaded: StoredState) -> dict[str, Any]:
     }
 
 
-def _old_run(run: Unfinished) -> dict[str, Any]:
+def _old_run(run: Unfinished, new: StreamState | None) -> dict[str, Any]:
+    """The old state. The new one also forgets child runs that a call has left behind: they are passed over."""
+    children = {} if new is None else {child.session: child for call in new.calls.values() for child in call.children}
     return {
         **_common(run),
         "openings": run.streams,
@@ -91,7 +93,9 @@ def _old_run(run: Unfinished) -> dict[str, Any]:
                 "outcome unknown": call.is_in_doubt,
                 "questions": _questions(call.asked),
                 "retry questions": _questions(call.doubts),
-                "children": [_old_run(child) for child in call.children],
+                "children": [
+                    _old_run(child, children[child.session]) for child in call.children if child.session in children
+                ],
                 "remembered": call.remembered,
             }
             for id, call in run.calls.items()

@@ -46,7 +46,9 @@ GIVEN_UP, REWOUND, STATE, LONG_RESULT = "given_up", "rewound", "state", "long_re
 """The kinds of records that are neither events nor of a stream: the messages by which an unfinished turn was closed;
 messages that do not count any more; what else there is to a session; and what was too long to be a result."""
 
-_WITHOUT_STATE = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output", STATE})
+_WITHOUT_STATE = frozenset(
+    {"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output", STATE, "child_reused"}
+)
 """Kinds of records that nothing can be learned from here: most of what there is."""
 
 

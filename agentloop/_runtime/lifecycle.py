@@ -1,0 +1,432 @@
+"""The life of a run: how it is opened, what runs it, and every way out of it.
+
+::
+
+    open_stream, open_child          check the arguments, and return the block of a stream
+      _block                         enters, in this order, and leaves in the opposite one:
+        the session      claimed     one run at a time
+        the log          open        of a root run; a child run uses its root's
+        the run          built       with a new state, or with that of the run that it resumes
+        the questions    scope       pushed on the tree, popped whatever happens in between
+        the channel      both ends   around the nursery: a task that is cancelled can still emit
+        the nursery      one task    `_live`: the loop, then the ending
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from typing import Any
+
+import trio
+from attrs import evolve
+
+from agentloop._core.output import output_type
+from agentloop._core.state import ChildReused, StreamState
+from agentloop._core.transcript import Transcript
+from agentloop._runtime.commit import flush, settle
+from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
+from agentloop._runtime.log import EventLog, Journal
+from agentloop._runtime.logs import RUN, log
+from agentloop._runtime.loop import Ending, play
+from agentloop._runtime.observing import observe
+from agentloop._runtime.patience import Patience
+from agentloop._runtime.run import PARK, Answerer, Root, Run
+from agentloop._runtime.stream import Stream
+from agentloop.config import AgentConfig
+from agentloop.context import AgentBase
+from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, UsageError
+from agentloop.events import (
+    ChildStreamStarted,
+    ChildStreamStopped,
+    ErrorInfo,
+    Source,
+    StreamStarted,
+    StreamStopped,
+)
+from agentloop.hooks import OnError, SessionEnd, SubagentStop
+from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
+from agentloop.models import Model
+from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+
+__all__ = ["open_stream"]
+
+
+# ----------------------------------------------------------------------------- opening
+
+
+def open_stream(
+    config: AgentConfig,
+    prompt: UserMessage | None,
+    *,
+    transcript: Transcript,
+    journal: Journal | None,
+    deps: Any,
+    answerer: Answerer | None,
+    read: bool,
+    resolve: Callable[[AgentConfig], tuple[Model, ...]],
+) -> AbstractAsyncContextManager[Stream]:
+    """A root stream. What is wrong with the arguments is raised here, before anything has started.
+
+    Args:
+      prompt: ``None`` to resume the unfinished run of the session.
+    """
+    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve)
+    return _block(root, config, resolve(config), transcript, prompt, answerer=answerer, read=read)
+
+
+def _open_child(
+    parent: Run,
+    call_id: str,
+    patience: Patience,
+    agent: AgentBase,
+    prompt: Prompt,
+    on_question: QuestionHandler | None,
+    read: bool,
+) -> AbstractAsyncContextManager[ChildStream]:
+    """A stream inside a tool call of ``parent``, in a session of its own."""
+    if not isinstance(agent, AgentConfig):
+        raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
+    _check_lineage(parent, agent)
+    message, models, state = user_message(prompt), parent.root.resolve(agent), parent.state
+    previous = state.calls[call_id].previous_child(agent.name, message)
+    if previous is None:
+        transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
+        previous = StreamState(state, call_id)
+    else:
+        transcript = Transcript(previous.session, previous.messages)
+        transcript.streams = previous.openings
+        for id, text in previous.long_results.items():
+            transcript.kept.keep(id, text)
+    block = _ended_block if previous.is_over else _block
+    return block(
+        parent.root,
+        agent,
+        models,
+        transcript,
+        message,
+        answerer=on_question,
+        read=read,
+        parent=parent,
+        call_id=call_id,
+        patience=patience,
+        state=previous,
+    )
+
+
+def _check_lineage(parent: Run, agent: AgentConfig) -> None:
+    """Raise `ChildLimitError` if ``agent`` may not run inside ``parent``."""
+    at: Run | None = parent
+    depth = 1
+    while at is not None:
+        problem = ""
+        if at.config is agent:
+            problem = "it is running there already, and would go round in a circle"
+        elif depth > at.config.limits.depth:
+            problem = f"agent {at.config.name!r} allows {at.config.limits.depth} levels below it (Limits.depth)"
+        if problem:
+            raise ChildLimitError(agent=agent.name, path=parent.source.agents, reason=problem)
+        at = at.parent
+        depth += 1
+
+
+# --------------------------------------------------------------------------- the block
+
+
+@asynccontextmanager
+async def _block(
+    root: Root,
+    config: AgentConfig,
+    models: tuple[Model, ...],
+    transcript: Transcript,
+    prompt: UserMessage | None,
+    *,
+    answerer: Answerer | None,
+    read: bool,
+    parent: Run | None = None,
+    call_id: str = "",
+    patience: Patience | None = None,
+    state: StreamState | None = None,
+) -> AsyncGenerator[Stream]:
+    """The block of a stream: when it is left, everything that the stream started has ended.
+
+    Args:
+      prompt: ``None`` to resume the unfinished run of the session.
+      parent: the run around it, whose call ``call_id`` opens it.
+      state: of a child run, or of the previous run that it resumes.
+    """
+    try:
+        with _claimed(transcript) as stream_id:
+            if parent is None:
+                root.log = await _open_log(root, resumes=prompt is None)
+            try:
+                if prompt is None:
+                    state = _take_up(root)
+                    prompt = state.prompt
+                run = Run(
+                    config=config,
+                    models=models,
+                    prompt=prompt,
+                    root=root,
+                    transcript=transcript,
+                    source=_source(transcript, stream_id, config, parent),
+                    state=state or StreamState(),
+                    read=read,
+                    parent=parent,
+                    call_id=call_id,
+                    patience=patience,
+                )
+                if answerer == PARK:
+                    root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
+                with _question_scope(run, answerer), closing(run):
+                    async with trio.open_nursery() as nursery:
+                        if run.own_observers:
+                            events = run.writer.open_reader()
+                            nursery.start_soon(observe, events, run.own_observers, stream_id)
+                        # Here, and not in the task: the call that opens a child run is not idle from now on.
+                        _emit_start(run)
+                        nursery.start_soon(_live, run)
+                        yield Stream(run)
+                        nursery.cancel_scope.cancel()
+            finally:
+                if parent is None:
+                    _close_log(root)
+    except BaseExceptionGroup as group:
+        raise_single(group)
+
+
+@asynccontextmanager
+async def _ended_block(
+    root: Root,
+    config: AgentConfig,
+    models: tuple[Model, ...],
+    transcript: Transcript,
+    prompt: UserMessage,
+    *,
+    answerer: Answerer | None,
+    read: bool,
+    parent: Run,
+    call_id: str,
+    patience: Patience,
+    state: StreamState,
+) -> AsyncGenerator[Stream]:
+    """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
+    parent.note(ChildReused(call_id, state.session))
+    run = Run(
+        config=config,
+        models=models,
+        prompt=prompt,
+        root=root,
+        transcript=transcript,
+        source=_source(transcript, state.stream, config, parent),
+        state=state,
+        read=read,
+        parent=parent,
+        call_id=call_id,
+        patience=patience,
+    )
+    run.outcome = _outcome_of(state, config)
+    run.mailbox.close()
+    run.ended.set()
+    with closing(run):
+        run.writer.close()
+        yield Stream(run)
+    await trio.lowlevel.checkpoint()
+
+
+def _outcome_of(state: StreamState, config: AgentConfig) -> Outcome:
+    """The outcome of a child run that ended in the previous run."""
+    assert state.reason is not None
+    output: Any = None
+    error: RunError | None = None
+    if state.reason == "completed":
+        last = state.messages[-1]
+        assert isinstance(last, AssistantMessage)
+        output = output_type(config.output_type).decode(last.text)
+    elif state.reason == "failed":
+        error = RunError(state.detail)
+    messages = tuple(state.messages)
+    return Outcome(
+        reason=state.reason, detail=state.detail, output=output, error=error, usage=state.usage, messages=messages
+    )
+
+
+@contextmanager
+def _claimed(transcript: Transcript) -> Generator[str]:
+    stream_id = transcript.claim()
+    try:
+        yield stream_id
+    finally:
+        transcript.release()
+
+
+async def _open_log(root: Root, *, resumes: bool) -> EventLog:
+    """The log of a root run, which continues the numbers of its session."""
+    if root.journal is None:
+        return EventLog(seq=root.session.seq)
+    return await root.journal.open_log(resumes=resumes)
+
+
+def _close_log(root: Root) -> None:
+    root.log.close()
+    # The journal may be further already: it has been read again, and has ended what had no end there.
+    root.session.seq = max(root.session.seq, root.log.seq)
+
+
+def _take_up(root: Root) -> StreamState:
+    """The state of the unfinished run of the session."""
+    state = None if root.journal is None else root.journal.take_up()
+    if state is None:
+        raise UsageError(
+            f"nothing is unfinished in session {root.session.id!r}: start a stream on it with a prompt, as stream() "
+            "and run() do"
+        )
+    return state
+
+
+def _source(transcript: Transcript, stream_id: str, config: AgentConfig, parent: Run | None) -> Source:
+    if parent is None:
+        return Source(transcript.id, stream_id, (config.name,))
+    return Source(transcript.id, stream_id, (*parent.source.agents, config.name), parent.source.stream)
+
+
+@contextmanager
+def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
+    run.root.questions.push(run.source.stream, parent=run.source.parent, answerer=answerer)
+    try:
+        yield
+    finally:
+        run.root.questions.pop(run.source.stream)
+
+
+# ------------------------------------------------------------------------ the one task
+
+
+async def _live(run: Run) -> None:
+    """Run the loop, then end the stream: on every way out of it, and the same way on each."""
+    try:
+        ending, error = await _run_loop(run)
+        await _end(run, ending, error)
+    finally:
+        # Also when an interrupt has torn the ending apart: observers wait for it.
+        run.writer.close()
+
+
+async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
+    """How the loop has ended: by itself, or by an exception, which is raised again when the stream has ended."""
+    try:
+        # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
+        with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
+            ending = await play(run)
+            await flush(run)
+            return ending, None
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - not swallowed: see above
+        return None, error
+    return None, None
+
+
+async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> None:
+    """End the stream. Raises what must propagate of ``error``: a cancellation, or an interrupt."""
+    undelivered = run.mailbox.close()
+    try:
+        outcome = _conclude(run, ending, error)
+    except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
+        outcome = Outcome(reason="failed", detail=str(bug), error=_as_bug(bug))
+    if undelivered:
+        outcome = evolve(outcome, undelivered=undelivered)
+    await _call_last_hooks(run, outcome)
+    plain, rest = (None, None) if error is None else split_plain(error)
+    if plain is not None and outcome.error is None:
+        late = single(plain)
+        problem = f"while the run was stopped: {type(late).__name__}: {late}"
+        run.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=late)
+    _emit_end(run, outcome)
+    await settle(run)
+    if run.root.journal is not None:
+        # Messages that could not be saved are not part of the session.
+        last = len(run.transcript) - run.transcript.provisional
+        run.outcome = evolve(outcome, messages=run.transcript.messages[run.first_index : last])
+    if run.parent is not None and (call := run.parent.state.calls.get(run.call_id)) is not None:
+        call.forget_child(run.state)
+        # The child may have been the last that kept the run around it from being idle.
+        run.root.questions.notify()
+    _release_readers(run)
+    if rest is not None:
+        try:
+            raise rest
+        finally:
+            del error, plain, rest, outcome
+
+
+def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> Outcome:
+    """The outcome, from how the scopes ended. Cancelled wins; nothing is carried over from earlier turns."""
+    if run.state.complaints:
+        raise _OrderError("; ".join(run.state.complaints)) from error
+    usage, messages = run.meter.usage, run.transcript.messages[run.first_index :]
+    if run.root.questions.is_parked:
+        # Parking was decided when the run was idle; an error or a cancel that comes now is too late, as an answer would
+        # be.
+        parked = run.root.questions.parked if run.parent is None else ()
+        return Outcome(reason="needs_input", questions=parked, usage=usage, messages=messages)
+    cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")
+    if cancelled or (error is not None and is_cancellation(error)):
+        return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
+    if run.patience.ran_out:
+        detail = f"seconds: the {run.config.limits.seconds:g} s are over"
+        return Outcome(reason="limit", detail=detail, usage=usage, messages=messages)
+    if error is not None:
+        told = single(error)
+        if isinstance(told, Exception) and not isinstance(told, AgentLoopError):
+            told = _as_bug(told)
+        return Outcome(reason="failed", detail=str(told), error=told, usage=usage, messages=messages)
+    assert ending is not None
+    return Outcome(reason=ending.reason, detail=ending.detail, output=ending.output, usage=usage, messages=messages)
+
+
+class _OrderError(Exception):
+    """The loop has emitted an event that may not follow: a bug."""
+
+
+def _as_bug(error: Exception) -> InternalError:
+    bug = InternalError(f"a bug in agentloop, please report it: {type(error).__name__}: {error}")
+    bug.__cause__ = error
+    return bug
+
+
+async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
+    if isinstance(outcome.error, Exception):
+        await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
+    await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))
+    if run.parent is not None:
+        ended = SubagentStop(run.parent.source, run.source, outcome.reason)
+        await run.parent.hooks.tell_at_the_end("subagent_stop", ended)
+
+
+def _emit_start(run: Run) -> None:
+    message, model, resumes = run.prompt, run.models[0].name, run.state.stream
+    if run.parent is None:
+        run.emit(StreamStarted, message=message, model=model, resumes=resumes)
+    else:
+        run.emit(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
+
+
+def _emit_end(run: Run, outcome: Outcome) -> None:
+    """Set the outcome, and emit the last event. Waits for nothing, so nothing can get in between."""
+    run.outcome = outcome
+    error = None if outcome.error is None else ErrorInfo(type(outcome.error).__name__, str(outcome.error))
+    reason, detail, usage = outcome.reason, outcome.detail, outcome.usage
+    if isinstance(outcome.error, InternalError):
+        log(RUN, logging.ERROR, "stream %r: a bug in agentloop", run.source.stream, error=outcome.error)
+    elif outcome.error is not None:
+        log(RUN, logging.WARNING, "stream %r: the run failed: %s", run.source.stream, type(outcome.error).__name__)
+    if run.parent is None:
+        run.emit(StreamStopped, reason=reason, detail=detail, error=error, usage=usage)
+    else:
+        run.emit(ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage)
+
+
+def _release_readers(run: Run) -> None:
+    """End the loops of the stream's readers, and `Stream.wait`."""
+    run.writer.close()
+    run.ended.set()
