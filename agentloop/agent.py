@@ -12,9 +12,9 @@ import attrs
 import trio
 from attrs import frozen
 
-from agentloop._core.schema import Signature, signature_of
+from agentloop._core.signature import Signature, signature_of
+from agentloop._model_overrides import Override, models_of
 from agentloop._runtime.lifecycle import open_stream
-from agentloop._runtime.overrides import Override, models_of
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import attrs
 from attrs import field, frozen
 
-from agentloop._core.output import output_type
+from agentloop._core.structured_output import output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source

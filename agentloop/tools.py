@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from agentloop._core.docstrings import parse
 from agentloop._core.json_text import decode_json
-from agentloop._core.schema import context_parameter, signature_of
+from agentloop._core.signature import context_parameter, signature_of
 from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec

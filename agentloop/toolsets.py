@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.toolsets import Owner, hold_all, list_all
 from agentloop.errors import ToolsetError, UsageError

@@ -19,18 +19,16 @@ LAYERS = (
     # values
     "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.annotations _core.json_types _core.schema _core.output _core.prices _core.forms",
-    "_core.permissions",
-    "_core.assembly _core.budget _core.questions _core.compaction _core.kept _core.mailbox",
+    "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
+    "_core.permissions _core.assembly _core.questions _core.context_window _core.mailbox",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.turn",
     # what users write against
     "context tools hooks observers config journal",
     # waiting
-    "_runtime.overrides _runtime.groups _runtime.clock _runtime.foreign _runtime.logs _runtime.log",
-    "_runtime.patience _runtime.call_order _runtime.hook_calls _runtime.run _runtime.commit",
-    "_runtime.questions _runtime.model_calls _runtime.responding",
-    "_runtime.compacting _runtime.long_results _runtime.toolsets _runtime.approval _runtime.tool_context",
-    "_runtime.tool_calls _runtime.loop _runtime.observing _runtime.stream _runtime.lifecycle",
+    "_model_overrides _runtime.exception_groups _runtime.deadlines _runtime.user_code _runtime.logs _runtime.log",
+    "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call _runtime.context_window",
+    "_runtime.toolsets _runtime.approval _runtime.tool_context _runtime.tool_calls _runtime.loop _runtime.stream",
+    "_runtime.lifecycle",
     # the front door
     "session agent toolsets",
 )
@@ -51,7 +49,7 @@ ADAPTERS = (
 """Packages, or modules, that may import all of the above, and from those before them here. Nothing above does."""
 
 PLACE = {f"agentloop.{name}": place for place, name in enumerate(ORDER)}
-WAITING = PLACE["agentloop._runtime.groups"]
+WAITING = PLACE["agentloop._runtime.exception_groups"]
 """From here on, a module may wait."""
 
 CORE_DEPENDENCIES = {"agentloop", "attr", "attrs", "msgspec", "trio"}

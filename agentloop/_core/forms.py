@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import inspect
 
-from agentloop._core.annotations import field_types
 from agentloop._core.json_types import inspect_type
+from agentloop._core.signature import field_types
 from agentloop.errors import ToolDefinitionError
 
 __all__ = ["check_form", "fill", "form_of"]

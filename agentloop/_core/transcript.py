@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agentloop._core.compaction import View
-from agentloop._core.kept import KeptResults
+from agentloop._core.context_window import LongResults, View
 from agentloop.errors import SessionBusyError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
 from agentloop.permissions import Grant, Permissions
@@ -83,7 +82,7 @@ class Transcript:
         "grants",
         "holder",
         "id",
-        "kept",
+        "long_results",
         "permissions",
         "provisional",
         "seq",
@@ -105,7 +104,7 @@ class Transcript:
         """Rules that a person has approved for good."""
         self.shown = View()
         """The model's view of it."""
-        self.kept = KeptResults()
+        self.long_results = LongResults()
         """Long results of its tools."""
         self.provisional = 0
         """Number of messages, at its end, that close a turn which may still be resumed."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from agentloop._core.output import OutputType
+from agentloop._core.structured_output import OutputType
 from agentloop.errors import ModelRefusalError, OutputError
 from agentloop.messages import AssistantMessage, ToolCall
 

@@ -17,11 +17,11 @@ from agentloop._core.permissions import Call, Decision, combine, decide, is_gran
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
-from agentloop._runtime.foreign import ForeignError, call_foreign
-from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.questions import NOBODY, ask
 from agentloop._runtime.run import Run
+from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
 from agentloop.hooks import Allow, Ask, PreToolUse, ReplaceArguments
@@ -299,8 +299,8 @@ class ApprovalCheck:
             # Decoded anew: a predicate that changes them must not change what the function gets, unseen by the person.
             arguments = tool.arguments.decode(self.arguments.text)
             scope = trio.move_on_after(run.config.deadlines.hook)
-            return bool(await call_foreign(scope, tool.requires_approval, arguments))
-        except ForeignError as error:
+            return bool(await call_user_code(scope, tool.requires_approval, arguments))
+        except UserCodeError as error:
             # The predicate is there to hold calls back: if it fails, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"
             run.warn("predicate_failed", f"{short}: {error}", logged=short, error=error.__cause__)

@@ -22,17 +22,16 @@ from typing import Any
 import trio
 from attrs import evolve
 
-from agentloop._core.output import output_type
 from agentloop._core.state import ChildReused, StreamState
+from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.commit import flush, settle
-from agentloop._runtime.groups import is_cancellation, raise_single, single, split_plain
+from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
+from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import EventLog, Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, play
-from agentloop._runtime.observing import observe
-from agentloop._runtime.patience import Patience
-from agentloop._runtime.run import PARK, Answerer, Root, Run
+from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
@@ -79,7 +78,7 @@ def open_stream(
 def _open_child(
     parent: Run,
     call_id: str,
-    patience: Patience,
+    deadline: PausableDeadline,
     agent: AgentBase,
     prompt: Prompt,
     on_question: QuestionHandler | None,
@@ -98,7 +97,7 @@ def _open_child(
         transcript = Transcript(previous.session, previous.messages)
         transcript.streams = previous.openings
         for id, text in previous.long_results.items():
-            transcript.kept.keep(id, text)
+            transcript.long_results.store(id, text)
     block = _ended_block if previous.is_over else _block
     return block(
         parent.root,
@@ -110,7 +109,7 @@ def _open_child(
         read=read,
         parent=parent,
         call_id=call_id,
-        patience=patience,
+        deadline=deadline,
         state=previous,
     )
 
@@ -146,7 +145,7 @@ async def _block(
     read: bool,
     parent: Run | None = None,
     call_id: str = "",
-    patience: Patience | None = None,
+    deadline: PausableDeadline | None = None,
     state: StreamState | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
@@ -175,7 +174,7 @@ async def _block(
                     read=read,
                     parent=parent,
                     call_id=call_id,
-                    patience=patience,
+                    deadline=deadline,
                 )
                 if answerer == PARK:
                     root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
@@ -208,7 +207,7 @@ async def _ended_block(
     read: bool,
     parent: Run,
     call_id: str,
-    patience: Patience,
+    deadline: PausableDeadline,
     state: StreamState,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
@@ -224,7 +223,7 @@ async def _ended_block(
         read=read,
         parent=parent,
         call_id=call_id,
-        patience=patience,
+        deadline=deadline,
     )
     run.outcome = _outcome_of(state, config)
     run.mailbox.close()
@@ -317,7 +316,7 @@ async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
     """How the loop has ended: by itself, or by an exception, which is raised again when the stream has ended."""
     try:
         # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
-        with run.scope, nullcontext() if run.config.limits.seconds is None else run.patience.scope:
+        with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
             ending = await play(run)
             await flush(run)
             return ending, None
@@ -342,7 +341,7 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
         problem = f"while the run was stopped: {type(late).__name__}: {late}"
         run.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=late)
     _emit_end(run, outcome)
-    await settle(run)
+    await flush_at_end(run)
     if run.root.journal is not None:
         # Messages that could not be saved are not part of the session.
         last = len(run.transcript) - run.transcript.provisional
@@ -372,7 +371,7 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
     cancelled = run.stopped or trio.current_effective_deadline() == -float("inf")
     if cancelled or (error is not None and is_cancellation(error)):
         return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
-    if run.patience.ran_out:
+    if run.deadline.expired:
         detail = f"seconds: the {run.config.limits.seconds:g} s are over"
         return Outcome(reason="limit", detail=detail, usage=usage, messages=messages)
     if error is not None:
@@ -396,11 +395,11 @@ def _as_bug(error: Exception) -> InternalError:
 
 async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
     if isinstance(outcome.error, Exception):
-        await run.hooks.tell_at_the_end("on_error", OnError(run.source, outcome.error))
-    await run.hooks.tell_at_the_end("session_end", SessionEnd(run.source, outcome.reason))
+        await run.hooks.notify_shielded("on_error", OnError(run.source, outcome.error))
+    await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
     if run.parent is not None:
         ended = SubagentStop(run.parent.source, run.source, outcome.reason)
-        await run.parent.hooks.tell_at_the_end("subagent_stop", ended)
+        await run.parent.hooks.notify_shielded("subagent_stop", ended)
 
 
 def _emit_start(run: Run) -> None:

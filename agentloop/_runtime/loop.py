@@ -10,24 +10,20 @@ from typing import Any, Literal, Self
 import msgspec
 import trio
 
-from agentloop._core.budget import Exceeded, RepeatDetector
-from agentloop._core.output import OutputType, output_type
-from agentloop._core.prices import priced
 from agentloop._core.questions import AskedQuestion
+from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Next, Remind, after_response, truncated
-from agentloop._runtime.commit import begin_turn, commit, raised
-from agentloop._runtime.compacting import Compactor
-from agentloop._runtime.foreign import ForeignError, call_foreign
-from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._core.usage import Exceeded, RepeatDetector, priced
+from agentloop._runtime.context_window import Compactor, with_reader
+from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
-from agentloop._runtime.long_results import with_reader
-from agentloop._runtime.model_calls import open_models
+from agentloop._runtime.model_call import ModelRetry, open_models
 from agentloop._runtime.questions import ask
-from agentloop._runtime.responding import Responding
-from agentloop._runtime.run import Run
+from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
-from agentloop._runtime.toolsets import ListTools, open_toolsets
+from agentloop._runtime.toolsets import ToolList, open_toolsets
+from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import UsageError
 from agentloop.events import (
     ContinueRequested,
@@ -95,7 +91,7 @@ class _Turn:
             reason = self.reason
         number = run.state.turn
         run.emit(TurnFinished, turn=number, reason=reason)
-        await run.hooks.tell_at_the_end("turn_end", TurnEnd(run.source, number, reason))
+        await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))
         if error is None and run.writer.readers_lag:
             await run.writer.wait_for_readers()
 
@@ -111,7 +107,7 @@ async def play(run: Run) -> Ending:
     loop = _Loop(run, await _instructions(run))
     if not run.config.toolsets and not any(hasattr(model, "open") for model in run.models):
         # As nearly always: there is nothing to open.
-        return await loop.play(ListTools(run.config.tools, ()))
+        return await loop.play(ToolList(run.config.tools, ()))
     async with open_models(run), open_toolsets(run) as tools:
         return await loop.play(tools)
 
@@ -121,8 +117,8 @@ async def _instructions(run: Run) -> str:
     if isinstance(given, str):
         return given
     try:
-        made = await call_foreign(trio.move_on_after(run.config.deadlines.hook), given, run.source)
-    except ForeignError as error:
+        made = await call_user_code(trio.move_on_after(run.config.deadlines.hook), given, run.source)
+    except UserCodeError as error:
         problem = "stream %r: the instructions function failed"
         log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)
         raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
@@ -162,7 +158,7 @@ class _Loop:
         """Whether the warning about a model without a price was emitted."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
-    async def play(self, tools: ListTools) -> Ending:
+    async def play(self, tools: ToolList) -> Ending:
         await self._start_session()
         # Listed before the prompt is committed: where there are no tools, there is no run.
         await tools.list()
@@ -181,7 +177,7 @@ class _Loop:
             if isinstance(verdict, Context):
                 self._instructions.append(verdict.text)
 
-    async def _begin(self, tools: ListTools) -> Ending | None:
+    async def _begin(self, tools: ToolList) -> Ending | None:
         """Submit the prompt, or continue the run that this one resumes."""
         run, state = self._run, self._run.state
         if not state.is_prompted:
@@ -198,7 +194,7 @@ class _Loop:
         except ValueError:
             return None
 
-    async def _resume_turn(self, message: AssistantMessage, tools: ListTools) -> Ending | None:
+    async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
             listed = with_reader(self._run, await tools.list())
@@ -276,10 +272,10 @@ class _Loop:
         if not isinstance(answer, Approve):
             return False
         reached.meter.extend(reached)
-        raised(self._run, reached)
+        record_raised_limit(self._run, reached)
         return True
 
-    async def _take_turn(self, tools: ListTools) -> Ending | None:
+    async def _take_turn(self, tools: ToolList) -> Ending | None:
         """Ask the model, and act on its response."""
         run = self._run
         # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
@@ -362,7 +358,7 @@ class _Loop:
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model for its response. Of a response that is cut off, the visible part is committed."""
         run = self._run
-        call = Responding(run, partial(self._shortened, request))
+        call = ModelRetry(run, partial(self._shortened, request))
         try:
             message = await call.respond(request)
             self._overflowed = False
@@ -374,7 +370,7 @@ class _Loop:
             warning = truncated(message)
             if warning:
                 run.warn(warning, _WARNINGS[warning])
-            await run.hooks.tell("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
+            await run.hooks.notify("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
         except BaseException:
             cut_off = call.interrupted()
             if cut_off is not None:
@@ -409,7 +405,7 @@ class _Loop:
         """Run the calls of ``message``. The turn is committed as a whole, however it ends; or it is parked."""
         run, state = self._run, self._run.state
         if not is_resumed:
-            begin_turn(run, message)
+            record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
         calls = Calls(run, message.calls, tools)

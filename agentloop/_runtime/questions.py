@@ -8,10 +8,10 @@ import trio
 from attrs import evolve
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._runtime.foreign import ForeignError, call_foreign
-from agentloop._runtime.groups import is_cancellation
-from agentloop._runtime.patience import Patience
+from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.exception_groups import is_cancellation
 from agentloop._runtime.run import PARK, READER, Run
+from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import AnswerError, UnknownQuestionError
 from agentloop.events import Question, QuestionAnswered, QuestionDeclined, QuestionParked, QuestionWithdrawn
 from agentloop.hooks import Notification
@@ -23,7 +23,7 @@ __all__ = ["NOBODY", "answer", "ask", "pending"]
 NOBODY = "Nobody is there to be asked."
 
 
-async def ask(run: Run, question: AskedQuestion, patience: Patience | None = None) -> Answer | None:
+async def ask(run: Run, question: AskedQuestion, deadline: PausableDeadline | None = None) -> Answer | None:
     """Ask ``question``, and wait for the answer.
 
     Handlers and readers are asked from the inside out; one that passes makes room for the next. If the run resumes one
@@ -31,7 +31,7 @@ async def ask(run: Run, question: AskedQuestion, patience: Patience | None = Non
 
     Args:
       question: a new one; its event has no id and no number yet.
-      patience: stands still meanwhile; that of the run if left out.
+      deadline: stands still meanwhile; that of the run if left out.
 
     Returns:
       The answer; ``None`` if there was nobody to ask.
@@ -39,7 +39,7 @@ async def ask(run: Run, question: AskedQuestion, patience: Patience | None = Non
     waiter = _Waiter(run, question)
     question.on_change = waiter.on_change
     try:
-        with (run.patience if patience is None else patience).held():
+        with (run.deadline if deadline is None else deadline).paused():
             await _open_in_call_order(run, question)
             # A question whose answer is on record is closed already.
             if question.is_open():
@@ -94,7 +94,7 @@ async def _wait_for_answer(waiter: _Waiter) -> None:
     """Return when the question is closed, or when no answerer is left."""
     run, question = waiter.run, waiter.question
     questions = run.root.questions
-    await run.hooks.tell("notification", Notification(run.source, question.event))
+    await run.hooks.notify("notification", Notification(run.source, question.event))
     for answerer in questions.answerers(run.source.stream):
         if not question.is_open():
             return
@@ -133,14 +133,14 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
     run, question = waiter.run, waiter.question
     waiter.handler = trio.CancelScope()
     try:
-        given = await call_foreign(waiter.handler, handler, question.event)
+        given = await call_user_code(waiter.handler, handler, question.event)
         if given is not None and question.is_open():
             run.root.questions.answer(question.id, given, by="handler")
-    except (ForeignError, AnswerError) as error:
+    except (UserCodeError, AnswerError) as error:
         if question.is_open():
             short = f"the handler of question {question.id!r} failed"
             # An answer that does not fit is not the handler's exception, and its error names the answer.
-            cause = error.__cause__ if isinstance(error, ForeignError) else None
+            cause = error.__cause__ if isinstance(error, UserCodeError) else None
             logged = short if cause is not None else f"{short}: {type(error).__name__}"
             run.warn("handler_failed", f"{short}: {error}", logged=logged, error=cause)
     finally:

@@ -1,33 +1,52 @@
-"""The parts of one run. Wiring, no behaviour: the acting agent is an argument, never a field of a shared object."""
+"""One run: its parts, and what it commits and records.
+
+The acting agent is a field of its run, never of an object that runs share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Literal, TypeAlias
 
 import trio
 
-from agentloop._core.budget import Meter
 from agentloop._core.mailbox import Mailbox
 from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
-from agentloop._core.state import StreamState
+from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
 from agentloop._core.transcript import Transcript
+from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.call_order import Arrivals, CallOrder
-from agentloop._runtime.hook_calls import HookCalls
+from agentloop._runtime.deadlines import PausableDeadline, after
+from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
-from agentloop._runtime.patience import Patience
+from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
-from agentloop.events import Source
+from agentloop.errors import StoreError
+from agentloop.events import MessageCommitted, Source
 from agentloop.limits import Price
-from agentloop.messages import UserMessage
+from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model
 from agentloop.observers import Observer, observers_of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
-__all__ = ["PARK", "READER", "Answerer", "OpenChild", "Root", "Run"]
+__all__ = [
+    "PARK",
+    "READER",
+    "Answerer",
+    "OpenChild",
+    "Root",
+    "Run",
+    "commit",
+    "flush",
+    "flush_at_end",
+    "record_long_result",
+    "record_raised_limit",
+    "record_tool_start",
+    "record_turn",
+]
 
 READER: Literal["reader"] = "reader"
 """The answerer that reads a stream's events and calls its ``answer``."""
@@ -39,9 +58,10 @@ Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
 
 
 OpenChild: TypeAlias = (
-    "Callable[[Run, str, Patience, Any, Any, QuestionHandler | None, bool], AbstractAsyncContextManager[ChildStream]]"
+    "Callable[[Run, str, PausableDeadline, Any, Any, QuestionHandler | None, bool],"
+    " AbstractAsyncContextManager[ChildStream]]"
 )
-"""Opens a child stream: parent, call id, the call's patience, agent, prompt, handler, whether it is read."""
+"""Opens a child stream: parent, call id, the call's deadline, agent, prompt, handler, whether it is read."""
 
 
 class Root:
@@ -104,6 +124,7 @@ class Run:
         "chain",
         "config",
         "continuations",
+        "deadline",
         "emit",
         "ended",
         "events",
@@ -118,7 +139,6 @@ class Run:
         "outcome",
         "own_observers",
         "parent",
-        "patience",
         "prompt",
         "reader",
         "root",
@@ -145,7 +165,7 @@ class Run:
         read: bool,
         parent: Run | None = None,
         call_id: str = "",
-        patience: Patience | None = None,
+        deadline: PausableDeadline | None = None,
     ) -> None:
         self.config = config
         self.models = models
@@ -180,10 +200,10 @@ class Run:
         """The observers that see its events, those of the runs around it included, each once."""
         self.own_observers: tuple[Observer, ...] = own if parent else self.observers
         """The observers that see the events of this run, and not of those around it."""
-        self.hooks = HookCalls(config.hooks, config.deadlines, self.writer)
+        self.hooks = Hooks(config.hooks, config.deadlines, self.writer)
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         seconds = config.limits.seconds
-        self.patience = Patience(float("inf") if seconds is None else seconds, patience)
+        self.deadline = PausableDeadline(float("inf") if seconds is None else seconds, deadline)
         self.mailbox = Mailbox(source.stream)
         self.scope = trio.CancelScope()
         """Cancelled by ``stop()``."""
@@ -234,3 +254,100 @@ class Run:
             found += at.parent.calls_in_turn.get(at.call_id) is tool
             at = at.parent
         return found
+
+
+# --------------------------- what a run commits, and must not begin, or end, without saving
+
+
+def commit(run: Run, messages: Sequence[Message]) -> None:
+    """Add ``messages`` to the session, all or none.
+
+    With a journal, their events become visible as soon as they are saved, and the run continues meanwhile: its next
+    events follow them in the journal.
+
+    Raises:
+      StoreError: the journal failed. Then the messages are not added.
+    """
+    run.log.check()
+    index = len(run.transcript)
+    run.transcript.extend(messages)
+    for message in messages:
+        run.emit(MessageCommitted, message=message, index=index)
+        index += 1
+
+
+def record_turn(run: Run, message: AssistantMessage) -> None:
+    """Note that the calls of ``message`` are about to begin."""
+    run.note(TurnOpened(message))
+
+
+def record_raised_limit(run: Run, reached: Exceeded) -> None:
+    """Note that a person raised a limit of the run, or of a run around it: it stays raised when the run is resumed."""
+    owner = run
+    while owner.meter is not reached.meter:
+        assert owner.parent is not None
+        owner = owner.parent
+    limit, allowed = reached.limit, reached.meter.allowed[reached.limit]
+    run.note(LimitRaised(owner.source.stream, limit, allowed))
+
+
+async def record_tool_start(run: Run, tool: Tool, call: ToolCall) -> None:
+    """Note that the tool of ``call`` is about to run. Raises `StoreError`; then it must not."""
+    run.note(ToolStarted(call.id))
+    if not (tool.read_only and tool.may_run_again):
+        # Flushed also for a tool that may run again: if the response that asked for the call were lost, the next
+        # response would be another one, with another idempotency key. A call that changes nothing leaves no trace.
+        await flush(run)
+
+
+def record_long_result(run: Run, call: ToolCall) -> None:
+    """Note the rest of a long result, before the event that has the result."""
+    text = run.transcript.long_results.get(call.id)
+    if text is not None:
+        run.note(LongResultStored(call.id, text))
+
+
+async def flush(run: Run) -> None:
+    """Wait until everything appended so far is saved, within ``Deadlines.cleanup``. Does not wait without a journal.
+
+    Raises:
+      StoreError: the journal failed, or the time is up, which counts as a failure of the journal.
+    """
+    if run.log.saved == run.log.end:
+        run.log.check()
+        return
+    seconds = run.config.deadlines.cleanup
+    # Shielded: events that have happened are saved, even if the run is cancelled at that moment. The deadline holds all
+    # the same: an end that waits for ever would be worse than one that is not saved.
+    with trio.CancelScope(deadline=after(seconds), shield=True):
+        await run.log.flush()
+        return
+    error = StoreError(f"the store of session {run.root.session.id!r} failed: it took longer than {seconds:g} s")
+    run.log.fail(error)
+    raise error
+
+
+async def flush_at_end(run: Run) -> None:
+    """Wait until everything that a run which ends has emitted is saved, and so visible.
+
+    If it cannot be saved, it becomes visible without that, and messages that are lost leave the session.
+    """
+    with suppress(StoreError):
+        await flush(run)
+    lost = run.log.lost.get(run.transcript.id)
+    if lost is not None:
+        run.transcript.truncate(min(len(run.transcript), lost))
+    if run.parent is not None:
+        return
+    run.transcript.seq = run.log.seq
+    journal = run.root.journal
+    # After a failure the session is read again in any case, when it is used next.
+    leaves_turn_open = run.state.message is not None and run.log.failure is None
+    if journal is not None and (run.root.questions.is_parked or leaves_turn_open):
+        # The journal has an open turn, to be resumed, which is not part of the transcript.
+        seconds = run.config.deadlines.cleanup
+        # If the store, or the clock, fails here, it is read again when the session is used next.
+        journal.invalidate()
+        with suppress(UserCodeError):
+            # Not `move_on_after`, which raises what a clock raises that fails.
+            await call_user_code(trio.CancelScope(deadline=after(seconds), shield=True), journal.reload)

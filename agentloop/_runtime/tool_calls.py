@@ -15,14 +15,12 @@ from agentloop._core.results import error_result, result_of, to_text, unknown_to
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.call_order import CallOrder
-from agentloop._runtime.clock import now, since
-from agentloop._runtime.commit import begin_call, end_call
-from agentloop._runtime.foreign import ForeignError, call_foreign
-from agentloop._runtime.hook_calls import HookFailedError
+from agentloop._runtime.deadlines import PausableDeadline, now, since
+from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
-from agentloop._runtime.patience import Patience
-from agentloop._runtime.run import Run
+from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
+from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ToolError
 from agentloop.events import ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
@@ -72,8 +70,8 @@ class Calls:
         run = self._run
         result: ToolResult | None = None
         try:
-            result = run.transcript.kept.shorten(await self._result(call), self._longest(call))
-            end_call(run, call)
+            result = run.transcript.long_results.shorten(await self._result(call), self._longest(call))
+            record_long_result(run, call)
         finally:
             self._settle(call)
             if result is None and run.root.questions.is_parked:
@@ -141,27 +139,27 @@ class Calls:
         """Call the tool. Its exception, or a timeout, becomes the result."""
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
-        patience = Patience(seconds, run.patience)
+        deadline = PausableDeadline(seconds, run.deadline)
         context: RunningContext | None = None
         given = checked.values
         if tool.context_name is not None or tool.kind != "async":
-            context = RunningContext(run, call.id, patience)
+            context = RunningContext(run, call.id, deadline)
             if tool.context_name is not None:
                 given = {**given, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        await begin_call(run, tool, call)
+        await record_tool_start(run, tool, call)
         if run.log.is_journaled:
             await trio.lowlevel.checkpoint_if_cancelled()
         self._has_begun.add(call.id)
         try:
             if context is None or tool.kind == "async":
-                value = await call_foreign(patience.scope, tool.function, **given)
+                value = await call_user_code(deadline.scope, tool.function, **given)
             else:
                 indirect = self._call_in_thread if tool.kind == "sync" else _call_generator
-                value = await call_foreign(patience.scope, indirect, tool, context, given)
+                value = await call_user_code(deadline.scope, indirect, tool, context, given)
             return result_of(call, value)
-        except ForeignError as error:
+        except UserCodeError as error:
             if error.timed_out:
                 self._log(logging.WARNING, call, f"timed out after {seconds:g} s")
                 return self._timed_out(tool, call, seconds)

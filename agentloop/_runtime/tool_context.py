@@ -15,10 +15,9 @@ from agentloop._core.json_text import decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
-from agentloop._runtime.commit import flush
-from agentloop._runtime.patience import Patience
+from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.questions import NOBODY, ask
-from agentloop._runtime.run import Run
+from agentloop._runtime.run import Run, flush
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import StoreError, StreamStateError, UsageError
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
@@ -36,12 +35,12 @@ _YES_OR_NO: Mapping[str, Any] = {"type": "object", "properties": {}}
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
 
-    __slots__ = ("_call_id", "_ended", "_patience", "_run", "_uses", "_waiting_for_uses")
+    __slots__ = ("_call_id", "_deadline", "_ended", "_run", "_uses", "_waiting_for_uses")
 
-    def __init__(self, run: Run, call_id: str, patience: Patience) -> None:
+    def __init__(self, run: Run, call_id: str, deadline: PausableDeadline) -> None:
         self._run = run
         self._call_id = call_id
-        self._patience = patience
+        self._deadline = deadline
         self._ended = False
         self._uses: set[trio.CancelScope] = set()
         """The cancel scopes of the uses that wait inside the context."""
@@ -123,7 +122,7 @@ class RunningContext(ToolContext[Any]):
         await trio.lowlevel.checkpoint()
         if self._run.writer.readers_lag:
             # A reader that is slow is not the tool's fault.
-            with self._use() as run, self._patience.held():
+            with self._use() as run, self._deadline.paused():
                 await run.writer.wait_for_readers()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
@@ -143,7 +142,7 @@ class RunningContext(ToolContext[Any]):
                 run.source, 0, id="", call_id=self._call_id, message=message, form=schema, url=url
             )
             try:
-                answer = await ask(run, AskedQuestion(question), self._patience)
+                answer = await ask(run, AskedQuestion(question), self._deadline)
             except BaseException:
                 # The tool's own deadline may have passed, and the tool may continue.
                 with suppress(StoreError):
@@ -164,7 +163,7 @@ class RunningContext(ToolContext[Any]):
     def paused_deadline(self, *, parks: bool = True) -> Generator[None]:
         run = self._live_run()
         waits = run.state.waiting(self._call_id) if parks else nullcontext()
-        with waits, self._patience.held():
+        with waits, self._deadline.paused():
             run.root.questions.notify()
             yield
 
@@ -209,6 +208,6 @@ class RunningContext(ToolContext[Any]):
         self, agent: AgentBase, prompt: Prompt, on_question: QuestionHandler | None, *, read: bool
     ) -> AsyncGenerator[ChildStream]:
         with self._use() as run:
-            opening = run.root.open_child(run, self._call_id, self._patience, agent, prompt, on_question, read)
+            opening = run.root.open_child(run, self._call_id, self._deadline, agent, prompt, on_question, read)
             async with opening as child:
                 yield child

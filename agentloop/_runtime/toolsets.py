@@ -9,16 +9,16 @@ from typing import Protocol, cast
 
 import trio
 
-from agentloop._runtime.clock import after
-from agentloop._runtime.foreign import ForeignError, call_foreign, describe
-from agentloop._runtime.groups import single
+from agentloop._runtime.deadlines import after
+from agentloop._runtime.exception_groups import single
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.run import Run
+from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
 from agentloop.errors import ToolsetError
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["ListTools", "Owner", "Warn", "hold_all", "list_all", "open_toolsets"]
+__all__ = ["Owner", "ToolList", "Warn", "hold_all", "list_all", "open_toolsets"]
 
 
 class Warn(Protocol):
@@ -88,8 +88,8 @@ class Owner:
             raise ToolsetError(toolset=self.toolset.name, problem="has died, so it cannot list its tools")
         seconds = self._deadlines.toolset
         try:
-            listed = await call_foreign(trio.move_on_after(seconds), self.opened.list_tools)
-        except ForeignError as error:
+            listed = await call_user_code(trio.move_on_after(seconds), self.opened.list_tools)
+        except UserCodeError as error:
             problem = (
                 f"could not list its tools within {seconds:g} s" if error.timed_out else "could not list its tools"
             )
@@ -112,7 +112,7 @@ class Owner:
         return told if isinstance(told, str) else ""
 
 
-class ListTools:
+class ToolList:
     """Lists the tools that a stream has now: its agent's own, and those of its toolsets."""
 
     __slots__ = ("_own", "_owners")
@@ -154,7 +154,7 @@ async def list_all(own: Mapping[str, Tool], owners: Sequence[Owner]) -> dict[str
 
 
 @asynccontextmanager
-async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
+async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
     """Start the agent's toolsets, all at once, and stop them when the block ends.
 
     Raises:
@@ -163,7 +163,7 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ListTools]:
     deadlines, warn = run.config.deadlines, run.warn
     owners = [Owner(toolset, deadlines, warn) for toolset in run.config.toolsets]
     async with hold_all(owners):
-        yield ListTools(run.config.tools, owners)
+        yield ToolList(run.config.tools, owners)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from typing import TextIO, cast
 import trio
 
 from agentloop import Agent, AgentLoopError, Model, Session, UsageError
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.catalogue import find_examples, load, lookup
 from agentloop.demo.sessions import (
     VARIABLE,

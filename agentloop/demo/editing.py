@@ -11,7 +11,7 @@ import trio
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app_session
 
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.terminal import ReadLine
 
 __all__ = ["edited_lines"]

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.lines import Kind, Line, Narrator, RunningCall, Speech
 from agentloop.demo.screen import Screen
 from agentloop.events import StreamEvent

@@ -22,9 +22,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from agentloop._runtime.foreign import describe
-from agentloop._runtime.groups import single, split_plain
+from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
+from agentloop._runtime.user_code import describe
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import Http, ServerConfig, Stdio

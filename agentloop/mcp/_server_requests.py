@@ -14,8 +14,8 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
-from agentloop._runtime.foreign import describe
-from agentloop._runtime.groups import single
+from agentloop._runtime.exception_groups import single
+from agentloop._runtime.user_code import describe
 from agentloop.errors import ToolDefinitionError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig

@@ -25,7 +25,7 @@ import msgspec
 import trio
 from attrs import evolve
 
-from agentloop._core.compaction import View
+from agentloop._core.context_window import View
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
 from agentloop._core.state import (
@@ -37,10 +37,10 @@ from agentloop._core.state import (
     TurnAbandoned,
 )
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.clock import after
-from agentloop._runtime.foreign import describe
+from agentloop._runtime.deadlines import after
 from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, words_of
 from agentloop._runtime.logs import JOURNAL, log
+from agentloop._runtime.user_code import describe
 from agentloop.errors import StoreError, UnknownQuestionError
 from agentloop.events import (
     ReasoningDelta,
@@ -163,7 +163,7 @@ class JournalWriter(Journal):
             if self._settings == SessionSettings():
                 self._show(loaded.state.settings)
             for call_id, text in loaded.state.long_results.items():
-                transcript.kept.keep(call_id, text)
+                transcript.long_results.store(call_id, text)
             transcript.seq = max(transcript.seq, loaded.seq)
             transcript.streams = max(transcript.streams, loaded.length)
             await self._end_what_runs(loaded)

@@ -10,7 +10,7 @@ from itertools import islice
 import trio
 from attrs import define, field
 
-from agentloop._runtime import clock as trio_clock
+from agentloop._runtime import deadlines as trio_clock
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (

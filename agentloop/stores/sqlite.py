@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, TypeVar
 import outcome
 import trio
 
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores._group_commit import GroupCommit, Outcome, Write

@@ -11,7 +11,7 @@ from typing import Literal
 
 import trio
 
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import Question

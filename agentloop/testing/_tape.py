@@ -16,8 +16,8 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from agentloop import errors
-from agentloop._core.annotations import parameters_of
 from agentloop._core.json_text import decode_own
+from agentloop._core.signature import parameters_of
 from agentloop.errors import CassetteError, ModelError
 from agentloop.models import ModelRequest, Stop
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 import msgspec
 import trio
 
-from agentloop._runtime.foreign import describe
-from agentloop._runtime.groups import single
-from agentloop._runtime.overrides import Override
+from agentloop._model_overrides import Override
+from agentloop._runtime.exception_groups import single
+from agentloop._runtime.user_code import describe
 from agentloop.config import AgentConfig
 from agentloop.errors import AgentLoopError, CassetteError, ModelConnectionError, ModelError, UsageError
 from agentloop.models import Model, ModelRequest, OpenableModel, Reply, Stop

@@ -11,7 +11,7 @@ import pytest
 
 from agentloop import Agent, ToolContext, tool
 from agentloop._core.forms import form_of
-from agentloop._core.schema import signature_of
+from agentloop._core.signature import signature_of
 from agentloop.errors import ToolDefinitionError
 from agentloop.messages import ToolResult
 from agentloop.testing import ScriptedModel, calls

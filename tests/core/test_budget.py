@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agentloop._core.budget import Meter, RepeatDetector
+from agentloop._core.usage import Meter, RepeatDetector
 from agentloop.limits import Limits
 from agentloop.messages import Usage
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from agentloop._core.prices import priced
 from agentloop._core.retries import Chain, Next, remedy
+from agentloop._core.usage import priced
 from agentloop.errors import (
     ModelAuthenticationError,
     ModelConnectionError,

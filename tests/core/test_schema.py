@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec import Meta
 
-from agentloop._core.output import OutputFormatError, output_type, schema_of
 from agentloop._core.results import to_text
-from agentloop._core.schema import Signature, context_parameter, signature_of
+from agentloop._core.signature import Signature, context_parameter, signature_of
+from agentloop._core.structured_output import OutputFormatError, output_type, schema_of
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop._core.output import output_type
+from agentloop._core.structured_output import output_type
 from agentloop._core.turn import Answered, CallTools, Remind, after_response, truncated
 from agentloop.errors import ModelRefusalError, OutputError
 from agentloop.messages import AssistantMessage, Reasoning, StopReason, Text, ToolCall

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agentloop import Agent, Compaction, Image, Limits, Price, Session, Text, UsageError, hooks, tool
-from agentloop._core.compaction import ELIDED, View, estimate, plan
+from agentloop._core.context_window import ELIDED, View, estimate, plan
 from agentloop._core.transcript import problems
 from agentloop.errors import ModelConnectionError, ModelContextOverflowError
 from agentloop.events import CompactionFinished, CompactionStarted, ResponseDiscarded, TextDelta, WarningIssued

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentloop import Agent, Image, Session, Text, ToolError, UsageError, tool
-from agentloop._core import kept
+from agentloop._core import context_window
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ToolCallFinished
 from agentloop.hooks import ReplaceResult, post_tool_use
@@ -159,7 +159,7 @@ async def test_by_default_a_hundred_thousand_characters_are_shown() -> None:
 
 
 async def test_the_oldest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_CHARACTERS", len(LONG) * 2)
+    monkeypatch.setattr(context_window, "MOST_CHARACTERS", len(LONG) * 2)
     script = [calls("dump", id="c2"), calls("dump", id="c3"), calls("read_result", call_id="c1")]
 
     watched = await watch(dumping(*script))

@@ -13,8 +13,8 @@ import trio.testing
 from agentloop import Accept, Agent, Approve, Deadlines, Deny, Limits, Session, ToolContext, hooks, run_sync, tool
 from agentloop._core import state
 from agentloop._core.assembly import Assembler
-from agentloop._core.budget import Meter, RepeatDetector
 from agentloop._core.transcript import Transcript, problems
+from agentloop._core.usage import Meter, RepeatDetector
 from agentloop._runtime import loop, tool_calls
 from agentloop._runtime.stream import Stream
 from agentloop.errors import (
@@ -709,7 +709,7 @@ BUGS: list[tuple[Any, str, int]] = [
     (loop, "output_type", 0),
     (tool_calls, "result_of", 0),
     (tool_calls, "unknown_tool", 0),
-    (tool_calls, "Patience", 0),
+    (tool_calls, "PausableDeadline", 0),
 ]
 
 

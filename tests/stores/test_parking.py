@@ -32,7 +32,7 @@ from agentloop import (
     hooks,
     tool,
 )
-from agentloop._core import kept
+from agentloop._core import context_window
 from agentloop._core.transcript import problems
 from agentloop.errors import (
     AnswerError,
@@ -1660,7 +1660,7 @@ async def test_a_long_result_takes_room_once_however_often_its_session_is_resume
     async def long(word: str) -> str:
         return word * 3_000
 
-    monkeypatch.setattr(kept, "MOST_CHARACTERS", 10_000)
+    monkeypatch.setattr(context_window, "MOST_CHARACTERS", 10_000)
     ran: list[Any] = []
     script: list[Response | str] = [
         calls("long", id="c1", word="a"),

@@ -17,7 +17,7 @@ from typing import Any, Self
 import trio
 
 from agentloop._core import questions as core_questions, state, transcript
-from agentloop._runtime import foreign, hook_calls, lifecycle, log, patience, questions, stream, tool_calls
+from agentloop._runtime import deadlines, hooks, lifecycle, log, questions, stream, tool_calls, user_code
 from agentloop._runtime.log import EventLog, EventWriter
 from agentloop._runtime.run import Answerer, Run
 from agentloop.errors import ToolsetError
@@ -316,10 +316,10 @@ def thinking_counts() -> Generator[None]:
     """A person's thinking time counts towards the tool's deadline."""
 
     @contextmanager
-    def held(self: patience.Patience) -> Generator[None]:
+    def paused(self: deadlines.PausableDeadline) -> Generator[None]:
         yield
 
-    with patched(patience.Patience, "held", held):
+    with patched(deadlines.PausableDeadline, "paused", paused):
         yield
 
 
@@ -395,32 +395,32 @@ def side_effect_after_a_cancel() -> Generator[None]:
 @mutant
 def failure_cancels_siblings() -> Generator[None]:
     """A tool's exception is not its result, but the end of the run."""
-    real = foreign.call_foreign
+    real = user_code.call_user_code
 
-    async def call_foreign(scope: trio.CancelScope, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def call_user_code(scope: trio.CancelScope, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         try:
             return await real(scope, function, *args, **kwargs)
-        except foreign.ForeignError as error:
+        except user_code.UserCodeError as error:
             if isinstance(error.__cause__, (ValueError, InjectedFault)):
                 raise error.__cause__ from None
             raise
 
-    with patched(tool_calls, "call_foreign", call_foreign):
+    with patched(tool_calls, "call_user_code", call_user_code):
         yield
 
 
 @mutant
 def guard_fails_open() -> Generator[None]:
     """A guard that fails lets pass."""
-    real = hook_calls.HookCalls.ask
+    real = hooks.Hooks.ask
 
-    async def ask(self: hook_calls.HookCalls, hook: Any, value: object) -> Any:
+    async def ask(self: hooks.Hooks, hook: Any, value: object) -> Any:
         try:
             return await real(self, hook, value)
-        except hook_calls.HookFailedError:
+        except hooks.HookFailedError:
             return None
 
-    with patched(hook_calls.HookCalls, "ask", ask):
+    with patched(hooks.Hooks, "ask", ask):
         yield
 
 
@@ -428,10 +428,10 @@ def guard_fails_open() -> Generator[None]:
 def no_deadline_for_tools() -> Generator[None]:
     """A tool that hangs hangs the run."""
 
-    def for_ever(_seconds: float, parent: Any) -> patience.Patience:
-        return patience.Patience(float("inf"), parent)
+    def for_ever(_seconds: float, parent: Any) -> deadlines.PausableDeadline:
+        return deadlines.PausableDeadline(float("inf"), parent)
 
-    with patched(tool_calls, "Patience", for_ever):
+    with patched(tool_calls, "PausableDeadline", for_ever):
         yield
 
 
@@ -477,10 +477,10 @@ def end_not_kept() -> Generator[None]:
 def intent_not_awaited() -> Generator[None]:
     """A tool runs while the note that it does is on its way."""
 
-    async def begin_call(run: Run, _tool: Any, call: Any) -> None:  # noqa: ASYNC124 - what it stands for is async
+    async def record_tool_start(run: Run, _tool: Any, call: Any) -> None:  # noqa: ASYNC124 - what it stands for is async
         run.note(state.ToolStarted(call.id))
 
-    with patched(tool_calls, "begin_call", begin_call):
+    with patched(tool_calls, "record_tool_start", record_tool_start):
         yield
 
 

@@ -15,7 +15,7 @@ import trio
 from attrs import evolve
 
 from agentloop._core.transcript import problems
-from agentloop._runtime.groups import raise_single
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError

@@ -1,17 +1,21 @@
-"""Compaction: shorten the model's view of the transcript. A failure loses nothing: the transcript stays complete."""
+"""Compaction: shorten the model's view of the transcript. A failure loses nothing: the transcript stays complete.
+
+Also the tool with which a model reads the rest of a long result. It is offered once there is such a result.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from agentloop._core.compaction import Plan, estimate, plan
-from agentloop._core.prices import priced
-from agentloop._runtime.clock import now
-from agentloop._runtime.hook_calls import HookFailedError
-from agentloop._runtime.model_calls import ModelCall
+from agentloop._core.context_window import READ_RESULT, Plan, estimate, plan
+from agentloop._core.usage import priced
+from agentloop._runtime.deadlines import now
+from agentloop._runtime.hooks import HookFailedError
+from agentloop._runtime.model_call import ModelCall
 from agentloop._runtime.run import Run
 from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
@@ -19,8 +23,9 @@ from agentloop.hooks import Block, PostCompact, PreCompact
 from agentloop.limits import Compaction
 from agentloop.messages import Text, UserMessage
 from agentloop.models import ModelRequest
+from agentloop.tools import Tool, tool
 
-__all__ = ["Compactor"]
+__all__ = ["Compactor", "with_reader"]
 
 SUMMARY = "This conversation was cut short to make room. What came before, summed up by yourself:\n\n"
 
@@ -86,7 +91,7 @@ class Compactor:
             run.warn("compaction_failed", f"no room could be made: {problem}", logged="no room could be made")
             return False
         self._counted = 0
-        await run.hooks.tell("post_compact", PostCompact(run.source, reason, transcript.shown.summary))
+        await run.hooks.notify("post_compact", PostCompact(run.source, reason, transcript.shown.summary))
         return True
 
     async def _may(self, reason: Literal["threshold", "overflow"], used: int) -> bool:
@@ -137,3 +142,39 @@ class Compactor:
         price = run.price_of(model.name, message.model)
         run.meter.count_usage(usage if price is None else priced(usage, price))
         return message.text
+
+
+# ---------------------------------------- the tool that reads the rest of a long result
+
+
+def with_reader(run: Run, tools: dict[str, Tool]) -> dict[str, Tool]:
+    """``tools``, and `READ_RESULT` where a result of the session was too long. A tool of that name stays as it is."""
+    if not run.transcript.long_results or READ_RESULT in tools:
+        return tools
+    if run.reader is None:
+        run.reader = _reader(run)
+    return {**tools, READ_RESULT: run.reader}
+
+
+def _reader(run: Run) -> Tool:
+    # A page, with its heading, is not to be too long itself.
+    page = max(int(min(run.config.max_result, 100_000) * 0.9) - 100, 100)
+
+    @tool(name=READ_RESULT, read_only=True, idempotent=True)
+    async def read_result(  # noqa: ASYNC124 - it is in memory, and a plain function would run in a thread
+        call_id: str,
+        offset: Annotated[int, Meta(ge=0)] = 0,
+        limit: Annotated[int, Meta(ge=1)] = 100_000,
+        find: str = "",
+    ) -> str:
+        """Read a part of a tool result that was too long to be shown whole.
+
+        Args:
+          call_id: of the tool call, as the result says.
+          offset: the first character to read.
+          limit: how many characters to read at most.
+          find: begin where this text stands next, at or after offset.
+        """
+        return run.transcript.long_results.read(call_id, offset, min(limit, page), find)  # noqa: ASYNC910
+
+    return read_result

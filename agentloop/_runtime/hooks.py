@@ -1,4 +1,8 @@
-"""Call the hooks of a point: one after another, each with its deadline; failures of guards and observers differ."""
+"""Call the hooks of a point, and the observers of a run.
+
+Hooks are called one after another, each with its deadline. A guard that fails refuses; any other hook that fails is a
+warning. Observers see events, in a task of their own, and cannot hold up the run.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,21 @@ from typing import Any
 
 import trio
 
-from agentloop._runtime.foreign import ForeignError, call_foreign, describe
-from agentloop._runtime.log import EventWriter
-from agentloop._runtime.logs import HOOKS, log
+from agentloop._runtime.log import EventWriter, Reader
+from agentloop._runtime.logs import HOOKS, RUN, log
+from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
 from agentloop.hooks import Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
+from agentloop.observers import Observer
 
-__all__ = ["HookCalls", "HookFailedError"]
+__all__ = ["HookFailedError", "Hooks", "observe"]
 
 
 class HookFailedError(Exception):
     """A guard failed, which counts as a refusal. The message says so."""
 
 
-class HookCalls:
+class Hooks:
     """The hooks of one stream's agent."""
 
     __slots__ = ("_deadlines", "_hooks", "_writer")
@@ -49,8 +54,8 @@ class HookCalls:
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            verdict = await call_foreign(trio.move_on_after(seconds), hook.function, value)
-        except ForeignError as failure:
+            verdict = await call_user_code(trio.move_on_after(seconds), hook.function, value)
+        except UserCodeError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):
                 self._writer.warn("hook_warning", f"{name}: {error}", logged=f"{name} warns")
@@ -73,12 +78,12 @@ class HookCalls:
         self._writer.warn("hook_failed", message, logged=f"{name} {short}", error=error)
         return None
 
-    async def tell(self, point: PointName, value: object) -> None:
+    async def notify(self, point: PointName, value: object) -> None:
         """Show ``value`` to the observers at ``point``."""
         for hook in self.at(point):
             await self.ask(hook, value)
 
-    async def tell_at_the_end(self, point: PointName, value: object) -> None:
+    async def notify_shielded(self, point: PointName, value: object) -> None:
         """Like `tell`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
@@ -98,3 +103,29 @@ class HookCalls:
                 name = f"the {hook.point} hook {hook.name!r} failed"
                 logged = name if failure else f"{name}: {problem}"
                 self._writer.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)
+
+
+# ------------------------------------------------------------------------- observers
+
+
+async def observe(events: Reader, observers: Sequence[Observer], stream: str) -> None:
+    """Hand ``events`` to ``observers`` until the run has ended."""
+    watching = list(observers)
+    # Shielded: the end of a run that is cancelled is an event, too. The run closes the channel on every way out, and
+    # `observe` does not wait, so this ends soon after.
+    with trio.CancelScope(shield=True), events:
+        while watching:
+            event = events.take()
+            if event is None:
+                try:
+                    event = await events.wait()
+                except trio.EndOfChannel:
+                    return
+            for observer in tuple(watching):
+                try:
+                    observer.observe(event)
+                except Exception as error:  # noqa: BLE001 - it is the user's, and no reason to stop a run
+                    watching.remove(observer)
+                    name, kind = type(observer).__qualname__, type(event).__name__
+                    text = "stream %r: observer %s failed at a %s, and sees no more of the run"
+                    log(RUN, logging.ERROR, text, stream, name, kind, error=error)
