@@ -67,6 +67,8 @@ def models_of(agent: AgentConfig) -> list[Model | str]:
 
     Its fallbacks are replaced, too; a model that takes the place of several counts once.
     """
+    if not (agent.fallbacks or _everywhere or _here.get()):
+        return [agent.model]
     found: list[Model | str] = []
     for given in (agent.model, *agent.fallbacks):
         model = given

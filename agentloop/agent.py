@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import trio
 from attrs import frozen
 
 from agentloop._core.signature import Signature, signature_of
+from agentloop._core.transcript import Transcript
 from agentloop._model_overrides import Override, models_of
 from agentloop._runtime.lifecycle import open_stream
 from agentloop._runtime.run import PARK, READER
@@ -24,7 +25,7 @@ from agentloop.messages import Prompt, user_message
 from agentloop.models import Model
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
-from agentloop.session import Session
+from agentloop.session import Session, new_session_id
 from agentloop.tools import Tool
 
 __all__ = ["Agent", "run_sync"]
@@ -173,18 +174,23 @@ class Agent(AgentConfig):
             raise UsageError(f"on_question is 'reader', 'decline', 'park' or a function, not {on_question!r}")
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
-        session = _session_of(session)
-        if session._journal is None and (on_question == PARK or resumes):
+        if session is None:
+            transcript, journal = Transcript(new_session_id()), None
+        elif isinstance(cast("object", session), Session):
+            transcript, journal = session._transcript, session._journal
+        else:
+            raise UsageError(f"a stream runs on a Session, not on {session!r}: session=Session(...)")
+        if journal is None and (on_question == PARK or resumes):
             what = "resumed" if resumes else "parked"
             raise UsageError(
-                f"session {session.id!r} has no journal, so no run on it can be {what}: take one from "
+                f"session {transcript.id!r} has no journal, so no run on it can be {what}: take one from "
                 "agentloop.stores.stored_session(store, id), where store may be MemoryStore()"
             )
         return open_stream(
             self,
             None if resumes else user_message(prompt),
-            transcript=session._transcript,
-            journal=session._journal,
+            transcript=transcript,
+            journal=journal,
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
@@ -267,14 +273,6 @@ def _prompt_only() -> Signature:
     return signature_of(delegate)
 
 
-def _session_of(given: object) -> Session:
-    if given is None:
-        return Session()
-    if not isinstance(given, Session):
-        raise UsageError(f"a stream runs on a Session, not on {given!r}: session=Session(...)")
-    return given
-
-
 def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
     """The models that ``agent`` runs with, overrides applied and names resolved.
 
@@ -283,7 +281,7 @@ def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
       MissingExtraError: a model needs an extra; the message says what to install.
       NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
-    return tuple(_found(agent, model) if isinstance(model, str) else model for model in models_of(agent))
+    return tuple([_found(agent, model) if isinstance(model, str) else model for model in models_of(agent)])
 
 
 def _found(agent: AgentConfig, name: str) -> Model:

@@ -264,6 +264,8 @@ def user_message(prompt: Prompt) -> UserMessage:
     Raises:
       UsageError: the prompt is empty, or contains something other than text, images and files.
     """
+    if isinstance(prompt, str) and prompt.strip():
+        return UserMessage((Text(prompt),))
     parts: list[UserPart] = []
     for part in _parts_of(prompt):
         if isinstance(part, str):

@@ -477,14 +477,14 @@ class CallState:
     __slots__ = (
         "_has_changed",
         "_opened",
+        "_questions",
+        "_retry_questions",
         "children",
         "id",
         "name",
         "parked",
         "phase",
-        "questions",
         "remembered",
-        "retry_questions",
         "started",
         "waits",
     )
@@ -498,10 +498,9 @@ class CallState:
         """Whether its tool began to run."""
         self.parked = False
         """Whether it ended on purpose where it waited for a person: then its tool is called again."""
-        self.questions = QuestionList()
-        """Asked for its approval, and then by its tool."""
-        self.retry_questions = QuestionList()
-        """Asked about running it again."""
+        # Made when they are needed, since most calls ask nothing: together they take as long as all the rest.
+        self._questions: QuestionList | None = None
+        self._retry_questions: QuestionList | None = None
         self.children: list[StreamState] = []
         """The child runs that it opened, in order, ended ones included."""
         self._opened: dict[str, None] = {}
@@ -514,11 +513,27 @@ class CallState:
         """For how many people and other calls it is waiting now."""
 
     def begin(self) -> None:
-        """The call is made, or made again."""
-        self.questions.begin()
-        self.retry_questions.begin()
+        """The call is made again."""
+        if self._questions is not None:
+            self._questions.begin()
+        if self._retry_questions is not None:
+            self._retry_questions.begin()
         self._opened.clear()
         self._has_changed = False
+
+    @property
+    def questions(self) -> QuestionList:
+        """Asked for its approval, and then by its tool."""
+        if self._questions is None:
+            self._questions = QuestionList()
+        return self._questions
+
+    @property
+    def retry_questions(self) -> QuestionList:
+        """Asked about running it again."""
+        if self._retry_questions is None:
+            self._retry_questions = QuestionList()
+        return self._retry_questions
 
     def previous_child(self, agent: str, prompt: UserMessage) -> StreamState | None:
         """The child run that counts where one of ``agent`` with ``prompt`` is opened, the oldest first; or none."""
@@ -579,8 +594,9 @@ class CallState:
     @property
     def all_questions(self) -> Iterator[QuestionRecord]:
         """Both lists."""
-        yield from self.retry_questions.records
-        yield from self.questions.records
+        for asked in (self._retry_questions, self._questions):
+            if asked is not None:
+                yield from asked.records
 
 
 # ----------------------------------------------------------------------------- streams
@@ -600,6 +616,7 @@ class StreamState:
         "_own_waits",
         "_parked",
         "_question_ids",
+        "_questions",
         "_row",
         "after",
         "agent",
@@ -622,7 +639,6 @@ class StreamState:
         "phase",
         "prompt",
         "question_count",
-        "questions",
         "reason",
         "results",
         "session",
@@ -663,8 +679,7 @@ class StreamState:
         """Results of the open turn's calls that have ended, by call id."""
         self.calls: dict[str, CallState] = {}
         """The open turn's calls that have no result, by id, in call order."""
-        self.questions = QuestionList()
-        """Asked by the run itself, and not by a call, since its last turn began."""
+        self._questions: QuestionList | None = None
         self.long_results: dict[str, str] = {}
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.usage = Usage()
@@ -699,6 +714,13 @@ class StreamState:
         """Whether facts before the first one that was applied are missing."""
 
     # ------------------------------------------------------------------------- questions to the state
+
+    @property
+    def questions(self) -> QuestionList:
+        """Asked by the run itself, and not by a call, since its last turn began."""
+        if self._questions is None:
+            self._questions = QuestionList()
+        return self._questions
 
     @property
     def is_running(self) -> bool:
@@ -832,16 +854,18 @@ class StreamState:
     # ----------------------------------------------------------------------------------- streams
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
-        if event.resumes == event.stream:
+        if event.resumes and event.resumes == event.stream:
             self._complain(event, "its stream has started before")
+        source = self.source = event.source
         if not self.openings:
-            self.session, self.agent, self.prompt = event.session, event.agent, event.message
+            self.session, self.agent, self.prompt = source.session, source.agents[-1], event.message
             self._is_partial = bool(event.resumes)
-        self.source, self.stream, self.model = event.source, event.stream, event.model
+        self.stream, self.model = source.stream, event.model
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0
-        self.questions.begin()
+        if self._questions is not None:
+            self._questions.begin()
         self._parked.clear()
         self._question_ids.clear()
         self.open_now.clear()
@@ -881,16 +905,17 @@ class StreamState:
         due = self.next_turn
         if event.turn != due and not (self._is_partial and not self.turn):
             self._complain(event, f"turn {event.turn} comes where turn {due} is due")
-        if event.turn > self.turn:
-            self.questions.clear()
+        if event.turn > self.turn and self._questions is not None:
+            self._questions.clear()
         self.turn = event.turn
 
     def _finish_turn(self, event: TurnFinished) -> None:
         if event.turn != self.turn or self.phase not in (StreamPhase.TURN, StreamPhase.COMPACTING):
             self._complain(event, f"turn {event.turn} was not open")
-        left = self.open_things[1:]
-        if left:
-            self._complain(event, f"leaves open: {', '.join(left)}")
+        if self.calls or self.open_now or self.phase is StreamPhase.COMPACTING:
+            left = self.open_things[1:]
+            if left:
+                self._complain(event, f"leaves open: {', '.join(left)}")
 
     def _commit(self, event: MessageCommitted) -> None:
         if not self.messages:
@@ -901,14 +926,17 @@ class StreamState:
         self.is_prompted = True
         self.messages.append(event.message)
         if isinstance(event.message, AssistantMessage):
-            left = [f"call {call.id!r}" for call in self.calls.values() if call.is_running]
-            if left:
-                self._complain(event, f"leaves open: {', '.join(left)}")
+            if self.calls:
+                left = [f"call {call.id!r}" for call in self.calls.values() if call.is_running]
+                if left:
+                    self._complain(event, f"leaves open: {', '.join(left)}")
             self.message, self.results, self.calls = None, {}, {}
 
     def _count_usage(self, event: UsageReported) -> None:
-        for run in self.around:
+        run: StreamState | None = self
+        while run is not None:
             run.usage += event.usage
+            run = run.parent
 
     def _open_turn(self, note: TurnOpened) -> None:
         self.message, self.results, self.calls = note.message, {}, {}
@@ -937,18 +965,22 @@ class StreamState:
                 self._complain(event, f"call {id!r} was started before")
             self._call_ids[id] = None
             call = self.calls[id] = CallState(id, event.name)
-            for run in self.around:
+            run: StreamState | None = self
+            while run is not None:
                 run.tool_calls += 1
+                run = run.parent
         elif ToolCallStarted not in CALL_TABLE[call.phase]:
             self._complain(event, f"call {id!r} was started before")
+        else:
+            call.begin()
         call.name, call.phase, call.waits = event.name, CallPhase.RUNNING, 0
-        call.begin()
 
     def _start_tool(self, note: ToolStarted) -> None:
         call = self._running_call(note, note.call_id)
         if call is not None:
             call.started, call.parked = True, False
-            call.retry_questions.clear()
+            if call._retry_questions is not None:
+                call._retry_questions.clear()
 
     def _remember(self, note: ValueRemembered) -> None:
         call = self._running_call(note, note.call_id)

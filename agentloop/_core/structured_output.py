@@ -12,7 +12,7 @@ import msgspec
 from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop._core.json_types import NOT_JSON, inspect_type, lifted, malformed, mismatch, spelled_out
 
-__all__ = ["OutputFormatError", "OutputType", "output_type", "schema_of"]
+__all__ = ["TEXT", "OutputFormatError", "OutputType", "output_type", "schema_of"]
 
 
 class OutputFormatError(ValueError):
@@ -73,12 +73,18 @@ class OutputType:
         return (lambda raw: wrapped.decode(raw).value, bare.decode)
 
 
+TEXT = OutputType(str)
+"""Any text."""
+
+
 def output_type(type_: Any, /) -> OutputType:
     """The output that a model must write for an instance of ``type_``; with ``str``, any text.
 
     Raises:
       ToolDefinitionError: the type cannot be read from JSON.
     """
+    if type_ is str:
+        return TEXT
     hint = spelled_out(type_)
     inspect_type(hint, "the output type")
     return OutputType(hint)

@@ -148,8 +148,8 @@ class Compactor:
 
 
 def with_reader(run: Run, tools: dict[str, Tool]) -> dict[str, Tool]:
-    """``tools``, and `READ_RESULT` where a result of the session was too long. A tool of that name stays as it is."""
-    if not run.transcript.long_results or READ_RESULT in tools:
+    """``tools`` and `READ_RESULT`, once a result of the session was too long. A tool of that name stays as it is."""
+    if READ_RESULT in tools:
         return tools
     if run.reader is None:
         run.reader = _reader(run)

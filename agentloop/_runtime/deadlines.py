@@ -23,12 +23,18 @@ class PausableDeadline:
 
     Deadlines form a chain: a tool call's lies inside its stream's, which lies inside that of the tool call which opened
     the stream. While a run down the chain waits for a person, the whole chain is paused.
+
+    Args:
+      seconds: ``None`` for no deadline of its own: then only those around it are paused.
+      began: the time that the seconds count from, if it was just read; now if left out.
     """
 
-    __slots__ = ("_deadline", "_left", "_pauses", "parent", "scope")
+    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "parent")
 
-    def __init__(self, seconds: float, parent: PausableDeadline | None) -> None:
-        self.scope = trio.CancelScope(deadline=now() + seconds)
+    def __init__(self, seconds: float | None, parent: PausableDeadline | None, began: float | None = None) -> None:
+        self._scope: trio.CancelScope | None = None
+        if seconds is not None:
+            self._scope = trio.CancelScope(deadline=(now() if began is None else began) + seconds)
         self.parent = parent
         self._pauses = 0
         """How many blocks pause it now."""
@@ -38,9 +44,15 @@ class PausableDeadline:
         """The time of the deadline when it was paused."""
 
     @property
+    def scope(self) -> trio.CancelScope:
+        """The cancel scope that has the deadline."""
+        assert self._scope is not None
+        return self._scope
+
+    @property
     def expired(self) -> bool:
         """Whether the time limit is what ended the block under ``scope``."""
-        return self.scope.cancelled_caught
+        return self._scope is not None and self._scope.cancelled_caught
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -65,16 +77,16 @@ class PausableDeadline:
 
     def _pause(self, began: float) -> None:
         # Counted: the tools of one stream may wait for several people at once.
-        if self._pauses == 0:
-            self._deadline = self.scope.deadline
+        if self._pauses == 0 and self._scope is not None:
+            self._deadline = self._scope.deadline
             self._left = self._deadline - began
-            self.scope.deadline = math.inf
+            self._scope.deadline = math.inf
         self._pauses += 1
 
     def _resume(self) -> None:
         self._pauses -= 1
-        if self._pauses == 0:
-            self.scope.deadline = after(self._left, otherwise=self._deadline)
+        if self._pauses == 0 and self._scope is not None:
+            self._scope.deadline = after(self._left, otherwise=self._deadline)
 
 
 # ------------------------------------------------------------------------- the clock

@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from typing import Any
 
 import trio
@@ -28,7 +28,7 @@ from agentloop._core.transcript import Transcript
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.hooks import observe
-from agentloop._runtime.log import EventLog, Journal
+from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, play
 from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
@@ -155,44 +155,46 @@ async def _block(
       parent: the run around it, whose call ``call_id`` opens it.
       state: of a child run, or of the previous run that it resumes.
     """
+    stream_id = transcript.claim()
     try:
-        with _claimed(transcript) as stream_id:
-            if parent is None:
-                root.log = await _open_log(root, resumes=prompt is None)
-            try:
-                if prompt is None:
-                    state = _take_up(root)
-                    prompt = state.prompt
-                run = Run(
-                    config=config,
-                    models=models,
-                    prompt=prompt,
-                    root=root,
-                    transcript=transcript,
-                    source=_source(transcript, stream_id, config, parent),
-                    state=state or StreamState(),
-                    read=read,
-                    parent=parent,
-                    call_id=call_id,
-                    deadline=deadline,
-                )
-                if answerer == PARK:
-                    root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
-                with _question_scope(run, answerer), closing(run):
-                    async with trio.open_nursery() as nursery:
-                        if run.own_observers:
-                            events = run.writer.open_reader()
-                            nursery.start_soon(observe, events, run.own_observers, stream_id)
-                        # Here, and not in the task: the call that opens a child run is not idle from now on.
-                        _emit_start(run)
-                        nursery.start_soon(_live, run)
-                        yield Stream(run)
-                        nursery.cancel_scope.cancel()
-            finally:
-                if parent is None:
-                    _close_log(root)
+        if parent is None:
+            await _open_log(root, resumes=prompt is None)
+        if prompt is None:
+            state = _take_up(root)
+            prompt = state.prompt
+        run = Run(
+            config=config,
+            models=models,
+            prompt=prompt,
+            root=root,
+            transcript=transcript,
+            source=_source(transcript, stream_id, config, parent),
+            state=state or StreamState(),
+            read=read,
+            parent=parent,
+            call_id=call_id,
+            deadline=deadline,
+        )
+        _open_questions(run, answerer)
+        try:
+            async with trio.open_nursery() as nursery:
+                if run.own_observers:
+                    events = run.writer.open_reader()
+                    nursery.start_soon(observe, events, run.own_observers, stream_id)
+                # Here, and not in the task: the call that opens a child run is not idle from now on.
+                _emit_start(run)
+                nursery.start_soon(_live, run)
+                yield Stream(run)
+                nursery.cancel_scope.cancel()
+        finally:
+            run.close()
+            _close_questions(run)
     except BaseExceptionGroup as group:
         raise_single(group)
+    finally:
+        if parent is None:
+            _close_log(root)
+        transcript.release()
 
 
 @asynccontextmanager
@@ -251,20 +253,10 @@ def _outcome_of(state: StreamState, config: AgentConfig) -> Outcome:
     )
 
 
-@contextmanager
-def _claimed(transcript: Transcript) -> Generator[str]:
-    stream_id = transcript.claim()
-    try:
-        yield stream_id
-    finally:
-        transcript.release()
-
-
-async def _open_log(root: Root, *, resumes: bool) -> EventLog:
-    """The log of a root run, which continues the numbers of its session."""
-    if root.journal is None:
-        return EventLog(seq=root.session.seq)
-    return await root.journal.open_log(resumes=resumes)
+async def _open_log(root: Root, *, resumes: bool) -> None:
+    """Open the log of a root run, which continues the numbers of its session."""
+    if root.journal is not None:
+        root.log = await root.journal.open_log(resumes=resumes)
 
 
 def _close_log(root: Root) -> None:
@@ -290,13 +282,16 @@ def _source(transcript: Transcript, stream_id: str, config: AgentConfig, parent:
     return Source(transcript.id, stream_id, (*parent.source.agents, config.name), parent.source.stream)
 
 
-@contextmanager
-def _question_scope(run: Run, answerer: Answerer | None) -> Generator[None]:
-    run.root.questions.push(run.source.stream, parent=run.source.parent, answerer=answerer)
-    try:
-        yield
-    finally:
-        run.root.questions.pop(run.source.stream)
+def _open_questions(run: Run, answerer: Answerer | None) -> None:
+    """Open the scope of the run's questions. No await stands between this and the block that closes it."""
+    questions = run.root.questions
+    if answerer == PARK:
+        questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
+    questions.push(run.source.stream, parent=run.source.parent, answerer=answerer)
+
+
+def _close_questions(run: Run) -> None:
+    run.root.questions.pop(run.source.stream)
 
 
 # ------------------------------------------------------------------------ the one task

@@ -403,8 +403,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
             return
         log = self._log
         event = kind(self.source, log.seq + 1, *args, **fields)
-        self._apply(event)
         if kind not in _KINDS_OF_WORDS:
+            self._apply(event)
             logger = LOGGER_OF.get(type(event))
             if logger is not None and logger.isEnabledFor(logging.DEBUG):
                 log_event(event)

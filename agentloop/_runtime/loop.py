@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.structured_output import OutputType, output_type
+from agentloop._core.structured_output import TEXT, OutputType, output_type
 from agentloop._core.transcript import close_turn
 from agentloop._core.turn import Answered, CallTools, Next, Remind, after_response, truncated
 from agentloop._core.usage import Exceeded, RepeatDetector, priced
@@ -145,8 +145,9 @@ class _Loop:
         self._run = run
         self._instructions = [instructions] if instructions else []
         self._output: OutputType = output_type(run.config.output_type)
-        schema = self._output.schema
-        self._output_spec = None if schema is None else ToolSpec(self._output.name, "The final answer.", dict(schema))
+        self._output_spec: ToolSpec | None = None
+        if self._output is not TEXT and (schema := self._output.schema) is not None:
+            self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
         self._repeats = RepeatDetector(run.config.limits.identical_turns)
         self._reminders = 0
         """How often the model was reminded of the output."""
@@ -165,8 +166,15 @@ class _Loop:
         self._instructions.extend(tools.instructions)
         ending = await self._begin(tools)
         while ending is None:
-            ending = await self._submit_steering() or await self._check_limits() or await self._take_turn(tools)
+            if self._run.mailbox.is_steered:
+                ending = await self._submit_steering()
+            ending = ending or await self._check_limits() or await self._take_turn(tools)
         return ending
+
+    async def _list(self, tools: ToolList) -> dict[str, Tool]:
+        """The tools that the model can call now."""
+        listed = await tools.list()
+        return with_reader(self._run, listed) if self._run.transcript.long_results else listed
 
     # ---------------------------------------------------------------------- the beginning
 
@@ -197,10 +205,10 @@ class _Loop:
     async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
-            listed = with_reader(self._run, await tools.list())
+            listed = await self._list(tools)
             # A run that ends before the calls begin leaves the turn as it was, to be resumed.
             await trio.lowlevel.checkpoint_if_cancelled()
-            return await self._call_tools(turn, message, listed, is_resumed=True)
+            return await self._call_tools(turn, message, message.calls, listed, is_resumed=True)
 
     # ----------------------------------------------------------------- messages of people
 
@@ -208,8 +216,6 @@ class _Loop:
         """Submit the steering messages. A hook's refusal ends the run; after an error they count as not read."""
         run = self._run
         messages = run.mailbox.take_steering()
-        if not messages:
-            return None
         try:
             return await self._submit("user_steering_messages_submit", messages)
         except BaseException:
@@ -283,15 +289,15 @@ class _Loop:
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
         async with _Turn(run) as turn:
-            listed = with_reader(run, await tools.list())
+            listed = await self._list(tools)
             request = await self._request(listed)
             if isinstance(request, Ending):
                 turn.reason = "blocked"
                 return request
             message = await self._ask_model(request)
             match self._next_step(message):
-                case CallTools():
-                    return await self._call_tools(turn, message, listed)
+                case CallTools(calls=calls):
+                    return await self._call_tools(turn, message, calls, listed)
                 case Remind(text=text):
                     self._reminders += 1
                     commit(run, (message, UserMessage((Text(text),))))
@@ -400,24 +406,30 @@ class _Loop:
         return usage
 
     async def _call_tools(
-        self, turn: _Turn, message: AssistantMessage, tools: dict[str, Tool], *, is_resumed: bool = False
+        self,
+        turn: _Turn,
+        message: AssistantMessage,
+        asked: tuple[ToolCall, ...],
+        tools: dict[str, Tool],
+        *,
+        is_resumed: bool = False,
     ) -> Ending | None:
-        """Run the calls of ``message``. The turn is committed as a whole, however it ends; or it is parked."""
+        """Run the calls that were ``asked`` for. The turn is committed as a whole, however it ends; or it is parked."""
         run, state = self._run, self._run.state
         if not is_resumed:
             record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
-        calls = Calls(run, message.calls, tools)
+        calls = Calls(run, asked, tools)
         try:
-            ending = None if is_counted else await self._count_calls(message.calls)
+            ending = None if is_counted else await self._count_calls(len(asked))
             if ending is None and not is_resumed:
-                ending = self._check_repeats(message.calls, tools)
+                ending = self._check_repeats(asked, tools)
             if ending is not None:
                 turn.reason = "limit"
                 return ending
             if not is_counted:
-                run.meter.count_tool_calls(len(message.calls))
+                run.meter.count_tool_calls(len(asked))
             await calls.run_all()
         finally:
             if not run.root.questions.is_parked:
@@ -428,9 +440,9 @@ class _Loop:
         turn.reason = "tool_calls"
         return None
 
-    async def _count_calls(self, calls: tuple[ToolCall, ...]) -> Ending | None:
+    async def _count_calls(self, calls: int) -> Ending | None:
         """Whether so many calls go past a limit: then a person may let them, or the run ends."""
-        while reached := self._run.meter.before_tool_calls(len(calls)):
+        while reached := self._run.meter.before_tool_calls(calls):
             if not await self._may_go_on(reached):
                 return _limit(reached)
         return None
@@ -439,7 +451,7 @@ class _Loop:
         """End the run if the model asks for the same calls again and again."""
         if all(call.name in tools and tools[call.name].polling for call in calls):
             return None
-        if not self._repeats.is_stuck(tuple((call.name, call.arguments) for call in calls)):
+        if not self._repeats.is_stuck(tuple([(call.name, call.arguments) for call in calls])):
             return None
         times = self._run.config.limits.identical_turns
         return Ending("limit", f"the model asked for the same calls {times} times in a row")

@@ -8,6 +8,7 @@ import trio
 from attrs import evolve
 
 from agentloop._core.questions import AskedQuestion
+from agentloop._runtime.call_order import Arrivals
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation
 from agentloop._runtime.run import PARK, READER, Run
@@ -158,6 +159,8 @@ async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
     while at is not None:
         place.append(-1 if at.call_order is None else at.call_order.place_of(call_id))
         call_id, at = at.call_id, at.parent
+    if run.root.arrivals is None:
+        run.root.arrivals = Arrivals()
     await run.root.arrivals.open(
         partial(_open, run, question), tuple(reversed(place)), run.call_order, question.call_id
     )

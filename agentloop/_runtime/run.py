@@ -90,15 +90,15 @@ class Root:
         resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
         self.questions: Questions[Answerer] = Questions()
-        self.arrivals = Arrivals()
-        """The questions that are about to be opened."""
+        self.arrivals: Arrivals | None = None
+        """The questions that are about to be opened, once there was one."""
         self.deps = deps
         self.session = session
         """The root's transcript: its permissions and grants hold for the whole tree."""
         self.journal = journal
         """The session's journal, if it has one."""
-        self.log: EventLog
-        """The log of the whole tree. Opened before the root run is made, when the session is its own."""
+        self.log = EventLog(seq=session.seq)
+        """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""
@@ -195,15 +195,16 @@ class Run:
         self.note = self.writer.note
         """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
         around = parent.observers if parent else observers_of_process()
-        own = tuple(observer for observer in config.observers if all(observer is not other for other in around))
+        own: tuple[Observer, ...] = ()
+        if config.observers:
+            own = tuple(observer for observer in config.observers if all(observer is not other for other in around))
         self.observers: tuple[Observer, ...] = (*around, *own)
         """The observers that see its events, those of the runs around it included, each once."""
         self.own_observers: tuple[Observer, ...] = own if parent else self.observers
         """The observers that see the events of this run, and not of those around it."""
         self.hooks = Hooks(config.hooks, config.deadlines, self.writer)
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
-        seconds = config.limits.seconds
-        self.deadline = PausableDeadline(float("inf") if seconds is None else seconds, deadline)
+        self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
         self.scope = trio.CancelScope()
         """Cancelled by ``stop()``."""
@@ -227,7 +228,7 @@ class Run:
 
     def new_chain(self) -> Chain:
         """Which of the models to ask, from the start."""
-        names = tuple(model.name for model in self.models)
+        names = tuple([model.name for model in self.models])
         return Chain(names, self.config.retries, cooling=self.root.cooling, seed=self.source.stream)
 
     def price_of(self, *names: str) -> Price | None:

@@ -27,18 +27,23 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-async def call_user_code(scope: trio.CancelScope, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+async def call_user_code(
+    scope: trio.CancelScope | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
     """Call ``function``, await its result if that is awaitable, and return it.
 
     Args:
-      scope: a cancel scope with the deadline. Entered here.
+      scope: a cancel scope with the deadline. Entered here. ``None`` where a scope around the call has it.
 
     Raises:
       UserCodeError: the function raised, or the deadline passed. ``__cause__`` is the exception, if there is one.
     """
     try:
-        with scope:
+        if scope is None:
             value: Any = function(*args, **kwargs)
+            return (await value) if isawaitable(value) else value
+        with scope:
+            value = function(*args, **kwargs)
             return (await value) if isawaitable(value) else value
     # Around the scope: one that takes away the cancellations of a mixed group leaves the plain errors of it.
     except Exception as group:  # noqa: BLE001 - user code may raise anything

@@ -19,7 +19,7 @@ import trio
 from agentloop._core import questions as core_questions, state, transcript
 from agentloop._runtime import deadlines, hooks, lifecycle, log, questions, stream, tool_calls, user_code
 from agentloop._runtime.log import EventLog, EventWriter
-from agentloop._runtime.run import Answerer, Run
+from agentloop._runtime.run import Run
 from agentloop.errors import ToolsetError
 from agentloop.events import Source, StreamStopped
 from agentloop.messages import AssistantMessage
@@ -73,18 +73,13 @@ def early_return_when_listing_fails() -> Generator[None]:
 @mutant
 def early_return_when_the_prompt_is_blocked() -> Generator[None]:
     """#3073, second half: on this way out the elicitation stack keeps the scope of a dead stream."""
+    real = lifecycle._close_questions
 
-    @contextmanager
-    def scope(run: Run, answerer: Answerer | None) -> Generator[None]:
-        parent = run.parent.source.stream if run.parent else None
-        run.root.questions.push(run.source.stream, parent=parent, answerer=answerer)
-        try:
-            yield
-        finally:
-            if run.outcome is None or run.outcome.reason != "blocked":
-                run.root.questions.pop(run.source.stream)
+    def close_questions(run: Run) -> None:
+        if run.outcome is None or run.outcome.reason != "blocked":
+            real(run)
 
-    with patched(lifecycle, "_question_scope", scope):
+    with patched(lifecycle, "_close_questions", close_questions):
         yield
 
 
