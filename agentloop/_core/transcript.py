@@ -77,16 +77,16 @@ class Transcript:
     __slots__ = (
         "_cached",
         "_call_ids",
+        "_long_results",
         "_messages",
         "_scanned",
+        "_shown",
         "grants",
         "holder",
         "id",
-        "long_results",
         "permissions",
         "provisional",
         "seq",
-        "shown",
         "streams",
     )
 
@@ -102,10 +102,9 @@ class Transcript:
         """Permissions for the streams on it, and inside those."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
-        self.shown = View()
-        """The model's view of it."""
-        self.long_results = LongResults()
-        """Long results of its tools."""
+        # Made when they are needed, which most sessions never do.
+        self._shown: View | None = None
+        self._long_results: LongResults | None = None
         self.provisional = 0
         """Number of messages, at its end, that close a turn which may still be resumed."""
         self._call_ids: set[str] = set()
@@ -125,7 +124,30 @@ class Transcript:
     @property
     def view(self) -> tuple[Message, ...]:
         """The messages that the model reads. As valid for a provider as the whole."""
-        return self.messages if self.shown.is_plain else self.shown.shown(self.messages)
+        return self.messages if self._shown is None or self._shown.is_plain else self._shown.shown(self.messages)
+
+    @property
+    def shown(self) -> View:
+        """The model's view of it."""
+        if self._shown is None:
+            self._shown = View()
+        return self._shown
+
+    @shown.setter
+    def shown(self, view: View) -> None:
+        self._shown = view
+
+    @property
+    def long_results(self) -> LongResults:
+        """Long results of its tools."""
+        if self._long_results is None:
+            self._long_results = LongResults()
+        return self._long_results
+
+    @property
+    def has_long_results(self) -> bool:
+        """Whether a result of its tools was too long to be shown whole."""
+        return bool(self._long_results)
 
     def show_less(self, *, elided: frozenset[int] = frozenset(), summary: str = "", first_kept: int = 0) -> None:
         """Leave out the results at ``elided``, or show ``summary`` in the place of all before ``first_kept``."""

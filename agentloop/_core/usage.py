@@ -104,11 +104,11 @@ class Meter:
         meter: Meter | None = self
         while reached is None and meter is not None:
             limits = meter.limits
-            reached = (
-                meter._over("requests", limits.requests, meter.requests)
-                or meter._over("tokens", limits.tokens, meter.usage.total_tokens)
-                or meter._over("cost", limits.cost, meter.usage.cost)
-            )
+            reached = meter._over("requests", limits.requests, meter.requests)
+            if reached is None and limits.tokens is not None:
+                reached = meter._over("tokens", limits.tokens, meter.usage.total_tokens)
+            if reached is None and limits.cost is not None:
+                reached = meter._over("cost", limits.cost, meter.usage.cost)
             meter = meter.parent
         return reached
 

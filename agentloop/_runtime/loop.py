@@ -105,11 +105,12 @@ async def play(run: Run) -> Ending:
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
     loop = _Loop(run, await _instructions(run))
-    if not run.config.toolsets and not any(hasattr(model, "open") for model in run.models):
-        # As nearly always: there is nothing to open.
-        return await loop.play(ToolList(run.config.tools, ()))
-    async with open_models(run), open_toolsets(run) as tools:
-        return await loop.play(tools)
+    for model in run.models:
+        if run.config.toolsets or hasattr(model, "open"):
+            async with open_models(run), open_toolsets(run) as tools:
+                return await loop.play(tools)
+    # As nearly always: there is nothing to open.
+    return await loop.play(ToolList(run.config.tools, ()))
 
 
 async def _instructions(run: Run) -> str:
@@ -174,7 +175,7 @@ class _Loop:
     async def _list(self, tools: ToolList) -> dict[str, Tool]:
         """The tools that the model can call now."""
         listed = await tools.list()
-        return with_reader(self._run, listed) if self._run.transcript.long_results else listed
+        return with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
 
     # ---------------------------------------------------------------------- the beginning
 

@@ -132,7 +132,7 @@ class ToolList:
     @property
     def instructions(self) -> tuple[str, ...]:
         """The instructions of all toolsets that have some."""
-        return tuple(owner.instructions for owner in self._owners if owner.instructions)
+        return tuple([owner.instructions for owner in self._owners if owner.instructions])
 
 
 async def list_all(own: Mapping[str, Tool], owners: Sequence[Owner]) -> dict[str, Tool]:
