@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
 from attrs import frozen
@@ -57,6 +57,10 @@ class ChildStream(Protocol):
     @property
     def pending(self) -> tuple[Question, ...]:
         """The questions that are open now."""
+        ...
+
+    def text(self) -> AsyncIterator[str]:
+        """Its text, piece by piece."""
         ...
 
     def __aiter__(self) -> ChildStream: ...

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.toolsets import Owner, hold_all, list_all
@@ -55,6 +56,7 @@ class Toolsets:
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise UsageError(f"the toolsets {self.name!r} are open already")
+        refuse_bare_generator("toolsets are started")
         self._block = self._held()
         try:
             await self._block.__aenter__()

@@ -25,6 +25,7 @@ from attrs import evolve
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
+from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.hooks import observe
@@ -155,6 +156,9 @@ async def _block(
       parent: the run around it, whose call ``call_id`` opens it.
       state: of a child run, or of the previous run that it resumes.
     """
+    if read:
+        # `run` leaves the block before it returns, so it cannot be left half-way.
+        refuse_bare_generator("a stream is opened")
     stream_id = transcript.claim()
     try:
         if parent is None:

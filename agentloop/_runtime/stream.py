@@ -7,12 +7,12 @@ import trio
 from agentloop._runtime import questions
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UsageError
-from agentloop.events import Question, Source, StreamEvent
+from agentloop.events import Question, Source, StreamEvent, TextDelta
 from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "Text"]
 
 
 class Stream:
@@ -145,6 +145,14 @@ class Stream:
         await self._run.ended.wait()
         return self.outcome
 
+    def text(self) -> Text:
+        """The answer's text, piece by piece: ``async for text in stream.text()``.
+
+        Only the text of this stream, without that of child streams, reasoning and tools. It reads the stream, so all
+        other events are passed over, and it ends, or raises, as reading the stream does.
+        """
+        return Text(self)
+
     def __aiter__(self) -> Stream:
         return self
 
@@ -180,3 +188,22 @@ class Stream:
     def __repr__(self) -> str:
         state = "running" if self._run.outcome is None else self._run.outcome.reason
         return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
+
+
+class Text:
+    """The text of a stream, piece by piece. A plain iterator: it may be left at any piece, and owns nothing."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Text:
+        return self
+
+    async def __anext__(self) -> str:
+        own = self._stream.id
+        while True:
+            event = await self._stream.__anext__()
+            if isinstance(event, TextDelta) and event.stream == own:
+                return event.text

@@ -11,6 +11,7 @@ from typing import Literal
 
 import trio
 
+from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
@@ -101,6 +102,7 @@ async def stored_session(
       SessionLeasedError: another process holds the session; the error says which, and until when.
       StoreError: the store cannot be read, or its records are not a session.
     """
+    refuse_bare_generator("a session is opened")
     if not lease_seconds > 0:
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
     if if_busy not in ("refuse", "wait", "fork"):

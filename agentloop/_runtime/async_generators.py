@@ -1,0 +1,50 @@
+"""Refuse blocks with a nursery inside an async generator that may be abandoned.
+
+A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
+later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the program
+dies. So such a block is refused when it is entered, unless the code that drives the generator also closes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import FrameType
+
+from agentloop.errors import UsageError
+
+__all__ = ["refuse_bare_generator"]
+
+_DRIVERS = frozenset({"contextlib", "trio", "pytest_trio", "anyio", "async_generator", "agentloop"})
+"""Packages that close each async generator that they drive: `contextlib.asynccontextmanager`, `trio.as_safe_channel`,
+fixtures of pytest-trio and anyio, and tools that are async generators."""
+
+
+_ENDS = frozenset({"agentloop._runtime.user_code", "agentloop._runtime.tool_calls"})
+"""Modules that call tools and hooks: frames above theirs belong to a stream that was looked at when it was opened."""
+
+
+def refuse_bare_generator(what: str) -> None:
+    """Raise `UsageError` if an async generator that may be abandoned enters ``what``. Call it in the block's generator.
+
+    Only the frames of this task are looked at, up to the tool call of a stream around it: 2 to 3 us.
+    """
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        driver = frame.f_back
+        if _package_of(frame) == "trio" or frame.f_globals.get("__name__") in _ENDS:
+            return
+        if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR and _package_of(driver) not in _DRIVERS:
+            name = frame.f_code.co_name
+            raise UsageError(
+                f"{what} inside the async generator {name}(), which its caller may leave half-way: Python would finish "
+                f"it in another task. Decorate {name}() with @trio.as_safe_channel, or with "
+                "@contextlib.asynccontextmanager if it yields once; or read `async for text in stream.text()` where "
+                "the text is used"
+            )
+        frame = driver
+
+
+def _package_of(frame: FrameType | None) -> str:
+    name: object = "" if frame is None else frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] if isinstance(name, str) else ""
