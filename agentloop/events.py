@@ -445,6 +445,8 @@ class ToolCallFinished(Event):
     """The result that the model reads."""
     elapsed: float = field(eq=False)
     """Seconds on trio's clock, a person's thinking time included. Outside equality, so that two runs compare equal."""
+    error: ErrorInfo | None = None
+    """The exception that the tool raised, if it did: for a person, since the model reads only ``result``."""
 
 
 @frozen(kw_only=True, repr=False)

@@ -187,6 +187,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
             "parts": [{"type": "file", "data": "AAEC", "media_type": "text/csv", "name": "a.csv"}],
             "status": "error",
         },
+        "error": {"type": "ValueError", "message": "no such file"},
         "elapsed": 1.5,
     },
     "elicitation_requested": {

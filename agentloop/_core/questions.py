@@ -55,13 +55,20 @@ def _nothing() -> None:
     pass
 
 
+NOBODY = "Nobody is there to be asked."
+"""The reason why a question is declined where it has no answerer."""
+
+HANDLER_FAILED = "The handler that was to answer failed."
+"""The reason where the last answerer was a handler that raised, or gave an answer that does not fit."""
+
+
 class AskedQuestion:
     """One question, from the moment it is asked to the moment it is closed.
 
     A kind of question with rules of its own (an approval) overrides `check`, `accept` and `is_granted`.
     """
 
-    __slots__ = ("answer", "by", "event", "on_change", "state")
+    __slots__ = ("answer", "by", "event", "on_change", "refusal", "state")
 
     def __init__(self, event: Question) -> None:
         self.event = event
@@ -71,6 +78,8 @@ class AskedQuestion:
         """The answer as it was accepted."""
         self.by: AnsweredBy = "reader"
         """The side that gave the answer."""
+        self.refusal = NOBODY
+        """Why there is no answer, if it is declined."""
         self.on_change: Callable[[], None] = _nothing
         """Called when the state has changed, or when the question may be about to be parked. Must not raise."""
 

@@ -8,9 +8,10 @@ from typing import cast
 import msgspec
 
 from agentloop._core.json_types import UNENCODABLE
+from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart
 
-__all__ = ["error_result", "result_of", "to_text", "unknown_tool"]
+__all__ = ["error_info", "error_result", "result_of", "to_text", "unknown_tool"]
 
 
 def result_of(call: ToolCall, value: object) -> ToolResult:
@@ -49,6 +50,11 @@ def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
     """The result of a call of a tool that is not there."""
     there = f"The tools are: {', '.join(sorted(known))}." if known else "There are no tools."
     return error_result(call, f"There is no tool called {call.name!r}. {there}")
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """``error`` as data, in text that can be sent: an error may name a file, and a file's name may be any bytes."""
+    return ErrorInfo(type(error).__name__, to_text(str(error)))
 
 
 def to_text(value: object, /) -> str:

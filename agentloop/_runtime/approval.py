@@ -19,7 +19,7 @@ from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
-from agentloop._runtime.questions import NOBODY, ask
+from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ArgumentsError, InvalidAnswerError
@@ -232,7 +232,7 @@ class ApprovalCheck:
                 return self._denied(_with_reason("Denied by the user", why))
             case _:
                 because = f" ({reason})" if reason else ""
-                return self._denied(f"Denied: it needs approval{because}. {NOBODY}")
+                return self._denied(f"Denied: it needs approval{because}. {question.refusal}")
 
     async def run_hooks_on_revision(self) -> CheckedArguments | ToolResult:
         """Run the hooks on arguments that a person has revised: they may deny; all else the person has decided."""

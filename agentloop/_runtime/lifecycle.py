@@ -22,6 +22,7 @@ from typing import Any
 import trio
 from attrs import evolve
 
+from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
@@ -40,7 +41,6 @@ from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, Run
 from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
-    ErrorInfo,
     Source,
     StreamStarted,
     StreamStopped,
@@ -412,7 +412,7 @@ def _emit_start(run: Run) -> None:
 def _emit_end(run: Run, outcome: Outcome) -> None:
     """Set the outcome, and emit the last event. Waits for nothing, so nothing can get in between."""
     run.outcome = outcome
-    error = None if outcome.error is None else ErrorInfo(type(outcome.error).__name__, str(outcome.error))
+    error = None if outcome.error is None else error_info(outcome.error)
     reason, detail, usage = outcome.reason, outcome.detail, outcome.usage
     if isinstance(outcome.error, InternalError):
         log(RUN, logging.ERROR, "stream %r: a bug in agentloop", run.source.stream, error=outcome.error)

@@ -704,7 +704,7 @@ def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
         return None
     if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
         call = ToolCall(event.call_id, event.name, "")
-        return evolve(event, result=interrupted_result(call, started=True))
+        return evolve(event, result=interrupted_result(call, started=True), error=None)
     return event
 
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.results import error_info
 from agentloop._core.retries import Next
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
@@ -25,7 +26,7 @@ from agentloop.errors import (
     ModelProtocolError,
     ModelTimeoutError,
 )
-from agentloop.events import ErrorInfo, ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta
+from agentloop.events import ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage
 from agentloop.models import Model, ModelRequest, OpenableModel, Stop
 
@@ -258,7 +259,7 @@ class ModelRetry:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")
                     raise
-                told = ErrorInfo(type(error).__name__, str(error))
+                told = error_info(error)
             self._failures.append(f"{told.type}: {told.message}")
             at, self._call = following.model, None
             run.emit(

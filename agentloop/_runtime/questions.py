@@ -7,7 +7,7 @@ from functools import partial
 import trio
 from attrs import evolve
 
-from agentloop._core.questions import AskedQuestion
+from agentloop._core.questions import HANDLER_FAILED, AskedQuestion
 from agentloop._runtime.call_order import Arrivals
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation
@@ -19,9 +19,7 @@ from agentloop.hooks import Notification
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Answer, Approve
 
-__all__ = ["NOBODY", "answer", "ask", "pending"]
-
-NOBODY = "Nobody is there to be asked."
+__all__ = ["answer", "ask", "pending"]
 
 
 async def ask(run: Run, question: AskedQuestion, deadline: PausableDeadline | None = None) -> Answer | None:
@@ -35,7 +33,7 @@ async def ask(run: Run, question: AskedQuestion, deadline: PausableDeadline | No
       deadline: stands still meanwhile; that of the run if left out.
 
     Returns:
-      The answer; ``None`` if there was nobody to ask.
+      The answer; ``None`` if there was none: ``question.refusal`` says why.
     """
     waiter = _Waiter(run, question)
     question.on_change = waiter.on_change
@@ -76,7 +74,7 @@ class _Waiter:
                 assert question.answer is not None
                 run.emit(QuestionAnswered, id=question.id, answer=question.answer, by=question.by)
             case "declined":
-                run.emit(QuestionDeclined, id=question.id, note=NOBODY)
+                run.emit(QuestionDeclined, id=question.id, note=question.refusal)
             case "withdrawn":
                 run.emit(QuestionWithdrawn, id=question.id)
             case "parked":
@@ -139,6 +137,7 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
             run.root.questions.answer(question.id, given, by="handler")
     except (UserCodeError, AnswerError) as error:
         if question.is_open():
+            question.refusal = HANDLER_FAILED
             short = f"the handler of question {question.id!r} failed"
             # An answer that does not fit is not the handler's exception, and its error names the answer.
             cause = error.__cause__ if isinstance(error, UserCodeError) else None

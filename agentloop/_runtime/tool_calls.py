@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from agentloop._core.results import error_result, result_of, to_text, unknown_tool
+from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.call_order import CallOrder
@@ -22,7 +22,7 @@ from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ToolError
-from agentloop.events import ToolCallFinished, ToolCallParked, ToolCallStarted
+from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.tools import Tool
@@ -35,11 +35,13 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 class Calls:
     """The calls of one turn that have no result yet. Their results go into the run's state, whatever happens."""
 
-    __slots__ = ("_calls", "_had_begun", "_has_begun", "_run", "_shared", "_tools", "blocked")
+    __slots__ = ("_calls", "_errors", "_had_begun", "_has_begun", "_run", "_shared", "_tools", "blocked")
 
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
         self._tools = tools
+        self._errors: dict[str, ErrorInfo] = {}
+        """The exceptions of tools, by call id."""
         self._shared: trio.CancelScope | None = None
         """The cancel scope that has the deadline of all calls, if they share one."""
         results = run.state.results
@@ -105,7 +107,8 @@ class Calls:
             else:
                 if result is None:
                     result = interrupted_result(call, started=call.id in self._has_begun)
-                run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=since(began))
+                error, elapsed = self._errors.get(call.id), since(began)
+                run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()
         if run.writer.readers_lag:
@@ -199,6 +202,8 @@ class Calls:
                 self._log(logging.WARNING, call, f"timed out after {seconds:g} s")
                 return self._timed_out(tool, call, seconds)
             cause = error.__cause__
+            if cause is not None:
+                self._errors[call.id] = error_info(cause)
             if isinstance(cause, ToolError):
                 self._log(logging.DEBUG, call, f"reported a {type(cause).__name__} to the model", cause)
             else:

@@ -16,7 +16,7 @@ from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
 from agentloop._runtime.deadlines import PausableDeadline
-from agentloop._runtime.questions import NOBODY, ask
+from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import StoreError, StreamStateError, UsageError
@@ -138,11 +138,12 @@ class RunningContext(ToolContext[Any]):
     async def _ask(self, message: str, schema: dict[str, Any], url: str | None = None) -> Accept | Decline | Cancel:
         answer: Answer | None = None
         with self._use() as run:
-            question = ElicitationRequested(
+            event = ElicitationRequested(
                 run.source, 0, id="", call_id=self._call_id, message=message, form=schema, url=url
             )
+            question = AskedQuestion(event)
             try:
-                answer = await ask(run, AskedQuestion(question), self._deadline)
+                answer = await ask(run, question, self._deadline)
             except BaseException:
                 # The tool's own deadline may have passed, and the tool may continue.
                 with suppress(StoreError):
@@ -150,7 +151,7 @@ class RunningContext(ToolContext[Any]):
                 raise
             await self._keep_end_of_question(run)
         if answer is None:
-            return Decline(NOBODY)
+            return Decline(question.refusal)
         assert isinstance(answer, (Accept, Decline, Cancel))
         return answer
 

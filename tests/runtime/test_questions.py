@@ -480,7 +480,13 @@ async def test_where_the_last_handler_raises_the_question_is_declined() -> None:
 
     watched = await watch(asker(), on_question=broken)
 
-    assert told(watched) == repr(Decline(NOBODY))
+    assert told(watched) == repr(Decline("The handler that was to answer failed."))
+
+
+async def test_where_the_last_handler_gives_no_answer_that_fits_the_question_is_declined() -> None:
+    watched = await watch(asker(), on_question=lambda question: "yes")
+
+    assert told(watched) == repr(Decline("The handler that was to answer failed."))
 
 
 async def test_a_reader_may_answer_by_id_while_a_handler_thinks() -> None:

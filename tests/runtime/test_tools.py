@@ -20,6 +20,7 @@ from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ElicitationRequested,
+    ErrorInfo,
     QuestionWithdrawn,
     StreamEvent,
     ToolCallFinished,
@@ -1043,3 +1044,20 @@ async def test_a_slow_reader_does_not_count_towards_a_tools_timeout() -> None:
                 await trio.sleep(20)
 
     assert stream.result.messages[2].text == "said it all"
+
+
+async def test_the_exception_of_a_tool_is_on_its_last_event_for_a_person() -> None:
+    @tool
+    async def read() -> str:
+        """Read."""
+        raise FileNotFoundError(2, "No such file", "caf\udcff.txt")
+
+    @tool
+    async def fine() -> str:
+        """Do nothing."""
+        return "done"
+
+    agent = Agent(ScriptedModel(calls("read", id="r") + calls("fine", id="f"), "Done."), tools=[read, fine])
+    async with agent.stream("Hi") as stream:
+        errors = {event.call_id: event.error async for event in stream if isinstance(event, ToolCallFinished)}
+    assert errors == {"f": None, "r": ErrorInfo("FileNotFoundError", "[Errno 2] No such file: 'caf\\udcff.txt'")}
