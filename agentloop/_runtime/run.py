@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import trio
 
@@ -57,11 +57,22 @@ PARK: Literal["park"] = "park"
 Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
 
 
-OpenChild: TypeAlias = (
-    "Callable[[Run, str, PausableDeadline, Any, Any, QuestionHandler | None, bool],"
-    " AbstractAsyncContextManager[ChildStream]]"
-)
-"""Opens a child stream: parent, call id, the call's deadline, agent, prompt, handler, whether it is read."""
+class OpenChild(Protocol):
+    """Opens a child stream."""
+
+    def __call__(
+        self,
+        parent: Run,
+        call_id: str,
+        deadline: PausableDeadline,
+        agent: Any,
+        prompt: Any,
+        on_question: QuestionHandler | None,
+        read: bool,
+        /,
+    ) -> AbstractAsyncContextManager[ChildStream]:
+        """``deadline`` is the call's; ``read`` says whether the child stream has a reader."""
+        ...
 
 
 class Root:

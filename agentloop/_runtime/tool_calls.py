@@ -46,7 +46,7 @@ class Calls:
         """The cancel scope that has the deadline of all calls, if they share one."""
         results = run.state.results
         self._calls = tuple([call for call in calls if call.id not in results]) if results else calls
-        self._had_begun = frozenset(run.state.started_calls) if run.state.calls else frozenset()
+        self._had_begun = frozenset[str](run.state.started_calls if run.state.calls else ())
         """Ids of the calls whose tools began to run before this run was resumed."""
         self._has_begun: set[str] = set(self._had_begun)
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
