@@ -41,7 +41,7 @@ from agentloop._runtime.deadlines import after
 from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, words_of
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.user_code import describe
-from agentloop.errors import StoreError, UnknownQuestionError
+from agentloop.errors import LeaseLostError, StoreError, UnknownQuestionError
 from agentloop.events import (
     ReasoningDelta,
     StreamEvent,
@@ -398,17 +398,24 @@ class JournalWriter(Journal):
         return settings
 
     async def renew(self, seconds: float) -> None:
-        """Keep the lease for as long as this runs."""
+        """Keep the lease for as long as this runs, or until another process has taken the session over."""
+        wait = seconds / 3
         while True:
-            await trio.sleep(seconds / 3)
+            await trio.sleep(wait)
             try:
                 self.lease = await self._store.renew(self.lease, seconds=seconds)
-                log(JOURNAL, logging.DEBUG, "session %r: lease renewed for %g s", self._session, seconds)
             except StoreError as error:
                 text = "session %r: the lease could not be renewed: %s"
                 log(JOURNAL, logging.WARNING, text, self._session, type(error).__name__)
-                # The next append fails with a precise error from the store. Ending the run here would say less.
-                return
+                if isinstance(error, LeaseLostError):
+                    # The next append fails with a precise error from the store. Ending the run here would say less.
+                    return
+                # The store may be well again in time. Also after the lease has expired: it can still be renewed, as
+                # long as no other process has asked for the session.
+                wait = seconds / 12
+            else:
+                log(JOURNAL, logging.DEBUG, "session %r: lease renewed for %g s", self._session, seconds)
+                wait = seconds / 3
 
     @property
     def stream(self) -> str:

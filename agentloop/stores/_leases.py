@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
@@ -37,6 +38,8 @@ Clock: TypeAlias = Callable[[], "Moment"]
 MAX_LEASE_SECONDS = 366 * 24 * 3600.0
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TIME_NAMESPACE = Path("/proc/self/ns/time")
+"""Processes of one machine may count from different times: time_namespaces(7)."""
 
 
 @frozen
@@ -46,7 +49,8 @@ class Moment:
     wall: float
     """Seconds since 1970 (UTC). Jumps when an operator sets the machine's clock."""
     era: str = ""
-    """The zero point of ``steady``: the id of the machine's boot, or empty where ``steady`` counts from 1970 too."""
+    """The zero point of ``steady``: the id of the machine's boot, and of the time namespace; empty where ``steady``
+    counts from 1970 too."""
     steady: float = 0.0
     """Seconds since the start of the era. Never goes backwards within an era."""
 
@@ -66,17 +70,20 @@ def wall_clock(now: Callable[[], float]) -> Clock:
 
 
 def machine_clock() -> Clock:
-    """Make a clock that all processes of this machine share and that no user can set.
+    """Make a clock that all processes of this machine and time namespace share, and that no user can set.
 
     On Linux the clock counts from the machine's boot, without the time in which the machine slept (CLOCK_MONOTONIC),
     so setting the time of day neither ends a lease nor prolongs it. Other systems give no id of their boot that the
     standard library can read; there the clock is the time of day.
     """
     try:
-        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        era = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return wall_clock(time.time)
-    return lambda: Moment(time.time(), boot, time.monotonic())
+    # Kernels before 5.6 have no time namespaces.
+    with suppress(OSError):
+        era += f" {_TIME_NAMESPACE.readlink()}"
+    return lambda: Moment(time.time(), era, time.monotonic())
 
 
 @frozen

@@ -27,7 +27,7 @@ from agentloop.journal import OpenStore, Record
 from agentloop.messages import AssistantMessage, Message
 from agentloop.wire import EVENT_TYPES, decode_event
 
-__all__ = ["DELTAS", "TRANSCRIPT_KINDS", "Replay", "StoredState", "encode_note", "load", "note_key"]
+__all__ = ["DELTAS", "TRANSCRIPT_KINDS", "Replay", "StoredState", "decode_fact", "encode_note", "load", "note_key"]
 
 DELTAS = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output"})
 """Kinds of records that change no state: most of a journal. They are not decoded."""

@@ -12,7 +12,7 @@ lines before it, so that a truncated file is noticed::
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -23,9 +23,15 @@ import trio
 from attrs import define, field
 
 from agentloop._core.json_text import decode_own
+from agentloop._core.state import LimitRaised, SessionSettings, SessionState, StreamState
+from agentloop._core.transcript import problems
 from agentloop.errors import StoreError
+from agentloop.events import QuestionAnswered, QuestionWithdrawn
 from agentloop.journal import OpenStore, Record
+from agentloop.questions import Answer, Approve
 from agentloop.stores._checks import no_such_session
+from agentloop.stores._replay import Replay, decode_fact, encode_note
+from agentloop.wire import encode_event, event_type
 
 __all__ = ["VERSION", "export_session", "import_session"]
 
@@ -120,7 +126,13 @@ async def export_session(store: OpenStore, session: str, file: str | PathLike[st
 
 
 async def import_session(
-    store: OpenStore, file: str | PathLike[str], /, *, session: str | None = None, whole_only: bool = True
+    store: OpenStore,
+    file: str | PathLike[str],
+    /,
+    *,
+    session: str | None = None,
+    whole_only: bool = True,
+    approvals: bool = False,
 ) -> str:
     """Import a session that `export_session` wrote to ``file``: all of it, or nothing.
 
@@ -128,13 +140,17 @@ async def import_session(
       store: the open store to write to.
       file: the path of the file.
       session: an id for the session, instead of the exported one.
-      whole_only: ``False`` imports a truncated file up to its last complete line.
+      whole_only: ``False`` imports a truncated file up to its last complete turn.
+      approvals: ``True`` also imports what people have approved: calls for good (``Approve.always``), single calls of a
+        run that is parked, and raised limits. Only for a file whose author may approve calls here. Otherwise the person
+        who resumes the session is asked anew.
 
     Returns:
       The id of the new session.
 
     Raises:
-      StoreError: the file cannot be read, is not an export, is of a newer version, or is truncated.
+      StoreError: the file cannot be read, is not an export, is of a newer version, or is truncated; or a record in it
+        cannot be decoded, or a provider would refuse its transcript.
       SequenceError: the id is in use: give another with ``session``.
     """
     path = Path(file)
@@ -142,6 +158,7 @@ async def import_session(
     if not exported.records:
         raise StoreError(f"{path}: the file has no records, so there is nothing to import")
     id = exported.header.id if session is None else session
+    await trio.to_thread.run_sync(_check, path, exported, whole_only, approvals)
     await store.append(id, exported.records, parent=exported.header.parent)
     try:
         if exported.header.title:
@@ -160,6 +177,83 @@ class _Export:
     header: _Session
     records: list[Record] = field(factory=list[Record])
     answers: dict[str, bytes] = field(factory=dict[str, bytes])
+
+
+def _check(path: Path, export: _Export, whole_only: bool, approvals: bool) -> None:
+    """Make the records a session that providers accept, without approvals unless they are wanted.
+
+    Raises:
+      StoreError: they cannot be made one.
+    """
+    state = _replayed(path, export)
+    refused = _problems(state)
+    while refused and not whole_only:
+        # The file breaks off inside a turn, whose messages are one record each.
+        last = max((i for i, record in enumerate(export.records) if record.kind == "message_committed"), default=0)
+        del export.records[last:]
+        state = _replayed(path, export)
+        refused = _problems(state)
+    if refused:
+        raise StoreError(f"{path}: a provider would refuse its transcript: {'; '.join(refused)}")
+    if not approvals:
+        approved = _approved_questions(state.resumable)
+        export.records[:] = [_without_approvals(record, approved) for record in export.records]
+        export.answers = {id: data for id, data in export.answers.items() if not _approves(data)}
+
+
+def _replayed(path: Path, export: _Export) -> SessionState:
+    replay = Replay(export.header.id)
+    try:
+        replay.read(export.records)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+    return replay.state
+
+
+def _problems(state: SessionState) -> list[str]:
+    closing = () if state.resumable is None else state.resumable.closing
+    return problems((*state.messages, *closing))
+
+
+def _approved_questions(run: StreamState | None) -> frozenset[str]:
+    """Ids of the questions of an unfinished run, and of its children, that were answered with an approval."""
+    approved: set[str] = set()
+    runs = [] if run is None else [run]
+    while runs:
+        run = runs.pop()
+        calls = run.calls.values()
+        records = [*run.questions.records, *(record for call in calls for record in call.all_questions)]
+        approved.update(record.question.id for record in records if isinstance(record.answer, Approve))
+        runs += [child for call in calls for child in call.children]
+    return frozenset(approved)
+
+
+def _without_approvals(record: Record, approved: Collection[str]) -> Record:
+    """``record`` without grants, raised limits, and the approval of a question that is among ``approved``."""
+    if record.kind not in _MAY_APPROVE:
+        return record
+    fact = decode_fact(record)
+    match fact:
+        case SessionSettings(grants=grants) if grants:
+            return msgspec.structs.replace(record, data=encode_note(msgspec.structs.replace(fact, grants=())))
+        case LimitRaised():
+            return msgspec.structs.replace(record, data=encode_note(msgspec.structs.replace(fact, allowed=0.0)))
+        case QuestionAnswered(source=source, seq=seq, id=id) if id in approved:
+            # A question that is withdrawn is asked anew.
+            withdrawn = QuestionWithdrawn(source, seq, id=id)
+            return msgspec.structs.replace(record, kind=event_type(withdrawn), data=encode_event(withdrawn))
+        case _:
+            return record
+
+
+_MAY_APPROVE = frozenset({SessionSettings.kind, LimitRaised.kind, "question_answered"})
+
+
+def _approves(data: bytes) -> bool:
+    try:
+        return isinstance(decode_own(data, Answer), Approve)
+    except msgspec.DecodeError:
+        return False
 
 
 def _read(path: Path, whole_only: bool) -> _Export:

@@ -7,10 +7,26 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from attrs import evolve
 
+from agentloop import Agent, Approve, tool
 from agentloop.errors import SequenceError, StoreError
+from agentloop.events import (
+    ApprovalRequested,
+    MessageCommitted,
+    Question,
+    QuestionAnswered,
+    Source,
+    StreamEvent,
+    StreamStarted,
+    ToolCallStarted,
+    TurnStarted,
+)
 from agentloop.journal import OpenStore, Record
-from agentloop.stores import MemoryStore, export_session, import_session
+from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
+from agentloop.stores import MemoryStore, answer_question, export_session, import_session, stored_session
+from agentloop.testing import ScriptedModel, calls
+from agentloop.wire import encode_event, event_type
 from tests.stores.places import Place, record, records
 
 pytestmark = pytest.mark.real_clock
@@ -204,3 +220,108 @@ async def test_an_export_that_fails_leaves_what_was_there(file: Path) -> None:
             await export_session(store, "s", file)
     assert file.read_text() == "before"
     assert [each.name for each in file.parent.iterdir()] == [file.name]
+
+
+# ----------------------------------------------------------------------------- approvals
+
+
+def agent_that_deletes(ran: list[str]) -> Agent:
+    @tool(requires_approval=True)
+    async def delete(path: str) -> str:
+        """Delete a file."""
+        ran.append(path)
+        return "deleted"
+
+    return Agent(ScriptedModel(calls("delete", path="/"), "Done."), tools=[delete])
+
+
+async def for_good(question: Question) -> Approve:
+    return Approve(always=True)
+
+
+@pytest.mark.parametrize("approvals", [False, True])
+async def test_a_call_that_was_approved_for_good_is_asked_about_again_where_the_session_is_imported(
+    file: Path, approvals: bool
+) -> None:
+    ran: list[str] = []
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await agent_that_deletes(ran).run("go", session=session, on_question=for_good)
+        await export_session(store, "s", file)
+    ran.clear()
+    async with MemoryStore().open() as store:
+        await import_session(store, file, approvals=approvals)
+        async with stored_session(store, "s") as session:
+            assert bool(session.grants) is approvals
+            await agent_that_deletes(ran).run("again", session=session, on_question="decline")
+    assert bool(ran) is approvals
+
+
+@pytest.mark.parametrize("approvals", [False, True])
+@pytest.mark.parametrize("how", ["answered ahead", "answered in the run that was cut off"])
+async def test_an_approval_of_a_parked_call_is_asked_for_again_where_the_session_is_imported(
+    file: Path, approvals: bool, how: str
+) -> None:
+    ran: list[str] = []
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            agent = agent_that_deletes(ran)
+            parked = await agent.run("go", session=session, on_question="park")
+        [question] = parked.questions
+        assert isinstance(question, ApprovalRequested)
+        if how == "answered ahead":
+            await answer_question(store, "s", question.id, Approve())
+        else:
+            info = await store.info("s")
+            assert info is not None
+            # As a run leaves it that was resumed with the answer, and died before the tool began.
+            started = StreamStarted(
+                Source("s", "s/9", ("agent",)),
+                90,
+                message=UserMessage((Text("go"),)),
+                model="scripted",
+                resumes=question.stream,
+            )
+            source = started.source
+            call = ToolCallStarted(source, 92, call_id=question.call_id, name="delete", arguments='{"path":"/"}')
+            events: list[StreamEvent] = [
+                started,
+                TurnStarted(source, 91, turn=1),
+                call,
+                evolve(question, source=source, seq=93),
+                QuestionAnswered(source, 94, id=question.id, answer=Approve(), by="reader"),
+            ]
+            await store.append(
+                "s",
+                [
+                    Record(info.records + n, event_type(event), encode_event(event), "s/9", getattr(event, "id", ""))
+                    for n, event in enumerate(events, 1)
+                ],
+            )
+        await export_session(store, "s", file)
+    async with MemoryStore().open() as store:
+        await import_session(store, file, approvals=approvals)
+        async with stored_session(store, "s") as session:
+            outcome = await agent.resume(session, on_question="park")
+            assert (outcome.reason == "needs_input") is not approvals or ran == ["/"]
+    assert bool(ran) is approvals
+
+
+async def test_a_transcript_that_a_provider_would_refuse_is_not_imported(file: Path) -> None:
+    source = Source("s", "s/1", ("agent",))
+    call = AssistantMessage((ToolCall("c", "delete", "{}"),), "tool_calls", "m")
+    started = StreamStarted(source, 1, message=UserMessage((Text("go"),)), model="m")
+    events: list[StreamEvent] = [
+        started,
+        MessageCommitted(source, 2, message=started.message, index=0),
+        MessageCommitted(source, 3, message=call, index=1),
+    ]
+    async with MemoryStore().open() as store:
+        await store.append("s", [Record(n, event_type(e), encode_event(e), "s/1") for n, e in enumerate(events, 1)])
+        await export_session(store, "s", file)
+    async with MemoryStore().open() as store:
+        with pytest.raises(StoreError, match=r"a provider would refuse its transcript: .* call 'c' has no"):
+            await import_session(store, file)
+        await import_session(store, file, whole_only=False)
+        async with stored_session(store, "s") as session:
+            assert session.messages == (started.message,)

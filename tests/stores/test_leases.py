@@ -21,13 +21,21 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.wall, self.steady = 1_000_000.0, 50.0
         self._boot_id = folder / "boot_id"
+        self._namespace = folder / "time"
         self.start("boot1")
+        self.enter("time:[1]")
+        monkeypatch.setattr(_leases, "_TIME_NAMESPACE", self._namespace)
         monkeypatch.setattr(_leases, "_BOOT_ID", self._boot_id)
         monkeypatch.setattr(time, "time", lambda: self.wall)
         monkeypatch.setattr(time, "monotonic", lambda: self.steady)
 
     def start(self, boot: str) -> None:
         self._boot_id.write_text(f"{boot}\n")
+
+    def enter(self, namespace: str) -> None:
+        """Have processes that start from now on count in another time namespace."""
+        self._namespace.unlink(missing_ok=True)
+        self._namespace.symlink_to(namespace)
 
 
 @pytest.fixture
@@ -37,7 +45,19 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 def test_on_linux_leases_run_by_the_clock_that_nobody_can_set(machine: Machine) -> None:
     clock = machine_clock()
-    assert clock() == Moment(1_000_000.0, "boot1", 50.0)
+    assert clock() == Moment(1_000_000.0, "boot1 time:[1]", 50.0)
+
+
+def test_a_process_in_another_time_namespace_goes_by_the_time_of_day(machine: Machine) -> None:
+    """Its steady clock counts from another time: a lease that runs would look expired to it, or never expire."""
+    held = _leases.acquired(None, "me", 30.0, machine_clock()())
+    machine.enter("time:[2]")
+    machine.steady = 1_000_000.0
+    elsewhere = machine_clock()
+
+    assert held.is_running(elsewhere())
+    machine.wall += 31
+    assert not held.is_running(elsewhere())
 
 
 def test_where_a_machine_does_not_tell_its_starts_apart_the_time_of_day_must_do(

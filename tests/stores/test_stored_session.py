@@ -166,6 +166,34 @@ async def test_the_lease_is_renewed_for_as_long_as_the_block_lasts() -> None:
 
 
 @pytest.mark.seconds(1000)
+@pytest.mark.parametrize("failures", [1, 2, 5])
+async def test_a_lease_is_renewed_again_after_renewals_that_failed(failures: int) -> None:
+    class Hiccup:
+        """A store that fails a few renewals."""
+
+        def __init__(self, store: OpenStore) -> None:
+            self.store = store
+            self.left = failures
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+        async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
+            self.left -= 1
+            if self.left >= 0:
+                raise StoreError("the file is locked")
+            return await self.store.renew(lease, seconds=seconds)
+
+    async with memory() as store:
+        hiccup: Any = Hiccup(store)
+        async with stored_session(hiccup, "ann", lease_seconds=12) as session:
+            await trio.sleep(100)
+            with pytest.raises(SessionLeasedError):
+                await store.acquire("ann", "another process", seconds=1)
+            await Agent(ScriptedModel("Hi.")).run("go", session=session)
+
+
+@pytest.mark.seconds(1000)
 async def test_who_has_lost_the_lease_adds_nothing() -> None:
     class Sleepy:
         """A store through which this process cannot renew its lease."""
