@@ -39,7 +39,7 @@ well-formed if there are none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias
@@ -879,7 +879,7 @@ class StreamState:
         left = self.open_things
         if left:
             self._complain(event, f"leaves open: {', '.join(left)}")
-        self._check_children(event, None)
+        self._check_children(event, self.calls.values())
         if self._parked and event.reason not in ("needs_input", "interrupted"):
             self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
         if isinstance(event, ChildStreamStopped) is (self.parent is None):
@@ -892,12 +892,11 @@ class StreamState:
         if self.parent is not None and (opener := self.parent.calls.get(self.call_id)) is not None:
             opener.end_child(self)
 
-    def _check_children(self, event: StreamEvent, call_id: str | None) -> None:
-        for call in self.calls.values():
-            if call_id is None or call.id == call_id:
-                for child in call.children:
-                    if child.is_running:
-                        self._complain(event, f"comes before the end of its child {child.stream}")
+    def _check_children(self, event: StreamEvent, calls: Iterable[CallState]) -> None:
+        for call in calls:
+            for child in call.children:
+                if child.is_running:
+                    self._complain(event, f"comes before the end of its child {child.stream}")
 
     # ------------------------------------------------------------------------------------- turns
 
@@ -997,16 +996,18 @@ class StreamState:
 
     def _finish_call(self, event: ToolCallFinished) -> None:
         id = event.call_id
-        self._running_call(event, id)
+        call = self._running_call(event, id)
         if event.result.call_id != id:
             self._complain(event, f"has the result of call {event.result.call_id!r}")
-        self._check_children(event, id)
+        if call is not None and call.children:
+            self._check_children(event, (call,))
         self.calls.pop(id, None)
         self.results[id] = event.result
 
     def _park_call(self, event: ToolCallParked) -> None:
         call = self._running_call(event, event.call_id)
-        self._check_children(event, event.call_id)
+        if call is not None:
+            self._check_children(event, (call,))
         self._parked.append(f"call {event.call_id!r}")
         if call is not None:
             call.phase = CallPhase.PARKED
