@@ -55,8 +55,9 @@ class SQLiteStore:
     On Linux leases expire by the machine's own clock, which no user can set, and elsewhere by the time of day.
 
     Args:
-      path: the file, created if it does not exist. Its folder must exist. While the store is open, SQLite keeps files
-        of the same name with ``-wal`` and ``-shm`` beside it.
+      path: the file, created if it does not exist, so that only this user can read it. Its folder must exist. While the
+        store is open, SQLite keeps files of the same name with ``-wal`` and ``-shm`` beside it, which have the mode of
+        the file. If the file is removed or replaced meanwhile, reads and writes raise `StoreError`.
       synchronous: ``"normal"`` loses nothing when the process dies; when the machine dies, the last writes may be lost,
         but never an earlier one than a saved one. ``"full"`` waits for the disk at each commit.
       busy_seconds: how long to wait for another process that writes.
@@ -149,6 +150,9 @@ class _Connection:
     def __init__(self, db: sqlite3.Connection, path: Path, clock: Clock) -> None:
         self._db = db
         self._path = path
+        # The program may change its folder later.
+        self._file = path.absolute()
+        self._identity = _identity(self._file)
         self._limiter = trio.CapacityLimiter(1)
         self.moment: Callable[[], Moment] = clock
         self._closed = False
@@ -170,6 +174,7 @@ class _Connection:
         def run() -> T:
             if self._closed:
                 raise StoreError(f"{self._path} is closed: use it inside the block that opens it")
+            self._check_file()
             try:
                 return transaction(self)
             except (sqlite3.Error, OverflowError) as error:
@@ -180,7 +185,10 @@ class _Connection:
     def commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """In a thread: run ``writes`` in one transaction where possible. Returns the outcome of each; never raises."""
         try:
+            self._check_file()
             self._db.execute("BEGIN IMMEDIATE")
+        except StoreError as error:
+            return [outcome.Error(error) for _ in writes]
         except sqlite3.Error as error:
             return [outcome.Error(_explain(error, self._path)) for _ in writes]
         try:
@@ -197,6 +205,14 @@ class _Connection:
             # Each write alone: a write that is too large for the disk must not fail the others.
             return [result for write in writes for result in self.commit([write])]
         return outcomes
+
+    def _check_file(self) -> None:
+        """Raise `StoreError` if the path leads to another file by now: what is written would be lost."""
+        if _identity(self._file) != self._identity:
+            raise StoreError(
+                f"{self._path} was removed or replaced while it was open: nothing can be saved in it any more. Put the "
+                "file back, or open the store again"
+            )
 
     def _outcome(self, write: Write) -> Outcome:
         try:
@@ -229,6 +245,7 @@ def connect(path: Path, *, synchronous: Synchronous, busy_seconds: float, reads:
       StoreError: the file cannot be opened, or is not agentloop's.
     """
     try:
+        _create_private(path)
         db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             if reads:
@@ -296,6 +313,23 @@ def _switch_to_wal(db: sqlite3.Connection, path: Path, busy_seconds: float) -> N
 
 
 # --------------------------------------------------------------------------------------- errors, explained
+
+
+def _create_private(path: Path) -> None:
+    """Create the file, if there is none, so that only this user can read it: sessions have what people say."""
+    # Only a new file is opened here: closing an old one would take away the locks that other connections hold on it.
+    # Whatever else goes wrong, SQLite's own error says.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file that ``path`` leads to: its device and its number there; ``None`` if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -536,3 +537,55 @@ async def test_nothing_stays_beside_the_file(path: Path) -> None:
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 3))
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+async def test_a_new_file_and_those_beside_it_are_private(path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        async with SQLiteStore(path).open() as store:
+            await store.append("s", records(1, 3))
+            modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    finally:
+        os.umask(umask)
+    assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
+
+
+async def test_a_file_that_is_there_keeps_its_mode(path: Path) -> None:
+    async with SQLiteStore(path).open():
+        pass
+    path.chmod(0o660)
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 3))
+    assert path.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps an open file in its place")
+@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
+async def test_a_file_that_is_removed_or_replaced_while_it_is_open_is_noticed(path: Path, how: str) -> None:
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", records(1, 3))
+        aside = path.with_name("aside")
+        if how == "removed":
+            path.unlink()
+        elif how == "moved":
+            path.rename(aside)
+        else:
+            path.rename(aside)
+            shutil.copy(aside, path)
+        with pytest.raises(StoreError, match="was removed or replaced while it was open"):
+            await store.append("s", records(4, 5))
+        with pytest.raises(StoreError, match="was removed or replaced while it was open"):
+            await store.read("s")
+        if how == "moved":
+            aside.rename(path)
+            await store.append("s", records(4, 5))
+
+
+async def test_a_store_with_a_relative_path_stays_where_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    async with SQLiteStore(path.name).open() as store:
+        await store.append("s", records(1, 3))
+        monkeypatch.chdir("/")
+        await store.append("s", records(4, 5))
+        assert len(await store.read("s")) == 5
