@@ -54,3 +54,28 @@ def test_a_fragment_imports_only_names_that_exist(place: str, program: str, outp
     tree = ast.parse(program)
     tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     exec(compile(tree, place, "exec"), {"__name__": "page"})
+
+
+PLACES = [
+    (path, name)
+    for line in (ROOT / "docs" / "contribute" / "log-and-state.md").read_text("utf-8").splitlines()
+    if line.startswith("| ")
+    for path, names in re.findall(r"`(agentloop/[\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", line)
+    for name in re.findall(r"`([\w.]+)`", names)
+]
+
+
+@pytest.mark.parametrize(("path", "name"), PLACES, ids=lambda value: value)
+def test_each_step_from_the_call_to_the_row_is_where_the_page_says(path: str, name: str) -> None:
+    body = ast.parse((ROOT / path).read_text("utf-8")).body
+    for part in name.split("."):
+        [found] = [
+            node
+            for node in body
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == part
+        ]
+        body = found.body
+
+
+def test_the_walk_from_the_call_to_the_row_has_its_steps() -> None:
+    assert len(PLACES) >= 13
