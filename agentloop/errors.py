@@ -34,6 +34,7 @@ __all__ = [
     "ModelContextOverflowError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelOutputLimitError",
     "ModelProtocolError",
     "ModelQuotaError",
     "ModelRateLimitError",
@@ -187,6 +188,20 @@ class ModelProtocolError(ModelError):
 
 class ModelConnectionError(ModelError):
     """The model could not be reached, or the connection dropped. Retried."""
+
+
+class ModelOutputLimitError(ModelError):
+    """A response is longer than it may be: cut off at the token limit again and again, or without an end.
+
+    Give more ``ModelSettings.max_tokens``, or ask for less at a time.
+    """
+
+    def __init__(self, *, model: str, problem: str) -> None:
+        super().__init__(f"model {model!r} {problem}")
+        self.model = model
+        """Name of the model."""
+        self.problem = problem
+        """The limit that was reached, and the remedy, in words."""
 
 
 class ModelTimeoutError(ModelError):

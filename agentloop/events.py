@@ -102,8 +102,9 @@ TurnReason: TypeAlias = Literal[
 
 - ``final``: the model gave its final answer.
 - ``tool_calls``: the model called tools; it reads their results in the next turn.
-- ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run.
-- ``output_retry``: the answer was no valid structured output; the model is asked for it again.
+- ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run; or the
+  provider had paused the response.
+- ``output_retry``: the answer was empty, or no valid structured output; the model is asked for it again.
 - ``cancelled``, ``failed``, ``blocked``, ``limit``, ``needs_input``, ``interrupted``: the stream ended in this turn.
 """
 
@@ -127,7 +128,7 @@ WarningCode: TypeAlias = Literal[
 
 - ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
-- ``empty``: the response has neither text nor tool calls.
+- ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.
 - ``error_while_stopping``: cleanup raised an error while the run was being stopped; the run still counts as stopped.
 - ``handler_failed``: an ``on_question`` handler raised an error; the question goes to the next one who can answer.
 - ``hook_failed``: a hook that only observes raised an error or timed out.
@@ -245,7 +246,8 @@ class StreamStopped(Event):
     reason: StreamReason
     """Why it ended."""
     detail: str = ""
-    """More about the reason, for a person: the limit, the hook's words, the argument of ``stream.stop()``."""
+    """More about the reason, for a person: the limit, the hook's words, the argument of ``stream.stop()``; for an
+    answer that is empty or was cut off, that it is."""
     error: ErrorInfo | None = None
     """The error that ended it; ``None`` unless ``reason`` is ``failed``."""
     usage: Usage = Usage()

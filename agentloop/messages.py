@@ -36,13 +36,14 @@ __all__ = [
     "user_message",
 ]
 
-StopReason: TypeAlias = Literal["end", "tool_calls", "length", "refusal", "interrupted"]
+StopReason: TypeAlias = Literal["end", "tool_calls", "length", "refusal", "paused", "interrupted"]
 """Why a response ended.
 
 - ``end``: the model finished.
 - ``tool_calls``: the model finished and wants tools to be called.
 - ``length``: the response reached the token limit.
 - ``refusal``: the model refused to answer.
+- ``paused``: the provider paused a long response; the next request continues it.
 - ``interrupted``: the run was cancelled or failed in mid-response.
 """
 

@@ -25,7 +25,8 @@ class Outcome:
     reason: StreamReason
     """Why it ended."""
     detail: str = ""
-    """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``."""
+    """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``; for an answer that
+    is empty or was cut off, that it is."""
     output: Any = None
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None

@@ -11,6 +11,7 @@ from agentloop.errors import (
     ModelConnectionError,
     ModelContextOverflowError,
     ModelError,
+    ModelOutputLimitError,
     ModelProtocolError,
     ModelQuotaError,
     ModelRateLimitError,
@@ -51,6 +52,8 @@ REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
     (ModelQuotaError, _ELSEWHERE),
     (ModelContextOverflowError, _ELSEWHERE),
     (ModelRateLimitError, Remedy(same=True, other=True, other_first=True)),
+    # The same request would most likely get as long a response.
+    (ModelOutputLimitError, _ELSEWHERE),
     # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, for this server.
     (ModelStatusError, _ELSEWHERE),
     (ModelConnectionError, _AGAIN),

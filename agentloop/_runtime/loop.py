@@ -13,7 +13,17 @@ import trio
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.structured_output import TEXT, OutputType, output_type
 from agentloop._core.transcript import close_turn
-from agentloop._core.turn import Answered, CallTools, Next, Remind, after_response, truncated
+from agentloop._core.turn import (
+    FLAWS,
+    Answered,
+    AskAgain,
+    CallTools,
+    Next,
+    Proceed,
+    after_response,
+    answer_at_the_end,
+    flaw_of,
+)
 from agentloop._core.usage import Exceeded, RepeatDetector, priced
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
@@ -151,7 +161,7 @@ class _Loop:
             self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
         self._repeats = RepeatDetector(run.config.limits.identical_turns)
         self._reminders = 0
-        """How often the model was reminded of the output."""
+        """How often the model was asked again, since its answer was empty or no valid output."""
         compaction = run.config.compaction
         self._compactor = None if compaction is None else Compactor(run, compaction, self._vetted_or_none)
         self._overflowed = False
@@ -194,14 +204,9 @@ class _Loop:
         run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed)
         if state.message is not None:
             return await self._resume_turn(state.message, tools)
-        last = run.transcript.messages[-1]
-        if not isinstance(last, AssistantMessage) or last.calls or last.stop == "interrupted":
-            return None
-        # The previous run had its answer, and ended before it could emit the end.
-        try:
-            return Ending("completed", output=self._output.decode(last.text))
-        except ValueError:
-            return None
+        # The previous run may have had its answer, and ended before it could emit the end.
+        answer = answer_at_the_end(run.transcript.messages, self._output)
+        return None if answer is None else Ending("completed", answer.detail, answer.output)
 
     async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
@@ -299,22 +304,33 @@ class _Loop:
             match self._next_step(message):
                 case CallTools(calls=calls):
                     return await self._call_tools(turn, message, calls, listed)
-                case Remind(text=text):
+                case AskAgain(messages=messages):
                     self._reminders += 1
-                    commit(run, (message, UserMessage((Text(text),))))
+                    commit(run, messages)
                     turn.reason = "output_retry"
                     return None
-                case Answered(output=output):
-                    return await self._stop(turn, message, output)
+                case Proceed(messages=messages, reason=reason):
+                    commit(run, messages)
+                    turn.reason = reason
+                    return None
+                case Answered(output=output, detail=detail):
+                    return await self._stop(turn, message, Ending("completed", detail, output))
 
     def _next_step(self, message: AssistantMessage) -> Next:
         run = self._run
         attempts = run.config.limits.output_attempts
         try:
-            return after_response(message, self._output, attempt=self._reminders + 1, attempts=attempts)
+            return after_response(
+                message,
+                self._output,
+                before=run.transcript.messages,
+                attempt=self._reminders + 1,
+                attempts=attempts,
+            )
         except Exception:
             # The response is part of the transcript even if it is no answer. A refusal may come with calls.
-            commit(run, close_turn(message, {}, ()))
+            if message.parts:
+                commit(run, close_turn(message, {}, ()))
             raise
 
     # ---------------------------------------------------------------------- the response
@@ -374,9 +390,9 @@ class _Loop:
             if self._compactor is not None:
                 self._compactor.count(usage.total_tokens, len(run.transcript))
             run.emit(UsageReported, usage=usage, total=run.meter.usage)
-            warning = truncated(message)
-            if warning:
-                run.warn(warning, _WARNINGS[warning])
+            flaw = flaw_of(message, run.transcript.messages)
+            if flaw:
+                run.warn(flaw, FLAWS[flaw])
             await run.hooks.notify("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
         except BaseException:
             cut_off = call.interrupted()
@@ -457,7 +473,7 @@ class _Loop:
         times = self._run.config.limits.identical_turns
         return Ending("limit", f"the model asked for the same calls {times} times in a row")
 
-    async def _stop(self, turn: _Turn, message: AssistantMessage, output: Any) -> Ending | None:
+    async def _stop(self, turn: _Turn, message: AssistantMessage, ending: Ending) -> Ending | None:
         """End the run with its answer, unless a hook or a message sends the agent on."""
         run = self._run
         commit(run, (message,))
@@ -475,18 +491,12 @@ class _Loop:
             return None
         if run.mailbox.is_followed_up:
             self._reminders = 0
-            ending = await self._submit_follow_up()
-            if ending is not None:
+            refused = await self._submit_follow_up()
+            if refused is not None:
                 turn.reason = "blocked"
-            return ending
+            return refused
         turn.reason = "final"
-        return Ending("completed", output=output)
-
-
-_WARNINGS: dict[Literal["truncated", "empty"], str] = {
-    "truncated": "The response was cut off at the limit of tokens.",
-    "empty": "The model said nothing.",
-}
+        return ending
 
 
 def _limit(reached: Exceeded) -> Ending:

@@ -704,7 +704,7 @@ BUGS: list[tuple[Any, str, int]] = [
     (Assembler, "tool_call", 0),
     (RepeatDetector, "is_stuck", 0),
     (loop, "after_response", 0),
-    (loop, "truncated", 0),
+    (loop, "flaw_of", 0),
     (state, "close_turn", 0),
     (loop, "output_type", 0),
     (tool_calls, "result_of", 0),

@@ -38,7 +38,7 @@ from agentloop.events import (
 )
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer
-from agentloop.testing import ScriptedModel, calls, fails, hangs, says
+from agentloop.testing import Response, ScriptedModel, calls, fails, hangs, says
 from tests.support import OnEvent
 
 __all__ = ["WAYS", "FakeToolset", "Misbehaving", "Way", "add", "answering", "stopping_at", "way_named"]
@@ -302,6 +302,8 @@ def _cut(name: str, make: Callable[[], Agent], at: type) -> Way:
     return _way(name, make, "cancelled", detail="enough", on_event=stopping_at(at), stops_all=True)
 
 
+CUT_OFF_CALL = msgspec.structs.replace(calls("add", raw='{"a":'), stop="length")
+
 WAYS: list[Way] = [
     # ------------------------------------------------------------------------ natural ends
     _way("natural end", lambda: _agent("All is well.")),
@@ -310,8 +312,24 @@ WAYS: list[Way] = [
     _way("a tool times out and the run goes on", lambda: _agent(calls("wait_forever"), "Sorry.", tools=[wait_forever])),
     _way("an unknown tool is called", lambda: _agent(calls("nope"), "Sorry.")),
     _way("arguments that are no json", lambda: _agent(calls("add", raw='{"a":'), "Sorry.")),
-    _way("the model says nothing", lambda: _agent(msgspec.structs.replace(says(""), parts=())), warns="empty"),
-    _way("the answer is cut off at its limit", lambda: _agent(says("And so", stop="length")), warns="truncated"),
+    _way("the model says nothing, twice", lambda: _agent(Response(), says(" ")), warns="empty", detail="said nothing"),
+    _way("the model says nothing at first", lambda: _agent(Response(), "All is well."), warns="empty"),
+    _way("the model says nothing after its tools", lambda: _agent(calls("add", a=1, b=1), Response())),
+    _way(
+        "the answer is cut off at its limit",
+        lambda: _agent(says("And so", stop="length")),
+        warns="truncated",
+        detail="cut off",
+    ),
+    _way("a tool call is cut off at the limit", lambda: _agent(CUT_OFF_CALL, "Done."), warns="truncated"),
+    _way(
+        "tool calls are cut off again and again",
+        lambda: _agent(CUT_OFF_CALL, CUT_OFF_CALL, CUT_OFF_CALL),
+        "failed",
+        error=errors.ModelOutputLimitError,
+        warns="truncated",
+    ),
+    _way("the provider pauses the response", lambda: _agent(says("Let me see. ", stop="paused"), "All is well.")),
     _way(
         "a stop hook sends it on",
         lambda: _agent(

@@ -1,0 +1,154 @@
+"""Responses that are no answer: cut off, empty or paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from agentloop import Agent, Limits, Session, tool
+from agentloop.errors import LimitReachedError, ModelOutputLimitError
+from agentloop.events import ToolCallStarted, TurnFinished
+from agentloop.testing import Response, ScriptedModel, calls, says, thinks
+from tests.runtime.builders import results, warnings_in
+from tests.support import of, watch
+
+
+def cut_off(response: Response) -> Response:
+    return msgspec.structs.replace(response, stop="length")
+
+
+class Cleaner:
+    """A tool whose default does the most damage, and the paths that it was called with."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def tool(self) -> Any:
+        @tool
+        async def clean(path: str = "/") -> str:
+            """Delete everything below a path."""
+            self.paths.append(path)
+            return "done"
+
+        return clean
+
+
+# ----------------------------------------------------------------------------- cut off
+
+
+@pytest.mark.parametrize("raw", ["", "{", '{"path": "/tm', "{}", '{"path": "/tmp"}'])
+async def test_no_call_of_a_response_that_was_cut_off_runs_and_each_says_why(raw: str) -> None:
+    cleaner = Cleaner()
+    response = says("I clean. ") + calls("clean", raw='{"path": "/a"}') + calls("clean", raw=raw)
+    model = ScriptedModel(cut_off(response), calls("clean", path="/tmp"), "Done.")
+
+    watched = await watch(Agent(model, tools=[cleaner.tool()]))
+
+    assert cleaner.paths == ["/tmp"]
+    assert watched.outcome.output == "Done."
+    assert warnings_in(watched.events) == ["truncated"]
+    first, second, third = results(watched)
+    assert [result.status for result in (first, second, third)] == ["error", "error", "ok"]
+    assert "cut off" in first.text
+    assert "less at a time" in second.text
+    assert len(of(watched.events, ToolCallStarted)) == 1
+
+
+async def test_responses_that_are_cut_off_again_and_again_end_the_run_with_a_typed_error() -> None:
+    cleaner = Cleaner()
+    model = ScriptedModel(*[cut_off(calls("clean"))] * 3, "never asked for")
+
+    watched = await watch(Agent(model, tools=[cleaner.tool()]))
+
+    assert isinstance(watched.error, ModelOutputLimitError)
+    assert len(model.requests) == 3
+    assert cleaner.paths == []
+    # The transcript stays usable: each call has its result.
+    assert [type(message).__name__ for message in watched.messages[-2:]] == ["AssistantMessage", "ToolResult"]
+
+
+async def test_a_later_prompt_begins_to_count_cut_off_responses_anew() -> None:
+    session, cut = Session(), cut_off(calls("clean"))
+    model = ScriptedModel(cut, cut, "Done.", cut, cut, "Done.")
+    agent = Agent(model, tools=[Cleaner().tool()])
+
+    assert [(await agent.run("Go.", session=session)).output for _ in range(2)] == ["Done.", "Done."]
+
+
+async def test_an_answer_that_was_cut_off_says_so_in_the_outcome() -> None:
+    watched = await watch(Agent(ScriptedModel(says("And so", stop="length"))))
+
+    assert (watched.outcome.output, watched.outcome.reason) == ("And so", "completed")
+    assert "cut off" in watched.outcome.detail
+    assert warnings_in(watched.events) == ["truncated"]
+
+
+@pytest.mark.parametrize(("text", "output"), [("12", int), ("[1]", list[int])])
+async def test_the_beginning_of_an_output_is_not_the_output(text: str, output: type) -> None:
+    model = ScriptedModel(says(text, stop="length"), says("1234" if output is int else "[1, 2]"))
+
+    assert (await Agent(model, output_type=output).run("Go.")).output in (1234, [1, 2])
+
+
+async def test_thoughts_that_use_up_all_tokens_are_an_error() -> None:
+    model = ScriptedModel(cut_off(thinks("Hm. ")), cut_off(thinks("Hm. ")), "never asked for")
+
+    with pytest.raises(ModelOutputLimitError, match="max_tokens"):
+        await Agent(model).run("Go.")
+
+
+# ------------------------------------------------------------------------------- empty
+
+
+@pytest.mark.parametrize(
+    "empty", [Response(), says("\n\n   ", piece=2), thinks("Let me see."), thinks("Hm.") + says("\n")]
+)
+async def test_an_empty_answer_is_requested_once_more(empty: Response) -> None:
+    model = ScriptedModel(empty, "Hi.")
+
+    watched = await watch(Agent(model))
+
+    assert (watched.outcome.output, watched.outcome.detail) == ("Hi.", "")
+    assert warnings_in(watched.events) == ["empty"]
+    # The empty response leaves no trace, by which a provider could refuse the transcript.
+    assert [len(request.messages) for request in model.requests] == [1, 1]
+    assert [event.reason for event in of(watched.events, TurnFinished)] == ["output_retry", "final"]
+
+
+@pytest.mark.parametrize("empty", [Response(), says(" \n"), thinks("Hm.")])
+async def test_an_answer_that_is_empty_twice_says_so_in_the_outcome(empty: Response) -> None:
+    watched = await watch(Agent(ScriptedModel(empty, empty)))
+
+    assert watched.outcome.detail == "The model said nothing."
+    assert warnings_in(watched.events) == ["empty", "empty"]
+
+
+@pytest.mark.parametrize("empty", [Response(), says(" \n"), thinks("Hm.")])
+async def test_a_model_may_end_without_a_word_after_its_tools(empty: Response) -> None:
+    watched = await watch(Agent(ScriptedModel(calls("clean"), empty), tools=[Cleaner().tool()]))
+
+    assert (watched.outcome.reason, watched.outcome.detail) == ("completed", "")
+    assert warnings_in(watched.events) == []
+
+
+# ------------------------------------------------------------------------------ paused
+
+
+async def test_a_paused_response_is_continued() -> None:
+    model = ScriptedModel(says("Let me search. ", stop="paused"), says(" ", stop="paused"), "It rains.")
+
+    watched = await watch(Agent(model))
+
+    assert watched.outcome.output == "It rains."
+    assert str(watched.messages[1]) == "'Let me search. '"
+    assert warnings_in(watched.events) == []
+    assert [event.reason for event in of(watched.events, TurnFinished)] == ["continued", "continued", "final"]
+
+
+async def test_a_response_that_is_paused_for_ever_meets_the_limit_of_turns() -> None:
+    model = ScriptedModel(says("Hm. ", stop="paused"), repeat=True)
+
+    with pytest.raises(LimitReachedError, match="turns"):
+        await Agent(model, limits=Limits(turns=4)).run("Go.")
