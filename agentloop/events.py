@@ -122,6 +122,7 @@ WarningCode: TypeAlias = Literal[
     "thread_abandoned",
     "toolset_failed",
     "truncated",
+    "unmetered",
     "unpriced",
 ]
 """What a `WarningIssued` event warns of.
@@ -138,7 +139,8 @@ WarningCode: TypeAlias = Literal[
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
-- ``truncated``: the response was cut off at the token limit.
+- ``truncated``: the response was cut off at the token limit; none of its tool calls runs.
+- ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage.
 - ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
 """
 

@@ -12,7 +12,8 @@ A model is *called*, not iterated::
 
 So a response is a block like everything else here: when ``respond`` returns, raises or is cancelled, it holds no
 connection, no task and no unfinished generator. No delta can follow `Stop`, because a function returns once. Awaiting
-``reply`` is the back-pressure: a slow reader slows the model down. ``reply`` raises only `trio.Cancelled`.
+``reply`` is the back-pressure: a slow reader slows the model down. ``reply`` raises only `trio.Cancelled`, and
+`ModelOutputLimitError` for a response without bounds.
 """
 
 from __future__ import annotations

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Container
 from io import StringIO
 
-from agentloop.errors import ModelProtocolError
+from agentloop.errors import ModelOutputLimitError, ModelProtocolError
 from agentloop.messages import AssistantMessage, AssistantPart, Reasoning, StopReason, Text, ToolCall, Usage
 
-__all__ = ["Assembler"]
+__all__ = ["MAX_CALLS", "MAX_CHARACTERS", "Assembler"]
+
+MAX_CHARACTERS = 16 * 2**20
+"""Characters of one response: text, reasoning, signatures and arguments together. The longest outputs of models have a
+quarter of it; without a bound, a server that never ends its response would fill the memory."""
+MAX_CALLS = 256
+"""Tool calls of one response. All of them run at once."""
+BLOCK_SIZE = 128
+"""Characters that each block counts for, besides its own: an empty block takes memory as well."""
 
 
 # The pieces go into a StringIO each: a list would keep fifty bytes for every piece until the response is over.
@@ -47,11 +55,18 @@ class Assembler:
     Args:
       prefix: what the ids begin with that are made up for calls without a usable one.
       taken: call ids that the session's transcript has already. Some servers number calls anew in each response.
+      model: the model's name, for errors.
+
+    Raises, whenever a piece is added:
+      ModelOutputLimitError: the response has more than `MAX_CHARACTERS`, or more than `MAX_CALLS`.
     """
 
-    __slots__ = ("_blocks", "_calls", "_ids", "_prefix", "_taken")
+    __slots__ = ("_blocks", "_calls", "_ids", "_model", "_prefix", "_room", "_taken")
 
-    def __init__(self, *, prefix: str, taken: Container[str] = ()) -> None:
+    def __init__(self, *, prefix: str, taken: Container[str] = (), model: str = "") -> None:
+        self._model = model
+        self._room = MAX_CHARACTERS
+        """The number of characters that may still be added."""
         self._prefix = prefix
         self._taken = taken
         # In order of their first pieces.
@@ -66,7 +81,8 @@ class Assembler:
             if not text:
                 return
             block = _Said()
-            self._blocks.append(block)
+            self._begin(block)
+        self._take(len(text))
         block.text.write(text)
 
     def reasoning(self, text: str, signature: str | None) -> None:
@@ -74,7 +90,8 @@ class Assembler:
         block = self._blocks[-1] if self._blocks else None
         if not isinstance(block, _Thought) or block.signature is not None:
             block = _Thought()
-            self._blocks.append(block)
+            self._begin(block)
+        self._take(len(text) + len(signature or ""))
         block.text.write(text)
         block.signature = signature
 
@@ -82,12 +99,26 @@ class Assembler:
         """Add a piece of a call, and give the id and the name by which the call is known from here on."""
         call = self._calls.get(index)
         if call is None:
+            if len(self._calls) == MAX_CALLS:
+                problem = f"asked for more than {MAX_CALLS} tool calls in one response: ask for less at a time"
+                raise ModelOutputLimitError(model=self._model, problem=problem)
             call = _Call(self._unique(id, index))
             self._calls[index] = call
-            self._blocks.append(call)
+            self._begin(call)
+        self._take(len(arguments))
         call.name = call.name or name
         call.arguments.write(arguments)
         return call.id, call.name
+
+    def _begin(self, block: _Said | _Thought | _Call) -> None:
+        self._take(BLOCK_SIZE)
+        self._blocks.append(block)
+
+    def _take(self, characters: int) -> None:
+        self._room -= characters
+        if self._room < 0:
+            problem = f"sent a response of more than {MAX_CHARACTERS} characters: give it fewer max_tokens"
+            raise ModelOutputLimitError(model=self._model, problem=problem)
 
     def _unique(self, id: str, index: int) -> str:
         if not id or id in self._ids or id in self._taken:
@@ -101,10 +132,15 @@ class Assembler:
         """The whole message.
 
         Raises:
-          ModelProtocolError: a tool call has no name.
+          ModelProtocolError: a tool call has no name, or the response ended for tool calls and has none.
         """
+        if stop == "tool_calls" and not self._calls:
+            raise ModelProtocolError(f"model {model!r} ended its response with tool calls, and asked for none")
+        if stop == "length":
+            # The limit may lie before the name of the last call.
+            self._blocks = [block for block in self._blocks if not isinstance(block, _Call) or block.name]
         for call in self._calls.values():
-            if not call.name:
+            if not call.name and stop != "length":
                 raise ModelProtocolError(f"model {model!r} asked for a tool call ({call.id!r}) without a tool's name")
         parts = tuple(_part(block) for block in self._blocks)
         return AssistantMessage(parts, "tool_calls" if self._calls and stop == "end" else stop, model, usage)

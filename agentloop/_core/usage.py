@@ -80,6 +80,12 @@ class Meter:
         """Whether there is a limit on cost, here or above."""
         return self.limits.cost is not None or (self.parent is not None and self.parent.counts_cost)
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether there is a limit on tokens or cost, here or above."""
+        has_limit = self.limits.tokens is not None or self.limits.cost is not None
+        return has_limit or (self.parent is not None and self.parent.counts_tokens)
+
     def count_usage(self, usage: Usage) -> None:
         """Count the usage of a response."""
         meter: Meter | None = self

@@ -124,6 +124,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "question_refused": QUESTIONS,
     "toolset_failed": TOOLSETS,
     "truncated": MODEL,
+    "unmetered": MODEL,
     "unpriced": MODEL,
 }
 

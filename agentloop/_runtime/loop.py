@@ -149,6 +149,7 @@ class _Loop:
         "_repeats",
         "_run",
         "_specs",
+        "_unmetered",
         "_unpriced",
     )
 
@@ -166,6 +167,8 @@ class _Loop:
         self._compactor = None if compaction is None else Compactor(run, compaction, self._vetted_or_none)
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
+        self._unmetered = False
+        """Whether the warning about a model without usage was emitted."""
         self._unpriced = False
         """Whether the warning about a model without a price was emitted."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
@@ -412,6 +415,11 @@ class _Loop:
 
     def _priced(self, usage: Usage, *names: str) -> Usage:
         """``usage`` of the model that goes by ``names``, with its cost."""
+        if not usage.total_tokens and self._run.meter.counts_tokens and not self._unmetered:
+            self._unmetered = True
+            self._run.warn(
+                "unmetered", f"the limits on tokens and cost cannot count model {names[0]!r}: it reports no usage"
+            )
         price = self._run.price_of(*names)
         if price is not None:
             return priced(usage, price)

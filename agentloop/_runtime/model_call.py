@@ -13,6 +13,7 @@ import trio
 from agentloop._core.assembly import Assembler
 from agentloop._core.results import error_info
 from agentloop._core.retries import Next
+from agentloop._core.stops import checked_stop
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.logs import MODEL, log
@@ -23,12 +24,11 @@ from agentloop.errors import (
     ModelConnectionError,
     ModelContextOverflowError,
     ModelError,
-    ModelProtocolError,
     ModelTimeoutError,
 )
 from agentloop.events import ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage
-from agentloop.models import Model, ModelRequest, OpenableModel, Stop
+from agentloop.models import Model, ModelRequest, OpenableModel
 
 __all__ = ["ModelCall", "ModelRetry", "open_models"]
 
@@ -53,7 +53,7 @@ class ModelCall:
         self._emit = _drop if silent else run.emit
         self._model = model
         prefix = f"call_{run.transcript.streams}_{run.state.turn}"
-        self._assembler = Assembler(prefix=prefix, taken=run.transcript.call_ids)
+        self._assembler = Assembler(prefix=prefix, taken=run.transcript.call_ids, model=model.name)
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf
@@ -93,12 +93,9 @@ class ModelCall:
         if self._scope.cancelled_caught:
             seconds = first_token if self._waiting_for == FIRST_PIECE else self._idle
             raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
-        if not isinstance(stop, Stop):
-            failure = ModelProtocolError(f"model {model.name!r} returned {stop!r} where a Stop is due")
-            _name(failure, model)
-            raise failure
         try:
-            message = self._assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+            ending = checked_stop(stop, model=model.name)
+            message = self._assembler.finish(ending.reason, ending.usage, ending.model or model.name)
         except ModelError as error:
             _name(error, model)
             raise

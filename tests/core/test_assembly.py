@@ -8,8 +8,8 @@ import pytest
 from attrs import frozen
 from hypothesis import given, strategies as st
 
-from agentloop._core.assembly import Assembler
-from agentloop.errors import ModelProtocolError
+from agentloop._core.assembly import MAX_CALLS, MAX_CHARACTERS, Assembler
+from agentloop.errors import ModelOutputLimitError, ModelProtocolError
 from agentloop.messages import AssistantMessage, Reasoning, Text, ToolCall, Usage
 
 
@@ -99,6 +99,50 @@ def test_a_response_with_calls_has_stopped_for_them_whatever_it_says() -> None:
     assert assemble([call]).stop == "tool_calls"
     assert feed([call]).finish("length", Usage(), "m").stop == "length"
     assert assemble([Piece("Hi")]).stop == "end"
+
+
+def test_a_response_that_stopped_for_calls_and_has_none_breaks_the_protocol() -> None:
+    with pytest.raises(ModelProtocolError, match="asked for none"):
+        feed([Piece("Let me see.")]).finish("tool_calls", Usage(), "m")
+
+
+def test_a_call_that_was_cut_off_before_its_name_is_left_out() -> None:
+    pieces = [Piece("Well."), Piece("{}", index=0, id="x", name="f"), Piece("", index=1, id="y")]
+    assert feed(pieces).finish("length", Usage(), "m").parts == (Text("Well."), ToolCall("x", "f", "{}"))
+
+
+MEGABYTE = "x" * 2**20
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        Piece(MEGABYTE),
+        Piece(MEGABYTE, thought=True),
+        Piece("", thought=True, signature=MEGABYTE),
+        Piece(MEGABYTE, index=0, id="x", name="f"),
+    ],
+    ids=["text", "reasoning", "signature", "arguments"],
+)
+def test_a_response_without_an_end_is_an_error(piece: Piece) -> None:
+    count = MAX_CHARACTERS // len(MEGABYTE)
+    feed([piece] * (count - 1))
+    with pytest.raises(ModelOutputLimitError, match=f"more than {MAX_CHARACTERS} characters"):
+        feed([piece] * (count + 1))
+
+
+def test_blocks_without_an_end_are_an_error() -> None:
+    assembler = Assembler(prefix="p")
+    with pytest.raises(ModelOutputLimitError):
+        for _ in range(MAX_CHARACTERS):
+            assembler.reasoning("", "s")
+
+
+def test_a_response_has_a_bound_on_its_calls() -> None:
+    pieces = [Piece("{}", index=index, name="f") for index in range(MAX_CALLS + 1)]
+    assert len(assemble(pieces[:-1]).calls) == MAX_CALLS
+    with pytest.raises(ModelOutputLimitError, match=f"more than {MAX_CALLS} tool calls"):
+        feed(pieces)
 
 
 def test_nothing_said_is_a_message_without_parts() -> None:

@@ -1,15 +1,21 @@
-"""Responses that are no answer: cut off, empty or paused."""
+"""Responses that are no answer: cut off, empty, paused, without bounds; and numbers that no response can have."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from agentloop import Agent, Limits, Session, tool
-from agentloop.errors import LimitReachedError, ModelOutputLimitError
-from agentloop.events import ToolCallStarted, TurnFinished
+from agentloop import Agent, Limits, Price, Retries, Session, tool
+from agentloop._core.assembly import MAX_CALLS
+from agentloop.errors import LimitReachedError, ModelOutputLimitError, ModelProtocolError
+from agentloop.events import ResponseDiscarded, ToolCallStarted, TurnFinished
+from agentloop.messages import StopReason, Text, ToolCall, Usage
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import Response, ScriptedModel, calls, says, thinks
 from tests.runtime.builders import results, warnings_in
 from tests.support import of, watch
@@ -152,3 +158,115 @@ async def test_a_response_that_is_paused_for_ever_meets_the_limit_of_turns() -> 
 
     with pytest.raises(LimitReachedError, match="turns"):
         await Agent(model, limits=Limits(turns=4)).run("Go.")
+
+
+# --------------------------------------------------------------------- reasons and numbers
+
+
+class Own:
+    """A model of a user's own."""
+
+    name = "own"
+
+    def __init__(self, *stops: Any, say: Callable[[Reply], Awaitable[None]] | None = None) -> None:
+        self.stops = list(stops)
+        self.say = say
+
+    async def respond(self, request: ModelRequest, reply: Reply) -> Stop:
+        if self.say is None:
+            await reply.text("Hi.")
+        else:
+            await self.say(reply)
+        stop: Stop = self.stops.pop(0)
+        return stop
+
+
+async def test_a_stop_reason_that_does_not_exist_is_an_error_that_is_retried() -> None:
+    unknown: Any = "weird"
+
+    watched = await watch(Agent(Own(Stop(unknown), Stop()), retries=Retries(delay=0)))
+
+    assert watched.outcome.output == "Hi."
+    [discarded] = of(watched.events, ResponseDiscarded)
+    assert discarded.error.type == "ModelProtocolError"
+    assert "'weird'" in discarded.error.message
+
+
+async def test_a_response_that_stopped_for_calls_and_has_none_is_retried() -> None:
+    model = ScriptedModel(says("Let me see.", stop="tool_calls"), "Done.")
+
+    assert (await Agent(model, retries=Retries(delay=0)).run("Go.")).output == "Done."
+    with pytest.raises(ModelProtocolError, match="asked for none"):
+        await Agent(ScriptedModel(says("No.", stop="tool_calls")), retries=Retries(attempts=1)).run("Go.")
+
+
+@pytest.mark.parametrize("odd", [-(10**9), 10**30, math.nan])
+async def test_odd_usage_neither_lifts_a_limit_nor_reaches_it(odd: Any) -> None:
+    usages = [Usage(odd, odd), Usage(10, 5), Usage(10, 5), Usage(10, 5)]
+    script = [msgspec.structs.replace(calls("clean", path=f"/{n}"), usage=usage) for n, usage in enumerate(usages)]
+    model = ScriptedModel(*script, "Done.")
+
+    watched = await watch(Agent(model, tools=[Cleaner().tool()], limits=Limits(tokens=40)), on_question="decline")
+
+    assert watched.outcome.reason == "limit"
+    assert watched.outcome.usage.total_tokens == 45
+    assert warnings_in(watched.events) == ["unmetered"]
+
+
+@pytest.mark.parametrize("usage", [Usage(1, 1, cost=math.nan), Usage(-1, 10**30), Usage(cost=-math.inf)], ids=str)
+@pytest.mark.parametrize("reason", ["end", "length"])
+async def test_a_session_opens_again_whatever_numbers_a_model_has_reported(usage: Usage, reason: StopReason) -> None:
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await Agent(Own(Stop(reason, usage))).run("Go.", session=session)
+        async with stored_session(store, "s") as session:
+            assert len(session.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "prices"),
+    [(Limits(tokens=100), {}), (Limits(cost=0.01), {"scripted": Price(10, 10)})],
+    ids=["tokens", "cost"],
+)
+async def test_a_limit_that_cannot_count_is_warned_of_once(limits: Limits, prices: dict[str, Price]) -> None:
+    silent = [msgspec.structs.replace(calls("clean", path=f"/{n}"), usage=Usage()) for n in range(3)]
+    agent = Agent(ScriptedModel(*silent, "Done."), tools=[Cleaner().tool()], limits=limits, prices=prices)
+
+    assert warnings_in((await watch(agent)).events) == ["unmetered"]
+
+
+async def test_a_model_without_usage_is_no_warning_if_no_limit_counts_it() -> None:
+    assert warnings_in((await watch(Agent(Own(Stop())))).events) == []
+
+
+# ------------------------------------------------------------------------------ bounds
+
+
+async def test_a_response_without_an_end_is_an_error_that_is_not_retried() -> None:
+    async def say(reply: Reply) -> None:
+        while True:
+            await reply.text("x" * 2**20)
+
+    model = Own(say=say)
+
+    with pytest.raises(ModelOutputLimitError, match="characters") as raised:
+        await Agent(model).run("Go.")
+    assert raised.value.model == "own"
+
+
+async def test_a_response_with_too_many_calls_is_an_error_and_none_of_them_runs() -> None:
+    cleaner = Cleaner()
+    many = Response(tuple(ToolCall("", "clean", "{}") for _ in range(MAX_CALLS + 1)))
+
+    with pytest.raises(ModelOutputLimitError, match=f"more than {MAX_CALLS} tool calls"):
+        await Agent(ScriptedModel(many), tools=[cleaner.tool()]).run("Go.")
+    assert cleaner.paths == []
+
+
+async def test_a_fallback_takes_over_from_a_model_without_bounds() -> None:
+    many = Response(tuple(ToolCall("", "clean", "{}") for _ in range(MAX_CALLS + 1)))
+
+    outcome = await Agent(ScriptedModel(many), fallbacks=[ScriptedModel("Done.", name="other")]).run("Go.")
+
+    assert outcome.output == "Done."
+    assert Text("Done.") in outcome.messages[-1].parts
