@@ -65,9 +65,11 @@ class Deadlines:
     """
 
     first_token: float = 120.0
-    """From a model request to the first delta of the response."""
+    """From a model request to the first delta of the response. A sign of life of its server (a keep-alive event, a
+    comment, a ping) starts it again, for ten times its length at most."""
     idle: float = 120.0
-    """Between two deltas of a response. Time spent waiting for a slow *reader* does not count."""
+    """Between two deltas of a response, with signs of life as for ``first_token``. Time spent waiting for a slow
+    *reader* does not count."""
     tool: float = 120.0
     """For one tool call, unless the tool has its own ``timeout``."""
     toolset: float = 30.0

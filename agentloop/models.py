@@ -93,7 +93,10 @@ class Reply(Protocol):
     """The response that a model is writing. Use it from one task at a time, in the order of the deltas."""
 
     async def text(self, text: str, /) -> None:
-        """Add a delta of text. Deltas join; an empty one is ignored."""
+        """Add a delta of text. Deltas join.
+
+        An empty delta is a sign of life: the deadline for silence starts again.
+        """
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         """Add a delta of reasoning. A ``signature`` closes the block that it signs."""

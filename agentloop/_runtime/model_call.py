@@ -36,6 +36,9 @@ FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
 SLACK = 1 / 16
 """The part of ``Deadlines.idle`` by which a silence may last longer before it is noticed."""
+SIGNS_OF_LIFE = 10
+"""The number of deadlines for which signs of life, and nothing else, may go on: a server that only ever says that it
+lives is given up as well."""
 
 
 class ModelCall:
@@ -45,7 +48,19 @@ class ModelCall:
       silent: whether to emit no events of it.
     """
 
-    __slots__ = ("_assembler", "_emit", "_idle", "_model", "_renew_at", "_run", "_scope", "_waiting_for", "_writer")
+    __slots__ = (
+        "_assembler",
+        "_emit",
+        "_give_up_at",
+        "_idle",
+        "_model",
+        "_patience",
+        "_renew_at",
+        "_run",
+        "_scope",
+        "_waiting_for",
+        "_writer",
+    )
 
     def __init__(self, run: Run, model: Model, *, silent: bool = False) -> None:
         self._run = run
@@ -57,6 +72,10 @@ class ModelCall:
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf
+        self._patience = run.config.deadlines.first_token
+        """Seconds of silence after which the model is given up."""
+        self._give_up_at = math.inf
+        """The time at which it is given up in spite of all signs of life."""
         self._waiting_for = FIRST_PIECE
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
@@ -71,8 +90,9 @@ class ModelCall:
         if MODEL.isEnabledFor(logging.DEBUG):
             sizes = (len(request.messages), len(request.tools))
             log(MODEL, logging.DEBUG, "stream %r: asking model %r: %d messages, %d tools", stream, model.name, *sizes)
-        first_token = self._run.config.deadlines.first_token
-        self._scope = trio.CancelScope(deadline=now() + first_token)
+        at = now()
+        self._scope = trio.CancelScope(deadline=at + self._patience)
+        self._give_up_at = at + self._patience * SIGNS_OF_LIFE
         stop: object = None
         try:
             with self._scope:
@@ -91,7 +111,8 @@ class ModelCall:
             _name(failure, model)
             raise failure from error
         if self._scope.cancelled_caught:
-            seconds = first_token if self._waiting_for == FIRST_PIECE else self._idle
+            was_alive = self._scope.deadline == self._give_up_at
+            seconds = self._patience * SIGNS_OF_LIFE if was_alive else self._patience
             raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
         try:
             ending = checked_stop(stop, model=model.name)
@@ -114,6 +135,7 @@ class ModelCall:
 
     async def text(self, text: str, /) -> None:
         if not text:
+            self._show_life()
             return
         self._assembler.text(text)
         self._emit(TextDelta, text)
@@ -140,8 +162,14 @@ class ModelCall:
         # Moving a deadline costs as much as emitting a delta, so it is moved a few times per idle period only.
         if at >= self._renew_at:
             self._waiting_for = NEXT_PIECE
+            self._patience = self._idle
             self._scope.deadline = at + self._idle * (1 + SLACK)
+            self._give_up_at = at + self._idle * SIGNS_OF_LIFE
             self._renew_at = at + self._idle * SLACK
+
+    def _show_life(self) -> None:
+        """Start the deadline for silence again, though the model has said nothing."""
+        self._scope.deadline = min(now() + self._patience, self._give_up_at)
 
 
 def _drop(*event: object, **fields: object) -> None:

@@ -105,6 +105,51 @@ def test_deadlines_can_be_turned_off() -> None:
 # ------------------------------------------------------------------------------- the model
 
 
+class Alive:
+    """Shows signs of life every second: for ``before`` seconds, then says a word, then for ``after`` seconds."""
+
+    name = "alive"
+
+    def __init__(self, before: float, after: float = 0) -> None:
+        self.before = before
+        self.after = after
+
+    async def respond(self, request: ModelRequest, reply: Reply) -> Stop:
+        for seconds in (self.before, self.after):
+            with trio.move_on_after(seconds):
+                while True:
+                    await trio.sleep(1)
+                    await reply.text("")
+            await reply.text("Hi")
+        return Stop()
+
+
+LIFE = Deadlines(first_token=2, idle=3)
+
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize(("before", "after"), [(19, 0), (0.5, 29), (19, 29)])
+async def test_signs_of_life_restart_the_deadline_of_a_model(before: float, after: float) -> None:
+    watched = await watch(Agent(Alive(before, after), deadlines=LIFE, retries=ONCE))
+    assert watched.outcome.output == "HiHi"
+    assert "".join(str(event) for event in watched.events).count("TextDelta") == 2
+
+
+@pytest.mark.seconds(100)
+@pytest.mark.parametrize(
+    ("model", "seconds", "waiting_for"),
+    [(Alive(math.inf), 20, "its first token"), (Alive(0.5, math.inf), 30, "the next piece")],
+    ids=["first token", "idle"],
+)
+async def test_a_model_that_shows_nothing_but_signs_of_life_is_given_up(
+    model: Alive, seconds: float, waiting_for: str
+) -> None:
+    watched = await watch(Agent(model, deadlines=LIFE, retries=ONCE))
+    assert isinstance(watched.error, ModelTimeoutError)
+    assert (watched.error.seconds, watched.error.waiting_for) == (seconds, waiting_for)
+    assert seconds <= trio.current_time() <= seconds + 1
+
+
 class Paced:
     """Says a piece every ``pause`` seconds."""
 
