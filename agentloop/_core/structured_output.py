@@ -44,7 +44,8 @@ class OutputType:
 
         Args:
           text: JSON, alone, in a fence of backticks, or in the midst of prose that holds no other JSON
-            object or array. A value that `schema` wraps may also come bare.
+            object or array. A value that `schema` wraps may also come bare. Thoughts in tags, such as ``<think>``, are
+            left out: a draft in them is no answer.
 
         Returns:
           A value of the type; ``text`` itself, if that is ``str``.
@@ -112,7 +113,7 @@ def _wrapped(hint: Any) -> type[msgspec.Struct]:
 
 def _only_json(text: str) -> str:
     """The one JSON value in ``text``: all of it, its fenced part, or an object or array in it."""
-    closest = text
+    text = closest = _without_thoughts(text)
     for candidates in ([text], _fenced(text), [*_bracketed(text)]):
         values = [candidate for candidate in candidates if _flaw(candidate) is None]
         if len(values) == 1:
@@ -121,6 +122,21 @@ def _only_json(text: str) -> str:
             raise OutputFormatError(f"the output holds {len(values)} JSON values: give only the answer")
         closest = next(iter(candidates), closest)
     raise OutputFormatError(f"the output is not JSON: {_flaw(closest)}")
+
+
+_TAG = r"(?:think|thinking|thought|thoughts|reasoning|reflection)"
+_THOUGHTS = re.compile(
+    rf"\A.*(?:</{_TAG}>|\[/THINK\]|◁/think▷)|\A\s*(?:<{_TAG}>|\[THINK\]|◁think▷).*\Z", re.DOTALL | re.IGNORECASE
+)
+"""All up to the last closing tag, since templates leave out the opening one; or all, if thoughts were not closed."""
+
+
+def _without_thoughts(text: str) -> str:
+    """``text`` without the thoughts that servers without a parser for them leave in it."""
+    if _flaw(text) is None:
+        # A tag in an answer is part of the answer.
+        return text
+    return _THOUGHTS.sub("", text)
 
 
 def _fenced(text: str) -> list[str]:

@@ -680,6 +680,38 @@ def test_the_one_json_value_in_a_text_is_the_output(text: str) -> None:
     assert output_type(Address).decode(text) == Address("Main 1")
 
 
+DRAFT = 'A draft: {"street": "Side 2"}. No, it is another one.'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'<think>{DRAFT}</think>{{"street": "Main 1"}}',
+        f'{DRAFT}\n</think>\n\n{{"street": "Main 1"}}',
+        f'<THINKING>{DRAFT}</THINKING>\n```json\n{{"street": "Main 1"}}\n```',
+        f'[THINK]{DRAFT}[/THINK]{{"street": "Main 1"}}',
+        f'◁think▷{DRAFT}◁/think▷So: {{"street": "Main 1"}}',
+        f'<think>{DRAFT}</think>Or: <think>{DRAFT}</think>{{"street": "Main 1"}}',
+        f'<reasoning>\n{DRAFT}\n</reasoning>\n<answer>{{"street": "Main 1"}}</answer>',
+    ],
+)
+def test_a_draft_among_the_thoughts_is_no_output(text: str) -> None:
+    assert output_type(Address).decode(text) == Address("Main 1")
+
+
+def test_thoughts_without_an_end_hold_no_output() -> None:
+    assert malformed(Address, f"<think>{DRAFT}").startswith("the output is not JSON")
+
+
+def test_tags_within_an_output_are_text() -> None:
+    street = "<think>Main</think> 1"
+
+    assert output_type(Address).decode(to_text(Address(street))) == Address(street)
+    assert output_type(Address).decode(f"<think>{DRAFT}</think> So: {to_text(Address('<think> 1'))}") == Address(
+        "<think> 1"
+    )
+
+
 def test_brackets_and_quotes_within_strings_are_text() -> None:
     street = 'a "}" [ \\ ``` b'
 
