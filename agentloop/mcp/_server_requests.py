@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.stops import checked_stop
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
 from agentloop.errors import ToolDefinitionError
@@ -217,7 +218,7 @@ async def _respond(model: Model, request: ModelRequest) -> AssistantMessage:
     async with AsyncExitStack() as stack:
         if isinstance(model, OpenableModel):
             model = await stack.enter_async_context(model.open())
-        stop = await model.respond(request, writer)
+        stop = checked_stop(await model.respond(request, writer), model=model.name)
     return reply.assembler.finish(stop.reason, stop.usage, stop.model or model.name)
 
 

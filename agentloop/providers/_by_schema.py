@@ -189,7 +189,10 @@ class SchemaReply:
         """Held back: closing braces and white space, which may belong to the JSON around the value."""
 
     async def text(self, text: str, /) -> None:
-        """Add a delta of the JSON."""
+        """Add a delta of the JSON; pass on a sign of life."""
+        if not text:
+            await self._reply.text("")
+            return
         self._all += text
         if self._begun:
             await self._pass_on(text)

@@ -8,32 +8,32 @@ strictly where a lenient reading would spoil the response: broken JSON, an error
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from attrs import frozen
 
-from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_json
-from agentloop.errors import ModelConnectionError, ModelProtocolError
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
     AssistantMessage,
     Image,
     Message,
     Reasoning,
-    StopReason,
     Text,
     ToolResult,
     Usage,
     UserMessage,
     UserPart,
 )
-from agentloop.models import ModelRequest, ModelSettings, Reply, Stop, ToolSpec
-from agentloop.providers._events import WireEvents, decode_event
-from agentloop.providers._failures import failure_in_stream
+from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._endings import Ending, error_in
+from agentloop.providers._events import ErrorData, WireEvents
 from agentloop.providers._fitting import Echo, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._lenient import WireStruct, count, decode_event
 from agentloop.providers._structured_output import openai_output
 from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._writing import ResponseWriter, is_json, json_text
 
 __all__ = ["ChatFormat", "SendReasoning"]
 
@@ -73,7 +73,7 @@ class ChatFormat:
     """Whether to ask for the usage. A few old servers refuse the question."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ChatResponse]:
         """See `WireFormat.exchange`."""
         body: dict[str, Any] = {"model": self.model, "messages": self._messages(request, encoded), "stream": True}
@@ -85,7 +85,7 @@ class ChatFormat:
             body["response_format"] = {"type": "json_schema", "json_schema": openai_output(request.output)}
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
-        return _encoder.encode(body), _ChatResponse(name=name, model=self.model, reply=reply)
+        return _encoder.encode(body), _ChatResponse(name=name, model=self.model, writer=writer)
 
     # ------------------------------------------------------------------------------ request
 
@@ -226,24 +226,32 @@ AFTER_DONE_SECONDS = 0.5
 the next request."""
 
 
-class _Function(msgspec.Struct):
+class _Function(WireStruct):
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: Any = None
 
 
-class _Call(msgspec.Struct):
+class _Call(WireStruct):
     index: int | None = None
-    id: str | None = None
+    id: str | int | None = None
     function: _Function | None = None
     extra_content: dict[str, Any] | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("function",)
 
-class _Part(msgspec.Struct):
+
+class _Part(WireStruct):
     text: str | None = None
     thinking: str | list[_Part] | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("text",)
 
-class _Delta(msgspec.Struct):
+
+class _Delta(WireStruct):
     content: str | list[_Part] | None = None
     refusal: str | None = None
     reasoning: Any = None
@@ -251,13 +259,17 @@ class _Delta(msgspec.Struct):
     reasoning_details: list[dict[str, Any]] | None = None
     tool_calls: list[_Call] | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("content", "tool_calls")
 
-class _Details(msgspec.Struct):
+
+class _Details(WireStruct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(WireStruct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -267,182 +279,234 @@ class _Usage(msgspec.Struct):
     cached_tokens: int | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(WireStruct):
     index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
     usage: _Usage | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("delta", "message")
 
-class _Chunk(msgspec.Struct):
+
+class _Chunk(WireStruct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     model: str | None = None
-    error: dict[str, Any] | str | None = None
+    type: str | None = None
+    error: Any = None
     object: str | None = None
-    message: Any = None
-    code: Any = None
 
 
 _chunk_decoder = JsonDecoder(_Chunk)
-
-_REASONS: dict[str, StopReason] = {
-    "stop": "end",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "refusal",
-    "refusal": "refusal",
-}
 
 
 class _ChatResponse:
     """Reads one response."""
 
-    __slots__ = ("_calls", "_details", "_done", "_finish", "_model", "_name", "_refused", "_reply", "_usage")
+    __slots__ = ("_calls", "_details", "_has_deltas", "_model", "_name", "_refused", "_usage", "_writer")
 
-    def __init__(self, *, name: str, model: str, reply: Reply) -> None:
+    def __init__(self, *, name: str, model: str, writer: ResponseWriter) -> None:
         self._name = name
         self._model = model
-        self._reply = reply
+        self._writer = writer
         self._calls = _Calls()
         self._details: list[dict[str, Any]] = []
-        self._finish: str | None = None
-        self._done = False
+        self._has_deltas = False
+        """Whether the response comes in deltas. Then a message is the whole once more."""
         self._refused = False
         self._usage = Usage()
 
     async def read(self, events: WireEvents, /) -> Stop:
         """See `ResponseReader.read`."""
+        writer = self._writer
+        ending = Ending(events, writer, model=self._name, linger=AFTER_FINISH_SECONDS)
         stop_model = ""
         async for data in events:
-            if self._done:
+            if ending.is_marked:
                 continue
-            if data.strip() == b"[DONE]":
-                self._done = True
-                events.settle(AFTER_DONE_SECONDS)
-                continue
-            chunk = decode_event(_chunk_decoder, data, model=self._name)
-            if chunk.error is not None or chunk.object == "error":
-                error = chunk.error if chunk.error is not None else {"message": chunk.message, "code": chunk.code}
-                raise failure_in_stream(self._name, error)
-            stop_model = chunk.model or stop_model
-            if chunk.usage is not None:
-                self._usage = _usage(chunk.usage)
-            for choice in chunk.choices or ():
-                # Only the first of several choices: their texts would mix.
-                if choice.index:
-                    continue
-                delta = choice.delta or choice.message
-                if delta is not None:
-                    await self._read_delta(delta)
-                if choice.usage is not None:
-                    self._usage = _usage(choice.usage)
-                if choice.finish_reason and self._finish is None:
-                    self._finish = choice.finish_reason.lower()
-                    events.settle(AFTER_FINISH_SECONDS)
-        if self._finish is None and not self._done and not events.is_json:
-            raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
-        if self._finish == "error":
-            raise ModelProtocolError(f"model {self._name!r} ended its response with an error that it did not name")
+            written = writer.written
+            if type(data) is ErrorData:
+                raise error_in(data, model=self._name)
+            if len(data) < 16 and data.strip() == b"[DONE]":
+                ending.mark(AFTER_DONE_SECONDS)
+            elif data:
+                chunk = decode_event(_chunk_decoder, _Chunk, data, model=self._name)
+                if chunk.error or "error" in (chunk.object, chunk.type):
+                    raise error_in(ErrorData(data), model=self._name)
+                stop_model = chunk.model or stop_model
+                await self._read_chunk(chunk, data, ending)
+            if writer.written == written:
+                await writer.show_life()
+        reason = ending.stop_reason()
         echo = ChatEcho(self._model, self._details, self._calls.extra)
         if echo.details or echo.calls:
-            await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
-        reason: StopReason = "refusal" if self._refused else _REASONS.get(self._finish or "stop", "end")
-        return Stop(reason, self._usage, stop_model or self._name)
+            await writer.reasoning("", signature=json_text(echo))
+        return Stop("refusal" if self._refused else reason, self._usage, stop_model or self._name)
+
+    async def _read_chunk(self, chunk: _Chunk, data: bytes, ending: Ending) -> None:  # noqa: ASYNC910
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        elif chunk.choices is None:
+            ending.foreign = data
+        for choice in chunk.choices or ():
+            # Only the first of several choices: their texts would mix.
+            if choice.index:
+                continue
+            if choice.delta is not None:
+                written = self._writer.written
+                await self._read_delta(choice.delta)
+                if self._writer.written != written:
+                    self._has_deltas = True
+            if choice.message is not None:
+                await (self._complete if self._has_deltas else self._read_delta)(choice.message)
+            if ending.words is not None:
+                ending.check()
+            if choice.usage is not None:
+                self._count(choice.usage)
+            if choice.finish_reason is not None:
+                ending.give_reason(choice.finish_reason)
+
+    def _count(self, usage: _Usage) -> None:
+        counted = _usage(usage)
+        # Some servers send an empty one after the real one.
+        if counted != Usage():
+            self._usage = counted
 
     async def _read_delta(self, delta: _Delta) -> None:  # noqa: ASYNC910
-        reply = self._reply
+        writer = self._writer
         thought = delta.reasoning_content or delta.reasoning
         if thought and isinstance(thought, str):
-            await reply.reasoning(thought)
+            await writer.reasoning(thought)
         if delta.content:
             if isinstance(delta.content, str):
-                await reply.text(delta.content)
+                await writer.text(delta.content)
             else:
                 for part in delta.content:
                     await self._read_part(part)
         if delta.refusal:
             self._refused = True
-            await reply.text(delta.refusal)
+            await writer.text(delta.refusal)
         for detail in delta.reasoning_details or ():
             _join_detail(self._details, detail)
         for call in delta.tool_calls or ():
             function = call.function or _Function()
-            arguments = function.arguments or ""
-            if not isinstance(arguments, str):
-                arguments = _encoder.encode(arguments).decode()
-            index = self._calls.index_of(call, function.name or "", arguments)
-            await reply.tool_call(index, id=call.id or "", name=function.name or "", arguments=arguments)
+            arguments = _arguments(function.arguments)
+            name, id = function.name or "", _id(call)
+            index = self._calls.index_of(call, id, name, arguments)
+            if index is not None:
+                await writer.tool_call(index, id=id, name=name, arguments=arguments)
+
+    async def _complete(self, message: _Delta) -> None:  # noqa: ASYNC910
+        """Read the whole message, after deltas of it: it may have what they left out."""
+        if isinstance(message.content, str):
+            await self._writer.complete_text(message.content)
+        for index, call in enumerate(message.tool_calls or ()):
+            function = call.function or _Function()
+            arguments = _arguments(function.arguments)
+            await self._writer.complete_call(index, id=_id(call), name=function.name or "", arguments=arguments)
 
     async def _read_part(self, part: _Part) -> None:  # noqa: ASYNC910
         """Read a part of a content that is a list, as Mistral's reasoning models send it."""
         if part.text:
-            await self._reply.text(part.text)
+            await self._writer.text(part.text)
         thoughts = [_Part(part.thinking)] if isinstance(part.thinking, str) else part.thinking
         for thought in thoughts or ():
             if thought.text:
-                await self._reply.reasoning(thought.text)
+                await self._writer.reasoning(thought.text)
+
+
+def _id(call: _Call) -> str:
+    # Some servers number their calls.
+    return "" if call.id is None else str(call.id)
+
+
+def _arguments(value: Any) -> str:
+    """The arguments as JSON text. Some servers send them as an object; PHP writes an empty object as an empty list."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json_text(value or {})
 
 
 class _OpenCall:
     """A tool call of which deltas may still arrive."""
 
-    __slots__ = ("arguments", "id", "index")
+    __slots__ = ("arguments", "id", "index", "name")
 
-    def __init__(self, index: int, id: str) -> None:
+    def __init__(self, index: int, id: str, name: str) -> None:
         self.index = index
         self.id = id
+        self.name = name
         self.arguments: list[str] = []
 
 
 class _Calls:
     """Decides which tool call a delta belongs to.
 
-    In OpenAI's rules its ``index`` decides. But some servers send no index, or 0 for every call, or no ids, or a new
-    id with each delta. So a call begins with a delta that has a name, and either a new id, or no id while the arguments
-    of the call before it are complete.
+    In OpenAI's rules its ``index`` decides. But some servers send no index, or 0 for every call, or no ids, or the same
+    id for all, or a new id with each delta. So a delta without a name belongs to the call with its id, or else to the
+    last call under its index; and a delta with a name begins a call, unless it repeats the name of such a call whose
+    arguments are not complete. A call never goes on under another name.
     """
 
-    __slots__ = ("_by_index", "_count", "_last", "extra")
+    __slots__ = ("_by_id", "_by_index", "_count", "_last", "extra")
 
     def __init__(self) -> None:
         self._by_index: dict[int, _OpenCall] = {}
-        """The call that began last under each of the server's indexes."""
+        """The last call under each of the server's indexes."""
+        self._by_id: dict[str, _OpenCall] = {}
+        """The last call under each id."""
         self._last: _OpenCall | None = None
         self._count = 0
         self.extra: dict[int, dict[str, Any]] = {}
         """The ``extra_content`` of calls, by index."""
 
-    def index_of(self, delta: _Call, name: str, arguments: str) -> int:
-        """The index, counted from 0 without gaps, of the call that ``delta`` belongs to."""
-        call = self._last if delta.index is None else self._by_index.get(delta.index)
-        if call is None or (name and self._begins_another(call, delta.id)):
-            call = _OpenCall(self._count, delta.id or "")
+    def index_of(self, delta: _Call, id: str, name: str, arguments: str) -> int | None:
+        """The index, counted from 0 without gaps, of the call that ``delta`` belongs to.
+
+        ``None`` if the delta repeats a whole call.
+        """
+        call = self._candidate(delta.index, id, name)
+        if call is not None and name and _begins_another(call, id, name, arguments):
+            if call.name == name and call.id == id and "".join(call.arguments) == arguments:
+                return None
+            call = None
+        if call is None:
+            call = _OpenCall(self._count, id, name)
             self._count += 1
-            if delta.index is not None:
-                self._by_index[delta.index] = call
-        self._last = call
+        call.id = call.id or id
+        call.name = call.name or name
         call.arguments.append(arguments)
+        if delta.index is not None:
+            self._by_index[delta.index] = call
+        if id:
+            self._by_id[id] = call
+        self._last = call
         if delta.extra_content:
             self.extra[call.index] = delta.extra_content
         return call.index
 
-    def _begins_another(self, call: _OpenCall, id: str | None) -> bool:
-        """Whether a delta with a name, and this id, begins another call than ``call``."""
-        if id and call.id:
-            return id != call.id
-        return _is_json("".join(call.arguments))
+    def _candidate(self, index: int | None, id: str, name: str) -> _OpenCall | None:
+        """The call that a delta belongs to if it begins none."""
+        under_index = self._last if index is None else self._by_index.get(index)
+        if under_index is None and name:
+            return None
+        if under_index is not None and under_index.id == id:
+            return under_index
+        return self._by_id.get(id) or under_index
 
 
-def _is_json(text: str) -> bool:
-    try:
-        decode_json(text)
-    except msgspec.DecodeError:
-        return False
-    return True
+def _begins_another(call: _OpenCall, id: str, name: str, arguments: str) -> bool:
+    """Whether a delta with a name begins another call than ``call``, or repeats it."""
+    if call.name and call.name != name:
+        return True
+    before = "".join(call.arguments)
+    if id and id == call.id:
+        # Arguments of a call may begin with an empty object that stands for those to come.
+        return arguments != "" and before != "{}" and is_json(before)
+    return bool(id and call.id) or is_json(before)
 
 
 def _join_detail(details: list[dict[str, Any]], delta: dict[str, Any]) -> None:
@@ -459,11 +523,11 @@ def _join_detail(details: list[dict[str, Any]], delta: dict[str, Any]) -> None:
 
 
 def _usage(usage: _Usage) -> Usage:
-    read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    read, written = count(usage.prompt_tokens), count(usage.completion_tokens)
     details = usage.prompt_tokens_details
-    cached = (details and details.cached_tokens) or usage.prompt_cache_hit_tokens or usage.cached_tokens or 0
+    cached = count((details and details.cached_tokens) or usage.prompt_cache_hit_tokens or usage.cached_tokens)
     details = usage.completion_tokens_details
-    reasoning = (details and details.reasoning_tokens) or 0
+    reasoning = count(details and details.reasoning_tokens)
     if reasoning and usage.total_tokens == read + written + reasoning:
         written += reasoning  # some providers count reasoning apart from the completion
     return Usage(input_tokens=read, output_tokens=written, cached_tokens=cached, reasoning_tokens=reasoning)

@@ -9,28 +9,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
 
 import msgspec
 import trio
 
-from agentloop._core.json_text import JsonDecoder, decode_json
+from agentloop._core.json_text import decode_json
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 
-__all__ = ["MAX_EVENT_BYTES", "EventParser", "WireEvents", "as_connection_error", "decode_event"]
+__all__ = ["MAX_EVENT_BYTES", "ErrorData", "EventParser", "WireEvents", "as_connection_error"]
 
 MAX_EVENT_BYTES = 64 * 2**20
 """Upper bound of a single event, in bytes: a guard against a server that never ends one."""
 
-_T = TypeVar("_T")
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class ErrorData(bytes):
+    """The data of an event that is named ``error``. It may be JSON without a field that says so, or no JSON at all."""
 
 
 class WireEvents:
     """The events of one answer: ``async for data in events`` yields the data of each, as ``bytes``.
 
-    An answer that is one JSON text counts as one event.
+    Empty data is a sign of life: bytes have arrived that complete no event, or an event that says nothing. An answer
+    that is one JSON text counts as one event.
 
     Args:
       model: the model's name, for errors.
@@ -94,15 +96,25 @@ class WireEvents:
         self._linger = seconds
         self._deadline = None
 
+    def unsettle(self) -> None:
+        """Take ``settle`` back: the response was not complete."""
+        self._linger = self._deadline = None
+
     def __aiter__(self) -> WireEvents:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._ready:
+        if not self._ready:
             if self._ended:
                 raise StopAsyncIteration
             self._take(await self._read())
-        return self._ready.popleft()  # noqa: ASYNC910  # an event that has arrived needs no wait
+            if not self._ready:
+                return b""
+        data = self._ready.popleft()  # noqa: ASYNC910  # an event that has arrived needs no wait
+        # Only a short event can say nothing. This runs for each delta.
+        if len(data) < 9 and data.strip() in _NOTHING and type(data) is not ErrorData:
+            return b""
+        return data
 
     async def _read(self) -> bytes | None:
         """The next bytes, or ``None`` at the end."""
@@ -123,8 +135,7 @@ class WireEvents:
             self._feed(chunk)
         else:
             # The first character decides, and not the Content-Type, which some servers get wrong.
-            self._head += chunk
-            start = self._head.lstrip()
+            start = self._head = (self._head + chunk).lstrip()
             if start:
                 self._unparsed, self._head = start[:200], None
                 if start.startswith(b"{"):
@@ -149,7 +160,7 @@ class WireEvents:
         self._ended = True
         rest = self._parser.finish() if self._whole is None else b"".join(self._whole)
         # An event that was cut off is dropped: the error to report is the cut, and not the broken JSON.
-        if rest is not None and (self._whole is not None or _is_whole(rest)):
+        if rest is not None and (self._whole is not None or isinstance(rest, ErrorData) or _is_whole(rest)):
             self._ready.append(rest)
         elif self._unparsed and "event-stream" not in self._content_type:
             kind = self._content_type or "something"
@@ -159,6 +170,10 @@ class WireEvents:
             )
 
 
+_NOTHING = (b"", b"null")
+"""The data of an event that says nothing. Gateways keep a long response alive with such events."""
+
+
 def _is_whole(data: bytes) -> bool:
     """Whether ``data`` is a whole event, and not only the beginning of one."""
     try:
@@ -166,14 +181,6 @@ def _is_whole(data: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return data == b"[DONE]"
     return True
-
-
-def decode_event(decoder: JsonDecoder[_T], data: bytes | msgspec.Raw, *, model: str) -> _T:
-    """``data`` as an object of ``decoder``'s type. Raises `ModelProtocolError` if it is not one."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelProtocolError(f"model {model!r} sent {bytes(data)[:200]!r}: {error}") from error
 
 
 @contextmanager
@@ -188,20 +195,28 @@ def as_connection_error(message: str, failures: tuple[type[Exception], ...]) -> 
 # ------------------------------------------------------------------------- server-sent events
 
 
+_ERRORS = frozenset({b"error", b"exception"})
+_PINGS = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"})
+"""The names of events that say nothing, whatever their data."""
+
+
 class EventParser:
     """Parses a stream of server-sent events (HTML Living Standard, section 9.2.6).
 
     The parser works on bytes and decodes nothing, so the network may cut inside a character. It returns the ``data``
-    of each event and drops the other fields: the providers repeat an event's type inside its data.
+    of each event and drops the other fields: the providers repeat an event's type inside its data. Only a name that
+    says more than the data counts: the data of an error is `ErrorData`, and a ping has none.
     """
 
-    __slots__ = ("_after_cr", "_begun", "_data", "_held", "_line")
+    __slots__ = ("_after_cr", "_begun", "_data", "_held", "_line", "_name")
 
     def __init__(self) -> None:
         self._line: list[bytes] = []
         """The pieces of the line that has no end yet. A list, since joining at each piece takes quadratic time."""
         self._data: list[bytes] = []
         """The ``data`` lines of the event that has no end yet."""
+        self._name = b""
+        """The name of the event that has no end yet."""
         self._held = 0
         """Bytes held in ``_line`` and ``_data``."""
         self._begun = False
@@ -238,16 +253,27 @@ class EventParser:
                 # One space after the colon does not belong to the value.
                 data.append(line[6:] if line.startswith(b"data: ") else line[5:])
             elif not line:
-                if data:
-                    events.append(data[0] if len(data) == 1 else b"\n".join(data))
-                    data.clear()
+                if data or self._name:
+                    self._end_event(events)
             elif line == b"data":
                 data.append(b"")
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip().lower()
             # All other lines are dropped: comments, by which a server keeps the connection alive, and other fields.
         if events or not data:
             self._held = len(rest) + sum(map(len, data))
         self._check_size()
         return events
+
+    def _end_event(self, events: list[bytes]) -> None:
+        """Add the event that has ended to ``events``, unless it says nothing."""
+        data, name = self._data, self._name
+        if name in _ERRORS:
+            events.append(ErrorData(b"\n".join(data)))
+        elif data:
+            events.append(b"" if name in _PINGS else data[0] if len(data) == 1 else b"\n".join(data))
+        data.clear()
+        self._name = b""
 
     def finish(self) -> bytes | None:
         """The data of the event that was still open when the stream ended; ``None`` if there is none.

@@ -133,7 +133,7 @@ class HttpTransport:
                 headers = {name.lower(): value for name, value in response.headers}
                 if not 200 <= response.status < 300:
                     raise await _status_error(model, response.status, headers, chunks, self._secrets())
-                if headers.get(b"content-encoding", b"identity") != b"identity":
+                if _is_compressed(headers.get(b"content-encoding", b"")):
                     raise ModelProtocolError(f"model {model!r} sent a compressed answer, unasked")
                 yield WireEvents(model, chunks, headers.get(b"content-type", b"").decode("latin-1"), _FAILURES)
         finally:
@@ -177,6 +177,14 @@ async def _status_error(
         text = text.replace(secret, REDACTED)
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     return failure(model=model, status=status, body=text, codes=_codes(body), headers=texts)  # noqa: ASYNC910  # anext() was a checkpoint
+
+
+def _is_compressed(encoding: bytes) -> bool:
+    """Whether a ``Content-Encoding`` names a compression. People set others, such as ``none``, to prevent one."""
+    return not _COMPRESSIONS.isdisjoint(coding.strip().lower() for coding in encoding.split(b","))
+
+
+_COMPRESSIONS = frozenset({b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
 
 
 def _codes(body: bytes) -> tuple[object, ...]:

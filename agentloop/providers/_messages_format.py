@@ -14,34 +14,34 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from hashlib import blake2s
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
 from attrs import frozen
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
-from agentloop.errors import ModelConnectionError
 from agentloop.messages import (
     AssistantMessage,
     AssistantPart,
     Image,
     Message,
     Reasoning,
-    StopReason,
     Text,
     ToolCall,
     ToolResult,
     Usage,
     UserPart,
 )
-from agentloop.models import ModelRequest, ModelSettings, Reply, Stop, ToolSpec
-from agentloop.providers._events import WireEvents, decode_event
-from agentloop.providers._failures import failure_in_stream
+from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._endings import Ending, error_in
+from agentloop.providers._events import ErrorData, WireEvents
 from agentloop.providers._fitting import Echo, WireRules, echo_in, object_arguments
+from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._structured_output import anthropic_schema, request_in_words
 from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._writing import ResponseWriter, json_text
 
 __all__ = ["CacheLifetime", "MessagesFormat"]
 
@@ -86,7 +86,7 @@ class MessagesFormat:
     """How long the server keeps the prompt in its cache; ``None`` to turn caching off."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _MessagesResponse]:
         """See `WireFormat.exchange`."""
         settings = request.settings
@@ -116,7 +116,7 @@ class MessagesFormat:
             output_format = {"type": "json_schema", "schema": schema}
             body["output_config"] = {**body.get("output_config", {}), "format": output_format}
         body.update(settings.extra)
-        response = _MessagesResponse(name=name, model=self.model, prefix=conversation.prefix, reply=reply)
+        response = _MessagesResponse(name=name, model=self.model, prefix=conversation.prefix, writer=writer)
         return _encoder.encode(body), response
 
     def _message(self, message: Message) -> _Encoded:
@@ -437,22 +437,33 @@ AFTER_STOP_SECONDS = 0.5
 for the next request."""
 
 
-class _ContentBlock(msgspec.Struct):
+_TEXTS_BY_BLOCK: Mapping[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "thinking": ("thinking",),
+    "tool_use": ("name", "input"),
+}
+
+
+class _ContentBlock(WireStruct):
     type: str | None = None
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
-    id: str | None = None
+    id: str | int | None = None
     name: str | None = None
     input: msgspec.Raw = msgspec.Raw()
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return _TEXTS_BY_BLOCK.get(str(fields.get("type")), ())
 
-class _StopDetails(msgspec.Struct):
+
+class _StopDetails(WireStruct):
     explanation: str | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(WireStruct):
     type: str | None = None
     text: str | None = None
     thinking: str | None = None
@@ -461,12 +472,19 @@ class _Delta(msgspec.Struct):
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("text", "partial_json") if fields.get("type") in _DELTAS else ()
 
-class _OutputDetails(msgspec.Struct):
+
+_DELTAS = ("text_delta", "thinking_delta", "signature_delta", "input_json_delta")
+
+
+class _OutputDetails(WireStruct):
     thinking_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(WireStruct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -474,7 +492,7 @@ class _Usage(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(WireStruct):
     model: str | None = None
     content: list[_ContentBlock] | None = None
     stop_reason: str | None = None
@@ -490,35 +508,45 @@ class _Event(_Message):
     message: Any = None
     content_block: _ContentBlock | None = None
     delta: _Delta | None = None
-    error: dict[str, Any] | str | None = None
+    error: Any = None
 
+    @classmethod
+    def known(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        kind = fields.get("type")
+        if not isinstance(kind, str) or kind in _VITAL_BY_EVENT:
+            return fields
+        return {name: fields[name] for name in ("type", "error") if name in fields}
+
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return _VITAL_BY_EVENT.get(str(fields.get("type")), ())
+
+
+_VITAL_BY_EVENT: Mapping[str, tuple[str, ...]] = {
+    "message_start": (),
+    "message_delta": (),
+    "message_stop": (),
+    "content_block_stop": (),
+    "message": ("content",),
+    "content_block_start": ("content_block",),
+    "content_block_delta": ("delta",),
+}
 
 _event_decoder = JsonDecoder(_Event)
-
-_REASONS: dict[str, StopReason] = {
-    "end_turn": "end",
-    "stop_sequence": "end",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    # The server's own tools took too many turns: the response is cut off, as by a limit.
-    "pause_turn": "length",
-    "refusal": "refusal",
-}
 
 
 class _OpenBlock:
     """A content block of which deltas may still arrive."""
 
-    __slots__ = ("call", "has_argument_deltas", "initial_arguments", "kind", "signature")
+    __slots__ = ("call", "has_arguments", "initial_arguments", "kind", "signature")
 
     def __init__(self, block: _ContentBlock, call: int | None) -> None:
         self.kind = block.type
         self.call = call
         """The number of the tool call that it is, in the response; ``None`` if it is none."""
-        self.initial_arguments = bytes(block.input)
+        self.initial_arguments = _arguments(block.input)
         """The arguments that the block began with: usually ``{}``, with the real ones in deltas."""
-        self.has_argument_deltas = False
+        self.has_arguments = False
         self.signature = block.signature
 
 
@@ -528,147 +556,167 @@ class _MessagesResponse:
     __slots__ = (
         "_blocks",
         "_calls",
-        "_done",
-        "_finish",
-        "_has_text",
+        "_last_index",
         "_model",
         "_name",
         "_prefix",
         "_refusal",
-        "_reply",
         "_usage",
+        "_writer",
     )
 
-    def __init__(self, *, name: str, model: str, prefix: str | None, reply: Reply) -> None:
+    def __init__(self, *, name: str, model: str, prefix: str | None, writer: ResponseWriter) -> None:
         self._name = name
         self._model = model
         self._prefix = prefix
-        self._reply = reply
+        self._writer = writer
         self._blocks: dict[int, _OpenBlock] = {}
         """The open blocks, by index."""
+        self._last_index = -1
+        """The index of the last event's block, for servers that leave it out."""
         self._calls = 0
-        self._finish: str | None = None
         self._refusal = ""
         """The server's explanation of a refusal."""
-        self._done = False
-        self._has_text = False
         self._usage = _Usage()
 
     async def read(self, events: WireEvents, /) -> Stop:
         """See `ResponseReader.read`."""
+        writer = self._writer
+        ending = Ending(events, writer, model=self._name, linger=AFTER_FINISH_SECONDS)
         stop_model = ""
         async for data in events:
-            if self._done:
+            if ending.is_marked:
                 continue
-            event = decode_event(_event_decoder, data, model=self._name)
-            if event.error is not None or event.type == "error":
-                error = event.error if isinstance(event.error, dict) else {"message": event.error or event.message}
-                raise failure_in_stream(self._name, error)
-            message = event if event.type == "message" else _message_in(event)
-            if message is not None:
-                stop_model = message.model or stop_model
-                self._count(message.usage)
-                for index, block in enumerate(message.content or ()):
-                    await self._begin_block(index, block)
-                    await self._end_block(index)
-                await self._finish_with(message, events)
-            else:
-                await self._read_event(event, events)
-        if self._finish is None and not self._done and not events.is_json:
-            raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
-        reason: StopReason = _REASONS.get(self._finish or "end_turn", "end")
-        if reason == "refusal" and self._refusal and not self._has_text:
-            await self._reply.text(self._refusal)
+            written = writer.written
+            if isinstance(data, ErrorData):
+                raise error_in(data, model=self._name)
+            if data.strip() == b"[DONE]":
+                await self._end_all_blocks(is_cut_off=ending.words is None)
+                ending.mark(AFTER_STOP_SECONDS)
+            elif data:
+                event = decode_event(_event_decoder, _Event, data, model=self._name)
+                if event.error or event.type == "error":
+                    raise error_in(ErrorData(data), model=self._name)
+                message = event if _is_message(event, events) else _message_in(event)
+                if message is not None:
+                    stop_model = message.model or stop_model
+                    await self._read_message(message, ending)
+                else:
+                    await self._read_event(event, data, ending)
+            if writer.written == written:
+                await writer.show_life()
+        reason = ending.stop_reason()
+        if reason == "refusal" and self._refusal and not writer.has_text:
+            await writer.text(self._refusal)
         return Stop(reason, _total(self._usage), stop_model or self._name)
 
-    async def _read_event(self, event: _Event, events: WireEvents) -> None:  # noqa: ASYNC910
-        index = event.index or 0
-        match event.type:
-            case "content_block_start":
-                await self._begin_block(index, event.content_block or _ContentBlock())
-            case "content_block_delta":
-                await self._read_delta(index, event.delta or _Delta())
-            case "content_block_stop":
+    async def _read_message(self, message: _Message, ending: Ending) -> None:  # noqa: ASYNC910
+        """Read a message with its content. After deltas, it may have what they left out."""
+        self._count(message.usage)
+        if self._writer.written:
+            await self._complete(message)
+        else:
+            for index, block in enumerate(message.content or ()):
+                await self._begin_block(index, block)
                 await self._end_block(index)
-            case "message_delta":
-                self._count(event.usage)
-                await self._finish_with(event.delta or _Delta(), events)
-            case "message_stop":
-                await self._end_all_blocks()
-                self._done = True
-                events.settle(AFTER_STOP_SECONDS)
-            case "ping":
-                await self._show_progress()
-            case _:
-                pass  # an event of a newer version of the API
+        await self._finish_with(message, ending)
+
+    async def _complete(self, message: _Message) -> None:  # noqa: ASYNC910
+        content = message.content or ()
+        await self._writer.complete_text("".join(block.text or "" for block in content if block.type == "text"))
+        calls = [block for block in content if block.type == "tool_use"]
+        for open_block in self._blocks.values():
+            open_block.has_arguments = True
+        for call, block in enumerate(calls):
+            arguments = _arguments(block.input)
+            self._calls = max(self._calls, call + 1)
+            await self._writer.complete_call(call, id=_id(block), name=block.name or "", arguments=arguments)
+
+    async def _read_event(self, event: _Event, data: bytes, ending: Ending) -> None:  # noqa: ASYNC910
+        if event.type in ("content_block_start", "content_block_delta", "content_block_stop"):
+            await self._read_block_event(event)
+            ending.check()
+        elif event.type == "message_delta":
+            self._count(event.usage)
+            await self._finish_with(event.delta or _Delta(), ending)
+        elif event.type == "message_stop":
+            await self._end_all_blocks(is_cut_off=ending.words is None)
+            ending.mark(AFTER_STOP_SECONDS)
+        elif event.type is None:
+            # Events of unknown types are those of a newer version of the API.
+            ending.foreign = data
+
+    async def _read_block_event(self, event: _Event) -> None:  # noqa: ASYNC910
+        begins = event.type == "content_block_start"
+        if event.index is not None:
+            self._last_index = event.index
+        elif begins:
+            self._last_index += 1
+        index = self._last_index
+        if begins:
+            await self._begin_block(index, event.content_block or _ContentBlock())
+        elif event.type == "content_block_delta":
+            await self._read_delta(index, event.delta or _Delta())
+        else:
+            await self._end_block(index)
 
     async def _begin_block(self, index: int, block: _ContentBlock) -> None:  # noqa: ASYNC910
+        await self._end_block(index)
         call: int | None = None
         if block.type == "tool_use":
             call = self._calls
             self._calls += 1
-            await self._reply.tool_call(call, id=block.id or "", name=block.name or "")
+            await self._writer.tool_call(call, id=_id(block), name=block.name or "")
         elif block.type == "redacted_thinking":
             await self._add_echo(MessagesEcho(self._model, redacted=block.data or "", prefix=self._prefix))
-        self._blocks[index] = _OpenBlock(block, call)
-        await self._read_text(block)
+        if block.type in ("tool_use", "thinking"):
+            self._blocks[index] = _OpenBlock(block, call)
+        if block.type in ("text", "thinking", None):
+            await self._read_text(block)
 
     async def _read_delta(self, index: int, delta: _Delta) -> None:  # noqa: ASYNC910
         block = self._blocks.get(index)
-        await self._read_text(delta)
+        if delta.type in ("text_delta", "thinking_delta", None):
+            await self._read_text(delta)
         if block is None:
             return
         if delta.signature:
             block.signature = delta.signature
         # Blocks without a call have arguments too: those of tools that the server runs itself.
         if block.call is not None and delta.partial_json:
-            block.has_argument_deltas = True
-            await self._reply.tool_call(block.call, arguments=delta.partial_json)
+            block.has_arguments = True
+            await self._writer.tool_call(block.call, arguments=delta.partial_json)
 
     async def _read_text(self, content: _ContentBlock | _Delta) -> None:  # noqa: ASYNC910
         if content.thinking:
-            await self._reply.reasoning(content.thinking)
+            await self._writer.reasoning(content.thinking)
         if content.text:
-            self._has_text = True
-            await self._reply.text(content.text)
+            await self._writer.text(content.text)
 
-    async def _end_block(self, index: int) -> None:  # noqa: ASYNC910
+    async def _end_block(self, index: int, *, is_cut_off: bool = False) -> None:  # noqa: ASYNC910
         block = self._blocks.pop(index, None)
         if block is None:
             return
         if block.kind == "thinking" and block.signature:
             await self._add_echo(MessagesEcho(self._model, signature=block.signature, prefix=self._prefix))
-        if block.call is not None and not block.has_argument_deltas:
-            arguments = "" if block.initial_arguments == b"null" else block.initial_arguments.decode()
-            await self._reply.tool_call(block.call, arguments=arguments or "{}")
+        # A call of a response that ends without a reason has no arguments but those that have arrived.
+        if block.call is not None and not block.has_arguments and not is_cut_off:
+            await self._writer.tool_call(block.call, arguments=block.initial_arguments)
 
     async def _add_echo(self, echo: MessagesEcho) -> None:
-        await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
+        await self._writer.reasoning("", signature=json_text(echo))
 
-    async def _end_all_blocks(self) -> None:  # noqa: ASYNC910
+    async def _end_all_blocks(self, *, is_cut_off: bool) -> None:  # noqa: ASYNC910
         for index in list(self._blocks):
-            await self._end_block(index)
+            await self._end_block(index, is_cut_off=is_cut_off)
 
-    async def _show_progress(self) -> None:  # noqa: ASYNC910
-        """Add an empty delta to each open block, so that the deadline for silence starts again.
-
-        Pings are the only sign of thoughts that the model does not send, and of arguments that the server holds back
-        until they are whole.
-        """
-        for block in self._blocks.values():
-            if block.kind == "thinking":
-                await self._reply.reasoning("")
-            elif block.call is not None:
-                await self._reply.tool_call(block.call)
-
-    async def _finish_with(self, ending: _Message | _Delta, events: WireEvents) -> None:  # noqa: ASYNC910
-        if ending.stop_reason is None or self._finish is not None:
+    async def _finish_with(self, message: _Message | _Delta, ending: Ending) -> None:  # noqa: ASYNC910
+        if message.stop_reason is None:
             return
-        self._finish = ending.stop_reason
-        if ending.stop_details is not None:
-            self._refusal = ending.stop_details.explanation or ""
-        await self._end_all_blocks()
-        events.settle(AFTER_FINISH_SECONDS)
+        if message.stop_details is not None:
+            self._refusal = message.stop_details.explanation or ""
+        await self._end_all_blocks(is_cut_off=False)
+        ending.give_reason(message.stop_reason)
 
     def _count(self, usage: _Usage | None) -> None:
         """Replace the counts by those of ``usage``: each is a total of the response so far."""
@@ -678,24 +726,35 @@ class _MessagesResponse:
                 setattr(self._usage, field, value)
 
 
+def _is_message(event: _Event, events: WireEvents) -> bool:
+    return event.type == "message" or (events.is_json and event.type is None and event.content is not None)
+
+
 def _message_in(event: _Event) -> _Message | None:
     """The message that a stream begins with, usually without content."""
-    if event.type != "message_start":
+    message: object = event.message
+    if event.type != "message_start" or not isinstance(message, dict):
         return None
-    try:
-        return msgspec.convert(event.message, _Message)
-    except msgspec.ValidationError:
-        return None
+    return fit(cast("dict[str, Any]", message), _Message)
+
+
+def _id(block: _ContentBlock) -> str:
+    return "" if block.id is None else str(block.id)
+
+
+def _arguments(input: msgspec.Raw) -> str:
+    text = bytes(input).decode()
+    return "{}" if text in ("", "null", '""', "[]") else text
 
 
 def _total(usage: _Usage) -> Usage:
     # The API counts input that it read from the cache, and input that it wrote there, apart from the rest.
-    cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    cached, written = count(usage.cache_read_input_tokens), count(usage.cache_creation_input_tokens)
     details = usage.output_tokens_details
     return Usage(
-        input_tokens=(usage.input_tokens or 0) + cached + written,
-        output_tokens=usage.output_tokens or 0,
+        input_tokens=count(usage.input_tokens) + cached + written,
+        output_tokens=count(usage.output_tokens),
         cached_tokens=cached,
-        reasoning_tokens=(details and details.thinking_tokens) or 0,
+        reasoning_tokens=count(details and details.thinking_tokens),
         cache_written_tokens=written,
     )

@@ -7,8 +7,9 @@ lenient reading would spoil the response: broken JSON, an error, an end that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal, TypeAlias
+import json
+from collections.abc import Container, Iterable, Iterator
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
 from attrs import frozen
@@ -27,12 +28,15 @@ from agentloop.messages import (
     UserMessage,
     UserPart,
 )
-from agentloop.models import ModelRequest, ModelSettings, Reply, Stop, ToolSpec
-from agentloop.providers._events import WireEvents, decode_event
+from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._endings import error_in, stop_reason
+from agentloop.providers._events import ErrorData, WireEvents
 from agentloop.providers._failures import failure_in_stream
 from agentloop.providers._fitting import Echo, WireRules, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._structured_output import openai_output
 from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._writing import ResponseWriter, json_text, missing_end
 
 __all__ = ["ReasoningSummary", "ResponsesFormat"]
 
@@ -72,7 +76,7 @@ class ResponsesFormat:
     """The summary of the reasoning to ask for; ``None`` for no summary."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ResponsesResponse]:
         """See `WireFormat.exchange`."""
         items = [item for message in encoded.encode(request.messages, self._items) for item in message]
@@ -87,7 +91,7 @@ class ResponsesFormat:
             body["text"] = {"format": {"type": "json_schema", **openai_output(request.output)}}
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
-        return _encoder.encode(body), _ResponsesResponse(name=name, model=self.model, reply=reply)
+        return _encoder.encode(body), _ResponsesResponse(name=name, model=self.model, writer=writer)
 
     # ------------------------------------------------------------------------------ request
 
@@ -202,54 +206,62 @@ PARAGRAPH = "\n\n"
 """Separates two messages of a response, and two parts of a summary, whose texts would run into one another."""
 
 
-class _Event(msgspec.Struct):
+class _Event(WireStruct):
     """Any event. Fields that only some types have accept any value: an unknown type may use them otherwise."""
 
     type: str = ""
     output_index: int | None = None
+    content_index: Any = None
+    item_id: Any = None
     delta: Any = None
+    text: Any = None
+    refusal: Any = None
+    part: Any = None
     arguments: Any = None
     item: msgspec.Raw = msgspec.Raw(b"null")
     response: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None
-    message: Any = None
-    code: Any = None
 
 
-class _Part(msgspec.Struct):
+class _Part(WireStruct):
     text: str | None = None
     refusal: str | None = None
 
 
-class _Item(msgspec.Struct):
+class _Item(WireStruct):
     type: str = ""
-    call_id: str | None = None
-    id: str | None = None
+    call_id: str | int | None = None
+    id: str | int | None = None
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-    content: list[_Part] | None = None
+    arguments: Any = None
+    content: str | list[_Part] | None = None
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
     phase: str | None = None
+    status: str | None = None
+
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return {"message": ("content",), "function_call": ("name",)}.get(str(fields.get("type")), ())
 
 
-class _Details(msgspec.Struct):
+class _Details(WireStruct):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(WireStruct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
 
 
-class _Incomplete(msgspec.Struct):
+class _Incomplete(WireStruct):
     reason: str | None = None
 
 
-class _Response(msgspec.Struct):
+class _Response(WireStruct):
     status: str | None = None
     model: str | None = None
     error: Any = None
@@ -257,190 +269,290 @@ class _Response(msgspec.Struct):
     usage: _Usage | None = None
     output: list[msgspec.Raw] | None = None
 
+    @classmethod
+    def vital(cls, fields: dict[str, Any]) -> Container[str]:
+        return ("output",)
+
 
 _event_decoder = JsonDecoder(_Event)
-_item_decoder = JsonDecoder(_Item | None)
-_response_decoder = JsonDecoder(_Response | None)
+_item_decoder = JsonDecoder(_Item)
+_response_decoder = JsonDecoder(_Response)
 _object_decoder = JsonDecoder(dict[str, Any])
 
-_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_ENDS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done"}
+)
 
 
 class _OpenItem:
     """An item of the response, of which events may still arrive."""
 
-    __slots__ = ("call", "source")
+    __slots__ = ("call", "is_done", "parts", "source", "text")
 
     def __init__(self) -> None:
         self.call: int | None = None
         """The number of the tool call that it is, in the response; ``None`` if it is none."""
         self.source = ""
         """The type of the events that its content came from; empty before the first. One item may come in two forms,
-        such as reasoning and its summary, or deltas and the whole; only the first form counts."""
+        such as reasoning and its summary; only the first form counts."""
+        self.text: list[str] = []
+        """The deltas of its text."""
+        self.parts: set[object] = set()
+        """The indexes of the parts that its text came from."""
+        self.is_done = False
+        """Whether the whole item has come."""
 
 
 class _ResponsesResponse:
     """Reads one response."""
 
-    __slots__ = ("_calls", "_items", "_last_index", "_last_message", "_model", "_name", "_refused", "_reply")
+    __slots__ = (
+        "_by_id",
+        "_by_kind",
+        "_calls",
+        "_is_cut_off",
+        "_items",
+        "_last_index",
+        "_last_message",
+        "_model",
+        "_name",
+        "_refused",
+        "_writer",
+    )
 
-    def __init__(self, *, name: str, model: str, reply: Reply) -> None:
+    def __init__(self, *, name: str, model: str, writer: ResponseWriter) -> None:
         self._name = name
         self._model = model
-        self._reply = reply
+        self._writer = writer
         self._items: dict[int, _OpenItem] = {}
+        self._by_id: dict[object, int] = {}
+        """The index of each item, by its id."""
+        self._by_kind: dict[str, list[_OpenItem]] = {}
+        """The items of each kind, in order."""
         self._last_index = -1
         """The index of the last event's item."""
         self._calls = 0
         self._last_message: _OpenItem | None = None
         """The message that the last text belongs to."""
+        self._is_cut_off = False
+        """Whether an item says that it was cut off."""
         self._refused = False
 
     async def read(self, events: WireEvents, /) -> Stop:
         """See `ResponseReader.read`."""
-        stop: Stop | None = None
+        writer, stop, foreign = self._writer, None, b""
         async for data in events:
-            if stop is not None or data.strip() == b"[DONE]":
+            if stop is not None:
                 continue
-            event = decode_event(_event_decoder, data, model=self._name)
-            if events.is_json and not event.type:
-                stop = await self._end(data, "")
-            elif event.type in _ENDS:
-                stop = await self._end(event.response, event.type.removeprefix("response."))
-                events.settle(AFTER_END_SECONDS)
-            elif event.type == "error" or (not event.type and event.error is not None):
-                error = event.error or {"message": event.message, "code": event.code}
-                raise failure_in_stream(self._name, error, show_code=True)
-            else:
-                await self._read_event(event)
+            written = writer.written
+            if isinstance(data, ErrorData):
+                raise error_in(data, model=self._name, show_code=True)
+            if data and data.strip() != b"[DONE]":
+                event = decode_event(_event_decoder, _Event, data, model=self._name)
+                if event.type == "error" or (not event.type and event.error):
+                    raise error_in(ErrorData(data), model=self._name, show_code=True)
+                if events.is_json and not event.type:
+                    stop = await self._end(data, "")
+                elif event.type in _ENDS:
+                    stop = await self._end(event.response, event.type.removeprefix("response."))
+                    events.settle(AFTER_END_SECONDS)
+                elif event.type:
+                    await self._read_event(event)
+                else:
+                    foreign = data
+            if writer.written == written:
+                await writer.show_life()
         if stop is None:
+            if foreign:
+                raise error_in(foreign, model=self._name, show_code=True)
             raise ModelConnectionError(f"model {self._name!r}: the stream ended before the response did")
         return stop
 
     async def _read_event(self, event: _Event) -> None:  # noqa: ASYNC910
         """Pass on the deltas in ``event``. Events of unknown types are dropped."""
         match event.type:
-            case "response.output_text.delta":
-                await self._read_text(event, self._item(event))
-            case "response.refusal.delta":
+            case "response.output_text.delta" | "response.refusal.delta":
+                self._refused = self._refused or event.type == "response.refusal.delta"
+                await self._read_text(event, _text(event.delta))
+            case "response.output_text.done":
+                await self._complete_part(event, _text(event.text))
+            case "response.refusal.done":
                 self._refused = True
-                await self._read_text(event, self._item(event))
+                await self._complete_part(event, _text(event.refusal))
+            case "response.content_part.done":
+                value: object = event.part
+                part = fit(cast("dict[str, Any]", value), _Part) if isinstance(value, dict) else _Part()
+                if self._item(event, "message").source in ("", "response.output_text.delta", "response.refusal.delta"):
+                    self._refused = self._refused or bool(part.refusal)
+                    await self._complete_part(event, part.text or part.refusal or "")
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                await self._read_reasoning(event, self._item(event))
+                await self._read_reasoning(event, self._item(event, "reasoning"))
             case "response.reasoning_summary_part.added":
-                if self._item(event).source == "response.reasoning_summary_text.delta":
-                    await self._reply.reasoning(PARAGRAPH)
+                if self._item(event, "reasoning").source == "response.reasoning_summary_text.delta":
+                    await self._writer.reasoning(PARAGRAPH)
             case "response.function_call_arguments.delta":
-                await self._add_call(self._item(event), arguments=_text(event.delta))
+                await self._add_call(self._item(event, "function_call"), arguments=_text(event.delta))
             case "response.function_call_arguments.done":
-                item = self._item(event)
-                if not item.source:
-                    await self._add_call(item, arguments=_text(event.arguments))
+                await self._complete_call(self._item(event, "function_call"), _Item(arguments=event.arguments))
             case "response.output_item.added":
-                content = decode_event(_item_decoder, event.item, model=self._name)
-                if content is not None:
-                    if event.output_index is None:
-                        self._last_index += 1
-                    item = self._item(event)
-                    if content.type == "function_call":
-                        await self._add_call(item, content)
+                await self._begin_item(event)
             case "response.output_item.done":
-                await self._finish_item(event.item, self._item(event))
+                content = self._decoded(event.item)
+                if content is not None:
+                    await self._finish_item(content, event.item, self._item(event, content.type, content.id))
             case _:
                 pass
 
     # ------------------------------------------------------------------------- items
 
-    def _item(self, event: _Event) -> _OpenItem:
-        """The item of ``event``, by its index: some servers change an item's id with each event."""
+    def _item(self, event: _Event, kind: str, id: object = None) -> _OpenItem:
+        """The item of ``event``: by its index, since some servers change an item's id with each event, or by its id."""
+        id = event.item_id if id is None else id
         if event.output_index is not None:
             self._last_index = event.output_index
-        return self._items.setdefault(self._last_index, _OpenItem())
+        elif isinstance(id, (str, int)) and id in self._by_id:
+            self._last_index = self._by_id[id]
+        return self._item_at(self._last_index, kind)
 
-    async def _read_text(self, event: _Event, item: _OpenItem) -> None:  # noqa: ASYNC910
-        text = _text(event.delta)
+    def _item_at(self, index: int, kind: str) -> _OpenItem:
+        item = self._items.get(index)
+        if item is None:
+            item = self._items[index] = _OpenItem()
+            self._by_kind.setdefault(kind, []).append(item)
+        return item
+
+    def _decoded(self, raw: msgspec.Raw) -> _Item | None:
+        return None if bytes(raw) == b"null" else decode_event(_item_decoder, _Item, raw, model=self._name)
+
+    async def _begin_item(self, event: _Event) -> None:  # noqa: ASYNC910
+        content = self._decoded(event.item)
+        if content is None:
+            return
+        if event.output_index is None:
+            event.output_index = max(self._items, default=-1) + 1
+        if content.id:
+            self._by_id[content.id] = event.output_index
+        item = self._item(event, content.type)
+        if content.type == "function_call":
+            await self._add_call(item, content)
+
+    async def _read_text(self, event: _Event, text: str) -> None:  # noqa: ASYNC910
+        item = self._item(event, "message")
         if text:
+            item.parts.add(_part_index(event))
             await self._add_text(text, item)
             item.source = event.type
 
+    async def _complete_part(self, event: _Event, whole: str) -> None:  # noqa: ASYNC910
+        """Add what the deltas of a part have left out. If the item has several parts, only a part without deltas."""
+        item, index = self._item(event, "message"), _part_index(event)
+        before = "".join(item.text) if item.parts <= {index} else whole if index in item.parts else ""
+        missing = missing_end(before, whole)
+        if missing:
+            item.parts.add(index)
+            await self._add_text(missing, item)
+            item.source = item.source or "response.output_text.delta"
+
     async def _add_text(self, text: str, item: _OpenItem) -> None:  # noqa: ASYNC910
         if self._last_message is not None and self._last_message is not item:
-            await self._reply.text(PARAGRAPH)
+            await self._writer.text(PARAGRAPH)
         self._last_message = item
-        await self._reply.text(text)
+        item.text.append(text)
+        await self._writer.text(text)
 
     async def _read_reasoning(self, event: _Event, item: _OpenItem) -> None:  # noqa: ASYNC910
         text = _text(event.delta)
         # Some servers send both the reasoning and its summary, which would mix.
         if text and item.source in ("", event.type):
-            await self._reply.reasoning(text)
+            await self._writer.reasoning(text)
             item.source = event.type
 
-    async def _add_call(self, item: _OpenItem, content: _Item | None = None, arguments: str = "") -> None:
+    def _call_of(self, item: _OpenItem) -> int:
+        """The number of the tool call that ``item`` is."""
         if item.call is None:
             item.call = self._calls
             self._calls += 1
-        if arguments:
-            item.source = "arguments"
+        return item.call
+
+    async def _add_call(self, item: _OpenItem, content: _Item | None = None, arguments: str = "") -> None:
         content = content or _Item()
-        # The `call_id`, and not the item's own id: the result must name the call by it.
-        await self._reply.tool_call(
-            item.call, id=content.call_id or content.id or "", name=content.name or "", arguments=arguments
+        await self._writer.tool_call(
+            self._call_of(item), id=_call_id(content), name=content.name or "", arguments=arguments
         )
 
-    async def _finish_item(self, raw: msgspec.Raw, item: _OpenItem) -> None:  # noqa: ASYNC910
+    async def _complete_call(self, item: _OpenItem, content: _Item) -> None:
+        """Add what the deltas of a call have left out."""
+        call, arguments = self._call_of(item), _arguments(content.arguments)
+        await self._writer.complete_call(call, id=_call_id(content), name=content.name or "", arguments=arguments)
+
+    async def _finish_item(self, content: _Item, raw: msgspec.Raw, item: _OpenItem) -> None:  # noqa: ASYNC910
         """Pass on the content of a whole item that no delta has brought."""
-        content = decode_event(_item_decoder, raw, model=self._name)
-        if content is None:
-            return  # noqa: ASYNC910
+        is_new, item.is_done = not item.is_done, True
+        self._is_cut_off = self._is_cut_off or content.status == "incomplete"
         if content.type == "function_call":
-            arguments = content.arguments or ""
-            if not isinstance(arguments, str):
-                arguments = _encoder.encode(arguments).decode()
-            await self._add_call(item, content, "" if item.source else arguments)
+            await self._complete_call(item, content)
         elif content.type == "message":
-            texts = [part.text or part.refusal or "" for part in content.content or ()]
-            self._refused = self._refused or any(part.refusal for part in content.content or ())
-            if not item.source and any(texts):
-                await self._add_text("".join(texts), item)
-                item.source = "done"
-            if content.phase and item.source:
+            parts = [_Part(content.content)] if isinstance(content.content, str) else content.content or []
+            self._refused = self._refused or any(part.refusal for part in parts)
+            missing = missing_end("".join(item.text), "".join(part.text or part.refusal or "" for part in parts))
+            if missing:
+                await self._add_text(missing, item)
+                item.source = item.source or "done"
+            if content.phase and item.source and is_new:
                 await self._add_echo(ResponsesEcho(self._model, phase=content.phase))
-        elif content.type == "reasoning":
+        elif content.type == "reasoning" and is_new:
+            thoughts = [] if isinstance(content.content, str) else content.content or []
             if not item.source:
-                texts = [part.text for part in content.summary or content.content or () if part.text]
+                texts = [part.text for part in content.summary or thoughts if part.text]
                 if texts:
-                    await self._reply.reasoning(PARAGRAPH.join(texts))
+                    await self._writer.reasoning(PARAGRAPH.join(texts))
             # An item with only an id is useless: the server stores none that it could find by it.
             if content.encrypted_content or content.content:
-                await self._add_echo(ResponsesEcho(self._model, item=_resendable(_object_decoder.decode(raw))))
+                await self._add_echo(ResponsesEcho(self._model, item=_resendable(_object_in(raw))))
 
     async def _add_echo(self, echo: ResponsesEcho) -> None:
-        await self._reply.reasoning("", signature=_encoder.encode(echo).decode())
+        await self._writer.reasoning("", signature=json_text(echo))
 
     # --------------------------------------------------------------------------- end
 
     async def _end(self, raw: bytes | msgspec.Raw, event: str) -> Stop:  # noqa: ASYNC910
         """The stop of the response in ``raw``, which the event ``response.{event}`` has brought."""
-        response = decode_event(_response_decoder, raw, model=self._name) or _Response()
+        response = _Response()
+        if bytes(raw) != b"null":
+            response = decode_event(_response_decoder, _Response, raw, model=self._name)
         status = response.status or event
-        if response.error is not None or status == "failed":
+        if response.error or status == "failed":
             raise failure_in_stream(self._name, response.error or {"message": "the response failed"}, show_code=True)
-        if status not in ("completed", "incomplete"):
-            raise ModelProtocolError(
-                f"model {self._name!r} ended its response as {status!r}"
-                if status
-                else f"model {self._name!r} sent JSON that is no response: {bytes(raw)[:200]!r}"
-            )
-        if not self._items:
-            # Some servers send no events of items, and an answer that is one JSON text has none.
-            for index, item in enumerate(response.output or ()):
-                await self._finish_item(item, self._items.setdefault(index, _OpenItem()))
-        reason: StopReason = "refusal" if self._refused else "end"
+        if not status:
+            raise error_in(bytes(raw), model=self._name, show_code=True)
+        if status == "cancelled" or (not event and status not in ("completed", "incomplete")):
+            raise ModelProtocolError(f"model {self._name!r} ended its response as {status!r}")
+        await self._complete(response)
+        reason: StopReason = "length" if self._is_cut_off else "end"
         if status == "incomplete":
             details = response.incomplete_details
-            reason = "refusal" if details is not None and details.reason == "content_filter" else "length"
+            words = (details and details.reason) or "max_output_tokens"
+            reason = stop_reason(words, self._writer, model=self._name)
+        reason = "refusal" if self._refused and reason == "end" else "length" if reason == "paused" else reason
         return Stop(reason, _usage(response.usage or _Usage()), response.model or self._name)  # noqa: ASYNC910
+
+    async def _complete(self, response: _Response) -> None:  # noqa: ASYNC910
+        """Pass on the items of the whole response that no event has brought.
+
+        Indexes and ids may differ from those of the events, so an item is found by its place among those of its kind.
+        """
+        places: dict[str, int] = {}
+        for raw in response.output or ():
+            content = self._decoded(raw)
+            if content is None:
+                continue
+            place = places.get(content.type, 0)
+            places[content.type] = place + 1
+            known = self._by_kind.get(content.type, [])
+            index = max(self._items, default=-1) + 1
+            item = known[place] if place < len(known) else self._item_at(index, content.type)
+            if not item.is_done:
+                await self._finish_item(content, raw, item)
 
 
 def _resendable(item: dict[str, Any]) -> dict[str, Any]:
@@ -449,15 +561,39 @@ def _resendable(item: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "summary": fields.get("summary", [])}
 
 
+def _object_in(raw: msgspec.Raw) -> dict[str, Any]:
+    try:
+        return _object_decoder.decode(raw)
+    except (UnicodeError, msgspec.DecodeError):
+        return cast("dict[str, Any]", json.loads(bytes(raw)))
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _part_index(event: _Event) -> object:
+    return event.content_index if isinstance(event.content_index, int) else 0
+
+
+def _call_id(content: _Item) -> str:
+    # The `call_id`, and not the item's own id: the result must name the call by it.
+    id = content.id if content.call_id in (None, "") else content.call_id
+    return "" if id is None else str(id)
+
+
+def _arguments(value: Any) -> str:
+    """The arguments as JSON text. Some servers send them as an object."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json_text(value or {})
 
 
 def _usage(usage: _Usage) -> Usage:
     read, written = usage.input_tokens_details, usage.output_tokens_details
     return Usage(
-        input_tokens=usage.input_tokens or 0,
-        output_tokens=usage.output_tokens or 0,
-        cached_tokens=(read and read.cached_tokens) or 0,
-        reasoning_tokens=(written and written.reasoning_tokens) or 0,
+        input_tokens=count(usage.input_tokens),
+        output_tokens=count(usage.output_tokens),
+        cached_tokens=count(read and read.cached_tokens),
+        reasoning_tokens=count(written and written.reasoning_tokens),
     )

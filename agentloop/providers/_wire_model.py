@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self, TypeVar
 from agentloop.messages import Message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.providers._events import WireEvents
+from agentloop.providers._writing import ResponseWriter
 
 __all__ = ["EncodedMessages", "ResponseReader", "Transport", "WireFormat", "WireModel"]
 
@@ -33,7 +34,7 @@ class WireFormat(Protocol):
     """Encodes a request, and reads the response to it. Holds no state of a response, and never waits."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, reply: Reply
+        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, ResponseReader]:
         """Encode ``request``.
 
@@ -41,7 +42,7 @@ class WireFormat(Protocol):
           request: the request.
           encoded: the messages that an earlier request has encoded already.
           name: the model's name, for errors.
-          reply: receives the deltas of the response.
+          writer: receives the deltas of the response.
 
         Returns:
           The body of the HTTP request, and a reader for the one response to it.
@@ -53,7 +54,7 @@ class ResponseReader(Protocol):
     """Reads one response."""
 
     async def read(self, events: WireEvents, /) -> Stop:
-        """Pass the deltas in ``events`` to the reply as they arrive, and return how the response ended.
+        """Pass the deltas in ``events`` to the writer as they arrive, and return how the response ended.
 
         Raises:
           ModelStatusError: the server sent an error in the middle of the response.
@@ -131,7 +132,8 @@ class WireModel:
           UsageError: the block that opened the model has ended.
         """
         encoded = EncodedMessages() if self._encoded is None else self._encoded
-        body, response = self._format.exchange(request, encoded, name=self.name, reply=reply)
+        writer = ResponseWriter(reply, model=self.name)
+        body, response = self._format.exchange(request, encoded, name=self.name, writer=writer)
         async with self._transport.post(body, model=self.name) as events:
             return await response.read(events)
 

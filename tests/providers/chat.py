@@ -47,10 +47,17 @@ class Heard:
     def __init__(self) -> None:
         self.assembler = Assembler(prefix="call")
         self.pieces: list[tuple[Any, ...]] = []
+        self.signs_of_life = 0
+        self.alive = trio.Event()
+        """Set at the first sign of life."""
         self.told = trio.Event()
         """Set at the first piece."""
 
     async def text(self, text: str, /) -> None:
+        if not text:
+            self.signs_of_life += 1
+            self.alive.set()
+            return
         self.pieces.append(("text", text))
         self.assembler.text(text)
         self.told.set()

@@ -123,6 +123,22 @@ class Wire(Protocol):
         """An error in mid-stream. ``code`` is ``rate_limit`` or ``server``."""
         ...
 
+    def ended_with(self, reason: str, *pieces: Piece) -> list[bytes]:
+        """A response that ends with a reason in the server's own words."""
+        ...
+
+    def marked(self, *pieces: Piece) -> list[bytes]:
+        """A response with the end marker, and without a reason or the end of its last block."""
+        ...
+
+    def counted(self, usage: Any, *pieces: Piece) -> list[bytes]:
+        """A whole response with ``usage``: a value for each count, or what there is in the place of the object."""
+        ...
+
+    def closed(self, *pieces: Piece, text: str = "", calls: Sequence[ToolCall] = ()) -> list[bytes]:
+        """A response whose closing events have all of its text and calls, of which ``pieces`` have come before."""
+        ...
+
 
 def _openai_error(message: str, type: str, code: str | None = None) -> str:
     return msgspec.json.encode({"error": {"message": message, "type": type, "param": None, "code": code}}).decode()
@@ -169,6 +185,31 @@ class ChatWire:
     def failed(self, code: str, text: str) -> bytes:
         named = {"rate_limit": "rate_limit_exceeded", "server": "server_error"}[code]
         return event({"error": {"message": text, "type": named, "code": named}})
+
+    def ended_with(self, reason: str, *pieces: Piece) -> list[bytes]:
+        return [*self.begun(*pieces), chat.finished(reason), DONE]
+
+    def marked(self, *pieces: Piece) -> list[bytes]:
+        return [*self.begun(*pieces), DONE]
+
+    def counted(self, usage: Any, *pieces: Piece) -> list[bytes]:
+        fields = ("prompt_tokens", "completion_tokens", "total_tokens")
+        values = usage if isinstance(usage, list) else dict.fromkeys(fields, usage)
+        return [
+            *self.begun(*pieces),
+            chat.finished(),
+            event({**chat.piece(), "choices": [], "usage": values}),
+            DONE,
+        ]
+
+    def closed(self, *pieces: Piece, text: str = "", calls: Sequence[ToolCall] = ()) -> list[bytes]:
+        wire_calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ]
+        message = {"role": "assistant", "content": text or None, "tool_calls": wire_calls or None}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return [*self.begun(*pieces), event({**chat.piece(), "choices": [choice]}), DONE]
 
     def _piece(self, piece: Piece) -> bytes:
         match piece:
@@ -246,6 +287,28 @@ class MessagesWire:
     def failed(self, code: str, text: str) -> bytes:
         return messages.failed({"rate_limit": "rate_limit_error", "server": "api_error"}[code], text)
 
+    def ended_with(self, reason: str, *pieces: Piece) -> list[bytes]:
+        blocks = _Blocks()
+        events = [*self._written(blocks, pieces), *self._closed(blocks)]
+        return [*events, messages.finished(reason), messages.END]
+
+    def marked(self, *pieces: Piece) -> list[bytes]:
+        return [*self.begun(*pieces), messages.END]
+
+    def counted(self, usage: Any, *pieces: Piece) -> list[bytes]:
+        values = usage if isinstance(usage, list) else dict.fromkeys(("input_tokens", "output_tokens"), usage)
+        ending = messages.sent("message_delta", delta={"stop_reason": "end_turn"}, usage=values)
+        began = messages.sent("message_start", message={"model": "m-1", "content": [], "usage": values})
+        return [began, *self.begun(*pieces)[1:], ending, messages.END]
+
+    def closed(self, *pieces: Piece, text: str = "", calls: Sequence[ToolCall] = ()) -> list[bytes]:
+        content: list[Any] = [{"type": "text", "text": text}] if text else []
+        content += [
+            {"type": "tool_use", "id": call.id, "name": call.name, "input": msgspec.Raw(call.arguments.encode())}
+            for call in calls
+        ]
+        return [*self.begun(*pieces), messages.sent("message", model="m-1", content=content, stop_reason="end_turn")]
+
     def _written(self, blocks: _Blocks, pieces: Sequence[Piece]) -> Iterator[bytes]:
         yield messages.began()
         for piece in pieces:
@@ -311,6 +374,21 @@ class ResponsesWire:
     def failed(self, code: str, text: str) -> bytes:
         named = {"rate_limit": "rate_limit_exceeded", "server": "server_error"}[code]
         return responses.told("error", code=named, message=text, param=None)
+
+    def ended_with(self, reason: str, *pieces: Piece) -> list[bytes]:
+        return [*self.begun(*pieces), responses.ended("incomplete", incomplete_details={"reason": reason})]
+
+    def marked(self, *pieces: Piece) -> list[bytes]:
+        return [*self.begun(*pieces), DONE]
+
+    def counted(self, usage: Any, *pieces: Piece) -> list[bytes]:
+        values = usage if isinstance(usage, list) else dict.fromkeys(("input_tokens", "output_tokens"), usage)
+        return [*self.begun(*pieces), responses.ended(usage=values)]
+
+    def closed(self, *pieces: Piece, text: str = "", calls: Sequence[ToolCall] = ()) -> list[bytes]:
+        output = [responses.message(text)] if text else []
+        output += [responses.call(call.id, call.name, call.arguments) for call in calls]
+        return [*self.begun(*pieces), responses.ended(output=output)]
 
     def _written(self, blocks: _Blocks, pieces: Sequence[Piece]) -> Iterator[bytes]:
         for piece in pieces:

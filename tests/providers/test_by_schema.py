@@ -226,6 +226,12 @@ async def test_of_what_is_cut_off_before_it_says_what_it_is_nothing_is_told() ->
     assert (await read('{"ans', reason="length"))[0].pieces == []
 
 
+async def test_a_sign_of_life_passes() -> None:
+    heard, _ = await read("", '{"answer": "Hi"}')
+
+    assert heard.alive.is_set()
+
+
 async def test_what_is_not_of_the_form_is_told_as_it_is() -> None:
     """Then the engine did not hold the model to it."""
     assert (await read("Hello", "!"))[0].pieces == [("text", "Hello!")]

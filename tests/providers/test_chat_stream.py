@@ -250,8 +250,8 @@ async def test_an_error_beside_a_choice_is_raised() -> None:
         await response_to(whole(event(piece({"content": ""}, "error", error={"code": 502, "message": "gone"}))))
 
 
-async def test_a_finish_that_is_an_error_without_a_name_is_raised() -> None:
-    with pytest.raises(ModelProtocolError, match="did not name"):
+async def test_a_finish_that_is_an_error_is_raised() -> None:
+    with pytest.raises(ModelProtocolError, match="with the reason 'error'"):
         await response_to(whole(said("Hi"), finish="error"))
 
 

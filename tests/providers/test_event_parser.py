@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from agentloop.providers import _events
-from agentloop.providers._events import EventParser
+from agentloop.providers._events import ErrorData, EventParser
 
 
 def parse(*chunks: bytes) -> list[bytes]:
@@ -31,6 +31,19 @@ def test_lines_of_data_are_joined() -> None:
 
 def test_comments_and_other_fields_are_no_data() -> None:
     assert parse(b": keep-alive\n\nevent: x\nid: 1\nretry: 5\nnonsense\ndatax: y\n\ndata: z\n\n") == [b"z"]
+
+
+def test_a_name_counts_that_says_more_than_the_data() -> None:
+    events = parse(
+        b"event: error\ndata: one\n\n"
+        b"data: two\nevent:ERROR\n\n"
+        b"event: exception\n\n"
+        b"event: ping\ndata: {}\n\n"
+        b"event: message\ndata: three\n\n"
+    )
+
+    assert events == [b"one", b"two", b"", b"", b"three"]
+    assert [isinstance(data, ErrorData) for data in events] == [True, True, True, False, False]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:

@@ -163,7 +163,6 @@ async def test_a_call_comes_piece_by_piece_under_the_id_of_its_result() -> None:
         ("tool_call", 0, "c1", "add", ""),
         ("tool_call", 0, "", "", '{"a'),
         ("tool_call", 0, "", "", '":1}'),
-        ("tool_call", 0, "c1", "add", ""),
     ]
 
 
@@ -288,7 +287,7 @@ async def test_what_comes_after_the_end_is_ignored() -> None:
         ({"type": "error", "code": 502, "message": "Upstream"}, 502, "Upstream"),
         ({"type": "error", "code": "429", "message": "Slow"}, 429, "429: Slow"),
         ({"type": "error", "message": "Oops", "code": None}, 500, "Oops"),
-        ({"type": "error"}, 500, '{"message":null,"code":null}'),
+        ({"type": "error"}, 500, '{"type":"error"}'),
         ({"error": "crashed"}, 500, "crashed"),
         ({"type": "error", "error": {"reason": 7}}, 500, '{"reason":7}'),
     ],
@@ -355,7 +354,7 @@ async def test_json_that_is_no_response_is_a_broken_protocol() -> None:
     ],
 )
 async def test_json_of_another_shape_is_a_broken_protocol(data: bytes) -> None:
-    with pytest.raises(ModelProtocolError, match="model 'm' sent b'"):
+    with pytest.raises(ModelProtocolError, match=r"model 'm' sent .*b'"):
         await response_to(chunked(BEGUN, b"data: " + data + b"\n\n"))
 
 

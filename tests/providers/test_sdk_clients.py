@@ -382,7 +382,8 @@ class Slow(Heard):
 
     async def text(self, text: str, /) -> None:
         await super().text(text)
-        await trio.sleep_forever()
+        if text:
+            await trio.sleep_forever()
 
 
 @each_kind

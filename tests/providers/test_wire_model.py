@@ -16,6 +16,7 @@ from agentloop.providers._events import WireEvents
 from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
 from agentloop.providers._wire_model import EncodedMessages, WireFormat, WireModel
+from agentloop.providers._writing import ResponseWriter
 from tests.providers.chat import Heard, ask
 from tests.providers.conformance import ChatWire, MessagesWire, ResponsesWire, Said, Wire
 
@@ -95,7 +96,9 @@ def test_messages_that_are_no_longer_sent_are_forgotten() -> None:
 def test_a_format_encodes_a_request_the_same_way_each_time(format: WireFormat, wire: Wire) -> None:
     request, encoded = ModelRequest((UserMessage((Text("Hello?"),)),)), EncodedMessages()
 
-    bodies = {format.exchange(request, encoded, name="m", reply=Heard())[0] for _ in range(3)}
+    bodies = {
+        format.exchange(request, encoded, name="m", writer=ResponseWriter(Heard(), model="m"))[0] for _ in range(3)
+    }
 
     assert len(bodies) == 1
     assert msgspec.json.decode(bodies.pop())["model"] == "m"
