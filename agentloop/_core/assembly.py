@@ -116,6 +116,9 @@ class Assembler:
 
     def _take(self, characters: int) -> None:
         self._room -= characters
+        self._check_room()
+
+    def _check_room(self) -> None:
         if self._room < 0:
             problem = f"sent a response of more than {MAX_CHARACTERS} characters: give it fewer max_tokens"
             raise ModelOutputLimitError(model=self._model, problem=problem)
@@ -132,8 +135,11 @@ class Assembler:
         """The whole message.
 
         Raises:
+          ModelOutputLimitError: it is too long.
           ModelProtocolError: a tool call has no name, or the response ended for tool calls and has none.
         """
+        # Once more, since a model may have caught the error.
+        self._check_room()
         if stop == "tool_calls" and not self._calls:
             raise ModelProtocolError(f"model {model!r} ended its response with tool calls, and asked for none")
         if stop == "length":

@@ -14,7 +14,8 @@ __all__ = ["MAX_TOKENS", "checked_stop", "checked_usage"]
 MAX_TOKENS = 10**9
 """Tokens. A larger count is a mistake of the server, or an attack on limits and stores: no response has as many."""
 
-_REASONS = frozenset(get_args(StopReason))
+_REASONS = frozenset(get_args(StopReason)) - {"interrupted"}
+"""The reasons that a model may give. Only the run knows that it was interrupted."""
 
 
 def checked_stop(stop: object, *, model: str) -> Stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -24,6 +25,7 @@ __all__ = [
     "after_response",
     "answer_at_the_end",
     "flaw_of",
+    "is_blank",
 ]
 
 MAX_CUT_OFF = 3
@@ -127,7 +129,7 @@ def after_response(
 
 def _after_text(message: AssistantMessage, flaw: Flaw, attempt: int) -> Next:
     """The step after an answer in plain text."""
-    if flaw and not message.text.strip():
+    if flaw and is_blank(message.text):
         if attempt < EMPTY_ATTEMPTS:
             return AskAgain()
         if flaw == "truncated":
@@ -166,9 +168,18 @@ def flaw_of(message: AssistantMessage, before: Sequence[Message]) -> Flaw:
     """
     if message.stop == "length":
         return "truncated"
-    if message.text.strip() or message.calls or message.stop == "paused":
+    if message.calls or message.stop == "paused" or not is_blank(message.text):
         return ""
     return "" if before and isinstance(before[-1], ToolResult) else "empty"
+
+
+def is_blank(text: str) -> bool:
+    """Whether ``text`` has nothing to see: white space and invisible characters, such as a zero-width space, alone."""
+    return not text.strip() or (len(text) < 100 and all(map(_is_invisible, text)))
+
+
+def _is_invisible(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
 
 
 def answer_at_the_end(messages: Sequence[Message], output: OutputType) -> Answered | None:

@@ -131,6 +131,15 @@ def test_a_response_without_an_end_is_an_error(piece: Piece) -> None:
         feed([piece] * (count + 1))
 
 
+def test_a_response_that_is_too_long_stays_an_error_for_a_model_that_catches_it() -> None:
+    assembler = feed([Piece("Hi.")])
+    for _ in range(3):
+        with pytest.raises(ModelOutputLimitError):
+            assembler.text("x" * MAX_CHARACTERS)
+    with pytest.raises(ModelOutputLimitError):
+        assembler.finish("end", Usage(), "m")
+
+
 def test_blocks_without_an_end_are_an_error() -> None:
     assembler = Assembler(prefix="p")
     with pytest.raises(ModelOutputLimitError):

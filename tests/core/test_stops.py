@@ -32,9 +32,18 @@ def test_a_cost_that_no_response_can_have_counts_as_not_reported(value: Any) -> 
     assert checked_usage(Usage(1, 2, cost=value)) == Usage(1, 2)
 
 
+WRONG: Any = [None, {}, "weird"]
+
+
 @pytest.mark.parametrize(
     "stop",
-    [None, "end", Stop("weird"), Stop(None), Stop("end", None), Stop("end", {}), Stop("end", Usage(), None)],  # type: ignore[arg-type]
+    [
+        *WRONG,
+        Stop("interrupted"),
+        *(Stop(wrong) for wrong in WRONG[::2]),
+        *(Stop("end", wrong) for wrong in WRONG),
+        *(Stop("end", Usage(), wrong) for wrong in WRONG[:2]),
+    ],
     ids=repr,
 )
 def test_an_end_of_another_kind_breaks_the_protocol(stop: object) -> None:

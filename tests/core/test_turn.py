@@ -23,7 +23,7 @@ from agentloop.messages import AssistantMessage, Message, Reasoning, StopReason,
 CALL = ToolCall("c", "f", "{}")
 PROMPT = UserMessage((Text("Go."),))
 RESULT = ToolResult("c", "f", (Text("done"),))
-EMPTY = [(), (Text(" \n"),), (Reasoning("Hm."),), (Reasoning("Hm."), Text("\n"))]
+EMPTY = [(), (Text(" \n"),), (Text("\u200b\u00a0\ufeff"),), (Reasoning("Hm."),), (Reasoning("Hm."), Text("\n"))]
 
 
 def says(text: str, *, stop: StopReason = "end") -> AssistantMessage:
