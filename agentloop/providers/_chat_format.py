@@ -28,7 +28,8 @@ from agentloop.messages import (
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
 from agentloop.providers._endings import Ending, error_in
-from agentloop.providers._events import ErrorData, WireEvents
+from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
+from agentloop.providers._failures import failure_in_stream
 from agentloop.providers._fitting import Echo, data_url, echo_in, file_text, object_arguments
 from agentloop.providers._lenient import WireStruct, count, decode_event
 from agentloop.providers._structured_output import openai_output
@@ -235,6 +236,8 @@ class _Call(WireStruct):
     index: int | None = None
     id: str | int | None = None
     function: _Function | None = None
+    name: str | None = None
+    arguments: Any = None
     extra_content: dict[str, Any] | None = None
 
     @classmethod
@@ -252,12 +255,13 @@ class _Part(WireStruct):
 
 
 class _Delta(WireStruct):
-    content: str | list[_Part] | None = None
+    content: str | _Part | list[_Part | str] | None = None
     refusal: str | None = None
     reasoning: Any = None
     reasoning_content: Any = None
     reasoning_details: list[dict[str, Any]] | None = None
     tool_calls: list[_Call] | None = None
+    error: Any = None
 
     @classmethod
     def vital(cls, fields: dict[str, Any]) -> Container[str]:
@@ -285,6 +289,7 @@ class _Choice(WireStruct):
     message: _Delta | None = None
     finish_reason: str | None = None
     usage: _Usage | None = None
+    error: Any = None
 
     @classmethod
     def vital(cls, fields: dict[str, Any]) -> Container[str]:
@@ -330,7 +335,7 @@ class _ChatResponse:
             written = writer.written
             if type(data) is ErrorData:
                 raise error_in(data, model=self._name)
-            if len(data) < 16 and data.strip() == b"[DONE]":
+            if is_end_marker(data):
                 ending.mark(AFTER_DONE_SECONDS)
             elif data:
                 chunk = decode_event(_chunk_decoder, _Chunk, data, model=self._name)
@@ -355,6 +360,9 @@ class _ChatResponse:
             # Only the first of several choices: their texts would mix.
             if choice.index:
                 continue
+            error = choice.error or (choice.delta is not None and choice.delta.error)
+            if error:
+                raise failure_in_stream(self._name, error)
             if choice.delta is not None:
                 written = self._writer.written
                 await self._read_delta(choice.delta)
@@ -384,7 +392,7 @@ class _ChatResponse:
             if isinstance(delta.content, str):
                 await writer.text(delta.content)
             else:
-                for part in delta.content:
+                for part in _parts(delta.content):
                     await self._read_part(part)
         if delta.refusal:
             self._refused = True
@@ -392,7 +400,7 @@ class _ChatResponse:
         for detail in delta.reasoning_details or ():
             _join_detail(self._details, detail)
         for call in delta.tool_calls or ():
-            function = call.function or _Function()
+            function = call.function or _Function(call.name, call.arguments)
             arguments = _arguments(function.arguments)
             name, id = function.name or "", _id(call)
             index = self._calls.index_of(call, id, name, arguments)
@@ -401,10 +409,12 @@ class _ChatResponse:
 
     async def _complete(self, message: _Delta) -> None:  # noqa: ASYNC910
         """Read the whole message, after deltas of it: it may have what they left out."""
-        if isinstance(message.content, str):
-            await self._writer.complete_text(message.content)
+        content = message.content or ""
+        if not isinstance(content, str):
+            content = "".join(part.text or "" for part in _parts(content))
+        await self._writer.complete_text(content)
         for index, call in enumerate(message.tool_calls or ()):
-            function = call.function or _Function()
+            function = call.function or _Function(call.name, call.arguments)
             arguments = _arguments(function.arguments)
             await self._writer.complete_call(index, id=_id(call), name=function.name or "", arguments=arguments)
 
@@ -416,6 +426,11 @@ class _ChatResponse:
         for thought in thoughts or ():
             if thought.text:
                 await self._writer.reasoning(thought.text)
+
+
+def _parts(content: _Part | list[_Part | str]) -> list[_Part]:
+    parts = [content] if isinstance(content, _Part) else content
+    return [_Part(part) if isinstance(part, str) else part for part in parts]
 
 
 def _id(call: _Call) -> str:

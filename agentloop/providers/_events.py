@@ -16,7 +16,7 @@ import trio
 from agentloop._core.json_text import decode_json
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 
-__all__ = ["MAX_EVENT_BYTES", "ErrorData", "EventParser", "WireEvents", "as_connection_error"]
+__all__ = ["MAX_EVENT_BYTES", "ErrorData", "EventParser", "WireEvents", "as_connection_error", "is_end_marker"]
 
 MAX_EVENT_BYTES = 64 * 2**20
 """Upper bound of a single event, in bytes: a guard against a server that never ends one."""
@@ -112,7 +112,7 @@ class WireEvents:
                 return b""
         data = self._ready.popleft()  # noqa: ASYNC910  # an event that has arrived needs no wait
         # Only a short event can say nothing. This runs for each delta.
-        if len(data) < 9 and data.strip() in _NOTHING and type(data) is not ErrorData:
+        if len(data) < 20 and _says_nothing(data):
             return b""
         return data
 
@@ -170,8 +170,18 @@ class WireEvents:
             )
 
 
-_NOTHING = (b"", b"null")
-"""The data of an event that says nothing. Gateways keep a long response alive with such events."""
+_PINGS = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"})
+"""The names of events that say nothing, and words that some gateways send as data. They keep a long response alive."""
+
+
+def _says_nothing(data: bytes) -> bool:
+    text = data.strip()
+    return type(data) is not ErrorData and (text in (b"", b"null") or text.strip(b' :"[]').lower() in _PINGS)
+
+
+def is_end_marker(data: bytes) -> bool:
+    """Whether ``data`` is ``[DONE]``, which some servers spell in another way."""
+    return len(data) < 16 and data.strip(b' "').upper() == b"[DONE]"
 
 
 def _is_whole(data: bytes) -> bool:
@@ -179,7 +189,7 @@ def _is_whole(data: bytes) -> bool:
     try:
         decode_json(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return data == b"[DONE]"
+        return is_end_marker(data)
     return True
 
 
@@ -196,8 +206,6 @@ def as_connection_error(message: str, failures: tuple[type[Exception], ...]) -> 
 
 
 _ERRORS = frozenset({b"error", b"exception"})
-_PINGS = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"keep_alive"})
-"""The names of events that say nothing, whatever their data."""
 
 
 class EventParser:
@@ -251,7 +259,9 @@ class EventParser:
         for line in lines:
             if line.startswith(b"data:"):
                 # One space after the colon does not belong to the value.
-                data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                value = line[6:] if line.startswith(b"data: ") else line[5:]
+                # A gateway that wraps the events of another may name the field twice.
+                data.append(value if value[:5] != b"data:" else value[5:].removeprefix(b" "))
             elif not line:
                 if data or self._name:
                     self._end_event(events)
@@ -259,6 +269,9 @@ class EventParser:
                 data.append(b"")
             elif line.startswith(b"event:"):
                 self._name = line[6:].strip().lower()
+            elif line.startswith(b"{"):
+                # An error, without the name of its field: some servers notice it only after they began with comments.
+                data.append(line)
             # All other lines are dropped: comments, by which a server keeps the connection alive, and other fields.
         if events or not data:
             self._held = len(rest) + sum(map(len, data))

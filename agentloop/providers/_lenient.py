@@ -62,14 +62,16 @@ def decode_event(decoder: JsonDecoder[T], kind: type[T], data: bytes | msgspec.R
 
 
 def _plain_object(data: bytes) -> dict[str, Any]:
-    """``data`` as a dict. Unlike msgspec's decoder, the one of Python accepts half of a surrogate pair, and NaN.
+    """``data`` as a dict.
+
+    Unlike msgspec's decoder, the one of Python accepts half of a surrogate pair, NaN, and raw control characters.
 
     Raises:
       ValueError: it is no JSON object, or nests too deeply.
     """
     if nesting_depth(data) > MAX_DEPTH:
         raise NestingError(MAX_DEPTH)
-    value = json.loads(data)
+    value = json.loads(data, strict=False)
     if not isinstance(value, dict):
         raise _VitalFieldError("it is no object")
     return cast("dict[str, Any]", value)

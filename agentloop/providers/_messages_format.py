@@ -12,6 +12,7 @@ response: broken JSON, an error, an end that is missing.
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -36,7 +37,7 @@ from agentloop.messages import (
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
 from agentloop.providers._endings import Ending, error_in
-from agentloop.providers._events import ErrorData, WireEvents
+from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._fitting import Echo, WireRules, echo_in, object_arguments
 from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._structured_output import anthropic_schema, request_in_words
@@ -468,7 +469,7 @@ class _Delta(WireStruct):
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    partial_json: str | None = None
+    partial_json: str | dict[str, Any] | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
 
@@ -590,7 +591,7 @@ class _MessagesResponse:
             written = writer.written
             if isinstance(data, ErrorData):
                 raise error_in(data, model=self._name)
-            if data.strip() == b"[DONE]":
+            if is_end_marker(data):
                 await self._end_all_blocks(is_cut_off=ending.words is None)
                 ending.mark(AFTER_STOP_SECONDS)
             elif data:
@@ -640,6 +641,9 @@ class _MessagesResponse:
             self._count(event.usage)
             await self._finish_with(event.delta or _Delta(), ending)
         elif event.type == "message_stop":
+            message: object = event.message
+            if isinstance(message, dict):
+                await self._complete(fit(cast("dict[str, Any]", message), _Message))
             await self._end_all_blocks(is_cut_off=ending.words is None)
             ending.mark(AFTER_STOP_SECONDS)
         elif event.type is None:
@@ -658,6 +662,9 @@ class _MessagesResponse:
         elif event.type == "content_block_delta":
             await self._read_delta(index, event.delta or _Delta())
         else:
+            open_block = self._blocks.get(index)
+            if open_block is not None and event.content_block is not None:
+                open_block.initial_arguments = _arguments(event.content_block.input)
             await self._end_block(index)
 
     async def _begin_block(self, index: int, block: _ContentBlock) -> None:  # noqa: ASYNC910
@@ -685,7 +692,8 @@ class _MessagesResponse:
         # Blocks without a call have arguments too: those of tools that the server runs itself.
         if block.call is not None and delta.partial_json:
             block.has_arguments = True
-            await self._writer.tool_call(block.call, arguments=delta.partial_json)
+            piece = delta.partial_json if isinstance(delta.partial_json, str) else json_text(delta.partial_json)
+            await self._writer.tool_call(block.call, arguments=piece)
 
     async def _read_text(self, content: _ContentBlock | _Delta) -> None:  # noqa: ASYNC910
         if content.thinking:
@@ -744,7 +752,10 @@ def _id(block: _ContentBlock) -> str:
 
 def _arguments(input: msgspec.Raw) -> str:
     text = bytes(input).decode()
-    return "{}" if text in ("", "null", '""', "[]") else text
+    if text.startswith('"'):
+        # Some servers give the arguments as a text that is JSON.
+        text = str(json.loads(text))
+    return "{}" if text in ("", "null", "[]") else text
 
 
 def _total(usage: _Usage) -> Usage:

@@ -30,7 +30,7 @@ from agentloop.messages import (
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
 from agentloop.providers._endings import error_in, stop_reason
-from agentloop.providers._events import ErrorData, WireEvents
+from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._failures import failure_in_stream
 from agentloop.providers._fitting import Echo, WireRules, data_url, echo_in, file_text, object_arguments
 from agentloop.providers._lenient import WireStruct, count, decode_event, fit
@@ -217,6 +217,7 @@ class _Event(WireStruct):
     text: Any = None
     refusal: Any = None
     part: Any = None
+    name: Any = None
     arguments: Any = None
     item: msgspec.Raw = msgspec.Raw(b"null")
     response: msgspec.Raw = msgspec.Raw(b"null")
@@ -268,10 +269,7 @@ class _Response(WireStruct):
     incomplete_details: _Incomplete | None = None
     usage: _Usage | None = None
     output: list[msgspec.Raw] | None = None
-
-    @classmethod
-    def vital(cls, fields: dict[str, Any]) -> Container[str]:
-        return ("output",)
+    output_text: Any = None
 
 
 _event_decoder = JsonDecoder(_Event)
@@ -287,11 +285,14 @@ _ENDS = frozenset(
 class _OpenItem:
     """An item of the response, of which events may still arrive."""
 
-    __slots__ = ("call", "is_done", "parts", "source", "text")
+    __slots__ = ("call", "first", "is_done", "kind", "parts", "source", "text")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.call: int | None = None
         """The number of the tool call that it is, in the response; ``None`` if it is none."""
+        self.first: _Item | None = None
+        """The call as it began, perhaps with all of its arguments."""
         self.source = ""
         """The type of the events that its content came from; empty before the first. One item may come in two forms,
         such as reasoning and its summary; only the first form counts."""
@@ -347,7 +348,7 @@ class _ResponsesResponse:
             written = writer.written
             if isinstance(data, ErrorData):
                 raise error_in(data, model=self._name, show_code=True)
-            if data and data.strip() != b"[DONE]":
+            if data and not is_end_marker(data):
                 event = decode_event(_event_decoder, _Event, data, model=self._name)
                 if event.type == "error" or (not event.type and event.error):
                     raise error_in(ErrorData(data), model=self._name, show_code=True)
@@ -373,7 +374,7 @@ class _ResponsesResponse:
         match event.type:
             case "response.output_text.delta" | "response.refusal.delta":
                 self._refused = self._refused or event.type == "response.refusal.delta"
-                await self._read_text(event, _text(event.delta))
+                await self._read_text(event, self._delta(event))
             case "response.output_text.done":
                 await self._complete_part(event, _text(event.text))
             case "response.refusal.done":
@@ -393,15 +394,21 @@ class _ResponsesResponse:
             case "response.function_call_arguments.delta":
                 await self._add_call(self._item(event, "function_call"), arguments=_text(event.delta))
             case "response.function_call_arguments.done":
-                await self._complete_call(self._item(event, "function_call"), _Item(arguments=event.arguments))
+                call = _Item(name=_text(event.name) or None, arguments=event.arguments)
+                await self._complete_call(self._item(event, "function_call"), call)
             case "response.output_item.added":
                 await self._begin_item(event)
             case "response.output_item.done":
                 content = self._decoded(event.item)
                 if content is not None:
-                    await self._finish_item(content, event.item, self._item(event, content.type, content.id))
+                    await self._finish_item(content, event.item, self._item_to_finish(event, content))
             case _:
                 pass
+
+    def _delta(self, event: _Event) -> str:
+        if event.delta is None or isinstance(event.delta, str):
+            return event.delta or ""
+        raise ModelProtocolError(f"model {self._name!r} sent {event.delta!r} as a delta of text")
 
     # ------------------------------------------------------------------------- items
 
@@ -417,9 +424,17 @@ class _ResponsesResponse:
     def _item_at(self, index: int, kind: str) -> _OpenItem:
         item = self._items.get(index)
         if item is None:
-            item = self._items[index] = _OpenItem()
+            item = self._items[index] = _OpenItem(kind)
             self._by_kind.setdefault(kind, []).append(item)
         return item
+
+    def _item_to_finish(self, event: _Event, content: _Item) -> _OpenItem:
+        """The item of which ``content`` is the whole. Without an index, one that is neither open nor known is new."""
+        last = self._items.get(self._last_index)
+        is_known = event.output_index is not None or content.id in self._by_id
+        if not is_known and (last is None or last.is_done or last.kind != content.type):
+            event.output_index = max(self._items, default=-1) + 1
+        return self._item(event, content.type, content.id)
 
     def _decoded(self, raw: msgspec.Raw) -> _Item | None:
         return None if bytes(raw) == b"null" else decode_event(_item_decoder, _Item, raw, model=self._name)
@@ -434,6 +449,7 @@ class _ResponsesResponse:
             self._by_id[content.id] = event.output_index
         item = self._item(event, content.type)
         if content.type == "function_call":
+            item.first = content
             await self._add_call(item, content)
 
     async def _read_text(self, event: _Event, text: str) -> None:  # noqa: ASYNC910
@@ -461,7 +477,7 @@ class _ResponsesResponse:
         await self._writer.text(text)
 
     async def _read_reasoning(self, event: _Event, item: _OpenItem) -> None:  # noqa: ASYNC910
-        text = _text(event.delta)
+        text = self._delta(event)
         # Some servers send both the reasoning and its summary, which would mix.
         if text and item.source in ("", event.type):
             await self._writer.reasoning(text)
@@ -476,6 +492,7 @@ class _ResponsesResponse:
 
     async def _add_call(self, item: _OpenItem, content: _Item | None = None, arguments: str = "") -> None:
         content = content or _Item()
+        item.source = item.source or ("arguments" if arguments else "")
         await self._writer.tool_call(
             self._call_of(item), id=_call_id(content), name=content.name or "", arguments=arguments
         )
@@ -483,6 +500,7 @@ class _ResponsesResponse:
     async def _complete_call(self, item: _OpenItem, content: _Item) -> None:
         """Add what the deltas of a call have left out."""
         call, arguments = self._call_of(item), _arguments(content.arguments)
+        item.source = item.source or ("arguments" if arguments else "")
         await self._writer.complete_call(call, id=_call_id(content), name=content.name or "", arguments=arguments)
 
     async def _finish_item(self, content: _Item, raw: msgspec.Raw, item: _OpenItem) -> None:  # noqa: ASYNC910
@@ -490,6 +508,7 @@ class _ResponsesResponse:
         is_new, item.is_done = not item.is_done, True
         self._is_cut_off = self._is_cut_off or content.status == "incomplete"
         if content.type == "function_call":
+            item.first = item.first or content
             await self._complete_call(item, content)
         elif content.type == "message":
             parts = [_Part(content.content)] if isinstance(content.content, str) else content.content or []
@@ -541,18 +560,39 @@ class _ResponsesResponse:
 
         Indexes and ids may differ from those of the events, so an item is found by its place among those of its kind.
         """
-        places: dict[str, int] = {}
+        places: dict[tuple[str, str | None], int] = {}
         for raw in response.output or ():
             content = self._decoded(raw)
             if content is None:
                 continue
-            place = places.get(content.type, 0)
-            places[content.type] = place + 1
-            known = self._by_kind.get(content.type, [])
-            index = max(self._items, default=-1) + 1
-            item = known[place] if place < len(known) else self._item_at(index, content.type)
+            place = places.get((content.type, content.name), 0)
+            places[content.type, content.name] = place + 1
+            item = self._known_item(content, place)
+            if item is None:
+                item = self._item_at(max(self._items, default=-1) + 1, content.type)
             if not item.is_done:
                 await self._finish_item(content, raw, item)
+        for item in self._by_kind.get("function_call", ()):
+            if item.first is not None and not item.source and not item.is_done:
+                await self._complete_call(item, item.first)
+        if not self._writer.has_text and not self._writer.call_count:
+            await self._writer.text(_text(response.output_text))
+
+    def _known_item(self, content: _Item, place: int) -> _OpenItem | None:
+        """The item of earlier events that ``content`` is; ``None`` if it is new.
+
+        Args:
+          content: the item, as the whole response has it.
+          place: its place among the items of its kind and name: a call must not get the arguments of another.
+        """
+        known = self._by_kind.get(content.type, [])
+        if content.type == "function_call":
+            id = _call_id(content)
+            for item in known:
+                if id and item.first is not None and _call_id(item.first) == id:
+                    return item
+            known = [item for item in known if item.first is None or item.first.name in (None, content.name)]
+        return known[place] if place < len(known) else None
 
 
 def _resendable(item: dict[str, Any]) -> dict[str, Any]:

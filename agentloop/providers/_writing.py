@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from agentloop._core.json_text import decode_json
+from agentloop._core.turn import is_blank
 from agentloop.errors import ModelProtocolError
 from agentloop.models import Reply
 
@@ -98,8 +99,8 @@ class ResponseWriter:
 
     @property
     def has_text(self) -> bool:
-        """Whether the text is more than white space."""
-        return bool(self._text.getvalue().strip())
+        """Whether there is text to see."""
+        return not is_blank(self._text.getvalue())
 
     @property
     def call_count(self) -> int:

@@ -270,3 +270,49 @@ async def test_an_error_of_another_shape_is_one_too(error: Any, told: str) -> No
 async def test_an_answer_without_an_end_is_no_response(wire: list[bytes]) -> None:
     with pytest.raises(ModelConnectionError, match="ended before the response did"):
         await response_to(chunked(*wire))
+
+
+# ---------------------------------------------------------------------------- odd shapes
+
+
+USE: dict[str, Any] = {"type": "tool_use", "id": "a", "name": "add"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [started(0, **USE, input='{"x":1}'), stopped(0)],
+        [started(0, **USE, input={}), sent("content_block_stop", index=0, content_block={**USE, "input": {"x": 1}})],
+        [started(0, **USE, input={}), delta(0, "input_json_delta", partial_json={"x": 1}), stopped(0)],
+        [
+            sent("content_block_start", content_block={**USE, "input": {}}),
+            sent("content_block_delta", delta={"type": "input_json_delta", "partial_json": '{"x":1}'}),
+        ],
+    ],
+    ids=["text", "at the end", "object", "without an index"],
+)
+async def test_arguments_may_come_in_other_ways(events: list[bytes]) -> None:
+    message = await response_to(whole(*events, finish="tool_use"))
+
+    assert message.calls == (ToolCall("a", "add", '{"x":1}'),)
+
+
+async def test_a_block_without_its_end_ends_with_the_next_one() -> None:
+    first = started(0, **USE, input={}) + delta(0, "input_json_delta", partial_json='{"x":1}')
+    second = started(0, type="tool_use", id="b", name="mul", input={}) + stopped(0)
+
+    message = await response_to(whole(first, second, finish="tool_use"))
+
+    assert message.calls == (ToolCall("a", "add", '{"x":1}'), ToolCall("b", "mul", "{}"))
+
+
+async def test_the_last_event_may_have_the_whole_message() -> None:
+    last = sent("message_stop", message={"content": [{"type": "text", "text": "Hello"}]})
+
+    assert (await response_to(chunked(began(), said("Hel"), finished(), last))).text == "Hello"
+
+
+async def test_text_in_a_delta_of_an_unknown_type_is_no_answer() -> None:
+    debug = delta(0, "debug_delta", text="hidden")
+
+    assert (await response_to(whole(started(0, "text", text=""), debug, stopped(0), said("Hi", index=1)))).text == "Hi"

@@ -326,3 +326,58 @@ def test_a_server_that_does_not_answer_a_handshake_is_not_waited_for_long() -> N
             await until(ended)
 
     trio.run(main, clock=clock)
+
+
+# ---------------------------------------------------------------------------- odd shapes
+
+
+@pytest.mark.parametrize("place", ["choice", "delta"])
+async def test_an_error_inside_a_choice_is_raised_with_its_words(place: str) -> None:
+    error = {"error": {"code": 502, "message": "upstream died"}}
+    choice = {"delta": {"content": "Hi"}, "finish_reason": "error", **error} if place == "choice" else {"delta": error}
+
+    with pytest.raises(ModelStatusError, match="upstream died") as caught:
+        await response_to(whole(event({"choices": [choice]})))
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["Hel", "lo"],
+        {"type": "text", "text": "Hello"},
+        [{"text": "Hel"}, "lo"],
+        [{"type": "text", "text": "Hello"}, None],
+    ],
+    ids=repr,
+)
+async def test_content_may_be_a_part_or_a_list(content: Any) -> None:
+    assert (await response_to(whole(event(piece({"content": content}))))).text == "Hello"
+    last = {"index": 0, "message": {"content": content}, "finish_reason": "stop"}
+    assert (await response_to(chunked(said("He"), event({"choices": [last]}), DONE))).text == "Hello"
+
+
+@pytest.mark.parametrize("content", [5, True])
+async def test_content_of_another_type_is_a_broken_protocol(content: Any) -> None:
+    with pytest.raises(ModelProtocolError, match="content"):
+        await response_to(whole(event(piece({"content": content}))))
+
+
+async def test_a_call_may_lack_its_inner_object() -> None:
+    flat = {"index": "0", "id": "a", "name": "add", "arguments": '{"x":1}'}
+
+    message = await response_to(whole(event(piece({"tool_calls": [flat]}))))
+
+    assert message.calls == (ToolCall("a", "add", '{"x":1}'),)
+
+
+@pytest.mark.parametrize("calls", [{"id": "a"}, [{"id": "a", "function": "add"}], "add"])
+async def test_calls_of_another_type_are_a_broken_protocol(calls: Any) -> None:
+    with pytest.raises(ModelProtocolError):
+        await response_to(whole(event(piece({"tool_calls": calls}))))
+
+
+async def test_an_empty_usage_does_not_replace_the_real_one() -> None:
+    wire = chunked(said("Hi"), finished(), counted(prompt_tokens=9), counted(prompt_tokens=0), DONE)
+
+    assert (await response_to(wire)).usage == Usage(9)

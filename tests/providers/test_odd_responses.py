@@ -77,6 +77,10 @@ NOTHING = (
     b"event: heartbeat\ndata: {}\n\n",
     b"event: keepalive\n\n",
     b"id: 7\nretry: 100\n\n",
+    b"data: ping\n\n",
+    b'data: "heartbeat"\n\n',
+    b"data: [KEEPALIVE]\n\n",
+    b"data: : keep-alive\n\n",
 )
 
 
@@ -98,6 +102,23 @@ async def test_an_event_that_says_nothing_is_a_sign_of_life_and_nothing_else(ada
             stop = await model.respond(ASK, heard)
 
             assert shown(heard.message(stop)) == parts_of(pieces)
+
+
+@each_adapter
+async def test_events_may_be_spelled_in_other_ways(adapter: Adapter) -> None:
+    """Wrapped by a gateway, with control characters in a text, and with another spelling of the end marker."""
+    events = adapter.wire.whole(Said("Hi <tab>"), *CALL)
+    plain = b"".join(events)
+    answers = [
+        chunked(plain.replace(b"data: ", b"data: data: ")),
+        chunked(plain.replace(b"<tab>", b"\t")),
+        chunked(plain.replace(b"data: [DONE]", b"data:[done]")),
+        chunked(plain.replace(b"data: [DONE]", b'data: "[DONE]"')),
+    ]
+
+    for message in await responses_to(adapter, *answers):
+        assert shown(message)[1:] == parts_of(CALL)
+        assert message.text in ("Hi <tab>", "Hi \t")
 
 
 # -------------------------------------------------------------------- half characters
@@ -213,6 +234,17 @@ async def test_an_error_without_a_name_before_the_end_marker_is_one(adapter: Ada
     [error] = await errors_of(adapter, chunked(*begun, event({"code": 500, "message": "the worker crashed"}), DONE))
 
     assert "the worker crashed" in str(error)
+
+
+@each_adapter
+async def test_an_error_that_is_no_event_is_one_all_the_same(adapter: Adapter) -> None:
+    """The server began to answer with comments, and then found no provider."""
+    [error] = await errors_of(
+        adapter, chunked(b": PROCESSING\n\n", b'{"error":{"message":"no provider","code":502}}\n')
+    )
+
+    assert isinstance(error, ModelStatusError)
+    assert (error.status, error.body.removeprefix("502: ")) == (502, "no provider")
 
 
 # ---------------------------------------------------------------------------- endings

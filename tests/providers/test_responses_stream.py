@@ -16,6 +16,7 @@ from tests.providers.responses import (
     call,
     call_begun,
     call_ended,
+    call_piece,
     ended,
     message,
     response,
@@ -362,3 +363,95 @@ async def test_a_stream_that_is_done_without_an_end_was_cut_off() -> None:
     for body in (chunked(), chunked(BEGUN, whole_message("Hi")), chunked(BEGUN, whole_message("Hi"), DONE)):
         with pytest.raises(ModelConnectionError, match="ended before the response did"):
             await response_to(body)
+
+
+# --------------------------------------------------------------- said at the end, or oddly
+
+
+def added(index: int | None, id: str, name: str, arguments: str = "") -> bytes:
+    fields = {} if index is None else {"output_index": index}
+    return told("response.output_item.added", **fields, item=call(id, name, arguments))
+
+
+async def test_a_call_never_gets_the_arguments_of_another_at_the_end() -> None:
+    begun = added(0, "a", "add") + added(1, "b", "mul")
+    same_name = added(0, "a", "add", "") + call_piece(0, '{"x":1}')
+    a, b = call("a", "add", '{"x":1}'), call("b", "mul", '{"y":2}')
+    bodies = [
+        chunked(BEGUN, begun, ended(output=[b, a])),
+        # Ids of their own in the last event.
+        chunked(BEGUN, begun, ended(output=[{**b, "call_id": "q", "id": "q"}, {**a, "call_id": "p", "id": "p"}])),
+        chunked(BEGUN, begun, ended(output=[thought("Hm"), a, b])),
+    ]
+    for body in bodies:
+        assert calls_of(await response_to(body)) == [("a", "add", '{"x":1}'), ("b", "mul", '{"y":2}')]
+
+    again = {**a, "call_id": "c", "id": "c", "arguments": '{"x":2}'}
+    calls = calls_of(await response_to(chunked(BEGUN, same_name, ended(output=[a, again]))))
+    assert calls == [("a", "add", '{"x":1}'), ("c", "add", '{"x":2}')]
+
+
+async def test_items_without_an_index_are_told_apart() -> None:
+    done = [told("response.output_item.done", item=call(id, name, "{}")) for id, name in (("a", "add"), ("b", "mul"))]
+
+    assert calls_of(await response_to(whole(*done))) == [("a", "add", "{}"), ("b", "mul", "{}")]
+
+
+async def test_pieces_without_an_index_belong_to_the_item_with_their_id() -> None:
+    begun = added(None, "a", "add") + added(None, "b", "mul")
+    pieces = [
+        told("response.function_call_arguments.delta", item_id=f"fc_{id}", delta=piece)
+        for id, piece in (("a", '{"x"'), ("b", '{"y"'), ("a", ":1}"), ("b", ":2}"))
+    ]
+
+    calls = calls_of(await response_to(whole(begun, *pieces)))
+
+    assert calls == [("a", "add", '{"x":1}'), ("b", "mul", '{"y":2}')]
+
+
+async def test_a_call_may_have_all_of_its_arguments_at_its_beginning() -> None:
+    assert calls_of(await response_to(whole(added(0, "a", "add", '{"x":1}')))) == [("a", "add", '{"x":1}')]
+    pieces = call_piece(0, '{"x":') + call_piece(0, "1}")
+    assert calls_of(await response_to(whole(added(0, "a", "add", "{}"), pieces))) == [("a", "add", '{"x":1}')]
+
+
+async def test_the_name_of_a_call_may_come_with_its_whole_arguments() -> None:
+    done = told("response.function_call_arguments.done", output_index=0, name="add", arguments='{"x":1}')
+
+    assert [call[1:] for call in calls_of(await response_to(whole(done)))] == [("add", '{"x":1}')]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [told("response.output_text.done", output_index=0, content_index=0, text="Hello")],
+        [told("response.content_part.done", output_index=0, part={"type": "output_text", "text": "Hello"})],
+        [said("Hel"), told("response.output_text.done", output_index=0, content_index=0, text="Hello")],
+        [
+            told("response.output_text.delta", output_index=0, content_index=0, delta="Hel"),
+            told("response.output_text.done", output_index=0, content_index=0, text="Hel"),
+            told("response.output_text.done", output_index=0, content_index=1, text="lo"),
+        ],
+        [ended(output_text="Hello")],
+        [ended(output=[{"type": "message", "content": "Hello"}])],
+    ],
+    ids=["text", "part", "end of text", "second part", "field", "content"],
+)
+async def test_text_that_only_closing_events_have_is_the_answer(events: list[bytes]) -> None:
+    assert (await response_to(whole(*events))).text == "Hello"
+
+
+async def test_a_call_that_is_incomplete_is_cut_off() -> None:
+    cut = told("response.output_item.done", output_index=0, item=call("a", "add", '{"x"', status="incomplete"))
+
+    assert (await response_to(whole(cut))).stop == "length"
+
+
+async def test_text_of_another_type_is_a_broken_protocol() -> None:
+    with pytest.raises(ModelProtocolError, match="delta of text"):
+        await response_to(whole(told("response.output_text.delta", output_index=0, delta=["Hi"])))
+
+
+@pytest.mark.parametrize("output", [{}, "none", 7])
+async def test_an_odd_output_does_not_cost_what_was_said(output: Any) -> None:
+    assert (await response_to(chunked(BEGUN, said("Hi"), ended(output=output)))).text == "Hi"
