@@ -12,6 +12,7 @@ from agentloop.errors import SequenceError, StoreError, UsageError
 from agentloop.journal import Record
 
 __all__ = [
+    "RECORD_SEPARATOR",
     "check_kinds",
     "check_name",
     "check_next_seq",
@@ -22,6 +23,9 @@ __all__ = [
     "no_such_session",
     "session_exists",
 ]
+
+RECORD_SEPARATOR = b"\x1e"
+"""Separates the JSON texts of records (RFC 7464). No JSON text has it: inside strings it is escaped."""
 
 
 def check_name(label: str, name: str) -> None:
@@ -54,39 +58,47 @@ def check_kinds(kinds: Collection[str] | None) -> frozenset[str] | None:
     return frozenset(kinds)
 
 
-def check_records(session: str, records: Sequence[Record]) -> list[str]:
+def check_records(session: str, records: Sequence[Record]) -> None:
     """Check the parts of ``records`` that need no look at the saved session.
-
-    Returns:
-      The ``data`` of each record, decoded to text.
 
     Raises:
       UsageError: a number is missing between two records, or a record has text that some databases refuse.
     """
     check_name("session's id", session)
-    texts: list[str] = []
-    # Runs for each record that is saved, in the thread that all runs share: labels for errors are made only on errors.
+    if not records:
+        return
+    # All texts at once, in the thread that all runs share. The records are looked at one by one only for an error.
+    first = records[0].seq
+    if [record.seq for record in records] != list(range(first, first + len(records))):
+        _check_each(session, records)
+    if not _is_plain("".join([record.kind + record.stream + record.key for record in records])):
+        _check_each(session, records)
+    data = RECORD_SEPARATOR.join([record.data for record in records])
+    if b"\0" in data or data.count(RECORD_SEPARATOR) != len(records) - 1 or not _is_utf8(data):
+        _check_each(session, records)
+
+
+def _check_each(session: str, records: Sequence[Record]) -> None:
+    """`check_records`, which names the record that is wrong."""
     for index, record in enumerate(records):
         if record.seq != records[0].seq + index:
             raise UsageError(
                 f"records for session {session!r}: number {record.seq} follows {records[index - 1].seq}: "
                 "numbers must have no gaps"
             )
-        names = record.kind + record.stream + record.key
-        if not _is_plain(names):
-            check_text(_label(session, record), names)
-        try:
-            text = record.data.decode()
-        except UnicodeDecodeError:
-            text = decode_json_text(_label(session, record), record.data)
-        if "\0" in text:
-            check_text(_label(session, record), text)
-        texts.append(text)
-    return texts
+        label = f"record {record.seq} for session {session!r}"
+        check_text(label, record.kind + record.stream + record.key)
+        decode_json_text(label, record.data)
+        if RECORD_SEPARATOR in record.data:
+            raise UsageError(f"{label} is not JSON: it has the control character U+001E")
 
 
-def _label(session: str, record: Record) -> str:
-    return f"record {record.seq} for session {session!r}"
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_plain(text: str) -> bool:

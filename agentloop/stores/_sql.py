@@ -3,6 +3,8 @@
 `OpenSqlStore` spells out each method of `agentloop.journal.OpenStore` once, as one transaction. A database adds two
 ways to run a transaction (`OpenSqlStore.read_in` and `write_in`) and a `Transaction` over its driver.
 
+A row of ``agentloop_records`` holds many records: see `agentloop.stores._rows`.
+
 A transaction reads first and writes last, so one that raises an `AgentLoopError` has written nothing, and other work in
 the same database transaction can continue. Rows are locked in one order everywhere, the session's lease before
 the session, so that two transactions cannot deadlock over one session.
@@ -12,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import astuple, frozen
 
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (
+    RECORD_SEPARATOR,
     check_kinds,
     check_name,
     check_next_seq,
@@ -37,26 +40,22 @@ from agentloop.stores._leases import (
     check_not_leased,
     renewed,
 )
+from agentloop.stores._rows import RECORD_COLUMNS, TRANSCRIPT_KINDS, Row, RowReader, rows_of
 
 __all__ = [
     "MIGRATIONS",
-    "RECORD_COLUMNS",
     "Dialect",
     "OpenSqlStore",
-    "Row",
     "Transaction",
     "newest_version",
     "pending_migrations",
 ]
 
 T = TypeVar("T")
-Row: TypeAlias = Sequence[Any]
 Values: TypeAlias = Mapping[str, object]
 
-RECORD_COLUMNS = ("session", "seq", "kind", "data", "stream", "key", "at")
-
-SEARCH_PAGE = 1000
-"""Records that one step of a search reads. Between steps the search can be cancelled, and others can read."""
+SEARCH_PAGE = 100
+"""Rows that one step of a search reads. Between steps the search can be cancelled, and others can read."""
 
 
 # ------------------------------------------------------------------------------- tables and migrations
@@ -70,6 +69,8 @@ class Dialect:
     """The type of text that compares byte by byte, whatever language the database is set to."""
     without_rowid: str = ""
     """Ends the definition of a table that is stored in the order of its primary key."""
+    json_array: str = "json_array"
+    """The function that makes a JSON array of its arguments."""
 
 
 def _create_tables(dialect: Dialect) -> Sequence[str]:
@@ -93,9 +94,32 @@ def _create_tables(dialect: Dialect) -> Sequence[str]:
     )
 
 
+def _put_many_records_into_a_row(dialect: Dialect) -> Sequence[str]:
+    text, number, real = f"{dialect.text} NOT NULL", "BIGINT NOT NULL", "DOUBLE PRECISION NOT NULL"
+    kinds = ", ".join(f"'{kind}'" for kind in sorted(TRANSCRIPT_KINDS))
+    is_transcript = f"kind IN ({kinds})"
+    array = dialect.json_array
+    # Stored in the order of their writing, not of the primary key: there, SQLite would put a row of more than 1 KB
+    # into a page of its own.
+    return (
+        "ALTER TABLE agentloop_records RENAME TO agentloop_records_1",
+        f"""CREATE TABLE agentloop_records (
+            session {text}, seq {number}, kinds {text}, keys {text}, stream {text}, at {real}, transcript {text},
+            data {text}, PRIMARY KEY (session, seq)
+        )""",
+        f"""INSERT INTO agentloop_records ({", ".join(RECORD_COLUMNS)})
+            SELECT session, seq,
+                CASE WHEN key = '' THEN {array}(kind) ELSE {array}({array}(kind)) END,
+                CASE WHEN key = '' THEN '' ELSE CAST({array}(key) AS TEXT) END, stream, at,
+                CASE WHEN {is_transcript} THEN data ELSE '' END, CASE WHEN {is_transcript} THEN '' ELSE data END
+            FROM agentloop_records_1""",
+        "DROP TABLE agentloop_records_1",
+    )
+
+
 Migration: TypeAlias = Callable[[Dialect], Sequence[str]]
 
-MIGRATIONS: tuple[Migration, ...] = (_create_tables,)
+MIGRATIONS: tuple[Migration, ...] = (_create_tables, _put_many_records_into_a_row)
 """Migration ``n`` makes version ``n + 1`` of the tables from version ``n``; version 0 is an empty database.
 
 Append to this tuple and change no migration in it: databases of users have run them.
@@ -133,6 +157,9 @@ class Transaction(Protocol):
 
     lock: str
     """Appended to a SELECT to lock its rows until the transaction ends; empty for a database with a single writer."""
+
+    bytes_of: str
+    """How to select the bytes of a text ``{}``, if the database has them faster than the text."""
 
     def moment(self) -> Moment:
         """The current time on the clock that decides over leases."""
@@ -172,14 +199,11 @@ class OpenSqlStore:
     async def append(
         self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
     ) -> None:
-        texts = check_records(session, records)
+        check_records(session, records)
         if parent:
             check_text("the parent's id", parent)
         # Before the transaction: rows are made while other sessions' transactions run.
-        rows = [
-            (session, record.seq, record.kind, text, record.stream, record.key, record.at)
-            for record, text in zip(records, texts, strict=True)
-        ]
+        rows = rows_of(session, records)
 
         def append(tx: Transaction) -> None:
             if not _advance_at_once(tx, session, records, lease) and not _advance(tx, session, records, lease, parent):
@@ -194,26 +218,22 @@ class OpenSqlStore:
         kinds = check_kinds(kinds)
         if kinds is not None and not kinds:
             return []
-        statement = (
-            "SELECT seq, kind, data, stream, key, at FROM agentloop_records WHERE session = :session AND seq > :after"
-        )
-        values: dict[str, object] = {"session": session, "after": after}
-        if kinds is not None:
-            # Without an index on `kind`: records of all kinds share the same pages, which are read either way, and each
-            # append would have to write the index. Rows of other kinds are skipped without reading their data.
-            names = {f"kind{number}": kind for number, kind in enumerate(sorted(kinds))}
-            statement += f" AND kind IN ({', '.join(f':{name}' for name in names)})"
-            values |= names
-        statement += " ORDER BY seq"
-        if limit is not None:
-            statement += " LIMIT :limit"
-            values["limit"] = limit
+        # Each row has one record at least, but maybe none of ``kinds``.
+        page = " LIMIT :limit" if limit is not None and kinds is None else ""
+        values: dict[str, object] = {"session": session, "after": after, **({"limit": limit} if page else {})}
 
         def read(tx: Transaction) -> list[Record]:
-            return [
-                Record(seq, kind, data.encode(), stream, key, at)
-                for seq, kind, data, stream, key, at in tx.each_row(statement, values)
-            ]
+            reader = RowReader(after, kinds, bytes_of=tx.bytes_of)
+            statement = (
+                f"SELECT {reader.columns} FROM agentloop_records "
+                f"WHERE session = :session AND seq > :after ORDER BY seq{page}"
+            )
+            records: list[Record] = []
+            for row in tx.each_row(statement, values):
+                records += reader.records(row)
+                if limit is not None and len(records) >= limit:
+                    return records[: max(limit, 0)]
+            return records
 
         return await self.read_in(read)
 
@@ -308,15 +328,18 @@ class OpenSqlStore:
         # database, and no JSON encoder escapes them.
         ascii_part = max(re.findall("[a-z0-9 ]+", search), key=len, default="")
         statement = (
-            "SELECT seq, data FROM agentloop_records WHERE session = :session AND seq > :after "
-            "AND lower(data) LIKE :part ORDER BY seq LIMIT :limit"
+            "SELECT seq, transcript, data FROM agentloop_records WHERE session = :session AND seq > :after "
+            "AND (lower(transcript) LIKE :part OR lower(data) LIKE :part) ORDER BY seq LIMIT :limit"
         )
         values: dict[str, object] = {"session": session, "after": 0, "part": f"%{ascii_part}%", "limit": SEARCH_PAGE}
 
         def search_page(tx: Transaction) -> tuple[bool, int | None]:
             rows = tx.rows(statement, values)
-            if any(has_text(data, search) for _, data in rows):
-                return True, None
+            for _, *columns in rows:
+                if any(
+                    has_text(text, search) for column in columns for text in column.encode().split(RECORD_SEPARATOR)
+                ):
+                    return True, None
             return False, rows[-1][0] if len(rows) == SEARCH_PAGE else None
 
         while True:
@@ -339,12 +362,21 @@ class OpenSqlStore:
             if _last_seq(tx, new) is not None:
                 raise session_exists(new)
             _create_session(tx, new, session, title, end, tx.moment())
+            values = {"new": new, "session": session, "end": end}
+            columns = ", ".join(RECORD_COLUMNS[1:])
             tx.write(
-                "INSERT INTO agentloop_records (session, seq, kind, data, stream, key, at) "
-                "SELECT :new, seq, kind, data, stream, key, at FROM agentloop_records "
-                "WHERE session = :session AND seq <= :end",
-                {"new": new, "session": session, "end": end},
+                f"INSERT INTO agentloop_records (session, {columns}) "
+                f"SELECT :new, {columns} FROM agentloop_records WHERE session = :session AND seq <= :end",
+                values,
             )
+            # The next row may begin with records up to ``end``.
+            reader = RowReader()
+            for row in tx.rows(
+                f"SELECT {reader.columns} FROM agentloop_records "
+                "WHERE session = :session AND seq > :end ORDER BY seq LIMIT 1",
+                {"session": session, "end": end},
+            ):
+                tx.add_records(rows_of(new, [record for record in reader.records(row) if record.seq <= end]))
 
         await self.write_in(fork)
 

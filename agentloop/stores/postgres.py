@@ -15,11 +15,10 @@ import trio
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores._leases import Clock, Moment, wall_clock
+from agentloop.stores._rows import RECORD_COLUMNS, Row
 from agentloop.stores._sql import (
-    RECORD_COLUMNS,
     Dialect,
     OpenSqlStore,
-    Row,
     Transaction,
     newest_version,
     pending_migrations,
@@ -38,7 +37,7 @@ __all__ = ["PostgresStore"]
 T = TypeVar("T")
 _Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
-_DIALECT = Dialect(text='TEXT COLLATE "C"')
+_DIALECT = Dialect(text='TEXT COLLATE "C"', json_array="json_build_array")
 _MIGRATION_LOCK = 0x61676C70
 """The key of the advisory lock under which tables are created and migrated."""
 _CLASHES = ("40001", "40P01")
@@ -297,6 +296,7 @@ class _Transaction:
     """The `agentloop.stores._sql.Transaction` over a connection."""
 
     lock = " FOR UPDATE"
+    bytes_of = "{}"
 
     def __init__(self, store: PostgresStore, connection: _Session) -> None:
         self._store = store

@@ -21,11 +21,10 @@ from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores._group_commit import GroupCommit, Outcome, Write
 from agentloop.stores._leases import Clock, Moment, machine_clock, wall_clock
+from agentloop.stores._rows import RECORD_COLUMNS, Row
 from agentloop.stores._sql import (
-    RECORD_COLUMNS,
     Dialect,
     OpenSqlStore,
-    Row,
     Transaction,
     newest_version,
     pending_migrations,
@@ -146,6 +145,8 @@ class _Connection:
 
     # Transactions write one after another, so rows need no locks.
     lock = ""
+    # A quarter faster than text to read a long session: SQLite has UTF-8, and the records are bytes.
+    bytes_of = "CAST({} AS BLOB)"
 
     def __init__(self, db: sqlite3.Connection, path: Path, clock: Clock) -> None:
         self._db = db
@@ -273,6 +274,8 @@ def _prepare(db: sqlite3.Connection, path: Path, *, synchronous: Synchronous, bu
     if owner != APPLICATION_ID and (owner or version or has_tables):
         raise StoreError(f"{path} is the database of another program, not a store of sessions: give another path")
     pending_migrations(version, _DIALECT, str(path))
+    # For a new file: most rows are of 1 to 4 KB. With pages of 4 KB, SQLite's default, half of each would stay empty.
+    db.execute("PRAGMA page_size=8192")
     _switch_to_wal(db, path, busy_seconds)
     db.execute(f"PRAGMA synchronous={'FULL' if synchronous == 'full' else 'NORMAL'}")
     db.execute("BEGIN IMMEDIATE")

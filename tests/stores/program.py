@@ -104,8 +104,10 @@ def problems(path: Path, told: list[str]) -> list[str]:
             return [*found, *(["no tables"] if told else [])]
         lasts = dict(db.execute("SELECT id, last FROM agentloop_sessions"))
         seqs: dict[str, list[int]] = {}
-        for session, seq in db.execute("SELECT session, seq FROM agentloop_records ORDER BY session, seq"):
-            seqs.setdefault(session, []).append(seq)
+        for session, last, kinds in db.execute(
+            "SELECT session, seq, kinds FROM agentloop_records ORDER BY session, seq"
+        ):
+            seqs.setdefault(session, []).extend(range(last - len(json.loads(kinds)) + 1, last + 1))
         answered = {row[0] for row in db.execute("SELECT session FROM agentloop_answers")}
     ends = {last for _, last in BATCHES}
     for session, last in lasts.items():

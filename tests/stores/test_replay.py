@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from agentloop.journal import Record
-from agentloop.stores import _replay
+from agentloop.stores import _replay, _rows
 from agentloop.testing._lab import AgentScenario
 from agentloop.testing.harness.session_scenarios import STORIES
 from agentloop.testing.simulation import Kind, sweep
@@ -56,3 +56,7 @@ def test_a_story_leads_to_the_same_state_wherever_its_journal_is_cut(
     for records in journals:
         check_every_cut(records)
     assert "is out of order" not in caplog.text
+
+
+def test_opening_a_session_reads_one_column_of_texts() -> None:
+    assert set(_replay.TRANSCRIPT_KINDS) == _rows.TRANSCRIPT_KINDS

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from agentloop.errors import InternalError, SequenceError, StoreError, UsageError
-from agentloop.journal import OpenStore
+from agentloop.journal import OpenStore, Record
 from agentloop.stores import SQLiteStore, _sql, sqlite
 from agentloop.stores._group_commit import MAX_BATCH, Write
 from agentloop.stores.sqlite import APPLICATION_ID, connect
@@ -174,13 +174,57 @@ def add_colour(dialect: _sql.Dialect) -> list[str]:
 async def test_a_file_of_an_older_version_keeps_what_is_in_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 2))
+    newest = len(_sql.MIGRATIONS)
     monkeypatch.setattr(_sql, "MIGRATIONS", (*_sql.MIGRATIONS, add_colour))
     async with SQLiteStore(path).open() as one, SQLiteStore(path).open():
         assert await one.read("s") == records(1, 2)
         await one.append("s", records(3, 3))
-    assert numbers(path, "user_version") == 2
+    assert numbers(path, "user_version") == newest + 1
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT colour FROM agentloop_sessions").fetchall() == [("blue",)]
+
+
+async def test_a_file_with_a_row_for_each_record_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = [
+        Record(1, "stream_started", b'{"message":"\xc3\xa9"}', "st1", "", 1.5),
+        Record(2, "tool_call_finished", b"{}", "st1", 'a "key"', 1.5),
+        Record(3, "message_committed", b'{"a":1}', "st1", "k", 1.5),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(_sql, "MIGRATIONS", _sql.MIGRATIONS[:1])
+        await open_once(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO agentloop_sessions VALUES ('s', '', 1, 1, 3, '')")
+        db.executemany(
+            "INSERT INTO agentloop_records VALUES ('s', ?, ?, ?, ?, ?, ?)",
+            [(each.seq, each.kind, each.data.decode(), each.stream, each.key, each.at) for each in old],
+        )
+    async with SQLiteStore(path).open() as store:
+        assert await store.read("s") == old
+        assert await store.read("s", kinds=["message_committed"]) == old[2:]
+        await store.append("s", records(4, 5))
+        assert await store.read("s", after=2) == [old[2], *records(4, 5)]
+
+
+async def test_records_of_one_write_share_a_row(path: Path) -> None:
+    written = [Record(seq, f"kind{seq % 3}", b'{"a":%d}' % seq, "st1", "k" * (seq % 2), 1.5) for seq in range(1, 301)]
+    async with SQLiteStore(path).open() as store:
+        await store.append("s", written)
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT seq FROM agentloop_records").fetchall() == [(128,), (256,), (300,)]
+        for after, limit in ((0, 3), (126, 5), (127, 1), (128, 1), (299, 2), (300, 1), (0, 300)):
+            assert await store.read("s", after=after, limit=limit) == written[after : after + limit]
+        assert await store.read("s", kinds=["kind0"], after=200, limit=2) == [written[200], written[203]]
+        await store.fork("s", "t", upto=200)
+        assert await store.read("t") == written[:200]
+        assert [info.id for info in await store.sessions(search="1")] == []
+
+
+async def test_a_record_with_a_separator_of_records_is_refused(path: Path) -> None:
+    async with SQLiteStore(path).open() as store:
+        with pytest.raises(UsageError, match=r"record 2 .* is not JSON: it has the control character U\+001E"):
+            await store.append("s", [record(1), Record(2, "said", b'"a\x1eb"')])
+        assert await store.info("s") is None
 
 
 async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +238,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: p
         patch.setattr(_sql, "MIGRATIONS", (*_sql.MIGRATIONS, fails))
         with pytest.raises(StoreError, match="no such table: nowhere"):
             await open_once(path)
-    assert numbers(path, "user_version") == 1
+    assert numbers(path, "user_version") == len(_sql.MIGRATIONS)
     async with SQLiteStore(path).open() as store:
         assert await store.read("s") == records(1, 2)
 

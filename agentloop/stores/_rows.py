@@ -1,0 +1,151 @@
+"""How records are laid out in the rows of a database: many to a row, in two texts. Pure functions.
+
+A row holds neighbouring records of one stream that were written at the same time, as most records of a write were: a
+transaction of one row takes half as long as one of ten. The texts of the records stand one after another, as in a JSON
+text sequence (RFC 7464): those of `TRANSCRIPT_KINDS` in one column, which is all that opening a session reads, and all
+others in another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
+from agentloop.journal import Record
+from agentloop.stores._checks import RECORD_SEPARATOR
+
+__all__ = ["RECORD_COLUMNS", "ROW_RECORDS", "TRANSCRIPT_KINDS", "Row", "RowReader", "rows_of"]
+
+Row: TypeAlias = Sequence[Any]
+
+RECORD_COLUMNS = ("session", "seq", "kinds", "keys", "stream", "at", "transcript", "data")
+"""``seq`` is the number of the row's last record. ``kinds`` is a JSON array of all kinds, in order; those in brackets
+have a key in the JSON array ``keys``, which is empty text if there are none."""
+
+ROW_RECORDS = 128
+"""Records in one row at most: a follower that has read half of a row reads the whole row again."""
+
+TRANSCRIPT_KINDS = frozenset(
+    {
+        "message_committed",
+        "stream_started",
+        "state",
+        "given_up",
+        "rewound",
+        "long_result",
+    }
+)
+"""The kinds of records in the column ``transcript``. Part of the format: another set needs a migration."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_kinds = JsonDecoder(list[str | list[str]], max_depth=MAX_OWN_DEPTH).decode
+_decode_keys = JsonDecoder(list[str], max_depth=MAX_OWN_DEPTH).decode
+
+
+def rows_of(session: str, records: Sequence[Record]) -> list[Row]:
+    """Lay out ``records``, which `agentloop.stores._checks.check_records` has checked, in rows of `RECORD_COLUMNS`."""
+    rows: list[Row] = []
+    begin = 0
+    for end in range(1, len(records) + 1):
+        first = records[begin]
+        if end < len(records) and end - begin < ROW_RECORDS:
+            following = records[end]
+            if following.stream == first.stream and following.at == first.at:
+                continue
+        rows.append(_row(session, records[begin:end]))
+        begin = end
+    return rows
+
+
+def _row(session: str, records: Sequence[Record]) -> Row:
+    keys = [record.key for record in records if record.key]
+    transcript = [record.data for record in records if record.kind in TRANSCRIPT_KINDS]
+    data = [record.data for record in records if record.kind not in TRANSCRIPT_KINDS]
+    return (
+        session,
+        records[-1].seq,
+        _encode([[record.kind] if record.key else record.kind for record in records]).decode(),
+        _encode(keys).decode() if keys else "",
+        records[0].stream,
+        records[0].at,
+        RECORD_SEPARATOR.join(transcript).decode(),
+        RECORD_SEPARATOR.join(data).decode(),
+    )
+
+
+class _Place(NamedTuple):
+    """Where a record is in its row."""
+
+    number: int
+    """Counted from 0."""
+    kind: str
+    key: int | None
+    """Its number among the keys, if it has one."""
+    is_transcript: bool
+    text: int
+    """Its number among the texts of its column."""
+
+
+class RowReader:
+    """Reads records out of rows.
+
+    Args:
+      after: only records with a greater number.
+      kinds: only records of these kinds.
+      bytes_of: how the database spells the bytes of a column, if it has them faster than the text.
+    """
+
+    def __init__(self, after: int = 0, kinds: Collection[str] | None = None, *, bytes_of: str = "{}") -> None:
+        self._after = after
+        self._kinds = kinds
+        self._layouts: dict[str, tuple[int, Sequence[_Place], bool]] = {}
+        """The column ``kinds`` to the number of the row's records, where those to read are, and whether one has a key.
+        Rows repeat themselves: of a thousand, a few are found out."""
+        only_transcript = kinds is not None and TRANSCRIPT_KINDS.issuperset(kinds)
+        transcript, data = bytes_of.format("transcript"), "''" if only_transcript else bytes_of.format("data")
+        self.columns = f"seq, kinds, keys, stream, at, {transcript}, {data}"
+        """The columns of a row that `records` takes."""
+
+    def records(self, row: Row) -> list[Record]:
+        """The records of one row of ``columns``."""
+        last, kinds, keys, stream, at, transcript, data = row
+        count, places, has_keys = self._layouts.get(kinds) or self._layout(kinds)
+        if not places:
+            return []
+        before = last - count + 1
+        names: list[str] = _decode_keys(keys) if has_keys else []
+        in_transcript, in_data = _split(transcript), _split(data)
+        records = [
+            Record(
+                before + number,
+                kind,
+                in_transcript[text] if is_transcript else in_data[text],
+                stream,
+                "" if key is None else names[key],
+                at,
+            )
+            for number, kind, key, is_transcript, text in places
+        ]
+        return records if before > self._after else [record for record in records if record.seq > self._after]
+
+    def _layout(self, kinds: str) -> tuple[int, Sequence[_Place], bool]:
+        places: list[_Place] = []
+        keys, texts = 0, {True: 0, False: 0}
+        names = _decode_kinds(kinds)
+        for number, name in enumerate(names):
+            kind = name if isinstance(name, str) else name[0]
+            key = None if isinstance(name, str) else keys
+            is_transcript = kind in TRANSCRIPT_KINDS
+            if self._kinds is None or kind in self._kinds:
+                places.append(_Place(number, kind, key, is_transcript, texts[is_transcript]))
+            texts[is_transcript] += 1
+            keys += key is not None
+        self._layouts[kinds] = layout = (len(names), places, any(place.key is not None for place in places))
+        return layout
+
+
+def _split(texts: str | bytes) -> list[bytes]:
+    return (texts.encode() if isinstance(texts, str) else texts).split(RECORD_SEPARATOR)
