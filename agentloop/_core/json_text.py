@@ -66,7 +66,7 @@ class JsonDecoder(Generic[T]):
           UnicodeError: it is not UTF-8, or has a lone surrogate.
         """
         # Most texts, asked here: two calls less make the decoding of a long session 15 % faster.
-        if text.__class__ is not bytes or text.count(b"[") + text.count(b"{") > self._limit:
+        if not isinstance(text, bytes) or text.count(b"[") + text.count(b"{") > self._limit:
             _check_depth(text, self._limit)
         return self._decode(text)  # type: ignore[no-any-return]
 

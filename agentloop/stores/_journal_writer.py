@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import msgspec
 import trio
@@ -145,6 +146,10 @@ class JournalWriter(Journal):
             await self.open()
         if not resumes and self.unfinished is not None:
             await self._give_up()
+
+    def begin(self) -> None:
+        """Begin a session with a new id, without a look at the store, which has no records of it."""
+        self._is_stale = False
 
     async def open(self) -> None:
         """Read the session from the store, and end the streams that have no end there.
@@ -319,7 +324,12 @@ class JournalWriter(Journal):
 
     async def _write(self, log: EventLog) -> None:
         """Save all entries that are not saved, and move the mark of ``log``."""
-        async with self._lock:
+        try:
+            # Without the checkpoint of `acquire`, which lets all other tasks run first: the store has checkpoints.
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
             entries = log.unsaved()
             try:
                 await self._write_records(self._records(entries))
@@ -334,27 +344,26 @@ class JournalWriter(Journal):
             # If the run did not want to wait any longer, the log has failed meanwhile, and has no unsaved entries.
             if log.failure is None:
                 log.mark_saved(len(entries))
+        finally:
+            self._lock.release()
 
     def _records(self, entries: Sequence[Entry]) -> list[Record]:
         """The records of ``entries``, and of the session's state if it has changed. Raises `StoreError`."""
         records: list[Record] = []
-        now = time.time()
-
-        def add(kind: str, data: bytes, stream: str = "", key: str = "") -> None:
-            records.append(Record(self._length + len(records) + 1, kind, data, stream, key, now))
-
+        now, number = time.time(), self._length
         try:
             for group in _grouped(entries):
-                item, stream = group[0]
+                item, writer = group[0]
+                number += 1
                 if isinstance(item, Note):
-                    add(item.kind, encode_note(item), stream, note_key(item))
-                elif isinstance(item, WORDS):
-                    add(event_type(item), _encode_deltas(item, group), stream, _key(item))
+                    kind, data, key = item.kind, encode_note(item), note_key(item)
                 else:
-                    add(event_type(item), encode_event(item), stream, _key(item))
+                    kind, key = event_type(item), _key(item)
+                    data = encode_event(item) if not isinstance(item, WORDS) else _encode_deltas(item, group)
+                records.append(Record(number, kind, data, writer.source.stream, key, now))
             settings = self._changed_settings()
             if settings is not None:
-                add(settings.kind, encode_note(settings))
+                records.append(Record(number + 1, settings.kind, encode_note(settings), at=now))
         # An event may hold values of user code, whose encoding raises anything; and text that no encoding has, such as
         # half of a surrogate pair. Not caught here, the error would end the writer's task, and with it the session.
         except Exception as error:
@@ -444,24 +453,34 @@ def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord
 
 def _key(event: StreamEvent) -> str:
     """The question, or the tool call, that ``event`` is about, if it is about one."""
-    key: str = getattr(event, "id", "") or getattr(event, "call_id", "")
-    return key
+    kind: type = event.__class__
+    for name in _key_fields(kind):
+        key: str = getattr(event, name)
+        if key:
+            return key
+    return ""
 
 
-_Item = tuple[StreamEvent | Note, str]
-"""An event or a note, with the stream that it is of."""
+@cache
+def _key_fields(kind: type) -> Sequence[str]:
+    # Asked for once: to look for fields that an event lacks takes as long as to encode it.
+    return [name for name in ("id", "call_id") if hasattr(kind, name)]
 
 
-def _grouped(entries: Iterable[Entry]) -> Iterator[list[_Item]]:
+def _grouped(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
     """Each event or note in a group of its own, but for the deltas of one text in a row, which share a record."""
-    group: list[_Item] = []
-    for item, writer in entries:
-        if group and not _continues(group[0][0], item):
-            yield group
-            group = []
-        group.append((item, writer.source.stream))
-    if group:
-        yield group
+    deltas: list[Entry] = []
+    for entry in entries:
+        is_delta = isinstance(entry.item, WORDS)
+        if deltas and not (is_delta and _continues(deltas[0].item, entry.item)):
+            yield deltas
+            deltas = []
+        if is_delta:
+            deltas.append(entry)
+        else:
+            yield (entry,)
+    if deltas:
+        yield deltas
 
 
 def _continues(first: StreamEvent | Note, item: StreamEvent | Note) -> bool:
@@ -476,7 +495,7 @@ def _continues(first: StreamEvent | Note, item: StreamEvent | Note) -> bool:
     )
 
 
-def _encode_deltas(first: Delta, group: Sequence[_Item]) -> bytes:
+def _encode_deltas(first: Delta, group: Sequence[Entry]) -> bytes:
     """Encode several deltas as one, with the number of the last and the sizes of all: a follower may have read some."""
     deltas = [delta for delta, _ in group if isinstance(delta, WORDS)]
     words = [words_of(delta) for delta in deltas]

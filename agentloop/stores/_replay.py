@@ -207,17 +207,18 @@ async def load(store: OpenStore, session: str) -> StoredState:
     Raises:
       StoreError: the store cannot be read, or a record cannot be decoded.
     """
-    records = await store.read(session, kinds=TRANSCRIPT_KINDS)
     replay = Replay(session)
+    info = await store.info(session)
+    if info is None:
+        return StoredState(replay, 0, 0)
+    records = await store.read(session, kinds=TRANSCRIPT_KINDS)
     begins = _last_run(session, records)
     replay.read_transcript(records[:begins])
     tail: Sequence[Record] = ()
     if begins < len(records):
         tail = await store.read(session, after=records[begins].seq - 1)
         replay.read(tail)
-    info = await store.info(session)
-    length = 0 if info is None else info.records
-    return StoredState(replay, length, _last_number(tail))
+    return StoredState(replay, info.records, _last_number(tail))
 
 
 def _last_run(session: str, records: Sequence[Record]) -> int:

@@ -112,7 +112,10 @@ async def stored_session(
     session = StoredSession(store, lease, permissions)
     journal = session._writer
     try:
-        await journal.open()
+        if id is None:
+            journal.begin()
+        else:
+            await journal.open()
         async with trio.open_nursery() as nursery:
             # Both have time: the block need not wait until they have begun.
             nursery.start_soon(journal.renew, lease_seconds)  # noqa: ASYNC113
