@@ -230,9 +230,10 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the runtime, and write the numbers to ``bench.json``."""
+    """Measure the runtime, compare it with the last figures, and write the page on performance."""
     install(session, "test")
-    session.run("python", "-m", "tests.bench", "--json", "bench.json", *session.posargs)
+    env = {"AGENTLOOP_POSTGRES": os.environ.get("AGENTLOOP_POSTGRES") or installed_postgres() or ""}
+    session.run("python", "-m", "tests.bench", *(session.posargs or ["--write"]), env=env)
 
 
 @nox.session
