@@ -19,7 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance/table.md"]
 root_doc = "index"
 
 html_theme = "furo"

@@ -55,6 +55,8 @@ class Report(msgspec.Struct, frozen=True):
     """The load average of the last minute when the measuring began: on a busy machine, all figures are worse."""
     versions: dict[str, str]
     figures: Sequence[Row]
+    is_glance: bool = False
+    """Whether each figure was measured only a few times."""
 
 
 def row_of(figure: Figure, measured: Measured) -> Row:
@@ -73,13 +75,13 @@ def row_of(figure: Figure, measured: Measured) -> Row:
     )
 
 
-def report_of(load: float, rows: Sequence[Row]) -> Report:
+def report_of(load: float, rows: Sequence[Row], *, is_glance: bool = False) -> Report:
     """The report of a measurement that ends now."""
     versions = {package: version(package) for package in _PACKAGES}
     versions["sqlite"] = sqlite3.sqlite_version
     machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
     date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return Report(date, sys.version.split()[0], machine, load, versions, rows)
+    return Report(date, sys.version.split()[0], machine, load, versions, rows, is_glance)
 
 
 def _processor() -> str:
@@ -156,8 +158,9 @@ def write_page(folder: Path, report: Report) -> None:
 def _table(report: Report) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     machine = f"{report.machine}, load average {report.load:.1f}"
+    how = "Measured at a glance" if report.is_glance else "Measured"
     lines = [
-        f"Measured on {report.date}: {machine}; Python {report.python}, {versions}.",
+        f"{how} on {report.date}: {machine}; Python {report.python}, {versions}.",
         "",
         "| figure | agentloop | by hand | reached | target | note |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
