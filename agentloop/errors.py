@@ -39,6 +39,7 @@ __all__ = [
     "ModelQuotaError",
     "ModelRateLimitError",
     "ModelRefusalError",
+    "ModelResponseError",
     "ModelStatusError",
     "ModelTimeoutError",
     "NeedsInputError",
@@ -228,9 +229,19 @@ class ModelTimeoutError(ModelError):
 class ModelStatusError(ModelError):
     """The model's server answered with an HTTP status other than success, or reported such an error in mid-stream."""
 
-    def __init__(self, *, model: str, status: int, body: str, code: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        status: int,
+        body: str,
+        code: str = "",
+        retry_after: float | None = None,
+        advice: str = "",
+    ) -> None:
         wait = "" if retry_after is None else f" (it asks to wait for {retry_after:g} s)"
-        super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}")
+        way_out = f" ({advice})" if advice else ""
+        super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}{way_out}")
         self.model = model
         """Name of the model."""
         self.status = status
@@ -240,7 +251,10 @@ class ModelStatusError(ModelError):
         self.code = code
         """The provider's error code, such as ``rate_limit_exceeded``; empty if it gave none."""
         self.retry_after = retry_after
-        """Seconds to wait before the next request (``Retry-After``); ``None`` if the server gave no number."""
+        """Seconds to wait before the next request, from the header ``Retry-After`` or the server's words; ``None`` if
+        the server gave none."""
+        self.advice = advice
+        """The way out, if the server refused a parameter that has one; empty otherwise."""
 
 
 class ModelAuthenticationError(ModelStatusError):
@@ -257,6 +271,10 @@ class ModelRateLimitError(ModelStatusError):
 
 class ModelContextOverflowError(ModelStatusError):
     """The request is longer than the model's context window. Use `Compaction`, or a model with a larger window."""
+
+
+class ModelResponseError(ModelStatusError):
+    """The server refused what its own model wrote, such as a tool call that it cannot parse. Retried."""
 
 
 class ModelRefusalError(ModelError):

@@ -15,6 +15,7 @@ from agentloop.errors import (
     ModelQuotaError,
     ModelRateLimitError,
     ModelRefusalError,
+    ModelResponseError,
     ModelStatusError,
     ModelTimeoutError,
     OutputError,
@@ -35,8 +36,10 @@ class Remedy(msgspec.Struct, frozen=True):
     """Whether another model, if there is one, comes before another try."""
 
 
-TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""HTTP statuses that pass: timeouts, conflicts and overload, with those of Cloudflare (52x) and Anthropic (529)."""
+TRANSIENT = frozenset({408, 409, 424, 425, 499, 500, 502, 503, 504, *range(520, 528), 529, 530, 598, 599})
+"""HTTP statuses that pass: timeouts, conflicts, overload, and failures behind the server. Bedrock's model failed (424),
+nginx and others gave up on it (499, 598, 599), Cloudflare did not reach the server (52x, 530), Anthropic is busy
+(529)."""
 
 _AGAIN = Remedy(same=True, other=True)
 _ELSEWHERE = Remedy(same=False, other=True)
@@ -51,6 +54,8 @@ REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
     (ModelQuotaError, _ELSEWHERE),
     (ModelContextOverflowError, _ELSEWHERE),
     (ModelRateLimitError, Remedy(same=True, other=True, other_first=True)),
+    # The response failed, not the request: the model mostly gets it right when it is asked once more.
+    (ModelResponseError, _AGAIN),
     # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, for this server.
     (ModelStatusError, _ELSEWHERE),
     (ModelConnectionError, _AGAIN),

@@ -30,7 +30,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class WireEvents:
     """The events of one answer: ``async for data in events`` yields the data of each, as ``bytes``.
 
-    An answer that is one JSON text counts as one event.
+    An answer that is one JSON text counts as one event; an array, as one event for each of its values.
 
     Args:
       model: the model's name, for errors.
@@ -127,7 +127,7 @@ class WireEvents:
             start = self._head.lstrip()
             if start:
                 self._unparsed, self._head = start[:200], None
-                if start.startswith(b"{"):
+                if start.startswith((b"{", b"[")):
                     self._whole = []
                 self._feed(start)
 
@@ -150,13 +150,31 @@ class WireEvents:
         rest = self._parser.finish() if self._whole is None else b"".join(self._whole)
         # An event that was cut off is dropped: the error to report is the cut, and not the broken JSON.
         if rest is not None and (self._whole is not None or _is_whole(rest)):
-            self._ready.append(rest)
-        elif self._unparsed and "event-stream" not in self._content_type:
+            self._ready.extend(_values(rest))
+        elif self._unparsed and ("event-stream" not in self._content_type or not _is_field(self._unparsed)):
             kind = self._content_type or "something"
             raise ModelProtocolError(
                 f"model {self._model!r} answered with {kind} where a stream of events is due; "
                 f"is its URL right? It begins with {self._unparsed!r}"
             )
+
+
+def _values(data: bytes) -> list[bytes]:
+    """The values of an array; ``data`` itself if it is none. Gemini puts its errors into an array."""
+    if data.startswith(b"["):
+        with suppress(msgspec.DecodeError):
+            return [bytes(value) for value in _array_decoder.decode(data)]
+    return [data]
+
+
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _is_field(start: bytes) -> bool:
+    """Whether ``start`` begins a stream of events, and not a page that a proxy sent under the same type."""
+    fields = (b":", b"data:", b"event:", b"id:", b"retry:", _BYTE_ORDER_MARK)
+    # The first field itself may be cut off.
+    return any(start[: len(field)] == field[: len(start)] for field in fields)
 
 
 def _is_whole(data: bytes) -> bool:
