@@ -170,7 +170,12 @@ class Reply(Protocol):
 
 
 class Model(Protocol):
-    """Anything that can respond to a request."""
+    """Anything that can respond to a request.
+
+    A model that fails, and has a fallback, is left alone for a while (`Retries.cooldown`). The cooldown belongs to the
+    object; or, if the model has an attribute ``identity`` that can be hashed, to its name and identity, in whichever
+    objects.
+    """
 
     @property
     def name(self) -> str:

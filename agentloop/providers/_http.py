@@ -22,8 +22,9 @@ import copy
 import logging
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from hashlib import sha256
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -91,6 +92,13 @@ class HttpTransport:
             headers,
         )
         self._connections: Connections | None = None
+
+    @property
+    def identity(self) -> Hashable:
+        """A value that two transports share if they go to the same place with the same credentials."""
+        # A digest, since the headers contain the key.
+        headers = sorted((name.lower(), value) for name, value in self._headers)
+        return sha256(repr((bytes(self._url), headers)).encode()).digest()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[HttpTransport]:

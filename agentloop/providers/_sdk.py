@@ -103,6 +103,11 @@ class SdkTransport:
         self._client = client
         self._send = send
 
+    @property
+    def identity(self) -> object:
+        """A value that two transports share if they go to the same place with the same credentials."""
+        return self._client
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[SdkTransport]:
         """The transport itself: the client holds the connections, and keeps them until the user closes it."""

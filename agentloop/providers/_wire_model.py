@@ -64,7 +64,11 @@ class ResponseReader(Protocol):
 
 
 class Transport(Protocol):
-    """Sends a request to a model's server."""
+    """Sends a request to a model's server.
+
+    It may have an attribute ``identity``, which two transports share if they go to the same place with the same
+    credentials; see `Model`.
+    """
 
     def open(self) -> AbstractAsyncContextManager[Transport]:
         """The same transport, with connections that stay open between requests until the block ends."""
@@ -108,6 +112,11 @@ class WireModel:
         self._transport = transport
         self._encoded: EncodedMessages | None = None
         """The messages of the last request, while the model is open."""
+
+    @property
+    def identity(self) -> object:
+        """A value that two models share if a server that is busy for one is busy for the other; see `Model`."""
+        return getattr(self._transport, "identity", None)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
