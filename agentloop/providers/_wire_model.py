@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self, TypeVar
 from agentloop.messages import Message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.providers._events import WireEvents
+from agentloop.providers._text_calls import calls_from_text
 
 __all__ = ["EncodedMessages", "ResponseReader", "Transport", "WireFormat", "WireModel"]
 
@@ -140,9 +141,13 @@ class WireModel:
           UsageError: the block that opened the model has ended.
         """
         encoded = EncodedMessages() if self._encoded is None else self._encoded
-        body, response = self._format.exchange(request, encoded, name=self.name, reply=reply)
+        calls = calls_from_text(reply, request)
+        body, response = self._format.exchange(request, encoded, name=self.name, reply=calls or reply)
         async with self._transport.post(body, model=self.name) as events:
-            return await response.read(events)
+            stop = await response.read(events)
+        if calls is not None:
+            await calls.finish(stop.reason)
+        return stop
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

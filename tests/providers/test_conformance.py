@@ -30,7 +30,7 @@ from agentloop.errors import (
     ModelTimeoutError,
 )
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
-from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import Model, ModelRequest
 from tests.providers.chat import ASK, Heard, ask
 from tests.providers.conformance import (
@@ -524,6 +524,19 @@ async def test_a_run_that_fails_in_mid_stream_keeps_what_was_said_but_no_half_ca
     assert outcome.reason == "failed"
     assert isinstance(outcome.error, ModelStatusError if cause == "error" else ModelConnectionError)
     assert [str(message) for message in outcome.messages] == ["'Tell me a story.'", "'Once upon'"]
+
+
+async def test_a_call_in_the_markup_of_a_template_is_run_and_not_shown(adapter: Adapter) -> None:
+    markup = ["I add.\n\n<tool", '_call>\n{"name": "add", "argu', 'ments": {"a": 1, "b": 2}}\n</tool_call>']
+    answers = [adapter.wire.whole(*map(Said, markup)), adapter.wire.whole(Said("<tool_call> is a tag."))]
+    async with serving(answering(*(chunked(*events) for events in answers))) as server, adapter.at(server.url) as model:
+        async with Agent(model, tools=[add]).stream("What is 1 + 2?") as stream:
+            deltas = [event.text async for event in stream if isinstance(event, TextDelta)]
+
+        assert "".join(deltas) == "I add.\n\n<tool_call> is a tag."
+        assert stream.outcome.output == "<tool_call> is a tag."
+        [result] = [message for message in stream.outcome.messages if isinstance(message, ToolResult)]
+        assert (result.name, result.text) == ("add", "3")
 
 
 async def test_a_refusal_ends_the_run_with_what_the_model_said(adapter: Adapter) -> None:
