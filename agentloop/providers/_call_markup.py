@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from attrs import frozen
 
+from agentloop._core.json_text import MAX_DEPTH, NestingError, nesting_depth
+
 __all__ = ["CALL_STARTS", "MarkupCall", "NoMarkupError", "OpenMarkupError", "cut_off_call", "read_calls"]
 
 _PAIRS: Mapping[str, str] = {
@@ -47,6 +49,21 @@ def _refuse_constant(name: str) -> None:
 
 # Not strict: models write line breaks into strings as they are.
 _decoder = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
+
+
+def _decode(text: str, position: int = 0) -> tuple[Any, int]:
+    """The JSON value at ``position``, and the place after it. Raises a ValueError if there is none."""
+    if nesting_depth(text[position:], enough=MAX_DEPTH) > MAX_DEPTH:
+        raise NestingError(MAX_DEPTH)
+    return _decoder.raw_decode(text, position)
+
+
+def _decode_whole(text: str) -> Any:
+    text = text.strip()
+    value, end = _decode(text)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value
 
 
 class NoMarkupError(Exception):
@@ -200,7 +217,7 @@ class _Reader:
                 calls: list[MarkupCall] = []
                 position = 0
                 while position < len(body):
-                    value, position = _decoder.raw_decode(body, position)
+                    value, position = _decode(body, position)
                     calls += self._calls_of(value)
                     position += len(body[position:]) - len(body[position:].lstrip(" \r\n\t;,"))
                 return calls
@@ -210,7 +227,7 @@ class _Reader:
                     inner.read()
                 return inner.calls
             return self._glm_call(body)
-        except (ValueError, RecursionError, NoMarkupError):
+        except (ValueError, NestingError, NoMarkupError):
             return []
 
     def _glm_call(self, body: str) -> list[MarkupCall]:
@@ -232,8 +249,8 @@ class _Reader:
         for end in self._ends("</function>", start.end()):
             body = self.text[start.end() : end].strip()
             try:
-                arguments = _decoder.decode(body) if body.startswith("{") else self._parameters(name, body)
-            except (ValueError, RecursionError, NoMarkupError):
+                arguments = _decode_whole(body) if body.startswith("{") else self._parameters(name, body)
+            except (ValueError, NestingError, NoMarkupError):
                 continue
             self.calls.append(self._call(name, arguments))
             self.position = min(end + len("</function>"), len(self.text))
@@ -284,8 +301,8 @@ class _Reader:
         if not self.has_ended and "}" not in self.text[-40:] and "]" not in self.text[-40:]:
             raise OpenMarkupError
         try:
-            value, self.position = _decoder.raw_decode(self.text, self.position)
-        except (ValueError, RecursionError):
+            value, self.position = _decode(self.text, self.position)
+        except (ValueError, NestingError):
             raise (NoMarkupError if self.has_ended else OpenMarkupError) from None
         return value
 
@@ -305,7 +322,7 @@ class _Reader:
         if arguments is None:
             arguments = dict[str, Any]()
         elif isinstance(arguments, str):
-            arguments = _decoder.decode(arguments or "{}")
+            arguments = _decode_whole(arguments or "{}")
         return [self._call(name, arguments)]
 
     def _call(self, name: object, arguments: object) -> MarkupCall:
@@ -332,8 +349,8 @@ def _value(text: str, schema: object) -> Any:
     if text.strip() in words:
         return words[text.strip()]
     try:
-        return _decoder.decode(text.strip())
-    except (ValueError, RecursionError):
+        return _decode_whole(text.strip())
+    except (ValueError, NestingError):
         return text
 
 

@@ -167,7 +167,7 @@ def _values(data: bytes) -> list[bytes]:
     return [data]
 
 
-_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_array_decoder = JsonDecoder(list[msgspec.Raw])
 
 
 def _is_field(start: bytes) -> bool:
