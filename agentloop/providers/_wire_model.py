@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
 
+from agentloop.errors import AgentLoopError, UsageError
 from agentloop.messages import Message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.providers._events import WireEvents
@@ -138,11 +139,17 @@ class WireModel:
           ModelConnectionError: the server could not be reached, or the response was cut off before its end.
           ModelProtocolError: the answer does not follow the wire format.
           NetworkForbiddenError: models behind a network are forbidden here.
-          UsageError: the block that opened the model has ended.
+          UsageError: the block that opened the model has ended, or the request cannot be encoded.
         """
         encoded = EncodedMessages() if self._encoded is None else self._encoded
         calls = calls_from_text(reply, request)
-        body, response = self._format.exchange(request, encoded, name=self.name, reply=calls or reply)
+        try:
+            body, response = self._format.exchange(request, encoded, name=self.name, reply=calls or reply)
+        except AgentLoopError:
+            raise
+        except Exception as error:
+            # Nothing was sent, so neither another try nor another model would help.
+            raise UsageError(f"model {self.name!r}: the request cannot be encoded: {error}") from error
         async with self._transport.post(body, model=self.name) as events:
             stop = await response.read(events)
         if calls is not None:

@@ -28,10 +28,13 @@ from agentloop.errors import (
     ModelRefusalError,
     ModelStatusError,
     ModelTimeoutError,
+    UsageError,
 )
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentloop.messages import AssistantMessage, Text, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import Model, ModelRequest
+from agentloop.testing import ScriptedModel
+from agentloop.tools import JsonArguments, Tool
 from tests.providers.chat import ASK, Heard, ask
 from tests.providers.conformance import (
     OVER_HTTP,
@@ -537,6 +540,19 @@ async def test_a_call_in_the_markup_of_a_template_is_run_and_not_shown(adapter: 
         assert stream.outcome.output == "<tool_call> is a tag."
         [result] = [message for message in stream.outcome.messages if isinstance(message, ToolResult)]
         assert (result.name, result.text) == ("add", "3")
+
+
+async def test_a_request_that_cannot_be_encoded_is_no_fault_of_the_model(adapter: Adapter) -> None:
+    other = ScriptedModel("never")
+    schema = {"type": "object", "properties": {"a": {"default": object()}}}
+    odd = Tool(name="odd", description="", function=lambda: "", arguments=JsonArguments(schema))
+
+    async with serving(answering(b"never")) as server, adapter.at(server.url) as model:
+        with pytest.raises(UsageError, match="model 'm': the request cannot be encoded"):
+            await Agent(model, tools=[odd], fallbacks=[other]).run("Do it.")
+
+        assert server.requests == []
+    assert other.requests == []
 
 
 async def test_a_refusal_ends_the_run_with_what_the_model_said(adapter: Adapter) -> None:
