@@ -36,6 +36,8 @@ _ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endofte
 _FUNCTION_START = re.compile(r"<function=([\w.-]+)>")
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>(.*?)</parameter>(?=\s*(?:<parameter=|\Z))", re.DOTALL)
 _GLM_PAIR = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_BETWEEN = re.compile(r"(?:[\s;,]|<tool_call>)*")
+"""The text between two calls in one tag. Qwen sometimes leaves the closing tag of the first one out."""
 _MISTRAL_NAME = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+\s*)?(?:\[ARGS\])?\s*(?=\{)")
 _MISTRAL_BEGUN = re.compile(r"\s*[\w.-]*(\[[A-Z_]*\]?\w*)*\s*")
 _NAME = re.compile(r'"(?:name|function)"\s*:\s*"([^"]*)"')
@@ -219,7 +221,8 @@ class _Reader:
                 while position < len(body):
                     value, position = _decode(body, position)
                     calls += self._calls_of(value)
-                    position += len(body[position:]) - len(body[position:].lstrip(" \r\n\t;,"))
+                    gap = _BETWEEN.match(body, position)
+                    position = gap.end() if gap is not None else position
                 return calls
             if body.startswith(_FUNCTION):
                 inner = _Reader(body, self.tools, is_start=False, has_ended=True)

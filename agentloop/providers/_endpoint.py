@@ -14,6 +14,8 @@ __all__ = ["Endpoint", "endpoint", "without_credentials"]
 
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~-._"
 """The characters of a path that are sent as they are, besides letters and digits (RFC 3986, section 3.3)."""
+_HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]+")
+"""The characters of a host and a port."""
 SHORTEST_PASSWORD = 4
 """Characters. A shorter password is not redacted."""
 _QUERY_CHARACTERS = _PATH_CHARACTERS + "?[]"
@@ -43,8 +45,7 @@ def endpoint(base_url: str, path: str) -> Endpoint:
     try:
         parts = urlsplit(base_url.strip())
         _ = parts.port  # raises a ValueError if it is no number
-        host = parts.hostname
-        parts.netloc.rpartition("@")[2].encode("ascii")
+        host = parts.hostname if _HOST.fullmatch(parts.netloc.rpartition("@")[2]) else None
     except (ValueError, AttributeError):
         host = parts = None
     if parts is None or parts.scheme not in ("http", "https") or not host or not base_url.strip().isprintable():

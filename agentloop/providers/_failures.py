@@ -154,7 +154,7 @@ _OVERFLOW_WORDINGS = _pattern(
         ),
         r"context (length|window|size|limit) (has been |was |is |)exceed",
         # Anthropic, Fireworks, Bedrock, Ollama
-        r"(prompt|input|conversation|context) (is |was |)too (long|large)(?! for the batch)",
+        r"(prompt|input|conversation|context)( length| size|) (is |was |)too (long|large)(?! for the batch)",
         r"exceeds? context limit",
         # Gemini
         r"exceeds the maximum number of tokens",
@@ -183,7 +183,8 @@ _OVERFLOW_WORDINGS = _pattern(
         r"context window exceeds limit",
         # Poolside, Databricks, Cohere
         r"(input|prompt|request) (length|tokens?|size) .{0,40}(exceeds?|cannot exceed|is over|is above)",
-        r"exceeds? the maximum (allowed )?(input|prompt) (length|size|tokens?)",
+        r"exceeds? (the |)max(imum|) (allowed )?(input|prompt|model|message) (length|size|tokens?)",
+        r"token limit exceeded",
         r"total number of tokens in the prompt",
         # DashScope
         r"range of input length should be",
@@ -221,7 +222,13 @@ _QUOTA_WORDINGS = _pattern(
         r"(requires|buy|purchase|add) (more )?(credits|funds)",
         r"(monthly|credit|spending|spend) limit (has been |was |is |)(reached|exceeded)",
         r"reached (its|the|your) (monthly |)spending limit",
+        # OpenRouter, Gemini, DashScope and gateways
+        r"key limit exceeded",
+        r"credits? (is|are|has been|have been) (depleted|exhausted|used up)",
+        r"(daily|weekly|monthly|free[ -]tier) (quota|usage limit)",
+        r"free[ -]tier .{0,40}exhausted",
         # Moonshot, DashScope, Zhipu
+        r"balance is (insufficient|not enough)",
         r"insufficient (account )?balance",
         r"account is in good standing",
         "余额不足",
@@ -249,7 +256,7 @@ _RESPONSE_WORDINGS = _pattern(
         # Groq
         r"failed to (call a function|generate json|parse tool call)",
         # vLLM and Ollama, with gpt-oss and others
-        r"unexpected tokens? (remaining|while parsing)",
+        r"unexpected tokens? (\d+ |)(remaining|while)",
         r"error parsing tool call",
         r"(model|it) (generated|produced|output) (an |)invalid (tool|function|json|output)",
     )

@@ -20,7 +20,7 @@ def is_direct(host: str, port: int, no_proxy: str) -> bool:
       port: the port of the server.
       no_proxy: entries with commas or spaces between them. An entry is ``*``; a name, which stands for its subdomains
         as well, with or without a dot before it; a pattern with ``*``; an address; or a network such as
-        ``10.0.0.0/8``. A name, address or pattern may have a port, and then counts for that port only.
+        ``10.0.0.0/8``. An entry may have a port, and then counts for that port only.
     """
     host = host.strip("[]").rstrip(".").lower()
     address = _address(host)
@@ -30,11 +30,11 @@ def is_direct(host: str, port: int, no_proxy: str) -> bool:
 def _matches(entry: str, host: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
     if entry == "*":
         return True
-    if "/" in entry:
-        return address is not None and _is_inside(address, entry)
     name, entry_port = _without_port(entry)
     if entry_port is not None and entry_port != port:
         return False
+    if "/" in name:
+        return address is not None and _is_inside(address, name)
     entry_address = _address(name)
     if entry_address is not None:
         return entry_address == address

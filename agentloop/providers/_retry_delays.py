@@ -42,12 +42,14 @@ _UNITS = {
 _PART = r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 _PARTS = re.compile(_PART, re.IGNORECASE)
 _IN_WORDS = re.compile(
-    r"(?:try again|retry|retrying|retried|wait|available|resets?|reset)(?: again)?\s*"
+    r"(?:try again|retry|retrying|retried|wait|available|resets?|reset)(?: again| \w+ request)?\s*"
     rf"(?:in|after|for|at least|about|:)?\s*(?:at least|about)?\s*((?:{_PART}[\s,]*(?:and\s+)?)+)",
     re.IGNORECASE,
 )
 """``Please try again in 1m12.5s`` (OpenAI, Groq), ``Please retry after 20 seconds`` (Azure), ``retry in 1.5s``
 (Google)."""
+_AS_FIELD = re.compile(r"retry[-_ ]after[\"']?\s*[:=]\s*(\d+(?:\.\d+)?)\b(?!\s*[a-z])", re.IGNORECASE)
+"""``Retry-After: 30``, as gateways quote the header of the server behind them."""
 
 
 def retry_after(
@@ -76,7 +78,8 @@ def retry_after(
 
 
 def _header(text: str | None, now: datetime) -> float | None:
-    seconds = _number(text)
+    # A proxy may add the header once more, and join the two.
+    seconds = _number(text.partition(",")[0] if text else None)
     if seconds is not None or not text:
         return seconds
     try:
@@ -107,6 +110,9 @@ def _in_words(words: ServerWords) -> float | None:
         match = _IN_WORDS.search(message)
         if match is not None:
             return _duration(match[1])
+        field = _AS_FIELD.search(message)
+        if field is not None:
+            return _number(field[1])
     return None
 
 

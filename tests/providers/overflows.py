@@ -38,4 +38,8 @@ OVERFLOWS = {
     "LiteLLM": "litellm.ContextWindowExceededError: the prompt is larger than the context window",
     "Databricks": "Input length 40000 exceeds maximum input length 32768.",
     "Cerebras": "Please reduce the length of the messages or completion. Current length is 8193 while limit is 8192",
+    "vLLM, in other words": "The prompt (length 41000) exceeds the max model length of 40960.",
+    "DashScope, with images": "Total tokens of image and text exceed max message tokens",
+    "a gateway": "Token limit exceeded: input has 9000 tokens, maximum 8192",
+    "another gateway": "input length too long",
 }

@@ -132,6 +132,11 @@ QUOTAS = {
     "OpenRouter": (402, "This request requires more credits, or fewer max_tokens."),
     "OpenRouter, 403": (403, "Insufficient credits. Add more using https://example.com"),
     "Hugging Face": (403, "You have exceeded your monthly included credits for Inference Providers."),
+    "OpenRouter's key": (403, "Key limit exceeded (total limit). Manage it in the settings."),
+    "Gemini": (429, "Your prepayment credits are depleted"),
+    "a free tier": (403, "The free tier of the model has been exhausted."),
+    "a day": (429, "daily quota exceeded"),
+    "a balance": (429, "Balance is insufficient, please top up"),
     "DashScope": (400, "Access denied, please make sure your account is in good standing."),
     "Zhipu": (429, "余额不足或无可用资源包,请充值。"),
 }
@@ -153,6 +158,7 @@ def test_an_empty_account_is_recognized_in_the_words_of_each_server(status: int,
         (400, "API_KEY_INVALID", ModelAuthenticationError),
         (400, "model_max_prompt_tokens_exceeded", ModelContextOverflowError),
         (400, "tool_use_failed", ModelResponseError),
+        (400, "output_parse_failed", ModelResponseError),
         (400, "json_validate_failed", ModelResponseError),
     ],
 )
@@ -187,6 +193,19 @@ def test_a_quota_of_a_minute_is_a_rate_limit_and_one_of_a_day_is_not() -> None:
 )
 def test_a_wrong_key_is_recognized_although_the_status_blames_the_request(words: str) -> None:
     assert type(failure(model="m", status=400, body=words)) is ModelAuthenticationError
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Failed to call a function. Please adjust your prompt.",
+        "error parsing tool call: raw='{' err=unexpected end of JSON input",
+        "Unexpected token 12606 while expecting start token 200006",
+        "unexpected tokens remaining in message header",
+    ],
+)
+def test_a_response_that_the_server_cannot_parse_is_recognized_in_its_words(words: str) -> None:
+    assert type(failure(model="m", status=500, body=words)) is ModelResponseError
 
 
 # ------------------------------------------------------------------------------- wrappings
@@ -300,6 +319,8 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
         pytest.param({"retry-after": "Sun, 22 Nov 2026 12:00:30 GMT"}, 30.0, id="a date"),
         pytest.param({"retry-after": "Sun, 22 Nov 2026 11:00:00 GMT"}, 0.0, id="a date in the past"),
         pytest.param({"retry-after": "Sun, 22 Nov 2026 12:00:30 -0000"}, 30.0, id="a date without a zone"),
+        pytest.param({"retry-after": "7, 7"}, 7.0, id="twice"),
+        pytest.param({"retry-after": "7s"}, 7.0, id="with a unit"),
         pytest.param({"retry-after": "soon"}, None, id="a word"),
         pytest.param({"retry-after": "-5"}, None, id="a negative number"),
         pytest.param({"retry-after": "inf"}, None, id="for ever"),
@@ -324,6 +345,10 @@ def test_retry_after_is_read_in_every_form(headers: dict[str, str], seconds: flo
         ({"message": "Try again in 2 minutes and 5 seconds"}, 125.0),
         ({"message": "Rate limited, retry after 1 min"}, 60.0),
         ({"message": "quota resets in 3 hours"}, 10800.0),
+        ({"message": "Retry your request after 45 seconds"}, 45.0),
+        ({"message": "upstream said Retry-After: 30"}, 30.0),
+        ({"message": "retry_after=15"}, 15.0),
+        ({"message": "limit of 10 requests per 60 seconds"}, None),
         ({"message": "slow down", "retry_after": 12}, 12.0),
         ({"message": "slow down", "retryAfter": "12"}, 12.0),
         ({"message": "slow down", "metadata": {"headers": {"Retry-After": "9"}}}, 9.0),

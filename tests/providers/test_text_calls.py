@@ -99,6 +99,7 @@ CALLS: dict[str, tuple[str, list[tuple[str, dict[str, Any]]]]] = {
         '<tool_call>{"name": "write_file", "arguments": {"text": "<tool_call></tool_call>"}}</tool_call>',
         [("write_file", {"text": "<tool_call></tool_call>"})],
     ),
+    "without the end of the first": ('<tool_call>{"name": "now"}\n<tool_call>{"name": "now"}</tool_call>', [NOW, NOW]),
     "after white space": ('\n\n  <tool_call>{"name": "now"}</tool_call>\n\n', [NOW]),
 }
 
