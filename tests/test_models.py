@@ -63,7 +63,6 @@ _LOOP["loop"] = _LOOP
         {"extra": {"\udc00": "a"}},
         {"extra": _LOOP},
     ],
-    ids=lambda settings: ascii(settings)[:60],
 )
 def test_a_setting_that_no_provider_takes_is_refused_with_the_values_that_can_be_given(
     settings: dict[str, Any],
@@ -86,7 +85,6 @@ def test_a_setting_that_no_provider_takes_is_refused_with_the_values_that_can_be
         {"stop": ("a", "b")},
         {"extra": {"top_k": 5, "thinking": {"type": "enabled", "budget": [1, 2.5, None, True]}}},
     ],
-    ids=str,
 )
 def test_possible_settings_are_taken_as_they_are(settings: dict[str, Any]) -> None:
     made = ModelSettings(**settings)
