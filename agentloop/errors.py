@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "AgentLoopError",
@@ -39,6 +40,7 @@ __all__ = [
     "ModelQuotaError",
     "ModelRateLimitError",
     "ModelRefusalError",
+    "ModelResponseError",
     "ModelStatusError",
     "ModelTimeoutError",
     "NeedsInputError",
@@ -60,7 +62,29 @@ __all__ = [
 
 
 class AgentLoopError(Exception):
-    """The root of every error that agentloop raises on purpose."""
+    """The root of every error that agentloop raises on purpose.
+
+    Errors survive `pickle` and `copy` with their message, attributes and notes, and with their cause if that is an
+    `AgentLoopError` as well.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default pickle calls the class with `args`, which is the message. Most classes here want facts instead.
+        cause = self.__cause__ if isinstance(self.__cause__, AgentLoopError) else None
+        return _rebuilt, (type(self), self.args), (self.__dict__, cause)
+
+    def __setstate__(self, state: Any) -> None:
+        attributes, cause = state
+        self.__dict__.update(attributes)
+        if cause is not None:
+            self.__cause__ = cause
+
+
+def _rebuilt(kind: type[AgentLoopError], args: tuple[Any, ...]) -> AgentLoopError:
+    """An error of class ``kind`` without its attributes, which pickle restores afterwards: they may lead back to it."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 # --------------------------------------------------------------------- the caller's rule
@@ -220,9 +244,19 @@ class ModelTimeoutError(ModelError):
 class ModelStatusError(ModelError):
     """The model's server answered with an HTTP status other than success, or reported such an error in mid-stream."""
 
-    def __init__(self, *, model: str, status: int, body: str, code: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        status: int,
+        body: str,
+        code: str = "",
+        retry_after: float | None = None,
+        advice: str = "",
+    ) -> None:
         wait = "" if retry_after is None else f" (it asks to wait for {retry_after:g} s)"
-        super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}")
+        way_out = f" ({advice})" if advice else ""
+        super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}{way_out}")
         self.model = model
         """Name of the model."""
         self.status = status
@@ -232,7 +266,10 @@ class ModelStatusError(ModelError):
         self.code = code
         """The provider's error code, such as ``rate_limit_exceeded``; empty if it gave none."""
         self.retry_after = retry_after
-        """Seconds to wait before the next request (``Retry-After``); ``None`` if the server gave no number."""
+        """Seconds to wait before the next request, from the header ``Retry-After`` or the server's words; ``None`` if
+        the server gave none."""
+        self.advice = advice
+        """The way out, if the server refused a parameter that has one; empty otherwise."""
 
 
 class ModelAuthenticationError(ModelStatusError):
@@ -249,6 +286,10 @@ class ModelRateLimitError(ModelStatusError):
 
 class ModelContextOverflowError(ModelStatusError):
     """The request is longer than the model's context window. Use `Compaction`, or a model with a larger window."""
+
+
+class ModelResponseError(ModelStatusError):
+    """The server refused what its own model wrote, such as a tool call that it cannot parse. Retried."""
 
 
 class ModelRefusalError(ModelError):

@@ -115,7 +115,8 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     max_wait: float = 60.0
     """The longest ``Retry-After`` to wait for, in seconds. At a longer one, the next fallback is asked instead."""
     cooldown: float = 60.0
-    """Seconds during which a model that failed, and was replaced by a fallback, is not asked again in the whole run."""
+    """Seconds during which a model that failed, and was replaced by a fallback, is not asked again while there is
+    another: by any run of the process, or only by this one, if its request did not suit the model."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)

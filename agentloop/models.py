@@ -18,12 +18,14 @@ connection, no task and no unfinished generator. No delta can follow `Stop`, bec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args, runtime_checkable
 
 import msgspec
 
+from agentloop.errors import UsageError
 from agentloop.messages import Message, StopReason, Usage
 
 __all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "Stop", "ToolSpec"]
@@ -40,8 +42,16 @@ class ToolSpec(msgspec.Struct, frozen=True):
     """JSON Schema of the arguments, an object at the top."""
 
 
+ToolChoice: TypeAlias = Literal["auto", "required", "none"]
+ReasoningEffort: TypeAlias = Literal["minimal", "low", "medium", "high"]
+
+
 class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Sampling and tool settings for a request. ``None`` leaves the choice to the provider."""
+    """Sampling and tool settings for a request. ``None`` leaves the choice to the provider.
+
+    Raises:
+      UsageError: a value that no provider takes. The message names it, and those that can be given.
+    """
 
     temperature: float | None = None
     """Randomness: 0 to 2 for OpenAI-compatible providers, 0 to 1 for Anthropic. Reasoning models refuse it."""
@@ -51,16 +61,71 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """Upper bound of one response, in tokens, reasoning included."""
     seed: int | None = None
     """Seed for providers that can repeat a response; others ignore it."""
-    tool_choice: Literal["auto", "required", "none"] | None = None
+    tool_choice: ToolChoice | None = None
     """``auto``: the model decides; ``required``: it must call a tool; ``none``: it must not."""
     parallel_tool_calls: bool | None = None
     """Whether one response may contain several tool calls."""
-    reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: ReasoningEffort | None = None
     """How much a reasoning model thinks before it answers."""
     stop: tuple[str, ...] = ()
     """Texts before which the model stops writing."""
     extra: dict[str, Any] = {}
     """More fields for the provider's request body, sent as they are. They replace fields of the same name."""
+
+    def __post_init__(self) -> None:
+        stop: object = self.stop
+        if isinstance(stop, list):
+            msgspec.structs.force_setattr(self, "stop", tuple(cast("Iterable[Any]", stop)))
+        for name, (is_possible, values) in _POSSIBLE.items():
+            value: object = getattr(self, name)
+            if value is not None and not is_possible(value):
+                raise UsageError(f"ModelSettings({name}={value!r}): give {values}")
+
+
+def _is_number(value: object, most: float) -> bool:
+    # NaN is in no range.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _is_integer(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(text, str) and text and _is_json(text) for text in cast("tuple[object, ...]", value)
+    )
+
+
+def _is_fields(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in cast("Iterable[object]", value))
+
+
+def _is_json(value: object) -> bool:
+    try:
+        msgspec.json.encode(value)
+        # The encoder above writes NaN as `null`, which a provider would pass over in silence.
+        json.dumps(msgspec.to_builtins(value), allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return False
+    return True
+
+
+_POSSIBLE: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "temperature": (lambda value: _is_number(value, 2), "a number from 0 to 2"),
+    "top_p": (lambda value: _is_number(value, 1) and value != 0, "a number above 0 and up to 1"),
+    "max_tokens": (lambda value: _is_integer(value, 1), "an integer of 1 or more"),
+    "seed": (lambda value: _is_integer(value, -(2**63)), "an integer of 64 bits"),
+    "tool_choice": (lambda value: value in get_args(ToolChoice), f"one of {', '.join(get_args(ToolChoice))}"),
+    "parallel_tool_calls": (lambda value: isinstance(value, bool), "True or False"),
+    "reasoning_effort": (
+        lambda value: value in get_args(ReasoningEffort),
+        f"one of {', '.join(get_args(ReasoningEffort))}",
+    ),
+    "stop": (_is_texts, "a tuple of texts that are not empty"),
+    "extra": (lambda value: _is_fields(value) and _is_json(value), "a dict of JSON values"),
+}
+"""For each setting, whether a value of it is possible, and the possible values in words."""
 
 
 class ModelRequest(msgspec.Struct, frozen=True):
@@ -109,7 +174,12 @@ class Reply(Protocol):
 
 
 class Model(Protocol):
-    """Anything that can respond to a request."""
+    """Anything that can respond to a request.
+
+    A model that fails, and has a fallback, is left alone for a while (`Retries.cooldown`). The cooldown belongs to the
+    object; or, if the model has an attribute ``identity`` that can be hashed, to its name and identity, in whichever
+    objects.
+    """
 
     @property
     def name(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +32,7 @@ from agentloop.errors import (
 )
 from agentloop.events import StreamReason
 from agentloop.outcome import error_of
+from agentloop.providers._network import NetworkForbiddenError
 
 BRANCHES = (UsageError, ModelError, ToolError, RunError)
 ALL = [getattr(errors, name) for name in errors.__all__]
@@ -126,6 +129,82 @@ def test_an_error_names_the_value_and_keeps_the_facts(
 ) -> None:
     assert str(error) == message
     assert {name: getattr(error, name) for name in facts} == facts
+
+
+# ---------------------------------------------------------------------------------- copies
+
+_FACTS: dict[str, object] = {
+    "path": ["a", "b"],
+    "open_ids": ["a", "b"],
+    "seconds": 1.5,
+    "status": 429,
+    "attempts": 3,
+    "code": 7,
+    "expires": 1.5,
+    "retry_after": 2.0,
+    "outcome": Outcome(reason="limit"),
+}
+
+
+def _example(kind: type[Exception]) -> Exception:
+    """An error of class ``kind``, with a value for each argument."""
+    if kind.__init__ is Exception.__init__:
+        return kind("some words", 7)
+    arguments: dict[str, object] = {}
+    words: list[str] = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            arguments[name] = _FACTS.get(name, f"the {name}")
+        else:
+            words.append(f"the {name}")
+    return kind(*words, **arguments)
+
+
+def _public_errors() -> list[type[Exception]]:
+    """All error classes of the package whose names are public, in the modules that are imported."""
+    kinds: list[type[Exception]] = []
+    parents: list[type[Exception]] = [AgentLoopError]
+    while parents:
+        children = parents.pop().__subclasses__()
+        parents += children
+        kinds += [kind for kind in children if kind.__module__.startswith("agentloop.") and kind.__name__[0] != "_"]
+    return kinds
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_every_error_survives_pickle_and_copy_with_its_facts(copied: Callable[[Exception], Exception]) -> None:
+    kinds = _public_errors()
+    assert {*ALL, NetworkForbiddenError} - {AgentLoopError} <= {*kinds}
+    for kind in kinds:
+        error = _example(kind)
+        error.add_note("Before that: nothing")
+
+        twin = copied(error)
+
+        assert (type(twin), str(twin), twin.args) == (kind, str(error), error.args)
+        assert vars(twin) == vars(error)
+
+
+def test_an_error_that_leads_back_to_itself_survives_pickle_with_its_causes() -> None:
+    cause = ModelStatusError(model="m", status=503, body="busy")
+    error = ModelError("the model failed")
+    error.__cause__ = cause
+    run_error = RunError("ended", outcome=Outcome(reason="failed", error=error))
+    run_error.__cause__ = run_error.outcome.error  # type: ignore[attr-defined]
+    cause.run = run_error  # type: ignore[attr-defined]
+
+    twin = pickle.loads(pickle.dumps(ExceptionGroup("both", [run_error, ValueError("x")]))).exceptions[0]
+
+    assert twin.outcome.error is twin.__cause__
+    assert str(twin.__cause__.__cause__) == "model 'm': HTTP status 503: busy"
+    assert twin.__cause__.__cause__.run is twin
+
+
+def test_an_error_with_a_cause_that_cannot_be_pickled_survives_without_it() -> None:
+    error = ModelError("gone")
+    error.__cause__ = OSError(lambda: None)
+
+    assert str(pickle.loads(pickle.dumps(error))) == "gone"
 
 
 # ------------------------------------------------------------------- a run without a result

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Protocol
 from zlib import crc32
 
 import msgspec
@@ -16,13 +19,15 @@ from agentloop.errors import (
     ModelQuotaError,
     ModelRateLimitError,
     ModelRefusalError,
+    ModelResponseError,
     ModelStatusError,
     ModelTimeoutError,
     OutputError,
 )
 from agentloop.limits import Retries
+from agentloop.models import Model
 
-__all__ = ["REMEDIES", "Chain", "Remedy", "remedy"]
+__all__ = ["REMEDIES", "Chain", "Cooldowns", "Next", "Remedy", "remedy"]
 
 
 class Remedy(msgspec.Struct, frozen=True):
@@ -36,8 +41,10 @@ class Remedy(msgspec.Struct, frozen=True):
     """Whether another model, if there is one, comes before another try."""
 
 
-TRANSIENT = frozenset({408, 409, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""HTTP statuses that pass: timeouts, conflicts and overload, with those of Cloudflare (52x) and Anthropic (529)."""
+TRANSIENT = frozenset({408, 409, 424, 425, 499, 500, 502, 503, 504, *range(520, 528), 529, 530, 598, 599})
+"""HTTP statuses that pass: timeouts, conflicts, overload, and failures behind the server. Bedrock's model failed (424),
+nginx and others gave up on it (499, 598, 599), Cloudflare did not reach the server (52x, 530), Anthropic is busy
+(529)."""
 
 _AGAIN = Remedy(same=True, other=True)
 _ELSEWHERE = Remedy(same=False, other=True)
@@ -54,6 +61,8 @@ REMEDIES: tuple[tuple[type[Exception], Remedy], ...] = (
     (ModelRateLimitError, Remedy(same=True, other=True, other_first=True)),
     # The same request would most likely get as long a response.
     (ModelOutputLimitError, _ELSEWHERE),
+    # The response failed, not the request: the model mostly gets it right when it is asked once more.
+    (ModelResponseError, _AGAIN),
     # Of the other statuses, those in `TRANSIENT` pass; the rest are about the request, for this server.
     (ModelStatusError, _ELSEWHERE),
     (ModelConnectionError, _AGAIN),
@@ -74,6 +83,10 @@ def remedy(error: Exception) -> Remedy:
     return next(found for kind, found in REMEDIES if isinstance(error, kind))
 
 
+_OF_THE_MODEL = (ModelAuthenticationError, ModelQuotaError)
+"""Besides the errors that pass, those that every run would get from the same model."""
+
+
 class Next(msgspec.Struct, frozen=True):
     """The next request: to which model, and after how many seconds."""
 
@@ -81,22 +94,40 @@ class Next(msgspec.Struct, frozen=True):
     delay: float
 
 
+class Cooldowns(Protocol):
+    """The models that are left alone, and until when."""
+
+    def __len__(self) -> int:
+        """An upper bound of their number."""
+        ...
+
+    def end(self, model: Model) -> float:
+        """The time at which the cooldown of ``model`` ends; minus infinity if it has none."""
+        ...
+
+    def begin(self, model: Model, end: float, now: float) -> None:
+        """Leave ``model`` alone from ``now`` to ``end``."""
+        ...
+
+
 class Chain:
     """The models of an agent, in the order in which they are asked, and which of them are left alone for now.
 
     Args:
-      names: of the models; two that are called the same cool down together.
-      cooling: until when, by name, a model is left alone. Shared by all streams of a tree.
+      models: the models, before they were opened.
+      cooldowns: the models that failed by faults of their own. Shared with other runs.
       seed: some text, different for each stream, from which the jitter of its delays is made. Without any, clients that
         failed together would come back together.
     """
 
-    __slots__ = ("_attempts", "_cooling", "_names", "_retries", "_seed")
+    __slots__ = ("_attempts", "_cooldowns", "_models", "_own_ends", "_retries", "_seed")
 
-    def __init__(self, names: tuple[str, ...], retries: Retries, *, cooling: dict[str, float], seed: str) -> None:
-        self._names = names
+    def __init__(self, models: Sequence[Model], retries: Retries, *, cooldowns: Cooldowns, seed: str) -> None:
+        self._models = models
         self._retries = retries
-        self._cooling = cooling
+        self._cooldowns = cooldowns
+        self._own_ends: dict[int, float] = {}
+        """The end of the cooldown of each model that this run's requests do not suit."""
         self._seed = seed
         self._attempts: dict[int, int] | None = None
         """Failed requests of the response at hand, by model; ``None`` as nearly always."""
@@ -104,17 +135,19 @@ class Chain:
     def first(self, now: float) -> int:
         """The model to ask for a new response: the first that is not left alone, or else the first of all."""
         self._attempts = None
-        if not self._cooling:
+        if not self._cooldowns and not self._own_ends:
             return 0
-        awake = (at for at, name in enumerate(self._names) if self._cooling.get(name, now) <= now)
-        return next(awake, 0)
+        return next((at for at in range(len(self._models)) if self._end(at) <= now), 0)
+
+    def _end(self, model: int) -> float:
+        return max(self._cooldowns.end(self._models[model]), self._own_ends.get(model, -math.inf))
 
     def after_failure(self, model: int, error: Exception, now: float) -> Next | None:
         """The next step after ``model`` failed with ``error``; ``None`` to give up."""
         found = remedy(error)
         attempts = self._attempts = {} if self._attempts is None else self._attempts
         asked = attempts[model] = attempts.get(model, 0) + 1
-        other = next((at for at in range(len(self._names)) if at not in attempts), None) if found.other else None
+        other = next((at for at in range(len(self._models)) if at not in attempts), None) if found.other else None
         delay = self._delay(asked, error)
         again = found.same and asked < self._retries.attempts and delay is not None
         if other is not None and (found.other_first or not again):
@@ -125,7 +158,12 @@ class Chain:
     def _cool(self, model: int, error: Exception, now: float) -> None:
         """Leave ``model`` alone: the responses after this one begin with the model that took over."""
         asked_for = error.retry_after if isinstance(error, ModelStatusError) else None
-        self._cooling[self._names[model]] = now + max(self._retries.cooldown, asked_for or 0.0)
+        end = now + max(self._retries.cooldown, asked_for or 0.0)
+        if remedy(error).same or isinstance(error, _OF_THE_MODEL):
+            self._cooldowns.begin(self._models[model], end, now)
+        else:
+            # Another run's requests may suit it.
+            self._own_ends[model] = end
 
     def _delay(self, asked: int, error: Exception) -> float | None:
         """Seconds before the next request to the same model; ``None`` if the server wants more than may be waited.

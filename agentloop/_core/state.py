@@ -626,6 +626,7 @@ class StreamState:
         "child_count",
         "complaints",
         "detail",
+        "discarded",
         "first_index",
         "is_bypassed",
         "is_prompted",
@@ -684,6 +685,8 @@ class StreamState:
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.usage = Usage()
         """Its children's included."""
+        self.discarded = 0
+        """Requests that failed, and were made again, which ``usage`` does not count. Its children's included."""
         self.tool_calls = 0
         """Its children's included."""
         self.allowed: dict[str, float] = {}
@@ -937,6 +940,10 @@ class StreamState:
             run.usage += event.usage
             run = run.parent
 
+    def _count_discarded(self, event: ResponseDiscarded) -> None:
+        for run in self.around:
+            run.discarded += 1
+
     def _open_turn(self, note: TurnOpened) -> None:
         self.message, self.results, self.calls = note.message, {}, {}
 
@@ -1074,6 +1081,7 @@ class StreamState:
         TurnFinished: _finish_turn,
         MessageCommitted: _commit,
         UsageReported: _count_usage,
+        ResponseDiscarded: _count_discarded,
         TurnOpened: _open_turn,
         LimitRaised: _raise_limit,
         ToolCallStarted: _start_call,

@@ -42,10 +42,13 @@ class Meter:
         self.allowed: dict[str, float] = {}
         """Limits that a person has raised."""
 
-    def restore(self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]) -> None:
+    def restore(
+        self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float], discarded: int = 0
+    ) -> None:
         """Start from the usage of the stream that this one resumes. The meters above have counted it already.
 
         Args:
+          discarded: requests that failed and were made again.
           allowed: limits that a person has raised, and to what.
         """
         for limit, most in allowed.items():
@@ -54,7 +57,7 @@ class Meter:
                 # The resumed run may have higher limits.
                 self.allowed[limit] = max(now, most)
         self.turns, self.usage, self.tool_calls = turns, usage, tool_calls
-        self.requests = usage.requests
+        self.requests = usage.requests + discarded
 
     def count_request(self) -> None:
         """A model request of this stream is about to go out."""

@@ -204,7 +204,7 @@ class _Loop:
         run, state = self._run, self._run.state
         if not state.is_prompted:
             return await self._submit("user_prompt_submit", (run.prompt,))
-        run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed)
+        run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed, state.discarded)
         if state.message is not None:
             return await self._resume_turn(state.message, tools)
         # The previous run may have had its answer, and ended before it could emit the end.

@@ -190,12 +190,14 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
       ModelError: none of them can be opened. If others are left, the failure of one is a warning.
     """
     opened: list[Model] = []
+    originals: list[Model] = []
     failure: ModelError | None = None
     # In order, and before anything else of the stream is: what a model opens, a task say, encloses all the rest.
     async with AsyncExitStack() as stack:
         for model in run.models:
             try:
                 opened.append(await stack.enter_async_context(_opened(run, model)))
+                originals.append(model)
             except ModelError as error:
                 failure = error
                 if len(run.models) > 1:
@@ -204,7 +206,7 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
         if not opened and failure is not None:
             raise failure
         run.models = tuple(opened)
-        run.chain = run.new_chain()
+        run.chain = run.new_chain(originals)
         yield
 
 

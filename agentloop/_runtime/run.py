@@ -18,6 +18,7 @@ from agentloop._core.state import LimitRaised, LongResultStored, StreamState, To
 from agentloop._core.transcript import Transcript
 from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.call_order import Arrivals, CallOrder
+from agentloop._runtime.cooldowns import Cooldowns
 from agentloop._runtime.deadlines import PausableDeadline, after
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
@@ -80,7 +81,6 @@ class Root:
 
     __slots__ = (
         "arrivals",
-        "cooling",
         "deps",
         "journal",
         "log",
@@ -113,8 +113,6 @@ class Root:
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""
-        self.cooling: dict[str, float] = {}
-        """Until when, by name, a model that has failed is left alone."""
         self.semaphores: dict[Tool, trio.Semaphore] = {}
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
@@ -235,12 +233,11 @@ class Run:
         self.outcome: Outcome | None = None
         self.ended = trio.Event()
         """Set with the outcome, after the last event."""
-        self.chain: Chain = self.new_chain()
+        self.chain: Chain = self.new_chain(models)
 
-    def new_chain(self) -> Chain:
-        """Which of the models to ask, from the start."""
-        names = tuple([model.name for model in self.models])
-        return Chain(names, self.config.retries, cooling=self.root.cooling, seed=self.source.stream)
+    def new_chain(self, models: Sequence[Model]) -> Chain:
+        """Which of ``models`` to ask, from the start."""
+        return Chain(models, self.config.retries, cooldowns=Cooldowns(), seed=self.source.stream)
 
     def price_of(self, *names: str) -> Price | None:
         """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""

@@ -17,7 +17,7 @@ from agentloop._core.assembly import Assembler
 from agentloop._core.stops import checked_stop
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
-from agentloop.errors import ToolDefinitionError
+from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig
 from agentloop.messages import (
@@ -153,7 +153,12 @@ class ServerRequests:
             return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
         try:
             messages = tuple(_message(message) for message in params.messages)
-        except ValueError as error:
+            settings = ModelSettings(
+                temperature=params.temperature,
+                max_tokens=params.max_tokens,
+                stop=tuple(params.stop_sequences or ()),
+            )
+        except (ValueError, UsageError) as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
         if self._server.approve_sampling:
             question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
@@ -163,11 +168,7 @@ class ServerRequests:
         request = ModelRequest(
             messages,
             params.system_prompt or "",
-            settings=ModelSettings(
-                temperature=params.temperature,
-                max_tokens=params.max_tokens,
-                stop=tuple(params.stop_sequences or ()),
-            ),
+            settings=settings,
         )
         try:
             model = find_model(sampling) if isinstance(sampling, str) else sampling

@@ -8,11 +8,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import trio
 
 from agentloop.errors import MissingExtraError, UsageError
+from agentloop.providers._endpoint import without_credentials
+from agentloop.providers._proxies import is_direct
 
 try:
     import httpcore2
@@ -205,11 +207,17 @@ def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:
     proxy_url = _proxy_url_for(url)
     if proxy_url is None:
         return None
-    parts = urlsplit(proxy_url)
+    try:
+        parts = urlsplit(proxy_url)
+        port = parts.port
+    except ValueError:
+        # Without the cause, whose message may show a password.
+        shown = without_credentials(proxy_url)
+        raise UsageError(f"the environment names a proxy at {shown!r}, which is no URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"the environment names a proxy of {parts.scheme!r}, but only http and https are known")
     return httpcore2.AsyncHTTPProxy(
-        proxy_url=httpcore2.URL(scheme=parts.scheme, host=parts.hostname, port=parts.port, target="/"),
+        proxy_url=httpcore2.URL(scheme=parts.scheme, host=parts.hostname, port=port, target="/"),
         proxy_auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
         proxy_ssl_context=_ssl_context() if parts.scheme == "https" else None,
         ssl_context=_ssl_context() if url.scheme == b"https" else None,
@@ -226,9 +234,15 @@ def _proxy_url_for(url: httpcore2.URL) -> str | None:
         return None  # a proxy would connect to its own machine
     proxies = getproxies()
     proxy = proxies.get(url.scheme.decode("ascii")) or proxies.get("all")
-    if not proxy or proxy_bypass(host):
+    if not proxy or _is_direct(host, url.origin.port):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_direct(host: str, port: int) -> bool:
+    environment = getproxies_environment()
+    # Without variables, the settings of macOS or Windows count.
+    return is_direct(host, port, environment.get("no", "")) if environment else bool(proxy_bypass(host))
 
 
 @cache

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 import trio
 
-from agentloop._core.json_text import decode_json
+from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 
 __all__ = ["MAX_EVENT_BYTES", "ErrorData", "EventParser", "WireEvents", "as_connection_error", "is_end_marker"]
@@ -32,7 +32,7 @@ class WireEvents:
     """The events of one answer: ``async for data in events`` yields the data of each, as ``bytes``.
 
     Empty data is a sign of life: bytes have arrived that complete no event, or an event that says nothing. An answer
-    that is one JSON text counts as one event.
+    that is one JSON text counts as one event; an array, as one event for each of its values.
 
     Args:
       model: the model's name, for errors.
@@ -138,7 +138,7 @@ class WireEvents:
             start = self._head = (self._head + chunk).lstrip()
             if start:
                 self._unparsed, self._head = start[:200], None
-                if start.startswith(b"{"):
+                if start.startswith((b"{", b"[")):
                     self._whole = []
                 self._feed(start)
 
@@ -161,8 +161,8 @@ class WireEvents:
         rest = self._parser.finish() if self._whole is None else b"".join(self._whole)
         # An event that was cut off is dropped: the error to report is the cut, and not the broken JSON.
         if rest is not None and (self._whole is not None or isinstance(rest, ErrorData) or _is_whole(rest)):
-            self._ready.append(rest)
-        elif self._unparsed and "event-stream" not in self._content_type:
+            self._ready.extend([rest] if isinstance(rest, ErrorData) else _values(rest))
+        elif self._unparsed and ("event-stream" not in self._content_type or not _is_field(self._unparsed)):
             kind = self._content_type or "something"
             raise ModelProtocolError(
                 f"model {self._model!r} answered with {kind} where a stream of events is due; "
@@ -182,6 +182,24 @@ def _says_nothing(data: bytes) -> bool:
 def is_end_marker(data: bytes) -> bool:
     """Whether ``data`` is ``[DONE]``, which some servers spell in another way."""
     return len(data) < 16 and data.strip(b' "').upper() == b"[DONE]"
+
+
+def _values(data: bytes) -> list[bytes]:
+    """The values of an array; ``data`` itself if it is none. Gemini puts its errors into an array."""
+    if data.startswith(b"["):
+        with suppress(msgspec.DecodeError):
+            return [bytes(value) for value in _array_decoder.decode(data)]
+    return [data]
+
+
+_array_decoder = JsonDecoder(list[msgspec.Raw])
+
+
+def _is_field(start: bytes) -> bool:
+    """Whether ``start`` begins a stream of events, and not a page that a proxy sent under the same type."""
+    fields = (b":", b"data:", b"event:", b"id:", b"retry:", _BYTE_ORDER_MARK)
+    # The first field itself may be cut off.
+    return any(start[: len(field)] == field[: len(start)] for field in fields)
 
 
 def _is_whole(data: bytes) -> bool:

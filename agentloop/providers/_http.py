@@ -21,28 +21,30 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from hashlib import sha256
 from typing import cast
 from urllib.parse import urlsplit
 
-import msgspec
 import trio
 
-from agentloop._core.json_text import decode_json
 from agentloop._core.redaction import REDACTED
 from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections, httpcore2
+from agentloop.providers._endpoint import endpoint, without_credentials
 from agentloop.providers._events import WireEvents, as_connection_error
-from agentloop.providers._failures import codes_of, failure
+from agentloop.providers._failures import failure
 from agentloop.providers._network import check_network
 
 __all__ = ["HttpTransport", "bearer"]
 
 ERROR_BODY_SECONDS = 5.0
 """Seconds to wait for the body of an error."""
-ERROR_BODY_BYTES = 4096
+ERROR_BODY_BYTES = 64 * 1024
+"""Bytes of an error's body that are read: half an error would be no JSON. The error carries less of it."""
 SHORTEST_KEY = 8
 """Characters. A shorter value may occur in ordinary words, and is not redacted."""
 _SECRET = (b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
@@ -59,29 +61,44 @@ class HttpTransport:
     """Sends requests to one URL of a model's server.
 
     Args:
-      url: the URL of the endpoint.
+      url: the URL of the endpoint. A user and a password in it are sent as basic authentication.
+      path: the path of the endpoint, if ``url`` is only the part before it.
+      key: the headers with the key. Credentials in ``url`` replace them.
       headers: the headers of each request, besides the usual ones, which they replace.
 
     Raises:
       UsageError: the URL or a header cannot be sent.
     """
 
-    __slots__ = ("_connections", "_headers", "_url")
+    __slots__ = ("_connections", "_headers", "_password", "_url")
 
-    def __init__(self, *, url: str, headers: Mapping[str, str]) -> None:
-        self._url = _checked_url(url)
+    def __init__(
+        self, *, url: str, path: str = "", key: Mapping[str, str] | None = None, headers: Mapping[str, str]
+    ) -> None:
+        place = endpoint(url, path)
+        self._url = _checked_url(place.url)
+        self._password = place.secrets
         self._headers = _checked_headers(
             {
-                "Host": urlsplit(url).netloc.rpartition("@")[2],
+                "Host": urlsplit(place.url).netloc,
                 "User-Agent": "agentloop",
                 "Accept": "text/event-stream, application/json",
                 # Compression saves nothing on a few words at a time, and makes some servers hold them back.
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
             },
+            key or {},
+            place.headers,
             headers,
         )
         self._connections: Connections | None = None
+
+    @property
+    def identity(self) -> Hashable:
+        """A value that two transports share if they go to the same place with the same credentials."""
+        # A digest, since the headers contain the key.
+        headers = sorted((name.lower(), value) for name, value in self._headers)
+        return sha256(repr((bytes(self._url), headers)).encode()).digest()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[HttpTransport]:
@@ -133,7 +150,7 @@ class HttpTransport:
                 headers = {name.lower(): value for name, value in response.headers}
                 if not 200 <= response.status < 300:
                     raise await _status_error(model, response.status, headers, chunks, self._secrets())
-                if _is_compressed(headers.get(b"content-encoding", b"")):
+                if _encodings(headers) & _COMPRESSED:
                     raise ModelProtocolError(f"model {model!r} sent a compressed answer, unasked")
                 yield WireEvents(model, chunks, headers.get(b"content-type", b"").decode("latin-1"), _FAILURES)
         finally:
@@ -145,7 +162,8 @@ class HttpTransport:
         """The keys among the headers, the longest first. A server may echo them in an error."""
         values = [value.decode("ascii") for name, value in self._headers if name.lower() in _SECRET]
         keys = {part for value in values for part in (value, value.rpartition(" ")[2])}
-        return sorted((key for key in keys if len(key) >= SHORTEST_KEY), key=len, reverse=True)
+        found = {*self._password, *(key for key in keys if len(key) >= SHORTEST_KEY)}
+        return sorted(found, key=len, reverse=True)
 
     def __repr__(self) -> str:
         return f"<HttpTransport {_without_secrets(self._url)}>"  # without the headers, which contain the key
@@ -169,31 +187,36 @@ async def _status_error(
     with suppress(*_FAILURES), trio.move_on_after(ERROR_BODY_SECONDS):
         while len(body) < ERROR_BODY_BYTES and (chunk := await anext(chunks, None)) is not None:
             body += chunk
-    text = body[:ERROR_BODY_BYTES].decode("utf-8", "replace").strip()
+    text = _plain(body[:ERROR_BODY_BYTES], _encodings(headers)).strip()
     location = headers.get(b"location")
     if location is not None:
         text = f"it redirects to {location.decode('latin-1')}; {text}".removesuffix("; ")
     for secret in secrets:
         text = text.replace(secret, REDACTED)
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-    return failure(model=model, status=status, body=text, codes=_codes(body), headers=texts)  # noqa: ASYNC910  # anext() was a checkpoint
+    return failure(model=model, status=status, body=text, headers=texts)  # noqa: ASYNC910  # anext() was a checkpoint
 
 
-def _is_compressed(encoding: bytes) -> bool:
-    """Whether a ``Content-Encoding`` names a compression. People set others, such as ``none``, to prevent one."""
-    return not _COMPRESSIONS.isdisjoint(coding.strip().lower() for coding in encoding.split(b","))
+_COMPRESSED = frozenset({"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"})
 
 
-_COMPRESSIONS = frozenset({b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"compress", b"x-compress", b"dcb", b"dcz"})
+def _encodings(headers: Mapping[bytes, bytes]) -> set[str]:
+    """The values of the header ``Content-Encoding``. Some servers write ``none`` or ``utf-8`` there."""
+    value = headers.get(b"content-encoding", b"").decode("latin-1").lower()
+    return {encoding.strip() for encoding in value.split(",")}
 
 
-def _codes(body: bytes) -> tuple[object, ...]:
-    """The error codes in ``body``, which all providers put into the field ``error``."""
-    try:
-        decoded = decode_json(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ()
-    return codes_of(cast("dict[str, object]", decoded).get("error")) if isinstance(decoded, dict) else ()
+def _plain(body: bytes, encodings: set[str]) -> str:
+    """The text of an error's body, which some gateways compress unasked. The beginning of a body is enough."""
+    if body.startswith(b"\x1f\x8b") or "deflate" in encodings:
+        # 47: a header of gzip or of zlib; -15: none, as some servers understand `deflate`.
+        for bits in (47, -15):
+            with suppress(zlib.error):
+                return zlib.decompressobj(bits).decompress(body, ERROR_BODY_BYTES).decode("utf-8", "replace")
+    unreadable = encodings & (_COMPRESSED - {"deflate", "gzip", "x-gzip"})
+    if unreadable:
+        return f"({len(body)} bytes, compressed with {', '.join(sorted(unreadable))})"
+    return body.decode("utf-8", "replace")
 
 
 def _checked_url(url: str) -> httpcore2.URL:
@@ -202,7 +225,8 @@ def _checked_url(url: str) -> httpcore2.URL:
     except (ValueError, UnicodeError, TypeError):
         parsed = httpcore2.URL()
     if parsed.scheme not in (b"http", b"https") or not parsed.host:
-        raise UsageError(f"{url!r} is no URL of a model's server: give one such as http://localhost:8080/v1")
+        shown = without_credentials(url)
+        raise UsageError(f"{shown!r} is no URL of a model's server: give one such as http://localhost:8080/v1")
     return parsed
 
 

@@ -32,7 +32,7 @@ from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolErro
 from agentloop.providers._bedrock_frames import FRAMES_TYPE, FrameParser
 from agentloop.providers._connections import root_cause
 from agentloop.providers._events import WireEvents
-from agentloop.providers._failures import codes_of, failure
+from agentloop.providers._failures import failure
 from agentloop.providers._network import check_network
 
 __all__ = ["Sdk", "SdkClient", "SdkStream", "SdkTransport", "check_is_async"]
@@ -63,7 +63,6 @@ class _Refusal(Protocol):
     """An SDK's error for an answer whose status is no success."""
 
     status_code: int
-    body: object
     response: httpx2.Response
 
 
@@ -103,6 +102,11 @@ class SdkTransport:
         self._sdk = sdk
         self._client = client
         self._send = send
+
+    @property
+    def identity(self) -> object:
+        """A value that two transports share if they go to the same place with the same credentials."""
+        return self._client
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[SdkTransport]:
@@ -206,15 +210,11 @@ def check_is_async(client: object, example: str) -> None:
 
 
 def _refused(model: str, error: _Refusal, message: str) -> ModelError:
-    response, body = error.response, error.body
-    # OpenAI's SDK gives the content of the field `error`, Anthropic's the whole body.
-    fields = cast("dict[str, object]", body) if isinstance(body, dict) else {}
-    inner = codes_of(fields.get("error"))
+    response = error.response
     return failure(
         model=model,
         status=error.status_code,
         body=(response.text if response.is_stream_consumed else message).strip(),
-        codes=inner or codes_of(fields),
         headers={name.lower(): value for name, value in response.headers.items()},
     )
 

@@ -20,9 +20,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
 
+from agentloop.errors import AgentLoopError, UsageError
 from agentloop.messages import Message
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.providers._events import WireEvents
+from agentloop.providers._text_calls import calls_from_text
 from agentloop.providers._writing import ResponseWriter
 
 __all__ = ["EncodedMessages", "ResponseReader", "Transport", "WireFormat", "WireModel"]
@@ -65,7 +67,11 @@ class ResponseReader(Protocol):
 
 
 class Transport(Protocol):
-    """Sends a request to a model's server."""
+    """Sends a request to a model's server.
+
+    It may have an attribute ``identity``, which two transports share if they go to the same place with the same
+    credentials; see `Model`.
+    """
 
     def open(self) -> AbstractAsyncContextManager[Transport]:
         """The same transport, with connections that stay open between requests until the block ends."""
@@ -110,6 +116,11 @@ class WireModel:
         self._encoded: EncodedMessages | None = None
         """The messages of the last request, while the model is open."""
 
+    @property
+    def identity(self) -> object:
+        """A value that two models share if a server that is busy for one is busy for the other; see `Model`."""
+        return getattr(self._transport, "identity", None)
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """The same model, with connections that stay open until the block ends. Entering opens none yet."""
@@ -129,13 +140,23 @@ class WireModel:
           ModelConnectionError: the server could not be reached, or the response was cut off before its end.
           ModelProtocolError: the answer does not follow the wire format.
           NetworkForbiddenError: models behind a network are forbidden here.
-          UsageError: the block that opened the model has ended.
+          UsageError: the block that opened the model has ended, or the request cannot be encoded.
         """
         encoded = EncodedMessages() if self._encoded is None else self._encoded
-        writer = ResponseWriter(reply, model=self.name)
-        body, response = self._format.exchange(request, encoded, name=self.name, writer=writer)
+        calls = calls_from_text(reply, request)
+        writer = ResponseWriter(calls or reply, model=self.name)
+        try:
+            body, response = self._format.exchange(request, encoded, name=self.name, writer=writer)
+        except AgentLoopError:
+            raise
+        except Exception as error:
+            # Nothing was sent, so neither another try nor another model would help.
+            raise UsageError(f"model {self.name!r}: the request cannot be encoded: {error}") from error
         async with self._transport.post(body, model=self.name) as events:
-            return await response.read(events)
+            stop = await response.read(events)
+        if calls is not None:
+            await calls.finish(stop.reason)
+        return stop
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

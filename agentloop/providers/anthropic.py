@@ -25,7 +25,8 @@ class Anthropic(WireModel):
 
     Args:
       model: the server's name for the model, such as ``claude-opus-5-5``.
-      base_url: the part of the URL before ``/v1/messages``.
+      base_url: the part of the URL before ``/v1/messages``, with or without the version. A query in it is sent with
+        each request; a user and a password are sent as basic authentication, beside the key.
       api_key: the key, sent as ``x-api-key``; ``None`` for a server that needs none.
       headers: further headers of each request, such as ``anthropic-beta``.
       name: the model's name in events and errors; ``model`` by default.
@@ -50,12 +51,14 @@ class Anthropic(WireModel):
         max_tokens: int = 32_000,
         cache: CacheLifetime | None = "5m",
     ) -> None:
-        # With or without the version: both are in use as ANTHROPIC_BASE_URL.
-        url = base_url.rstrip("/").removesuffix("/v1") + MessagesFormat.PATH
         # Stripped: a key that was read from a file often ends in a line break.
         key = {} if api_key is None else {"x-api-key": api_key.strip()}
         super().__init__(
             MessagesFormat(model=model, max_tokens=max_tokens, cache=cache),
-            HttpTransport(url=url, headers={"anthropic-version": ANTHROPIC_VERSION, **key, **(headers or {})}),
+            HttpTransport(
+                url=base_url,
+                path=MessagesFormat.PATH,
+                headers={"anthropic-version": ANTHROPIC_VERSION, **key, **(headers or {})},
+            ),
             name=name or model,
         )

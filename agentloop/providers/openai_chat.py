@@ -28,7 +28,8 @@ class OpenAIChat(WireModel):
 
     Args:
       model: the server's name for the model.
-      base_url: the part of the URL before ``/chat/completions``.
+      base_url: the part of the URL before ``/chat/completions``. A query in it is sent with each request; a user and a
+        password are sent as basic authentication, in place of the key.
       api_key: the key, sent as a bearer token; ``None`` for a server that needs none.
       headers: further headers of each request.
       name: the model's name in events and errors; ``model`` by default.
@@ -67,6 +68,6 @@ class OpenAIChat(WireModel):
                 send_reasoning=send_reasoning,
                 stream_usage=stream_usage,
             ),
-            HttpTransport(url=base_url + ChatFormat.PATH, headers={**bearer(api_key), **(headers or {})}),
+            HttpTransport(url=base_url, path=ChatFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,
         )

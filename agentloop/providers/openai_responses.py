@@ -24,7 +24,8 @@ class OpenAIResponses(WireModel):
 
     Args:
       model: the server's name for the model.
-      base_url: the part of the URL before ``/responses``.
+      base_url: the part of the URL before ``/responses``. A query in it is sent with each request; a user and a
+        password are sent as basic authentication, in place of the key.
       api_key: the key, sent as a bearer token; ``None`` for a server that needs none.
       headers: further headers of each request.
       name: the model's name in events and errors; ``model`` by default.
@@ -50,9 +51,8 @@ class OpenAIResponses(WireModel):
         reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
     ) -> None:
-        url = base_url.rstrip("/") + ResponsesFormat.PATH
         super().__init__(
             ResponsesFormat(model=model, encrypted_reasoning=encrypted_reasoning, reasoning_summary=reasoning_summary),
-            HttpTransport(url=url, headers={**bearer(api_key), **(headers or {})}),
+            HttpTransport(url=base_url, path=ResponsesFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,
         )

@@ -17,6 +17,7 @@ from agentloop.providers._chat_format import ChatFormat
 from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
 from agentloop.providers._wire_model import EncodedMessages, WireFormat
+from agentloop.providers._writing import ResponseWriter
 from tests.bench import ours
 from tests.bench.figures import Measured
 from tests.bench.measure import Samples, alternate, median, ratio
@@ -90,7 +91,7 @@ def _seconds_per_request(format: WireFormat, length: int, rounds: int) -> tuple[
     def seconds(encoded: EncodedMessages) -> float:
         request = _request(messages, spec)
         began = time.process_time()
-        format.exchange(request, encoded, name="bench", reply=_NO_REPLY)
+        format.exchange(request, encoded, name="bench", writer=ResponseWriter(_NO_REPLY, model="bench"))
         return time.process_time() - began
 
     for number in range(length // 2):

@@ -18,6 +18,7 @@ from agentloop.errors import (
     ModelQuotaError,
     ModelRateLimitError,
     ModelRefusalError,
+    ModelResponseError,
     ModelStatusError,
     ModelTimeoutError,
     OutputError,
@@ -26,6 +27,8 @@ from agentloop.errors import (
 )
 from agentloop.limits import Price, Retries
 from agentloop.messages import Usage
+from agentloop.models import Model
+from agentloop.testing import ScriptedModel
 
 
 def status(kind: type[ModelStatusError], number: int, **facts: Any) -> ModelStatusError:
@@ -46,6 +49,11 @@ DROPPED = ModelConnectionError("dropped")
         (status(ModelStatusError, 529), True, True),
         (status(ModelStatusError, 408), True, True),
         (status(ModelRateLimitError, 429), True, True),
+        (status(ModelStatusError, 424), True, True),
+        (status(ModelStatusError, 499), True, True),
+        (status(ModelStatusError, 525), True, True),
+        (status(ModelStatusError, 501), False, True),
+        (status(ModelResponseError, 400), True, True),
         (status(ModelStatusError, 400), False, True),
         (status(ModelStatusError, 404), False, True),
         (status(ModelAuthenticationError, 401), False, True),
@@ -65,8 +73,19 @@ def test_each_kind_of_failure_has_its_remedy(error: Exception, same: bool, other
     assert (found.same, found.other) == (same, other)
 
 
-def chain(*names: str, cooling: dict[str, float] | None = None, **retries: Any) -> Chain:
-    return Chain(names, Retries(**retries), cooling={} if cooling is None else cooling, seed="a stream")
+class Ends(dict[str, float]):
+    """The end of each model's cooldown, by its name."""
+
+    def end(self, model: Model) -> float:
+        return self.get(model.name, 0)
+
+    def begin(self, model: Model, end: float, now: float) -> None:
+        self[model.name] = end
+
+
+def chain(*names: str, cooldowns: Ends | None = None, seed: str = "a stream", **retries: Any) -> Chain:
+    models = [ScriptedModel(name=name) for name in names]
+    return Chain(models, Retries(**retries), cooldowns=Ends() if cooldowns is None else cooldowns, seed=seed)
 
 
 def test_a_model_is_asked_as_often_as_is_allowed() -> None:
@@ -79,10 +98,9 @@ def test_a_model_is_asked_as_often_as_is_allowed() -> None:
 
 
 def test_delays_double_up_to_a_bound_and_differ_from_stream_to_stream() -> None:
-    retries = Retries(attempts=10, delay=1, max_delay=8)
     delays: list[list[float]] = []
     for seed in ("a", "b"):
-        models = Chain(("one",), retries, cooling={}, seed=seed)
+        models = chain("one", attempts=10, delay=1, max_delay=8, seed=seed)
         models.first(0)
         found = [models.after_failure(0, DROPPED, 0) for _ in range(6)]
         delays.append([each.delay for each in found if each is not None])
@@ -130,13 +148,36 @@ def test_what_is_final_is_not_passed_on() -> None:
 
 
 def test_a_model_that_was_replaced_is_left_alone_for_a_while() -> None:
-    cooling: dict[str, float] = {}
-    models = chain("one", "two", attempts=1, cooldown=60, cooling=cooling)
+    cooldowns = Ends()
+    models = chain("one", "two", attempts=1, cooldown=60, cooldowns=cooldowns)
     models.first(0)
     models.after_failure(0, DROPPED, 10)
     assert [models.first(now) for now in (11, 69, 70)] == [1, 1, 0]
-    # For the other streams of the tree, too.
-    assert chain("one", "three", cooling=cooling).first(11) == 1
+    # By other runs, too.
+    assert chain("one", "three", cooldowns=cooldowns).first(11) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [status(ModelStatusError, 400), status(ModelContextOverflowError, 400), ModelError("a bug")]
+)
+def test_a_model_that_a_request_does_not_suit_is_left_alone_by_that_run_only(error: Exception) -> None:
+    cooldowns = Ends()
+    models = chain("one", "two", cooldown=60, cooldowns=cooldowns)
+    models.first(0)
+    models.after_failure(0, error, 10)
+
+    assert [models.first(now) for now in (11, 69, 70)] == [1, 1, 0]
+    assert chain("one", "two", cooldowns=cooldowns).first(11) == 0
+
+
+@pytest.mark.parametrize("error", [status(ModelAuthenticationError, 401), status(ModelQuotaError, 402)])
+def test_a_key_or_an_account_that_is_refused_is_left_alone_by_other_runs_too(error: Exception) -> None:
+    cooldowns = Ends()
+    models = chain("one", "two", cooldowns=cooldowns)
+    models.first(0)
+    models.after_failure(0, error, 10)
+
+    assert chain("one", "two", cooldowns=cooldowns).first(11) == 1
 
 
 def test_a_server_that_says_for_how_long_is_left_alone_for_as_long() -> None:
@@ -147,7 +188,7 @@ def test_a_server_that_says_for_how_long_is_left_alone_for_as_long() -> None:
 
 
 def test_where_all_are_left_alone_the_first_is_asked() -> None:
-    assert chain("one", "two", cooling={"one": 100, "two": 50}).first(10) == 0
+    assert chain("one", "two", cooldowns=Ends(one=100, two=50)).first(10) == 0
 
 
 @given(st.lists(st.sampled_from([DROPPED, status(ModelRateLimitError, 429), ModelError("x")]), max_size=40))

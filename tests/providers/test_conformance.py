@@ -6,11 +6,13 @@ What only one of them has is in a file of its own: ``test_chat_stream.py`` and i
 from __future__ import annotations
 
 import socket
+import zlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -26,10 +28,13 @@ from agentloop.errors import (
     ModelRefusalError,
     ModelStatusError,
     ModelTimeoutError,
+    UsageError,
 )
 from agentloop.events import ReasoningDelta, TextDelta, ToolCallDelta
-from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import Model, ModelRequest
+from agentloop.testing import ScriptedModel
+from agentloop.tools import JsonArguments, Tool
 from tests.providers.chat import ASK, Heard, ask
 from tests.providers.conformance import (
     OVER_HTTP,
@@ -47,8 +52,11 @@ from tests.providers.conformance import (
     parts_of,
     shown,
 )
+from tests.providers.overflows import OVERFLOWS
 from tests.providers.sdk import OVER_SDK
 from tests.providers.server import HEAD, Peer, answer, answering, chunk, chunked, serving, until_close
+
+BAD, SLOW = "400 Bad Request", "429 Too Many Requests"
 
 ADAPTERS: tuple[Adapter, ...] = (*OVER_HTTP, *OVER_SDK)
 
@@ -244,6 +252,62 @@ async def test_the_error_says_until_when_to_wait(adapter: Adapter) -> None:
 
     assert error.retry_after is not None
     assert 60 < error.retry_after <= 90
+
+
+async def test_a_prompt_that_is_too_long_is_recognized_in_the_words_of_every_server(adapter: Adapter) -> None:
+    answers = [answer(msgspec.json.encode({"error": {"message": words}}), status=BAD) for words in OVERFLOWS.values()]
+    missed: list[str] = []
+    async with serving(answering(*answers)) as server, adapter.at(server.url) as model:
+        for name in OVERFLOWS:
+            with pytest.raises(ModelStatusError) as caught:
+                await ask(model)
+            if type(caught.value) is not ModelContextOverflowError:
+                missed.append(name)
+
+    assert missed == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw deflate"])
+async def test_an_error_that_is_compressed_unasked_is_read(adapter: Adapter, coding: str) -> None:
+    text = b'{"error":{"code":"insufficient_quota","message":"no credit"}}'
+    bits = {"gzip": 31, "deflate": 15, "raw deflate": -15}[coding]
+    compressor = zlib.compressobj(wbits=bits)
+    body = compressor.compress(text) + compressor.flush()
+    extra = f"Content-Encoding: {coding.rpartition(' ')[2]}\r\n"
+    async with serving(answering(answer(body, status=SLOW, extra=extra))) as server, adapter.at(server.url) as model:
+        with pytest.raises(ModelQuotaError, match="no credit"):
+            await ask(model)
+
+
+async def test_an_error_in_an_array_says_its_words_and_the_delay(adapter: Adapter) -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5s"}]
+    error = {"code": 429, "message": "too many requests", "status": "RESOURCE_EXHAUSTED", "details": details}
+
+    refused = await refusal(adapter, 429, msgspec.json.encode([{"error": error}]).decode())
+
+    assert type(refused) is ModelRateLimitError
+    assert (refused.retry_after, refused.code) == (1.5, "RESOURCE_EXHAUSTED")
+
+
+async def test_a_response_that_the_server_cannot_parse_is_asked_for_again(adapter: Adapter) -> None:
+    failed = b'{"error":{"message":"Failed to call a function.","code":"tool_use_failed","failed_generation":"<f>"}}'
+    answers = [answer(failed, status=BAD), chunked(*adapter.wire.whole(Said("3.")))]
+    async with serving(answering(*answers)) as server, adapter.at(server.url) as model:
+        outcome = await Agent(model, retries=Retries(attempts=2, delay=0.001)).run("What is 1 + 2?")
+
+    assert outcome.output == "3."
+
+
+async def test_an_unsupported_parameter_is_named_with_the_way_out(adapter: Adapter) -> None:
+    error = {"message": "Unsupported value: no", "param": "temperature", "code": "unsupported_value"}
+    refused = await refusal(adapter, 400, msgspec.json.encode({"error": error}).decode())
+
+    assert "the model does not take 'temperature': leave ModelSettings.temperature out" in str(refused)
+
+
+async def test_a_page_under_the_type_of_a_stream_is_shown(adapter: Adapter) -> None:
+    with pytest.raises(ModelProtocolError, match="It begins with b'<html>Bad gateway"):
+        await response_to(adapter, answer(b"<html>Bad gateway</html>", type="text/event-stream"))
 
 
 async def test_of_a_long_error_only_the_beginning_is_kept(adapter: Adapter) -> None:
@@ -463,6 +527,32 @@ async def test_a_run_that_fails_in_mid_stream_keeps_what_was_said_but_no_half_ca
     assert outcome.reason == "failed"
     assert isinstance(outcome.error, ModelStatusError if cause == "error" else ModelConnectionError)
     assert [str(message) for message in outcome.messages] == ["'Tell me a story.'", "'Once upon'"]
+
+
+async def test_a_call_in_the_markup_of_a_template_is_run_and_not_shown(adapter: Adapter) -> None:
+    markup = ["I add.\n\n<tool", '_call>\n{"name": "add", "argu', 'ments": {"a": 1, "b": 2}}\n</tool_call>']
+    answers = [adapter.wire.whole(*map(Said, markup)), adapter.wire.whole(Said("<tool_call> is a tag."))]
+    async with serving(answering(*(chunked(*events) for events in answers))) as server, adapter.at(server.url) as model:
+        async with Agent(model, tools=[add]).stream("What is 1 + 2?") as stream:
+            deltas = [event.text async for event in stream if isinstance(event, TextDelta)]
+
+        assert "".join(deltas) == "I add.\n\n<tool_call> is a tag."
+        assert stream.outcome.output == "<tool_call> is a tag."
+        [result] = [message for message in stream.outcome.messages if isinstance(message, ToolResult)]
+        assert (result.name, result.text) == ("add", "3")
+
+
+async def test_a_request_that_cannot_be_encoded_is_no_fault_of_the_model(adapter: Adapter) -> None:
+    other = ScriptedModel("never")
+    schema = {"type": "object", "properties": {"a": {"default": object()}}}
+    odd = Tool(name="odd", description="", function=lambda: "", arguments=JsonArguments(schema))
+
+    async with serving(answering(b"never")) as server, adapter.at(server.url) as model:
+        with pytest.raises(UsageError, match="model 'm': the request cannot be encoded"):
+            await Agent(model, tools=[odd], fallbacks=[other]).run("Do it.")
+
+        assert server.requests == []
+    assert other.requests == []
 
 
 async def test_a_refusal_ends_the_run_with_what_the_model_said(adapter: Adapter) -> None:

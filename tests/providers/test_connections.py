@@ -422,6 +422,33 @@ async def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatc
         await ask(OpenAIChat("m", base_url="http://model.invalid/v1"))
 
 
+async def test_a_network_without_a_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("NO_PROXY", "192.0.2.0/24")
+    model = OpenAIChat("m", base_url="http://192.0.2.7:1/v1")
+    monkeypatch.setattr(_connections, "CONNECT_SECONDS", 0.01)
+
+    with pytest.raises(ModelConnectionError, match=r"no answer from http://192\.0\.2\.7:1: (?!.*proxy)"):
+        await ask(model)
+
+
+async def test_a_proxy_whose_url_is_none_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:hun/ter2@proxy.invalid:1")
+
+    with pytest.raises(UsageError, match=r"a proxy at 'http://proxy\.invalid:1', which is no URL") as caught:
+        await ask(OpenAIChat("m", base_url="http://model.invalid/v1"))
+
+    assert "hun" not in repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("encoding", ["none", "", "utf-8", "Identity"])
+async def test_an_encoding_that_is_none_is_no_compression(encoding: str) -> None:
+    body = b"".join((said("Hi"), finished("stop")))
+    plain = answer(body, type="text/event-stream", extra=f"Content-Encoding: {encoding}\r\n")
+    async with serving(answering(plain)) as server:
+        assert (await ask(OpenAIChat("m", base_url=server.url))).text == "Hi"
+
+
 # ------------------------------------------------------------------------- what can be sent
 
 

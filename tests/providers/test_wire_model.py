@@ -17,6 +17,7 @@ from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
 from agentloop.providers._wire_model import EncodedMessages, WireFormat, WireModel
 from agentloop.providers._writing import ResponseWriter
+from agentloop.providers.openai_chat import OpenAIChat
 from tests.providers.chat import Heard, ask
 from tests.providers.conformance import ChatWire, MessagesWire, ResponsesWire, Said, Wire
 
@@ -102,3 +103,15 @@ def test_a_format_encodes_a_request_the_same_way_each_time(format: WireFormat, w
 
     assert len(bodies) == 1
     assert msgspec.json.decode(bodies.pop())["model"] == "m"
+
+
+def test_models_with_the_same_name_address_and_key_have_one_identity() -> None:
+    def model(url: str = "http://h/v1", key: str = "secret-key") -> OpenAIChat:
+        return OpenAIChat("m", base_url=url, api_key=key)
+
+    assert model().identity == model().identity
+    assert model().identity != model(url="http://other/v1").identity
+    assert model().identity != model(url="http://h/v1?region=2").identity
+    assert model().identity != model(key="another-key").identity
+    assert model().identity != model(url="http://ada:x@h/v1").identity
+    assert "secret" not in repr(model().identity)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Deadlines, Limits, Price, Retries, UsageError, tool
+from agentloop import Agent, Deadlines, Limits, Price, Retries, UsageError, run_sync, tool
 from agentloop.errors import (
     ModelAuthenticationError,
     ModelConnectionError,
@@ -273,11 +273,65 @@ async def test_children_leave_it_alone_too() -> None:
     assert len(one.requests) == 1
 
 
-async def test_two_runs_know_nothing_of_each_others_failures() -> None:
-    one, two = named("one", fails(limited()), "One."), named("two", "Two.")
+async def test_a_cooldown_lasts_from_one_prompt_to_the_next_and_for_other_agents_with_the_model() -> None:
+    one, two = named("one", fails(limited()), "One."), ScriptedModel("Two.", name="two", repeat=True)
+    agent = Agent(one, fallbacks=[two])
+    other = Agent(one, fallbacks=[named("three", "Three.")])
+
+    assert [(await agent.run("go")).output for _ in range(2)] == ["Two.", "Two."]
+    assert (await other.run("go")).output == "Three."
+    # An agent without another model asks it all the same.
+    assert (await Agent(one).run("go")).output == "One."
+
+
+@pytest.mark.seconds(100)
+async def test_another_model_of_the_same_name_is_not_left_alone() -> None:
+    busy, healthy = named("one", fails(limited()), "never"), named("one", calls("inner", prompt="go"), "Two.")
+    inner_model = named("one", "Inner.")
+    inner = Agent(inner_model, name="inner", fallbacks=[named("three", "never")])
+
+    watched = await watch(Agent(busy, fallbacks=[healthy], tools=[inner.as_tool()]))
+
+    assert watched.outcome.output == "Two."
+    assert [len(model.requests) for model in (busy, healthy, inner_model)] == [1, 2, 1]
+
+
+class AtAPlace(ScriptedModel):
+    """A model with an identity, as those behind a network have."""
+
+    def __init__(self, *script: Any, place: Any) -> None:
+        super().__init__(*script, name="one")
+        self.identity = place
+
+
+@pytest.mark.parametrize(("place", "output"), [("here", "Two."), ("there", "One."), (["no", "hash"], "One.")])
+async def test_two_objects_with_one_name_and_place_share_their_cooldown(place: Any, output: str) -> None:
+    first = Agent(AtAPlace(fails(limited()), place="here"), fallbacks=[named("two", "Two.")])
+    second = Agent(AtAPlace("One.", place=place), fallbacks=[named("two", "Two.")])
+
+    assert (await first.run("go")).output == "Two."
+    assert (await second.run("go")).output == output
+
+
+async def test_an_opened_model_and_its_original_share_their_cooldown() -> None:
+    class Opened(ScriptedModel):
+        @asynccontextmanager
+        async def open(self) -> AsyncGenerator[Model]:
+            yield named("one", fails(limited()))
+
+    one, two = Opened(name="one"), ScriptedModel("Two.", name="two", repeat=True)
     agent = Agent(one, fallbacks=[two])
 
-    assert [(await agent.run("go")).output for _ in range(2)] == ["Two.", "One."]
+    assert [(await agent.run("go")).output for _ in range(2)] == ["Two.", "Two."]
+
+
+@pytest.mark.real_clock
+def test_a_cooldown_lasts_from_one_trio_run_to_the_next() -> None:
+    one, two = named("one", fails(limited()), "never"), ScriptedModel("Two.", name="two", repeat=True)
+    agent = Agent(one, fallbacks=[two])
+
+    assert [run_sync(agent, "go").output for _ in range(2)] == ["Two.", "Two."]
+    assert len(one.requests) == 1
 
 
 async def test_a_fallback_that_cannot_be_opened_is_a_warning_as_long_as_another_can() -> None:

@@ -37,6 +37,7 @@ from agentloop._core.transcript import problems
 from agentloop.errors import (
     AnswerError,
     LimitReachedError,
+    ModelConnectionError,
     NeedsInputError,
     SessionBusyError,
     SessionLeasedError,
@@ -66,7 +67,7 @@ from agentloop.outcome import Outcome
 from agentloop.permissions import Exact
 from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, SQLiteStore, answer_question, follow_session, stored_session
-from agentloop.testing import FunctionModel, Response, ScriptedModel, assert_well_formed, calls
+from agentloop.testing import FunctionModel, Response, ScriptedModel, assert_well_formed, calls, fails
 from agentloop.tools import Tool
 from tests.support import nested, of, tasks_alive
 
@@ -1678,3 +1679,21 @@ async def test_a_long_result_takes_room_once_however_often_its_session_is_resume
         outcome = await agent.run("read", session=session)
     read_back = [message.text.splitlines()[-1] for message in outcome.messages if isinstance(message, ToolResult)]
     assert read_back == ["a", "b"]
+
+
+async def test_requests_that_failed_before_a_run_was_parked_count_for_its_limit() -> None:
+    asked: list[int] = []
+
+    def respond(request: Any) -> Response | str:
+        asked.append(len(asked))
+        if len(asked) <= 2:
+            return fails(ModelConnectionError("dropped"))
+        return calls("ask") if len(asked) == 3 else "Done."
+
+    agent = Agent(FunctionModel(respond), tools=[asking([])], limits=Limits(requests=3))
+    async with memory() as store:
+        at = await park(store, agent)
+        [question] = at.outcome.questions
+        at = await resume(store, agent, {question.id: Accept({"tag": "x"})}, on_question="decline")
+
+    assert (at.outcome.reason, len(asked)) == ("limit", 3)

@@ -365,8 +365,8 @@ async def test_an_error_is_replayed_with_its_facts_after_the_pieces_before_it(pa
 
 def made(kind: type[ModelError]) -> ModelError:
     facts: dict[str, Any] = {
-        "attempts": 2, "body": "b", "code": "c", "model": "m", "problem": "p", "retry_after": 1.0, "seconds": 5.0,
-        "status": 429, "text": "t", "waiting_for": "w",
+        "advice": "a", "attempts": 2, "body": "b", "code": "c", "model": "m", "problem": "p", "retry_after": 1.0,
+        "seconds": 5.0, "status": 429, "text": "t", "waiting_for": "w",
     }  # fmt: skip
     try:
         return kind("What went wrong.")
