@@ -53,18 +53,18 @@ def control() -> Generator[None]:
 @mutant
 def early_return_when_listing_fails() -> Generator[None]:
     """#3073, first half: on this path the channel is not closed, and the reader waits for ever."""
-    told, ended = lifecycle._emit_end, lifecycle._release_readers
+    real_emit_end, real_release_readers = lifecycle._emit_end, lifecycle._release_readers
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
         if not isinstance(outcome.error, ToolsetError):
-            told(run, outcome)
+            real_emit_end(run, outcome)
 
     def end(run: Run) -> None:
         if run.outcome is not None and isinstance(run.outcome.error, ToolsetError):
             run.ended.set()
         else:
-            ended(run)
+            real_release_readers(run)
 
     with patched(lifecycle, "_emit_end", tell_outcome), patched(lifecycle, "_release_readers", end):
         yield
@@ -239,7 +239,7 @@ def failure_looks_like_an_end() -> Generator[None]:
     real = stream.Stream.__anext__
 
     async def anext_(self: stream.Stream) -> Any:
-        self._error_told = True
+        self._error_raised = True
         return await real(self)
 
     with patched(stream.Stream, "__anext__", anext_):
@@ -280,8 +280,8 @@ def answer_goes_to_the_oldest() -> Generator[None]:
     tree = core_questions.Questions
     real = tree.answer
 
-    def answer(self: Any, id: str, given: Any, *, by: Any) -> None:
-        real(self, next(iter(self._open)) if id in self._open else id, given, by=by)
+    def answer(self: Any, id: str, answer_given: Any, *, by: Any) -> None:
+        real(self, next(iter(self._open)) if id in self._open else id, answer_given, by=by)
 
     with patched(tree, "answer", answer):
         yield
@@ -485,9 +485,9 @@ def answer_replayed_to_another_question() -> Generator[None]:
     real = state.QuestionList.previous
 
     def previous(self: state.QuestionList, question: Any) -> Any:
-        found = real(self, question)
+        own_record = real(self, question)
         before = self.records
-        return next((asked for asked in before if asked.answer is not None), found)
+        return next((asked for asked in before if asked.answer is not None), own_record)
 
     with patched(state.QuestionList, "previous", previous):
         yield
