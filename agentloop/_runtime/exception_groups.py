@@ -25,11 +25,11 @@ def single(error: BaseException) -> BaseException:
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
     if not leaves:
         return error
-    told = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
+    chosen = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
     for other in leaves:
-        if other is not told:
-            told.add_note(f"At the same time: {type(other).__name__}: {other}")
-    return told
+        if other is not chosen:
+            chosen.add_note(f"At the same time: {type(other).__name__}: {other}")
+    return chosen
 
 
 def split_plain(error: BaseException) -> tuple[Exception | None, BaseException | None]:

@@ -220,20 +220,20 @@ class EventLog:
 
     def _hide(self, writer: EventWriter) -> None:
         self._hidden += 1
-        at: EventWriter | None = writer
-        while at is not None:
-            for reader in at._readers:
+        ancestor: EventWriter | None = writer
+        while ancestor is not None:
+            for reader in ancestor._readers:
                 reader.hidden += 1
-            at = at._parent
+            ancestor = ancestor._parent
 
     def _show(self, entry: Entry) -> None:
         self._hidden -= 1
         if not isinstance(entry.item, Note):
-            at: EventWriter | None = entry.writer
-            while at is not None:
-                for reader in at._readers:
+            ancestor: EventWriter | None = entry.writer
+            while ancestor is not None:
+                for reader in ancestor._readers:
                     reader.hidden -= 1
-                at = at._parent
+                ancestor = ancestor._parent
             entry.writer.deliver(entry.item)
 
     def _wake_writer(self) -> None:
@@ -487,12 +487,12 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
 
     def lineage(self) -> list[EventWriter]:
         """This writing end, and those around it, from the inside out."""
-        found: list[EventWriter] = []
+        writers: list[EventWriter] = []
         writer: EventWriter | None = self
         while writer is not None:
-            found.append(writer)
+            writers.append(writer)
             writer = writer._parent
-        return found
+        return writers
 
     def all_readers(self) -> list[Reader]:
         """The readers that get the events of this run."""

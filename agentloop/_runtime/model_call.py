@@ -77,8 +77,8 @@ class ModelCall:
         try:
             with self._scope:
                 stop = await model.respond(request, self)
-        except AgentLoopError as told:
-            _name(told, model)
+        except AgentLoopError as own_error:
+            _name(own_error, model)
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
             error = single(group)
@@ -139,12 +139,12 @@ class ModelCall:
             self._scope.deadline = math.inf
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf
-        at = now()
+        moment = now()
         # Moving a deadline costs as much as emitting a delta, so it is moved a few times per idle period only.
-        if at >= self._renew_at:
+        if moment >= self._renew_at:
             self._waiting_for = NEXT_PIECE
-            self._scope.deadline = at + self._idle * (1 + SLACK)
-            self._renew_at = at + self._idle * SLACK
+            self._scope.deadline = moment + self._idle * (1 + SLACK)
+            self._renew_at = moment + self._idle * SLACK
 
 
 def _drop(*event: object, **fields: object) -> None:
@@ -238,9 +238,9 @@ class ModelRetry:
           UsageError: a model was used wrongly: a script at its end, say.
         """
         run = self._run
-        at = run.chain.first(now())
+        index = run.chain.first(now())
         while True:
-            self.model = run.models[at]
+            self.model = run.models[index]
             self._call = ModelCall(run, self.model)
             try:
                 return await self._call.respond(request)
@@ -252,21 +252,21 @@ class ModelRetry:
                     # Before another model is asked, which leaves this one alone for a while: it has only read too much.
                     shortened = await self._shortened(error)  # noqa: ASYNC120 - if it is cut off, so is the run
                     if shortened is not None:
-                        request, following = shortened, Next(at, 0.0)
+                        request, following = shortened, Next(index, 0.0)
                     else:
-                        following = run.chain.after_failure(at, error, now())
+                        following = run.chain.after_failure(index, error, now())
                 if following is None:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")
                     raise
-                told = error_info(error)
-            self._failures.append(f"{told.type}: {told.message}")
-            at, self._call = following.model, None
+                info = error_info(error)
+            self._failures.append(f"{info.type}: {info.message}")
+            index, self._call = following.model, None
             run.emit(
                 ResponseDiscarded,
-                error=told,
+                error=info,
                 model=self.model.name,
-                next_model=run.models[at].name,
+                next_model=run.models[index].name,
                 delay=following.delay,
             )
             if run.writer.readers_lag:
