@@ -186,21 +186,21 @@ class Questions(Generic[A]):
     def answerers(self, scope: str) -> list[A]:
         """The answerers of a question of ``scope``, nearest first."""
         answerers: list[A] = []
-        at: str | None = scope
-        while at is not None:
-            here = self._scopes[at]
+        name: str | None = scope
+        while name is not None:
+            here = self._scopes[name]
             if here.answerer is not None:
                 answerers.append(here.answerer)
-            at = here.parent
+            name = here.parent
         return answerers
 
     def is_within(self, scope: str, ancestor: str) -> bool:
         """Whether ``scope`` is ``ancestor`` or lies inside it."""
-        at: str | None = scope
-        while at is not None:
-            if at == ancestor:
+        name: str | None = scope
+        while name is not None:
+            if name == ancestor:
                 return True
-            at = self._scopes[at].parent
+            name = self._scopes[name].parent
         return False
 
     @property

@@ -458,9 +458,9 @@ class QuestionList:
         self.begin()
 
 
-def _is_same(one: Question, other: Question) -> bool:
+def _is_same(question: Question, other: Question) -> bool:
     """Whether both ask the same, in the same words."""
-    return evolve(one, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
+    return evolve(question, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
 
 
 # ------------------------------------------------------------------------------- calls
@@ -749,13 +749,13 @@ class StreamState:
     @property
     def open_questions(self) -> list[Question]:
         """The questions without an answer, here and in its children, oldest first."""
-        found = [record.question for record in self.questions.records if record.is_open]
+        questions = [record.question for record in self.questions.records if record.is_open]
         for call in self.calls.values():
-            found += [record.question for record in call.all_questions if record.is_open]
+            questions += [record.question for record in call.all_questions if record.is_open]
             for child in call.children:
                 if not (child.is_over or child.is_bypassed):
-                    found += child.open_questions
-        return found
+                    questions += child.open_questions
+        return questions
 
     @property
     def started_calls(self) -> list[str]:
@@ -797,18 +797,18 @@ class StreamState:
                 if record.question.id == id:
                     return record
             for child in call.children:
-                found = child.find_question(id)
-                if found is not None:
-                    return found
+                record_of_child = child.find_question(id)
+                if record_of_child is not None:
+                    return record_of_child
         return None
 
     @property
     def around(self) -> Iterator[StreamState]:
         """This run, and the runs around it, inside out."""
-        at: StreamState | None = self
-        while at is not None:
-            yield at
-            at = at.parent
+        run: StreamState | None = self
+        while run is not None:
+            yield run
+            run = run.parent
 
     @contextmanager
     def waiting(self, call_id: str) -> Generator[None]:
