@@ -52,8 +52,8 @@ class StoredSession(Session):
     @property
     def questions(self) -> tuple[Question, ...]:
         """The open questions of that run, oldest first; empty if no run is unfinished."""
-        past = self._writer.unfinished
-        return () if past is None else tuple(past.open_questions)
+        resumable_run = self._writer.unfinished
+        return () if resumable_run is None else tuple(resumable_run.open_questions)
 
     def follow(self, *, after: int = 0) -> Follower:
         """Its events from number ``after`` on, those that are still to come too: see `follow_session`."""
