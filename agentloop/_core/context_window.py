@@ -105,7 +105,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(messages: Sequence[Message], view: View, used: int, compaction: Compaction, *, overflow: bool) -> Plan | None:
-    """What to leave out of ``messages``; ``None`` if nothing has to be, or nothing can be.
+    """Plan the messages and results to leave out of ``messages``; ``None`` if none have to be, or none can be.
 
     Args:
       used: tokens that the next request takes, as far as that is known.

@@ -88,8 +88,8 @@ def _parts(info: msgspec.inspect.Type) -> Iterator[object]:
 def spelled_out(hint: Any) -> Any:
     """``hint``, in words that msgspec has a schema for.
 
-    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, and a
-    ``datetime`` tells the model its format.
+    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, and a ``datetime`` shows
+    the model its format.
     """
     if hint is object:
         return Any

@@ -71,11 +71,12 @@ def strictest(decisions: Iterable[Decision]) -> Decision:
 
 
 def combine(own: Sequence[Decision], around: Sequence[Decision]) -> Decision:
-    """What several sets of permissions say together.
+    """Combine the decisions of several sets of permissions.
 
     Args:
-      own: those of the stream's agent and of the session. One that leaves it to the tool leaves it to the others.
-      around: those of the agents around it, which can only make it stricter.
+      own: those of the stream's agent and of the session. A set that leaves the decision to the tool leaves it to the
+        others.
+      around: those of the agents around it, which can only make the decision stricter.
     """
     return strictest((strictest(decision for decision in own if decision.effect != "tool"), *around))
 

@@ -136,10 +136,10 @@ def signature_of(
     skip: Collection[str] = (),
     localns: Mapping[str, Any] | None = None,
 ) -> Signature:
-    """What a model must send to call ``function``.
+    """The arguments that a model must send to call ``function``.
 
     Args:
-      function: anything with a signature. What a `functools.partial` has bound is not the model's to choose.
+      function: anything with a signature. Arguments that a `functools.partial` has bound are not the model's to choose.
       skip: parameters that the model does not see.
       localns: names for annotations written as text, besides those that ``function`` can see.
 

@@ -38,7 +38,7 @@ def close_turn(
 
 
 def problems(messages: Sequence[Message]) -> list[str]:
-    """What a provider would refuse in ``messages``, a sentence each; empty if nothing.
+    """The rules of providers that ``messages`` break, a sentence each; empty if none.
 
     Each tool call must have exactly one result, directly after its message, in call order, and no result may
     stand alone (OpenAI and Anthropic both answer such a transcript with status 400).

@@ -2,7 +2,7 @@
 
 A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
 later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the program
-dies. So such a block is refused when it is entered, unless the code that drives the generator also closes it.
+dies. Such a block is therefore refused when it is entered, unless the code that drives the generator also closes it.
 """
 
 from __future__ import annotations

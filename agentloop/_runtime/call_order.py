@@ -16,8 +16,8 @@ MOST_STEPS = 10
 class CallOrder:
     """The calls of one turn: a call asks only after each earlier call has been checked, or has asked.
 
-    So approvals come in call order, even if a hook takes longer for one call than for another. The wait is bounded by
-    the deadline of hooks.
+    Approvals therefore come in call order, even if a hook takes longer for one call than for another. The wait is
+    bounded by the deadline of hooks.
     """
 
     __slots__ = ("_first", "_positions", "_settled", "_turns")

@@ -1,6 +1,6 @@
 """Compaction: shorten the model's view of the transcript. A failure loses nothing: the transcript stays complete.
 
-Also the tool with which a model reads the rest of a long result. It is offered once there is such a result.
+Also the tool with which a model reads the rest of a long result; a run offers the tool once it has such a result.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def is_cancellation(error: BaseException) -> bool:
 def single(error: BaseException) -> BaseException:
     """The one error that stands for ``error``, which may be a group. Cancellations do not count.
 
-    An interrupt concerns the whole program, so it precedes all others. Of several plain errors the first is chosen, and
+    An interrupt concerns the whole program, so it precedes all others. The first of several plain errors is chosen, and
     the others become notes on it.
     """
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]

@@ -67,7 +67,7 @@ def open_stream(
     read: bool,
     resolve: Callable[[AgentConfig], tuple[Model, ...]],
 ) -> AbstractAsyncContextManager[Stream]:
-    """A root stream. What is wrong with the arguments is raised here, before anything has started.
+    """A root stream. Wrong arguments raise here, before anything has started.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.

@@ -65,7 +65,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class _Turn:
-    """One turn: it starts when the block is entered, and finishes on every way out of the block."""
+    """A turn: it starts when the block is entered, and finishes on every way out of the block."""
 
     __slots__ = ("_run", "reason")
 
@@ -363,7 +363,7 @@ class _Loop:
         return self._specs[1]
 
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
-        """Ask the model for its response. Of a response that is cut off, the visible part is committed."""
+        """Ask the model for its response. The visible part of a response that is cut off is committed."""
         run = self._run
         call = ModelRetry(run, partial(self._shortened, request))
         try:

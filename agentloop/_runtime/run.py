@@ -1,4 +1,4 @@
-"""One run: its parts, and what it commits and records.
+"""A run: its parts, and the messages and facts that it commits and records.
 
 The acting agent is a field of its run, never of an object that runs share.
 """
@@ -126,7 +126,7 @@ class Root:
 
 
 class Run:
-    """One run, from its opening to its end."""
+    """A run, from its opening to its end."""
 
     __slots__ = (
         "call_id",

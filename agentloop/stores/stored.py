@@ -85,9 +85,9 @@ async def stored_session(
     """Open session ``id`` of ``store``, or a new one, for this process alone until the block ends.
 
     A reader of a stream on it gets an event only after the store has saved it; deltas of a response are saved within a
-    quarter of a second. So the process may die at any moment: the session is valid for a provider, every visible event
-    is saved, and `Agent.resume` continues the run. A new prompt gives an unfinished run up instead, and the results of
-    its open calls say whether they may have run.
+    quarter of a second. The process may therefore die at any moment: the session is valid for a provider, every visible
+    event is saved, and `Agent.resume` continues the run. A new prompt gives an unfinished run up instead, and the
+    results of its open calls say whether they may have run.
 
     Args:
       store: an open store: ``async with SQLiteStore("chats.db").open() as store``.
