@@ -37,7 +37,7 @@ def test_an_answer_that_does_not_fit_is_worth_a_reminder_that_says_why() -> None
     assert "That is not the output that was asked for" in following.text
 
 
-def test_the_last_attempt_that_does_not_fit_is_an_error_with_what_was_said() -> None:
+def test_the_last_invalid_output_is_an_error_with_its_text() -> None:
     with pytest.raises(OutputError) as raised:
         after_response(says("five"), output_type(int), attempt=2, attempts=2)
     assert (raised.value.attempts, raised.value.text, raised.value.model) == (2, "five", "m")
