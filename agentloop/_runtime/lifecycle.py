@@ -9,7 +9,7 @@
         the run          built       with a new state, or with that of the run that it resumes
         the questions    scope       pushed on the tree, popped whatever happens in between
         the channel      both ends   around the nursery: a task that is cancelled can still emit
-        the nursery      one task    `_live`: the loop, then the ending
+        the nursery      one task    `_run_and_finish`: the loop, then the ending
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ async def _block(
                     nursery.start_soon(observe, events, run.own_observers, stream_id)
                 # Here, and not in the task: the call that opens a child run is not idle from now on.
                 _emit_start(run)
-                nursery.start_soon(_live, run)
+                nursery.start_soon(_run_and_finish, run)
                 yield Stream(run)
                 nursery.cancel_scope.cancel()
         finally:
@@ -303,7 +303,7 @@ def _close_questions(run: Run) -> None:
 # ------------------------------------------------------------------------ the one task
 
 
-async def _live(run: Run) -> None:
+async def _run_and_finish(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
     try:
         ending, error = await _run_loop(run)
