@@ -68,16 +68,16 @@ def _chosen_executable() -> str:
 
 def loader_environment() -> dict[str, str]:
     """Collect the variables without which the interpreter may not find its libraries. There is no secret in them."""
-    found = {name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ}
+    variables = {name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ}
     if getattr(sys, "frozen", False):
         # PyInstaller points them at the libraries of the application, which are not those of an interpreter.
-        for name in list(found):
+        for name in list(variables):
             original = os.environ.get(f"{name}_ORIG")
             if original is not None:
-                found[name] = original
+                variables[name] = original
             elif name != "SYSTEMROOT":
-                del found[name]
-    return found
+                del variables[name]
+    return variables
 
 
 def script_arguments(package: str, name: str) -> list[str]:

@@ -69,11 +69,11 @@ def models_of(agent: AgentConfig) -> list[Model | str]:
     """
     if not (agent.fallbacks or _everywhere or _here.get()):
         return [agent.model]
-    found: list[Model | str] = []
-    for given in (agent.model, *agent.fallbacks):
-        model = given
+    models: list[Model | str] = []
+    for original in (agent.model, *agent.fallbacks):
+        model = original
         for override in (*_everywhere, *_here.get()):
             model = override(agent, model)
-        if not any(model is other for other in found):
-            found.append(model)
-    return found
+        if not any(model is other for other in models):
+            models.append(model)
+    return models

@@ -181,9 +181,9 @@ class Agent(AgentConfig):
         else:
             raise UsageError(f"a stream runs on a Session, not on {session!r}: session=Session(...)")
         if journal is None and (on_question == PARK or resumes):
-            what = "resumed" if resumes else "parked"
+            verb = "resumed" if resumes else "parked"
             raise UsageError(
-                f"session {transcript.id!r} has no journal, so no run on it can be {what}: take one from "
+                f"session {transcript.id!r} has no journal, so no run on it can be {verb}: take one from "
                 "agentloop.stores.stored_session(store, id), where store may be MemoryStore()"
             )
         return open_stream(
@@ -250,7 +250,7 @@ class Agent(AgentConfig):
           UsageError: ``model`` is not a model.
         """
         substitute = self.replace(model=model).model
-        return Override(lambda agent, given: substitute if agent is self else given)
+        return Override(lambda agent, model_now: substitute if agent is self else model_now)
 
 
 async def _result(opening: AbstractAsyncContextManager[Stream], on_question: object) -> Outcome:
@@ -281,12 +281,12 @@ def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
       MissingExtraError: a model needs an extra; the message says what to install.
       NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
-    return tuple([_found(agent, model) if isinstance(model, str) else model for model in models_of(agent)])
+    return tuple([_resolve_name(agent, model) if isinstance(model, str) else model for model in models_of(agent)])
 
 
-def _found(agent: AgentConfig, name: str) -> Model:
-    found: Model = import_module("agentloop.providers").model_for(agent.name, name)
-    return found
+def _resolve_name(agent: AgentConfig, name: str) -> Model:
+    resolved: Model = import_module("agentloop.providers").model_for(agent.name, name)
+    return resolved
 
 
 def run_sync(

@@ -35,33 +35,33 @@ def _listed(name: str, values: object) -> tuple[Any, ...]:
     return tuple(cast("Iterable[object]", values))
 
 
-def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
-    listed = _listed("tools", given)
-    for one in listed:
-        if isinstance(one, AgentBase):
-            raise UsageError(f"{one!r} is an agent, not a tool: give its as_tool()")
-    made = tuple(one if isinstance(one, Tool) else tool(one) for one in listed)
-    names = [one.name for one in made]
+def _tools(items: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+    listed = _listed("tools", items)
+    for item in listed:
+        if isinstance(item, AgentBase):
+            raise UsageError(f"{item!r} is an agent, not a tool: give its as_tool()")
+    tools = tuple(item if isinstance(item, Tool) else tool(item) for item in listed)
+    names = [item.name for item in tools]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two tools are called {name!r}: give one of them another name with @tool(name=...)")
-    return made
+    return tools
 
 
-def _toolsets(given: Iterable[Toolset]) -> tuple[Toolset, ...]:
-    return _listed("toolsets", given)
+def _toolsets(items: Iterable[Toolset]) -> tuple[Toolset, ...]:
+    return _listed("toolsets", items)
 
 
-def _hooks(given: Iterable[Hook]) -> tuple[Hook, ...]:
-    hooks = _listed("hooks", given)
+def _hooks(items: Iterable[Hook]) -> tuple[Hook, ...]:
+    hooks = _listed("hooks", items)
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
     return hooks
 
 
-def _observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
-    return tuple(check_observer(observer) for observer in _listed("observers", given))
+def _observers(items: Iterable[Observer]) -> tuple[Observer, ...]:
+    return tuple(check_observer(observer) for observer in _listed("observers", items))
 
 
 def _check_name(instance: object, attribute: object, name: object) -> None:
@@ -69,41 +69,41 @@ def _check_name(instance: object, attribute: object, name: object) -> None:
         raise UsageError(f"an agent's name is some text, not {name!r}")
 
 
-def _check_instructions(instance: object, attribute: object, given: object) -> None:
-    if not isinstance(given, str) and not callable(given):
-        raise UsageError(f"instructions are text, or a function that gives it, not {given!r}")
+def _check_instructions(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, str) and not callable(value):
+        raise UsageError(f"instructions are text, or a function that gives it, not {value!r}")
 
 
-def _check_kind(instance: object, attribute: attrs.Attribute[Any], given: object) -> None:
+def _check_kind(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     default: object = attribute.default
     kind = type(default)
-    if not isinstance(given, kind):
-        raise UsageError(f"{attribute.name}= takes {kind.__name__}(...), not {given!r}")
+    if not isinstance(value, kind):
+        raise UsageError(f"{attribute.name}= takes {kind.__name__}(...), not {value!r}")
 
 
-def _check_permissions(instance: object, attribute: object, given: Any) -> None:
-    if given is not None and not isinstance(given, Permissions):
-        raise UsageError(f"permissions= takes Permissions(...), not {given!r}")
+def _check_permissions(instance: object, attribute: object, value: Any) -> None:
+    if value is not None and not isinstance(value, Permissions):
+        raise UsageError(f"permissions= takes Permissions(...), not {value!r}")
 
 
-def _fallbacks(given: Iterable[Model | str]) -> tuple[Model | str, ...]:
-    listed = _listed("fallbacks", given)
-    for one in listed:
-        _check_model(None, None, one)
+def _fallbacks(items: Iterable[Model | str]) -> tuple[Model | str, ...]:
+    listed = _listed("fallbacks", items)
+    for model in listed:
+        _check_model(None, None, model)
     return listed
 
 
-def _check_prices(instance: object, attribute: object, given: object) -> None:
-    if not isinstance(given, Mapping):
-        raise UsageError(f"prices= takes a table such as {{'openai:gpt-5': Price(1.25, 10)}}, not {given!r}")
-    for name, price in cast("Mapping[object, object]", given).items():
+def _check_prices(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"prices= takes a table such as {{'openai:gpt-5': Price(1.25, 10)}}, not {value!r}")
+    for name, price in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or not isinstance(price, Price):
             raise UsageError(f"prices= maps names of models to Price(...), not {name!r} to {price!r}")
 
 
-def _check_compaction(instance: object, attribute: object, given: Any) -> None:
-    if given is not None and not isinstance(given, Compaction):
-        raise UsageError(f"compaction= takes Compaction(window=...), not {given!r}")
+def _check_compaction(instance: object, attribute: object, value: Any) -> None:
+    if value is not None and not isinstance(value, Compaction):
+        raise UsageError(f"compaction= takes Compaction(window=...), not {value!r}")
 
 
 def _check_max_result(instance: object, attribute: object, value: object) -> None:
@@ -111,8 +111,8 @@ def _check_max_result(instance: object, attribute: object, value: object) -> Non
         raise UsageError(f"max_result={value!r}: give {MIN_RESULT} characters or more, or math.inf for no limit")
 
 
-def _check_output_type(instance: object, attribute: object, given: object) -> None:
-    output_type(given)
+def _check_output_type(instance: object, attribute: object, value: object) -> None:
+    output_type(value)
 
 
 def _check_model(instance: object, attribute: object, model: Model | str) -> None:

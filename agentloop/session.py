@@ -48,11 +48,11 @@ class Session:
         permissions: Permissions | None = None,
     ) -> None:
         _check_id(id)
-        given = tuple(messages)
-        found = problems(given)
-        if found:
-            raise UsageError(f"these messages are no valid transcript: {'; '.join(found)}")
-        self._transcript = Transcript(new_session_id() if id is None else id, given)
+        transcript = tuple(messages)
+        broken_rules = problems(transcript)
+        if broken_rules:
+            raise UsageError(f"these messages are no valid transcript: {'; '.join(broken_rules)}")
+        self._transcript = Transcript(new_session_id() if id is None else id, transcript)
         self._journal: Journal | None = None
         """The session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions

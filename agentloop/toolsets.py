@@ -11,7 +11,7 @@ from typing import Self
 from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
-from agentloop._runtime.toolsets import Owner, hold_all, list_all
+from agentloop._runtime.toolsets import ToolsetTask, list_all, run_all
 from agentloop.errors import ToolsetError, UsageError
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
@@ -44,7 +44,7 @@ class Toolsets:
         self.name = name
         self._toolsets = toolsets
         self._deadlines = deadlines
-        self._owners: Sequence[Owner] | None = None
+        self._tasks: Sequence[ToolsetTask] | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._problems: list[str] = []
 
@@ -57,7 +57,7 @@ class Toolsets:
         if self._block is not None:
             raise UsageError(f"the toolsets {self.name!r} are open already")
         refuse_bare_generator("toolsets are started")
-        self._block = self._held()
+        self._block = self._opened()
         try:
             await self._block.__aenter__()
         except BaseException:
@@ -70,20 +70,20 @@ class Toolsets:
     ) -> bool | None:
         assert self._block is not None
         try:
-            return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - each owner shields itself
+            return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - each task shields itself
         finally:
             self._block = None
 
     @asynccontextmanager
-    async def _held(self) -> AsyncGenerator[None]:
-        owners = [Owner(toolset, self._deadlines, self._note) for toolset in self._toolsets]
+    async def _opened(self) -> AsyncGenerator[None]:
+        tasks = [ToolsetTask(toolset, self._deadlines, self._note) for toolset in self._toolsets]
         try:
-            async with hold_all(owners):
-                self._owners = owners
+            async with run_all(tasks):
+                self._tasks = tasks
                 try:
                     yield
                 finally:
-                    self._owners = None
+                    self._tasks = None
         except BaseExceptionGroup as group:
             raise_single(group)
 
@@ -97,23 +97,23 @@ class Toolsets:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[_Borrowed]:
-        yield _Borrowed(self._open_owners())
+        yield _Borrowed(self._open_tasks())
 
-    def _open_owners(self) -> Sequence[Owner]:
-        if self._owners is None:
+    def _open_tasks(self) -> Sequence[ToolsetTask]:
+        if self._tasks is None:
             raise ToolsetError(toolset=self.name, problem="is not open: use it inside `async with`")
-        return self._owners
+        return self._tasks
 
 
 class _Borrowed:
     """Shared toolsets, as one stream uses them."""
 
-    def __init__(self, owners: Sequence[Owner]) -> None:
-        self._owners = owners
+    def __init__(self, tasks: Sequence[ToolsetTask]) -> None:
+        self._tasks = tasks
 
     async def list_tools(self) -> Sequence[Tool]:
-        return list((await list_all({}, self._owners)).values())
+        return list((await list_all({}, self._tasks)).values())
 
     @property
     def instructions(self) -> str:
-        return "\n\n".join(owner.instructions for owner in self._owners if owner.instructions)
+        return "\n\n".join(task.instructions for task in self._tasks if task.instructions)

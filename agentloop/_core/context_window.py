@@ -66,11 +66,11 @@ class View:
 
     def shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The messages that the model reads in place of ``messages``."""
-        kept = tuple(
+        shown = tuple(
             _elide(message) if index in self._elided else message
             for index, message in enumerate(messages[self.first_kept :], start=self.first_kept)
         )
-        return (UserMessage((Text(self.summary),)), *kept) if self.first_kept else kept
+        return (UserMessage((Text(self.summary),)), *shown) if self.first_kept else shown
 
     @property
     def elided(self) -> frozenset[int]:
@@ -105,7 +105,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(messages: Sequence[Message], view: View, used: int, compaction: Compaction, *, overflow: bool) -> Plan | None:
-    """What to leave out of ``messages``; ``None`` if nothing has to be, or nothing can be.
+    """Plan the messages and results to leave out of ``messages``; ``None`` if none have to be, or none can be.
 
     Args:
       used: tokens that the next request takes, as far as that is known.
@@ -115,8 +115,8 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
     if used < room and not overflow:
         return None
     # A refusal does not say how large the window is, only that it is smaller than this request.
-    kept = min(compaction.keep_recent_tokens, used // 3) if overflow else compaction.keep_recent_tokens
-    tail = _tail(messages, view.first_kept, kept)
+    recent_tokens = min(compaction.keep_recent_tokens, used // 3) if overflow else compaction.keep_recent_tokens
+    tail = _tail(messages, view.first_kept, recent_tokens)
     long = {
         index: estimate(message)
         for index, message in enumerate(messages[view.first_kept : tail], start=view.first_kept)
@@ -134,21 +134,21 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
 
 def _tail(messages: Sequence[Message], first: int, tokens: int) -> int:
     """Index of the first recent message: about ``tokens`` of them stay, and calls stay with their results."""
-    at = len(messages)
+    index = len(messages)
     left = tokens
-    found = at
-    while at > first:
-        at -= 1
-        left -= estimate(messages[at])
-        if isinstance(messages[at], ToolResult):
+    first_recent = index
+    while index > first:
+        index -= 1
+        left -= estimate(messages[index])
+        if isinstance(messages[index], ToolResult):
             continue
         # The last prompt, or response with its results, stays however long it is.
-        if left < 0 and found < len(messages):
+        if left < 0 and first_recent < len(messages):
             break
-        found = at
-        if isinstance(messages[at], AssistantMessage) and left < 0:
+        first_recent = index
+        if isinstance(messages[index], AssistantMessage) and left < 0:
             break
-    return found
+    return first_recent
 
 
 # ---------------------------------------------------------------------- long results
@@ -212,13 +212,15 @@ class LongResults:
         """
         text = self._texts.get(call_id)
         if text is None:
-            kept = ", ".join(self._texts) or "none"
-            raise ToolError(f"there is no long result of call {call_id!r} (any more); those that are kept: {kept}")
+            stored_ids = ", ".join(self._texts) or "none"
+            raise ToolError(
+                f"there is no long result of call {call_id!r} (any more); those that are kept: {stored_ids}"
+            )
         if find:
-            found = text.find(find, offset)
-            if found < 0:
+            start = text.find(find, offset)
+            if start < 0:
                 raise ToolError(f"{find!r} does not stand at or after offset {offset}")
-            offset = found
+            offset = start
         if offset >= len(text):
             raise ToolError(f"the result has {len(text)} characters, so there is nothing at offset {offset}")
         end = min(offset + limit, len(text))

@@ -1,4 +1,4 @@
-"""What a docstring says: its summary, and a description of each parameter.
+"""The content of a docstring: its summary, and a description of each parameter.
 
 Three styles are read: Google (``Args:``), NumPy (``Parameters``, underlined) and Sphinx (``:param x:``).
 """
@@ -38,7 +38,7 @@ class Doc(msgspec.Struct, frozen=True):
 def parse(doc: str | None) -> Doc:
     """Read ``doc``, whichever of the three styles it is written in.
 
-    Never raises: what is not understood is summary before the first section, and left out after it.
+    Never raises: text that is not understood counts as summary before the first section, and is left out after it.
     """
     lines = inspect.cleandoc(doc or "").splitlines()
     starts = [index for index in range(len(lines)) if _starts_section(lines[index:])]

@@ -114,7 +114,7 @@ def _check_depth(text: str | bytes | msgspec.Raw, limit: int) -> None:
 def nesting_depth(text: str | bytes | msgspec.Raw, *, enough: int = 0) -> int:
     """Count the levels of arrays and objects in a JSON text; brackets inside strings do not count.
 
-    Takes linear time and no recursion. Of a text that is not JSON, the number says only how far a decoder might go.
+    Takes linear time and no recursion. For a text that is not JSON, the number says only how far a decoder might go.
 
     Args:
       enough: where the depth cannot be above this, a number that is not above it will do, and is found faster.

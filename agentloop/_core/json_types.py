@@ -42,11 +42,11 @@ PLAIN = frozenset({bool, float, int, str})
 """Types without parts."""
 
 
-def inspect_type(hint: Any, what: str) -> msgspec.inspect.Type:
+def inspect_type(hint: Any, subject: str) -> msgspec.inspect.Type:
     """Describe a type by `msgspec.inspect`.
 
     Args:
-      what: the subject of the error message.
+      subject: the subject of the error message.
 
     Raises:
       ToolDefinitionError: the type, or one inside it, cannot be read from JSON.
@@ -55,10 +55,10 @@ def inspect_type(hint: Any, what: str) -> msgspec.inspect.Type:
         info = msgspec.inspect.type_info(hint)
     except UNRESOLVABLE as error:
         advice = "; what its fields name must be at the top of a module" if isinstance(error, NameError) else ""
-        raise ToolDefinitionError(f"{what} is of a type that cannot be read from JSON: {error}{advice}") from error
+        raise ToolDefinitionError(f"{subject} is of a type that cannot be read from JSON: {error}{advice}") from error
     for part in _parts(info):
         if isinstance(part, msgspec.inspect.CustomType):
-            raise ToolDefinitionError(f"{what} cannot be read from JSON: {_advice(part.cls)}")
+            raise ToolDefinitionError(f"{subject} cannot be read from JSON: {_advice(part.cls)}")
     return info
 
 
@@ -88,8 +88,8 @@ def _parts(info: msgspec.inspect.Type) -> Iterator[object]:
 def spelled_out(hint: Any) -> Any:
     """``hint``, in words that msgspec has a schema for.
 
-    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, and a
-    ``datetime`` tells the model its format.
+    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, and a ``datetime`` shows
+    the model its format.
     """
     if hint is object:
         return Any
@@ -155,10 +155,10 @@ def mismatch(error: msgspec.ValidationError) -> str:
     if error.__cause__ is not None and error.__cause__.args:
         # attrs' validators put the attribute, the value and more into the exception: msgspec shows it all.
         text = text.replace(str(error.__cause__), str(error.__cause__.args[0]))
-    what, _, path = text.partition(" - at `$")
-    what = re.sub(r"^Object (contains )?(missing required|unknown)", r"\2", what)
-    place = path[:-1].lstrip(".")
-    return (f"`{place}`: " if place else "") + what[:1].lower() + what[1:]
+    problem, _, path = text.partition(" - at `$")
+    problem = re.sub(r"^Object (contains )?(missing required|unknown)", r"\2", problem)
+    field_path = path[:-1].lstrip(".")
+    return (f"`{field_path}`: " if field_path else "") + problem[:1].lower() + problem[1:]
 
 
 def malformed(error: Exception, raw: str | bytes) -> str:
@@ -168,5 +168,5 @@ def malformed(error: Exception, raw: str | bytes) -> str:
     text = str(error).removeprefix("JSON is malformed: ")
     data = raw.encode(errors="replace") if isinstance(raw, str) else raw
     position = re.search(r" \(byte (\d+)\)$", text)
-    at = int(position[1]) if position else len(data)
-    return f"{text}, near `{data[max(at - 30, 0) : at + 10].decode(errors='replace')}`"
+    offset = int(position[1]) if position else len(data)
+    return f"{text}, near `{data[max(offset - 30, 0) : offset + 10].decode(errors='replace')}`"

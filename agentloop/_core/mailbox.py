@@ -39,11 +39,11 @@ class Mailbox:
         self._check(len(self._follow_ups), MOST_FOLLOW_UPS, "follow-ups")
         self._follow_ups += (message,)
 
-    def _check(self, waiting: int, most: int, what: str) -> None:
+    def _check(self, waiting: int, most: int, kind: str) -> None:
         if self.closed:
             raise StreamStateError(f"stream {self._stream!r} has come to its end: start another one with this message")
         if waiting >= most:
-            raise StreamStateError(f"stream {self._stream!r} has {most} {what} waiting: let it get round to them first")
+            raise StreamStateError(f"stream {self._stream!r} has {most} {kind} waiting: let it get round to them first")
 
     @property
     def is_steered(self) -> bool:

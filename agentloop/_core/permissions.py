@@ -67,17 +67,18 @@ def _effect_of_mode(mode: str, call: Call) -> Effect:
 
 def strictest(decisions: Iterable[Decision]) -> Decision:
     """The strictest of ``decisions``, the first of equals; ``tool`` if there are none."""
-    return max(decisions, key=lambda one: _STRICTNESS.index(one.effect), default=Decision("tool"))
+    return max(decisions, key=lambda decision: _STRICTNESS.index(decision.effect), default=Decision("tool"))
 
 
 def combine(own: Sequence[Decision], around: Sequence[Decision]) -> Decision:
-    """What several sets of permissions say together.
+    """Combine the decisions of several sets of permissions.
 
     Args:
-      own: those of the stream's agent and of the session. One that leaves it to the tool leaves it to the others.
-      around: those of the agents around it, which can only make it stricter.
+      own: those of the stream's agent and of the session. A set that leaves the decision to the tool leaves it to the
+        others.
+      around: those of the agents around it, which can only make the decision stricter.
     """
-    return strictest((strictest(one for one in own if one.effect != "tool"), *around))
+    return strictest((strictest(decision for decision in own if decision.effect != "tool"), *around))
 
 
 def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], call: Call) -> bool:
@@ -119,17 +120,17 @@ def _holds(condition: Condition, value: Any, certainly: bool) -> bool:
     return _is_surely_under(condition, value) if certainly else _may_be_under(condition, value)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(value: Any, other: Any) -> bool:
     """Whether two JSON values are the same. To Python, ``True == 1``."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        left, right = cast("Mapping[str, Any]", one), cast("Mapping[str, Any]", other)
+    if isinstance(value, bool) or isinstance(other, bool):
+        return value is other
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        left, right = cast("Mapping[str, Any]", value), cast("Mapping[str, Any]", other)
         return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        these, those = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
+    if isinstance(value, (list, tuple)) and isinstance(other, (list, tuple)):
+        these, those = cast("Sequence[Any]", value), cast("Sequence[Any]", other)
         return len(these) == len(those) and all(map(_same, these, those))
-    return bool(one == other)
+    return bool(value == other)
 
 
 _HARMLESS = frozenset(" _-./,:=@+")
@@ -143,22 +144,22 @@ def _is_harmless(character: str) -> bool:
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> tuple[int, int, dict[str, int], int]:
     """``pattern`` as bits, one for each place: stars, question marks, each other character; and the last place."""
-    stars = single = place = 0
+    stars = single = index = 0
     literal: dict[str, int] = {}
     before = ""
     for character in pattern:
         if character == before == "*":
             continue
-        bit = 1 << place
+        bit = 1 << index
         if character == "*":
             stars |= bit
         elif character == "?":
             single |= bit
         else:
             literal[character] = literal.get(character, 0) | bit
-        place += 1
+        index += 1
         before = character
-    return stars, single, literal, 1 << place
+    return stars, single, literal, 1 << index
 
 
 def _like(pattern: str, text: str, carefully: bool) -> bool:
@@ -172,17 +173,17 @@ def _like(pattern: str, text: str, carefully: bool) -> bool:
     if "*" not in pattern and "?" not in pattern:
         return text == pattern
     stars, single, literal, last = _compiled(pattern)
-    at = 1
+    states = 1
     for character in text:
-        at |= (at & stars) << 1
-        moved = (at & literal.get(character, 0)) << 1
+        states |= (states & stars) << 1
+        moved = (states & literal.get(character, 0)) << 1
         if not carefully or _is_harmless(character):
-            moved |= ((at & single) << 1) | (at & stars)
+            moved |= ((states & single) << 1) | (states & stars)
         if not moved:
             return False
-        at = moved
-    at |= (at & stars) << 1
-    return bool(at & last)
+        states = moved
+    states |= (states & stars) << 1
+    return bool(states & last)
 
 
 def _parts(path: str) -> list[str]:

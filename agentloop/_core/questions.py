@@ -3,7 +3,7 @@
 **Scopes, not a slot.** Each run pushes one scope, whose parent is the scope of the run that it was opened in. A
 question goes to the nearest scope, inside out, that has an answerer. Scopes know their parents instead of "the one
 before", so siblings that run at once, and runs that end in the order in which they began, cannot disturb each other.
-One `Questions` belongs to one root run: two root runs share nothing.
+Each root run has a `Questions` of its own: two root runs share nothing.
 
 **States.** A question is asked, is open, and leaves that state once::
 
@@ -63,7 +63,7 @@ HANDLER_FAILED = "The handler that was to answer failed."
 
 
 class AskedQuestion:
-    """One question, from the moment it is asked to the moment it is closed.
+    """A question, from the moment it is asked to the moment it is closed.
 
     A kind of question with rules of its own (an approval) overrides `check`, `accept` and `is_granted`.
     """
@@ -186,21 +186,21 @@ class Questions(Generic[A]):
     def answerers(self, scope: str) -> list[A]:
         """The answerers of a question of ``scope``, nearest first."""
         answerers: list[A] = []
-        at: str | None = scope
-        while at is not None:
-            here = self._scopes[at]
+        name: str | None = scope
+        while name is not None:
+            here = self._scopes[name]
             if here.answerer is not None:
                 answerers.append(here.answerer)
-            at = here.parent
+            name = here.parent
         return answerers
 
     def is_within(self, scope: str, ancestor: str) -> bool:
         """Whether ``scope`` is ``ancestor`` or lies inside it."""
-        at: str | None = scope
-        while at is not None:
-            if at == ancestor:
+        name: str | None = scope
+        while name is not None:
+            if name == ancestor:
                 return True
-            at = self._scopes[at].parent
+            name = self._scopes[name].parent
         return False
 
     @property
@@ -312,7 +312,7 @@ class Questions(Generic[A]):
     def notify(self) -> None:
         """Something has ended, begun to wait, or been answered: wake the tasks whose questions are deferred.
 
-        Each then calls `park_if_idle`, once the tasks that waited for the change have had a chance to go on.
+        Each then calls `park_if_idle`, once the tasks that waited for the change have had a chance to run.
         """
         for id in list(self._deferred):
             self._open[id].on_change()

@@ -136,10 +136,10 @@ def signature_of(
     skip: Collection[str] = (),
     localns: Mapping[str, Any] | None = None,
 ) -> Signature:
-    """What a model must send to call ``function``.
+    """The arguments that a model must send to call ``function``.
 
     Args:
-      function: anything with a signature. What a `functools.partial` has bound is not the model's to choose.
+      function: anything with a signature. Arguments that a `functools.partial` has bound are not the model's to choose.
       skip: parameters that the model does not see.
       localns: names for annotations written as text, besides those that ``function`` can see.
 
@@ -150,18 +150,18 @@ def signature_of(
     name, names = _name_of(function), _names_seen_by(function, localns)
     parameters: dict[str, inspect.Parameter] = {}
     for parameter in _parameters_of(function):
-        what = f"parameter `{parameter.name}` of `{name}`"
+        subject = f"parameter `{parameter.name}` of `{name}`"
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise ToolDefinitionError(f"{what} is positional-only, but tools get keywords: remove the `/`")
+            raise ToolDefinitionError(f"{subject} is positional-only, but tools get keywords: remove the `/`")
         if parameter.name in skip:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ToolDefinitionError(f"{what} may be any number of arguments: name them, or take a list or dict")
+            raise ToolDefinitionError(f"{subject} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
-            raise ToolDefinitionError(f"{what} has no annotation: the model has to know what to send")
+            raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send")
         hint = spelled_out(_resolved(function, parameter, names))
         if not (isinstance(hint, type) and hint in PLAIN):
-            inspect_type(hint, what)
+            inspect_type(hint, subject)
         parameters[parameter.name] = parameter.replace(annotation=hint)
     return Signature(parameters, inspect.getdoc(underlying(function)))
 
@@ -181,18 +181,18 @@ def context_parameter(
       ToolDefinitionError: there are several.
     """
     names = _names_seen_by(function, localns)
-    found: list[str] = []
+    contexts: list[str] = []
     for parameter in _parameters_of(function):
         try:
             hint = _resolved(function, parameter, names)
         except ToolDefinitionError:
             continue
         if any(isinstance(each, type) and issubclass(each, kinds) for each in _alternatives(hint)):
-            found.append(parameter.name)
-    if len(found) > 1:
-        several = ", ".join(f"`{name}`" for name in found)
+            contexts.append(parameter.name)
+    if len(contexts) > 1:
+        several = ", ".join(f"`{name}`" for name in contexts)
         raise ToolDefinitionError(f"`{_name_of(function)}` takes more than one context: {several}")
-    return next(iter(found), None)
+    return next(iter(contexts), None)
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
@@ -234,12 +234,12 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, names:
         return typing.get_type_hints(bearer, *names, include_extras=True)["it"]
     except Exception as error:
         # An annotation may be any expression, and raise anything.
-        what = f"parameter `{parameter.name}` of `{_name_of(function)}`"
+        subject = f"parameter `{parameter.name}` of `{_name_of(function)}`"
         text = annotation_text(function, parameter)
         if isinstance(error, NameError):
-            problem = f"{what}: `{error.name}`, in its annotation {text!r}, cannot be found. {_way_out(annotation)}"
+            problem = f"{subject}: `{error.name}`, in its annotation {text!r}, cannot be found. {_way_out(annotation)}"
         else:
-            problem = f"{what}: cannot evaluate its annotation {text!r}: {error}"
+            problem = f"{subject}: cannot evaluate its annotation {text!r}: {error}"
         raise ToolDefinitionError(problem) from error
 
 
@@ -330,14 +330,14 @@ def scope_of(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def _closure_of(function: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            found[name] = cell.cell_contents
+            cells[name] = cell.cell_contents
         except ValueError:  # it gets its value only later
             continue
-    found.pop("__classdict__", None)
-    return found
+    cells.pop("__classdict__", None)
+    return cells
 
 
 def underlying(function: Any) -> Any:

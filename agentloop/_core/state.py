@@ -1,12 +1,12 @@
-"""The state of a run: what has happened, what may happen next, and what a resumed run continues from.
+"""The state of a run: its past, the facts that may follow, and the point from which a resumed run continues.
 
 Everything that affects the state of a run lives in this file.
 
 **Theory of operation.** Each run has one `StreamState`. It changes by `StreamState.apply` and by nothing else, one fact
 at a time. A fact is an event, which readers see, or a `Note`, which only the journal sees. A live run applies each fact
-at the instant at which it emits it; a run that was cut off is continued by applying its journal to a fresh state. So
-living and replaying are the same code, and a question about a run ("which calls have no result?", "is it idle?") has
-one answer in both.
+at the instant at which it emits it; a run that was cut off is continued by applying its journal to a fresh state.
+Living and replaying are therefore the same code, and a question about a run ("which calls have no result?", "is it
+idle?") has one answer in both.
 
 Three machines run in parallel. The first belongs to the stream::
 
@@ -385,10 +385,10 @@ class QuestionRecord(msgspec.Struct):
 class QuestionList:
     """The questions that one asker has asked, in order. A call asks two lists: for itself, and about retrying it.
 
-    A tool that is called again asks again, in any order if it asks several people at once. So the record of a question
-    is found by the question's words, not by its place. It counts if the call has come to the question the same way:
-    each question that had been closed before the recorded one was asked has been asked again (else the person answered
-    another one), and no question has been closed since that is not on record (the call may act on its answer).
+    A tool that is called again asks again, in any order if it asks several people at once. The record of a question is
+    therefore found by the question's words, not by its place. It counts if the call has come to the question the same
+    way: each question that had been closed before the recorded one was asked has been asked again (else the person
+    answered another one), and no question has been closed since that is not on record (the call may act on its answer).
     """
 
     __slots__ = ("_asked", "_has_changed", "_new", "records")
@@ -458,9 +458,9 @@ class QuestionList:
         self.begin()
 
 
-def _is_same(one: Question, other: Question) -> bool:
+def _is_same(question: Question, other: Question) -> bool:
     """Whether both ask the same, in the same words."""
-    return evolve(one, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
+    return evolve(question, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
 
 
 # ------------------------------------------------------------------------------- calls
@@ -469,9 +469,9 @@ def _is_same(one: Question, other: Question) -> bool:
 class CallState:
     """A tool call without a result.
 
-    A tool that is called again opens its child runs again, in any order if it opens several at once. So a child run of
-    the previous opening is found by its agent and its prompt, not by its place. It counts if the call has come to it
-    the same way, by the rule that holds for questions: see `QuestionList`.
+    A tool that is called again opens its child runs again, in any order if it opens several at once. A child run of the
+    previous opening is therefore found by its agent and its prompt, not by its place. It counts if the call has come to
+    it the same way, by the rule that holds for questions: see `QuestionList`.
     """
 
     __slots__ = (
@@ -752,13 +752,13 @@ class StreamState:
     @property
     def open_questions(self) -> list[Question]:
         """The questions without an answer, here and in its children, oldest first."""
-        found = [record.question for record in self.questions.records if record.is_open]
+        questions = [record.question for record in self.questions.records if record.is_open]
         for call in self.calls.values():
-            found += [record.question for record in call.all_questions if record.is_open]
+            questions += [record.question for record in call.all_questions if record.is_open]
             for child in call.children:
                 if not (child.is_over or child.is_bypassed):
-                    found += child.open_questions
-        return found
+                    questions += child.open_questions
+        return questions
 
     @property
     def started_calls(self) -> list[str]:
@@ -800,18 +800,18 @@ class StreamState:
                 if record.question.id == id:
                     return record
             for child in call.children:
-                found = child.find_question(id)
-                if found is not None:
-                    return found
+                record_of_child = child.find_question(id)
+                if record_of_child is not None:
+                    return record_of_child
         return None
 
     @property
     def around(self) -> Iterator[StreamState]:
         """This run, and the runs around it, inside out."""
-        at: StreamState | None = self
-        while at is not None:
-            yield at
-            at = at.parent
+        run: StreamState | None = self
+        while run is not None:
+            yield run
+            run = run.parent
 
     @contextmanager
     def waiting(self, call_id: str) -> Generator[None]:
@@ -889,7 +889,7 @@ class StreamState:
             self._complain(event, "ends a stream that began with another class")
         self.reason, self.detail = event.reason, event.detail
         if event.reason == "interrupted":
-            # Nothing chose the place: only calls that waited for an answer are known not to have continued since.
+            # No rule chose the place: only calls that waited for an answer are known not to have continued since.
             for call in self.calls.values():
                 call.parked = any(record.is_open for record in call.questions.records)
         if self.parent is not None and (opener := self.parent.calls.get(self.call_id)) is not None:

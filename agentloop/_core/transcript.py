@@ -38,37 +38,39 @@ def close_turn(
 
 
 def problems(messages: Sequence[Message]) -> list[str]:
-    """What a provider would refuse in ``messages``, a sentence each; empty if nothing.
+    """The rules of providers that ``messages`` break, a sentence each; empty if none.
 
     Each tool call must have exactly one result, directly after its message, in call order, and no result may
     stand alone (OpenAI and Anthropic both answer such a transcript with status 400).
     """
-    found: list[str] = []
+    broken_rules: list[str] = []
     seen: set[str] = set()
     expected: list[str] = []
     for index, message in enumerate(messages):
         if isinstance(message, ToolResult):
             if not expected:
-                found.append(
+                broken_rules.append(
                     f"message {index}: a result of call {message.call_id!r} that no message before it asks for"
                 )
             elif message.call_id != expected[0]:
-                found.append(f"message {index}: a result of call {message.call_id!r} where {expected[0]!r} is due")
+                broken_rules.append(
+                    f"message {index}: a result of call {message.call_id!r} where {expected[0]!r} is due"
+                )
                 expected = [id for id in expected if id != message.call_id]
             else:
                 expected.pop(0)
             continue
         if expected:
-            found.append(f"message {index}: call {expected[0]!r} has no result before it")
+            broken_rules.append(f"message {index}: call {expected[0]!r} has no result before it")
             expected = []
         if isinstance(message, AssistantMessage):
             for call in message.calls:
                 if call.id in seen:
-                    found.append(f"message {index}: the call id {call.id!r} was used before")
+                    broken_rules.append(f"message {index}: the call id {call.id!r} was used before")
                 seen.add(call.id)
                 expected.append(call.id)
-    found.extend(f"the last message: call {id!r} has no result" for id in expected)
-    return found
+    broken_rules.extend(f"the last message: call {id!r} has no result" for id in expected)
+    return broken_rules
 
 
 class Transcript:

@@ -26,8 +26,8 @@ class Exceeded(msgspec.Struct, frozen=True):
 class Meter:
     """Counts what a stream and its children use.
 
-    What a child uses counts in every meter above it, and each of those is asked before the child goes on: so
-    a child's limits are carved out of its parent's without being split up beforehand.
+    The usage of a child run counts in every meter above it, and each of those is asked before the child continues: a
+    child's limits are thus carved out of its parent's without being split up beforehand.
     """
 
     __slots__ = ("allowed", "limits", "parent", "requests", "tool_calls", "turns", "usage")

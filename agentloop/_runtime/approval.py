@@ -314,15 +314,17 @@ class ApprovalCheck:
 
 
 def _own_permissions(run: Run) -> list[Permissions]:
-    return [given for given in (run.root.session.permissions, run.config.permissions) if given is not None]
+    return [
+        permissions for permissions in (run.root.session.permissions, run.config.permissions) if permissions is not None
+    ]
 
 
 def _permissions_around(run: Run) -> Iterator[Permissions]:
-    at = run.parent
-    while at is not None:
-        if at.config.permissions is not None:
-            yield at.config.permissions
-        at = at.parent
+    ancestor = run.parent
+    while ancestor is not None:
+        if ancestor.config.permissions is not None:
+            yield ancestor.config.permissions
+        ancestor = ancestor.parent
 
 
 def _approval_event(run: Run, call: ToolCall, arguments: dict[str, Any], reason: str) -> ApprovalRequested:

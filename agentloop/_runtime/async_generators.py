@@ -2,7 +2,7 @@
 
 A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
 later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the program
-dies. So such a block is refused when it is entered, unless the code that drives the generator also closes it.
+dies. Such a block is therefore refused when it is entered, unless the code that drives the generator also closes it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _ENDS = frozenset({"agentloop._runtime.user_code", "agentloop._runtime.tool_call
 """Modules that call tools and hooks: frames above theirs belong to a stream that was looked at when it was opened."""
 
 
-def refuse_bare_generator(what: str) -> None:
-    """Raise `UsageError` if an async generator that may be abandoned enters ``what``. Call it in the block's generator.
+def refuse_bare_generator(action: str) -> None:
+    """Raise `UsageError` if an async generator that may be abandoned opens this block. Call it from the block itself.
 
     Only the frames of this task are looked at, up to the tool call of a stream around it: 2 to 3 us.
     """
@@ -37,8 +37,8 @@ def refuse_bare_generator(what: str) -> None:
         if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR and _package_of(driver) not in _DRIVERS:
             name = frame.f_code.co_name
             raise UsageError(
-                f"{what} inside the async generator {name}(), which its caller may leave half-way: Python would finish "
-                f"it in another task. Decorate {name}() with @trio.as_safe_channel, or with "
+                f"{action} inside the async generator {name}(), which its caller may leave half-way: Python would "
+                f"finish it in another task. Decorate {name}() with @trio.as_safe_channel, or with "
                 "@contextlib.asynccontextmanager if it yields once; or read `async for text in stream.text()` where "
                 "the text is used"
             )

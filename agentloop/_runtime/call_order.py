@@ -16,14 +16,14 @@ MOST_STEPS = 10
 class CallOrder:
     """The calls of one turn: a call asks only after each earlier call has been checked, or has asked.
 
-    So approvals come in call order, even if a hook takes longer for one call than for another. The wait is bounded by
-    the deadline of hooks.
+    Approvals therefore come in call order, even if a hook takes longer for one call than for another. The wait is
+    bounded by the deadline of hooks.
     """
 
-    __slots__ = ("_first", "_places", "_settled", "_turns")
+    __slots__ = ("_first", "_positions", "_settled", "_turns")
 
     def __init__(self, call_ids: Iterable[str]) -> None:
-        self._places = {id: place for place, id in enumerate(call_ids)}
+        self._positions = {id: position for position, id in enumerate(call_ids)}
         self._settled: set[int] = set()
         """Calls at or behind `_first` that have been checked, or have asked."""
         self._first = 0
@@ -31,15 +31,15 @@ class CallOrder:
         self._turns: dict[int, trio.Event] = {}
         """The calls that wait to ask."""
 
-    def place_of(self, call_id: str) -> int:
-        """The place of the call in its turn; -1 for the run itself."""
-        return self._places.get(call_id, -1)
+    def position_of(self, call_id: str) -> int:
+        """The position of the call in its turn; -1 for the run itself."""
+        return self._positions.get(call_id, -1)
 
     def settle(self, call_id: str) -> None:
         """The call has been checked, has asked, or has ended: it holds up no later call any more."""
-        place = self._places.get(call_id, -1)
-        if place >= self._first:
-            self._settled.add(place)
+        position = self._positions.get(call_id, -1)
+        if position >= self._first:
+            self._settled.add(position)
         while self._first in self._settled:
             self._settled.discard(self._first)
             self._first += 1
@@ -49,12 +49,12 @@ class CallOrder:
 
     def is_turn_of(self, call_id: str) -> bool:
         """Whether no earlier call may still ask its first question."""
-        return self.place_of(call_id) <= self._first
+        return self.position_of(call_id) <= self._first
 
     async def wait_for_turn(self, call_id: str) -> None:
         """Return when no earlier call may still ask its first question."""
         if not self.is_turn_of(call_id):
-            await self._turns.setdefault(self.place_of(call_id), trio.Event()).wait()
+            await self._turns.setdefault(self.position_of(call_id), trio.Event()).wait()
 
 
 class Arrivals:
@@ -68,15 +68,15 @@ class Arrivals:
         """How many have arrived so far."""
 
     async def open(
-        self, open_question: Callable[[], None], place: tuple[int, ...], order: CallOrder | None, call_id: str
+        self, open_question: Callable[[], None], position: tuple[int, ...], order: CallOrder | None, call_id: str
     ) -> None:
-        """Call ``open_question``, after those with a lower ``place`` that arrive at the same moment.
+        """Call ``open_question``, after those with a lower ``position`` that arrive at the same moment.
 
         Args:
-          place: where the question's call stands in its turn, after the places of the calls around it.
+          position: where the question's call stands in its turn, after the positions of the calls around it.
           order: of that turn; with ``call_id``, it says when the question may be opened.
         """
-        arrival = _Arrival(open_question, place, order, call_id)
+        arrival = _Arrival(open_question, position, order, call_id)
         # Before its turn: a question that waits for it comes before the later ones that need not wait.
         self._arrived[arrival] = None
         self._count += 1
@@ -97,7 +97,7 @@ class Arrivals:
             self._open_all()
 
     def _open_all(self) -> None:
-        arrived, self._arrived = sorted(self._arrived, key=_place), {}
+        arrived, self._arrived = sorted(self._arrived, key=_position), {}
         for arrival in arrived:
             # Opening one may make it the turn of the next.
             if arrival.is_due:
@@ -107,13 +107,13 @@ class Arrivals:
 
 
 class _Arrival:
-    __slots__ = ("_call_id", "_order", "open", "place")
+    __slots__ = ("_call_id", "_order", "open", "position")
 
     def __init__(
-        self, open_question: Callable[[], None], place: tuple[int, ...], order: CallOrder | None, call_id: str
+        self, open_question: Callable[[], None], position: tuple[int, ...], order: CallOrder | None, call_id: str
     ) -> None:
         self.open = open_question
-        self.place = place
+        self.position = position
         self._order = order
         self._call_id = call_id
 
@@ -122,5 +122,5 @@ class _Arrival:
         return self._order is None or self._order.is_turn_of(self._call_id)
 
 
-def _place(arrival: _Arrival) -> tuple[int, ...]:
-    return arrival.place
+def _position(arrival: _Arrival) -> tuple[int, ...]:
+    return arrival.position

@@ -1,6 +1,6 @@
 """Compaction: shorten the model's view of the transcript. A failure loses nothing: the transcript stays complete.
 
-Also the tool with which a model reads the rest of a long result. It is offered once there is such a result.
+Also the tool with which a model reads the rest of a long result; a run offers the tool once it has such a result.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class Compactor:
     async def _make_room(self, reason: Literal["threshold", "overflow"]) -> bool:
         run, transcript = self._run, self._run.transcript
         used = self._used()
-        found = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
-        if found is None or not await self._may(reason, used):
+        planned = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
+        if planned is None or not await self._may(reason, used):
             return False
         run.emit(CompactionStarted, reason=reason, tokens=used)
         problem = "it was cut off"
         try:
-            problem = await self._carry_out(found)
+            problem = await self._carry_out(planned)
         finally:
             left = sum(map(estimate, transcript.view))
             run.emit(
@@ -107,22 +107,22 @@ class Compactor:
                 return False
         return True
 
-    async def _carry_out(self, found: Plan) -> str:
+    async def _carry_out(self, planned: Plan) -> str:
         """Make room as planned. Gives what went wrong; then nothing has changed."""
         transcript = self._run.transcript
-        if found.first_kept is None:
-            transcript.show_less(elided=found.elided)
+        if planned.first_kept is None:
+            transcript.show_less(elided=planned.elided)
             return ""
         if not self._run.meter.may_retry():
             # The request that it is for was counted already: this would be one more than is allowed.
             return "a limit leaves no request for it"
         try:
-            summary = await self._summary(found.first_kept)
+            summary = await self._summary(planned.first_kept)
         except ModelError as error:
             return str(error)
         if not summary.strip():
             return "the model wrote no summary"
-        transcript.show_less(summary=SUMMARY + summary.strip(), first_kept=found.first_kept)
+        transcript.show_less(summary=SUMMARY + summary.strip(), first_kept=planned.first_kept)
         return ""
 
     async def _summary(self, first_kept: int) -> str:

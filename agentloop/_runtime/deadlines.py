@@ -63,17 +63,17 @@ class PausableDeadline:
         """
         began = now()
         chain: list[PausableDeadline] = []
-        at: PausableDeadline | None = self
-        while at is not None:
-            chain.append(at)
-            at = at.parent
-        for one in chain:
-            one._pause(began)
+        deadline: PausableDeadline | None = self
+        while deadline is not None:
+            chain.append(deadline)
+            deadline = deadline.parent
+        for member in chain:
+            member._pause(began)
         try:
             yield
         finally:
-            for one in chain:
-                one._resume()
+            for member in chain:
+                member._resume()
 
     def _pause(self, began: float) -> None:
         # Counted: the tools of one stream may wait for several people at once.

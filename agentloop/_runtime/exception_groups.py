@@ -19,17 +19,17 @@ def is_cancellation(error: BaseException) -> bool:
 def single(error: BaseException) -> BaseException:
     """The one error that stands for ``error``, which may be a group. Cancellations do not count.
 
-    An interrupt concerns the whole program, so it precedes all others. Of several plain errors the first is chosen, and
+    An interrupt concerns the whole program, so it precedes all others. The first of several plain errors is chosen, and
     the others become notes on it.
     """
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
     if not leaves:
         return error
-    told = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
+    chosen = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
     for other in leaves:
-        if other is not told:
-            told.add_note(f"At the same time: {type(other).__name__}: {other}")
-    return told
+        if other is not chosen:
+            chosen.add_note(f"At the same time: {type(other).__name__}: {other}")
+    return chosen
 
 
 def split_plain(error: BaseException) -> tuple[Exception | None, BaseException | None]:

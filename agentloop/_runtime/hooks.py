@@ -84,7 +84,7 @@ class Hooks:
             await self.ask(hook, value)
 
     async def notify_shielded(self, point: PointName, value: object) -> None:
-        """Like `tell`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
+        """Like `notify`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
             scope = trio.move_on_after(self._deadlines.cleanup, shield=True)
@@ -96,7 +96,7 @@ class Hooks:
                 if scope.cancelled_caught:
                     problem = f"took longer than {self._deadlines.cleanup:g} s at the end of the run"
             # A nursery of the hook's may raise in the middle of that cancellation, and the clock before it: the last
-            # event is told even so.
+            # event is emitted even so.
             except Exception as error:  # noqa: BLE001
                 failure, problem = error, describe(error)
             if problem:

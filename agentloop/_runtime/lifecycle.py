@@ -9,7 +9,7 @@
         the run          built       with a new state, or with that of the run that it resumes
         the questions    scope       pushed on the tree, popped whatever happens in between
         the channel      both ends   around the nursery: a task that is cancelled can still emit
-        the nursery      one task    `_live`: the loop, then the ending
+        the nursery      one task    `_run_and_finish`: the loop, then the ending
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agentloop._runtime.exception_groups import is_cancellation, raise_single, s
 from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
-from agentloop._runtime.loop import Ending, play
+from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
@@ -67,7 +67,7 @@ def open_stream(
     read: bool,
     resolve: Callable[[AgentConfig], tuple[Model, ...]],
 ) -> AbstractAsyncContextManager[Stream]:
-    """A root stream. What is wrong with the arguments is raised here, before anything has started.
+    """A root stream. Wrong arguments raise here, before anything has started.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.
@@ -117,17 +117,19 @@ def _open_child(
 
 def _check_lineage(parent: Run, agent: AgentConfig) -> None:
     """Raise `ChildLimitError` if ``agent`` may not run inside ``parent``."""
-    at: Run | None = parent
+    ancestor: Run | None = parent
     depth = 1
-    while at is not None:
+    while ancestor is not None:
         problem = ""
-        if at.config is agent:
+        if ancestor.config is agent:
             problem = "it is running there already, and would go round in a circle"
-        elif depth > at.config.limits.depth:
-            problem = f"agent {at.config.name!r} allows {at.config.limits.depth} levels below it (Limits.depth)"
+        elif depth > ancestor.config.limits.depth:
+            problem = (
+                f"agent {ancestor.config.name!r} allows {ancestor.config.limits.depth} levels below it (Limits.depth)"
+            )
         if problem:
             raise ChildLimitError(agent=agent.name, path=parent.source.agents, reason=problem)
-        at = at.parent
+        ancestor = ancestor.parent
         depth += 1
 
 
@@ -187,7 +189,7 @@ async def _block(
                     nursery.start_soon(observe, events, run.own_observers, stream_id)
                 # Here, and not in the task: the call that opens a child run is not idle from now on.
                 _emit_start(run)
-                nursery.start_soon(_live, run)
+                nursery.start_soon(_run_and_finish, run)
                 yield Stream(run)
                 nursery.cancel_scope.cancel()
         finally:
@@ -301,7 +303,7 @@ def _close_questions(run: Run) -> None:
 # ------------------------------------------------------------------------ the one task
 
 
-async def _live(run: Run) -> None:
+async def _run_and_finish(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
     try:
         ending, error = await _run_loop(run)
@@ -316,7 +318,7 @@ async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
     try:
         # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
         with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
-            ending = await play(run)
+            ending = await run_loop(run)
             await flush(run)
             return ending, None
     except BaseException as error:  # noqa: ASYNC103, BLE001 - not swallowed: see above
@@ -374,10 +376,10 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
         detail = f"seconds: the {run.config.limits.seconds:g} s are over"
         return Outcome(reason="limit", detail=detail, usage=usage, messages=messages)
     if error is not None:
-        told = single(error)
-        if isinstance(told, Exception) and not isinstance(told, AgentLoopError):
-            told = _as_bug(told)
-        return Outcome(reason="failed", detail=str(told), error=told, usage=usage, messages=messages)
+        failure = single(error)
+        if isinstance(failure, Exception) and not isinstance(failure, AgentLoopError):
+            failure = _as_bug(failure)
+        return Outcome(reason="failed", detail=str(failure), error=failure, usage=usage, messages=messages)
     assert ending is not None
     return Outcome(reason=ending.reason, detail=ending.detail, output=ending.output, usage=usage, messages=messages)
 

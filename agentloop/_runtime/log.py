@@ -5,7 +5,7 @@ A root run has one `EventLog`. Each run of the tree appends to it through a writ
 of that run and of the runs inside it. The nursery of a run owns both ends, and closes both when it exits.
 
 Everything that happens to an event after it was appended is done by a reader: the user's loop, an observer, and the
-journal writer, which differs from the others in that it moves a mark. Nothing in here calls a store or user code.
+journal writer, which differs from the others in that it moves a mark. This module calls neither a store nor user code.
 
 Three marks move along the log::
 
@@ -19,10 +19,10 @@ faster than a store can write, become visible at once, unless an event that is n
 
 **Appending never waits and never fails.** An event that was made is delivered, in order, also if the task that emits
 it is cancelled at that moment, and also if nothing reads. The poster waits *afterwards*, by
-`EventWriter.wait_for_readers`: for readers that lag, and for a store that lags. So memory is bounded: by `CAPACITY`
-events per reader, by `UNSAVED_EVENTS` and `UNSAVED_CHARACTERS` per journal, plus one event for each task that emits at
-once, plus the ends of whatever is open when a run is torn down. A full buffer can never tear a started/finished pair
-apart, or drop the last event.
+`EventWriter.wait_for_readers`: for readers that lag, and for a store that lags. Memory is therefore bounded: by
+`CAPACITY` events per reader, by `UNSAVED_EVENTS` and `UNSAVED_CHARACTERS` per journal, plus one event for each task
+that emits at once, plus the ends of whatever is open when a run is torn down. A full buffer can never tear a
+started/finished pair apart, or drop the last event.
 
 **If the journal fails**, `EventLog.fail` makes the rest of the log visible without it. Events that state a fact which
 is now lost (a message is part of the session; a tool gave this result) are left out or replaced, and the events after
@@ -220,20 +220,20 @@ class EventLog:
 
     def _hide(self, writer: EventWriter) -> None:
         self._hidden += 1
-        at: EventWriter | None = writer
-        while at is not None:
-            for reader in at._readers:
+        ancestor: EventWriter | None = writer
+        while ancestor is not None:
+            for reader in ancestor._readers:
                 reader.hidden += 1
-            at = at._parent
+            ancestor = ancestor._parent
 
     def _show(self, entry: Entry) -> None:
         self._hidden -= 1
         if not isinstance(entry.item, Note):
-            at: EventWriter | None = entry.writer
-            while at is not None:
-                for reader in at._readers:
+            ancestor: EventWriter | None = entry.writer
+            while ancestor is not None:
+                for reader in ancestor._readers:
                     reader.hidden -= 1
-                at = at._parent
+                ancestor = ancestor._parent
             entry.writer.deliver(entry.item)
 
     def _wake_writer(self) -> None:
@@ -487,12 +487,12 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
 
     def lineage(self) -> list[EventWriter]:
         """This writing end, and those around it, from the inside out."""
-        found: list[EventWriter] = []
+        writers: list[EventWriter] = []
         writer: EventWriter | None = self
         while writer is not None:
-            found.append(writer)
+            writers.append(writer)
             writer = writer._parent
-        return found
+        return writers
 
     def all_readers(self) -> list[Reader]:
         """The readers that get the events of this run."""

@@ -1,4 +1,4 @@
-"""What agentloop writes to `logging`, for operators.
+"""The log records that agentloop writes to `logging`, for operators.
 
 ====================== ================================================================================================
 logger                 records at ``DEBUG``, one per step
@@ -20,7 +20,7 @@ logger                 records at ``DEBUG``, one per step
   the traceback too. A `ToolError` was raised for the model to read: ``DEBUG``, with the traceback.
 
 A record holds ids, names, codes, counts and durations: no arguments, no results, no text of a message, of a hook or of
-a server. A traceback holds the words of the exception. Where those contain a key, or an Authorization header, the
+a server. A traceback holds the words of the exception. If those contain a key, or an Authorization header, the
 traceback is logged as redacted text, without ``exc_info``. Deltas are not logged.
 
 Durations are seconds of real time. ``docs/reference/logging.md`` has the same for users.

@@ -63,7 +63,7 @@ from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
 
-__all__ = ["Ending", "play"]
+__all__ = ["Ending", "run_loop"]
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class _Turn:
-    """One turn: it starts when the block is entered, and finishes on every way out of the block."""
+    """A turn: it starts when the block is entered, and finishes on every way out of the block."""
 
     __slots__ = ("_run", "reason")
 
@@ -106,7 +106,7 @@ class _Turn:
             await run.writer.wait_for_readers()
 
 
-async def play(run: Run) -> Ending:
+async def run_loop(run: Run) -> Ending:
     """Run the stream from its prompt to its end.
 
     Raises:
@@ -118,24 +118,24 @@ async def play(run: Run) -> Ending:
     for model in run.models:
         if run.config.toolsets or hasattr(model, "open"):
             async with open_models(run), open_toolsets(run) as tools:
-                return await loop.play(tools)
+                return await loop.run(tools)
     # As nearly always: there is nothing to open.
-    return await loop.play(ToolList(run.config.tools, ()))
+    return await loop.run(ToolList(run.config.tools, ()))
 
 
 async def _instructions(run: Run) -> str:
-    given = run.config.instructions
-    if isinstance(given, str):
-        return given
+    instructions = run.config.instructions
+    if isinstance(instructions, str):
+        return instructions
     try:
-        made = await call_user_code(trio.move_on_after(run.config.deadlines.hook), given, run.source)
+        text = await call_user_code(trio.move_on_after(run.config.deadlines.hook), instructions, run.source)
     except UserCodeError as error:
         problem = "stream %r: the instructions function failed"
         log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)
         raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
-    if not isinstance(made, str):
-        raise UsageError(f"the instructions of agent {run.config.name!r} are to be text, not {made!r}")
-    return made
+    if not isinstance(text, str):
+        raise UsageError(f"the instructions of agent {run.config.name!r} are to be text, not {text!r}")
+    return text
 
 
 class _Loop:
@@ -173,7 +173,7 @@ class _Loop:
         """Whether the warning about a model without a price was emitted."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
-    async def play(self, tools: ToolList) -> Ending:
+    async def run(self, tools: ToolList) -> Ending:
         await self._start_session()
         # Listed before the prompt is committed: where there are no tools, there is no run.
         await tools.list()
@@ -382,7 +382,7 @@ class _Loop:
         return self._specs[1]
 
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
-        """Ask the model for its response. Of a response that is cut off, the visible part is committed."""
+        """Ask the model for its response. The visible part of a response that is cut off is committed."""
         run = self._run
         call = ModelRetry(run, partial(self._shortened, request))
         try:

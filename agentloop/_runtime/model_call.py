@@ -97,8 +97,8 @@ class ModelCall:
         try:
             with self._scope:
                 stop = await model.respond(request, self)
-        except AgentLoopError as told:
-            _name(told, model)
+        except AgentLoopError as own_error:
+            _name(own_error, model)
             raise
         except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
             error = single(group)
@@ -158,14 +158,14 @@ class ModelCall:
             self._scope.deadline = math.inf
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf
-        at = now()
+        moment = now()
         # Moving a deadline costs as much as emitting a delta, so it is moved a few times per idle period only.
-        if at >= self._renew_at:
+        if moment >= self._renew_at:
             self._waiting_for = NEXT_PIECE
             self._patience = self._idle
-            self._scope.deadline = at + self._idle * (1 + SLACK)
-            self._give_up_at = at + self._idle * SIGNS_OF_LIFE
-            self._renew_at = at + self._idle * SLACK
+            self._scope.deadline = moment + self._idle * (1 + SLACK)
+            self._give_up_at = moment + self._idle * SIGNS_OF_LIFE
+            self._renew_at = moment + self._idle * SLACK
 
     def _show_life(self) -> None:
         """Start the deadline for silence again, though the model has said nothing."""
@@ -265,9 +265,9 @@ class ModelRetry:
           UsageError: a model was used wrongly: a script at its end, say.
         """
         run = self._run
-        at = run.chain.first(now())
+        index = run.chain.first(now())
         while True:
-            self.model = run.models[at]
+            self.model = run.models[index]
             self._call = ModelCall(run, self.model)
             try:
                 return await self._call.respond(request)
@@ -279,21 +279,21 @@ class ModelRetry:
                     # Before another model is asked, which leaves this one alone for a while: it has only read too much.
                     shortened = await self._shortened(error)  # noqa: ASYNC120 - if it is cut off, so is the run
                     if shortened is not None:
-                        request, following = shortened, Next(at, 0.0)
+                        request, following = shortened, Next(index, 0.0)
                     else:
-                        following = run.chain.after_failure(at, error, now())
+                        following = run.chain.after_failure(index, error, now())
                 if following is None:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")
                     raise
-                told = error_info(error)
-            self._failures.append(f"{told.type}: {told.message}")
-            at, self._call = following.model, None
+                info = error_info(error)
+            self._failures.append(f"{info.type}: {info.message}")
+            index, self._call = following.model, None
             run.emit(
                 ResponseDiscarded,
-                error=told,
+                error=info,
                 model=self.model.name,
-                next_model=run.models[at].name,
+                next_model=run.models[index].name,
                 delay=following.delay,
             )
             if run.writer.readers_lag:

@@ -132,9 +132,9 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
     run, question = waiter.run, waiter.question
     waiter.handler = trio.CancelScope()
     try:
-        given = await call_user_code(waiter.handler, handler, question.event)
-        if given is not None and question.is_open():
-            run.root.questions.answer(question.id, given, by="handler")
+        reply = await call_user_code(waiter.handler, handler, question.event)
+        if reply is not None and question.is_open():
+            run.root.questions.answer(question.id, reply, by="handler")
     except (UserCodeError, AnswerError) as error:
         if question.is_open():
             question.refusal = HANDLER_FAILED
@@ -152,16 +152,16 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
 
 async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
     """Open ``question``, after those of earlier calls of the same turn, and of earlier calls of the turns around it."""
-    place: list[int] = []
-    at: Run | None = run
+    position: list[int] = []
+    asking_run: Run | None = run
     call_id = question.call_id
-    while at is not None:
-        place.append(-1 if at.call_order is None else at.call_order.place_of(call_id))
-        call_id, at = at.call_id, at.parent
+    while asking_run is not None:
+        position.append(-1 if asking_run.call_order is None else asking_run.call_order.position_of(call_id))
+        call_id, asking_run = asking_run.call_id, asking_run.parent
     if run.root.arrivals is None:
         run.root.arrivals = Arrivals()
     await run.root.arrivals.open(
-        partial(_open, run, question), tuple(reversed(place)), run.call_order, question.call_id
+        partial(_open, run, question), tuple(reversed(position)), run.call_order, question.call_id
     )
 
 
@@ -205,7 +205,7 @@ def _answer_as_before(run: Run, question: AskedQuestion, answer: Answer) -> bool
 # -------------------------------------------------------------------- from the outside
 
 
-def answer(run: Run, id: str, given: Answer) -> None:
+def answer(run: Run, id: str, reply: Answer) -> None:
     """Answer an open question of ``run``, or of a run inside it, for its reader.
 
     To approve what a rule has just approved, perhaps before the question was read, changes nothing, and is no error.
@@ -215,8 +215,8 @@ def answer(run: Run, id: str, given: Answer) -> None:
     """
     questions, scope = run.root.questions, run.source.stream
     if questions.is_open(id, within=scope):
-        questions.answer(id, given, by="reader")
-    elif not (isinstance(given, Approve) and given.arguments is None and questions.was_granted(id, scope)):
+        questions.answer(id, reply, by="reader")
+    elif not (isinstance(reply, Approve) and reply.arguments is None and questions.was_granted(id, scope)):
         raise UnknownQuestionError(given=id, open_ids=[question.id for question in pending(run)])
 
 

@@ -1,4 +1,4 @@
-"""One run: its parts, and what it commits and records.
+"""A run: its parts, and the messages and facts that it commits and records.
 
 The acting agent is a field of its run, never of an object that runs share.
 """
@@ -124,7 +124,7 @@ class Root:
 
 
 class Run:
-    """One run, from its opening to its end."""
+    """A run, from its opening to its end."""
 
     __slots__ = (
         "call_id",
@@ -241,12 +241,12 @@ class Run:
 
     def price_of(self, *names: str) -> Price | None:
         """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""
-        at: Run | None = self
-        while at is not None:
+        ancestor: Run | None = self
+        while ancestor is not None:
             for name in names:
-                if name in at.config.prices:
-                    return at.config.prices[name]
-            at = at.parent
+                if name in ancestor.config.prices:
+                    return ancestor.config.prices[name]
+            ancestor = ancestor.parent
         return None
 
     def close(self) -> None:
@@ -257,12 +257,12 @@ class Run:
 
     def turns_above(self, tool: Tool) -> int:
         """How many calls of ``tool`` somewhere above wait for this stream, and have the tool's turn meanwhile."""
-        at: Run = self
-        found = 0
-        while at.parent is not None:
-            found += at.parent.calls_in_turn.get(at.call_id) is tool
-            at = at.parent
-        return found
+        run: Run = self
+        count = 0
+        while run.parent is not None:
+            count += run.parent.calls_in_turn.get(run.call_id) is tool
+            run = run.parent
+        return count
 
 
 # --------------------------- what a run commits, and must not begin, or end, without saving

@@ -23,11 +23,11 @@ class Stream:
     stops the run and returns when everything that it started has ended.
     """
 
-    __slots__ = ("_error_told", "_run")
+    __slots__ = ("_error_raised", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._error_told = False
+        self._error_raised = False
 
     @property
     def id(self) -> str:
@@ -177,9 +177,9 @@ class Stream:
     def _end(self) -> BaseException:
         """The error that ends the reader's loop. A failed run raises its error once: it must not look finished."""
         error = self._run.outcome.error if self._run.outcome else None
-        if error is None or self._error_told:
+        if error is None or self._error_raised:
             return StopAsyncIteration()
-        self._error_told = True
+        self._error_raised = True
         return error
 
     def _not_read(self) -> StreamStateError:

@@ -177,11 +177,11 @@ class Calls:
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         deadline = PausableDeadline(None if self._shared is not None else seconds, run.deadline, began)
         context: RunningContext | None = None
-        given = checked.values
+        arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
             context = RunningContext(run, call.id, deadline)
             if tool.context_name is not None:
-                given = {**given, tool.context_name: context}
+                arguments = {**arguments, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
         await record_tool_start(run, tool, call)
@@ -190,12 +190,12 @@ class Calls:
         self._has_begun.add(call.id)
         try:
             if self._shared is not None:
-                value = await call_user_code(None, tool.function, **given)
+                value = await call_user_code(None, tool.function, **arguments)
             elif context is None or tool.kind == "async":
-                value = await call_user_code(deadline.scope, tool.function, **given)
+                value = await call_user_code(deadline.scope, tool.function, **arguments)
             else:
                 indirect = self._call_in_thread if tool.kind == "sync" else _call_generator
-                value = await call_user_code(deadline.scope, indirect, tool, context, given)
+                value = await call_user_code(deadline.scope, indirect, tool, context, arguments)
             return result_of(call, value)
         except UserCodeError as error:
             if error.timed_out:

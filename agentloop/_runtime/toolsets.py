@@ -18,7 +18,7 @@ from agentloop.errors import ToolsetError
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["Owner", "ToolList", "Warn", "hold_all", "list_all", "open_toolsets"]
+__all__ = ["ToolList", "ToolsetTask", "Warn", "list_all", "open_toolsets", "run_all"]
 
 
 class Warn(Protocol):
@@ -29,7 +29,7 @@ class Warn(Protocol):
         ...
 
 
-class Owner:
+class ToolsetTask:
     """The task that starts a toolset, holds it open, and stops it.
 
     Args:
@@ -46,7 +46,7 @@ class Owner:
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
-    async def hold(self) -> None:
+    async def run(self) -> None:
         deadlines = self._deadlines
         started = False
         try:
@@ -98,28 +98,28 @@ class Owner:
         if not isinstance(listed, Iterable):
             raise ToolsetError(toolset=self.toolset.name, problem=f"listed {listed!r}, which is no list of tools")
         tools: list[Tool] = []
-        for one in cast("Iterable[object]", listed):
-            if not isinstance(one, Tool):
-                raise ToolsetError(toolset=self.toolset.name, problem=f"listed {one!r}, which is no Tool")
-            tools.append(one)
+        for item in cast("Iterable[object]", listed):
+            if not isinstance(item, Tool):
+                raise ToolsetError(toolset=self.toolset.name, problem=f"listed {item!r}, which is no Tool")
+            tools.append(item)
         log(TOOLSETS, logging.DEBUG, "toolset %r listed %d tools", self.toolset.name, len(tools))
         return tools
 
     @property
     def instructions(self) -> str:
         """The toolset's instructions for the model; empty if it has none, or has died."""
-        told = getattr(self.opened, "instructions", "")
-        return told if isinstance(told, str) else ""
+        text = getattr(self.opened, "instructions", "")
+        return text if isinstance(text, str) else ""
 
 
 class ToolList:
     """Lists the tools that a stream has now: its agent's own, and those of its toolsets."""
 
-    __slots__ = ("_own", "_owners")
+    __slots__ = ("_own", "_tasks")
 
-    def __init__(self, own: Sequence[Tool], owners: Sequence[Owner]) -> None:
+    def __init__(self, own: Sequence[Tool], tasks: Sequence[ToolsetTask]) -> None:
         self._own = {tool.name: tool for tool in own}
-        self._owners = owners
+        self._tasks = tasks
 
     async def list(self) -> dict[str, Tool]:
         """By name.
@@ -127,30 +127,30 @@ class ToolList:
         Raises:
           ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
         """
-        return await list_all(self._own, self._owners) if self._owners else self._own
+        return await list_all(self._own, self._tasks) if self._tasks else self._own
 
     @property
     def instructions(self) -> tuple[str, ...]:
         """The instructions of all toolsets that have some."""
-        return tuple([owner.instructions for owner in self._owners if owner.instructions])
+        return tuple([task.instructions for task in self._tasks if task.instructions])
 
 
-async def list_all(own: Mapping[str, Tool], owners: Sequence[Owner]) -> dict[str, Tool]:
+async def list_all(own: Mapping[str, Tool], tasks: Sequence[ToolsetTask]) -> dict[str, Tool]:
     """By name, the tools ``own``, and those that there are now in the toolsets.
 
     Raises:
       ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
     """
-    found = dict(own)
-    for owner in owners:
-        for tool in await owner.list_tools():
-            if tool.name in found:
+    by_name = dict(own)
+    for task in tasks:
+        for tool in await task.list_tools():
+            if tool.name in by_name:
                 raise ToolsetError(
-                    toolset=owner.toolset.name,
+                    toolset=task.toolset.name,
                     problem=f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it",
                 )
-            found[tool.name] = tool
-    return found
+            by_name[tool.name] = tool
+    return by_name
 
 
 @asynccontextmanager
@@ -161,13 +161,13 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
       ToolsetError: one did not start; the others are stopped.
     """
     deadlines, warn = run.config.deadlines, run.warn
-    owners = [Owner(toolset, deadlines, warn) for toolset in run.config.toolsets]
-    async with hold_all(owners):
-        yield ToolList(run.config.tools, owners)
+    tasks = [ToolsetTask(toolset, deadlines, warn) for toolset in run.config.toolsets]
+    async with run_all(tasks):
+        yield ToolList(run.config.tools, tasks)
 
 
 @asynccontextmanager
-async def hold_all(owners: Sequence[Owner]) -> AsyncGenerator[None]:
+async def run_all(tasks: Sequence[ToolsetTask]) -> AsyncGenerator[None]:
     """Start them all at once, and stop them all when the block ends.
 
     Raises:
@@ -177,11 +177,11 @@ async def hold_all(owners: Sequence[Owner]) -> AsyncGenerator[None]:
         try:
             # Not by `nursery.start`, from which a task that is shielded cannot be moved on once it is cancelled: the
             # stream would wait for its toolset, and the toolset for the stream.
-            for owner in owners:
-                nursery.start_soon(owner.hold)
-            for owner in owners:
-                await owner.ready.wait()
+            for task in tasks:
+                nursery.start_soon(task.run)
+            for task in tasks:
+                await task.ready.wait()
             yield
         finally:
-            for owner in owners:
-                owner.stop()
+            for task in tasks:
+                task.stop()

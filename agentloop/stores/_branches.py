@@ -86,9 +86,9 @@ def check_cut(story: Sequence[Message], messages: int) -> None:
     """Raise `UsageError` if the first ``messages`` of ``story`` are no transcript of their own."""
     if not 0 <= messages <= len(story):
         raise UsageError(f"messages={messages}: the session has {len(story)}")
-    found = problems(story[:messages])
-    if found:
+    broken = problems(story[:messages])
+    if broken:
         fits = [str(count) for count in range(len(story) + 1) if not problems(story[:count])]
         raise UsageError(
-            f"messages={messages} would tear calls from their results ({found[0]}); these would do: {', '.join(fits)}"
+            f"messages={messages} would tear calls from their results ({broken[0]}); these would do: {', '.join(fits)}"
         )

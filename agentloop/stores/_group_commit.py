@@ -149,7 +149,7 @@ class GroupCommit:
             raise self._bug
 
     def close(self) -> None:
-        """Refuse further writes. Those in the queue are committed."""
+        """Refuse further writes. Queued writes are still committed."""
         self._is_closed = True
         if not self._is_busy:
             self._is_drained.set()

@@ -223,8 +223,8 @@ async def load(store: OpenStore, session: str) -> StoredState:
 
 def _last_run(session: str, records: Sequence[Record]) -> int:
     """The place in ``records`` where the last run begins, in however many streams; their number if there is none."""
-    for place in range(len(records) - 1, -1, -1):
-        record = records[place]
+    for index in range(len(records) - 1, -1, -1):
+        record = records[index]
         if record.kind == "stream_started":
             try:
                 started = decode_own(record.data, _Started)
@@ -233,7 +233,7 @@ def _last_run(session: str, records: Sequence[Record]) -> int:
                     f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
                 ) from error
             if not started.resumes:
-                return place
+                return index
     return len(records)
 
 

@@ -331,11 +331,11 @@ def _line(line: bytes) -> _RecordLine | _AnswerLine | _EndLine:
     return decode_own(line, _EndLine)
 
 
-def _on_one_line(data: bytes, what: str, session: str) -> msgspec.Raw:
+def _on_one_line(data: bytes, subject: str, session: str) -> msgspec.Raw:
     try:
         decode_own(data)
     except msgspec.DecodeError as error:
-        raise StoreError(f"{what} of session {session!r} is not JSON, and cannot be exported: {error}") from error
+        raise StoreError(f"{subject} of session {session!r} is not JSON, and cannot be exported: {error}") from error
     return msgspec.Raw(msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data)
 
 

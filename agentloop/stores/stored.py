@@ -52,8 +52,8 @@ class StoredSession(Session):
     @property
     def questions(self) -> tuple[Question, ...]:
         """The open questions of that run, oldest first; empty if no run is unfinished."""
-        past = self._writer.unfinished
-        return () if past is None else tuple(past.open_questions)
+        resumable_run = self._writer.unfinished
+        return () if resumable_run is None else tuple(resumable_run.open_questions)
 
     def follow(self, *, after: int = 0) -> Follower:
         """Its events from number ``after`` on, those that are still to come too: see `follow_session`."""
@@ -85,9 +85,9 @@ async def stored_session(
     """Open session ``id`` of ``store``, or a new one, for this process alone until the block ends.
 
     A reader of a stream on it gets an event only after the store has saved it; deltas of a response are saved within a
-    quarter of a second. So the process may die at any moment: the session is valid for a provider, every visible event
-    is saved, and `Agent.resume` continues the run. A new prompt gives an unfinished run up instead, and the results of
-    its open calls say whether they may have run.
+    quarter of a second. The process may therefore die at any moment: the session is valid for a provider, every visible
+    event is saved, and `Agent.resume` continues the run. A new prompt gives an unfinished run up instead, and the
+    results of its open calls say whether they may have run.
 
     Args:
       store: an open store: ``async with SQLiteStore("chats.db").open() as store``.

@@ -18,7 +18,7 @@ from agentloop.testing.harness.corpus import corpus, find_scenario
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.mutants import MUTANTS, control
 from agentloop.testing.harness.programs import Program, Reached, run_program
-from agentloop.testing.harness.search import Found, hunt_corpus, hunt_programs, hunt_sweeps, sweep_corpus
+from agentloop.testing.harness.search import BrokenPromise, search_corpus, search_programs, search_sweeps, sweep_corpus
 from agentloop.testing.simulation import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
 from agentloop.testing.simulation.forked import run_forked
 
@@ -115,25 +115,25 @@ def _fuzz(options: argparse.Namespace) -> int:
     results = run_forked(options.jobs, options.jobs, partial(_fuzz_alone, options))
     seconds = time.perf_counter() - began
     _show("")
-    reached = sum((one for one, _ in results), start=Reached())
+    reached = sum((job_reached for job_reached, _ in results), start=Reached())
     print(f"{reached}\n{seconds:.1f} s, {reached.programs / seconds:.0f} programs a second")
-    found = [one for _, one in results if one is not None]
-    for one in found:
-        print(f"{one.what}\nto run it again: python -m agentloop.testing replay '{one.token}'")
-    return 1 if found else 0
+    broken = [promise for _, promise in results if promise is not None]
+    for promise in broken:
+        print(f"{promise.problem}\nto run it again: python -m agentloop.testing replay '{promise.token}'")
+    return 1 if broken else 0
 
 
-def _fuzz_alone(options: argparse.Namespace, job: int) -> tuple[Reached, Found | None]:
-    """What one process reaches, and finds. Each begins with a seed of its own, a million apart."""
+def _fuzz_alone(options: argparse.Namespace, job: int) -> tuple[Reached, BrokenPromise | None]:
+    """The coverage of one process, and the broken promise that it finds. The processes' seeds are a million apart."""
     began, seed = time.perf_counter(), options.seed + job * 1_000_000
-    found: Found | None = None
+    broken: BrokenPromise | None = None
     StreamMachine.reached = Reached()
     batch = min(500, -(-options.programs // options.jobs)) if options.programs else 500
-    while found is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
-        found = hunt_programs(batch, seed=seed, faults=options.faults)
+    while broken is None and _goes_on(options, time.perf_counter() - began, StreamMachine.reached.programs):
+        broken = search_programs(batch, seed=seed, faults=options.faults)
         seed += 1
         _show(f"{StreamMachine.reached}, seed {seed}")
-    return StreamMachine.reached, found
+    return StreamMachine.reached, broken
 
 
 def _goes_on(options: argparse.Namespace, seconds: float, programs: int) -> bool:
@@ -145,29 +145,30 @@ def _mutants(options: argparse.Namespace) -> int:
     if unknown:
         raise HarnessError(f"no mutant is called {unknown[0]!r}; there are {', '.join(MUTANTS)}")
     with control():
-        healthy = _hunt_all()
+        healthy = _search_all()
     print(f"{'control':42} {_row(healthy)}")
     survivors = ["control"] if any(healthy) else []
     for name in options.only or MUTANTS:
         with MUTANTS[name]():
-            found = _hunt_all()
-        print(f"{name:42} {_row(found)}", flush=True)
-        if not any(found):
+            broken = _search_all()
+        print(f"{name:42} {_row(broken)}", flush=True)
+        if not any(broken):
             survivors.append(name)
     if survivors:
         print(f"not as it should be: {', '.join(survivors)}")
     return 1 if survivors else 0
 
 
-def _hunt_all() -> list[Found | None]:
+def _search_all() -> list[BrokenPromise | None]:
     """The corpus as it is, programs with each seed, and, where all of them find nothing, the sweeps."""
-    found = [hunt_corpus(10_000), *(hunt_programs(PROGRAMS, seed=seed) for seed in SEEDS)]
-    return [*found, None if any(found) else hunt_sweeps(FAULTS)]
+    broken = [search_corpus(10_000), *(search_programs(PROGRAMS, seed=seed) for seed in SEEDS)]
+    return [*broken, None if any(broken) else search_sweeps(FAULTS)]
 
 
-def _row(found: Sequence[Found | None]) -> str:
+def _row(broken: Sequence[BrokenPromise | None]) -> str:
     names = ("corpus", *(f"seed {seed}" for seed in SEEDS), "sweeps")
-    return "  ".join(f"{name} {one.runs if one else '-':>4}" for name, one in zip(names, found, strict=True))
+    cells = zip(names, broken, strict=True)
+    return "  ".join(f"{name} {promise.runs if promise else '-':>4}" for name, promise in cells)
 
 
 # ------------------------------------------------------------------------------ progress

@@ -23,11 +23,11 @@ def nearest(model: str, request: dict[str, Any], exchanges: Sequence[Exchange]) 
     """The place of the exchange that has the most in common with ``request``; ``None`` if none has anything."""
     wanted = Counter(_lines(model, request))
     best, most = None, 0.0
-    for place, exchange in enumerate(exchanges):
+    for index, exchange in enumerate(exchanges):
         theirs = Counter(_lines(exchange.model, exchange.request))
         alike = 2 * (wanted & theirs).total() / (wanted.total() + theirs.total())
         if alike > most:
-            best, most = place, alike
+            best, most = index, alike
     return best
 
 
@@ -70,4 +70,4 @@ def _named(indent: str, name: str, value: object) -> list[str]:
 def _cut(start: str, text: str) -> list[str]:
     """``text`` in lines that are not too long."""
     size = COLUMNS // 2
-    return [start + text[at : at + size] for at in range(0, len(text), size)] or [start]
+    return [start + text[offset : offset + size] for offset in range(0, len(text), size)] or [start]

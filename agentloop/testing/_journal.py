@@ -1,4 +1,4 @@
-"""A store of journals at whose every method the outside world may fail, and what must be true of what is in it."""
+"""A store of journals whose every method may fail, and the promises that its records must keep."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agentloop.stores import MemoryStore
 from agentloop.testing.simulation import ClockRaise, InjectedFault, Sim
 from agentloop.wire import EVENT_TYPES, decode_event, event_type
 
-__all__ = ["JournalClient", "Kept", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]
+__all__ = ["JournalClient", "SavedEvents", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ WAYS = (StoreRefuses, StoreHangs, StoreIsSlow)
 
 
 def is_fact(event: StreamEvent) -> bool:
-    """Whether ``event`` may be told only if it is kept. All else says what goes on, and is told in any case."""
+    """Whether ``event`` may be delivered only if it is saved. Other events are delivered anyway."""
     if isinstance(event, ToolCallFinished):
         return event.result.status != "interrupted"
     return isinstance(event, MessageCommitted)
@@ -68,8 +68,8 @@ def session_of(stream: str) -> str:
     return stream.rpartition("/")[0]
 
 
-class Kept:
-    """What is in one session's journal, and what is wrong with it."""
+class SavedEvents:
+    """The saved events of one session, checked as they are read."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
@@ -80,12 +80,12 @@ class Kept:
         self.began: set[tuple[str, str]] = set()
         """The stream and the call, where a tool was about to run."""
         self.ended: dict[tuple[str, str], ToolResult] = {}
-        """What came of a call, by session and call."""
+        """The result of a call, by session and call."""
         self._over: dict[tuple[str, str], str] = {}
         """The child that came to its end, by its parent's session and the call that had opened it."""
 
     def catch_up(self, records: Sequence[Record]) -> None:
-        """Take in what has been added since."""
+        """Read the records that were added since."""
         for record in records[self._read :]:
             self._take_in(record)
         self._read = len(records)
@@ -124,19 +124,19 @@ class SeamJournal:
 
     Attributes:
       plain: the store, to which nothing happens, inside the block of `open`.
-      has_failed: whether something has gone wrong with it, so that what is told need not be kept any more.
-      was_well: whether nothing had, when the story ended.
+      has_failed: whether the store has failed, so that delivered events need not be saved any more.
+      was_well: whether it had not failed when the story ended.
     """
 
     def __init__(self, sim: Sim, note: Callable[[str], None]) -> None:
         self._sim = sim
         self._note = note
-        # Who cannot tell the time may give up on a store that is well.
+        # A process that cannot read the clock may give up on a store that is well.
         self.has_failed = isinstance(sim.fault, ClockRaise)
         self._memory = MemoryStore(clock=lambda: 1e9 + sim.now)
-        self._kept: dict[str, Kept] = {}
-        self._told: dict[tuple[str, int], StreamEvent] = {}
-        """By session and number, what was told while all was well."""
+        self._saved: dict[str, SavedEvents] = {}
+        self._delivered: dict[tuple[str, int], StreamEvent] = {}
+        """The events that were delivered while all was well, by session and number."""
         self.plain: OpenStore
         self.was_well = True
 
@@ -148,7 +148,7 @@ class SeamJournal:
 
     @asynccontextmanager
     async def process(self, name: str) -> AsyncGenerator[JournalClient]:
-        """What one process does with the store. A cancel may kill it (``kill:A``): then it can do nothing more."""
+        """The work of one process on the store. A cancel may kill it (``kill:A``): then it can do nothing more."""
         with self._sim.scope(f"kill:{name}") as scope:
             client = JournalClient(self, self._sim, name, scope)
             # Not in the same scope, which would look as if it were killed.
@@ -156,50 +156,50 @@ class SeamJournal:
                 yield client
 
     def records(self, session: str) -> list[Record]:
-        """What is in it at this moment."""
-        kept = self._memory._sessions.get(session)
-        return [] if kept is None else kept.records
+        """The session's records at this moment."""
+        stored = self._memory._sessions.get(session)
+        return [] if stored is None else stored.records
 
-    def kept(self, session: str) -> Kept:
-        """What that means."""
-        kept = self._kept.setdefault(session, Kept(self._note))
-        kept.catch_up(self.records(session))
-        return kept
+    def saved(self, session: str) -> SavedEvents:
+        """The events in those records."""
+        saved_events = self._saved.setdefault(session, SavedEvents(self._note))
+        saved_events.catch_up(self.records(session))
+        return saved_events
 
     def is_free(self, session: str) -> bool:
         """Whether no process holds the session, nor one that ended without releasing it."""
         held = self._memory._leases.get(session)
         return held is None or not held.holder
 
-    def check_told(self, reader: str, session: str, event: StreamEvent, *, is_dead: bool) -> None:
-        """``event`` has just been read: what is a fact is kept by now; as long as nothing has failed, all else too."""
-        kept = self.kept(session)
+    def check_delivered(self, reader: str, session: str, event: StreamEvent, *, is_dead: bool) -> None:
+        """Check an event that has just been read: a fact must be saved, and without a failure any other event too."""
+        saved_events = self.saved(session)
         if is_fact(event):
             fact: Any = event.message if isinstance(event, MessageCommitted) else event
-            there: Any = kept.events.get(event.seq)
-            found = there.message if isinstance(there, MessageCommitted) else there
-            if found != fact:
+            there: Any = saved_events.events.get(event.seq)
+            saved = there.message if isinstance(there, MessageCommitted) else there
+            if saved != fact:
                 self._note(f"{reader} was told {event_type(event)} {event.seq} of {event.stream}, which is not kept")
         if not self.has_failed and not is_dead:
-            self._told[session, event.seq] = event
+            self._delivered[session, event.seq] = event
         if is_fact(event) or isinstance(event, DELTAS):
             return
-        if not self.has_failed and not is_dead and kept.events.get(event.seq) != event:
+        if not self.has_failed and not is_dead and saved_events.events.get(event.seq) != event:
             self._note(f"{reader} was told {event_type(event)} {event.seq} of {event.stream} before it was kept")
 
     def check_numbers(self, session: str) -> None:
         """A number has one meaning, for every reader of the stream and every reader of the journal."""
-        for seq, event in self.kept(session).events.items():
-            told = self._told.get((session, seq), event)
-            if told != event and not (type(told) is type(event) and told.stream == event.stream):
-                self._note(f"{told} was told as number {seq}, and {event} is kept as that")
+        for seq, event in self.saved(session).events.items():
+            delivered = self._delivered.get((session, seq), event)
+            if delivered != event and not (type(delivered) is type(event) and delivered.stream == event.stream):
+                self._note(f"{delivered} was told as number {seq}, and {event} is kept as that")
 
     def check_effect(self, session: str, stream: str, call_id: str, *, may_run_again: bool) -> None:
         """A tool begins to do something."""
-        kept = self.kept(session)
-        if not may_run_again and (stream, call_id) not in kept.began:
+        saved_events = self.saved(session)
+        if not may_run_again and (stream, call_id) not in saved_events.began:
             self._note(f"call {call_id} of {stream} runs, and nobody would know")
-        if (session_of(stream), call_id) in kept.ended:
+        if (session_of(stream), call_id) in saved_events.ended:
             self._note(f"call {call_id} of {stream} runs, though it has a result already")
 
 
@@ -291,7 +291,7 @@ class JournalClient:
         await self._do("release", lambda: self._journal.plain.release(lease))
 
     async def info(self, session: str, /) -> SessionInfo | None:
-        """What is known of a session."""
+        """Describe a session."""
         return await self._do("info", lambda: self._journal.plain.info(session))
 
     async def sessions(

@@ -1,4 +1,4 @@
-"""Where agents are tried: streams that are recorded, fakes that fail on demand, and a note of what they did."""
+"""A laboratory for agents: recorded streams, fakes that fail on demand, and a record of their effects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "ech
 FEW = 30
 EACH_CALL = 6
 """Events that may wait beyond `CAPACITY`: one for each task that posts at once and, when the stream is stopped, the end
-of everything that is open, all of which is told at once."""
+of everything that is open, all of which is emitted at once."""
 
 
 class Recorded:
@@ -84,7 +84,7 @@ class Recorded:
         journal = self._lab.journal
         if journal is not None and self.stream._run.root.journal is not None:
             is_dead = self.client is not None and self.client.is_dead
-            journal.check_told(self.name, self.stream._run.transcript.id, event, is_dead=is_dead)
+            journal.check_delivered(self.name, self.stream._run.transcript.id, event, is_dead=is_dead)
         return event
 
     def _check_memory(self) -> None:
@@ -101,9 +101,9 @@ class Recorded:
     def reply(self, event: StreamEvent, answer: Callable[[Question], Answer | None]) -> None:
         """Answer ``event``, if it is a question that ``answer`` has an answer for."""
         if isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
-            given = answer(event)
-            if given is not None:
-                self.answer(event.id, given)
+            reply = answer(event)
+            if reply is not None:
+                self.answer(event.id, reply)
 
     def stop(self, detail: str = "") -> None:
         """Stop the stream. No tool may begin from now on."""
@@ -125,7 +125,7 @@ class SeamModel:
 
     def __init__(self, lab: Lab, name: str, *script: Response | str) -> None:
         self._lab = lab
-        self._script = [says(one) if isinstance(one, str) else one for one in script]
+        self._script = [says(response) if isinstance(response, str) else response for response in script]
         self._next = 0
         self.name = name
 
@@ -142,7 +142,7 @@ class SeamModel:
 
 
 class PlannedModel(SeamModel):
-    """One that goes by the transcript: after so many responses it gives the next, in whichever process it is asked."""
+    """A model that counts the responses in the transcript, and gives the next one, in any process."""
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Give the response that follows those which the request has."""
@@ -151,7 +151,7 @@ class PlannedModel(SeamModel):
 
 
 class Lab:
-    """One simulated run of agents.
+    """A simulated run of agents.
 
     Attributes:
       sim: the simulation, for scopes and seams.
@@ -159,7 +159,7 @@ class Lab:
       effects: what tools did to the world: the step, the stream, and a word.
       stops: the step, and the stream, of each call of ``Recorded.stop``.
       accepted: question id to the answer that was taken.
-      received: what each asker was told, by the message that it asked with.
+      received: the answer that each asker got, by the message that it asked with.
       errors: what got out of the streams' blocks.
       journal: where sessions are kept, if they are.
       given: question id to the answer with which a parked run was resumed.
@@ -200,7 +200,7 @@ class Lab:
 
         Args:
           client: the process that it runs in, where that can be killed.
-          resumes: the answers with which to go on with what is unfinished in the session, instead of a prompt.
+          resumes: the answers with which to resume the session's unfinished run, instead of a prompt.
         """
         session = Session(f"session-{name}") if session is None else session
         with self.sim.scope(name):
@@ -219,13 +219,13 @@ class Lab:
                 self.errors.append(error)
                 if isinstance(error, InternalError):
                     self.watch.note(f"{name}: a bug in the runtime: {error.__cause__!r}")
-                if name not in [one.name for one in self.recorded]:
+                if name not in [reader.name for reader in self.recorded]:
                     raise
             finally:
-                for one in self.recorded:
-                    if one.name == name:
-                        self.left.setdefault(one.stream.id, self.sim.steps)
-        if name not in [one.name for one in self.recorded]:
+                for reader in self.recorded:
+                    if reader.name == name:
+                        self.left.setdefault(reader.stream.id, self.sim.steps)
+        if name not in [reader.name for reader in self.recorded]:
             raise StreamStateError(f"stream {name} was cancelled before it was open")
 
     # ----------------------------------------------------------------------------- fakes
@@ -235,19 +235,19 @@ class Lab:
         return SeamModel(self, name, *script)
 
     def planned(self, *script: Response | str, name: str = "model") -> PlannedModel:
-        """A model whose script does not go on where what it said was lost."""
+        """A model that repeats a response that was lost."""
         return PlannedModel(self, name, *script)
 
-    def effect(self, context: ToolContext[Any], what: str, *, may_run_again: bool = False) -> None:
+    def effect(self, context: ToolContext[Any], effect: str, *, may_run_again: bool = False) -> None:
         """Note that a tool did something to the world just now."""
-        self.effects.append((self.sim.steps, context.source.stream, what))
+        self.effects.append((self.sim.steps, context.source.stream, effect))
         root = cast("RunningContext", context)._run.root
-        self.counts[f"{root.session.id}: {context.idempotency_key}", what] += 1
+        self.counts[f"{root.session.id}: {context.idempotency_key}", effect] += 1
         if self.journal is not None and root.journal is not None:
             stream, call = context.source.stream, context.call_id
             self.journal.check_effect(root.session.id, stream, call, may_run_again=may_run_again)
             if any(each.stream._run.root is root and each.client and each.client.is_dead for each in self.recorded):
-                self.watch.note(f"{what} of {stream} begins, though its process is dead")
+                self.watch.note(f"{effect} of {stream} begins, though its process is dead")
 
     def tool(
         self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]] | None = None, **options: Any
@@ -270,10 +270,10 @@ class Lab:
         return _bare_tool(name, body, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
-        """A tool that asks the user for its own name, and says what it was told.
+        """A tool that asks the user for its own name, and returns the answer.
 
         Args:
-          patience: seconds after which the tool itself gives up, and goes on without an answer.
+          patience: seconds after which the tool itself gives up, and continues without an answer.
         """
 
         async def run(context: ToolContext[Any]) -> object:
@@ -282,7 +282,7 @@ class Lab:
             answer: object = "nothing, as it gave up"
             with trio.move_on_after(patience):
                 answer = await context.ask(message, TAG_FORM)
-            # No checkpoint in between: what was accepted is noted also if this task is cancelled now.
+            # No checkpoint in between: an accepted answer is noted also if this task is cancelled now.
             self.received[message] = answer
             await trio.lowlevel.checkpoint()
             return repr(answer)
@@ -311,36 +311,36 @@ class Lab:
 
     def problems(self) -> list[str]:
         """Every broken promise that shows, a sentence each."""
-        found = list(self.watch.check())
+        problems = list(self.watch.check())
         for recorded in self.recorded:
-            found.extend(self._reader_problems(recorded))
-        found.extend(self._answer_problems())
-        found.extend(self._given_problems())
-        found.extend(self._effect_problems())
-        return found
+            problems.extend(self._reader_problems(recorded))
+        problems.extend(self._answer_problems())
+        problems.extend(self._given_problems())
+        problems.extend(self._effect_problems())
+        return problems
 
     def _reader_problems(self, recorded: Recorded) -> list[str]:
         complete = recorded.end != "left"
-        found = (
-            [f"{recorded.name}: {one}" for one in event_problems(recorded.events, complete=complete)]
+        problems = (
+            [f"{recorded.name}: {problem}" for problem in event_problems(recorded.events, complete=complete)]
             if (recorded.events or complete)
             else []
         )
         outcome = recorded.stream._run.outcome
         last = recorded.events[-1] if recorded.events else None
         if outcome is None:
-            return [*found, f"{recorded.name}: no outcome"]
+            return [*problems, f"{recorded.name}: no outcome"]
         if isinstance(last, StreamStopped) and last.reason != outcome.reason:
-            found.append(f"{recorded.name}: told {last.reason}, but the outcome is {outcome.reason}")
+            problems.append(f"{recorded.name}: told {last.reason}, but the outcome is {outcome.reason}")
         if recorded.end == "ended" and outcome.reason == "failed":
-            found.append(f"{recorded.name}: it failed, but its reader's loop ended as if all were well")
+            problems.append(f"{recorded.name}: it failed, but its reader's loop ended as if all were well")
         if recorded.end == "raised" and outcome.reason != "failed":
-            found.append(f"{recorded.name}: its reader's loop raised, but the outcome is {outcome.reason}")
-        return found
+            problems.append(f"{recorded.name}: its reader's loop raised, but the outcome is {outcome.reason}")
+        return problems
 
     def _answer_problems(self) -> list[str]:
         """An answer reaches exactly the question that it names."""
-        found: list[str] = []
+        problems: list[str] = []
         asked: dict[str, str] = {}
         answered: dict[str, Answer] = {}
         for recorded in self.recorded:
@@ -351,24 +351,24 @@ class Lab:
                     answered[event.id] = event.answer
         for id, answer in self.accepted.items():
             if self.journal is not None and not self.journal.was_well and asked.get(id) not in self.received:
-                # It went the way of all that could not be kept.
+                # The store failed, so the answer may be lost.
                 continue
             if id in asked and isinstance(answer, Accept) and self.received.get(asked[id]) != answer:
                 got = self.received.get(asked[id])
-                found.append(f"the answer to {id} ({asked[id]}) was accepted, but its asker was told {got!r}")
-        for id, told in answered.items():
-            if id in self.accepted and told != self.accepted[id]:
-                found.append(f"question {id} was answered with {self.accepted[id]!r}, but {told!r} was told")
-        return found
+                problems.append(f"the answer to {id} ({asked[id]}) was accepted, but its asker was told {got!r}")
+        for id, answer_read in answered.items():
+            if id in self.accepted and answer_read != self.accepted[id]:
+                problems.append(f"question {id} was answered with {self.accepted[id]!r}, but {answer_read!r} was told")
+        return problems
 
     def _given_problems(self) -> list[str]:
-        """What is kept as the answer is the one that was given, whenever that was, to the one who had asked."""
-        found = [
+        """The saved answer is the one that was given, and its asker got it, whenever it was given."""
+        problems = [
             f"{message!r} was answered with what {answer.content['tag']!r} had been given"
             for message, answer in self.received.items()
             if isinstance(answer, Accept) and answer.content.get("tag") != message
         ]
-        return found + [
+        return problems + [
             f"question {event.id} was given {self.given[event.id]!r}, but got {event.answer!r}"
             for recorded in self.recorded
             for event in recorded.events
@@ -381,16 +381,17 @@ class Lab:
         stops = list(self.stops)
         if self.sim.fired and isinstance(fault, Cancel):
             name = fault.scope.removeprefix("stop:")
-            # It strikes at the end of its step: what begins in the next one is too late.
+            # The cancel strikes at the end of its step: an effect that begins in the next step is too late.
             ids = [recorded.stream.id for recorded in self.recorded if recorded.name == name]
             stops += [(fault.step - 1, id) for id in ids or [name]]
         return [
-            f"{what} of {stream} began in step {step}, after {stopped} was stopped in step {at}"
-            for step, stream, what in self.effects
-            for at, stopped in stops
+            f"{effect} of {stream} began in step {step}, after {stopped} was stopped in step {stop}"
+            for step, stream, effect in self.effects
+            for stop, stopped in stops
             # A child's id begins with its parent's.
-            # One of which nothing was kept may have left its id to one in another process.
-            if at < step <= self.left.get(stopped, math.inf) and (stream == stopped or stream.startswith(f"{stopped}."))
+            # A stream of which nothing was saved may have left its id to a stream in another process.
+            if stop < step <= self.left.get(stopped, math.inf)
+            and (stream == stopped or stream.startswith(f"{stopped}."))
         ]
 
 
@@ -441,17 +442,17 @@ class AgentScenario:
         """Check every guarantee that can be seen from outside; without a fault, also what the scenario is about."""
         lab = self.lab
         assert lab is not None
-        found = lab.problems()
+        problems = lab.problems()
         if outcome.error is not None and not _is_injected(outcome.error):
             error = outcome.error
-            found.append(f"{type(error).__name__} got out of the scenario: {error}")
-        assert not found, _report(found, lab)
+            problems.append(f"{type(error).__name__} got out of the scenario: {error}")
+        assert not problems, _report(problems, lab)
         if not sim.fired and self._expect is not None:
             self._expect(lab)
 
 
 def _is_injected(error: BaseException) -> bool:
-    """Whether what got out of a scenario is what was injected. A stream does not open without the time."""
+    """Whether the error that left a scenario is the injected one. A stream does not open without the time."""
     if isinstance(error, BaseExceptionGroup):
         inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(map(_is_injected, inner))
@@ -462,8 +463,8 @@ def _is_runtime(module: str) -> bool:
     return module.startswith("agentloop.") and not module.startswith("agentloop.testing.")
 
 
-def _report(found: Sequence[str], lab: Lab) -> str:
-    lines = ["these promises were broken:", *(f"  - {one}" for one in found)]
+def _report(problems: Sequence[str], lab: Lab) -> str:
+    lines = ["these promises were broken:", *(f"  - {problem}" for problem in problems)]
     for recorded in lab.recorded:
         lines.append(f"the last events that {recorded.name} read ({recorded.end}):")
         lines.extend(f"    {event}" for event in recorded.events[-12:])

@@ -77,10 +77,10 @@ class Recorder:
             clean = iter(redaction.pieces([piece for row in rows for piece in row.pieces]))
             for row in rows:
                 row.pieces = [next(clean) for _ in row.pieces]
-        return tuple(_told(row, redaction) for row in self._rows)
+        return tuple(_clean_pieces(row, redaction) for row in self._rows)
 
 
-def _told(row: _Row, redaction: Redaction) -> Pieces:
+def _clean_pieces(row: _Row, redaction: Redaction) -> Pieces:
     pieces = tuple(row.pieces)
     if row.kind is TextPieces:
         return TextPieces(pieces)
@@ -92,12 +92,12 @@ def _told(row: _Row, redaction: Redaction) -> Pieces:
 async def play(pieces: Pieces, reply: Reply) -> None:
     """Give ``pieces`` one by one."""
     last = len(pieces.pieces) - 1
-    for place, piece in enumerate(pieces.pieces):
+    for index, piece in enumerate(pieces.pieces):
         if isinstance(pieces, TextPieces):
             await reply.text(piece)
         elif isinstance(pieces, ReasoningPieces):
-            await reply.reasoning(piece, signature=pieces.signature if place == last else None)
-        elif place == 0:
+            await reply.reasoning(piece, signature=pieces.signature if index == last else None)
+        elif index == 0:
             await reply.tool_call(pieces.index, id=pieces.id, name=pieces.name, arguments=piece)
         else:
             await reply.tool_call(pieces.index, arguments=piece)

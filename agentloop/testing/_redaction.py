@@ -16,7 +16,7 @@ from agentloop.providers import key_variables
 __all__ = ["REDACTED", "Redaction"]
 
 SHORTEST = 8
-"""Characters of a value that counts as a provider's key. What is shorter is found in ordinary words, too."""
+"""Characters of a value that counts as a provider's key. Shorter texts are found in ordinary words, too."""
 SHORTEST_OTHER = 16
 """The same for other variables, and for a server of the user's own: their keys are often words, as ``lm-studio``."""
 
@@ -78,10 +78,10 @@ class Redaction:
         return value
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where secrets are in ``text``, in order; those that touch are one."""
-        found = sorted(match.span() for pattern in self._patterns for match in pattern.finditer(text))
+        """The spans of secrets in ``text``, in order; those that touch are joined."""
+        matches = sorted(match.span() for pattern in self._patterns for match in pattern.finditer(text))
         joined: list[tuple[int, int]] = []
-        for start, end in found:
+        for start, end in matches:
             if joined and start <= joined[-1][1]:
                 joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
             elif end > start:
@@ -90,29 +90,29 @@ class Redaction:
 
 
 def _without(whole: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> str:
-    """``whole[start:end]`` without ``spans``, each of which is told of where it begins."""
+    """``whole[start:end]`` without ``spans``; the mark of each stands where the span begins."""
     parts: list[str] = []
-    at = start
+    copied_to = start
     for first, last in spans:
         if last <= start or first >= end:
             continue
-        parts.append(whole[at : max(first, at)])
+        parts.append(whole[copied_to : max(first, copied_to)])
         if first >= start:
             parts.append(REDACTED)
-        at = min(last, end)
-    return "".join((*parts, whole[at:end]))
+        copied_to = min(last, end)
+    return "".join((*parts, whole[copied_to:end]))
 
 
 def _values() -> set[str]:
     """The keys that are in the environment."""
     local = key_variables()
-    found: set[str] = set()
+    keys: set[str] = set()
     for name, value in os.environ.items():
         if name in local or name.endswith("_API_KEY"):
             stripped = value.strip()
             if len(stripped) >= (SHORTEST_OTHER if local.get(name, True) else SHORTEST):
-                found.add(stripped)
-    return found
+                keys.add(stripped)
+    return keys
 
 
 def _forms(value: str) -> set[str]:

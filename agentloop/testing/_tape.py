@@ -1,4 +1,4 @@
-"""What a cassette's file holds: exchanges with models, readable, and in a form in which two of them compare."""
+"""The content of a cassette's file: exchanges with models, in a form that people read and two of which compare."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 FORMAT = 1
 WIDTH = 110
-"""Characters in a line of the file, if what is in it can be cut."""
+"""Characters in a line of the file, if its content can be cut."""
 
 _UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE)
 
@@ -78,8 +78,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
         """``error``, as the nearest of our own classes."""
         kind = next(base for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
         facts = {name: str(error) if name == "message" else getattr(error, name, None) for name in _parameters(kind)}
-        told: dict[str, Any] = msgspec.to_builtins(facts, enc_hook=_foreign)
-        return cls(kind.__name__, str(error), told)
+        attributes: dict[str, Any] = msgspec.to_builtins(facts, enc_hook=_foreign)
+        return cls(kind.__name__, str(error), attributes)
 
     def error(self) -> ModelError:
         """The error again.
@@ -99,10 +99,10 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A request, and what came back."""
+    """A request and its response."""
 
     key: str
-    """`key_of` it. For people and their diffs: whoever reads the file works it out anew."""
+    """`key_of` it. For people and their diffs: a reader of the file computes it anew."""
     model: str
     request: dict[str, Any]
     """`canonical`."""
@@ -146,9 +146,11 @@ def canonical(
             if part["type"] == "tool_call":
                 part["id"] = ids.setdefault(part["id"], f"call_{len(ids) + 1}")
     built["tools"] = sorted(built["tools"], key=lambda tool: tool["name"])
-    # What is empty is left out, so that a field that is added to requests one day changes no key.
-    told = {name: _replaced(redact(value), ignore) for name, value in built.items() if value not in (None, "", [], {})}
-    plain: dict[str, Any] = msgspec.to_builtins(told)
+    # Empty fields are left out, so that a field that is added to requests one day changes no key.
+    fields = {
+        name: _replaced(redact(value), ignore) for name, value in built.items() if value not in (None, "", [], {})
+    }
+    plain: dict[str, Any] = msgspec.to_builtins(fields)
     return plain
 
 
@@ -173,13 +175,13 @@ def _foreign(value: object) -> str:
 
 
 def key_of(model: str, request: dict[str, Any]) -> str:
-    """What two requests to one model have in common if they are the same: 32 hexadecimal digits."""
+    """The key of a request to a model, the same for equal requests: 32 hexadecimal digits."""
     text = json.dumps([model, request], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _parameters(kind: type[Exception]) -> list[str]:
-    """What ``kind`` is made of; nothing for one that takes its message alone."""
+    """The parameters of ``kind``; none if it takes its message alone."""
     if kind.__init__ is Exception.__init__:
         return []
     wanted = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -201,10 +203,10 @@ def read_tape(path: Path) -> tuple[Exchange, ...]:
     except OSError as error:
         raise CassetteError(f"cannot be read: {error.strerror or error}", path=str(path)) from error
     try:
-        given = decode_own(raw, _Head).format
-        if given > FORMAT:
+        version = decode_own(raw, _Head).format
+        if version > FORMAT:
             raise CassetteError(
-                f"is of format {given}, and this version of agentloop reads up to {FORMAT}: update agentloop, "
+                f"is of format {version}, and this version of agentloop reads up to {FORMAT}: update agentloop, "
                 "or record anew",
                 path=str(path),
             )
@@ -222,7 +224,7 @@ def read_tape(path: Path) -> tuple[Exchange, ...]:
 
 
 def write_tape(path: Path, exchanges: Sequence[Exchange]) -> None:
-    """Put ``exchanges`` into ``path``: all of them or, if that fails, none, and what was there is kept."""
+    """Put ``exchanges`` into ``path``: all of them or, if that fails, none, and the old content stays."""
     text = _pretty(msgspec.to_builtins(_Tape(FORMAT, tuple(exchanges)), enc_hook=_foreign)) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -1,7 +1,7 @@
 """Sees every stream that is opened while it is on, children included, and compares them with a plain model.
 
-It looks at the runtime from outside, by standing in for the two names through which every stream is opened. So
-nothing in the runtime knows that it is watched, and a bug that is planted there is seen like one that is not.
+The watch stands outside of the runtime: it replaces the two names through which every stream is opened. Nothing in the
+runtime knows that it is watched, and a planted bug is seen like any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """What was opened, what is open, and what was wrong.
+    """The streams that were opened, those that are open, and the broken promises.
 
     Args:
       on_child: called with each child stream, when it is opened.
@@ -45,7 +45,7 @@ class Watch:
 
     @contextmanager
     def on(self) -> Generator[None]:
-        """See what is opened while the block runs."""
+        """Watch the streams that are opened while the block runs."""
         real_block, real_extend = lifecycle._block, Transcript.extend
 
         def block(*args: Any, **options: Any) -> Any:
@@ -76,7 +76,8 @@ class Watch:
                 self._model(opened).pop(opened.source.stream)
                 self._compare(opened, "was left")
                 self._check_ended(opened)
-                # Now: when the session is free, the next stream may add to it. Not those that close what is parked.
+                # Now: when the session is free, the next stream may add to it. Without the messages that close a parked
+                # turn.
                 last = len(opened.transcript) - opened.transcript.provisional
                 if opened.outcome and opened.outcome.messages != opened.transcript.messages[opened.first_index : last]:
                     self.note(f"{opened.source.stream}: its outcome does not have the messages that it added")
@@ -86,14 +87,14 @@ class Watch:
 
     def _compare(self, run: Run, when: str) -> None:
         """The elicitation tree is what the open blocks say, in every interleaving."""
-        expected, found = self._model(run), run.root.questions.scopes
-        if found != expected:
+        expected, scopes = self._model(run), run.root.questions.scopes
+        if scopes != expected:
             self.note(
-                f"when {run.source.stream} {when}, the elicitation tree was {found}, where it should be {expected}"
+                f"when {run.source.stream} {when}, the elicitation tree was {scopes}, where it should be {expected}"
             )
 
     def _check_ended(self, run: Run) -> None:
-        """What must hold of a stream whose block was left, however it was left."""
+        """Check a stream whose block was left, however it was left."""
         name = run.source.stream
         if run.outcome is None:
             self.note(f"{name}: its block was left, but it has no outcome")
@@ -108,7 +109,7 @@ class Watch:
                 self.note(f"{name}: its block was left, but its child {other.source.stream} is still running")
 
     def check(self) -> list[str]:
-        """What was wrong, after all blocks were left."""
+        """The broken promises, after all blocks were left."""
         for run in self.runs:
             self._check_ended(run)
             if run.root.questions.scopes:

@@ -57,25 +57,25 @@ def cassette(
             outcome = await agent.run("What is the weather in Porto?")
 
     Every agent that is opened in the block goes through the cassette, whatever its model, those inside others too; but
-    not one whose model is a `ScriptedModel` or a `FunctionModel`. In replay no network is needed, no key, and none of
-    the extras that adapters need.
+    not an agent whose model is a `ScriptedModel` or a `FunctionModel`. In replay no network is needed, no key, and none
+    of the extras that adapters need.
 
-    A request is replayed with what was recorded for the same request to a model of the same name; the same request for
-    the second time with what was recorded for it the second time. What does not matter does not count: the order in
-    dicts and of tools, ids of tool calls, usage, UUIDs. Text that changes from run to run is named with ``ignore``.
+    A request gets the response that was recorded for the same request to a model of the same name; the same request for
+    the second time gets the second such response. Irrelevant differences do not count: the order in dicts and of tools,
+    ids of tool calls, usage, UUIDs. Text that changes from run to run is named with ``ignore``.
 
-    What is recorded is text, reasoning, tool calls, usage and errors of models, piece by piece. The file is read on
+    A recording holds text, reasoning, tool calls, usage and errors of models, piece by piece. The file is read on
     entering and written on leaving, whole, however the block is left. A response that was cancelled is not recorded.
-    Replay waits for nothing; but what waits for a while after an error that was replayed, such as a retry, still does.
+    Replay waits for nothing; but code that waits after a replayed error, such as a retry, still does.
     Keys are taken out before anything is written: those of the known providers in the environment, the values of other
-    variables that are called ``..._API_KEY``, what looks like a key, and what matches one of ``redact``.
+    variables that are called ``..._API_KEY``, text that looks like a key, and text that matches one of ``redact``.
 
     Args:
       path: the file, JSON that is meant to be read and kept with the tests.
       mode: ``auto`` replays if the file is there, and else records; ``record`` records anew, also where models behind a
         network are forbidden; ``replay`` never asks a model.
-      agents: which agents go through it: those opened in this task and in what it starts, all in the process, or none
-        but those that are given `Cassette.model`.
+      agents: which agents go through it: those opened in this task and in the tasks that it starts, all in the process,
+        or none but those that are given `Cassette.model`.
       redact: regular expressions of further secrets.
       ignore: regular expressions of text in requests that may differ.
       unused: what to do about recordings that were not asked for, if the block ends without an error.
@@ -89,7 +89,7 @@ def cassette(
 
 
 class Cassette:
-    """Made by `cassette`. It may be entered again after it was left."""
+    """Made by `cassette`. The block may be entered again after it was left."""
 
     def __init__(
         self,
@@ -104,9 +104,9 @@ class Cassette:
         _one_of("mode", mode, ("auto", "record", "replay"))
         _one_of("agents", agents, ("task", "process", "none"))
         _one_of("unused", unused, ("warn", "error", "ignore"))
-        for name, given in (("redact", redact), ("ignore", ignore)):
-            if isinstance(given, (str, re.Pattern)):
-                raise UsageError(f"{name}= takes a list of regular expressions, not {given!r}: put it in brackets")
+        for name, patterns in (("redact", redact), ("ignore", ignore)):
+            if isinstance(patterns, (str, re.Pattern)):
+                raise UsageError(f"{name}= takes a list of regular expressions, not {patterns!r}: put it in brackets")
         self.path = Path(path)
         """The file."""
         self.recording = False
@@ -133,9 +133,9 @@ class Cassette:
         self._exchanges = [] if self.recording else list(read_tape(self.path))
         self._left.clear()
         self._missed = ""
-        for place, exchange in enumerate(self._exchanges):
+        for index, exchange in enumerate(self._exchanges):
             assert exchange is not None
-            self._left[exchange.key].append(place)
+            self._left[exchange.key].append(index)
         self._override.__enter__()
         self._is_open = True
         return self
@@ -149,7 +149,7 @@ class Cassette:
             if whole:
                 write_tape(self.path, whole)
         elif kind is None and self.unused and self._unused != "ignore":
-            places = ", ".join(str(place + 1) for place in self.unused)
+            places = ", ".join(str(index + 1) for index in self.unused)
             problem = f"{len(self.unused)} of {len(self._exchanges)} recordings were not asked for: number {places}. "
             if self._unused == "error":
                 raise CassetteError(problem + HOW_TO_RECORD, path=str(self.path))
@@ -162,10 +162,10 @@ class Cassette:
     @property
     def unused(self) -> tuple[int, ...]:
         """The places, from 0, of the recordings that were not replayed (yet)."""
-        return tuple(sorted(place for places in self._left.values() for place in places))
+        return tuple(sorted(index for places in self._left.values() for index in places))
 
     def model(self, model: Model | str) -> Model:
-        """A model that records what ``model`` replies, or replays what it replied.
+        """A model that records the responses of ``model``, or replays them.
 
         Args:
           model: a model, or its name as ``"provider:model"``, which is looked up only to record.
@@ -205,7 +205,7 @@ class Cassette:
         # Now: once the response is over, the transcript that the request shows may change.
         asked = self._canonical(request)
         # The place, too: which of two responses that run at once is over first is a matter of luck.
-        place = len(self._exchanges)
+        index = len(self._exchanges)
         self._exchanges.append(None)
         recorder = Recorder(reply)
         stop: Any = None
@@ -226,7 +226,7 @@ class Cassette:
             raise
         finally:
             if failure is not None or isinstance(stop, Stop):
-                self._exchanges[place] = Exchange(
+                self._exchanges[index] = Exchange(
                     key=key_of(name, asked),
                     model=name,
                     request=asked,
@@ -267,25 +267,25 @@ class Cassette:
         key = key_of(name, asked)
         times = sum(exchange.key == key for exchange in whole)
         # Unused recordings are more likely to be the intended ones.
-        likely = [whole[place] for place in self.unused] or whole
-        place = None if times else nearest(name, asked, likely)
-        found = ""
+        likely = [whole[index] for index in self.unused] or whole
+        index = None if times else nearest(name, asked, likely)
+        lines = ""
         if times:
             how_often = "once" if times == 1 else f"{times} times"
             problem = f"this request to {name!r} was recorded {how_often}, and is made once more. "
-        elif place is None:
+        elif index is None:
             problem = f"there is no recording of this request to {name!r}, or of one like it. "
         else:
-            found = difference(name, asked, likely[place])
-            number = next(at for at, exchange in enumerate(whole, 1) if exchange is likely[place])
+            lines = difference(name, asked, likely[index])
+            number = next(position for position, exchange in enumerate(whole, 1) if exchange is likely[index])
             problem = (
                 f"there is no recording of this request to {name!r}. The nearest one is {number} of {len(whole)}; "
-                f"- was recorded, + is asked now:\n{found}\n"
+                f"- was recorded, + is asked now:\n{lines}\n"
             )
         # An inner agent's refused request is a tool's error in the outer run, and changes the requests that follow.
         earlier = f"\nIt is not the first such request. Of the first: {self._missed}" if self._missed else ""
         self._missed = self._missed or problem
-        return CassetteError(f"{problem}{HOW_TO_RECORD}{earlier}", path=str(self.path), model=name, difference=found)
+        return CassetteError(f"{problem}{HOW_TO_RECORD}{earlier}", path=str(self.path), model=name, difference=lines)
 
     def __repr__(self) -> str:
         state = ("recording" if self.recording else "replaying") if self._is_open else "closed"
@@ -322,9 +322,9 @@ class _TapedModel:
         return f"<{self.name} on {self._cassette!r}>"
 
 
-def _one_of(name: str, given: object, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise UsageError(f"{name}= is one of {', '.join(map(repr, allowed))}, not {given!r}")
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}= is one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:

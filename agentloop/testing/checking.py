@@ -11,8 +11,9 @@
         sweep(refunds)
 
 This runs ``refunds`` once for each place where it can be cancelled, stopped, or failed by the outside world, and once
-for each change in the order of its tasks, on a virtual clock, and checks every guarantee after each run. A failure says
-what was injected where, which events were read, which tasks are stuck, and the token that `replay` runs again.
+for each change in the order of its tasks, on a virtual clock, and checks every guarantee after each run. A failure
+names the injected fault and its place, which events were read, which tasks are stuck, and the token that `replay` runs
+again.
 """
 
 from __future__ import annotations

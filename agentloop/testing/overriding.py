@@ -21,14 +21,15 @@ def override_agents(
 
     Args:
       models: the model, or models by the agents' names; agents that are not named keep theirs.
-      everywhere: whether it holds for the whole process, and not just for this task and what it starts. For fixtures
-        of test runners that run a test in another context than its fixtures. What holds for a task goes before it.
+      everywhere: whether it holds for the whole process, and not just for this task and the tasks that it starts. For
+        fixtures of test runners that run a test in another context than its fixtures. An override for a task goes
+        before it.
 
     Raises:
       UsageError: a model is none.
     """
     if isinstance(models, Mapping):
         checked = {name: AgentConfig(model).model for name, model in models.items()}
-        return Override(lambda agent, given: checked.get(agent.name, given), everywhere=everywhere)
+        return Override(lambda agent, original: checked.get(agent.name, original), everywhere=everywhere)
     model = AgentConfig(models).model
-    return Override(lambda agent, given: model, everywhere=everywhere)
+    return Override(lambda agent, original: model, everywhere=everywhere)

@@ -116,11 +116,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.getini(CLOCK_INI) not in ("", *CLOCKS):
         raise pytest.UsageError(f"{CLOCK_INI} is `virtual` or `real`, not {config.getini(CLOCK_INI)!r}")
-    given = config.getini(NETWORK_INI)
-    if given not in ("allow", "forbid"):
-        raise pytest.UsageError(f"{NETWORK_INI} is `allow` or `forbid`, not {given!r}")
+    network = config.getini(NETWORK_INI)
+    if network not in ("allow", "forbid"):
+        raise pytest.UsageError(f"{NETWORK_INI} is `allow` or `forbid`, not {network!r}")
     stack = config.stash[_session] = ExitStack()
-    if given == "forbid":
+    if network == "forbid":
         stack.enter_context(_network.forbid_network_models(by=f"the ini option {NETWORK_INI}"))
 
 
@@ -311,14 +311,14 @@ def cassette(request: pytest.FixtureRequest, cassette_options: dict[str, Any]) -
     """A cassette beside the test, which all agents of the test go through."""
     # For the whole process: a test runner may run the test in another context than its fixtures.
     options: dict[str, Any] = {"mode": request.config.getoption("--cassettes"), "agents": "process", **cassette_options}
-    with make_cassette(_place(request.node), **options) as made:
+    with make_cassette(_cassette_path(request.node), **options) as made:
         yield made
         if request.node.stash.get(_failed, False):
             # The test ended before its end: that is what its author should read about.
             made.ignore_unused()
 
 
-def _place(item: pytest.Item) -> Path:
+def _cassette_path(item: pytest.Item) -> Path:
     """The file of a test's cassette."""
     test = item.nodeid.partition("::")[2].replace("::", ".")
     name = re.sub(r"[^\w.\-\[\]]+", "-", test, flags=re.ASCII)[:LONGEST_NAME]

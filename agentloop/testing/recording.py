@@ -51,9 +51,9 @@ class RecordedStream:
         """
         async for event in self:
             if answer is not None and isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
-                given = answer(event)
-                if given is not None:
-                    self.stream.answer(event.id, given)
+                reply = answer(event)
+                if reply is not None:
+                    self.stream.answer(event.id, reply)
         return self.events
 
     async def until(self, kind: type[StreamEvent]) -> StreamEvent:
@@ -65,7 +65,7 @@ class RecordedStream:
         async for event in self:
             if isinstance(event, kind):
                 return event
-        raise AssertionError(f"no {kind.__name__} came; these did: {[type(one).__name__ for one in self.events]}")
+        raise AssertionError(f"no {kind.__name__} came; these did: {[type(read).__name__ for read in self.events]}")
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ __all__ = ["FunctionModel", "Response", "ScriptedModel", "calls", "fails", "hang
 
 
 class Response(msgspec.Struct, frozen=True):
-    """One scripted response. Join two with ``+``: ``says("Let me look. ") + calls("search", query="tea")``."""
+    """A scripted response. Join two with ``+``: ``says("Let me look. ") + calls("search", query="tea")``."""
 
     parts: tuple[Text | Reasoning | ToolCall, ...] = ()
     stop: StopReason = "end"

@@ -1,4 +1,4 @@
-"""What each reader may rely on, whatever happened: the shape of a stream's events."""
+"""The shape of a stream's events, on which each reader may rely, whatever happened."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def assert_well_formed(events: Sequence[StreamEvent], *, complete: bool = True) 
     """Raise `AssertionError` with every broken promise if ``events``, as one reader read them, are not well formed.
 
     They are numbered without gaps. The first is `StreamStarted`, and the last, and only the last, `StreamStopped`.
-    What starts is finished: turns, tool calls, questions, child streams, each once, each inside what it belongs to.
-    What was committed is a transcript that providers accept.
+    Every turn, tool call, question and child stream that starts is finished, once, inside the run or call that it
+    belongs to. The committed messages are a transcript that providers accept.
 
     Args:
       complete: whether the reader read to the end; else a prefix is checked.
     """
-    found = event_problems(events, complete=complete)
-    if found:
-        told = [f"  {event}" for event in events[-20:]]
-        raise AssertionError("\n".join([*found, f"the last {len(told)} of {len(events)} events:", *told]))
+    broken = event_problems(events, complete=complete)
+    if broken:
+        tail = [f"  {event}" for event in events[-20:]]
+        raise AssertionError("\n".join([*broken, f"the last {len(tail)} of {len(events)} events:", *tail]))
 
 
 def event_problems(events: Sequence[StreamEvent], *, complete: bool = True) -> list[str]:
-    """What is wrong with ``events``, a sentence each."""
+    """The broken promises in ``events``, a sentence each."""
     reader = _Reader()
     for event in events:
         reader.read(event)

@@ -48,7 +48,7 @@ def test_a_childs_use_counts_in_every_meter_above_it() -> None:
     assert (root.usage, root.tool_calls) == (ONE, 2)
 
 
-def test_the_innermost_limit_is_the_one_that_is_told() -> None:
+def test_the_innermost_limit_is_reported() -> None:
     parent = Meter(Limits(tokens=5))
     child = Meter(Limits(tokens=4), parent)
     child.count_usage(ONE)
@@ -78,7 +78,7 @@ def test_a_limit_that_a_person_raised_grows_by_the_same_amount_from_what_is_used
 
 
 @given(st.integers(1, 5), st.integers(1, 12))
-def test_going_on_once_is_always_enough_for_the_calls_that_were_asked_about(limit: int, calls: int) -> None:
+def test_raising_the_limit_once_is_enough_for_the_calls_in_question(limit: int, calls: int) -> None:
     meter = Meter(Limits(tool_calls=limit))
     asked = 0
     while (reached := meter.before_tool_calls(calls)) is not None:

@@ -343,7 +343,7 @@ def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
     assert type(filled["a"]) is int
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     schema = form(required=("name", "age"), name={"type": "string"}, age={"type": "integer", "minimum": 0})
 
     with pytest.raises(ValueError, match=r"^") as caught:
@@ -402,7 +402,7 @@ def test_several_of_several_are_chosen(declared: dict[str, Any]) -> None:
     ],
     ids=repr,
 )
-def test_a_value_fits_its_field_or_is_told_how_it_would(
+def test_a_value_fits_its_field_or_the_error_says_how_it_would(
     declared: object, right: list[object], wrong: list[object], expected: str
 ) -> None:
     for value in right:

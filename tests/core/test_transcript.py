@@ -54,7 +54,7 @@ def test_a_good_transcript_has_no_problems(messages: list[Message]) -> None:
         ([call("a", "a"), result("a"), result("a")], "message 0: the call id 'a' was used before"),
     ],
 )
-def test_what_a_provider_would_refuse_is_told(messages: list[Message], problem: str) -> None:
+def test_the_problems_of_a_transcript_are_what_providers_refuse(messages: list[Message], problem: str) -> None:
     assert problem in problems(messages)
 
 

@@ -91,7 +91,7 @@ def test_an_answer_that_does_not_fit_gets_a_reminder_that_says_why() -> None:
     assert "That is not the output that was asked for" in getattr(following.messages[1], "text", "")
 
 
-def test_the_last_attempt_that_does_not_fit_is_an_error_with_the_models_words() -> None:
+def test_the_last_invalid_output_is_an_error_with_its_text() -> None:
     with pytest.raises(OutputError) as raised:
         after(says("five"), int, attempt=3)
     assert (raised.value.attempts, raised.value.text, raised.value.model) == (3, "five", "m")

@@ -80,7 +80,7 @@ async def test_a_tool_that_requires_none_is_not_asked_about() -> None:
     assert (asked(watched.events), shredder.shredded) == ([], [("a", 1)])
 
 
-async def test_an_approval_is_asked_for_after_the_call_was_told_with_its_exact_arguments() -> None:
+async def test_an_approval_is_requested_after_the_call_has_started_with_its_exact_arguments() -> None:
     shredder = Shredder()
 
     watched = await watch(shredder.agent(), on_event=answering(Approve()))
@@ -101,7 +101,7 @@ async def test_a_call_with_bad_arguments_is_not_asked_about() -> None:
     assert results(watched)[0].status == "error"
 
 
-async def test_where_nobody_can_be_asked_the_call_is_denied_and_says_so() -> None:
+async def test_without_an_answerer_the_call_is_denied_and_its_result_says_so() -> None:
     shredder = Shredder()
 
     watched = await watch(shredder.agent(), on_question="decline")
@@ -277,7 +277,7 @@ async def test_changed_arguments_are_converted_like_those_of_the_model() -> None
     ],
     ids=["type", "missing", "unknown", "no JSON", "text", "number", "accept", "decline", "true", "none"],
 )
-async def test_an_ill_formed_answer_is_refused_to_whoever_gave_it_and_the_question_stays(
+async def test_an_ill_formed_answer_raises_for_its_sender_and_the_question_stays_open(
     answer: Any, problem: str
 ) -> None:
     shredder = Shredder()
@@ -315,7 +315,7 @@ async def test_a_call_that_is_denied_does_not_run_and_the_model_reads_why(answer
     assert (result.text, result.status, shredder.shredded) == (text, "denied", [])
 
 
-async def test_an_approval_is_told_also_if_the_stream_is_stopped_at_that_instant_but_the_tool_does_not_run() -> None:
+async def test_an_approval_is_emitted_even_if_the_stream_is_stopped_at_that_instant_but_the_tool_does_not_run() -> None:
     shredder = Shredder()
 
     async with opened(shredder.agent()) as stream:
@@ -382,7 +382,7 @@ async def test_always_does_not_hold_for_a_call_with_one_argument_more() -> None:
     assert (len(asked(watched.events)), shredder.shredded) == (2, [("a", 1)])
 
 
-async def test_always_with_a_rule_holds_for_what_it_matches() -> None:
+async def test_always_with_a_rule_approves_the_calls_that_match_it() -> None:
     shredder = Shredder()
     rule = Rule("shred", {"path": Glob("tmp/*")})
 
@@ -402,7 +402,7 @@ async def test_always_with_a_rule_on_the_tool_alone_holds_for_the_tool() -> None
     assert (len(asked(watched.events)), shredder.shredded) == (1, [("a", 1), ("b", 1), ("c", 1)])
 
 
-async def test_what_was_approved_for_good_stands_on_the_session() -> None:
+async def test_a_permanent_approval_is_a_grant_of_the_session() -> None:
     session = Session()
 
     await watch(Shredder().agent("a", name="clerk"), session=session, on_event=answering(Approve(always=True)))
@@ -456,7 +456,7 @@ async def test_always_with_changed_arguments_holds_for_those() -> None:
     ],
     ids=str,
 )
-async def test_always_with_what_one_who_approves_cannot_mean_is_refused(always: Any, problem: str) -> None:
+async def test_always_with_a_rule_that_does_not_match_the_call_is_refused(always: Any, problem: str) -> None:
     shredder, session = Shredder(), Session()
     async with opened(shredder.agent(), session=session) as stream:
         question = await first(stream, ApprovalRequested)
@@ -491,7 +491,7 @@ async def open_approvals(stream: Stream) -> list[ApprovalRequested]:
     return sorted(found, key=lambda question: str(question.arguments["path"]))
 
 
-async def test_always_answers_what_is_open_already_and_is_meant_too() -> None:
+async def test_always_answers_the_open_questions_that_its_rule_matches() -> None:
     shredder = Shredder()
 
     async with opened(agent_with(shredder.tool, response=shreds("tmp/a", "tmp/b", "etc/c"))) as stream:
@@ -534,7 +534,7 @@ async def test_a_reader_cannot_answer_otherwise_what_a_rule_has_approved(answer:
             stream.answer(two.id, answer)
 
 
-async def test_always_stops_the_handler_that_thinks_about_what_is_answered_by_it() -> None:
+async def test_always_cancels_the_handler_of_a_question_that_it_answers() -> None:
     shredder = Shredder()
 
     async def handler(question: object) -> Answer:
@@ -567,7 +567,7 @@ async def test_always_does_not_answer_an_open_question_of_another_agent() -> Non
     assert shredder.shredded == [("a", 1)]
 
 
-async def test_what_was_approved_for_good_counts_also_if_the_stream_is_stopped_at_that_instant() -> None:
+async def test_a_permanent_approval_counts_even_if_the_stream_is_stopped_at_that_instant() -> None:
     session = Session()
     async with opened(Shredder().agent(), session=session) as stream:
         question = await first(stream, ApprovalRequested)
@@ -699,7 +699,7 @@ async def test_the_reasons_of_hooks_that_ask_are_shown() -> None:
     assert of(watched.events, ApprovalRequested)[0].reason == "it is late; it is big"
 
 
-async def test_a_call_that_a_hook_denies_tells_the_model_why() -> None:
+async def test_the_result_of_a_call_that_a_hook_denies_gives_the_reason_to_the_model() -> None:
     result = await only_result(Shredder().agent(hooks=[hook(Deny("deleting is off"))]))
 
     assert (result.text, result.status) == ("Denied by a hook: deleting is off", "denied")
@@ -737,7 +737,7 @@ async def test_always_does_not_overrule_a_hook_that_denies() -> None:
     assert shredder.shredded == [("a", 1)]
 
 
-async def test_a_hook_may_replace_the_arguments_and_that_is_what_is_shown_and_run() -> None:
+async def test_a_hook_may_replace_the_arguments_and_the_new_ones_are_shown_and_run() -> None:
     shredder = Shredder()
 
     agent = shredder.agent(hooks=[hook(ReplaceArguments({"path": "b", "times": 2}))])

@@ -43,7 +43,7 @@ async def test_a_model_waits_for_the_reader(depth: int) -> None:
             assert model.said <= read + CAPACITY
 
 
-async def test_what_is_unread_is_bounded_however_many_tools_talk_at_once() -> None:
+async def test_unread_events_are_bounded_however_many_tools_emit_at_once() -> None:
     talkers = 20
 
     @tool
@@ -146,7 +146,7 @@ async def test_a_child_waits_for_the_tool_that_reads_it_and_for_the_reader_of_th
     assert model.said == 500
 
 
-async def test_a_reader_that_stalls_and_then_only_waits_lets_the_run_go_on() -> None:
+async def test_a_reader_that_stalls_and_then_only_waits_lets_the_run_continue() -> None:
     model = Counting(1000)
     async with opened(Agent(model)) as stream:
         await first(stream, StreamStarted)
@@ -190,7 +190,7 @@ async def test_a_tool_that_talks_too_much_waits_for_the_reader() -> None:
     assert len(said) == 200
 
 
-async def test_a_stream_that_nobody_reads_any_more_keeps_nothing() -> None:
+async def test_a_stream_without_a_reader_keeps_no_events() -> None:
     async with opened(Agent(ScriptedModel(says("bla " * 1000)))) as stream:
         await first(stream, StreamStarted)
         await trio.testing.wait_all_tasks_blocked()

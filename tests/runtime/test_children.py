@@ -91,7 +91,7 @@ async def test_a_child_can_be_read_in_part_then_waited_for() -> None:
     assert finished.result.text == "Hi there."
 
 
-async def test_a_tool_that_leaves_its_child_early_cancels_it_and_goes_on() -> None:
+async def test_a_tool_that_leaves_its_child_early_cancels_it_and_continues() -> None:
     handles: list[ChildStream] = []
 
     async def use(context: ToolContext[None], child: Agent) -> str:
@@ -279,7 +279,7 @@ async def test_siblings_that_ask_at_once_get_their_own_answers_in_any_order(orde
     assert of(told, StreamStopped)[0].reason == "completed"
 
 
-async def test_a_sibling_that_fails_at_once_does_not_disturb_who_waits_for_an_answer() -> None:
+async def test_a_sibling_that_fails_at_once_does_not_disturb_a_call_that_waits_for_an_answer() -> None:
     asking = Agent(ScriptedModel(calls("ask_name"), "Bye."), name="asking", tools=[ask_name])
     failing = Agent(ScriptedModel("no"), name="failing", toolsets=[FakeToolset(listings=0)])
     script = calls("asking", prompt="go") + calls("failing", prompt="go")
@@ -407,7 +407,7 @@ async def test_handlers_are_asked_from_the_inside_out() -> None:
     assert of(watched.events, ToolCallFinished, depth=1)[0].result.text == "declined: Nobody is there to be asked."
 
 
-async def test_with_nobody_to_ask_a_question_is_declined_at_once_with_a_note() -> None:
+async def test_without_an_answerer_a_child_question_is_declined_at_once_with_a_note() -> None:
     watched = await watch(_asking_child(None), on_question="decline")
     assert len(of(watched.events, QuestionDeclined)) == 1
     assert trio.current_time() == 0
@@ -497,7 +497,7 @@ async def test_a_question_inside_ends_with_the_child_that_was_left() -> None:
     assert watched.outcome.output == "Done."
 
 
-async def test_what_was_approved_for_good_inside_is_not_asked_again_in_the_session() -> None:
+async def test_a_permanent_approval_in_a_child_is_not_requested_again_in_the_session() -> None:
     def inner() -> Agent:
         return Agent(ScriptedModel(calls("delete", path="x"), "Bye."), name="inner", tools=[delete])
 

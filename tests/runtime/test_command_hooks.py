@@ -88,7 +88,7 @@ async def test_a_program_that_exits_with_2_blocks_for_what_it_writes_on_standard
     assert (only(watched).text, actor.acted) == ("Denied by a hook: not today", [])
 
 
-async def test_a_program_that_exits_otherwise_is_a_warning_and_the_run_goes_on() -> None:
+async def test_a_program_that_exits_otherwise_is_a_warning_and_the_run_continues() -> None:
     actor = Actor()
 
     watched = await watch(actor.agent(pre("echo oops >&2; exit 3")))
@@ -279,7 +279,7 @@ def told(folder: Path, event: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / event).read_text().splitlines()]
 
 
-async def test_a_program_is_told_what_happens_at_each_point(tmp_path: Path) -> None:
+async def test_a_program_gets_the_input_of_each_hook_point(tmp_path: Path) -> None:
     settings = {event: [{"hooks": [{"type": "command", "command": keeping(tmp_path, event)}]}] for event in POINTS}
     made = hooks_from_settings({"hooks": settings}, cwd=tmp_path)
     child = Agent(ScriptedModel("Bye."), name="child")
@@ -337,7 +337,7 @@ LATER = user_message("Hurry."), user_message("Please.")
     ],
     ids=repr,
 )
-async def test_a_program_is_told_what_is_said_to_a_running_agent(
+async def test_a_program_gets_the_messages_that_steer_a_running_agent(
     tmp_path: Path, point: Point[Any, Any], value: object, shown: dict[str, Any]
 ) -> None:
     look = command_hook(point, keeping(tmp_path, "seen"))
@@ -350,7 +350,7 @@ async def test_a_program_is_told_what_is_said_to_a_running_agent(
     assert shown.items() <= seen.items()
 
 
-async def test_a_program_is_told_all_that_is_plain_data_at_other_points(tmp_path: Path) -> None:
+async def test_a_program_gets_the_plain_data_of_other_hook_points(tmp_path: Path) -> None:
     value = hooks.PreCompact(SOURCE, "overflow", 5)
     look = command_hook(hooks.pre_compact, keeping(tmp_path, "seen"))
     refuse = command_hook(hooks.pre_compact, "echo no >&2; exit 2")
@@ -385,7 +385,7 @@ async def test_a_program_that_reads_nothing_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000])
-async def test_a_program_that_writes_much_is_read_to_its_end_and_kept_in_part(size: int) -> None:
+async def test_a_program_that_writes_much_is_read_to_its_end_and_truncated(size: int) -> None:
     command = f"head -c {size} /dev/zero | tr '\\0' x; head -c {size} /dev/zero | tr '\\0' y >&2; exit 2"
 
     text = only(await watch(Actor().agent(pre(command)))).text
@@ -399,7 +399,7 @@ async def test_an_answer_that_is_too_long_is_no_answer() -> None:
     assert f"it wrote more than {module.MAX_BYTES} bytes" in only(watched).text
 
 
-async def test_a_program_may_write_what_is_no_text() -> None:
+async def test_a_program_may_write_bytes_that_are_no_text() -> None:
     watched = await watch(Actor().agent(pre("printf 'a\\377b' >&2; exit 2")))
 
     assert only(watched).text == "Denied by a hook: a\ufffdb"

@@ -75,7 +75,7 @@ async def test_a_short_conversation_is_left_alone() -> None:
     assert of(watched.events, CompactionStarted) == []
 
 
-async def test_the_next_stream_goes_on_from_the_summary() -> None:
+async def test_the_next_stream_starts_from_the_summary() -> None:
     session = Session(messages=talk(5))
     await Agent(ScriptedModel("Sum.", "Hello."), compaction=SMALL).run("go", session=session)
     model = ScriptedModel("Again.")
@@ -290,7 +290,7 @@ async def test_what_it_uses_counts() -> None:
 # --------------------------------------------------------------------------------- hooks
 
 
-async def test_hooks_are_asked_before_and_told_after() -> None:
+async def test_hooks_may_refuse_a_compaction_and_are_notified_after_it() -> None:
     seen: list[Any] = []
     before = hooks.pre_compact(lambda value: seen.append(value))  # noqa: PLW0108 - it is to return None
     after = hooks.post_compact(lambda value: seen.append(value))  # noqa: PLW0108
@@ -305,7 +305,7 @@ async def test_hooks_are_asked_before_and_told_after() -> None:
     assert "Sum." in seen[1].summary
 
 
-async def test_a_hook_may_refuse_and_the_run_goes_on() -> None:
+async def test_a_hook_may_refuse_a_compaction_and_the_run_continues() -> None:
     @hooks.pre_compact
     def refuse(value: PreCompact) -> Block:
         return Block("not now")
@@ -352,7 +352,7 @@ A_TURN = st.builds(
 
 
 @given(st.lists(A_TURN, max_size=8), st.integers(0, 2), st.booleans())
-def test_what_is_left_is_a_transcript_that_a_provider_accepts(
+def test_a_compacted_view_is_a_transcript_that_a_provider_accepts(
     turns: list[list[Message]], rounds: int, overflow: bool
 ) -> None:
     messages: list[Message] = []

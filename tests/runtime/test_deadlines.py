@@ -69,7 +69,7 @@ HANGS: dict[str, tuple[Callable[[], Agent], float, type[Exception] | None]] = {
 @pytest.mark.seconds(10_000)
 @pytest.mark.parametrize("depth", [0, 1])
 @pytest.mark.parametrize("what", HANGS)
-async def test_whatever_hangs_the_run_goes_on_or_ends_at_its_deadline(what: str, depth: int) -> None:
+async def test_whatever_hangs_the_run_continues_or_ends_at_its_deadline(what: str, depth: int) -> None:
     make, seconds, error = HANGS[what]
     watched = await watch(nested(make().replace(name="inner"), depth))
     assert trio.current_time() == seconds
@@ -276,7 +276,7 @@ async def test_a_person_may_think_longer_than_any_deadline_around_the_question(d
 
 
 @pytest.mark.seconds(1000)
-async def test_after_the_answer_the_time_that_was_left_goes_on() -> None:
+async def test_the_paused_deadline_resumes_after_the_answer() -> None:
     @tool(timeout=1)
     async def dawdle(context: ToolContext[None]) -> None:
         """Be slow before and after the question."""
@@ -291,7 +291,7 @@ async def test_after_the_answer_the_time_that_was_left_goes_on() -> None:
 
 
 @pytest.mark.seconds(1000)
-async def test_while_one_call_waits_for_a_person_the_time_of_its_sibling_goes_on() -> None:
+async def test_a_call_that_waits_for_a_person_does_not_pause_the_deadline_of_its_sibling() -> None:
     agent = Agent(
         ScriptedModel(calls("ask") + calls("wait_forever"), "ok"),
         tools=[ask, wait_forever],
@@ -319,7 +319,7 @@ async def test_questions_that_overlap_hold_the_time_of_their_stream_until_the_la
 
 
 @pytest.mark.seconds(1000)
-async def test_after_questions_that_overlapped_the_time_of_their_stream_goes_on() -> None:
+async def test_the_deadline_of_a_stream_resumes_after_overlapping_questions() -> None:
     @tool(timeout=math.inf)
     async def ask_then_hang(context: ToolContext[None]) -> None:
         """Ask, then hang."""

@@ -190,7 +190,7 @@ async def test_a_hook_is_called_once_for_each_thing_it_is_about_at_every_depth(
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-async def test_a_hook_is_told_where_it_is(depth: int) -> None:
+async def test_a_hook_gets_the_source_of_its_run(depth: int) -> None:
     log = Log()
 
     watched = await everything(log, depth)
@@ -462,7 +462,7 @@ async def test_subagent_stop_is_called_for_the_agent_directly_above_only() -> No
     ],
     ids=["ok", "limit", "blocked before", "blocked after", "failed", "output_retry", "continued"],
 )
-async def test_turn_end_gets_the_reason_that_is_told(agent: Callable[[list[Hook]], Agent], reasons: list[str]) -> None:
+async def test_turn_end_gets_the_reason_of_the_event(agent: Callable[[list[Hook]], Agent], reasons: list[str]) -> None:
     log = Log()
 
     watched = await watch(agent(log.hooks), on_question="decline")
@@ -612,7 +612,7 @@ async def test_a_stop_hook_sends_the_agent_on_with_a_message() -> None:
     assert watched.outcome.output == "Second."
 
 
-async def test_a_stop_hook_is_told_how_often_the_run_was_sent_on() -> None:
+async def test_a_stop_hook_gets_the_number_of_times_the_run_was_continued() -> None:
     seen: list[int] = []
 
     @hooks.stop
@@ -729,7 +729,7 @@ async def test_a_request_guard_that_fails_blocks_the_run(failure: str) -> None:
 
 
 @each_failure
-async def test_a_tool_guard_that_fails_denies_the_call_and_the_run_goes_on(failure: str) -> None:
+async def test_a_tool_guard_that_fails_denies_the_call_and_the_run_continues(failure: str) -> None:
     called: list[int] = []
 
     @tool
@@ -780,7 +780,7 @@ async def test_the_time_limit_of_hooks_is_the_agents() -> None:
     assert watched.outcome.detail.endswith("took longer than 3 s")
 
 
-async def test_a_group_that_a_hook_raises_is_told_as_its_error() -> None:
+async def test_an_exception_group_of_a_hook_is_reported_as_its_error() -> None:
     async def fail() -> None:
         raise ValueError("broken")
 
@@ -799,9 +799,7 @@ async def test_a_group_that_a_hook_raises_is_told_as_its_error() -> None:
 
 @each_failure
 @pytest.mark.parametrize("name", OBSERVERS)
-async def test_an_observer_that_fails_is_a_warning_and_the_run_goes_on_as_if_it_were_not_there(
-    name: str, failure: str
-) -> None:
+async def test_an_observer_that_fails_is_a_warning_and_the_run_continues_without_it(name: str, failure: str) -> None:
     def agent(*given: Hook) -> Agent:
         child = Agent(ScriptedModel("Hi."), name="child")
         script: list[Response] = [calls("act") + calls("child", prompt="go")]

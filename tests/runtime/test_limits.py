@@ -66,7 +66,7 @@ def continues(events: list[StreamEvent]) -> list[tuple[str, float, float]]:
     ],
     ids=["turns", "requests", "tokens", "tool_calls"],
 )
-async def test_a_run_ends_at_its_limit_where_nobody_can_be_asked(limits: Limits, detail: str, turns: int) -> None:
+async def test_without_an_answerer_a_run_ends_at_its_limit(limits: Limits, detail: str, turns: int) -> None:
     watched = await watch(looker(9, limits=limits), on_question="decline")
 
     assert (watched.outcome.reason, watched.outcome.detail) == ("limit", detail)
@@ -143,7 +143,7 @@ async def test_tokens_are_checked_before_each_request_so_the_last_one_may_go_ove
     ],
     ids=["turns", "requests", "tokens", "tool_calls"],
 )
-async def test_a_person_may_let_the_run_go_on_by_the_same_amount_each_time(
+async def test_a_person_may_raise_the_limit_by_the_same_amount_each_time(
     limits: Limits, questions: list[tuple[str, float, float]]
 ) -> None:
     watched = await watch(looker(5, limits=limits), on_event=answering(Approve()))
@@ -152,14 +152,14 @@ async def test_a_person_may_let_the_run_go_on_by_the_same_amount_each_time(
     assert watched.outcome.reason == "completed"
 
 
-async def test_a_person_may_refuse_to_let_it_go_on() -> None:
+async def test_a_person_may_refuse_to_raise_the_limit() -> None:
     watched = await watch(looker(9, limits=Limits(turns=2)), on_event=answering(Approve(), Deny("enough")))
 
     assert len(asked(watched.events)) == 2
     assert (watched.outcome.reason, watched.outcome.detail) == ("limit", "turns: 4 of 4 used")
 
 
-async def test_a_handler_may_let_the_run_go_on() -> None:
+async def test_a_handler_may_raise_the_limit() -> None:
     async def twice(question: Question) -> Answer:
         assert isinstance(question, ContinueRequested)
         return Approve() if question.used < 6 else Deny()
@@ -193,7 +193,7 @@ async def test_calls_wait_for_the_answer_before_they_are_started() -> None:
         assert started.seq > question.seq
 
 
-async def test_going_on_covers_the_turn_that_asked_for_it_however_many_calls_it_has() -> None:
+async def test_a_raised_limit_covers_the_turn_that_asked_for_it_however_many_calls_it_has() -> None:
     watched = await watch(looker(1, limits=Limits(tool_calls=1), at_once=9), on_event=answering(Approve()))
 
     assert len(asked(watched.events)) == 1
@@ -290,7 +290,7 @@ async def test_the_nearest_limit_is_the_one_that_is_asked_about() -> None:
     assert continues(watched.events)[0] == ("requests", 2, 2)
 
 
-async def test_children_side_by_side_share_what_is_left() -> None:
+async def test_children_side_by_side_share_the_rest_of_the_limit() -> None:
     inner = [looker(9, f"inner{number}") for number in range(3)]
     together = calls("inner0", prompt="go") + calls("inner1", prompt="go") + calls("inner2", prompt="go")
     tools = [agent.as_tool() for agent in inner]
@@ -343,7 +343,7 @@ async def test_a_tool_is_cut_off_when_the_time_of_its_stream_is_over() -> None:
     assert watched.outcome.reason == "limit"
 
 
-async def test_what_a_model_said_before_the_time_was_over_is_kept() -> None:
+async def test_the_text_before_the_deadline_is_committed() -> None:
     watched = await watch(Agent(ScriptedModel(says("Well, ") + hangs()), limits=Limits(seconds=3)))
 
     assert getattr(watched.messages[-1], "text", None) == "Well, "

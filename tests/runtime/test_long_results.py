@@ -40,7 +40,7 @@ async def test_the_model_reads_the_beginning_and_the_end() -> None:
     assert len(result.text) < 1200
 
 
-async def test_what_is_told_is_what_the_model_reads() -> None:
+async def test_the_event_of_a_long_result_has_the_text_that_the_model_reads() -> None:
     watched = await watch(dumping())
 
     [finished] = of(watched.events, ToolCallFinished)
@@ -72,7 +72,7 @@ async def test_it_can_be_searched() -> None:
         ({"call_id": "c1", "find": "no such line"}, "'no such line' does not stand at or after offset 0"),
     ],
 )
-async def test_what_cannot_be_read_is_said(arguments: dict[str, Any], problem: str) -> None:
+async def test_a_result_that_cannot_be_read_is_an_error_for_the_model(arguments: dict[str, Any], problem: str) -> None:
     watched = await watch(dumping(calls("read_result", **arguments)))
 
     assert problem in results(watched)[1].text

@@ -101,7 +101,7 @@ async def test_an_observer_of_the_process_sees_every_agent_until_it_is_removed()
     assert {event.agent for event in notes.seen} == {"one", "two"}
 
 
-async def test_an_observer_that_fails_is_logged_and_sees_no_more_while_the_run_and_the_others_go_on(
+async def test_an_observer_that_fails_is_logged_and_dropped_while_the_run_and_the_others_continue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Notes):

@@ -61,7 +61,7 @@ async def test_that_it_cannot_be_opened_is_a_failure_of_the_model() -> None:
     assert raised.value.__cause__ is error
 
 
-async def test_an_error_of_its_own_when_it_is_opened_is_told_as_it_is() -> None:
+async def test_an_agentloop_error_raised_on_opening_a_model_is_raised_as_it_is() -> None:
     error = ModelStatusError(model="m", status=503, body="later")
 
     with pytest.raises(ModelStatusError) as raised:

@@ -66,7 +66,7 @@ async def test_a_call_that_waits_because_another_one_asks_does_not_run_out_of_ti
     assert lasted == [pytest.approx(1)]
 
 
-async def test_a_tool_may_warn_whoever_reads() -> None:
+async def test_a_tool_may_emit_a_warning_to_the_readers() -> None:
     @tool
     async def look(context: ToolContext[Any]) -> str:
         """Look."""
@@ -78,7 +78,7 @@ async def test_a_tool_may_warn_whoever_reads() -> None:
     assert (warning.code, warning.message) == ("odd", "This looks odd.")
 
 
-async def test_a_toolset_may_tell_the_model_how_to_use_it() -> None:
+async def test_a_toolset_may_add_instructions_for_the_model() -> None:
     class Told(FakeToolset):
         instructions = "Add only small numbers."
 

@@ -97,7 +97,7 @@ async def test_no_hook_is_asked_about_what_a_rule_denies() -> None:
     assert called == []
 
 
-async def test_where_nobody_can_be_asked_the_result_names_the_rule_that_asks() -> None:
+async def test_without_an_answerer_the_result_names_the_rule_that_asks() -> None:
     agent = Shell().agent("git log", permissions=Permissions(ask=[GIT]))
 
     watched = await watch(agent, on_question="decline")
@@ -210,7 +210,7 @@ async def test_a_mode_that_asks_is_answered_for_good_too() -> None:
     assert (shown(watched), shell.ran) == (["ls"], ["ls", "ls"])
 
 
-async def test_what_was_approved_for_good_is_denied_all_the_same_where_a_rule_says_so() -> None:
+async def test_permissions_that_deny_override_a_permanent_approval() -> None:
     shell, session = Shell(requires_approval=True), Session()
     await watch(shell.agent("ls"), session=session, on_event=answering(Approve(always=Rule("shell"))))
     session.permissions = Permissions(mode="plan")
@@ -274,7 +274,7 @@ async def test_permissions_of_a_session_can_be_changed_while_a_stream_runs() -> 
     assert (asked(rest), shell.ran) == ([], ["a", "b", "c"])
 
 
-async def test_what_is_denied_meanwhile_is_not_approved_any_more() -> None:
+async def test_an_answer_cannot_approve_a_call_that_was_denied_meanwhile() -> None:
     shell, session = Shell(requires_approval=True), Session()
     both = calls("shell", command="a") + calls("shell", command="rm b")
 
@@ -525,6 +525,6 @@ async def test_permissions_of_a_stream_that_waits_for_a_person_leave_nothing_beh
     ],
     ids=["agent", "session", "tool"],
 )
-def test_what_is_no_permission_is_refused(make: Callable[[], object], error: type[Exception]) -> None:
+def test_a_value_that_is_not_permissions_is_refused(make: Callable[[], object], error: type[Exception]) -> None:
     with pytest.raises(error):
         make()

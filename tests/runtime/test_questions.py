@@ -102,7 +102,7 @@ async def test_the_tool_gets_the_answer_with_the_defaults_of_the_form(answer: An
     assert told(watched) == got
 
 
-async def test_a_question_says_what_is_asked_by_which_call() -> None:
+async def test_a_question_names_its_message_and_its_call() -> None:
     watched = await watch(asker(), on_event=answering(PORTO))
 
     [question] = of(watched.events, ElicitationRequested)
@@ -119,7 +119,7 @@ async def test_a_question_without_a_form_is_answered_with_yes_or_no() -> None:
     assert told(watched) == repr(Accept())
 
 
-async def test_the_answer_is_told_with_who_gave_it() -> None:
+async def test_the_event_of_an_answer_names_who_answered() -> None:
     by_reader = await watch(asker(), on_event=answering(PORTO))
     by_handler = await watch(asker(), on_question=Handler(PORTO))
 
@@ -170,7 +170,7 @@ async def test_a_form_spelled_as_a_class_may_be_declined(answer: Decline | Cance
     assert answers == [answer]
 
 
-async def test_a_form_that_is_none_is_an_error_of_the_tool_and_nobody_is_asked() -> None:
+async def test_an_invalid_form_is_an_error_of_the_tool_and_no_question_opens() -> None:
     @tool
     async def ask_badly(context: ToolContext[Any]) -> str:
         await context.ask("Where?", {"type": "object", "properties": {"trip": {"type": "object"}}})
@@ -284,7 +284,7 @@ async def test_an_answer_to_a_question_never_asked_is_refused_and_names_those_th
         assert stream.pending == (question,)
 
 
-async def test_an_answer_to_a_question_whose_asker_has_given_up_is_refused() -> None:
+async def test_an_answer_to_a_withdrawn_question_is_refused() -> None:
     @tool
     async def impatient(context: ToolContext[Any]) -> str:
         with trio.move_on_after(5):
@@ -428,7 +428,7 @@ async def test_a_run_without_a_reader_is_answered_by_its_handler() -> None:
     assert outcome.messages[2].text == PORTO_AS_ACCEPTED
 
 
-async def test_a_handler_that_passes_where_nobody_is_behind_it_leaves_the_question_declined() -> None:
+async def test_a_handler_that_passes_without_another_answerer_leaves_the_question_declined() -> None:
     watched = await watch(asker(), on_question=Handler(None))
 
     assert told(watched) == repr(Decline(NOBODY))
@@ -550,7 +550,7 @@ async def test_a_handler_has_all_the_time_in_the_world() -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-async def test_where_nobody_can_answer_a_question_is_declined_at_once_with_a_note(depth: int) -> None:
+async def test_without_an_answerer_a_question_is_declined_at_once_with_a_note(depth: int) -> None:
     began = trio.current_time()
 
     watched = await watch(nested(asker("inner"), depth), on_question="decline")
@@ -561,7 +561,7 @@ async def test_where_nobody_can_answer_a_question_is_declined_at_once_with_a_not
     assert trio.current_time() == began
 
 
-async def test_a_run_without_a_handler_has_nobody_to_ask() -> None:
+async def test_a_run_without_a_handler_has_no_answerer() -> None:
     outcome = await asker().run("go")
 
     assert outcome.messages[2].text == repr(Decline(NOBODY))
@@ -690,7 +690,7 @@ async def test_a_child_is_answered_through_its_own_handle() -> None:
     assert told(watched, depth=1) == PORTO_AS_ACCEPTED
 
 
-async def test_the_handle_of_a_child_answers_only_what_is_asked_inside_that_child() -> None:
+async def test_the_handle_of_a_child_answers_only_the_questions_inside_that_child() -> None:
     refused: list[UnknownQuestionError] = []
 
     @tool
@@ -748,7 +748,7 @@ async def test_the_open_questions_are_listed_oldest_first_until_they_are_answere
         await stream.wait()
 
 
-async def test_the_open_questions_are_those_that_the_reader_was_told() -> None:
+async def test_the_pending_questions_are_those_that_the_reader_has_read() -> None:
     def compare(stream: Stream, event: StreamEvent) -> None:
         if isinstance(event, ElicitationRequested):
             assert stream.pending == (event,)

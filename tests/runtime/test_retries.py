@@ -352,7 +352,7 @@ async def test_a_fallback_that_cannot_be_opened_is_a_warning_as_long_as_another_
     assert str(watched.error) == "opening model 'two' failed: OSError: no room"
 
 
-def test_what_is_no_model_is_no_fallback() -> None:
+def test_a_fallback_that_is_no_model_is_refused() -> None:
     with pytest.raises(UsageError, match="a model is a 'provider:model' name or an object"):
         Agent(ScriptedModel(), fallbacks=[7])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="fallbacks= takes a list, not 'openai:gpt-5'"):
@@ -431,7 +431,7 @@ async def test_a_limit_on_cost_is_a_question(answer: Any, reason: str) -> None:
     assert (asked.limit, asked.used, asked.allowed) == ("cost", 20, 20)
 
 
-async def test_where_nobody_can_be_asked_a_limit_on_cost_is_the_end() -> None:
+async def test_without_an_answerer_a_limit_on_cost_ends_the_run() -> None:
     @tool
     async def ping() -> None: ...
 
@@ -448,7 +448,7 @@ async def test_where_nobody_can_be_asked_a_limit_on_cost_is_the_end() -> None:
     assert (watched.outcome.reason, watched.outcome.detail) == ("limit", "cost: 40 of 30 used")
 
 
-async def test_a_limit_on_cost_that_cannot_be_counted_is_told_once() -> None:
+async def test_a_limit_on_cost_that_cannot_be_counted_is_one_warning() -> None:
     @tool
     async def ping() -> None: ...
 

@@ -19,7 +19,7 @@ from tests.support import first, watch
 # --------------------------------------------------------------------- the transcript grows
 
 
-async def test_a_stream_goes_on_from_what_was_said_before() -> None:
+async def test_a_stream_starts_from_the_transcript_of_its_session() -> None:
     session = Session()
     model = ScriptedModel(calls("add", a=1, b=1), "It is 2.", "You are welcome.")
     agent = Agent(model, tools=[add])

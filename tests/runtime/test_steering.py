@@ -77,7 +77,7 @@ async def test_the_next_request_has_it_after_the_results_of_the_tools_that_ran()
     assert watched.outcome.output == "Found."
 
 
-async def test_what_is_said_before_the_first_request_is_in_it() -> None:
+async def test_a_message_that_steers_before_the_first_request_is_in_it() -> None:
     model = ScriptedModel("Yes.")
 
     async with opened(Agent(model)) as stream:
@@ -87,7 +87,7 @@ async def test_what_is_said_before_the_first_request_is_in_it() -> None:
     assert read_by(model) == [["go", "In French."]]
 
 
-async def test_a_run_that_would_stop_goes_on_with_it() -> None:
+async def test_a_run_that_would_stop_continues_with_the_follow_up() -> None:
     model = Slow("The first answer.", "The second answer.")
 
     watched = await watch(Agent(model), on_event=At(TextDelta, "But in French."))
@@ -139,7 +139,7 @@ async def test_what_a_run_did_not_get_round_to_is_not_lost(how: str, end: str) -
     assert "One more thing." not in said(messages)
 
 
-async def test_of_an_ended_run_nobody_can_say_anything() -> None:
+async def test_a_run_that_has_ended_refuses_messages() -> None:
     async with opened(Agent(ScriptedModel("Hi."))) as stream:
         await stream.wait()
         for say in (stream.steer, stream.follow_up):
@@ -167,7 +167,7 @@ async def test_an_empty_message_is_refused() -> None:
 # ------------------------------------------------------------------------------ children
 
 
-async def test_a_child_does_not_take_what_is_meant_for_its_parent() -> None:
+async def test_a_child_does_not_take_the_messages_of_its_parent() -> None:
     inner_model = ScriptedModel(calls("look"), "Inner.", name="inner")
     inner = Agent(inner_model, name="inner", tools=[look])
     model = ScriptedModel(calls("inner", prompt="x"), "Outer.")
@@ -263,7 +263,7 @@ async def test_a_hook_gets_all_that_waits_and_may_add_to_it() -> None:
     assert read_by(model)[-1] == ["go", "Now.", "At once. (at noon)", "Later. (at night)"]
 
 
-async def test_what_is_taken_while_the_run_is_stopped_is_not_lost() -> None:
+async def test_a_message_taken_while_the_run_is_stopped_is_not_lost() -> None:
     @hooks.user_steering_messages_submit
     async def slow(submit: UserSteeringMessagesSubmit) -> None:
         await trio.sleep_forever()

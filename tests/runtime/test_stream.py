@@ -58,7 +58,7 @@ from tests.support import first, nested, of, opened, stopped_at, watch
 # ----------------------------------------------------------------------------- the handle
 
 
-async def test_a_stream_tells_what_happens_in_order_and_ends_with_its_last_event() -> None:
+async def test_a_stream_gives_its_events_in_order_and_ends_after_the_last() -> None:
     watched = await watch(Agent(ScriptedModel(calls("add", a=2, b=3), "It is 5."), tools=[add]), "2 + 3?")
 
     assert [type(event).__name__ for event in watched.events if "Delta" not in type(event).__name__] == [
@@ -111,7 +111,7 @@ def _limit_reached() -> Agent:
         (_limit_reached, LimitReachedError, "the run reached a limit: turns: 1 of 1 used"),
     ],
 )
-async def test_a_run_without_a_result_raises_what_kept_it_from_one(
+async def test_a_run_without_a_result_raises_the_reason(
     make: Callable[[], Agent], error: type[Exception], match: str
 ) -> None:
     async with opened(make(), on_question="decline") as stream:
@@ -177,7 +177,7 @@ async def test_a_stream_that_is_stopped_before_it_has_begun_has_no_effect() -> N
     assert (model.requests, session.messages, submitted) == ([], (), [])
 
 
-async def test_waiting_drops_what_was_not_read_and_the_run_goes_on() -> None:
+async def test_waiting_drops_unread_events_and_the_run_continues() -> None:
     async with opened(Agent(ScriptedModel(calls("add", a=1, b=1), says("bla " * 200)), tools=[add])) as stream:
         await first(stream, ToolCallStarted)
         outcome = await stream.wait()
@@ -442,7 +442,7 @@ async def test_an_end_hook_whose_own_nursery_breaks_at_its_deadline_does_not_tak
     assert [warning.code for warning in of(watched.events, WarningIssued)] == ["hook_failed"]
 
 
-async def test_what_a_tools_own_nursery_raises_when_it_is_cut_off_does_not_reach_who_leaves() -> None:
+async def test_the_error_of_a_tools_own_nursery_during_a_cancel_does_not_leave_the_block() -> None:
     @tool
     async def untidy() -> None:
         """Raise on the way out."""
@@ -537,7 +537,7 @@ async def test_results_stand_in_call_order_whatever_order_the_tools_end_in() -> 
     assert trio.current_time() == 3
 
 
-async def test_what_a_person_has_seen_of_a_response_that_was_cut_off_is_kept() -> None:
+async def test_the_visible_part_of_a_response_that_was_cut_off_is_committed() -> None:
     async with opened(Agent(ScriptedModel(says("Once upon a time ") + hangs()))) as stream:
         for _ in range(3):
             await first(stream, TextDelta)
@@ -751,7 +751,7 @@ async def test_a_bug_in_the_runtime_is_one_plain_error_and_the_stream_ends_as_ev
     assert watched.error.__cause__ is bug
 
 
-async def test_the_last_turn_is_told_as_failed_where_the_runtime_has_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_turn_finishes_as_failed_if_the_runtime_has_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     bugs = [BugError()]
     original = getattr(loop, "after_response")  # noqa: B009 - not exported by that module
 
@@ -768,7 +768,7 @@ async def test_the_last_turn_is_told_as_failed_where_the_runtime_has_a_bug(monke
 # ------------------------------------------------------------------------------ the model
 
 
-async def test_what_the_model_thinks_is_told_and_kept_apart_from_what_it_says() -> None:
+async def test_the_reasoning_of_the_model_is_emitted_and_stored_apart_from_its_text() -> None:
     watched = await watch(Agent(ScriptedModel(thinks("Hm, let me see. ") + says("Well."))))
     assert "".join(event.text for event in of(watched.events, ReasoningDelta)) == "Hm, let me see. "
     assert "".join(event.text for event in of(watched.events, TextDelta)) == "Well."
@@ -777,7 +777,7 @@ async def test_what_the_model_thinks_is_told_and_kept_apart_from_what_it_says() 
     )
 
 
-async def test_an_error_of_the_model_that_comes_in_a_group_is_told_as_itself() -> None:
+async def test_an_error_of_the_model_inside_a_group_is_reported_without_the_group() -> None:
     class Grouping:
         name = "grouping"
 
@@ -825,7 +825,7 @@ async def test_whatever_a_tool_says_every_event_can_be_sent() -> None:
 
 
 @pytest.mark.parametrize(("progress", "total"), [(math.nan, None), (math.inf, 1), (1, math.inf)])
-async def test_progress_is_told_in_finite_numbers(progress: float, total: float | None) -> None:
+async def test_progress_is_emitted_in_finite_numbers(progress: float, total: float | None) -> None:
     @tool
     async def odd(context: ToolContext[None]) -> None:
         """Say odd things."""
@@ -845,7 +845,7 @@ async def test_a_block_that_is_entered_when_all_is_cancelled_already_has_no_effe
     assert model.requests == []
 
 
-async def test_a_bug_in_finding_the_outcome_is_told_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_computing_the_outcome_is_reported_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     bug = BugError("oh")
 
     def broken(*args: Any) -> Any:

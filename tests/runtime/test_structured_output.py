@@ -93,7 +93,7 @@ async def test_without_an_output_type_the_output_is_the_text_and_nothing_is_aske
     assert requests(agent)[0].output is None
 
 
-async def test_the_model_is_told_what_to_write() -> None:
+async def test_the_model_gets_the_schema_of_the_output() -> None:
     agent = writer(City, PORTO)
 
     await agent.run("go")
@@ -127,7 +127,7 @@ async def test_the_model_may_call_tools_before_it_answers() -> None:
     assert watched.outcome.output == City("Porto", 230000)
 
 
-async def test_what_is_said_beside_a_tool_call_is_no_answer_yet() -> None:
+async def test_text_beside_a_tool_call_is_no_output_yet() -> None:
     @tool
     async def count() -> int:
         return 230_000
@@ -151,7 +151,7 @@ async def test_what_is_said_beside_a_tool_call_is_no_answer_yet() -> None:
         (PORTO + PORTO, "the output holds 2 JSON values"),
     ],
 )
-async def test_a_model_that_gives_no_valid_output_is_told_what_is_wrong(text: str, problem: str) -> None:
+async def test_a_model_whose_output_is_invalid_gets_the_problem(text: str, problem: str) -> None:
     agent = writer(City, text, PORTO)
 
     watched = await watch(agent)
@@ -203,7 +203,7 @@ async def test_how_many_attempts_there_are_is_a_limit_of_the_agent(attempts: int
     assert len(requests(agent)) == attempts
 
 
-async def test_the_last_attempt_stays_in_the_transcript_and_the_session_goes_on() -> None:
+async def test_the_last_attempt_stays_in_the_transcript_and_the_session_can_be_used_again() -> None:
     session = Session()
     watched = await watch(writer(City, "no", limits=ONE_ATTEMPT), session=session)
 

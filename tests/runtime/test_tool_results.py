@@ -132,14 +132,14 @@ async def subtract(a: int, b: int) -> int:
     return a - b
 
 
-async def test_a_call_of_a_tool_that_is_not_there_is_told_which_are() -> None:
+async def test_the_result_of_a_call_of_an_unknown_tool_lists_the_tools() -> None:
     result = await only_result(agent_with(subtract, add, response=calls("multiply", a=1)))
 
     assert result.text == "There is no tool called 'multiply'. The tools are: add, subtract."
     assert (result.name, result.status) == ("multiply", "error")
 
 
-async def test_a_call_is_told_that_there_are_no_tools() -> None:
+async def test_the_result_of_a_call_says_that_there_are_no_tools() -> None:
     result = await only_result(Agent(ScriptedModel(calls("multiply"), "Done.")))
 
     assert result.text == "There is no tool called 'multiply'. There are no tools."
@@ -205,14 +205,16 @@ class BankError(ToolError):
     ],
     ids=repr,
 )
-async def test_what_a_tool_raises_is_the_result_of_its_call_and_the_run_goes_on(error: Exception, text: str) -> None:
+async def test_the_exception_of_a_tool_is_the_result_of_its_call_and_the_run_continues(
+    error: Exception, text: str
+) -> None:
     """A `ToolError` is in the tool's own words; anything else is told with its type."""
     result = await only_result(raising(error))
 
     assert (result.text, result.status) == (text, "error")
 
 
-async def test_what_is_raised_in_a_tools_own_nursery_is_told_without_the_group() -> None:
+async def test_an_exception_in_a_tools_own_nursery_is_reported_without_its_group() -> None:
     @tool
     async def fail() -> str:
         async def part() -> None:
@@ -225,7 +227,7 @@ async def test_what_is_raised_in_a_tools_own_nursery_is_told_without_the_group()
     assert (await only_result(agent_with(fail))).text == "ValueError: no such city"
 
 
-async def test_of_several_errors_in_a_tools_own_nursery_the_first_is_told() -> None:
+async def test_the_first_of_several_errors_in_a_tools_own_nursery_is_reported() -> None:
     both = ExceptionGroup("", [ValueError("one"), KeyError("two")])
 
     assert (await only_result(raising(both))).text == "ValueError: one"
@@ -286,7 +288,7 @@ async def test_a_failing_call_leaves_its_siblings_alone() -> None:
     ]
 
 
-async def test_results_are_recorded_in_call_order_and_told_in_the_order_in_which_they_come() -> None:
+async def test_results_are_committed_in_call_order_and_emitted_as_they_finish() -> None:
     tools = [after(3 - number, name, lambda: "ok") for number, name in enumerate("abc")]
 
     watched = await watch(agent_with(*tools, response=calls("a") + calls("b") + calls("c")))
@@ -295,7 +297,7 @@ async def test_results_are_recorded_in_call_order_and_told_in_the_order_in_which
     assert [result.name for result in results(watched)] == ["a", "b", "c"]
 
 
-async def test_calls_are_told_as_started_in_call_order_before_any_has_finished() -> None:
+async def test_calls_start_in_call_order_before_any_has_finished() -> None:
     """Trio starts tasks in any order."""
     together = calls("add", id="0", a=0)
     for number in range(1, 20):
@@ -341,7 +343,7 @@ async def test_results_are_committed_when_the_last_of_them_is_there_and_not_befo
     ]
 
 
-async def test_of_a_turn_that_is_cut_off_the_results_that_came_are_kept() -> None:
+async def test_the_finished_results_of_a_turn_that_is_cut_off_are_committed() -> None:
     tools = [after(1, "quick", lambda: "quick"), after(9, "slow", lambda: "slow")]
     async with opened(agent_with(*tools, response=calls("slow") + calls("quick"))) as stream:
         await first(stream, ToolCallFinished)
@@ -395,7 +397,7 @@ async def test_the_ids_of_a_good_model_are_kept() -> None:
     assert [result.call_id for result in results(watched)] == ["toolu_01", "toolu_02"]
 
 
-async def test_a_call_has_the_same_id_in_all_that_is_told_of_it() -> None:
+async def test_a_call_has_the_same_id_in_all_of_its_events() -> None:
     watched = await watch(agent_with(add, response=calls("add", a=1)))
 
     deltas = {event.call_id for event in of(watched.events, ToolCallDelta)}
@@ -403,7 +405,7 @@ async def test_a_call_has_the_same_id_in_all_that_is_told_of_it() -> None:
     assert deltas == started == {*results_in(watched.events)} == {result.call_id for result in results(watched)}
 
 
-async def test_calls_that_interleave_in_the_response_are_told_apart() -> None:
+async def test_calls_that_interleave_in_the_response_are_assembled_separately() -> None:
     class Interleaving:
         name = "interleaving"
         turns = 0
@@ -424,7 +426,7 @@ async def test_calls_that_interleave_in_the_response_are_told_apart() -> None:
     assert [(result.call_id, result.text) for result in results(watched)] == [("x", "11"), ("y", "2")]
 
 
-async def test_the_elapsed_time_of_a_call_is_told() -> None:
+async def test_the_last_event_of_a_call_carries_its_elapsed_time() -> None:
     watched = await watch(agent_with(after(2, "a", lambda: "ok")))
 
     assert of(watched.events, ToolCallFinished)[0].elapsed == pytest.approx(2)

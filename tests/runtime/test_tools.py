@@ -277,7 +277,7 @@ async def test_arguments_that_nest_too_deeply_are_an_error_of_that_call_alone(de
     assert "nested too deeply: at most 128 levels" in refused.text
 
 
-async def test_a_tool_is_told_to_the_model_with_the_docstring_of_its_function() -> None:
+async def test_a_tool_is_described_to_the_model_by_the_docstring_of_its_function() -> None:
     model = ScriptedModel("Done.")
 
     await Agent(model, tools=[add]).run("go")
@@ -368,7 +368,7 @@ async def test_deps_are_the_very_object_given_to_the_root_stream_at_each_depth()
     assert seen == [deps, None]
 
 
-async def test_output_and_progress_are_told_at_once_in_order_and_not_shown_to_the_model() -> None:
+async def test_output_and_progress_are_emitted_at_once_in_order_and_not_shown_to_the_model() -> None:
     @tool
     async def work(context: ToolContext[Any]) -> str:
         await context.progress(1, total=2, message="half")
@@ -650,7 +650,7 @@ def sleeps(seconds: float, **options: Any) -> Tool:
     return sleep
 
 
-async def test_a_tool_that_takes_too_long_is_cancelled_and_the_run_goes_on() -> None:
+async def test_a_tool_that_times_out_is_cancelled_and_the_run_continues() -> None:
     watched = await watch(agent_with(sleeps(9, timeout=2)))
 
     assert (results(watched)[0].text, results(watched)[0].status) == ("Timed out after 2 s.", "timeout")
@@ -678,7 +678,7 @@ async def test_a_tool_has_a_timeout_by_default() -> None:
     assert (result.text, result.status) == ("Timed out after 120 s.", "timeout")
 
 
-async def test_a_tool_that_timed_out_has_cleaned_up_when_its_result_is_told() -> None:
+async def test_a_tool_that_timed_out_has_cleaned_up_when_its_result_is_emitted() -> None:
     cleaned = trio.Event()
 
     @tool(timeout=1)
@@ -1005,7 +1005,7 @@ async def test_a_tool_that_raises_as_the_stream_is_left_does_not_raise_in_the_ca
     assert stream.outcome.reason == "cancelled"
 
 
-async def test_a_call_of_which_approval_is_asked_has_not_begun() -> None:
+async def test_a_call_that_waits_for_approval_has_not_begun() -> None:
     async with opened(agent_with(sleeps(1, requires_approval=True))) as stream:
         await first(stream, ApprovalRequested)
         stream.stop()

@@ -190,14 +190,14 @@ class NotOpenable:
 
 
 @pytest.mark.parametrize("what", [None, 5, OSError("no such program")])
-async def test_what_cannot_be_opened_is_a_toolset_that_fails_to_start(what: Any) -> None:
+async def test_a_toolset_that_cannot_be_opened_fails_to_start(what: Any) -> None:
     watched = await watch(Agent(ScriptedModel("no"), toolsets=[NotOpenable(what)]))
     assert isinstance(watched.error, ToolsetError)
     assert "failed to start" in str(watched.error)
 
 
 @pytest.mark.parametrize("listed", [None, 5, ["add"], [add.function]])
-async def test_what_is_no_list_of_tools_is_the_toolsets_failure(listed: Any) -> None:
+async def test_a_toolset_that_lists_anything_but_tools_fails(listed: Any) -> None:
     toolset = FakeToolset(name="odd", tools=listed)
     watched = await watch(Agent(ScriptedModel("no"), toolsets=[toolset]))
     assert isinstance(watched.error, ToolsetError)
@@ -213,7 +213,7 @@ async def test_a_name_that_is_taken_is_an_error_that_says_by_which_toolset(own: 
     assert "there is one of that name already" in str(watched.error)
 
 
-async def test_a_toolset_that_has_died_is_told_at_once_and_ends_the_run_before_the_next_turn() -> None:
+async def test_a_toolset_that_dies_is_a_warning_at_once_and_ends_the_run_before_the_next_turn() -> None:
     dies = trio.Event()
 
     @tool

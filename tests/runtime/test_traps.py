@@ -64,7 +64,7 @@ async def test_a_failed_run_does_not_look_finished_to_its_reader() -> None:
     assert isinstance(seen[-1], StreamStopped)
 
 
-async def test_the_cause_of_an_error_is_kept_on_its_way_to_the_reader() -> None:
+async def test_the_reader_gets_an_error_with_its_cause() -> None:
     cause = OSError("reset by peer")
     watched = await watch(Agent(ScriptedModel(fails(cause))))
 
@@ -102,7 +102,7 @@ async def test_an_error_of_two_toolsets_comes_as_one_error_and_no_group() -> Non
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 40, 60])
-async def test_leaving_cancels_who_waits_to_tell_something_before_their_channel_closes(count: int) -> None:
+async def test_leaving_cancels_tasks_that_wait_to_emit_before_their_channel_closes(count: int) -> None:
     """Closed first, it would have met them with BrokenResourceError."""
     met: list[BaseException] = []
 
@@ -198,7 +198,7 @@ def _yields(function: ast.AsyncFunctionDef) -> bool:
 # ------------------------------------------------------------------------- the last event
 
 
-async def test_a_run_that_was_cancelled_still_tells_its_last_event() -> None:
+async def test_a_cancelled_run_still_emits_its_last_event() -> None:
     """A cancelled task cannot send: the last event goes out after the run's own scope has closed."""
     async with opened(Agent(ScriptedModel(says("Well, ") + hangs()))) as stream:
         await first(stream, TextDelta)

@@ -57,13 +57,13 @@ async def test_each_response_is_reported_with_the_total_so_far() -> None:
     assert [(report.usage, report.total) for report in reports] == [(ONE, ONE), (ONE, times(2))]
 
 
-async def test_the_last_event_tells_the_usage_of_the_outcome() -> None:
+async def test_the_last_event_carries_the_usage_of_the_outcome() -> None:
     watched = await watch(agent_with(look))
 
     assert of(watched.events, StreamStopped)[0].usage == watched.outcome.usage
 
 
-async def test_cached_and_reasoning_tokens_are_kept() -> None:
+async def test_cached_and_reasoning_tokens_are_reported() -> None:
     usage = Usage(input_tokens=100, output_tokens=50, cached_tokens=90, reasoning_tokens=40)
 
     watched = await watch(Agent(ScriptedModel(using(usage))))
@@ -139,7 +139,7 @@ async def test_children_side_by_side_do_not_see_each_others_usage() -> None:
     assert used == {"left": times(2), "right": times(1)}
 
 
-async def test_a_tool_that_runs_a_child_is_told_what_it_used() -> None:
+async def test_a_tool_that_runs_a_child_gets_the_usage_of_the_child() -> None:
     used: list[Usage] = []
 
     @tool
@@ -181,7 +181,7 @@ async def test_what_a_child_used_that_failed_counts_too() -> None:
     assert watched.outcome.usage == times(3)
 
 
-async def test_an_error_of_a_run_without_a_result_tells_its_usage() -> None:
+async def test_the_error_of_a_run_without_a_result_carries_its_usage() -> None:
     with pytest.raises(RunError) as caught:
         await agent_with(look, limits=Limits(turns=1)).run("go")
 

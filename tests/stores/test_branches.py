@@ -232,7 +232,7 @@ async def test_a_fork_of_a_fork_and_of_what_was_rewound_has_what_it_had(store: O
 # ------------------------------------------------------------------------------- rewinding
 
 
-async def test_rewound_it_goes_on_from_there_and_is_the_same_when_it_is_opened_again(store: OpenStore) -> None:
+async def test_a_rewound_session_continues_from_there_and_is_the_same_when_it_is_opened_again(store: OpenStore) -> None:
     async with stored_session(store, "ann") as session:
         await talk(session, "one", "two")
         before = session.messages
@@ -250,7 +250,7 @@ async def test_rewound_it_goes_on_from_there_and_is_the_same_when_it_is_opened_a
     assert ran == ["one", "two"]
 
 
-async def test_what_was_rewound_stays_in_the_journal(store: OpenStore) -> None:
+async def test_rewound_messages_stay_in_the_journal(store: OpenStore) -> None:
     async with stored_session(store, "ann") as session:
         await talk(session, "one")
         before = await store.read("ann")
@@ -268,7 +268,7 @@ async def test_a_session_is_not_rewound_while_a_stream_runs_on_it(store: OpenSto
         await session.rewind(0)
 
 
-async def test_rewinding_gives_up_what_is_parked(store: OpenStore) -> None:
+async def test_rewinding_abandons_the_parked_run(store: OpenStore) -> None:
     agent = Agent(ScriptedModel(calls("ask"), "never"), tools=[ask])
     async with stored_session(store, "ann") as session:
         await talk(session, "one")
@@ -383,7 +383,7 @@ async def test_rewinding_that_cannot_be_kept_changes_nothing() -> None:
 # ----------------------------------------------------------------- somebody else has it
 
 
-async def test_who_is_to_wait_waits_until_it_is_given_back(store: OpenStore) -> None:
+async def test_a_session_that_is_busy_can_be_waited_for(store: OpenStore) -> None:
     got: list[float] = []
 
     async def wait() -> None:
@@ -417,14 +417,14 @@ async def test_waiting_may_be_cancelled_and_leaves_nothing(store: OpenStore) -> 
         pass
 
 
-async def test_who_is_refused_is_told_who_has_it(store: OpenStore) -> None:
+async def test_the_error_of_a_busy_session_names_its_holder(store: OpenStore) -> None:
     await store.acquire("ann", "the other one", seconds=30)
     with pytest.raises(SessionLeasedError, match="the other one"):
         async with stored_session(store, "ann", if_busy="refuse"):
             pass
 
 
-async def test_of_a_session_that_somebody_has_one_may_go_on_in_a_fork(store: OpenStore) -> None:
+async def test_a_busy_session_can_be_forked_and_used(store: OpenStore) -> None:
     async with stored_session(store, "ann") as session:
         await talk(session, "one")
         async with stored_session(store, "ann", if_busy="fork") as fork:
@@ -448,7 +448,7 @@ async def test_a_fork_of_a_session_in_which_nothing_was_said_is_an_empty_one(sto
         assert len(await messages_of(store, fork.id)) == 4
 
 
-async def test_nobody_waits_for_a_session_that_is_free(store: OpenStore) -> None:
+async def test_a_free_session_is_not_waited_for(store: OpenStore) -> None:
     began = trio.current_time()
     for if_busy in ("wait", "fork", "refuse"):
         async with stored_session(store, "ann", if_busy=if_busy) as session:

@@ -167,7 +167,7 @@ class Client:
         """Answer a question that was asked in the session, the last ones first, whether it is open or not."""
         questions = [
             event
-            for event in self.world.journal.kept(id).events.values()
+            for event in self.world.journal.saved(id).events.values()
             if isinstance(event, (ElicitationRequested, ApprovalRequested))
         ]
         if questions:

@@ -59,7 +59,7 @@ def test_a_log_that_breaks_off_anywhere_leaves_whole_additions(tmp_path: Path) -
     assert found["cuts"] > 50
 
 
-async def test_a_process_that_is_killed_at_some_moment_has_what_it_told(tmp_path: Path) -> None:
+async def test_a_killed_process_has_saved_every_event_that_it_delivered(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     dice = random.Random(7)
     told = 0

@@ -83,7 +83,7 @@ async def test_it_is_parked_followed_answered_and_resumed_by_different_programs(
     assert followed[-1] == read[-1]
 
 
-async def test_a_fork_of_a_parked_session_is_gone_on_with_by_itself(place: Place) -> None:
+async def test_a_fork_of_a_parked_session_is_resumed_by_itself(place: Place) -> None:
     async with place.store_on_real_time().open() as store:
         async with stored_session(store, "ann") as session:
             await agent(began=False).run("Go.", session=session, on_question="park")
@@ -96,7 +96,7 @@ async def test_a_fork_of_a_parked_session_is_gone_on_with_by_itself(place: Place
                 assert problems(session.messages) == []
 
 
-async def test_a_session_that_was_exported_and_imported_elsewhere_is_gone_on_with(place: Place, tmp_path: Path) -> None:
+async def test_a_session_that_was_exported_and_imported_elsewhere_is_resumed(place: Place, tmp_path: Path) -> None:
     async with place.store_on_real_time().open() as store:
         async with stored_session(store, "ann") as session:
             await agent(began=False).run("Go.", session=session, on_question="park")

@@ -15,7 +15,7 @@ from tests.stores.places import Place, record, records
 pytestmark = pytest.mark.real_clock
 
 
-async def test_what_was_added_is_read_in_order_and_as_it_was(place: Place) -> None:
+async def test_appended_records_are_read_in_order_and_unchanged(place: Place) -> None:
     added = [record(1, 'näïve "quotes"\n😀'), record(2), Record(3, "kind", b" {} ")]
     async with place.store().open() as store:
         await store.append("s", added[:1])
@@ -23,14 +23,14 @@ async def test_what_was_added_is_read_in_order_and_as_it_was(place: Place) -> No
         assert await store.read("s") == added
 
 
-async def test_what_was_added_is_there_for_whoever_opens_the_place_next(place: Place) -> None:
+async def test_appended_records_are_there_when_the_store_is_opened_next(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 3))
     async with place.store().open() as store:
         assert await store.read("s") == records(1, 3)
 
 
-async def test_what_was_added_is_there_for_whoever_has_the_place_open(place: Place) -> None:
+async def test_appended_records_are_there_for_other_openings_of_the_store(place: Place) -> None:
     async with place.store().open() as one, place.store().open() as other:
         await one.append("s", records(1, 1))
         await other.append("s", records(2, 2))
@@ -120,7 +120,7 @@ async def test_nothing_to_add_adds_nothing(place: Place) -> None:
     "bad",
     [Record(1, "k", b"\xff"), Record(1, "k", b'"\0"'), Record(1, "a\0b", b"{}"), Record(1, "k", b"{}", key="\ud800")],
 )
-async def test_what_some_database_could_not_keep_no_store_takes(place: Place, bad: Record) -> None:
+async def test_no_store_takes_records_that_some_database_cannot_save(place: Place, bad: Record) -> None:
     async with place.store().open() as store:
         with pytest.raises(UsageError, match="record 1 for session 's'"):
             await store.append("s", [bad])
@@ -226,7 +226,7 @@ async def test_a_lease_that_has_run_out_can_be_taken_over(place: Place) -> None:
         assert await one.read("s") == records(1, 1)
 
 
-async def test_a_lease_that_has_run_out_is_good_until_somebody_takes_it(place: Place) -> None:
+async def test_an_expired_lease_is_valid_until_another_holder_acquires_it(place: Place) -> None:
     async with place.store().open() as store:
         lease = await store.acquire("s", "me", seconds=30)
         place.time.now += 1000
@@ -272,7 +272,7 @@ async def test_a_lease_that_was_given_back_is_free_and_of_no_use(place: Place) -
         assert (await store.acquire("s", "you", seconds=30)).token > old.token
 
 
-async def test_without_a_lease_nothing_is_added_to_a_session_that_somebody_has(place: Place) -> None:
+async def test_a_leased_session_refuses_records_without_its_lease(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 1))
         await store.acquire("s", "me", seconds=30)
@@ -300,7 +300,7 @@ async def test_a_lease_lasts_for_some_time(place: Place, seconds: float) -> None
             await store.renew(lease, seconds=seconds)
 
 
-async def test_of_many_who_want_a_session_at_once_one_gets_it(place: Place) -> None:
+async def test_one_of_many_holders_acquires_a_session(place: Place) -> None:
     got: list[Lease] = []
     async with place.store().open() as one, place.store().open() as other:
 
@@ -314,7 +314,7 @@ async def test_of_many_who_want_a_session_at_once_one_gets_it(place: Place) -> N
     assert len(got) == 1
 
 
-async def test_of_many_who_take_over_a_lease_at_once_one_gets_it(place: Place) -> None:
+async def test_one_of_many_holders_takes_over_an_expired_lease(place: Place) -> None:
     got: list[Lease] = []
     async with place.store().open() as one, place.store().open() as other:
         await one.acquire("s", "the one before", seconds=30)
@@ -353,7 +353,7 @@ async def test_when_a_lease_is_taken_over_its_old_holder_has_added_all_that_it_e
         assert seen == {name: len(await one.read(name)) for name in names}
 
 
-async def test_of_many_who_add_at_once_one_adds_each_number(place: Place) -> None:
+async def test_one_of_many_writers_appends_each_number(place: Place) -> None:
     wins: list[int] = []
     async with place.store().open() as one, place.store().open() as other:
 
@@ -401,7 +401,7 @@ async def test_a_session_says_what_it_is(place: Place) -> None:
         assert later.updated == began + 5
 
 
-async def test_a_session_says_who_has_it_now(place: Place) -> None:
+async def test_the_info_of_a_session_names_its_holder(place: Place) -> None:
     async with place.store().open() as one, place.store().open() as other:
 
         async def holders() -> list[str]:
@@ -538,7 +538,7 @@ async def test_a_fork_replaces_no_session(place: Place) -> None:
             await store.fork("u", "v")
 
 
-async def test_a_session_that_somebody_has_can_be_forked(place: Place) -> None:
+async def test_a_leased_session_can_be_forked(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 2))
         await store.acquire("s", "me", seconds=60)
@@ -566,7 +566,7 @@ async def test_a_deleted_session_is_gone_with_its_answers(place: Place) -> None:
         assert await store.answer("s", "q", b"2")
 
 
-async def test_a_session_that_somebody_has_is_not_deleted(place: Place) -> None:
+async def test_a_leased_session_is_not_deleted(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 2))
         await store.acquire("s", "me", seconds=30)
@@ -575,7 +575,7 @@ async def test_a_session_that_somebody_has_is_not_deleted(place: Place) -> None:
         assert await store.read("s") == records(1, 2)
 
 
-async def test_whoever_had_a_session_before_it_was_deleted_has_lost_it(place: Place) -> None:
+async def test_deleting_a_session_ends_its_earlier_leases(place: Place) -> None:
     async with place.store().open() as store:
         old = await store.acquire("s", "me", seconds=30)
         await store.append("s", records(1, 2), lease=old)
@@ -592,7 +592,7 @@ async def test_whoever_had_a_session_before_it_was_deleted_has_lost_it(place: Pl
 # -------------------------------------------------------------------- cancelling, and closing
 
 
-async def test_whoever_is_cancelled_at_once_has_done_nothing(place: Place) -> None:
+async def test_a_call_that_is_cancelled_at_once_has_no_effect(place: Place) -> None:
     async with place.store().open() as store:
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -147,7 +147,7 @@ def renumbered(events: Iterable[StreamEvent]) -> list[StreamEvent]:
 # --------------------------------------------------------------------------- what is told
 
 
-async def test_all_who_follow_from_wherever_are_told_the_same_as_the_reader() -> None:
+async def test_every_follower_gets_the_same_events_as_the_reader() -> None:
     told: list[StreamEvent] = []
     read_by: dict[tuple[int, bool], list[StreamEvent]] = {}
     async with memory() as store, stored_session(store, "ann") as session, trio.open_nursery() as nursery:
@@ -195,7 +195,7 @@ async def test_it_ends_with_the_last_of_several_streams_and_goes_on_with_the_nex
         assert [event.seq for event in before + after] == list(range(1, len(before + after) + 1))
 
 
-async def test_nothing_is_told_to_anybody_before_it_is_kept() -> None:
+async def test_no_event_is_delivered_before_it_is_saved() -> None:
     async def take_long() -> None:
         await trio.sleep(0.3)
 
@@ -220,7 +220,7 @@ async def test_nothing_is_told_to_anybody_before_it_is_kept() -> None:
                 await check(event)
 
 
-async def test_a_delta_is_kept_within_the_lag_that_is_promised() -> None:
+async def test_a_delta_is_saved_within_the_promised_lag() -> None:
     told: dict[int, float] = {}
     kept: dict[int, float] = {}
     async with memory() as store, stored_session(store, "ann") as session, trio.open_nursery() as nursery:
@@ -243,7 +243,7 @@ async def test_a_delta_is_kept_within_the_lag_that_is_promised() -> None:
     assert len(set(kept.values())) < 15
 
 
-async def test_what_is_told_after_words_is_not_held_up_as_long_as_they_are() -> None:
+async def test_an_event_after_deltas_is_not_held_up_as_long_as_the_deltas() -> None:
     @tool(read_only=True)
     async def long() -> None:
         """Take long."""
@@ -326,7 +326,7 @@ async def test_a_follower_who_is_cancelled_again_and_again_misses_nothing() -> N
         assert found == await read(follow_session(store, "ann"))
 
 
-async def test_what_was_taken_from_the_store_is_given_even_to_who_is_cancelled_at_that_moment() -> None:
+async def test_a_follower_that_is_cancelled_still_gets_the_records_that_it_has_read() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             await busy_agent().run("go", session=session)
@@ -344,7 +344,7 @@ async def test_what_was_taken_from_the_store_is_given_even_to_who_is_cancelled_a
 # ------------------------------------------------------------------- beginnings and ends
 
 
-async def test_who_follows_as_a_stream_begins_is_told_all_of_it() -> None:
+async def test_a_follower_that_starts_with_a_stream_gets_all_of_it() -> None:
     async with memory() as store, stored_session(store, "ann") as session, trio.open_nursery() as nursery:
         found: list[StreamEvent] = []
         async with Agent(SlowModel(3, 1)).stream("go", session=session) as stream:
@@ -367,7 +367,7 @@ async def test_while_nothing_runs_it_ends_at_once(ran: bool) -> None:
         assert trio.current_time() == began
 
 
-async def test_a_stream_that_has_ended_is_over_though_its_block_goes_on() -> None:
+async def test_a_stream_that_has_ended_is_over_though_its_block_is_still_open() -> None:
     agent = Agent(ScriptedModel("Hi."))
     async with (
         memory() as store,
@@ -397,7 +397,7 @@ async def test_an_event_before_the_first_is_refused() -> None:
             follow_session(store, "ann", after=-1)
 
 
-async def test_the_follower_of_a_stream_that_is_parked_ends_and_goes_on_when_it_is_resumed() -> None:
+async def test_the_follower_of_a_parked_stream_ends_and_continues_when_it_is_resumed() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[ask])
@@ -437,7 +437,7 @@ async def crashed(store: OpenStore, agent: Agent, *, seconds: float) -> tuple[li
     return told, records
 
 
-async def test_after_its_process_has_died_all_is_given_and_then_said_what_to_do() -> None:
+async def test_the_follower_of_a_dead_process_gets_all_events_and_then_an_error_that_says_what_to_do() -> None:
     async with memory() as store:
         told, records = await crashed(store, busy_agent(), seconds=0.4)
     async with memory() as store:
@@ -460,7 +460,7 @@ async def test_after_its_process_has_died_all_is_given_and_then_said_what_to_do(
             assert found == await read(session.follow())
 
 
-async def test_while_somebody_has_the_session_a_stream_without_an_end_is_waited_for() -> None:
+async def test_while_the_session_is_leased_a_stream_without_an_end_is_waited_for() -> None:
     async with memory() as store:
         _, records = await crashed(store, busy_agent(), seconds=0.4)
     async with memory() as store:

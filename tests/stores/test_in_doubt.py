@@ -41,7 +41,7 @@ async def killed_while_it_works(tool: Tool, works: trio.Event, **options: Any) -
 
 
 @pytest.mark.parametrize("way", ["nobody is there", "it does not wait for long"])
-async def test_a_tool_that_went_on_without_an_answer_is_not_called_again(way: str) -> None:
+async def test_a_tool_that_continued_without_an_answer_is_not_called_again(way: str) -> None:
     began: list[str] = []
     works = trio.Event()
 
@@ -69,7 +69,7 @@ async def test_a_tool_that_went_on_without_an_answer_is_not_called_again(way: st
     assert began == ["work"]
 
 
-async def test_a_tool_that_is_called_again_is_told_once_more_that_nobody_was_there() -> None:
+async def test_a_question_that_was_declined_is_declined_again_when_its_tool_is_called_again() -> None:
     given: list[object] = []
     works = trio.Event()
 

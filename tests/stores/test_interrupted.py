@@ -396,7 +396,7 @@ def test_the_scenario_has_all_that_it_is_for() -> None:
 
 
 @pytest.mark.parametrize("doubt", [Approve(), Deny()])
-def test_a_run_is_gone_on_with_after_any_write(doubt: Answer) -> None:
+def test_a_run_can_be_resumed_after_any_write(doubt: Answer) -> None:
     seen: Counter[str] = Counter()
 
     first = cuts_of_the_first_run()
@@ -419,7 +419,7 @@ def test_a_run_is_gone_on_with_after_any_write(doubt: Answer) -> None:
     assert ("maybe interrupted" in seen) == isinstance(doubt, Deny)
 
 
-def test_who_goes_on_with_it_may_die_as_well() -> None:
+def test_the_process_that_resumes_may_die_as_well() -> None:
     first = cuts_of_the_first_run()
 
     async def test() -> None:
@@ -432,7 +432,7 @@ def test_who_goes_on_with_it_may_die_as_well() -> None:
     in_virtual_time(test)
 
 
-def test_a_new_prompt_gives_up_what_was_cut_off_anywhere() -> None:
+def test_a_new_prompt_abandons_a_run_that_was_cut_off_anywhere() -> None:
     first = cuts_of_the_first_run()
 
     async def test() -> None:

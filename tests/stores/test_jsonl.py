@@ -53,7 +53,7 @@ async def exported(file: Path) -> list[str]:
     return file.read_text("utf-8").splitlines(keepends=True)
 
 
-async def test_what_was_exported_is_the_same_where_it_is_imported(place: Place, file: Path, tmp_path: Path) -> None:
+async def test_an_imported_session_equals_the_exported_one(place: Place, file: Path, tmp_path: Path) -> None:
     async with place.store().open() as store:
         await fill(store)
         await export_session(store, "s", file)
@@ -94,7 +94,7 @@ async def test_long_sessions_are_exported_whole(file: Path) -> None:
         assert await store.read("t") == records(1, 2500)
 
 
-async def test_half_a_line_at_the_end_is_told_and_the_rest_can_be_had(file: Path) -> None:
+async def test_half_a_line_at_the_end_is_an_error_and_the_rest_can_be_imported(file: Path) -> None:
     lines = await exported(file)
     file.write_text("".join(lines[:4]) + lines[4][:10], "utf-8")
     async with MemoryStore().open() as store:
@@ -109,7 +109,7 @@ async def test_half_a_line_at_the_end_is_told_and_the_rest_can_be_had(file: Path
 
 
 @pytest.mark.parametrize("kept", range(2, 8))
-async def test_lines_that_are_missing_at_the_end_are_told(file: Path, kept: int) -> None:
+async def test_missing_lines_at_the_end_are_an_error(file: Path, kept: int) -> None:
     lines = await exported(file)
     file.write_text("".join(lines[:kept]), "utf-8")
     async with MemoryStore().open() as store:
@@ -146,7 +146,7 @@ async def test_an_export_that_breaks_off_anywhere_is_never_taken_for_whole(file:
         (0, '{"agentloop":"session","version":99}\n', r"newer agentloop: its format is version 99.*pip install -U"),
     ],
 )
-async def test_a_file_that_is_wrong_is_told_with_its_line(
+async def test_the_error_of_an_invalid_file_names_the_line(
     file: Path, place: int, line: str, problem: str, whole_only: bool
 ) -> None:
     lines = await exported(file)
@@ -207,7 +207,7 @@ async def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
-async def test_an_export_that_fails_leaves_what_was_there(file: Path) -> None:
+async def test_an_export_that_fails_leaves_the_existing_file(file: Path) -> None:
     file.write_text("before")
     async with MemoryStore().open() as store:
         with pytest.raises(StoreError, match="there is no session 's'"):

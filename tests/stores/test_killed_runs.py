@@ -227,13 +227,13 @@ async def test_killed_at_any_moment_it_is_whole_and_is_finished(moment: str, ste
     assert sum(len(each.begun - each.finished) for each in found) >= 5
 
 
-async def test_whoever_goes_on_may_be_killed_too(tmp_path: Path) -> None:
+async def test_the_process_that_resumes_may_be_killed_too(tmp_path: Path) -> None:
     left = await trio.to_thread.run_sync(left_by, "twice", tmp_path, 3)
     await check_all([each for each in left if each[1] == 2])
     assert sum(killed for _, life, killed in left if life == 2) >= 8
 
 
-async def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
+async def test_another_process_resumes_the_run(tmp_path: Path) -> None:
     left = await trio.to_thread.run_sync(left_by, "sweep", tmp_path, "after", 9)
     place, _, killed = left[1]
     assert killed

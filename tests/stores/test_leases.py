@@ -43,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     return Machine(monkeypatch, tmp_path)
 
 
-def test_on_linux_leases_run_by_the_clock_that_nobody_can_set(machine: Machine) -> None:
+def test_on_linux_leases_run_by_the_clock_that_cannot_be_set(machine: Machine) -> None:
     clock = machine_clock()
     assert clock() == Moment(1_000_000.0, "boot1 time:[1]", 50.0)
 

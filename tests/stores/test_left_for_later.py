@@ -45,7 +45,7 @@ def payer(*script: Response | str) -> Agent:
 BOTH = calls("pay", amount=3) + calls("pay", amount=4)
 
 
-async def test_what_is_left_for_later_is_asked_again_by_whoever_resumes_the_run() -> None:
+async def test_a_deferred_question_is_asked_again_by_the_resumed_run() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             async with payer(calls("pay", amount=3)).stream("Pay.", session=session) as stream:
@@ -72,7 +72,7 @@ async def test_all_that_is_asked_by_then_is_left_and_nothing_is_withdrawn() -> N
         assert not [event for event in events if isinstance(event, QuestionWithdrawn)]
 
 
-async def test_what_needs_nobody_goes_on_first() -> None:
+async def test_calls_that_need_no_person_finish_before_the_run_parks() -> None:
     async with memory() as store, stored_session(store, "ann") as session:
         async with payer(calls("pay", amount=3) + calls("count")).stream("Go.", session=session) as stream:
             await first(stream, ApprovalRequested)
@@ -85,7 +85,7 @@ async def test_what_needs_nobody_goes_on_first() -> None:
         assert outcome.usage.requests == 2
 
 
-async def test_what_is_asked_afterwards_is_left_too() -> None:
+async def test_a_question_that_is_asked_afterwards_is_deferred_too() -> None:
     @tool
     async def ask_late(context: ToolContext[None]) -> str:
         """Ask."""
@@ -114,7 +114,7 @@ async def test_an_answer_counts_up_to_the_moment_at_which_the_run_is_parked() ->
         assert stream.result.output == "Done."
 
 
-async def test_two_that_are_asked_at_once_are_both_parked_though_a_hook_is_told_of_each_first() -> None:
+async def test_two_questions_asked_at_once_are_both_parked_though_a_hook_gets_each_first() -> None:
     """The one that is through first finds that all wait, and ends the run before the other is through."""
 
     @notification

@@ -287,7 +287,7 @@ async def test_questions_of_every_kind_are_parked_in_a_file(tmp_path: Path) -> N
 
 @pytest.mark.real_clock
 @pytest.mark.seconds(30)
-async def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
+async def test_another_process_resumes_the_run(tmp_path: Path) -> None:
     database, effects = tmp_path / "chats.db", tmp_path / "effects"
     effects.write_text("")  # noqa: ASYNC240
 
@@ -489,7 +489,7 @@ async def test_a_call_that_need_not_wait_for_its_turn_runs_before_it_is_parked(a
 
 
 @pytest.mark.parametrize("attempt", range(8))
-async def test_a_call_that_waits_for_one_which_ends_goes_on_before_it_is_parked(attempt: int) -> None:
+async def test_a_call_that_waits_for_another_call_continues_before_it_is_parked(attempt: int) -> None:
     ran: list[Any] = []
     ready = trio.Event()
 
@@ -517,7 +517,7 @@ async def test_a_call_that_waits_for_one_which_ends_goes_on_before_it_is_parked(
 
 
 @pytest.mark.parametrize("if_interrupted", [None, "retry"])
-async def test_a_call_that_waits_for_what_another_one_asks_is_parked_in_the_midst_of_what_it_does(
+async def test_a_call_that_waits_for_the_question_of_another_call_is_parked(
     if_interrupted: Any,
 ) -> None:
     ran: list[Any] = []
@@ -629,7 +629,7 @@ async def test_an_answer_that_comes_while_it_is_about_to_be_parked_counts(steps:
 # --------------------------------------------------------------------------------- answers
 
 
-async def test_what_is_not_answered_is_asked_again_under_the_same_id() -> None:
+async def test_an_unanswered_question_is_asked_again_under_the_same_id() -> None:
     ran: list[Any] = []
     script = calls("pay", id="c1", amount=1) + calls("ask", id="c2") + calls("pay", id="c3", amount=3)
     agent = Agent(ScriptedModel(script, "Done."), tools=[paying(ran), asking([])])
@@ -718,7 +718,7 @@ async def test_an_answer_that_is_refused_takes_nothing(bad: dict[str, Answer], p
     assert ran == [("pay", 1)]
 
 
-async def test_an_answer_may_be_given_ahead_and_is_not_asked_for_any_more() -> None:
+async def test_a_question_that_was_answered_ahead_is_not_asked_again() -> None:
     ran: list[Any] = []
     agent = Agent(ScriptedModel(calls("pay", amount=1) + calls("ask"), "Done."), tools=[paying(ran), asking([])])
     async with memory() as store:
@@ -866,7 +866,7 @@ async def test_an_answer_that_is_not_permitted_any_more_is_asked_for_anew() -> N
     assert ran == [("pay", 1)]
 
 
-async def test_what_was_answered_is_not_taken_for_the_answer_to_another_question() -> None:
+async def test_an_answer_is_not_replayed_to_another_question() -> None:
     def made(what: str) -> Agent:
         @tool
         async def ask(context: ToolContext[None]) -> str:
@@ -1147,7 +1147,7 @@ async def test_a_handler_that_thinks_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("way", ["handler", "decline", "reader"])
-async def test_who_goes_on_with_it_says_who_answers_now(way: str) -> None:
+async def test_the_caller_that_resumes_a_run_chooses_its_answerer(way: str) -> None:
     ran: list[Any] = []
     agent = Agent(ScriptedModel(calls("pay", id="c", amount=1), "Done."), tools=[paying(ran)])
 
@@ -1186,7 +1186,7 @@ async def test_without_a_journal_nothing_can_be_parked_or_resumed() -> None:
         await agent.resume(Session("ann"))
 
 
-async def test_run_gives_the_outcome_of_what_is_parked_and_a_stream_has_no_result() -> None:
+async def test_run_returns_the_outcome_of_a_parked_run_and_a_stream_has_no_result() -> None:
     agent = Agent(ScriptedModel(calls("pay", amount=1), "Done.", repeat=True), tools=[paying([])])
     async with memory() as store, stored_session(store, "ann") as session:
         outcome = await agent.run("go", session=session, on_question="park")
@@ -1205,7 +1205,7 @@ async def test_run_gives_the_outcome_of_what_is_parked_and_a_stream_has_no_resul
         assert isinstance(stream.outcome.questions[0], ApprovalRequested)
 
 
-async def test_where_nothing_is_unfinished_there_is_nothing_to_go_on_with() -> None:
+async def test_a_session_without_an_unfinished_run_cannot_be_resumed() -> None:
     agent = Agent(ScriptedModel("Hi.", "Hi again."))
     async with memory() as store, stored_session(store, "ann") as session:
         for _ in range(2):
@@ -1231,7 +1231,7 @@ async def test_one_stream_at_a_time_also_where_one_is_resumed() -> None:
             assert stream.outcome.output == "Done."
 
 
-async def test_a_new_prompt_gives_up_what_is_parked() -> None:
+async def test_a_new_prompt_abandons_the_parked_run() -> None:
     ran: list[Any] = []
     model = ScriptedModel(
         calls("pay", id="c1", amount=1) + calls("ask", id="c2") + calls("act", id="c3", what="a"), "Ok."
@@ -1261,7 +1261,7 @@ async def test_a_new_prompt_gives_up_what_is_parked() -> None:
     assert sorted(ran) == [("act", "a"), ("asks", "Which?")]
 
 
-async def test_what_is_parked_is_followed_to_its_end() -> None:
+async def test_a_parked_run_is_followed_to_its_end() -> None:
     child = Agent(ScriptedModel(calls("ask"), "Child."), name="child", tools=[asking([])])
     agent = nested(child, 1)
     async with memory() as store:
@@ -1309,7 +1309,7 @@ async def test_a_tool_that_reads_its_child_reads_a_whole_stream_each_time() -> N
 # ------------------------------------------------------------------------- what it goes on with
 
 
-async def test_usage_goes_on_from_before() -> None:
+async def test_the_usage_of_a_resumed_run_includes_the_earlier_usage() -> None:
     agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[asking([])])
     async with memory() as store:
         parked = await park(store, agent)
@@ -1318,7 +1318,7 @@ async def test_usage_goes_on_from_before() -> None:
     assert resumed.outcome.usage == Usage(20, 10, requests=2)
 
 
-async def test_limits_go_on_from_before() -> None:
+async def test_the_limits_of_a_resumed_run_count_the_earlier_usage() -> None:
     script: list[Response | str] = [calls("ask"), calls("act", what="b"), calls("act", what="c"), "never"]
     agent = Agent(ScriptedModel(*script), tools=[asking([]), free([])], limits=Limits(tool_calls=2))
     async with memory() as store:
@@ -1448,7 +1448,7 @@ async def test_the_answer_has_the_type_that_was_asked_for() -> None:
     assert ran[-2:] == [Verdict(False), Verdict(False)]
 
 
-async def test_what_was_said_to_a_stream_that_is_parked_is_handed_back() -> None:
+async def test_the_unread_messages_of_a_parked_stream_are_returned() -> None:
     def steer(stream: Stream, event: StreamEvent) -> None:
         if isinstance(event, ElicitationRequested):
             stream.steer("Be quick.")
@@ -1479,7 +1479,7 @@ async def test_what_was_said_to_a_stream_that_is_parked_is_handed_back() -> None
             assert problems(session.messages) == []
 
 
-async def test_hooks_are_called_again_for_what_is_done_again() -> None:
+async def test_hooks_are_called_again_for_calls_that_run_again() -> None:
     heard: list[str] = []
 
     @hooks.session_start
@@ -1522,7 +1522,7 @@ async def test_hooks_are_called_again_for_what_is_done_again() -> None:
     assert "Be kind." in model.requests[1].instructions
 
 
-async def test_what_was_summed_up_stays_so_for_the_run_that_goes_on() -> None:
+async def test_a_resumed_run_starts_from_the_summary() -> None:
     talk = "bla " * 300
     model = ScriptedModel(talk, "They said bla.", calls("ask"), "Done.")
     agent = Agent(model, tools=[asking([])], compaction=Compaction(window=500, keep_recent=0.05))
@@ -1590,7 +1590,7 @@ async def test_a_session_that_is_parked_is_valid_wherever_it_is_read() -> None:
 # ----------------------------------------------------- it ends before it comes to its turn
 
 
-async def test_a_resumed_run_that_ends_before_it_comes_to_its_turn_leaves_it_to_be_gone_on_with() -> None:
+async def test_a_resumed_run_that_ends_before_its_open_turn_leaves_the_turn_resumable() -> None:
     @tool(requires_approval=True)
     async def pay() -> str:
         """Pay."""
@@ -1631,7 +1631,7 @@ async def test_a_resumed_run_that_ends_before_it_comes_to_its_turn_leaves_it_to_
 # ------------------------------------------------------------------------- long results
 
 
-async def test_what_was_too_long_to_be_read_at_once_can_be_read_on_another_day_in_each_stream() -> None:
+async def test_a_long_result_can_be_read_in_later_streams() -> None:
     @tool
     async def long(word: str) -> str:
         """Say much."""

@@ -131,13 +131,13 @@ async def test_a_file_that_may_not_be_read_is_named(unprivileged: Path) -> None:
         await open_once(path)
 
 
-async def test_a_folder_that_may_not_be_written_to_is_told(unprivileged: Path) -> None:
+async def test_a_folder_without_write_permission_is_a_store_error(unprivileged: Path) -> None:
     unprivileged.chmod(0o500)
     with pytest.raises(StoreError, match="may not be opened: give this user the right to read and write"):
         await open_once(unprivileged / "sessions.db")
 
 
-async def test_a_folder_that_may_not_be_looked_into_is_told(unprivileged: Path) -> None:
+async def test_a_folder_without_search_permission_is_a_store_error(unprivileged: Path) -> None:
     (unprivileged / "inner").mkdir()
     unprivileged.chmod(0o000)
     with pytest.raises(StoreError, match="may not be opened: give this user the right to read and write"):
@@ -171,7 +171,9 @@ def add_colour(dialect: _sql.Dialect) -> list[str]:
     ]
 
 
-async def test_a_file_of_an_older_version_keeps_what_is_in_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_migrating_a_file_of_an_older_version_preserves_its_records(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with SQLiteStore(path).open() as store:
         await store.append("s", records(1, 2))
     newest = len(_sql.MIGRATIONS)
@@ -312,7 +314,7 @@ async def test_one_record_that_is_too_much_for_the_disk_does_not_fail_the_others
         assert len(await store.sessions()) == 8
 
 
-async def test_a_file_that_somebody_else_has_locked_is_waited_for_then_told(path: Path) -> None:
+async def test_a_locked_file_is_waited_for_and_then_a_store_error(path: Path) -> None:
     async with SQLiteStore(path, busy_seconds=0.05).open() as store:
         await store.append("s", records(1, 1))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -339,7 +341,7 @@ async def test_a_damaged_file_is_named_and_what_can_be_done(path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-async def test_a_number_that_sqlite_cannot_count_to_is_told(path: Path) -> None:
+async def test_a_number_beyond_the_range_of_sqlite_is_a_store_error(path: Path) -> None:
     async with SQLiteStore(path).open() as store:
         with pytest.raises(StoreError, match="OverflowError"):
             await store.read("s", after=2**70)
@@ -392,9 +394,7 @@ async def test_what_waits_goes_into_one_transaction(path: Path, monkeypatch: pyt
     assert disk.batches == [1, 64]
 
 
-async def test_what_is_written_at_one_moment_goes_into_one_transaction(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_writes_of_one_moment_share_a_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
 
     async def add(session: str) -> None:
@@ -408,7 +408,7 @@ async def test_what_is_written_at_one_moment_goes_into_one_transaction(
     assert disk.batches == [16, 16, 16]
 
 
-async def test_whoever_writes_later_overtakes_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_later_write_does_not_overtake_an_earlier_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
 
     async def write_and_write_again() -> None:
@@ -441,7 +441,7 @@ async def test_there_is_one_transaction_at_a_time(path: Path, monkeypatch: pytes
     assert disk.most_at_once == 1
 
 
-async def test_when_no_thread_can_be_started_nobody_is_left_waiting(
+async def test_no_writer_waits_for_ever_if_no_thread_can_be_started(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -500,7 +500,9 @@ async def test_only_so_much_goes_into_one_transaction(path: Path, monkeypatch: p
     assert disk.batches == [1, MAX_BATCH, MAX_BATCH, 10]
 
 
-async def test_whoever_is_cancelled_in_the_queue_has_done_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_is_cancelled_in_the_queue_has_no_effect(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = Disk(monkeypatch)
     async with SQLiteStore(path).open() as store:
         async with trio.open_nursery() as nursery:
@@ -514,7 +516,7 @@ async def test_whoever_is_cancelled_in_the_queue_has_done_nothing(path: Path, mo
         assert await store.info("first") is not None
 
 
-async def test_whoever_is_cancelled_during_the_transaction_is_freed_after_it_and_it_is_done(
+async def test_a_write_that_is_cancelled_during_the_transaction_returns_after_the_commit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)

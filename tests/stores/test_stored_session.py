@@ -42,7 +42,7 @@ async def memory() -> AsyncGenerator[OpenStore]:
         yield store
 
 
-async def test_it_goes_on_where_it_was() -> None:
+async def test_a_session_continues_where_it_was() -> None:
     async with memory() as store:
         async with stored_session(store, "ann") as session:
             await Agent(ScriptedModel(calls("add", a=1, b=2), "3."), tools=[add]).run("1 + 2?", session=session)
@@ -54,7 +54,7 @@ async def test_it_goes_on_where_it_was() -> None:
         assert model.requests[0].messages[:-1] == before
 
 
-async def test_what_was_approved_for_good_is_there_in_the_next_process() -> None:
+async def test_a_permanent_approval_is_there_in_the_next_process() -> None:
     @tool(requires_approval=True)
     async def act(what: str) -> str:
         """Act."""
@@ -73,7 +73,7 @@ async def test_what_was_approved_for_good_is_there_in_the_next_process() -> None
     assert len(asked) == 1
 
 
-async def test_what_was_approved_is_kept_with_the_next_turn_if_the_store_failed_at_first() -> None:
+async def test_a_permanent_approval_is_saved_with_the_next_turn_if_the_store_failed_at_first() -> None:
     @tool(requires_approval=True)
     async def act() -> str:
         """Act."""
@@ -243,7 +243,7 @@ async def test_streams_of_different_processes_have_different_ids() -> None:
     assert len(set(keys)) == 3
 
 
-async def test_what_cannot_be_read_is_said() -> None:
+async def test_the_error_of_an_unreadable_record_names_it() -> None:
     async with memory() as store:
         started = b'{"type": "stream_started", "resumes": ""}'
         records = [(1, "stream_started", started), (2, "message_committed", b'{"no": "message"}')]
@@ -293,7 +293,7 @@ class Recorder:
             self.states.append([*self.states[-1], *records])
 
 
-async def test_wherever_it_is_cut_off_it_is_valid_and_nothing_that_was_told_is_missing() -> None:
+async def test_wherever_a_session_is_cut_off_it_is_valid_and_no_delivered_event_is_missing() -> None:
     inner = Agent(ScriptedModel(calls("add", a=1, b=1), "2.", repeat=True), name="inner", tools=[add])
     script: list[Response | str] = [
         calls("add", a=1, b=2) + calls("inner", prompt="x") + calls("add", a=3, b=4),

@@ -266,7 +266,7 @@ async def test_a_cassette_is_replayed_from_the_start_whenever_it_is_entered(path
             assert (await ask(tape.model("provider:m"))).pieces == [("text", "One.")]
 
 
-async def test_a_conversation_goes_on_in_replay(path: Path) -> None:
+async def test_a_conversation_continues_in_replay(path: Path) -> None:
     for model in (Provider("Hello.", "Bye."), "provider:m"):
         session = Session()
         with cassette(path, unused="error"):
@@ -467,7 +467,7 @@ def test_a_cassette_is_replayed_in_the_simulator(path: Path) -> None:
     assert sweep(play, kinds=["cancel", "schedule"], limit=12, expect=ends_well).fired > 10
 
 
-def test_wherever_recording_is_cancelled_only_whole_exchanges_are_kept(path: Path) -> None:
+def test_wherever_recording_is_cancelled_only_whole_exchanges_are_saved(path: Path) -> None:
     script = calls("add", a=1, b=2), says("It is 3.")
     kept: set[int] = set()
 
@@ -491,7 +491,7 @@ def test_wherever_recording_is_cancelled_only_whole_exchanges_are_kept(path: Pat
 # ------------------------------------------------------------------------ what is written
 
 
-async def test_only_whole_exchanges_are_kept_when_the_run_is_cancelled(path: Path) -> None:
+async def test_only_whole_exchanges_are_saved_when_the_run_is_cancelled(path: Path) -> None:
     provider = Provider(calls("add", a=1, b=2), says("It is") + hangs())
 
     async def add(a: int, b: int) -> int:
@@ -512,7 +512,7 @@ async def test_a_response_that_is_out_of_time_is_not_recorded(path: Path) -> Non
     assert not there(path)
 
 
-async def test_what_was_recorded_is_kept_when_the_block_fails(path: Path) -> None:
+async def test_a_recording_is_saved_when_the_block_fails(path: Path) -> None:
     with pytest.raises(KeyError), cassette(path) as tape:
         await ask(tape.model(Provider("One.")))
         raise KeyError
@@ -680,7 +680,7 @@ async def test_bytes_and_broken_text_are_recorded(path: Path) -> None:
 # ----------------------------------------------------------------------- nothing matches
 
 
-async def test_a_request_without_a_recording_is_told_by_its_difference_to_the_nearest(path: Path) -> None:
+async def test_the_error_for_a_request_without_a_recording_shows_the_difference_to_the_nearest(path: Path) -> None:
     far = asking("Something else altogether.")
     near = asking("What is it?\nIn Porto, I mean.", instructions="You are a weatherman. Be brief. Be kind.")
     await record(path, "1", "2", requests=(far, near))
@@ -712,7 +712,7 @@ async def test_a_difference_is_cut_where_it_is_too_long_to_read(path: Path) -> N
     assert len(str(caught.value).splitlines()) < 70
 
 
-async def test_a_refused_child_is_still_told_of_when_its_parent_is_refused(path: Path) -> None:
+async def test_the_error_of_a_refused_parent_still_names_the_refused_child(path: Path) -> None:
     boss = Provider(calls("helper", prompt="Porto?"), "It is cold.", name="openai:big")
     helper = Provider(calls("look", city="Porto"), "3 degrees.", name="openai:small")
     with cassette(path):
@@ -930,7 +930,7 @@ async def test_a_key_that_is_a_word_stays_a_word(path: Path, monkeypatch: pytest
     assert "<redacted>" not in written(path)
 
 
-async def test_an_error_for_a_request_without_a_recording_tells_no_secret(path: Path) -> None:
+async def test_an_error_for_a_request_without_a_recording_shows_no_secret(path: Path) -> None:
     await record(path, "1")
 
     with pytest.raises(CassetteError) as caught:

@@ -18,7 +18,7 @@ def test_the_corpus_is_swept_and_counted(capsys: pytest.CaptureFixture[str]) -> 
     assert "runs a second" in told
 
 
-def test_a_violation_is_told_with_its_token(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_violation_is_printed_with_its_token(capsys: pytest.CaptureFixture[str]) -> None:
     with MUTANTS["terminal-event-twice"]():
         assert main(["corpus", "only-text-0"]) == 1
 
@@ -65,14 +65,14 @@ def test_the_fuzz_says_what_it_reached(jobs: str, capsys: pytest.CaptureFixture[
     assert "programs a second" in capsys.readouterr().out
 
 
-def test_the_fuzz_tells_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fuzz_prints_the_broken_promise(capsys: pytest.CaptureFixture[str]) -> None:
     with MUTANTS["results-in-order-of-completion"]():
         assert main(["fuzz", "--programs", "500", "--faults", "1"]) == 1
 
     assert "to run it again: python -m agentloop.testing replay '{" in capsys.readouterr().out
 
 
-def test_a_mutant_is_hunted_beside_a_control(
+def test_a_mutant_is_searched_for_beside_a_control(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentloop.testing.__main__.PROGRAMS", 10)
@@ -86,7 +86,7 @@ def test_a_mutant_is_hunted_beside_a_control(
     assert found.split()[0] == "dangling-tool-calls"
 
 
-def test_a_mutant_that_nobody_notices_is_an_error(
+def test_a_mutant_that_survives_is_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentloop.testing.__main__.PROGRAMS", 1)

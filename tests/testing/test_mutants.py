@@ -1,7 +1,7 @@
 """The harness notices planted bugs, and complains about nothing else.
 
-Here each mutant meets the hunter that is quickest to find it, six of them for each change and all of them in
-``nox -s nightly``; ``nox -s mutants`` has all hunters hunt for each.
+Here each mutant meets the search that is quickest to find it, six of them for each change and all of them in
+``nox -s nightly``; ``nox -s mutants`` runs all searches for each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from agentloop.testing.harness.mutants import MUTANTS, control
-from agentloop.testing.harness.search import Found, hunt_corpus, hunt_programs, hunt_sweeps
+from agentloop.testing.harness.search import BrokenPromise, search_corpus, search_programs, search_sweeps
 
 SEEDS = (1, 2, 3)
 WITHIN = 400
@@ -26,12 +26,12 @@ FOR_EACH_CHANGE = {
 """Mutants that are found within a second: of the channel, the elicitation stack, the transcript and the journal."""
 
 
-def hunt() -> Found | None:
+def search() -> BrokenPromise | None:
     """What the corpus finds without any fault, or else programs, or else the sweeps."""
-    found = hunt_corpus(1000)
+    found = search_corpus(1000)
     for seed in SEEDS:
-        found = found or hunt_programs(WITHIN, seed=seed)
-    return found or hunt_sweeps(5000)
+        found = found or search_programs(WITHIN, seed=seed)
+    return found or search_sweeps(5000)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def hunt() -> Found | None:
 )
 def test_a_planted_bug_is_noticed(name: str) -> None:
     with MUTANTS[name]():
-        found = hunt()
+        found = search()
 
-    assert found is not None, f"no hunter noticed {name}"
+    assert found is not None, f"no search noticed {name}"
 
 
 def test_the_mutants_for_each_change_exist() -> None:
@@ -50,8 +50,8 @@ def test_the_mutants_for_each_change_exist() -> None:
 
 def test_a_healthy_runtime_is_left_in_peace() -> None:
     with control():
-        assert hunt_corpus(1000) is None
-        assert hunt_programs(60, seed=1) is None
+        assert search_corpus(1000) is None
+        assert search_programs(60, seed=1) is None
 
 
 def test_a_mutant_is_gone_when_its_block_ends() -> None:
@@ -59,4 +59,4 @@ def test_a_mutant_is_gone_when_its_block_ends() -> None:
         with plant():
             pass
 
-    assert hunt_corpus(1000) is None
+    assert search_corpus(1000) is None

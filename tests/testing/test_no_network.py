@@ -87,7 +87,7 @@ def test_a_server_elsewhere_may_not_be_used(host: str) -> None:
         check_network(model="m", url=f"http://{host}:8080/v1")
 
 
-def test_the_error_tells_of_the_url_what_is_no_secret() -> None:
+def test_the_error_shows_the_url_without_its_secrets() -> None:
     with forbid_network_models(), pytest.raises(NetworkForbiddenError) as caught:
         check_network(model="m", url="https://user:password@provider.invalid:8443/v1?key=secret")
 

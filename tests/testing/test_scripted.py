@@ -56,7 +56,7 @@ def last(messages: tuple[Any, ...]) -> AssistantMessage:
 # ---------------------------------------------------------------------------------- responses
 
 
-async def test_text_is_told_word_by_word() -> None:
+async def test_text_is_streamed_word_by_word() -> None:
     pieces, stop = await given(says("It is 5."))
 
     assert pieces.texts == ["It ", "is ", "5."]
@@ -64,7 +64,7 @@ async def test_text_is_told_word_by_word() -> None:
 
 
 @pytest.mark.parametrize(("piece", "texts"), [(1, ["a", " ", "b"]), (2, ["a ", "b"]), (99, ["a b"])])
-async def test_text_is_told_in_pieces_of_the_size_asked_for(piece: int, texts: list[str]) -> None:
+async def test_text_is_streamed_in_pieces_of_the_given_size(piece: int, texts: list[str]) -> None:
     pieces, _ = await given(says("a b", piece=piece))
 
     assert pieces.texts == texts
@@ -90,7 +90,7 @@ async def test_a_response_ends_as_the_script_says(reason: StopReason) -> None:
     assert stop.reason == reason
 
 
-async def test_a_call_is_told_as_its_name_and_then_its_arguments() -> None:
+async def test_a_call_is_streamed_as_its_name_and_then_its_arguments() -> None:
     pieces, stop = await given(calls("add", id="x", a=2, b=3))
 
     assert pieces.calls == [(0, "x", "add", ""), (0, "", "", '{"a":2,"b":3}')]
@@ -109,7 +109,7 @@ async def test_a_call_without_arguments_sends_an_empty_object() -> None:
     assert pieces.calls[-1] == (0, "", "", "{}")
 
 
-async def test_reasoning_is_told_word_by_word() -> None:
+async def test_reasoning_is_streamed_word_by_word() -> None:
     pieces, _ = await given(thinks("Let me see."))
 
     assert pieces.thoughts == [("Let ", None), ("me ", None), ("see.", None)]

@@ -345,7 +345,7 @@ def test_threads_and_real_io_are_refused_even_if_the_error_is_swallowed(what: st
         simulate(Program(ignoring_errors(use)))
 
 
-def test_other_threads_go_on_using_trio_while_a_simulation_runs() -> None:
+def test_other_threads_keep_using_trio_while_a_simulation_runs() -> None:
     go_on, done = threading.Event(), threading.Event()
     results: list[object] = []
 

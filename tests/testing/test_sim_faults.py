@@ -162,7 +162,7 @@ def test_a_cancellation_does_not_fire_when_it_is_too_late() -> None:
     assert not simulate(Program(body), fault=Cancel(1, "B")).fired
 
 
-def test_a_scope_that_somebody_else_opens_can_be_cancelled() -> None:
+def test_a_scope_that_other_code_opens_can_be_cancelled() -> None:
     async def body(sim: Sim) -> None:
         async with trio.open_nursery() as nursery:
             sim.register_scope("theirs", nursery.cancel_scope)

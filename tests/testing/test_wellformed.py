@@ -40,7 +40,7 @@ async def told() -> list[StreamEvent]:
         return await stream.drain(echo)
 
 
-async def test_what_a_stream_tells_is_well_formed() -> None:
+async def test_the_events_of_a_stream_are_well_formed() -> None:
     assert_well_formed(await told())
 
 
@@ -144,7 +144,7 @@ async def told_in_two_parts() -> tuple[list[StreamEvent], list[StreamEvent]]:
     return parked, resumed
 
 
-async def test_what_is_parked_and_what_goes_on_with_it_are_well_formed() -> None:
+async def test_the_events_of_a_parked_and_a_resumed_run_are_well_formed() -> None:
     for part in await told_in_two_parts():
         assert_well_formed(part)
 

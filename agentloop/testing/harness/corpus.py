@@ -1,8 +1,8 @@
 """The fixed corpus: every way out of the loop, at depth 0, 1 and 2, and every situation that once was a bug somewhere.
 
 A scenario is a function of a `Lab`. `on_depths` plays it for an agent that is run directly, as the tool of another
-agent, and as the tool of a tool. Where nothing is injected, ``expect`` says how it must end; with a fault, only
-the guarantees hold, and `AgentScenario.check` checks them.
+agent, and as the tool of a tool. Without a fault, ``expect`` says how it must end; with one, only the guarantees hold,
+and `AgentScenario.check` checks them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def on_depths(
     Args:
       reason: why the agent's own stream must stop, where nothing is injected.
       answer: how the root's reader answers questions.
-      tells: what must be among the events.
+      tells: a class that must be among the events.
     """
 
     def add(make: MakeAgent) -> MakeAgent:
@@ -170,8 +170,8 @@ def streaming_tool(lab: Lab) -> Agent:
                 await trio.lowlevel.checkpoint()
                 yield piece
 
-        async with aclosing(pieces()) as given:
-            async for piece in given:
+        async with aclosing(pieces()) as opened:
+            async for piece in opened:
                 await context.output(piece)
         await context.progress(1.0, total=1.0)
         return "streamed"
@@ -221,7 +221,7 @@ def sent_on_by_a_stop_hook(lab: Lab) -> Agent:
 
 
 class _Tools:
-    """A toolset that fails where it is told to."""
+    """A toolset that fails at the given place."""
 
     def __init__(self, lab: Lab, *, fail_at: int = 0, start: str = "", stop: str = "") -> None:
         self.name = "fake"
@@ -267,7 +267,7 @@ def a_toolset(lab: Lab) -> Agent:
 
 @on_depths("failed")
 def listing_fails_at_first(lab: Lab) -> Agent:
-    """One of the two early returns of docker-agent#3073."""
+    """An early return, of the two in docker-agent#3073."""
     return Agent(lab.model("never"), toolsets=[_Tools(lab, fail_at=1)])
 
 
@@ -510,7 +510,7 @@ def a_rewritten_call_is_judged_again(lab: Lab) -> Agent:
 
 def _only_the_read_one_ran(lab: Lab) -> None:
     ends("completed")(lab)
-    assert [what for _, _, what in lab.effects] == ["inner", "read"], lab.effects
+    assert [effect for _, _, effect in lab.effects] == ["inner", "read"], lab.effects
 
 
 @scenario(_only_the_read_one_ran)
@@ -550,7 +550,7 @@ def _parallel_askers(lab: Lab) -> Agent:
         for name in ("left", "right")
     ]
     script = calls("left", prompt="x") + calls("right", prompt="y")
-    return Agent(lab.model(script, "Done."), tools=[one.as_tool() for one in inner])
+    return Agent(lab.model(script, "Done."), tools=[agent.as_tool() for agent in inner])
 
 
 @scenario(ends("completed"))
@@ -635,7 +635,7 @@ async def late_second_and_wrong_answers(lab: Lab) -> None:
                 if stream.answer(event.id, echo(event)):
                     assert pending == (event,)
                 assert not stream.answer(event.id, Decline("second"))
-        assert all(not stream.answer(one.id, Decline("late")) for one in seen)
+        assert all(not stream.answer(question.id, Decline("late")) for question in seen)
 
 
 @scenario(ends("cancelled"))
@@ -655,7 +655,7 @@ async def answered_at_the_moment_of_a_stop(lab: Lab) -> None:
 def _both_were_told(lab: Lab) -> None:
     ends("completed")(lab)
     assert list(lab.received) == ["ask of session-A"], lab.received
-    assert [what for _, _, what in lab.effects] == ["guarded"], lab.effects
+    assert [effect for _, _, effect in lab.effects] == ["guarded"], lab.effects
 
 
 @scenario(_both_were_told)
@@ -861,7 +861,7 @@ async def a_tool_stops_one_child_of_two(lab: Lab) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(run, inner[0], stop=True))
             nursery.start_soon(partial(run, inner[1], stop=False))
-        return repr([one.reason for one in outcomes])
+        return repr([outcome.reason for outcome in outcomes])
 
     agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
     async with lab.stream(agent) as stream:
@@ -953,7 +953,7 @@ async def steered_and_followed_up(lab: Lab) -> None:
         stream.stream.follow_up("And then?")
         async for event in stream:
             if isinstance(event, ToolCallStarted):
-                # Where a fault struck, the run may have come to its end before its reader.
+                # If a fault struck, the run may have come to its end before its reader.
                 with suppress(StreamStateError):
                     stream.stream.steer("Quick.")
 

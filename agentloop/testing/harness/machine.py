@@ -1,7 +1,7 @@
 """A hypothesis state machine: rules write a program of streams, and its end runs the program.
 
-The rules only record, so that deleting one leaves the others as they were: such programs shrink best, and what is
-left can be printed and run again.
+The rules only record, so that deleting one leaves the others as they were: such programs shrink best, and the shrunk
+program can be printed and run again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Draft:
     def finished(self) -> Streaming:
         return Streaming(
             tuple(
-                tuple(one.finished() if isinstance(one, _ChildDraft) else one for one in turn) for turn in self.turns
+                tuple(action.finished() if isinstance(action, _ChildDraft) else action for action in turn)
+                for turn in self.turns
             ),
             self.end,
             self.words,
@@ -124,8 +125,8 @@ class StreamMachine(stateful.RuleBasedStateMachine):
     @stateful.rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
     def act(self, stream: _Draft, what: list[Any], at_once: bool) -> None:
         """Have a stream call some tools at once: work, ask, fail, take long..."""
-        for number, one in enumerate(what):
-            stream.add(Do(one), at_once=at_once or number > 0)
+        for number, doing in enumerate(what):
+            stream.add(Do(doing), at_once=at_once or number > 0)
 
     @stateful.rule(stream=streams, end=st.sampled_from(_ENDS))
     def end(self, stream: _Draft, end: Any) -> None:
@@ -143,7 +144,7 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         stream.stumbles = times
 
     def program(self) -> Program:
-        """What was written."""
+        """The program that the rules wrote."""
         roots = tuple(Root(draft.finished(), reader, begins) for draft, reader, begins in self._roots)
         return Program(roots, self._seed, self._granularity)
 

@@ -6,7 +6,7 @@ that complains without one is worse: hence the control, which plants nothing.
 """
 
 # pyright: basic
-# What is planted here breaks the types, too.
+# The planted bugs break the types, too.
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def control() -> Generator[None]:
 @mutant
 def early_return_when_listing_fails() -> Generator[None]:
     """#3073, first half: on this path the channel is not closed, and the reader waits for ever."""
-    told, ended = lifecycle._emit_end, lifecycle._release_readers
+    real_emit_end, real_release_readers = lifecycle._emit_end, lifecycle._release_readers
 
     def tell_outcome(run: Run, outcome: Outcome) -> None:
         run.outcome = outcome
         if not isinstance(outcome.error, ToolsetError):
-            told(run, outcome)
+            real_emit_end(run, outcome)
 
     def end(run: Run) -> None:
         if run.outcome is not None and isinstance(run.outcome.error, ToolsetError):
             run.ended.set()
         else:
-            ended(run)
+            real_release_readers(run)
 
     with patched(lifecycle, "_emit_end", tell_outcome), patched(lifecycle, "_release_readers", end):
         yield
@@ -221,7 +221,7 @@ def terminal_event_twice() -> Generator[None]:
 
 @mutant
 def ends_lost_when_cancelled() -> Generator[None]:
-    """A task that is cancelled cannot tell the end of what it began."""
+    """A cancelled task cannot emit the end of what it began."""
     real = EventWriter.emit
 
     def emit(self: EventWriter, event: Any, /, *args: Any, **fields: Any) -> None:
@@ -239,7 +239,7 @@ def failure_looks_like_an_end() -> Generator[None]:
     real = stream.Stream.__anext__
 
     async def anext_(self: stream.Stream) -> Any:
-        self._error_told = True
+        self._error_raised = True
         return await real(self)
 
     with patched(stream.Stream, "__anext__", anext_):
@@ -248,7 +248,7 @@ def failure_looks_like_an_end() -> Generator[None]:
 
 @mutant
 def no_back_pressure() -> Generator[None]:
-    """Nothing slows the model down when its reader stalls."""
+    """The model is not slowed down when its reader stalls."""
 
     async def room(self: Any) -> None:
         await trio.lowlevel.checkpoint()
@@ -280,8 +280,8 @@ def answer_goes_to_the_oldest() -> Generator[None]:
     tree = core_questions.Questions
     real = tree.answer
 
-    def answer(self: Any, id: str, given: Any, *, by: Any) -> None:
-        real(self, next(iter(self._open)) if id in self._open else id, given, by=by)
+    def answer(self: Any, id: str, answer_given: Any, *, by: Any) -> None:
+        real(self, next(iter(self._open)) if id in self._open else id, answer_given, by=by)
 
     with patched(tree, "answer", answer):
         yield
@@ -289,7 +289,7 @@ def answer_goes_to_the_oldest() -> Generator[None]:
 
 @mutant
 def answer_lost_to_a_cancel() -> Generator[None]:
-    """An answer is taken, but its asker is cancelled at that moment and never told."""
+    """An answer is taken, but its asker is cancelled at that moment and never gets it."""
     with patched(questions, "is_cancellation", lambda _error: False):
         yield
 
@@ -435,7 +435,7 @@ def no_deadline_for_tools() -> Generator[None]:
 
 @mutant
 def told_before_it_is_kept() -> Generator[None]:
-    """A reader is told at once, and the store later."""
+    """A reader gets an event at once, and the store later."""
 
     def hide(self: EventLog, writer: EventWriter) -> None:
         event: Any = self._unsaved[-1].item
@@ -447,7 +447,7 @@ def told_before_it_is_kept() -> Generator[None]:
 
 @mutant
 def fact_told_in_spite() -> Generator[None]:
-    """What could not be kept is told as if it were."""
+    """An event that could not be saved is delivered as if it were."""
     with patched(log, "substitute_if_unsaved", lambda event: event):
         yield
 
@@ -481,13 +481,13 @@ def intent_not_awaited() -> Generator[None]:
 
 @mutant
 def answer_replayed_to_another_question() -> Generator[None]:
-    """A call that is made again gets the answer to its first question for each."""
+    """A call that is made again gets the answer to its first question for each question."""
     real = state.QuestionList.previous
 
     def previous(self: state.QuestionList, question: Any) -> Any:
-        found = real(self, question)
+        own_record = real(self, question)
         before = self.records
-        return next((asked for asked in before if asked.answer is not None), found)
+        return next((asked for asked in before if asked.answer is not None), own_record)
 
     with patched(state.QuestionList, "previous", previous):
         yield
@@ -495,7 +495,7 @@ def answer_replayed_to_another_question() -> Generator[None]:
 
 @mutant
 def completed_call_made_again() -> Generator[None]:
-    """A turn that is gone on with begins anew."""
+    """A resumed turn begins anew."""
     real = tool_calls.Calls.__init__
 
     def init(self: Any, run: Run, calls: Any, tools: Any) -> None:
@@ -554,7 +554,7 @@ def given_up_in_memory_only() -> Generator[None]:
 
 @mutant
 def numbers_given_twice() -> Generator[None]:
-    """After a crash, numbers begin again where the store ends, though more was told."""
+    """After a crash, numbers begin again where the store ends, though later events were delivered."""
     with patched(_journal_writer, "LOST_NUMBERS", 0):
         yield
 

@@ -77,7 +77,7 @@ Action: TypeAlias = Do | Child
 
 
 class Streaming(msgspec.Struct, frozen=True):
-    """What an agent does in one stream."""
+    """The actions of an agent in one stream."""
 
     turns: tuple[tuple[Action, ...], ...] = ()
     """For each turn, the calls that run at once."""
@@ -89,7 +89,7 @@ class Streaming(msgspec.Struct, frozen=True):
 
 
 class Reader(msgspec.Struct, frozen=True):
-    """What the reader of a root stream does."""
+    """The behaviour of the reader of a root stream."""
 
     does: Literal["drain", "leave", "stop", "raise", "time_out", "wait"] = "drain"
     after: int = 0
@@ -138,7 +138,7 @@ def predict(stream: Streaming) -> StreamReason:
         case "prompt_blocked":
             return "blocked"
         case "hook_blocks":
-            # It blocks after a tool.
+            # The hook blocks after a tool.
             return "blocked" if stream.turns else "completed"
         case "turn_limit":
             return "limit" if stream.turns else "completed"
@@ -171,13 +171,13 @@ class _BrokenTools:
 
 
 class _Play:
-    """Plays one program in a lab, and compares what came of it with the prediction."""
+    """Plays one program in a lab, and compares the outcomes with the prediction."""
 
     def __init__(self, lab: Lab, program: Program) -> None:
         self.lab = lab
         self.program = program
         self.built: dict[str, Streaming] = {}
-        """Agent name to what it does: names are unique."""
+        """Agent name to its actions: names are unique."""
         self.cut: set[str] = set()
         """Agents whose streams may be interrupted."""
 
@@ -272,8 +272,8 @@ class _Play:
             made = [self._tool(f"{name}-{number}-{index}", action, cut=cut) for index, action in enumerate(turn)]
             tools.extend(made)
             response = says("w " * stream.words)
-            for one in made:
-                response += calls(one.name)
+            for tool in made:
+                response += calls(tool.name)
             script.append(response)
         script.append(fails(OSError("down")) if stream.end == "model_fails" else says("The end."))
         block = lab.hook(hooks.user_prompt_submit, Block("not this"))
@@ -327,9 +327,9 @@ class _Play:
     # ---------------------------------------------------------------------------- checks
 
     def compare(self) -> None:
-        """Raise `AssertionError` unless what came of each stream is what was predicted."""
+        """Raise `AssertionError` unless each stream ended as predicted."""
         runs = {run.config.name: run for run in self.lab.watch.runs}
-        effects = Counter(what.rsplit("-", 2)[0] for _, _, what in self.lab.effects)
+        effects = Counter(effect.rsplit("-", 2)[0] for _, _, effect in self.lab.effects)
         for name, stream in self.built.items():
             run, expected = runs.get(name), predict(stream)
             if run is None:
@@ -358,11 +358,11 @@ class _Play:
 
     def _compare_answers(self, name: str, stream: Streaming) -> None:
         """An asker that does not give up gets an answer."""
-        told = {message.split(" ", 1)[0]: answer for message, answer in self.lab.received.items()}
+        answers = {message.split(" ", 1)[0]: answer for message, answer in self.lab.received.items()}
         for number, turn in enumerate(played_turns(stream)):
             for index, action in enumerate(turn):
                 if isinstance(action, Do) and action.what == "ask":
-                    answer = told.get(f"{name}-{number}-{index}")
+                    answer = answers.get(f"{name}-{number}-{index}")
                     assert isinstance(answer, Accept), f"the question {index} of turn {number} of {name} got {answer!r}"
 
     def _denied(self, name: str) -> bool:
@@ -444,7 +444,7 @@ async def _run_child(
 
 
 class Reached(msgspec.Struct):
-    """What programs have reached, added up: a machine that reaches nothing proves nothing."""
+    """The coverage of programs, added up: a machine that reaches nothing proves nothing."""
 
     programs: int = 0
     streams: int = 0

@@ -14,19 +14,19 @@ from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.programs import Program, pick_faults, run_program
 from agentloop.testing.simulation import Fault, HarnessError, SweepReport, Violation, simulate, sweep
 
-__all__ = ["Found", "hunt_corpus", "hunt_programs", "hunt_sweeps", "sweep_corpus"]
+__all__ = ["BrokenPromise", "search_corpus", "search_programs", "search_sweeps", "sweep_corpus"]
 
 
-class Found(msgspec.Struct, frozen=True):
+class BrokenPromise(msgspec.Struct, frozen=True):
     """A broken promise."""
 
     runs: int
     """How many runs it took, this one included."""
     token: str
-    what: str
+    problem: str
 
 
-def hunt_corpus(limit: int) -> Found | None:
+def search_corpus(limit: int) -> BrokenPromise | None:
     """Run each scenario of the corpus once, without any fault."""
     for runs, make in enumerate(corpus().values(), start=1):
         if runs > limit:
@@ -34,11 +34,11 @@ def hunt_corpus(limit: int) -> Found | None:
         try:
             simulate(make())
         except Violation as violation:
-            return Found(runs, violation.token, violation.what)
+            return BrokenPromise(runs, violation.token, violation.problem)
     return None
 
 
-def hunt_sweeps(limit: int, *, points: int = 20) -> Found | None:
+def search_sweeps(limit: int, *, points: int = 20) -> BrokenPromise | None:
     """Sweep the scenarios of the corpus that pass without a fault, ``points`` of each kind."""
     runs = 0
     for make in corpus().values():
@@ -47,20 +47,20 @@ def hunt_sweeps(limit: int, *, points: int = 20) -> Found | None:
         try:
             report = sweep(make, limit=points)
         except HarnessError:
-            continue  # It fails without a fault, or has no place for one: the corpus by itself is for that.
+            continue  # The scenario fails without a fault, or has no place for one: `search_corpus` finds the former.
         if report.violations:
             token, violation = report.violations[0]
-            return Found(runs + 1, token, violation.what)
+            return BrokenPromise(runs + 1, token, violation.problem)
         runs += report.runs
     return None
 
 
-class _Enough(Exception):  # noqa: N818 - no error, but the end of a hunt
+class _Enough(Exception):  # noqa: N818 - no error, but the end of a search
     pass
 
 
-def hunt_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) -> Found | None:
-    """Let the state machine write programs, and run them, until one breaks a promise. Nothing is shrunk.
+def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) -> BrokenPromise | None:
+    """Let the state machine write programs, and run them, until one breaks a promise. Programs are not shrunk.
 
     Args:
       limit: how many programs to run at most.
@@ -68,8 +68,8 @@ def hunt_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) ->
       steps: how many rules write a program.
       faults: how many times to run each again, with a fault in some place.
     """
-    hunt = _Hunt(limit, faults)
-    machine: type[StreamMachine] = type("Hunting", (StreamMachine,), {"run": staticmethod(hunt.run)})
+    search = _Search(limit, faults)
+    machine: type[StreamMachine] = type("Searching", (StreamMachine,), {"run": staticmethod(search.run)})
     with suppress(_Enough):
         stateful.run_state_machine_as_test(
             hypothesis.seed(seed)(machine),
@@ -86,18 +86,18 @@ def hunt_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) ->
                 ],
             ),
         )
-    return hunt.found
+    return search.broken
 
 
-class _Hunt:
+class _Search:
     def __init__(self, limit: int, faults: int) -> None:
-        self.found: Found | None = None
+        self.broken: BrokenPromise | None = None
         self._limit = limit
         self._faults = faults
         self._runs = 0
 
     def run(self, program: Program) -> None:
-        if self.found is not None or self._runs >= self._limit:
+        if self.broken is not None or self._runs >= self._limit:
             raise _Enough
         self._runs += 1
         fault: Fault | None = None
@@ -107,14 +107,14 @@ class _Hunt:
                 run_program(program, fault=fault, reached=StreamMachine.reached)
         except Violation as violation:
             token = str(program) if fault is None else f"{program} {fault}"
-            self.found = Found(self._runs, token, violation.what)
+            self.broken = BrokenPromise(self._runs, token, violation.problem)
             raise _Enough from None
 
 
 def sweep_corpus(
     *, limit: int | None = None, jobs: int = 1, seed: int = 0, only: Callable[[str], bool] = lambda _name: True
 ) -> Iterator[tuple[str, SweepReport]]:
-    """Sweep each scenario of the corpus, and give its name and what came of it."""
+    """Sweep each scenario of the corpus, and give its name and its report."""
     for name, make in corpus().items():
         if only(name):
             yield name, sweep(make, limit=limit, jobs=jobs, seed=seed)

@@ -1,7 +1,7 @@
-"""The part of the corpus in which sessions outlive their process: kept, killed, parked, resumed, followed, rewound.
+"""The part of the corpus in which sessions outlive their process: saved, killed, parked, resumed, followed, rewound.
 
-A story is told over a store of journals that fails, hangs and is slow, and in processes that can be killed after every
-step. However it ends, the session is opened once more in a quiet world, and gone on with to its end.
+A story runs on a store of journals that fails, hangs and is slow, and in processes that can be killed after every
+step. However it ends, the session is opened once more in a quiet world, and resumed to its end.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ ID = "ann"
 
 
 class Story:
-    """A session, the agent that runs on it, and what was to be seen.
+    """A session, the agent that runs on it, and the events that its followers read.
 
     Attributes:
       followed: what each follower read.
-      rewinds: whether messages were taken back, so that some that were told are no part of the session any more.
+      rewinds: whether messages were taken back, so that some delivered ones are no part of the session any more.
     """
 
     def __init__(self, lab: Lab, journal: SeamJournal, make: Callable[[Lab], Agent]) -> None:
@@ -65,7 +65,7 @@ class Story:
         self.rewinds = False
 
     def process(self, name: str) -> Any:
-        """What one process does; see `SeamJournal.process`."""
+        """The work of one process; see `SeamJournal.process`."""
         return self.journal.process(name)
 
     def session(self, client: JournalClient, **options: Any) -> Any:
@@ -82,18 +82,18 @@ class Story:
         answer: Callable[[Question], Answer | None] = echo,
         on_event: Callable[[Recorded, StreamEvent], object] = lambda _stream, _event: None,
     ) -> None:
-        """Resume what is unfinished, with an answer to each question, or start with a prompt; read that to its end."""
-        given: dict[str, Answer] | None = None
+        """Resume the unfinished run, with an answer to each question, or start with a prompt, and read to the end."""
+        replies: dict[str, Answer] | None = None
         if session.is_resumable:
             answers = {question.id: answer(question) for question in session.questions}
-            given = {id: one for id, one in answers.items() if one is not None}
+            replies = {id: reply for id, reply in answers.items() if reply is not None}
         opening = self.lab.stream(
             self.agent,
             name=name,
             session=session,
             on_question="park" if park else "reader",
             client=client,
-            resumes=given,
+            resumes=replies,
         )
         async with opening as stream:
             async for event in stream:
@@ -110,7 +110,7 @@ class Story:
                 read.append(event)
 
     async def afterwards(self) -> None:
-        """Whatever happened: the session is free, or soon will be, is valid, and goes on."""
+        """Check that, whatever happened, the session is free, or soon will be, is valid, and can be resumed."""
         lab, journal = self.lab, self.journal
         if not (journal.has_failed or journal.is_free(ID)):
             lab.watch.note("the session was not given back")
@@ -144,7 +144,7 @@ class Story:
         if self.rewinds:
             return
         messages = list(session.messages)
-        past = session._writer.unfinished
+        resumable = session._writer.unfinished
         for recorded in self.lab.recorded:
             for event in recorded.events:
                 if event.session != ID:
@@ -152,12 +152,14 @@ class Story:
                 if isinstance(event, MessageCommitted) and event.message not in messages:
                     self.lab.watch.note(f"{recorded.name} was told a message that is lost: {event}")
                 if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
-                    there = event.result in messages or (past is not None and event.result in past.results.values())
+                    there = event.result in messages or (
+                        resumable is not None and event.result in resumable.results.values()
+                    )
                     if not there:
                         self.lab.watch.note(f"{recorded.name} was told a result that is lost: {event}")
 
     def _check_effects(self, messages: Any) -> None:
-        """Nothing was done twice that may be done once, and what is said to have been done, or not, is true."""
+        """Check that no tool ran twice that may run once, and that the transcript's claims about effects are true."""
         again = {tool.name for tool in _tools_of(self.agent) if tool.may_run_again or tool.if_interrupted == "ask"}
         for (key, tool), count in self.lab.counts.items():
             if count > 1 and tool not in again:
@@ -174,23 +176,23 @@ class Story:
                 self.lab.watch.note(f"the transcript says that {message.call_id} did not run, and it did")
 
     def _check_followers(self) -> None:
-        """A follower has read what is kept, each event once, in order."""
-        kept = self.journal.kept(ID).events
+        """Check that each follower has read the saved events, each once, in order."""
+        saved = self.journal.saved(ID).events
         for name, read in self.followed.items():
             numbers = [event.seq for event in read]
             if numbers != sorted(set(numbers)):
                 self.lab.watch.note(f"{name} read the numbers {numbers}")
             for event in read:
-                if kept.get(event.seq) != event:
+                if saved.get(event.seq) != event:
                     self.lab.watch.note(f"{name} read {event}, which is not kept")
             for part in parts_of(read):
-                # As its reader was told it, but for pieces of text that were put together.
+                # As its reader got them, but for pieces of text that were put together.
                 complete = isinstance(part[-1], StreamStopped)
                 numbered = [evolve(event, seq=number) for number, event in enumerate(part)]
                 for problem in event_problems(numbered, complete=complete):
                     self.lab.watch.note(f"{name}: {problem}")
             upto = max(numbers, default=0)
-            missed = [event for seq, event in kept.items() if seq <= upto and event not in read]
+            missed = [event for seq, event in saved.items() if seq <= upto and event not in read]
             if missed:
                 self.lab.watch.note(f"{name} missed {missed[0]}")
 
@@ -210,29 +212,31 @@ def story(
     Args:
       make: makes the agent.
       reasons: why its streams stop, one after another, where nothing is injected.
-      effects: what is done to the world then, by the tools' names.
+      effects: how often each tool has an effect then, by its name.
     """
 
     def add(play: Play) -> Play:
         name = play.__name__.replace("_", "-")
-        told: list[Story] = []
+        played: list[Story] = []
 
         async def whole(lab: Lab) -> None:
             async with SeamJournal(lab.sim, lab.watch.note).open() as journal:
                 lab.journal = journal
-                one = Story(lab, journal, make)
-                told[:] = [one]
+                scene = Story(lab, journal, make)
+                played[:] = [scene]
                 try:
-                    await _played(play, one)
+                    await _played(play, scene)
                 except (AgentLoopError, InjectedFault) as error:
                     lab.errors.append(error)
                     if lab.sim.injection is None:
                         raise
-                await one.afterwards()
+                await scene.afterwards()
 
         def expect(lab: Lab) -> None:
-            found = tuple(one.stream.outcome.reason for one in lab.recorded if one.name not in ("last", "very-last"))
-            assert found == reasons, found
+            seen = tuple(
+                stream.stream.outcome.reason for stream in lab.recorded if stream.name not in ("last", "very-last")
+            )
+            assert seen == reasons, seen
             counted: dict[str, int] = {}
             for (_, tool), count in lab.counts.items():
                 counted[tool] = counted.get(tool, 0) + count
@@ -244,11 +248,11 @@ def story(
     return add
 
 
-async def _played(play: Play, one: Story) -> None:
+async def _played(play: Play, story: Story) -> None:
     try:
-        await play(one)
+        await play(story)
     except BaseExceptionGroup as group:
-        # Of a story that has more than one task.
+        # Only a story with several tasks raises a group.
         raise_single(group)
 
 
@@ -536,7 +540,7 @@ async def waited_for(story: Story) -> None:
 
 @story(_busy, reasons=("needs_input", "completed", "completed"), effects={"one": 4, "slow": 1, "guarded": 2})
 async def forked(story: Story) -> None:
-    """What is parked goes on in a fork, and in the session itself."""
+    """A parked run is resumed in a fork, and in the session itself."""
     async with story.process("P") as client, story.session(client) as session:
         await story.go_on(client, session, name="A", park=True)
     async with story.process("Q") as client:

@@ -1,4 +1,4 @@
-"""One trio run under control: order and count the steps, move the clock, fire the fault, end a run that hangs."""
+"""A trio run under control: order and count the steps, move the clock, fire the fault, end a run that hangs."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def _never_raises(method: Callable[Concatenate[H, P], None]) -> Callable[Concate
 
 
 class Engine(trio.abc.Instrument):
-    """Runs one scenario. Whatever goes wrong meanwhile is kept in attributes: trio cannot be told from its hooks.
+    """Runs one scenario. Errors meanwhile are stored in attributes: trio's hooks cannot raise them.
 
     Attributes:
-      schedule_error: what the schedule raised when it was asked. It has not been asked again.
+      schedule_error: what the schedule raised when it was asked. The schedule is not asked again.
       action_error: what a cancel action raised.
       crash: what made ``trio.run`` itself fail; None if that was us.
       unfinished: names of the async generators that stood open when the scenario ended.
@@ -114,9 +114,9 @@ class Engine(trio.abc.Instrument):
             if not self._loop.asked:
                 self._sim.fail(f"trio {trio.__version__} no longer has its tasks ordered by trio._core._run._r")
 
-    def refuse(self, what: str, /) -> HarnessError:
-        """Note that the scenario used ``what``."""
-        return self._sim.fail(f"it used {what}, which a simulation has not got: give the scenario a fake instead")
+    def refuse(self, facility: str, /) -> HarnessError:
+        """Note that the scenario used ``facility``."""
+        return self._sim.fail(f"it used {facility}, which a simulation has not got: give the scenario a fake instead")
 
     def __dir__(self) -> list[str]:
         # Trio looks through all our attributes for hooks, before every run: it takes as long as ten task steps.
@@ -259,8 +259,8 @@ class _StepRaiser(trio.abc.Instrument):
         sim, fault = self._sim, self._fault
         if sim.steps + 1 != fault.step or sim.injection is not None or is_housekeeping(task):
             return
-        what = f"{fault.exc.__name__} raised in step {fault.step}"
-        injection = Injection(what, plain_name(task), await_chain(task))
+        description = f"{fault.exc.__name__} raised in step {fault.step}"
+        injection = Injection(description, plain_name(task), await_chain(task))
         if resume_with(task, fault.exc(f"injected: {fault}")):
             sim.injection = injection
 

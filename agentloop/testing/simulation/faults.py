@@ -52,7 +52,7 @@ class SeamRaise:
 
 @frozen
 class StepRaise:
-    """Resume the task of the ``step``-th task step with ``exc`` instead of what it has been waiting for.
+    """Resume the task of the ``step``-th task step with ``exc`` instead of the value that it waits for.
 
     Trio promises most waits nothing but `trio.Cancelled`, so a finding is advice, not a bug. A task that has
     not started yet, or that waits in a nursery's exit, is left alone: there the fault does not fire.
@@ -111,11 +111,11 @@ def _import(path: str | None) -> type[Exception]:
         return InjectedFault
     module, _, name = path.partition(":")
     try:
-        found: object = importlib.import_module(module)
+        imported: object = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            imported = getattr(imported, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise HarnessError(f"cannot import the exception {path!r}: {error}") from error
-    if isinstance(found, type) and issubclass(found, Exception):
-        return found
+    if isinstance(imported, type) and issubclass(imported, Exception):
+        return imported
     raise HarnessError(f"cannot inject {path!r}: it is not an exception class")

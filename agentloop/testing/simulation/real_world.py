@@ -35,10 +35,10 @@ class RealWorld:
     def close(self) -> None:
         """From now on, any use of a socket, thread or process raises the error that ``refuse("a socket")`` returns."""
         thread = threading.get_ident()
-        for owner, name, what in _ENTRANCES:
+        for owner, name, facility in _ENTRANCES:
             original = _own(owner, name)
             self._originals.append((owner, name, original))
-            setattr(owner, name, self._guard(thread, original, what))
+            setattr(owner, name, self._guard(thread, original, facility))
 
     def open(self) -> None:
         """Put everything back."""
@@ -46,10 +46,10 @@ class RealWorld:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)
 
-    def _guard(self, thread: int, original: Callable[..., Any], what: str) -> Callable[..., Any]:
+    def _guard(self, thread: int, original: Callable[..., Any], facility: str) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == thread:
-                raise self._refuse(what)
+                raise self._refuse(facility)
             return original(*args, **kwargs)
 
         return guarded

@@ -37,7 +37,7 @@ class Schedule(Protocol):
     def choose(self, choice: int, options: int, /) -> int:
         """Pick a task: ``0 <= pick < options``, where 0 is the one that has waited longest.
 
-        Whatever this raises is kept until the run is over, which goes on in FIFO order, and raised then: an
+        An error that this raises is stored until the run is over, which continues in FIFO order, and raised then: an
         exception inside trio's loop would leave the run half unwound.
 
         Args:

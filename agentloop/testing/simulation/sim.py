@@ -1,4 +1,4 @@
-"""One run of a scenario: the scenario's view of it, and the record that is left afterwards."""
+"""A run of a scenario: the scenario's view of it, and its record afterwards."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["Injection", "Sim", "Target"]
 class Injection:
     """A fault that was injected into the run, and its place."""
 
-    what: str
+    description: str
     task: str
     chain: tuple[str, ...]
     """``file:line function``, from the task's outermost function to the innermost; empty if it has just ended."""
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.what}, in task {self.task}:", *(f"  {place}" for place in self.chain)])
+        return "\n".join([f"{self.description}, in task {self.task}:", *(f"  {position}" for position in self.chain)])
 
 
 @define(eq=False)
@@ -46,10 +46,10 @@ class Target:
 
 
 class Sim:
-    """One run of a scenario: handed to it while it runs, and what is left when it is over.
+    """A run of a scenario: handed to it while it runs, and its record when it is over.
 
     Attributes:
-      fault: what was to be injected into this run, if anything.
+      fault: the fault to inject into this run, if there is one.
       granularity: how often the schedule was asked.
       steps: task steps so far. In one step a task runs from a checkpoint to the next.
       seams: calls of `seam` so far.
@@ -57,7 +57,7 @@ class Sim:
       now: seconds on the virtual clock, which starts at 0.
       picks: the choices not answered in FIFO order so far, as ``{choice: pick}``.
       options: how many tasks could run, for each choice so far.
-      injection: what was injected; None as long as the fault has not fired.
+      injection: the fault that fired, and its place; None as long as none has.
       stuck: why the run was ended from outside; None if it ended by itself.
       targets: everything that a `Cancel` could have named so far.
       trace: what happened, in order: the equality of two runs. Task numbers, names, times.
@@ -164,8 +164,8 @@ class Sim:
         """Be a place where the outside world can fail: a checkpoint, before or after which a fault may raise.
 
         Args:
-          ways: exceptions that a sweep has raised here besides `InjectedFault`. Whoever calls this may take one as a
-            word for what goes wrong, and hang, say.
+          ways: exceptions that a sweep has raised here besides `InjectedFault`. The caller may take one as the name of
+            a failure, and hang, say.
         """
         if self.calm:
             await trio.lowlevel.checkpoint()
@@ -191,7 +191,7 @@ class Sim:
     def watch_clock(self, reads: Callable[[str], bool]) -> None:
         """Let a `ClockRaise` strike where a module for whose name ``reads`` is true asks trio for the time.
 
-        By itself, or by entering a scope with a time limit. What trio reads for its own ends always succeeds.
+        By itself, or by entering a scope with a time limit. Readings for trio's own purposes always succeed.
         """
         self._reads_clock = reads
 

@@ -32,7 +32,7 @@ def simulate(
 
     Args:
       scenario: a new one; it is used up.
-      fault: what goes wrong in this run.
+      fault: the fault to inject into this run.
       schedule: which task runs when several could; `fifo` by default.
       invariants: called with the run and its outcome after the scenario's own check.
       max_steps: task steps after which the run is taken for one that loops.

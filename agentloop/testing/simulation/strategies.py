@@ -33,9 +33,9 @@ class _Drawn:
 
 
 def schedules(granularity: Granularity = "step") -> st.SearchStrategy[Schedule]:
-    """Draw a schedule. It shrinks towards FIFO order, and towards few choices.
+    """Draw a schedule. Schedules shrink towards FIFO order, and towards few choices.
 
     A schedule is for one `simulate`, in the test that drew it. When hypothesis has had enough of an example it
-    says so by an exception from a draw: the run then goes on in FIFO order, and `simulate` raises that at its end.
+    says so by an exception from a draw: the run then continues in FIFO order, and `simulate` raises that at its end.
     """
     return st.randoms(use_true_random=False).map(lambda random: _Drawn(random, granularity))

@@ -37,7 +37,7 @@ class StuckTask:
 
     def __str__(self) -> str:
         state = "waiting" if self.waiting else "able to run"
-        return "\n".join([f"task {self.name}, {state}:", *(f"  {place}" for place in self.chain)])
+        return "\n".join([f"task {self.name}, {state}:", *(f"  {position}" for position in self.chain)])
 
 
 @frozen
@@ -61,13 +61,13 @@ def await_chain(task: trio.lowlevel.Task) -> tuple[str, ...]:
     """The position of a waiting task, from the outermost function to the innermost."""
     frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
     # Every chain ends in the same few lines of trio, which are left out.
-    return tuple(_place(code, line) for code, line in frames if not code.co_filename.endswith(_TRAPS))
+    return tuple(_position(code, line) for code, line in frames if not code.co_filename.endswith(_TRAPS))
 
 
 def call_chain(innermost: FrameType | None = None) -> tuple[str, ...]:
     """The position of the running task, from the outermost function to ``innermost`` (the caller's caller)."""
     frame = sys._getframe(2) if innermost is None else innermost
-    return tuple(_place(frame.f_code, frame.f_lineno) for frame in _frames_of_task(frame))[::-1]
+    return tuple(_position(frame.f_code, frame.f_lineno) for frame in _frames_of_task(frame))[::-1]
 
 
 def _frames_of_task(innermost: FrameType) -> Iterator[FrameType]:
@@ -77,7 +77,7 @@ def _frames_of_task(innermost: FrameType) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _place(code: CodeType, line: int) -> str:
+def _position(code: CodeType, line: int) -> str:
     return f"{_short(code.co_filename)}:{line} {code.co_qualname}"
 
 
@@ -85,8 +85,8 @@ def _place(code: CodeType, line: int) -> str:
 def _short(filename: str) -> str:
     """Name a file the same way on each machine, as far as that goes."""
     for mark in ("/site-packages/", "/lib/python"):
-        _, found, rest = filename.replace("\\", "/").rpartition(mark)
-        if found:
+        _, marked, rest = filename.replace("\\", "/").rpartition(mark)
+        if marked:
             return rest
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name

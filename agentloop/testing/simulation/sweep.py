@@ -21,7 +21,7 @@ from agentloop.testing.simulation.violation import Violation
 __all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep"]
 
 Kind: TypeAlias = Literal["cancel", "seam", "clock", "schedule", "batch", "step"]
-"""What a sweep can try:
+"""The kinds of faults that a sweep can try:
 
 - ``cancel``: each named scope or action, cancelled after each step.
 - ``seam``: each call of `Sim.seam`, raising before or after its checkpoint.
@@ -56,7 +56,7 @@ class Tally:
 
 @frozen
 class SweepReport:
-    """The result of a sweep. It does not raise by itself: see ``violations``, or call `raise_if_violated`."""
+    """The result of a sweep. A report does not raise by itself: see ``violations``, or call `raise_if_violated`."""
 
     runs: int
     """Without the runs that go before, and have no fault."""
@@ -76,7 +76,7 @@ class SweepReport:
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind}: {tally.fired} of {tally.runs} fired" for kind, tally in self.by_kind.items())
         lines = [f"{self.runs} runs ({kinds}), {len(self.violations)} violations"]
-        return "\n".join([*lines, *(f"  {token}: {violation.what}" for token, violation in self.violations)])
+        return "\n".join([*lines, *(f"  {token}: {violation.problem}" for token, violation in self.violations)])
 
 
 OnRun: TypeAlias = Callable[[Sim, Violation | None], object]
@@ -98,7 +98,7 @@ def sweep(
 ) -> SweepReport:
     """Run a scenario once for each place where a fault can strike.
 
-    A sweep is as good as its scenario: it finds what goes wrong in this situation, not other situations.
+    A sweep is as good as its scenario: it finds the failures of this situation, not of other situations.
 
     Args:
       make_scenario: makes a new scenario, the same each time.
@@ -194,10 +194,10 @@ class _Bench:
         if violation is not None:
             raise HarnessError(f"{first.name} fails without any fault, so a sweep would show nothing") from violation
         second, _ = self.run()
-        for number, (one, other) in enumerate(zip_longest(first.trace, second.trace), start=1):
-            if one != other:
+        for number, (event, repeated) in enumerate(zip_longest(first.trace, second.trace), start=1):
+            if event != repeated:
                 raise HarnessError(
-                    f"{first.name} is not the same twice: event {number} was {one!r}, then {other!r}. Does it use "
+                    f"{first.name} is not the same twice: event {number} was {event!r}, then {repeated!r}. Does it use "
                     f"the time, random numbers, the order of a set, or something that an earlier run left behind?"
                 )
         return first

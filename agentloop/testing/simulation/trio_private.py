@@ -6,7 +6,7 @@ error at once; whether trio still *asks* our stand-ins is checked after every ru
 - ``_ALLOW_DETERMINISTIC_SCHEDULING`` and ``_r``: with the first set, trio sorts each batch of runnable tasks by
   age and has ``_r`` shuffle it. pytest-trio relies on the same two.
 - ``Runner.runq``: what the batch was taken from; tasks put back there wait for the next pass.
-- ``TheIOManager``: what waits for the operating system. Ours waits for nothing and refuses to.
+- ``TheIOManager``: waits for the operating system. Ours waits for nothing and refuses to.
 - ``CancelScope._relative_deadline``: whether the clock is read for a time limit, or for trio's own ends.
 - ``Task._next_send``, ``Task._attempt_abort``: what a task is resumed with, and how it is interrupted.
 """
@@ -54,8 +54,8 @@ class Host(Protocol):
         """No task can run before the next deadline, ``inf`` if there is none: move the clock, or end the run."""
         ...
 
-    def refuse(self, what: str, /) -> HarnessError:
-        """Make a note that the scenario used ``what``, and return the error to raise at it."""
+    def refuse(self, facility: str, /) -> HarnessError:
+        """Make a note that the scenario used ``facility``, and return the error to raise at it."""
         ...
 
 
@@ -92,7 +92,7 @@ class _StoppedError(Exception):
 class _NoIO:
     """Stands in for epoll: never waits, since the simulation has no outside world.
 
-    It only runs the callbacks queued for trio: finalizers of async generators, Ctrl-C.
+    Only the callbacks queued for trio run: finalizers of async generators, Ctrl-C.
     """
 
     host: Host
@@ -281,7 +281,7 @@ def scope_has_ended(scope: trio.CancelScope) -> bool:
 def simulated(host: Host) -> Generator[Loop]:
     """Have trio ask ``host`` for the order of tasks, and refuse threads and I/O, until the block ends.
 
-    Only for runs in this thread: others go on as before.
+    Only for runs in this thread: others continue as before.
 
     Raises:
       HarnessError: this trio has not got one of the names, or trio, or another simulation, is running already.
@@ -327,10 +327,10 @@ def _set(values: Iterable[tuple[ModuleType, str, object]]) -> None:
 
 
 def who_asks_for_time(clock: FrameType) -> FrameType | None:
-    """Who asked trio for the time: by `trio.current_time`, or by entering a scope with a time limit.
+    """The code that asked trio for the time: by `trio.current_time`, or by entering a scope with a time limit.
 
     Args:
-      clock: where the clock is told to say it.
+      clock: the method of the clock that trio calls for it.
 
     Returns:
       None where trio asks for its own ends: between the steps of tasks, or where a scope without a limit is entered.

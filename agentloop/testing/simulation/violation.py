@@ -8,13 +8,13 @@ __all__ = ["Violation"]
 
 
 class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name theirs
-    """A run broke a guarantee. The message says which, what was injected where, and how to repeat exactly this run."""
+    """A run broke a guarantee. The message names it, the fault that was injected, and a token to repeat this run."""
 
-    def __init__(self, what: str, *, sim: Sim) -> None:
+    def __init__(self, problem: str, *, sim: Sim) -> None:
         injected = str(sim.injection) if sim.injection is not None else "nothing"
-        parts = [what, f"injected: {injected}", f"to run it again: replay_token(make_scenario, {sim.token!r})"]
+        parts = [problem, f"injected: {injected}", f"to run it again: replay_token(make_scenario, {sim.token!r})"]
         super().__init__("\n".join(parts))
-        self.what = what
+        self.problem = problem
         self.sim = sim
 
     @property
