@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import msgspec
-
 from agentloop.models import ToolSpec
+from agentloop.providers._fitting import encode_body
 from agentloop.providers._tool_schema import SchemaRules, fit_schema, has_look_around, references
 
 __all__ = ["anthropic_schema", "openai_output", "openai_schema", "request_in_words"]
@@ -41,7 +40,7 @@ def openai_output(output: ToolSpec, rules: SchemaRules) -> dict[str, Any] | None
 
 def request_in_words(output: ToolSpec) -> str:
     """The instructions that ask for ``output`` where the wire has no schema for it."""
-    schema = msgspec.json.encode(output.parameters).decode()
+    schema = encode_body(output.parameters).decode()
     return f"Give the final answer as JSON that fits this JSON Schema, with no other text around it:\n{schema}"
 
 

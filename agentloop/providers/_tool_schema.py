@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
-import msgspec
 from attrs import frozen
 
 from agentloop.models import ToolSpec
+from agentloop.providers._fitting import encode_body
 
 __all__ = ["GEMINI", "PLAIN", "SchemaRules", "fit_parameters", "fit_schema", "has_look_around", "references"]
 
@@ -70,7 +70,7 @@ def _as_object(schema: _Schema, root: _Schema, depth: int = 0) -> _Schema:
         return schema
     top = {key: value for key, value in schema.items() if key not in _TOP_REFUSED}
     properties: dict[str, Any] = dict(_mapping(top.get("properties")))
-    required = _names(top.get("required"))
+    required = _names(top.pop("required", None))
     for keyword in ("allOf", "anyOf", "oneOf"):
         branches = [
             _as_object(cast("_Schema", branch), root, depth + 1)
@@ -175,10 +175,10 @@ class _Fitter:
         """``schema``, as the provider accepts it."""
         if not isinstance(schema, dict):
             # `true` and `false` are schemas, too. Not all servers know that.
-            return {"not": {}} if schema is False and not self._is_gemini else {}
+            return _ANY if self._is_gemini else {"not": {}} if schema is False else {}
         self._count += 1
         if self._depth >= MAX_DEPTH or self._count > MAX_SCHEMAS:
-            return {"type": "string"} if self._is_gemini else {}
+            return _ANY if self._is_gemini else {}
         self._depth += 1
         fitted = self._fit(cast("_Schema", schema))
         self._depth -= 1
@@ -383,6 +383,10 @@ _LOST = frozenset(
 """Keywords that Gemini refuses, and that would not help in a description."""
 
 
+_ANY: _Schema = {"type": "string"}
+"""The schema of any value: Gemini has none."""
+
+
 def _gemini(schema: _Schema) -> _Schema:
     """``schema``, whose inner schemas are in Gemini's subset, in Gemini's subset."""
     rest = dict(schema)
@@ -400,7 +404,9 @@ def _gemini(schema: _Schema) -> _Schema:
             rest["nullable"] = True
         if len(others) == 1:
             rest["type"] = others[0]
-        elif others and "anyOf" not in rest:
+        elif not others:
+            rest["type"] = "null"
+        elif "anyOf" not in rest:
             rest["anyOf"] = [_gemini({"type": kind, **_inside(kind, rest)}) for kind in others]
     notes: list[str] = []
     fitted: _Schema = {}
@@ -419,6 +425,8 @@ def _gemini(schema: _Schema) -> _Schema:
         fitted = {key: value for key, value in fitted.items() if key in ("anyOf", "description", "nullable", "title")}
     elif "type" not in fitted:
         fitted["type"] = "object" if "properties" in fitted else "array" if "items" in fitted else "string"
+    if fitted.get("type") == "null":
+        fitted.update(type="string", nullable=True)
     kind = fitted.get("type")
     if kind == "object" and not fitted.get("properties"):
         fitted.pop("properties", None)
@@ -460,7 +468,7 @@ def _without_null(schema: _Schema) -> None:
 
 
 def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()[:200]
+    return encode_body(value).decode()[:200]
 
 
 def references(schema: object) -> Iterator[str]:
