@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from attrs import field, frozen
 
-from agentloop._core.json_text import JsonDecoder, nesting_depth
+from agentloop._core.json_text import JsonDecoder, nesting_depth, whole_text
 from agentloop.messages import (
     AssistantMessage,
     AssistantPart,
@@ -136,11 +136,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_body(value: Any) -> bytes:
-    """The JSON of a request, or of a part of one. Half of a surrogate pair, which no server accepts, becomes U+FFFD.
-
-    Such halves come from the names of files, the arguments of a command line, and texts that were cut in the middle of
-    an emoji.
-    """
+    """The JSON of a request, or of a part of one, with whole characters only: see `whole_text`."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
@@ -150,16 +146,12 @@ def encode_body(value: Any) -> bytes:
 def _whole(value: Any) -> Any:
     """``value`` with whole characters only."""
     if isinstance(value, str):
-        return _whole_text(value)
+        return whole_text(value)
     if isinstance(value, dict):
         return {_whole(key): _whole(inner) for key, inner in cast("dict[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [_whole(inner) for inner in cast("Iterable[Any]", value)]
     return value
-
-
-def _whole_text(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 MAX_ARGUMENTS_DEPTH = 32
