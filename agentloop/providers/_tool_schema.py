@@ -232,9 +232,14 @@ class _Fitter:
         elif keyword in _ONE_OR_BOOL:
             fitted[keyword] = value if isinstance(value, bool) else self.fit(value)
         elif keyword in _LISTS:
-            schemas = [self.fit(inner) for inner in _sequence(value)]
-            if schemas:
-                fitted[keyword] = schemas
+            branches = _sequence(value)
+            if self._is_gemini and keyword != "allOf":
+                others = [branch for branch in branches if _mapping(branch).get("type") != "null"]
+                if len(others) < len(branches):
+                    fitted["nullable"] = True
+                branches = others
+            if branches:
+                fitted[keyword] = [self.fit(inner) for inner in branches]
         elif keyword in _MAPPINGS:
             fitted[keyword] = {name: self.fit(inner) for name, inner in _mapping(value).items()}
         elif keyword in _COUNTS:
@@ -419,7 +424,7 @@ def _gemini(schema: _Schema) -> _Schema:
             fitted[keyword] = value
         elif keyword not in _LOST:
             notes.append(f"{keyword}: {_json(value)}")
-    _without_null(fitted)
+    _unwrap(fitted)
     if "anyOf" in fitted:
         # Gemini accepts nothing but annotations beside a union.
         fitted = {key: value for key, value in fitted.items() if key in ("anyOf", "description", "nullable", "title")}
@@ -446,25 +451,12 @@ def _inside(kind: str, schema: _Schema) -> _Schema:
     return {keyword: schema[keyword] for keyword in keywords if keyword in schema}
 
 
-def _without_null(schema: _Schema) -> None:
-    """Say of a union with ``null`` that it is nullable."""
-    branches = schema.get("anyOf")
-    if branches is None:
-        return
-    others = [branch for branch in branches if branch.get("type") != "null"]
-    if len(others) < len(branches):
-        schema["nullable"] = True
-    if len(others) == 1:
+def _unwrap(schema: _Schema) -> None:
+    """Put the only branch of a union in its place."""
+    branches = schema.get("anyOf", ())
+    if len(branches) == 1:
         del schema["anyOf"]
-        description = schema.get("description")
-        schema.update(others[0])
-        if description:
-            schema["description"] = description
-    elif others:
-        schema["anyOf"] = others
-    else:
-        del schema["anyOf"]
-        schema["type"] = "string"
+        schema.update({**branches[0], **{key: schema[key] for key in ("description", "nullable") if key in schema}})
 
 
 def _json(value: object) -> str:
