@@ -130,10 +130,13 @@ class ChatFormat:
             (dialect.max_tokens_field, settings.max_tokens),
             (dialect.seed_field or "", settings.seed if dialect.seed_field else None),
             ("reasoning_effort", effort),
-            ("stop", settings.stop or None),
+            ("stop", [text for text in settings.stop if text] or None),
             # Servers refuse these two in a request without tools.
             ("tool_choice", choice),
-            ("parallel_tool_calls", settings.parallel_tool_calls if with_tools else None),
+            (
+                "parallel_tool_calls",
+                settings.parallel_tool_calls if with_tools and dialect.has_parallel_calls else None,
+            ),
         ):
             if value is not None:
                 yield key, value

@@ -57,6 +57,8 @@ class Dialect:
     """Whether the server knows ``stream_options``. One that does not sends the usage in any case."""
     has_reasoning_effort: bool = True
     """Whether the server knows ``reasoning_effort``."""
+    has_parallel_calls: bool = True
+    """Whether the model knows ``parallel_tool_calls``."""
     has_forced_choice: bool = True
     """Whether the model can be forced to call a tool."""
     forced_choice_excludes_reasoning: bool = False
@@ -194,6 +196,8 @@ def chat_dialect(model: str, *, url: str, name: ChatDialect | None = None, reads
         dialect = evolve(dialect, has_forced_choice=False)
     if "claude" in short:
         dialect = evolve(dialect, forced_choice_excludes_reasoning=True)
+    if server == "openai" and _FIRST_REASONING.match(short):
+        dialect = evolve(dialect, has_parallel_calls=False)
     if server == "openai" and "audio" not in short and dialect.rules.media.sounds:
         dialect = evolve(dialect, rules=evolve(dialect.rules, media=evolve(dialect.rules.media, sounds=frozenset())))
     return evolve(dialect, rules=fit_media(dialect.rules, model, reads_media))
@@ -224,6 +228,9 @@ _UNREASONING = ("gpt-3.5", "gpt-4", "chatgpt-", "gpt-5-chat")
 def reasons(model: str) -> bool:
     """Whether ``model`` of OpenAI's reasons, by its name."""
     return not _short(model).startswith(_UNREASONING)
+
+
+_FIRST_REASONING = re.compile(r"o\d")
 
 
 def openai_effort(model: str, effort: ReasoningEffort | None) -> ReasoningEffort | None:

@@ -9,6 +9,7 @@ keeps the original.
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b32encode, b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import blake2s
@@ -158,7 +159,17 @@ MAX_ARGUMENTS_DEPTH = 32
 """Levels of arrays and objects in the arguments of a call. Servers refuse a request that nests too deeply: some at 100
 levels, of which they count three for each of ours."""
 
+_LONG_NUMBER = re.compile(r"\d{309}")
 _json_object = JsonDecoder(dict[str, Any])
+
+
+def _has_small_numbers(value: Any) -> bool:
+    """Whether no whole number in ``value`` is above those that a float has: servers read all numbers as floats."""
+    if isinstance(value, dict):
+        return all(map(_has_small_numbers, cast("dict[str, Any]", value).values()))
+    if isinstance(value, list):
+        return all(map(_has_small_numbers, cast("Iterable[Any]", value)))
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 def object_arguments(arguments: str) -> str:
@@ -166,11 +177,12 @@ def object_arguments(arguments: str) -> str:
     if nesting_depth(arguments, enough=MAX_ARGUMENTS_DEPTH) <= MAX_ARGUMENTS_DEPTH:
         try:
             # To its values, and not only to its structure: a server refuses 1e999 as well.
-            _json_object.decode(arguments)
+            values = _json_object.decode(arguments)
         except (msgspec.DecodeError, UnicodeError):
             pass
         else:
-            return arguments
+            if _LONG_NUMBER.search(arguments) is None or _has_small_numbers(values):
+                return arguments
     return encode_body({"invalid_json": arguments}).decode() if arguments.strip() else "{}"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from urllib.parse import unquote_to_bytes
+from ipaddress import ip_address
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import frozen
 
@@ -107,13 +108,32 @@ def fit_part(part: UserPart, rules: MediaRules) -> UserPart:
 
 
 def _is_url_accepted(part: Image | File, rules: MediaRules) -> bool:
-    url = part.url or ""
-    scheme, colon, rest = url.partition("://")
-    if rules.schemes is not None and (not colon or not rest or scheme.lower() not in rules.schemes):
+    if rules.schemes is not None and not _is_public(part.url or "", rules.schemes):
         return False
     if isinstance(part, Image) or _plain(part.media_type) in IMAGES:
         return bool(rules.images)
     return rules.has_file_urls
+
+
+_UNREADABLE = (".avif", ".bmp", ".heic", ".ico", ".psd", ".svg", ".svgz", ".tif", ".tiff")
+"""How the paths of pictures end that providers do not read."""
+
+
+def _is_public(url: str, schemes: frozenset[str]) -> bool:
+    """Whether a server elsewhere may fetch a picture or a file from ``url``."""
+    if any(character.isspace() or character < " " for character in url):
+        return False
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme not in schemes or not host or parts.path.lower().endswith(_UNREADABLE):
+        return False
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return host != "localhost" and not host.endswith((".localhost", ".local", ".internal"))
 
 
 def _is_file_accepted(media_type: str, rules: MediaRules) -> bool:

@@ -163,7 +163,8 @@ def _settings(settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[st
     for field, value in (
         ("temperature", settings.temperature),
         ("top_p", settings.top_p),
-        ("stop_sequences", settings.stop or None),
+        # The API refuses blank ones.
+        ("stop_sequences", [text for text in settings.stop if text.strip()] or None),
         ("tool_choice", _tool_choice(settings) if with_tools else None),
     ):
         if value is not None:

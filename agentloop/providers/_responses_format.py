@@ -65,6 +65,7 @@ class ResponsesEcho(Echo, frozen=True):
     take their own commentary for their answer, and stop early."""
 
 
+_LEAST_TOKENS = 16
 _encoder = msgspec.json.Encoder()
 _echo_decoder = JsonDecoder(ResponsesEcho, max_depth=MAX_OWN_DEPTH)
 
@@ -117,7 +118,8 @@ class ResponsesFormat:
         for field, value in (
             ("temperature", settings.temperature),
             ("top_p", settings.top_p),
-            ("max_output_tokens", settings.max_tokens),
+            # The server refuses less.
+            ("max_output_tokens", None if settings.max_tokens is None else max(settings.max_tokens, _LEAST_TOKENS)),
             ("reasoning", {key: value for key, value in reasoning.items() if value is not None} or None),
             # The server refuses these two in a request without tools.
             ("tool_choice", settings.tool_choice if with_tools else None),

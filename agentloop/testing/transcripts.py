@@ -112,6 +112,11 @@ _URLS = (
     "data:image/svg+xml,<svg/>",
     "data:image/png;base64,",
     "gs://bucket/a",
+    "http://localhost:8000/a.png",
+    "https://192.168.0.1/a.png",
+    "https://example.org/a b.png",
+    "https://example.org/a.svg?x=1",
+    "https://[/a.png",
 )
 
 
@@ -227,6 +232,7 @@ _ARGUMENTS = (
     '"a"',
     '{"a": NaN}',
     '{"a": 1e999}',
+    '{"a": [1' + "0" * 400 + "]}",
     '{"a": "\\ud83d"}',
     '{"a": "caf\udce9"}',
     '{"a": 1}{"b": 2}',
@@ -415,7 +421,7 @@ def _settings() -> st.SearchStrategy[ModelSettings]:
         tool_choice=st.sampled_from([None, "auto", "required", "none"]),
         parallel_tool_calls=st.sampled_from([None, True, False]),
         reasoning_effort=st.sampled_from([None, "minimal", "low", "medium", "high"]),
-        stop=st.sampled_from([(), ("END",), ("caf\udce9",)]),
+        stop=st.sampled_from([(), ("END",), ("caf\udce9",), ("\n", ""), ("",)]),
     )
 
 

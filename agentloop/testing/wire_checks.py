@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
@@ -62,7 +63,7 @@ def _json_problems(request: Any) -> _Problems:
         elif isinstance(value, str):
             if any("\ud800" <= character <= "\udfff" for character in value):
                 yield f"{path}: half of a surrogate pair"
-        elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+        elif isinstance(value, (float, int)) and abs(value) > sys.float_info.max:
             yield f"{path}: a number that is out of range"
 
 
@@ -158,8 +159,13 @@ def _image_url(url: str, at: str) -> _Problems:
         media_type = url[5:].partition(";")[0]
         if not _data(url).startswith(_SIGNATURES.get(media_type, (b"nothing",))):
             yield f"{at}: a picture that is no {media_type}"
-    elif re.fullmatch(r"https?://[^/\s]+.*", url) is None:
+    elif re.fullmatch(r"https?://[^/\s]+\S*", url) is None or _PRIVATE.match(url):
         yield f"{at}: an address that the server cannot fetch: {url}"
+    elif re.search(r"\.(svg|bmp|tiff?|heic|avif|ico)(\?|#|$)", url, re.IGNORECASE):
+        yield f"{at}: a picture of a type that the server does not read: {url}"
+
+
+_PRIVATE = re.compile(r"https?://(localhost|127\.|10\.|192\.168\.|\[::1\])")
 
 
 def _data(url: str) -> bytes:
@@ -181,6 +187,10 @@ def _chat_tools(request: _Object, name: str) -> _Problems:
 def _openai(request: _Object) -> _Problems:
     yield from _chat(request, id=r"(?s:.{1,40})")
     yield from _openai_schemas(tool["function"] for tool in request.get("tools", ()))
+    if "" in request.get("stop", ()):
+        yield "stop: an empty text"
+    if "parallel_tool_calls" in request and re.match(r"o\d", request["model"]):
+        yield "parallel_tool_calls: the model does not know it"
     if "max_tokens" in request and re.match(r"o\d|gpt-5", request["model"]):
         yield "max_tokens: reasoning models want max_completion_tokens"
     yield from _openai_effort(request["model"], request.get("reasoning_effort"))
@@ -514,6 +524,8 @@ def _responses(request: _Object) -> _Problems:
         yield "a choice of tools without tools"
     yield from _openai_schemas(request.get("tools", ()))
     yield from _openai_effort(request["model"], request.get("reasoning", {}).get("effort"))
+    if request.get("max_output_tokens", 16) < 16:
+        yield "max_output_tokens: at least 16"
     if "text" in request:
         yield from _openai_output(request["text"]["format"])
     unknown = request.keys() & {"seed", "stop", "messages", "max_tokens"}
@@ -628,8 +640,9 @@ def _block_problems(block: _Object, role: str) -> _Problems:
 def _source_problems(source: _Object, types: set[str]) -> _Problems:
     match source:
         case {"type": "url", "url": str(url)}:
-            if re.fullmatch(r"https://[^/\s]+.*", url) is None:
+            if not url.startswith("https://"):
                 yield f"an address that is not https: {url}"
+            yield from _image_url(url, "source")
         case {"type": "text", "media_type": "text/plain", "data": str(data)}:
             if not data.strip():
                 yield "an empty document"
@@ -654,6 +667,8 @@ def _anthropic_tools(request: _Object) -> _Problems:
         for name in schema["properties"]:
             if re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name) is None:
                 yield f"{at}: the property {name!r}"
+    if any(not text.strip() for text in request.get("stop_sequences", ())):
+        yield "stop_sequences: a blank text"
     if "tool_choice" in request and not request.get("tools"):
         yield "a choice of tools without tools"
 

@@ -111,7 +111,16 @@ def test_an_invented_name_is_sent_in_characters_that_the_wire_accepts(model: Any
 @WIRES
 @pytest.mark.parametrize(
     "arguments",
-    ["[1]", '{"a":', '{"a": NaN}', '{"a": 1e999}', '{"a":"\\ud83d"}', '{"a":' + "[" * 40 + "]" * 40 + "}", "no"],
+    [
+        "[1]",
+        '{"a": 1' + "0" * 400 + "}",
+        '{"a":',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a":"\\ud83d"}',
+        '{"a":' + "[" * 40 + "]" * 40 + "}",
+        "no",
+    ],
 )
 def test_arguments_that_a_server_cannot_read_are_sent_as_text(model: Any, arguments: str) -> None:
     assert "invalid_json" in str(body(model, user("Go."), *called("c1", arguments=arguments)))
@@ -386,6 +395,21 @@ def test_thinking_leaves_out_the_sampling_settings_that_it_excludes() -> None:
     assert not {"temperature", "top_p"} & body(Anthropic("claude-sonnet-4-5"), settings=settings).keys()
     plain = body(Anthropic("claude-sonnet-4-5"), settings=ModelSettings(temperature=1.5, top_p=0.5))
     assert (plain["temperature"], "top_p" in plain) == (1, False)
+
+
+def test_a_blank_stop_and_too_small_a_limit_are_not_sent() -> None:
+    settings = ModelSettings(stop=("", "\n", "END"), max_tokens=1)
+
+    assert body(MESSAGES, settings=settings)["stop_sequences"] == ["END"]
+    assert body(CHAT, settings=settings)["stop"] == ["\n", "END"]
+    assert body(RESPONSES, settings=settings)["max_output_tokens"] == 16
+
+
+def test_openais_first_reasoning_models_get_no_word_on_parallel_calls() -> None:
+    settings = ModelSettings(parallel_tool_calls=False)
+
+    assert "parallel_tool_calls" not in body(OpenAIChat("o3"), tools=(ADD,), settings=settings)
+    assert body(OpenAIChat("gpt-5"), tools=(ADD,), settings=settings)["parallel_tool_calls"] is False
 
 
 THOUGHT = Reasoning("Hm.", signature='{"anthropic":"claude-sonnet-4-5","signature":"sig"}')

@@ -64,6 +64,12 @@ def test_a_part_goes_by_its_bytes(part: UserPart, fitting: UserPart) -> None:
         (Image(url="file:///tmp/a.png"), "(image: file:///tmp/a.png, which you cannot read)"),
         (Image(url="a.png"), "(image: a.png, which you cannot read)"),
         (Image(url="https://"), "(image: https://, which you cannot read)"),
+        (Image(url="https://["), "(image: https://[, which you cannot read)"),
+        (Image(url="http://localhost:1/a"), "(image: http://localhost:1/a, which you cannot read)"),
+        (Image(url="http://10.0.0.1/a"), "(image: http://10.0.0.1/a, which you cannot read)"),
+        (Image(url="https://[::1]/a"), "(image: https://[::1]/a, which you cannot read)"),
+        (Image(url="https://h/a b"), "(image: https://h/a b, which you cannot read)"),
+        (Image(url="https://h/a.SVG?x=1"), "(image: https://h/a.SVG?x=1, which you cannot read)"),
     ],
     ids=str,
 )  # fmt: skip
