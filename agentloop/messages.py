@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, cast
 
 import msgspec
 
+from agentloop._core.json_text import whole_text
 from agentloop.errors import UsageError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "UserPart",
     "text_of",
     "user_message",
+    "whole_part",
 ]
 
 StopReason: TypeAlias = Literal["end", "tool_calls", "length", "refusal", "paused", "interrupted"]
@@ -259,6 +261,20 @@ def text_of(parts: Iterable[UserPart]) -> str:
     return "".join(part.text for part in parts if type(part) is Text)
 
 
+def whole_part(part: UserPart) -> UserPart:
+    """``part`` with whole characters only, as a journal and a provider need it: see `whole_text`."""
+    texts = {name: getattr(part, name) for name in _TEXT_FIELDS.get(type(part), ())}
+    whole = {name: whole_text(text) if isinstance(text, str) else text for name, text in texts.items()}
+    return part if whole == texts else msgspec.structs.replace(part, **whole)
+
+
+_TEXT_FIELDS: dict[type[UserPart], tuple[str, ...]] = {
+    Text: ("text",),
+    Image: ("url", "media_type"),
+    File: ("url", "media_type", "name"),
+}
+
+
 def user_message(prompt: Prompt) -> UserMessage:
     """Make a message of ``prompt``.
 
@@ -266,13 +282,13 @@ def user_message(prompt: Prompt) -> UserMessage:
       UsageError: the prompt is empty, or contains something other than text, images and files.
     """
     if isinstance(prompt, str) and prompt.strip():
-        return UserMessage((Text(prompt),))
+        return UserMessage((Text(whole_text(prompt)),))
     parts: list[UserPart] = []
     for part in _parts_of(prompt):
         if isinstance(part, str):
-            parts.append(Text(part))
+            parts.append(Text(whole_text(part)))
         elif isinstance(part, (Text, Image, File)):
-            parts.append(part)
+            parts.append(whole_part(part))
         else:
             raise UsageError(f"a prompt is made of str, Text, Image and File, not {type(part).__name__}: {part!r}")
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):

@@ -11,7 +11,16 @@ from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "MAX_OWN_DEPTH", "JsonDecoder", "NestingError", "decode_json", "decode_own", "nesting_depth"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_OWN_DEPTH",
+    "JsonDecoder",
+    "NestingError",
+    "decode_json",
+    "decode_own",
+    "nesting_depth",
+    "whole_text",
+]
 
 T = TypeVar("T")
 
@@ -104,6 +113,21 @@ def decode_own(text: str | bytes | msgspec.Raw, type: Any, /) -> Any: ...
 def decode_own(text: str | bytes | msgspec.Raw, type: Any = Any, /) -> Any:
     """Decode one JSON value that agentloop has written. Raises what `JsonDecoder.decode` raises."""
     return decode_json(text, type, max_depth=MAX_OWN_DEPTH)
+
+
+def whole_text(text: str) -> str:
+    """``text`` with whole characters only: half of a surrogate pair has no form in UTF-8, and becomes U+FFFD.
+
+    Such halves come from the names of files, the arguments of a command line, and texts that were cut in the middle of
+    an emoji. Two halves that belong together become one character.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _check_depth(text: str | bytes | msgspec.Raw, limit: int) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from agentloop._core.json_types import UNENCODABLE
 from agentloop.events import ErrorInfo
-from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart
+from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
 __all__ = ["error_info", "error_result", "result_of", "to_text", "unknown_tool"]
 
@@ -24,7 +24,7 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
       TypeError: ``value`` cannot be turned into text or JSON.
     """
     if isinstance(value, ToolResult):
-        return ToolResult(call.id, call.name, value.parts, value.status)
+        return ToolResult(call.id, call.name, tuple(map(whole_part, value.parts)), value.status)
     # Several providers refuse an empty text.
     return ToolResult(call.id, call.name, _parts(value) or (Text(to_text(value) or "(no output)"),))
 
@@ -32,11 +32,11 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
 def _parts(value: object) -> tuple[UserPart, ...]:
     """``value``, if it is a part or consists of parts; else nothing."""
     if isinstance(value, (Text, Image, File)):
-        return (value,)
+        return (whole_part(value),)
     if not isinstance(value, (list, tuple)):
         return ()
     values = cast("Sequence[object]", value)
-    parts = tuple(part for part in values if isinstance(part, (Text, Image, File)))
+    parts = tuple(whole_part(part) for part in values if isinstance(part, (Text, Image, File)))
     return parts if len(parts) == len(values) else ()
 
 

@@ -4,8 +4,9 @@ Each adapter is a module of its own, behind an extra; importing this package imp
 speaks a known format is one line in the table below.
 
 The adapters share these files: `_wire_model` (a model is a wire format and a transport), the formats `_chat_format`,
-`_responses_format` and `_messages_format`, the transports `_http` and `_sdk`, and three places for everything that
-providers disagree about: `_fitting` (transcripts), `_structured_output` (schemas) and `_failures` (errors).
+`_responses_format` and `_messages_format`, the transports `_http` and `_sdk`, and the places for everything that
+providers disagree about: `_dialects` (the table of servers), `_fitting` and `_media` (transcripts), `_tool_schema` and
+`_structured_output` (schemas), and `_failures` (errors).
 """
 
 from __future__ import annotations
@@ -60,9 +61,13 @@ _PROVIDERS: Mapping[str, _Provider] = {
     "openrouter": _Provider(
         "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", options={"send_reasoning": "reasoning_details"}
     ),
-    "gemini": _Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "gemini": _Provider(
+        "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY", options={"dialect": "gemini"}
+    ),
     "deepseek": _Provider(
-        "https://api.deepseek.com", "DEEPSEEK_API_KEY", options={"send_reasoning": "reasoning_content"}
+        "https://api.deepseek.com",
+        "DEEPSEEK_API_KEY",
+        options={"send_reasoning": "reasoning_content", "dialect": "deepseek"},
     ),
     # Servers on the user's own machine, at the ports on which they listen by default.
     "ollama": _Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", False, "OLLAMA_BASE_URL"),

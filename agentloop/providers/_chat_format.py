@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Container, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
-from attrs import frozen
+from attrs import Factory, frozen
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
     AssistantMessage,
+    File,
     Image,
     Message,
     Reasoning,
@@ -27,12 +29,23 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._dialects import Dialect, chat_dialect, openai_effort
 from agentloop.providers._endings import Ending, error_in
 from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._failures import failure_in_stream
-from agentloop.providers._fitting import Echo, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._fitting import (
+    CONTINUE,
+    NO_OUTPUT,
+    Echo,
+    data_url,
+    echo_in,
+    encode_body,
+    file_text,
+    renamed_reply,
+)
 from agentloop.providers._lenient import WireStruct, count, decode_event
-from agentloop.providers._structured_output import openai_output
+from agentloop.providers._structured_output import openai_output, request_in_words
+from agentloop.providers._tool_schema import fit_parameters
 from agentloop.providers._wire_model import EncodedMessages
 from agentloop.providers._writing import ResponseWriter, is_json, json_text
 
@@ -65,9 +78,8 @@ class ChatFormat:
 
     model: str
     """The server's name for the model."""
-    max_tokens_field: str = "max_tokens"
-    """The field for `ModelSettings.max_tokens`. OpenAI refuses the old name for reasoning models, and most other
-    servers do not know the new one, ``max_completion_tokens``."""
+    dialect: Dialect = Factory(partial(chat_dialect, "", url=""))
+    """The rules of the server."""
     send_reasoning: SendReasoning | None = None
     """The field in which earlier reasoning is sent back; ``None`` to leave it out, since some servers refuse it."""
     stream_usage: bool = True
@@ -77,57 +89,81 @@ class ChatFormat:
         self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ChatResponse]:
         """See `WireFormat.exchange`."""
-        body: dict[str, Any] = {"model": self.model, "messages": self._messages(request, encoded), "stream": True}
-        if self.stream_usage:
+        dialect = self.dialect
+        instructions, output = request.instructions, request.output
+        body: dict[str, Any] = {"model": self.model, "messages": [], "stream": True}
+        if self.stream_usage and dialect.has_stream_options:
             body["stream_options"] = {"include_usage": True}
         if request.tools:
-            body["tools"] = [_tool(spec) for spec in request.tools]
-        if request.output is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": openai_output(request.output)}
+            body["tools"] = [self._tool(spec) for spec in request.tools]
+        if output is not None:
+            by = dialect.output_with_tools if request.tools else dialect.output
+            schema = openai_output(output, dialect.schemas) if by == "schema" else None
+            if schema is not None:
+                body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            else:
+                instructions = "\n\n".join(filter(None, (instructions, request_in_words(output))))
+            if by == "json":
+                body["response_format"] = {"type": "json_object"}
+        body["messages"] = self._messages(request.messages, instructions, encoded)
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
-        return _encoder.encode(body), _ChatResponse(name=name, model=self.model, writer=writer)
+        writer.pass_through(lambda reply: renamed_reply(reply, request.tools, dialect.rules))
+        return encode_body(body), _ChatResponse(name=name, model=self.model, writer=writer)
 
     # ------------------------------------------------------------------------------ request
 
     def _settings(self, settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[str, Any]]:
-        for field, value in (
+        dialect = self.dialect
+        choice = settings.tool_choice if with_tools else None
+        if choice == "required" and not dialect.has_forced_choice:
+            choice = None
+        # The call was asked for, and the effort is a wish: the wish yields.
+        excluded = choice == "required" and dialect.forced_choice_excludes_reasoning
+        effort = None if excluded or not dialect.has_reasoning_effort else settings.reasoning_effort
+        if dialect.name == "openai":
+            effort = openai_effort(self.model, effort)
+        elif effort == "minimal" and dialect.name == "gemini":
+            effort = "low"
+        for key, value in (
             ("temperature", settings.temperature),
             ("top_p", settings.top_p),
-            (self.max_tokens_field, settings.max_tokens),
-            ("seed", settings.seed),
-            ("reasoning_effort", settings.reasoning_effort),
-            ("stop", settings.stop or None),
+            (dialect.max_tokens_field, settings.max_tokens),
+            (dialect.seed_field or "", settings.seed if dialect.seed_field else None),
+            ("reasoning_effort", effort),
+            ("stop", [text for text in settings.stop if text] or None),
             # Servers refuse these two in a request without tools.
-            ("tool_choice", settings.tool_choice if with_tools else None),
-            ("parallel_tool_calls", settings.parallel_tool_calls if with_tools else None),
+            ("tool_choice", choice),
+            (
+                "parallel_tool_calls",
+                settings.parallel_tool_calls if with_tools and dialect.has_parallel_calls else None,
+            ),
         ):
             if value is not None:
-                yield field, value
+                yield key, value
 
-    def _messages(self, request: ModelRequest, encoded: EncodedMessages) -> list[Any]:
-        wire: list[Any] = [{"role": "system", "content": request.instructions}] if request.instructions else []
-        media: list[UserPart] = []
-        for message, (raw, more) in zip(request.messages, encoded.encode(request.messages, self._message), strict=True):
-            # After the last result: no other message may stand between the results of one response.
-            if media and not isinstance(message, ToolResult):
-                wire.append(_user(media))
-                media = []
-            wire.append(raw)
-            media += more
-        if media:
-            wire.append(_user(media))
-        return wire
+    def _tool(self, spec: ToolSpec) -> dict[str, Any]:
+        name, parameters = self.dialect.rules.fit_tool_name(spec.name), fit_parameters(spec, self.dialect.schemas)
+        fields = {"name": name, "description": spec.description, "parameters": parameters}
+        return {"type": "function", "function": {key: value for key, value in fields.items() if value is not None}}
+
+    def _messages(self, messages: Iterable[Message], instructions: str, encoded: EncodedMessages) -> list[Any]:
+        conversation = _Conversation(may_user_follow_result=self.dialect.may_user_follow_result)
+        for message in encoded.encode(messages, self._message):
+            conversation.add(message)
+        system = [{"role": "system", "content": instructions}] if instructions.strip() else []
+        return [*system, *conversation.finish()]
 
     def _message(self, message: Message) -> _Encoded:
-        media: tuple[UserPart, ...] = ()
+        message = self.dialect.rules.fit(message)
         if isinstance(message, UserMessage):
-            wire = _user(message.parts)
-        elif isinstance(message, AssistantMessage):
+            return _Encoded("user", content=_content(message.parts))
+        if isinstance(message, AssistantMessage):
             wire = self._assistant(message)
-        else:
-            wire, media = _result(message)
-        return msgspec.Raw(_encoder.encode(wire)), media
+            is_empty = not message.text.strip() and "tool_calls" not in wire
+            return _Encoded("assistant", None if is_empty else msgspec.Raw(encode_body(wire)))
+        wire, media = _result(message)
+        return _Encoded("tool", msgspec.Raw(encode_body(wire)), content=_content(media))
 
     def _assistant(self, message: AssistantMessage) -> dict[str, Any]:
         text, calls = message.text, message.calls
@@ -139,12 +175,13 @@ class ChatFormat:
                 thoughts.append(part.text)
                 echo = echo_in(part, _echo_decoder, self.model) or echo
         if calls:
+            extra = self._extra_of_calls(echo)
             wire["tool_calls"] = [
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.name, "arguments": object_arguments(call.arguments)},
-                    **({"extra_content": echo.calls[index]} if index in echo.calls else {}),
+                    "function": {"name": call.name, "arguments": call.arguments},
+                    **({"extra_content": extra[index]} if index in extra else {}),
                 }
                 for index, call in enumerate(calls)
             ]
@@ -156,48 +193,117 @@ class ChatFormat:
             wire[self.send_reasoning] = "".join(thoughts)
         return wire
 
+    def _extra_of_calls(self, echo: ChatEcho) -> dict[int, dict[str, Any]]:
+        """The ``extra_content`` of the calls of a response, by their number in it."""
+        signature = self.dialect.placeholder_signature
+        if signature is None or any(
+            "thought_signature" in (extra.get("google") or ()) for extra in echo.calls.values()
+        ):
+            return echo.calls
+        # Another model has made the calls. Gemini checks the first call of each response.
+        return {**echo.calls, 0: {"google": {"thought_signature": signature}}}
 
-_Encoded: TypeAlias = tuple[msgspec.Raw, tuple[UserPart, ...]]
-"""A message on the wire, and the images and files that must follow it in a message of the user."""
+
+_Content: TypeAlias = tuple[str | msgspec.Raw, ...]
+"""The parts of a message of the user: a ``str`` for each text, and encoded pictures and files."""
 
 
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters},
-    }
+@frozen
+class _Encoded:
+    """A message of the transcript."""
+
+    role: Literal["user", "assistant", "tool"]
+    message: msgspec.Raw | None = None
+    """The message on the wire; ``None`` for one of the user, and for one that is empty."""
+    content: _Content = ()
+    """The content of a message of the user, or the pictures and files that must follow a result."""
 
 
-def _user(parts: Iterable[UserPart]) -> dict[str, Any]:
-    content = [_part(part) for part in parts]
+class _Conversation:
+    """The messages of a request, in an order of roles that all servers accept.
+
+    User and model alternate, and the first message and the last one are not the model's. OpenAI accepts other orders,
+    but servers that apply a model's own chat template refuse them, as do Gemini and Mistral.
+    """
+
+    __slots__ = ("_last", "_may_user_follow_result", "_media", "_user", "_wire")
+
+    def __init__(self, *, may_user_follow_result: bool) -> None:
+        self._may_user_follow_result = may_user_follow_result
+        self._wire: list[Any] = []
+        self._user: list[str | msgspec.Raw] = []
+        """The message of the user that further parts may join."""
+        self._media: list[str | msgspec.Raw] = []
+        """The pictures and files of the last results."""
+        self._last = ""
+        """The role of the last message in ``_wire``."""
+
+    def add(self, encoded: _Encoded) -> None:
+        """Add a message."""
+        if encoded.role == "tool":
+            self._media += encoded.content
+            self._append("tool", encoded.message)
+            return
+        # After the last result: no other message may stand between the results of one response.
+        self._user += self._media
+        self._media = []
+        if encoded.role == "user":
+            self._user += encoded.content
+        elif encoded.message is not None:
+            if self._last in ("", "assistant") and not self._user:
+                self._user.append(CONTINUE)
+            self._end_user()
+            self._append("assistant", encoded.message)
+
+    def finish(self) -> list[Any]:
+        """All messages."""
+        self._user += self._media
+        if self._last in ("", "assistant") and not self._user:
+            self._user.append(CONTINUE)
+        self._end_user()
+        return self._wire
+
+    def _end_user(self) -> None:
+        if not self._user:
+            return
+        if self._last == "tool" and not self._may_user_follow_result:
+            self._append("assistant", {"role": "assistant", "content": "OK."})
+        self._append("user", {"role": "user", "content": _joined(self._user)})
+        self._user = []
+
+    def _append(self, role: str, message: Any) -> None:
+        self._wire.append(message)
+        self._last = role
+
+
+def _joined(content: list[str | msgspec.Raw]) -> str | list[Any]:
     # A string if possible: many servers accept nothing else.
-    if all(part["type"] == "text" for part in content):
-        return {"role": "user", "content": "\n\n".join(part["text"] for part in content)}
-    return {"role": "user", "content": content}
+    texts = [part for part in content if isinstance(part, str)]
+    if len(texts) == len(content):
+        return "\n\n".join(texts)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
 
 
-def _part(part: UserPart) -> dict[str, Any]:
+def _content(parts: Iterable[UserPart]) -> _Content:
+    return tuple(_part(part) for part in parts)
+
+
+def _part(part: UserPart) -> str | msgspec.Raw:
     if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
+        return part.text
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": data_url(part)}}
-    if part.data is not None:
-        text = file_text(part)
-        if text is not None:
-            return {"type": "text", "text": text}
-        if part.media_type in _AUDIO:
-            audio = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO[part.media_type]}
-            return {"type": "input_audio", "input_audio": audio}
-    return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+        wire: dict[str, Any] = {"type": "image_url", "image_url": {"url": data_url(part)}}
+    elif (text := file_text(part)) is not None:
+        return text
+    elif part.data is not None and part.media_type in _AUDIO:
+        audio = {"data": b64encode(part.data).decode("ascii"), "format": _AUDIO[part.media_type]}
+        wire = {"type": "input_audio", "input_audio": audio}
+    else:
+        wire = {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+    return msgspec.Raw(encode_body(wire))
 
 
-_AUDIO = {
-    "audio/mp3": "mp3",
-    "audio/mpeg": "mp3",
-    "audio/wav": "wav",
-    "audio/wave": "wav",
-    "audio/x-wav": "wav",
-}
+_AUDIO = {"audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
 def _result(result: ToolResult) -> tuple[dict[str, Any], tuple[UserPart, ...]]:
@@ -205,13 +311,14 @@ def _result(result: ToolResult) -> tuple[dict[str, Any], tuple[UserPart, ...]]:
     text: list[str] = []
     media: list[UserPart] = []
     for part in result.parts:
-        if isinstance(part, Text):
-            text.append(part.text)
+        inline = part.text if isinstance(part, Text) else file_text(part) if isinstance(part, File) else None
+        if inline is not None:
+            text.append(inline)
         else:
             kind = "image" if isinstance(part, Image) else "file"
             text.append(f"({kind} in the next message of the user)")
             media += [Text(f"The {kind} that the tool {result.name} returned (call {result.call_id}):"), part]
-    content = "\n\n".join(text)
+    content = "\n\n".join(text) or NO_OUTPUT
     # The format has no other way to mark a call as failed.
     content = content if result.status == "ok" else f"Error: {content}"
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}, tuple(media)

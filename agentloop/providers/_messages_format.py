@@ -20,7 +20,7 @@ from hashlib import blake2s
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
-from attrs import frozen
+from attrs import Factory, frozen
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
@@ -36,11 +36,14 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._dialects import fit_media
 from agentloop.providers._endings import Ending, error_in
 from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
-from agentloop.providers._fitting import Echo, WireRules, echo_in, object_arguments
+from agentloop.providers._fitting import CONTINUE, Echo, WireRules, echo_in, encode_body
 from agentloop.providers._lenient import WireStruct, count, decode_event, fit
+from agentloop.providers._media import IMAGES, MediaRules, decoded_text
 from agentloop.providers._structured_output import anthropic_schema, request_in_words
+from agentloop.providers._tool_schema import SchemaRules, fit_parameters
 from agentloop.providers._wire_model import EncodedMessages
 from agentloop.providers._writing import ResponseWriter, json_text
 
@@ -49,10 +52,19 @@ __all__ = ["CacheLifetime", "MessagesFormat"]
 CacheLifetime: TypeAlias = Literal["5m", "1h"]
 """How long the server keeps a prompt in its cache."""
 
+MAX_IMAGE_BYTES = 5 * 1024 * 1024 * 3 // 4
+"""A picture may have 5 MiB, which the API counts in base64."""
+_SCHEMAS = SchemaRules(property_name=re.compile(r"[a-zA-Z0-9_.-]{1,64}"))
 _Block: TypeAlias = dict[str, Any]
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 """The types of blocks that go back only to the model that wrote them."""
-_RULES = WireRules(max_tool_name=128, foreign=re.compile(r"[^a-zA-Z0-9_-]"))
+RULES = WireRules(
+    call_id=re.compile(r"[a-zA-Z0-9_-]+"),
+    max_tool_name=128,
+    media=MediaRules(
+        files=frozenset({"application/pdf"}), schemes=frozenset({"https"}), max_image_bytes=MAX_IMAGE_BYTES
+    ),
+)
 
 
 class MessagesEcho(Echo, frozen=True):
@@ -85,6 +97,10 @@ class MessagesFormat:
     """The `ModelSettings.max_tokens` of requests that do not set it: the API demands one."""
     cache: CacheLifetime | None = "5m"
     """How long the server keeps the prompt in its cache; ``None`` to turn caching off."""
+    reads_media: bool | None = None
+    """Whether the model can see pictures and read documents; ``None`` lets its name decide."""
+    rules: WireRules = Factory(lambda self: fit_media(RULES, self.model, self.reads_media), takes_self=True)
+    """What the wire, and the model behind it, accept in a transcript."""
 
     def exchange(
         self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
@@ -112,15 +128,17 @@ class MessagesFormat:
             body["system"] = system
         body["messages"] = [{"role": role, "content": content} for role, content in turns]
         body.update(_settings(settings, with_tools=bool(tools)))
-        body.update(_thinking(settings, self.model, max_tokens))
+        body.update(_thinking(settings, self.model, max_tokens, turns))
+        _mend_conflicts(body, _version(self.model))
         if schema is not None:
             output_format = {"type": "json_schema", "schema": schema}
             body["output_config"] = {**body.get("output_config", {}), "format": output_format}
         body.update(settings.extra)
         response = _MessagesResponse(name=name, model=self.model, prefix=conversation.prefix, writer=writer)
-        return _encoder.encode(body), response
+        return encode_body(body), response
 
     def _message(self, message: Message) -> _Encoded:
+        message = self.rules.fit(message)
         if isinstance(message, AssistantMessage):
             blocks = _assistant_blocks(message, self.model)
             bare = tuple(_raw(block) for block in blocks if block["type"] not in _THOUGHTS)
@@ -135,7 +153,7 @@ class MessagesFormat:
 
 
 def _raw(block: _Block) -> msgspec.Raw:
-    return msgspec.Raw(_encoder.encode(block))
+    return msgspec.Raw(encode_body(block))
 
 
 # -------------------------------------------------------------------------- request: settings
@@ -146,7 +164,8 @@ def _settings(settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[st
     for field, value in (
         ("temperature", settings.temperature),
         ("top_p", settings.top_p),
-        ("stop_sequences", settings.stop or None),
+        # The API refuses blank ones.
+        ("stop_sequences", [text for text in settings.stop if text.strip()] or None),
         ("tool_choice", _tool_choice(settings) if with_tools else None),
     ):
         if value is not None:
@@ -164,6 +183,8 @@ def _tool_choice(settings: ModelSettings) -> dict[str, Any] | None:
 
 
 _VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
+_FIRST_THINKING = (3, 7)
+"""The first version that thinks."""
 _FIRST_ADAPTIVE = (4, 6)
 """The first version that takes an effort in place of a budget of thinking tokens."""
 _FIRST_BINDING = (5, 1)
@@ -179,7 +200,32 @@ def _version(model: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2] or 0))
 
 
-def _thinking(settings: ModelSettings, model: str, max_tokens: int) -> dict[str, Any]:
+def _mend_conflicts(body: dict[str, Any], version: tuple[int, int] | None) -> None:
+    """Remove from ``body`` the fields that the API refuses beside others in it.
+
+    A forced call excludes thinking: the call was asked for, and the effort is a wish. Thinking excludes sampling
+    settings, and for newer models one sampling setting excludes the other.
+    """
+    if body.get("tool_choice", {}).get("type") == "any":
+        body.pop("thinking", None)
+    if "thinking" in body:
+        body.pop("temperature", None)
+        if body.get("top_p", 1) < _LEAST_TOP_P:
+            del body["top_p"]
+    if version is not None and "temperature" in body:
+        # `ModelSettings` is for all providers; others accept up to 2.
+        body["temperature"] = min(body["temperature"], 1)
+        if version >= _FIRST_ONE_SAMPLING:
+            body.pop("top_p", None)
+
+
+_FIRST_ONE_SAMPLING = (4, 1)
+"""The first version that refuses ``temperature`` and ``top_p`` in one request."""
+_LEAST_TOP_P = 0.95
+"""The least ``top_p`` that the API accepts beside thinking."""
+
+
+def _thinking(settings: ModelSettings, model: str, max_tokens: int, turns: list[_Turn]) -> dict[str, Any]:
     """The fields for `ModelSettings.reasoning_effort`.
 
     Claude 4.6 and newer decide by themselves how much to think, led by an effort, and refuse a budget from 4.7 on.
@@ -192,13 +238,30 @@ def _thinking(settings: ModelSettings, model: str, max_tokens: int) -> dict[str,
         effort = "low" if settings.reasoning_effort == "minimal" else settings.reasoning_effort
         # Newer models send no thoughts by default: a minute of silence, which looks like a stalled server.
         return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
+    if version < _FIRST_THINKING or _is_open_without_thought(turns):
+        return {}
     budget = max(_LEAST_BUDGET, min(_BUDGETS[settings.reasoning_effort], max_tokens // 2))
     return {"thinking": {"type": "enabled", "budget_tokens": budget}} if budget < max_tokens else {}
 
 
+def _is_open_without_thought(turns: list[_Turn]) -> bool:
+    """Whether the model is to continue a turn that did not begin with a thought.
+
+    With a budget of thinking tokens, the API refuses such a turn: another model has begun it, or this one without
+    thinking.
+    """
+    first: msgspec.Raw | None = None
+    for role, content in reversed(turns):
+        if role == "assistant":
+            first = content[0]
+        elif not any(bytes(block).startswith(b'{"type":"tool_result"') for block in content):
+            break
+    return first is not None and not bytes(first).startswith((b'{"type":"thinking"', b'{"type":"redacted_thinking"'))
+
+
 def _tool(spec: ToolSpec) -> _Block:
     description = {"description": spec.description} if spec.description else {}
-    return {"name": spec.name, **description, "input_schema": spec.parameters}
+    return {"name": spec.name, **description, "input_schema": fit_parameters(spec, _SCHEMAS)}
 
 
 # --------------------------------------------------------------------------- request: caching
@@ -324,7 +387,7 @@ def _text_block(text: str) -> _Block:
     return {"type": "text", "text": text}
 
 
-_CONTINUE = _raw(_text_block("Go on."))
+_CONTINUE = _raw(_text_block(CONTINUE))
 
 
 def _user_blocks(parts: Iterable[UserPart]) -> list[_Block]:
@@ -336,37 +399,20 @@ def _part_blocks(part: UserPart) -> list[_Block]:
     if isinstance(part, Text):
         return [_text_block(part.text)] if part.text.strip() else []
     if part.url is not None:
-        kind = "image" if isinstance(part, Image) or part.media_type in _IMAGES else "document"
+        kind = "image" if isinstance(part, Image) or part.media_type in IMAGES else "document"
         return [{"type": kind, "source": {"type": "url", "url": part.url}}]
-    data, media_type = part.data or b"", {"image/jpg": "image/jpeg"}.get(part.media_type, part.media_type)
-    name = "image" if isinstance(part, Image) else part.name
-    if media_type in _IMAGES:
-        return [{"type": "image", "source": _base64(media_type, data)}]
-    if media_type == "application/pdf":
-        return [{"type": "document", "source": _base64(media_type, data), "title": name}]
-    text = _decoded_text(media_type, data)
+    data = part.data or b""
+    if isinstance(part, Image):
+        return [{"type": "image", "source": _base64(part.media_type, data)}]
+    text = decoded_text(part.media_type, data)
     if text is None:
-        return [_text_block(f"({name}: {media_type}, {len(data)} bytes, which you cannot read)")]
-    if not text.strip():
-        return [_text_block(f"({name}: empty)")]
-    return [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": text}, "title": name}]
-
-
-_IMAGES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
-_TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "image/svg+xml"})
+        return [{"type": "document", "source": _base64(part.media_type, data), "title": part.name}]
+    source = {"type": "text", "media_type": "text/plain", "data": text}
+    return [{"type": "document", "source": source, "title": part.name}]
 
 
 def _base64(media_type: str, data: bytes) -> dict[str, str]:
     return {"type": "base64", "media_type": media_type, "data": b64encode(data).decode("ascii")}
-
-
-def _decoded_text(media_type: str, data: bytes) -> str | None:
-    if not media_type.startswith("text/") and media_type not in _TEXTS:
-        return None
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
 
 
 def _assistant_blocks(message: AssistantMessage, model: str) -> list[_Block]:
@@ -402,19 +448,12 @@ def _thought_in(part: AssistantPart, model: str) -> MessagesEcho | None:
 
 
 def _call_block(call: ToolCall) -> _Block:
-    arguments = msgspec.Raw(object_arguments(call.arguments).encode())
-    return {
-        "type": "tool_use",
-        "id": _RULES.call_id(call.id),
-        "name": _RULES.tool_name(call.name),
-        "input": arguments,
-    }
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": msgspec.Raw(call.arguments.encode())}
 
 
 def _result_blocks(result: ToolResult) -> tuple[_Block, list[_Block]]:
     """The block for ``result``, and the blocks that must follow the last result of its turn."""
-    call_id = _RULES.call_id(result.call_id)
-    wire: _Block = {"type": "tool_result", "tool_use_id": call_id}
+    wire: _Block = {"type": "tool_result", "tool_use_id": result.call_id}
     content, after = _user_blocks(result.parts), list[_Block]()
     if result.status != "ok":
         wire["is_error"] = True
@@ -422,7 +461,8 @@ def _result_blocks(result: ToolResult) -> tuple[_Block, list[_Block]]:
         after = [block for block in content if block["type"] != "text"]
         content = [block for block in content if block["type"] == "text"] or [_text_block(f"({result.status})")]
         if after:
-            after.insert(0, _text_block(f"What the tool {result.name} returned besides its error (call {call_id}):"))
+            label = f"What the tool {result.name} returned besides its error (call {result.call_id}):"
+            after.insert(0, _text_block(label))
     if content:
         wire["content"] = content
     return wire, after

@@ -8,11 +8,12 @@ lenient reading would spoil the response: broken JSON, an error, an end that is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
-from attrs import frozen
+from attrs import Factory, frozen
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.errors import ModelConnectionError, ModelProtocolError
@@ -29,12 +30,24 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
+from agentloop.providers._dialects import fit_media, openai_effort, reasons
 from agentloop.providers._endings import error_in, stop_reason
 from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._failures import failure_in_stream
-from agentloop.providers._fitting import Echo, WireRules, data_url, echo_in, file_text, object_arguments
+from agentloop.providers._fitting import (
+    CONTINUE,
+    NO_OUTPUT,
+    Echo,
+    WireRules,
+    data_url,
+    echo_in,
+    encode_body,
+    file_text,
+)
 from agentloop.providers._lenient import WireStruct, count, decode_event, fit
+from agentloop.providers._media import DOCUMENTS, MediaRules
 from agentloop.providers._structured_output import openai_output
+from agentloop.providers._tool_schema import PLAIN, fit_parameters
 from agentloop.providers._wire_model import EncodedMessages
 from agentloop.providers._writing import ResponseWriter, json_text, missing_end
 
@@ -43,7 +56,7 @@ __all__ = ["ReasoningSummary", "ResponsesFormat"]
 ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
 """How long a summary of the reasoning may be."""
 
-_RULES = WireRules(max_call_id=64)
+RULES = WireRules(call_id=re.compile(r"(?s:.{1,64})"), media=MediaRules(files=DOCUMENTS))
 
 
 class ResponsesEcho(Echo, frozen=True):
@@ -56,6 +69,7 @@ class ResponsesEcho(Echo, frozen=True):
     take their own commentary for their answer, and stop early."""
 
 
+_LEAST_TOKENS = 16
 _encoder = msgspec.json.Encoder()
 _echo_decoder = JsonDecoder(ResponsesEcho, max_depth=MAX_OWN_DEPTH)
 
@@ -74,34 +88,42 @@ class ResponsesFormat:
     ``None`` lets the model's name decide."""
     reasoning_summary: ReasoningSummary | None = None
     """The summary of the reasoning to ask for; ``None`` for no summary."""
+    reads_media: bool | None = None
+    """Whether the model can see pictures and read documents; ``None`` lets its name decide."""
+    rules: WireRules = Factory(lambda self: fit_media(RULES, self.model, self.reads_media), takes_self=True)
+    """What the wire, and the model behind it, accept in a transcript."""
 
     def exchange(
         self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ResponsesResponse]:
         """See `WireFormat.exchange`."""
-        items = [item for message in encoded.encode(request.messages, self._items) for item in message]
+        items: list[Any] = [item for message in encoded.encode(request.messages, self._items) for item in message]
+        if not items:
+            items = [_user((Text(CONTINUE),))]
         body: dict[str, Any] = {"model": self.model, "input": items, "stream": True, "store": False}
-        if _reasons(self.model) if self.encrypted_reasoning is None else self.encrypted_reasoning:
+        if reasons(self.model) if self.encrypted_reasoning is None else self.encrypted_reasoning:
             body["include"] = ["reasoning.encrypted_content"]
         if request.instructions:
             body["instructions"] = request.instructions
         if request.tools:
             body["tools"] = [_tool(spec) for spec in request.tools]
         if request.output is not None:
-            body["text"] = {"format": {"type": "json_schema", **openai_output(request.output)}}
+            output = openai_output(request.output, PLAIN) or {}
+            body["text"] = {"format": {"type": "json_schema", **output}}
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
-        return _encoder.encode(body), _ResponsesResponse(name=name, model=self.model, writer=writer)
+        return encode_body(body), _ResponsesResponse(name=name, model=self.model, writer=writer)
 
     # ------------------------------------------------------------------------------ request
 
     def _settings(self, settings: ModelSettings, *, with_tools: bool) -> Iterator[tuple[str, Any]]:
         # The format has no fields for `seed` and `stop`.
-        reasoning = {"effort": settings.reasoning_effort, "summary": self.reasoning_summary}
+        reasoning = {"effort": openai_effort(self.model, settings.reasoning_effort), "summary": self.reasoning_summary}
         for field, value in (
             ("temperature", settings.temperature),
             ("top_p", settings.top_p),
-            ("max_output_tokens", settings.max_tokens),
+            # The server refuses less.
+            ("max_output_tokens", None if settings.max_tokens is None else max(settings.max_tokens, _LEAST_TOKENS)),
             ("reasoning", {key: value for key, value in reasoning.items() if value is not None} or None),
             # The server refuses these two in a request without tools.
             ("tool_choice", settings.tool_choice if with_tools else None),
@@ -111,27 +133,29 @@ class ResponsesFormat:
                 yield field, value
 
     def _items(self, message: Message) -> tuple[msgspec.Raw, ...]:
+        message = self.rules.fit(message)
         if isinstance(message, UserMessage):
-            items = [{"type": "message", "role": "user", "content": _content(message.parts)}]
+            items = [_user(message.parts)] if message.parts else []
         elif isinstance(message, AssistantMessage):
             items = self._assistant(message)
         else:
             items = [_result(message)]
-        return tuple(msgspec.Raw(_encoder.encode(item)) for item in items)
+        return tuple(msgspec.Raw(encode_body(item)) for item in items)
 
     def _assistant(self, message: AssistantMessage) -> list[dict[str, Any]]:
         """The items of a response, in order. They have no ids: the server stores none by which to find them."""
         items: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, Text):
-                items.append({"type": "message", "role": "assistant", "content": part.text})
+                if part.text.strip():
+                    items.append({"type": "message", "role": "assistant", "content": part.text})
             elif isinstance(part, ToolCall):
                 items.append(
                     {
                         "type": "function_call",
-                        "call_id": _RULES.call_id(part.id),
+                        "call_id": part.id,
                         "name": part.name,
-                        "arguments": object_arguments(part.arguments),
+                        "arguments": part.arguments,
                     }
                 )
             else:
@@ -150,21 +174,19 @@ class ResponsesFormat:
         return items
 
 
-def _reasons(model: str) -> bool:
-    """Whether ``model`` reasons, by its name: the models that do not are old, and known."""
-    name = model.rpartition("/")[2].removeprefix("ft:")
-    return not name.startswith(("gpt-3.5", "gpt-4", "chatgpt-", "gpt-5-chat"))
-
-
 def _tool(spec: ToolSpec) -> dict[str, Any]:
     # Explicitly not strict: by default the server rewrites the schema so that all properties are required.
     return {
         "type": "function",
         "name": spec.name,
         "description": spec.description,
-        "parameters": spec.parameters,
+        "parameters": fit_parameters(spec, PLAIN),
         "strict": False,
     }
+
+
+def _user(parts: Iterable[UserPart]) -> dict[str, Any]:
+    return {"type": "message", "role": "user", "content": _content(parts)}
 
 
 def _content(parts: Iterable[UserPart]) -> str | list[dict[str, Any]]:
@@ -188,12 +210,12 @@ def _part(part: UserPart) -> dict[str, Any]:
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
-    parts = result.parts
+    parts = result.parts or (Text(NO_OUTPUT),)
     if result.status != "ok":
         # The format has no other way to mark a call as failed.
-        first = parts[0] if parts else None
+        first = parts[0]
         parts = (Text(f"Error: {first.text}"), *parts[1:]) if isinstance(first, Text) else (Text("Error:"), *parts)
-    return {"type": "function_call_output", "call_id": _RULES.call_id(result.call_id), "output": _content(parts)}
+    return {"type": "function_call_output", "call_id": result.call_id, "output": _content(parts)}
 
 
 # --------------------------------------------------------------------------------- response

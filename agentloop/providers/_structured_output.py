@@ -8,12 +8,11 @@ the output in words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-import msgspec
-
 from agentloop.models import ToolSpec
+from agentloop.providers._fitting import encode_body
+from agentloop.providers._tool_schema import SchemaRules, fit_schema, has_look_around, references
 
 __all__ = ["anthropic_schema", "openai_output", "openai_schema", "request_in_words"]
 
@@ -22,20 +21,26 @@ class _UnsupportedSchemaError(Exception):
     """The provider's subset of JSON Schema cannot express the schema."""
 
 
-def openai_output(output: ToolSpec) -> dict[str, Any]:
-    """The fields of ``json_schema`` in OpenAI's formats: name, description, schema, and whether it is enforced."""
-    strict = openai_schema(output.parameters)
+def openai_output(output: ToolSpec, rules: SchemaRules) -> dict[str, Any] | None:
+    """The fields of ``json_schema`` in OpenAI's formats: name, description, schema, and whether it is enforced.
+
+    ``None`` if the provider accepts no schema for ``output``.
+    """
+    strict = None if rules.is_gemini else openai_schema(output.parameters)
+    schema = fit_schema(output.parameters, rules) if strict is None else strict
+    if rules.is_gemini and not schema.get("properties"):
+        return None
     return {
         "name": output.name,
         "description": output.description,
-        "schema": output.parameters if strict is None else strict,
+        "schema": schema,
         "strict": strict is not None,
     }
 
 
 def request_in_words(output: ToolSpec) -> str:
     """The instructions that ask for ``output`` where the wire has no schema for it."""
-    schema = msgspec.json.encode(output.parameters).decode()
+    schema = encode_body(output.parameters).decode()
     return f"Give the final answer as JSON that fits this JSON Schema, with no other text around it:\n{schema}"
 
 
@@ -86,8 +91,23 @@ def openai_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _narrowed(schema: dict[str, Any] | bool) -> dict[str, Any]:
+_OPENAI_MAX_DEPTH = 10
+"""Levels of objects and arrays that strict mode allows."""
+_OPENAI_MAX_ENUM = 1000
+"""Values of one enumeration that strict mode allows."""
+
+
+def _narrowed(schema: dict[str, Any] | bool, depth: int = 0) -> dict[str, Any]:
     if isinstance(schema, bool):
+        raise _UnsupportedSchemaError
+    if "$ref" in schema and len(schema) > 1:
+        # Strict mode refuses keywords beside a reference, but not around it.
+        beside = {key: value for key, value in schema.items() if key in ("title", "description")}
+        if schema.keys() - beside.keys() - _OPENAI_DROPPED != {"$ref"}:
+            raise _UnsupportedSchemaError
+        return {**beside, "anyOf": [{"$ref": schema["$ref"]}]} if beside else {"$ref": schema["$ref"]}
+    depth += schema.get("type") in ("object", "array")
+    if depth > _OPENAI_MAX_DEPTH or len(schema.get("enum", ())) > _OPENAI_MAX_ENUM:
         raise _UnsupportedSchemaError
     narrowed: dict[str, Any] = {}
     for key, value in schema.items():
@@ -96,11 +116,13 @@ def _narrowed(schema: dict[str, Any] | bool) -> dict[str, Any]:
         if key not in _OPENAI_KEYWORDS or (key == "format" and value not in _OPENAI_FORMATS):
             raise _UnsupportedSchemaError
         if key in ("properties", "$defs"):
-            narrowed[key] = {name: _narrowed(inner) for name, inner in value.items()}
+            narrowed[key] = {name: _narrowed(inner, depth) for name, inner in value.items()}
         elif key == "items":
-            narrowed[key] = _narrowed(value)
+            narrowed[key] = _narrowed(value, depth)
         elif key == "anyOf":
-            narrowed[key] = [_narrowed(inner) for inner in value]
+            narrowed[key] = [_narrowed(inner, depth) for inner in value]
+        elif key == "pattern" and has_look_around(value):
+            continue  # The runtime checks it in the answer.
         else:
             narrowed[key] = value
     if narrowed.get("type") == "object" or "properties" in narrowed:
@@ -207,19 +229,8 @@ def _type(remaining: dict[str, Any]) -> dict[str, Any]:
 
 def _is_recursive(defs: dict[str, Any]) -> bool:
     """Whether one of ``defs`` refers to itself, directly or through others."""
-    references = {f"#/$defs/{name}": set(_references(inner)) for name, inner in defs.items()}
+    targets_of = {f"#/$defs/{name}": set(references(inner)) for name, inner in defs.items()}
     for _ in defs:
-        for targets in references.values():
-            targets.update(*(references.get(target, ()) for target in list(targets)))
-    return any(name in targets for name, targets in references.items())
-
-
-def _references(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        for key, inner in cast("dict[str, Any]", schema).items():
-            if key == "$ref" and isinstance(inner, str):
-                yield inner
-            yield from _references(inner)
-    elif isinstance(schema, list):
-        for inner in cast("Iterable[Any]", schema):
-            yield from _references(inner)
+        for targets in targets_of.values():
+            targets.update(*(targets_of.get(target, ()) for target in list(targets)))
+    return any(name in targets for name, targets in targets_of.items())

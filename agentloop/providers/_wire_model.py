@@ -158,8 +158,27 @@ class WireModel:
             await calls.finish(stop.reason)
         return stop
 
+    def body_of(self, request: ModelRequest) -> bytes:
+        """The body of the HTTP request for ``request``, as `respond` sends it."""
+        return self._format.exchange(
+            request, EncodedMessages(), name=self.name, writer=ResponseWriter(_NoReply(), model=self.name)
+        )[0]
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+class _NoReply:
+    """A `Reply` for a response that does not come."""
+
+    async def text(self, text: str, /) -> None:
+        """Drop it."""
+
+    async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
+        """Drop it."""
+
+    async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
+        """Drop it."""
 
 
 class EncodedMessages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import StringIO
 from typing import Any, cast
 
@@ -42,6 +43,10 @@ class ResponseWriter:
         """Half a character that waits for the other half, by the index of its call, or the kind of its text."""
         self.written = 0
         """The number of deltas that said something."""
+
+    def pass_through(self, wrap: Callable[[Reply], Reply]) -> None:
+        """Have the response go through ``wrap(reply)`` from here on."""
+        self._reply = wrap(self._reply)
 
     # -------------------------------------------------------------------------- writing
 

@@ -21,7 +21,9 @@ class Anthropic(WireModel):
 
     Thoughts stay in the transcript with their signatures, and are sent back to the same model only. The API has no
     field for `ModelSettings.seed`; ``reasoning_effort`` is an effort for Claude 4.6 and newer, a budget of tokens for
-    older models; ``temperature`` and ``top_p`` are sent as they are, although Claude 4.7 and newer refuse them.
+    older models; ``temperature`` and ``top_p`` are sent, although Claude 4.7 and newer refuse them. The API refuses one
+    setting beside another: a forced call turns thinking off, thinking leaves out ``temperature``, and, from Claude 4.1
+    on, ``temperature`` leaves out ``top_p``.
 
     Args:
       model: the server's name for the model, such as ``claude-opus-5-5``.
@@ -33,6 +35,8 @@ class Anthropic(WireModel):
       max_tokens: the upper bound of a response, in tokens, where `ModelSettings.max_tokens` is ``None``.
       cache: how long the server keeps a prompt in its cache, so that the next request pays a tenth for it; writing
         costs a quarter more for ``"5m"``, twice as much for ``"1h"``. ``None`` turns caching off.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides.
 
     Raises:
       UsageError: the URL or a header, such as the one with the key, cannot be sent.
@@ -50,11 +54,12 @@ class Anthropic(WireModel):
         name: str | None = None,
         max_tokens: int = 32_000,
         cache: CacheLifetime | None = "5m",
+        reads_media: bool | None = None,
     ) -> None:
         # Stripped: a key that was read from a file often ends in a line break.
         key = {} if api_key is None else {"x-api-key": api_key.strip()}
         super().__init__(
-            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache),
+            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache, reads_media=reads_media),
             HttpTransport(
                 url=base_url,
                 path=MessagesFormat.PATH,

@@ -75,6 +75,8 @@ class AnthropicClient(WireModel):
       name: the model's name in events and errors; ``model`` by default.
       max_tokens: the upper bound of a response, in tokens, where `ModelSettings.max_tokens` is ``None``.
       cache: how long the server keeps a prompt in its cache. ``None`` turns caching off, for a server without one.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides.
 
     Raises:
       UsageError: the client is synchronous.
@@ -90,6 +92,7 @@ class AnthropicClient(WireModel):
         name: str | None = None,
         max_tokens: int = 32_000,
         cache: CacheLifetime | None = "5m",
+        reads_media: bool | None = None,
     ) -> None:
         check_is_async(client, "anthropic.AsyncAnthropic()")
 
@@ -105,7 +108,7 @@ class AnthropicClient(WireModel):
             )
 
         super().__init__(
-            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache),
+            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache, reads_media=reads_media),
             SdkTransport(_SDK, client, send),
             name=name or model,
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import evolve
+
 from agentloop.providers._chat_format import ChatFormat, SendReasoning
+from agentloop.providers._dialects import ChatDialect, chat_dialect
 from agentloop.providers._http import HttpTransport, bearer
 from agentloop.providers._wire_model import WireModel
 
@@ -37,11 +40,15 @@ class OpenAIChat(WireModel):
         DeepSeek, which refuses tool results without it, ``"reasoning_details"`` for OpenRouter. ``None`` leaves the
         reasoning out, since some servers refuse it. (Gemini's thought signatures are always sent back.)
       max_tokens_field: the server's name for `ModelSettings.max_tokens`; by default ``max_completion_tokens`` at
-        OpenAI, ``max_tokens`` elsewhere.
+        OpenAI and Azure, ``max_tokens`` elsewhere.
       stream_usage: whether to ask for the usage; a few old servers refuse the question.
+      dialect: the server whose rules apply: ``"openai"``, ``"gemini"``, ``"mistral"``, ``"deepseek"``, ``"groq"``,
+        ``"openrouter"``, or ``"compatible"`` for any other one. By default the host and the model's name decide.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides.
 
     Raises:
-      UsageError: the URL or a header, such as the one with the key, cannot be sent.
+      UsageError: the URL or a header, such as the one with the key, cannot be sent, or there is no such dialect.
     """
 
     __slots__ = ()
@@ -57,17 +64,15 @@ class OpenAIChat(WireModel):
         send_reasoning: SendReasoning | None = None,
         max_tokens_field: str | None = None,
         stream_usage: bool = True,
+        dialect: ChatDialect | None = None,
+        reads_media: bool | None = None,
     ) -> None:
         base_url = base_url.rstrip("/")
-        if max_tokens_field is None:
-            max_tokens_field = "max_completion_tokens" if base_url == OPENAI_URL else "max_tokens"
+        rules = chat_dialect(model, url=base_url, name=dialect, reads_media=reads_media)
+        if max_tokens_field is not None:
+            rules = evolve(rules, max_tokens_field=max_tokens_field)
         super().__init__(
-            ChatFormat(
-                model=model,
-                max_tokens_field=max_tokens_field,
-                send_reasoning=send_reasoning,
-                stream_usage=stream_usage,
-            ),
+            ChatFormat(model=model, dialect=rules, send_reasoning=send_reasoning, stream_usage=stream_usage),
             HttpTransport(url=base_url, path=ChatFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
+
 from agentloop.errors import MissingExtraError
 
 # Before `_sdk`, so that the error names this package, and not one of its dependencies.
@@ -17,6 +19,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(feature="A model behind an OpenAI client", extra="openai", package="openai") from error
 
 from agentloop.providers._chat_format import ChatFormat, SendReasoning
+from agentloop.providers._dialects import ChatDialect, chat_dialect
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
 from agentloop.providers._wire_model import WireModel
@@ -49,9 +52,13 @@ class OpenAIClientChat(WireModel):
       max_tokens_field: the server's name for `ModelSettings.max_tokens`; by default ``max_completion_tokens`` at OpenAI
         and Azure, ``max_tokens`` elsewhere.
       stream_usage: whether to ask for the usage; a few old servers refuse the question.
+      dialect: the server whose rules apply: ``"openai"``, ``"gemini"``, ``"mistral"``, ``"deepseek"``, ``"groq"``,
+        ``"openrouter"``, or ``"compatible"`` for any other one. By default the host and the model's name decide.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides, which a deployment need not contain.
 
     Raises:
-      UsageError: the client is synchronous.
+      UsageError: the client is synchronous, or there is no such dialect.
     """
 
     __slots__ = ()
@@ -65,18 +72,17 @@ class OpenAIClientChat(WireModel):
         send_reasoning: SendReasoning | None = None,
         max_tokens_field: str | None = None,
         stream_usage: bool = True,
+        dialect: ChatDialect | None = None,
+        reads_media: bool | None = None,
     ) -> None:
         transport = _transport(client, ChatFormat.PATH)
-        if max_tokens_field is None:
-            official = isinstance(client, openai.AsyncAzureOpenAI) or client.base_url.host == "api.openai.com"
-            max_tokens_field = "max_completion_tokens" if official else "max_tokens"
+        if dialect is None and isinstance(client, openai.AsyncAzureOpenAI):
+            dialect = "openai"
+        rules = chat_dialect(model, url=str(client.base_url), name=dialect, reads_media=reads_media)
+        if max_tokens_field is not None:
+            rules = evolve(rules, max_tokens_field=max_tokens_field)
         super().__init__(
-            ChatFormat(
-                model=model,
-                max_tokens_field=max_tokens_field,
-                send_reasoning=send_reasoning,
-                stream_usage=stream_usage,
-            ),
+            ChatFormat(model=model, dialect=rules, send_reasoning=send_reasoning, stream_usage=stream_usage),
             transport,
             name=name or model,
         )
@@ -95,6 +101,8 @@ class OpenAIClientResponses(WireModel):
         organizations only, and refuses the request of others.
       encrypted_reasoning: whether to ask for the reasoning in a form that can be sent back, which a model that does
         not reason refuses. By default the model's name decides, which a deployment need not contain.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides.
 
     Raises:
       UsageError: the client is synchronous.
@@ -110,9 +118,15 @@ class OpenAIClientResponses(WireModel):
         name: str | None = None,
         reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
+        reads_media: bool | None = None,
     ) -> None:
         super().__init__(
-            ResponsesFormat(model=model, encrypted_reasoning=encrypted_reasoning, reasoning_summary=reasoning_summary),
+            ResponsesFormat(
+                model=model,
+                encrypted_reasoning=encrypted_reasoning,
+                reasoning_summary=reasoning_summary,
+                reads_media=reads_media,
+            ),
             _transport(client, ResponsesFormat.PATH),
             name=name or model,
         )

@@ -33,6 +33,8 @@ class OpenAIResponses(WireModel):
         organizations only, and refuses the request of others.
       encrypted_reasoning: whether to ask for the reasoning in a form that can be sent back, which a model that does
         not reason refuses. By default the model's name decides.
+      reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
+        default the model's name decides.
 
     Raises:
       UsageError: the URL or a header, such as the one with the key, cannot be sent.
@@ -50,9 +52,15 @@ class OpenAIResponses(WireModel):
         name: str | None = None,
         reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
+        reads_media: bool | None = None,
     ) -> None:
         super().__init__(
-            ResponsesFormat(model=model, encrypted_reasoning=encrypted_reasoning, reasoning_summary=reasoning_summary),
+            ResponsesFormat(
+                model=model,
+                encrypted_reasoning=encrypted_reasoning,
+                reasoning_summary=reasoning_summary,
+                reads_media=reads_media,
+            ),
             HttpTransport(url=base_url, path=ResponsesFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,
         )

@@ -4,6 +4,8 @@
 - Other models for existing agents: `Agent.override`, and `override_agents` for all of them.
 - Real models, recorded once and replayed without a network: `cassette`.
 - No network at all: `forbid_network_models`, and `allow_network_models` inside of it.
+- Requests: `request_problems` and `assert_accepted` hold one against the rules of a provider, without a network;
+  ``agentloop.testing.transcripts`` draws sessions that several providers have written.
 - Streams: `record` one, and `assert_well_formed` its events.
 - The fault harness: `sweep` a function of a `Lab`, and `replay` a failure; see ``agentloop.testing.checking``.
 - ``python -m agentloop.testing``: the harness on agentloop itself.
@@ -30,6 +32,7 @@ from agentloop.testing.scripted import (
 )
 from agentloop.testing.simulation import HarnessError, SweepReport, Violation
 from agentloop.testing.wellformed import assert_well_formed
+from agentloop.testing.wire_checks import WireProvider, assert_accepted, request_problems
 
 __all__ = [
     "Cassette",
@@ -43,7 +46,9 @@ __all__ = [
     "ScriptedModel",
     "SweepReport",
     "Violation",
+    "WireProvider",
     "allow_network_models",
+    "assert_accepted",
     "assert_well_formed",
     "calls",
     "cassette",
@@ -53,6 +58,7 @@ __all__ = [
     "override_agents",
     "record",
     "replay",
+    "request_problems",
     "says",
     "sweep",
     "thinks",

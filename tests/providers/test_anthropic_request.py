@@ -87,7 +87,7 @@ async def test_a_whole_request() -> None:
                 "description": "Add two numbers.",
                 "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
             },
-            {"name": "now", "input_schema": {"type": "object"}},
+            {"name": "now", "input_schema": {"type": "object", "properties": {}}},
         ],
         "messages": [
             {"role": "user", "content": [text("What is 1 + 2?")]},
@@ -145,15 +145,15 @@ def test_a_key_is_in_no_repr() -> None:
 
 
 async def test_images_go_by_value_and_by_reference() -> None:
-    data, url = b"\x89PNG", "https://example.org/x.png"
+    data, photo, url = b"\x89PNG", b"\xff\xd8\xff", "https://example.org/x.png"
 
-    (message,) = await messages(user("Look:", Image(data), Image(data, media_type="image/jpg"), Image(url=url)))
+    (message,) = await messages(user("Look:", Image(data), Image(photo, media_type="image/jpg"), Image(url=url)))
 
-    encoded = b64encode(data).decode()
+    encoded, jpeg = (b64encode(picture).decode() for picture in (data, photo))
     assert message["content"] == [
         text("Look:"),
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded}},
-        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": encoded}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": jpeg}},
         {"type": "image", "source": {"type": "url", "url": url}},
     ]
 

@@ -91,7 +91,8 @@ async def test_openai_itself_has_another_name_for_the_limit_of_tokens() -> None:
             OpenAIClientChat(here, "m"),
             OpenAIClientChat(here, "m", max_tokens_field="limit"),
         ]
-    assert [model._format.max_tokens_field for model in models] == ["max_completion_tokens", "max_tokens", "limit"]
+    names = [model._format.dialect.max_tokens_field for model in models]
+    assert names == ["max_completion_tokens", "max_tokens", "limit"]
 
 
 @each_kind

@@ -18,7 +18,7 @@ from agentloop._core.transcript import Transcript, problems
 from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import ApprovalRequested, MessageCommitted, StreamStopped, ToolCallFinished
 from agentloop.journal import Lease, OpenStore, Record
-from agentloop.messages import ToolResult
+from agentloop.messages import File, Text, ToolResult, UserMessage
 from agentloop.stores import MemoryStore, SQLiteStore, stored_session
 from agentloop.testing import Response, ScriptedModel, calls
 from tests.support import first, opened
@@ -458,3 +458,26 @@ async def test_a_journal_out_of_order_is_logged_and_its_messages_are_read(caplog
         async with stored_session(store, "ben") as session:
             assert session.messages == messages
     assert "the journal is out of order" in caplog.text
+
+
+@tool
+async def listing() -> list[Text | File]:
+    """List the files."""
+    return [Text("caf\udce9.txt"), File(b"x", media_type="text/plain", name="caf\udce9.txt")]
+
+
+async def test_a_name_that_is_not_utf8_is_saved_in_a_prompt_and_in_a_result() -> None:
+    """Python has half of a surrogate pair for each byte of a name that is not UTF-8, and JSON has no form for it."""
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            model = ScriptedModel(calls("listing"), "Done.")
+            outcome = await Agent(model, tools=[listing]).run(
+                ["Open caf\udce9.txt", Text("\ud83d\ude00")], session=session
+            )
+        async with stored_session(store, "s") as session:
+            assert session.messages == outcome.messages
+
+    assert outcome.messages[0] == UserMessage((Text("Open caf\ufffd.txt"), Text("\U0001f600")))
+    result = outcome.messages[2]
+    assert isinstance(result, ToolResult)
+    assert result.parts == (Text("caf\ufffd.txt"), File(b"x", media_type="text/plain", name="caf\ufffd.txt"))
