@@ -11,6 +11,13 @@ from typing import Any
 
 from attrs import field, frozen
 
+from agentloop._core.redaction import (
+    redacted_arguments,
+    redacted_url,
+    secrets_of_arguments,
+    secrets_of_fields,
+    secrets_of_url,
+)
 from agentloop.errors import UsageError
 from agentloop.models import Model
 from agentloop.tools import IfInterrupted
@@ -24,24 +31,34 @@ class Stdio:
 
     command: str
     """The program: a name on the ``PATH``, or a path."""
-    args: tuple[str, ...] = ()
-    """The arguments of the program."""
+    args: tuple[str, ...] = field(default=(), repr=lambda arguments: repr(redacted_arguments(arguments)))
+    """The arguments of the program. ``repr`` and errors show none of the secrets among them."""
     env: Mapping[str, str] | None = field(default=None, repr=False)
     """Added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like."""
     cwd: str | os.PathLike[str] | None = None
     """The folder to start the program in; ``None`` for the current one."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        return frozenset(secrets_of_arguments(self.args) | secrets_of_fields(self.env or {}))
 
 
 @frozen
 class Http:
     """A server at a URL, over the protocol's "streamable HTTP" transport."""
 
-    url: str
-    """An ``http`` or ``https`` URL."""
+    url: str = field(repr=lambda url: repr(redacted_url(url)))
+    """An ``http`` or ``https`` URL. ``repr`` and errors show no password, no value of the query, and no key in it."""
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     """Sent with each request."""
     auth: Any = field(default=None, repr=False)
     """An ``httpx2.Auth``, such as the SDK's OAuth provider."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        return frozenset(secrets_of_url(self.url) | secrets_of_fields(self.headers or {}))
 
 
 @frozen
@@ -50,6 +67,11 @@ class InProcess:
 
     server: Any
     """An object of the SDK, such as an ``MCPServer``."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        return frozenset()
 
 
 def _patterns(patterns: Sequence[str]) -> tuple[str, ...]:
