@@ -50,8 +50,11 @@ class Toolsets:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The failures since they were started, in words."""
-        return tuple(self._problems)
+        """The failures since they were started, and the problems that they work around, in words."""
+        return (*self._problems, *self._worked_around())
+
+    def _worked_around(self) -> list[str]:
+        return [problem for owner in self._owners or () for problem in owner.problems]
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
@@ -110,9 +113,18 @@ class _Borrowed:
 
     def __init__(self, owners: Sequence[Owner]) -> None:
         self._owners = owners
+        self._clashes: list[str] = []
+        self._known = False
+        """Whether the tools have been listed before."""
 
     async def list_tools(self) -> Sequence[Tool]:
-        return list((await list_all({}, self._owners)).values())
+        tools = await list_all({}, self._owners, on_clash=self._clashes.append if self._known else None)
+        self._known = True
+        return list(tools.values())
+
+    @property
+    def problems(self) -> Sequence[str]:
+        return [*dict.fromkeys(self._clashes), *(problem for owner in self._owners for problem in owner.problems)]
 
     @property
     def instructions(self) -> str:
