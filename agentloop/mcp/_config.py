@@ -113,6 +113,8 @@ class ServerConfig:
     """Seconds for a start, from launching the program to the end of the protocol's handshake."""
     stop_timeout: float = 4.0
     """Seconds for an orderly stop. Then the connection is cut, and the server's processes are killed."""
+    optional: bool = False
+    """Whether a run goes on without the server if it does not start. A warning says why."""
     concurrency: int | None = None
     """At most this many calls at once, over all streams; ``None`` for no limit."""
     max_restarts: int = 3

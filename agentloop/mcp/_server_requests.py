@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import re
+import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from textwrap import indent
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.redaction import names_a_secret
 from agentloop._core.stops import checked_stop
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
@@ -34,12 +36,13 @@ from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, 
 from agentloop.providers import find_model
 from agentloop.questions import Accept, Cancel, Decline
 
-__all__ = ["ServerRequests", "refused", "secrets_in"]
-
-_SECRET = re.compile(r"pass(word|phrase|wd|code)|secret|token|api_?key|credential|private_?key", re.IGNORECASE)
+__all__ = ["MAX_QUESTIONS", "ServerRequests", "refused", "secrets_in"]
 
 USER_REJECTED = -1
 """The error code of the protocol's examples for a user who rejects a sampling request."""
+
+MAX_QUESTIONS = 50
+"""Questions of a server, to the user or to the model, that are put during one call. Further ones are declined."""
 
 SAMPLING_SECONDS = 300.0
 """Seconds in which the model must answer a sampling request."""
@@ -57,21 +60,24 @@ def secrets_in(form: Mapping[str, Any]) -> list[str]:
     except msgspec.ValidationError:
         # Not a form: `ToolContext.ask` raises the error that says so.
         return []
-    return [name for name, field in fields.items() if field.is_secret or _is_secret(name)]
+    return [name for name, field in fields.items() if field.is_secret(name)]
 
 
 class _Field(msgspec.Struct, rename="camel"):
+    type: Any = None
     title: Any = None
     format: Any = None
     write_only: Any = False
+    enum: Any = None
+    one_of: Any = None
 
-    @property
-    def is_secret(self) -> bool:
-        return self.format == "password" or self.write_only is True or _is_secret(str(self.title or ""))
-
-
-def _is_secret(text: str) -> bool:
-    return _SECRET.search(re.sub(r"[\s-]", "_", text)) is not None
+    def is_secret(self, name: str) -> bool:
+        if self.format == "password" or self.write_only is True:
+            return True
+        if self.type in ("boolean", "array") or self.enum is not None or self.one_of is not None:
+            # A choice: the server knows the values.
+            return False
+        return names_a_secret(name) or names_a_secret(str(self.title or ""))
 
 
 class ServerRequests:
@@ -115,6 +121,8 @@ class ServerRequests:
         Raises:
           StreamStateError: the call has ended.
         """
+        if not self._may_ask(call):
+            return types.ElicitResult(action="decline")
         if isinstance(params, types.ElicitRequestURLParams):
             if urlsplit(params.url).scheme not in ("http", "https"):
                 self._decline_for(call, f"wants the user to open {params.url!r}, which is not a web page")
@@ -133,6 +141,13 @@ class ServerRequests:
         except ToolDefinitionError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=f"not a form as MCP allows it: {error}")
 
+    def _may_ask(self, call: Call) -> bool:
+        """Whether the server may ask once more during the call. A hostile one would ask for ever."""
+        call.questions.count += 1
+        if call.questions.count == MAX_QUESTIONS + 1:
+            self._decline_for(call, f"asked more than {MAX_QUESTIONS} questions during one call")
+        return call.questions.count <= MAX_QUESTIONS
+
     def _decline_for(self, call: Call, why: str) -> None:
         call.warn("question_refused", f"MCP server {self._server.name!r} {why}; it was declined")
 
@@ -149,17 +164,14 @@ class ServerRequests:
         sampling = self._server.sampling
         if sampling is None:
             return refused("no model is configured to answer")
+        if not self._may_ask(call):
+            return refused(f"more than {MAX_QUESTIONS} questions during one call")
         if params.tools:
             return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
         try:
             messages = tuple(_message(message) for message in params.messages)
         except ValueError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
-        if self._server.approve_sampling:
-            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
-            answer = await call.questions.ask(question)
-            if not isinstance(answer, Accept):
-                return refused("the user rejected the request")
         request = ModelRequest(
             messages,
             params.system_prompt or "",
@@ -169,6 +181,11 @@ class ServerRequests:
                 stop=tuple(params.stop_sequences or ()),
             ),
         )
+        if self._server.approve_sampling:
+            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(request)}"
+            answer = await call.questions.ask(question)
+            if not isinstance(answer, Accept):
+                return refused("the user rejected the request")
         try:
             model = find_model(sampling) if isinstance(sampling, str) else sampling
             with trio.fail_after(SAMPLING_SECONDS):
@@ -244,7 +261,30 @@ def _part(block: types.SamplingMessageContentBlock) -> UserPart:
             raise ValueError("tools are not supported in sampling")
 
 
-def _shown(messages: tuple[Message, ...]) -> str:
-    return "\n".join(
-        message.text if isinstance(message, UserMessage) else f"(the model:) {message.text}" for message in messages
-    )
+def _shown(request: ModelRequest) -> str:
+    """All that would be sent to the model, for the user to approve."""
+    settings = request.settings
+    values: list[tuple[str, object]] = [
+        ("max_tokens", settings.max_tokens),
+        ("temperature", settings.temperature),
+        ("stop", list(settings.stop) or None),
+    ]
+    options = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
+    said = [
+        ("the model" if isinstance(message, AssistantMessage) else "the user", _shown_parts(message))
+        for message in request.messages
+    ]
+    sections = [("instructions", request.instructions), *said, ("settings", options)]
+    # Indented, so that no text can pass for a heading.
+    return "\n".join(f"({heading})\n{indent(text, '    ')}" for heading, text in sections if text)
+
+
+def _shown_parts(message: Message) -> str:
+    return "\n".join(part.text if isinstance(part, Text) else _shown_data(part) for part in message.parts)
+
+
+def _shown_data(part: object) -> str:
+    data = getattr(part, "data", None) or b""
+    # The digest tells two images apart, and lets a user compare one with a file.
+    digest = hashlib.sha256(data).hexdigest()
+    return f"[{type(part).__name__.lower()}: {getattr(part, 'media_type', '')}, {len(data)} bytes, sha256 {digest}]"

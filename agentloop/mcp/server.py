@@ -95,6 +95,7 @@ class _Options(TypedDict, total=False):
     timeout: float | None
     start_timeout: float
     stop_timeout: float
+    optional: bool
     concurrency: int | None
     max_restarts: int
     max_processes: int
