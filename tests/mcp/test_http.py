@@ -1,0 +1,243 @@
+"""Servers over HTTP: sessions that expire, errors that say what to do, bodies with a bound, sign-ins that take long."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+
+from agentloop import Deadlines
+from agentloop.errors import ToolsetError
+from agentloop.mcp import McpServer
+from agentloop.testing import calls
+from agentloop.toolsets import Toolsets
+from tests.mcp.servers.web import Answer, Request, serve
+from tests.mcp.support import agent_with, results, watched
+
+pytestmark = [
+    pytest.mark.real_clock,
+    pytest.mark.seconds(30),
+    pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning"),
+]
+
+
+async def error_of(server: McpServer) -> str:
+    with pytest.raises(ToolsetError) as caught:
+        await agent_with(server).run("go")
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------- sessions
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (404, {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "Session not found"}}),
+        (404, b"gone"),
+        (400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "Bad Request: No valid session ID"}}),
+        (400, {"jsonrpc": "2.0", "id": 1, "error": {"code": -32600, "message": "Bad Request: Server not initialized"}}),
+        (200, {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "Session abc has expired"}}),
+    ],
+)
+async def test_a_session_that_the_server_forgot_is_renewed_and_the_call_sent_again(refusal: tuple[int, Any]) -> None:
+    session, called = ["s1"], list[str | None]()
+
+    def answer(request: Request) -> Answer:
+        if request.method == "initialize":
+            status, body, _ = request.usual()
+            return status, body, {"Mcp-Session-Id": session[0]}
+        if request.id is not None and request.session not in (None, session[0]):
+            status, body = refusal
+            return status, ({**body, "id": request.id} if status == 200 else body), {}
+        if request.method == "tools/call":
+            called.append(request.session)
+        return request.usual()
+
+    with serve(answer) as url:
+        async with Toolsets(McpServer.http(url, max_restarts=1)) as shared:
+            for number in range(4):
+                # More often than a server may crash.
+                session[0] = f"s{number}"
+                assert results(await watched(shared, calls("t")))["t"].text == "ok"
+    assert called == ["s0", "s1", "s2", "s3"]
+
+
+async def test_a_call_that_is_refused_in_a_new_session_too_is_an_error() -> None:
+    called: list[str | None] = []
+
+    def answer(request: Request) -> Answer:
+        if request.method == "initialize":
+            status, body, _ = request.usual()
+            return status, body, {"Mcp-Session-Id": "s"}
+        if request.method == "tools/call":
+            called.append(request.session)
+            return request.error(404, -32001, "Session not found")
+        return request.usual()
+
+    with serve(answer) as url:
+        result = results(await watched(McpServer.http(url), calls("t")))["t"]
+    assert result.status == "error"
+    assert "no longer knows the session" in result.text
+    assert len(called) == 2
+
+
+async def test_an_error_that_only_mentions_a_session_is_not_taken_for_an_expired_one() -> None:
+    called: list[int] = []
+
+    def answer(request: Request) -> Answer:
+        if request.method == "tools/call":
+            called.append(1)
+            return request.error(200, -32602, "argument `session` is required")
+        return request.usual()
+
+    with serve(answer) as url:
+        assert "argument `session`" in results(await watched(McpServer.http(url), calls("t")))["t"].text
+    assert len(called) == 1
+
+
+async def test_a_server_that_drops_the_connection_at_a_first_message_that_it_does_not_know_is_an_older_one() -> None:
+    def answer(request: Request) -> Answer | None:
+        return None if request.method == "server/discover" else request.usual()
+
+    with serve(answer) as url:
+        assert results(await watched(McpServer.http(url), calls("t")))["t"].text == "ok"
+
+
+# --------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (401, {"WWW-Authenticate": "Bearer"}, "HTTP 401 Unauthorized from {url}: the server wants to know who asks"),
+        (403, {}, "HTTP 403 Forbidden from {url}: the server does not allow it: check auth="),
+        (404, {}, "HTTP 404 Not Found from {url}: no MCP endpoint is at this URL, or one that speaks only the legacy"),
+        (405, {}, "HTTP 405 Method Not Allowed from {url}: no MCP endpoint is at this URL, or one that speaks only"),
+        (429, {"Retry-After": "30"}, "HTTP 429 Too Many Requests from {url}: too many requests: try again after 30"),
+        (500, {}, "HTTP 500 Internal Server Error from {url}; the body says: what the server wrote"),
+        (200, {"Content-Type": "text/html"}, "HTTP 200 OK from {url}, with text/html in the place of JSON"),
+    ],
+)  # fmt: skip
+async def test_an_http_error_has_its_status_its_url_and_a_hint(
+    status: int, headers: dict[str, str], words: str
+) -> None:
+    with serve(lambda request: (status, b"what the server wrote", {"Content-Type": "text/plain", **headers})) as url:
+        assert words.format(url=url) in await error_of(McpServer.http(url))
+
+
+async def test_a_json_rpc_error_keeps_its_words_beside_the_status() -> None:
+    with serve(lambda request: request.error(401, -32001, "token has expired")) as url:
+        error = await error_of(McpServer.http(url))
+    assert "token has expired (HTTP 401 Unauthorized" in error
+
+
+async def test_an_error_in_the_middle_of_a_run_fails_its_call_alone() -> None:
+    def answer(request: Request) -> Answer:
+        return (503, b"busy", {}) if request.method == "tools/call" else request.usual()
+
+    with serve(answer) as url:
+        seen = await watched(McpServer.http(url), calls("t"), calls("t"))
+    assert "HTTP 503 Service Unavailable from http" in results(seen)["t"].text
+    assert seen.outcome.reason == "completed"
+
+
+async def test_an_address_where_nothing_listens_is_in_the_error() -> None:
+    assert "(http://127.0.0.1:9/mcp)" in await error_of(McpServer.http("http://127.0.0.1:9/mcp"))
+
+
+async def test_no_error_and_no_log_shows_a_key_that_a_server_repeats(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def answer(request: Request) -> Answer:
+        if request.method == "tools/call":
+            return 500, f"denied: {request.headers}, hunter2, hunter3".encode(), {}
+        return request.usual()
+
+    with serve(answer) as url:
+        place = url.removeprefix("http://")
+        server = McpServer.http(f"http://ada:hunter2@{place}?api_key=hunter3", headers={"X-Api-Key": "hunter4"})
+        seen = await watched(server, calls("t"))
+        assert results(seen)["t"].status == "error"
+        assert f"http://<redacted>@{place}?api_key=<redacted>" in results(seen)["t"].text
+    assert "hunter" not in str(seen.events)
+    shown = [record.getMessage() for record in caplog.records if not record.name.startswith("httpcore2")]
+    assert "hunter" not in "".join(shown)
+    assert any("HTTP Request: POST" in text for text in shown)
+    error = await error_of(McpServer.http("http://ada:hunter2@127.0.0.1:9/mcp?api_key=hunter3"))
+    assert "hunter" not in error
+
+
+# --------------------------------------------------------------------------------- bodies
+
+
+async def test_a_body_is_bounded_after_decompression(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentloop.mcp._http.MAX_LINE", 10**6)
+    packed = gzip.compress(b'{"jsonrpc":"2.0","id":1,"result":{"x":"' + b"a" * 10**7)
+    bodies = [
+        (packed, "gzip"),
+        (b"a" * 10**7, "identity"),
+        (b"abc", "gzip"),
+        (b"abc", "br"),
+        (packed[:50], "gzip, gzip"),
+    ]
+
+    def answer(request: Request) -> Answer:
+        if request.method == "tools/call":
+            body, encoding = bodies[request.message["params"]["arguments"]["n"]]
+            return 200, body, {"Content-Encoding": encoding}
+        status, body, headers = request.usual()
+        # An honest server may compress.
+        return status, gzip.compress(repr(body).replace("'", '"').encode()), {**headers, "Content-Encoding": "gzip"}
+
+    with serve(answer) as url:
+        async with Toolsets(McpServer.http(url, mode="legacy", max_restarts=9)) as shared:
+            told = [results(await watched(shared, calls("t", n=n)))["t"] for n in range(len(bodies))]
+    assert {result.status for result in told} == {"error"}
+    assert "the body has more than 1000000 bytes" in told[0].text
+    assert "the body has more than 1000000 bytes" in told[1].text
+
+
+# -------------------------------------------------------------------------------- sign-ins
+
+
+class SignIn(httpx2.Auth):
+    """Waits for a person where the server wants a token."""
+
+    def __init__(self) -> None:
+        self.token = "old"
+        self.signed_in = 0
+
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        response = yield request
+        if response.status_code == 401:
+            await trio.sleep(0.7)
+            self.signed_in += 1
+            self.token = response.headers["X-Token"]
+            request.headers["Authorization"] = f"Bearer {self.token}"
+            yield request
+
+
+async def test_the_time_of_a_sign_in_is_the_persons() -> None:
+    wanted = ["first"]
+
+    def answer(request: Request) -> Answer:
+        if request.headers["Authorization"] != f"Bearer {wanted[0]}":
+            return 401, b"", {"X-Token": wanted[0]}
+        if request.method == "tools/list":
+            # The token expires before the first call.
+            wanted[0] = "second"
+        return request.usual()
+
+    auth = SignIn()
+    with serve(answer) as url:
+        server = McpServer.http(url, auth=auth, start_timeout=0.5, timeout=0.5)
+        seen = await watched(server, calls("t"), deadlines=Deadlines(toolset=0.5))
+    assert results(seen)["t"].text == "ok"
+    assert auth.signed_in == 2
