@@ -109,6 +109,9 @@ class ServerConfig:
     timeout: float | None = None
     """Seconds that a call may take; ``None`` for the agent's ``Deadlines.tool``. Time in which a person thinks does not
     count."""
+    max_timeout: float | None = None
+    """Seconds that a call may take in all while it reports progress: each report then starts ``timeout`` anew. ``None``
+    if progress changes nothing."""
     start_timeout: float = 30.0
     """Seconds for a start, from launching the program to the end of the protocol's handshake."""
     stop_timeout: float = 4.0
@@ -158,6 +161,8 @@ class ServerConfig:
         for option in ("start_timeout", "stop_timeout", "max_processes"):
             if not getattr(self, option) > 0:
                 raise UsageError(f"McpServer({option}={getattr(self, option)!r}): give a number above 0")
+        if self.max_timeout is not None and not self.max_timeout > 0:
+            raise UsageError(f"McpServer(max_timeout={self.max_timeout!r}): give a number above 0, or None")
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"McpServer(concurrency={self.concurrency!r}): give a number above 0, or None")
 

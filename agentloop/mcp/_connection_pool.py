@@ -351,7 +351,7 @@ class ConnectionPool:
         if len(pending.requests) > MAX_QUESTIONS:
             problem = f"asked {len(pending.requests)} questions at once, of which at most {MAX_QUESTIONS} are put"
             raise McpError(server=self.server.name, problem=problem)
-        call = Call(questions, self._spawn)
+        call = Call(questions, self._spawn, self.server.max_timeout)
         try:
             for key, request in pending.requests.items():
                 if current is not None and key in current.answers:
@@ -383,7 +383,7 @@ class ConnectionPool:
         answers: Mapping[str, Any],
         state: str | None,
     ) -> ToolResult | PendingInput:
-        call = Call(questions, self._spawn)
+        call = Call(questions, self._spawn, self.server.max_timeout)
         try:
             async with nullcontext() if self._slots is None else self._slot(call):
                 result = await self._use(call, tool, arguments, answers, state)

@@ -93,6 +93,7 @@ class _Options(TypedDict, total=False):
     deny: Sequence[str]
     mode: str
     timeout: float | None
+    max_timeout: float | None
     start_timeout: float
     stop_timeout: float
     optional: bool

@@ -310,3 +310,11 @@ async def test_time_in_the_queue_is_not_the_calls() -> None:
         for _ in range(4):
             nursery.start_soon(run)
     assert outcomes == ["ok"] * 4
+
+
+async def test_progress_extends_the_deadline_of_a_call_up_to_a_limit() -> None:
+    said = {"seconds": 0.2, "progress": 4}
+    assert results(await watched(spoken(said, timeout=0.5), calls("t")))["t"].status == "timeout"
+    assert results(await watched(spoken(said, timeout=0.5, max_timeout=9), calls("t")))["t"].text == "ok"
+    result = results(await watched(spoken(said, timeout=0.5, max_timeout=0.7), calls("t")))["t"]
+    assert result.text == "Timed out after 0.7 s."

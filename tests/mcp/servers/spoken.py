@@ -4,7 +4,8 @@ The JSON is an object. ``tools``: the tools to list. With ``listings`` it is wha
 tools, or the fields of an answer. With ``changes``, each call announces other tools. ``lines``: by a tool's name, the
 lines to write when it is called, each a text in which ``$ID`` stands for the id of the call, or a result to send.
 ``first``: ``exit`` at a first message that is not ``initialize``, or be ``silent``. ``says``: texts to write to stdout
-and stderr at the start, without an end of line. ``seconds``: how long a call takes. ``asks``: by a tool's name, the requests to send before its answer.
+and stderr at the start, without an end of line. ``seconds``: how long a call takes. ``asks``: by a tool's name, the
+requests to send before its answer. ``progress``: how often a call reports progress, every ``seconds``.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ def handle(message: dict[str, Any], listings: list[Any]) -> None:
             if SAID.get("changes"):
                 send(method="notifications/tools/list_changed")
             time.sleep(SAID.get("seconds", 0))
+            for number in range(SAID.get("progress", 0)):
+                token = params["_meta"]["progressToken"]
+                send(method="notifications/progress", params={"progressToken": token, "progress": number})
+                time.sleep(SAID["seconds"])
             if name in SAID.get("asks", {}):
                 answers = ask(SAID["asks"][name])
                 send(id=id, result={"content": [{"type": "text", "text": json.dumps(answers)}]})
