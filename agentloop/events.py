@@ -478,7 +478,7 @@ class ElicitationRequested(Event):
     id: str
     """Id of the question, for ``stream.answer(id, ...)``."""
     call_id: str
-    """Id of the tool call that asks."""
+    """Id of the tool call that asks; empty for a toolset that starts, or lists its tools."""
     message: str
     """The tool's words for the user. Untrusted text."""
     form: dict[str, Any]

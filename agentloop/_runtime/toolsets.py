@@ -7,23 +7,57 @@ import math
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import trio
 
+from agentloop._core.questions import AskedQuestion
 from agentloop._runtime.deadlines import PausableDeadline, after
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.logs import TOOLSETS, log
+from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
 from agentloop.errors import ToolsetError
+from agentloop.events import ElicitationRequested
 from agentloop.limits import Deadlines
+from agentloop.questions import Accept, Cancel, Decline
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["Owner", "ToolList", "Warn", "hold_all", "list_all", "open_toolsets", "persons_time", "time_left"]
+__all__ = [
+    "Owner",
+    "ToolList",
+    "Warn",
+    "ask_to_visit",
+    "hold_all",
+    "list_all",
+    "open_toolsets",
+    "persons_time",
+    "time_left",
+]
 
 _DEADLINE: ContextVar[PausableDeadline | None] = ContextVar("agentloop.toolset_deadline", default=None)
 """The deadline for the start, or for the listing of tools, on whose behalf the current task works."""
+
+
+_RUN: ContextVar[Run | None] = ContextVar("agentloop.toolset_run", default=None)
+"""The run whose toolsets start, or list their tools. ``None`` for toolsets that are shared among runs."""
+
+
+async def ask_to_visit(message: str, url: str) -> Accept | Decline | Cancel:
+    """Ask the user of the run that a toolset starts for to visit a page, to sign in say.
+
+    As `ToolContext.ask_url`, which has a tool call. Declined at once if the toolset starts for no run in particular.
+    """
+    run = _RUN.get()
+    if run is None:
+        await trio.lowlevel.checkpoint()
+        return Decline("The toolset is shared, and is started before there is a run with a user to ask.")
+    form: dict[str, Any] = {"type": "object", "properties": {}}
+    event = ElicitationRequested(run.source, 0, id="", call_id="", message=message, form=form, url=url)
+    question = AskedQuestion(event)
+    answer = await ask(run, question)
+    return answer if isinstance(answer, (Accept, Decline, Cancel)) else Decline(question.refusal)
 
 
 @contextmanager
@@ -234,8 +268,12 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
     """
     deadlines, warn = run.config.deadlines, run.warn
     owners = [Owner(toolset, deadlines, warn, run.deadline) for toolset in run.config.toolsets]
-    async with hold_all(owners):
-        yield ToolList(run.config.tools, owners, warn)
+    token = _RUN.set(run)
+    try:
+        async with hold_all(owners):
+            yield ToolList(run.config.tools, owners, warn)
+    finally:
+        _RUN.reset(token)
 
 
 @asynccontextmanager

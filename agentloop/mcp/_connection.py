@@ -11,7 +11,6 @@ import math
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import httpx2
@@ -35,14 +34,12 @@ from agentloop.mcp._config import Http, ServerConfig, Stdio
 from agentloop.mcp._http import connect, is_session_expired
 from agentloop.mcp._process import ProgramOutput, run_program
 from agentloop.mcp._server_requests import ServerRequests, refused
+from agentloop.mcp._sign_in import CALLER, SERVER
 from agentloop.mcp._wire import Mender, mended
 
 __all__ = ["LEEWAY", "Connection", "SessionExpiredError"]
 
 T = TypeVar("T")
-
-CALLER: ContextVar[Call | None] = ContextVar("agentloop.mcp.caller", default=None)
-"""The call that the current task makes. The SDK's HTTP transport carries it on to questions in the response."""
 
 MAX_PAGES = 100
 """Pages of a list of tools. Ends a server that always has one more."""
@@ -195,6 +192,7 @@ class Connection:
     def _persons_time(self) -> Generator[None]:
         """Pause all deadlines under which the current task waits for an answer of the server."""
         call = CALLER.get()
+        SERVER.set(self.server.name)
         with ExitStack() as pauses:
             if not self.settled.is_set():
                 pauses.enter_context(self._start_deadline.paused())

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop.mcp._config import Http
 from agentloop.mcp._process import MAX_LINE
+from agentloop.mcp._sign_in import SignInError
 
 __all__ = ["connect", "is_session_expired"]
 
@@ -93,8 +94,15 @@ class _HttpClient(httpx2.AsyncClient):
     """Answers a request whose HTTP response is an error with a JSON-RPC error that has the facts."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        response = await super().send(request, **options)
-        if request.method != "POST" or (id := _request_id(request)) is None:
+        id = _request_id(request)
+        try:
+            response = await super().send(request, **options)
+        except SignInError as refusal:
+            # It fails the call that needs it. A handshake fails as a whole: its next message would ask once more.
+            if id is None or _is_handshake(request):
+                raise
+            return _answer(request, id, types.ErrorData(code=types.INTERNAL_ERROR, message=str(refusal)))
+        if id is None:
             return response
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_answer = kind in ("application/json", "text/event-stream") or response.status_code == 202
@@ -111,23 +119,37 @@ class _HttpClient(httpx2.AsyncClient):
         elif response.status_code not in (400, 404):
             # Both are, in some versions of the protocol, the usual status of a JSON-RPC error.
             error = types.ErrorData(code=error.code, message=f"{error.message} ({described})", data=error.data)
-        answer = types.JSONRPCError(jsonrpc="2.0", id=id, error=error)
-        # The status of an error also where it was a success with a web page: the SDK reads the body of each error.
-        return httpx2.Response(
-            max(response.status_code, 400),
-            headers={"content-type": "application/json"},
-            content=answer.model_dump_json(by_alias=True, exclude_unset=True).encode(),
-            request=request,
-        )
+        return _answer(request, id, error, response.status_code)
+
+
+def _answer(request: httpx2.Request, id: str | int, error: types.ErrorData, status: int = 400) -> httpx2.Response:
+    """A response with ``error``. Its status is that of an error in any case: the SDK then reads the body."""
+    answer = types.JSONRPCError(jsonrpc="2.0", id=id, error=error)
+    return httpx2.Response(
+        max(status, 400),
+        headers={"content-type": "application/json"},
+        content=answer.model_dump_json(by_alias=True, exclude_unset=True).encode(),
+        request=request,
+    )
+
+
+def _posted(request: httpx2.Request) -> _Posted:
+    if request.method != "POST":
+        return _Posted()
+    try:
+        return msgspec.json.decode(request.content, type=_Posted)
+    except (msgspec.DecodeError, httpx2.RequestNotRead):
+        return _Posted()
 
 
 def _request_id(request: httpx2.Request) -> str | int | None:
     """The id of a JSON-RPC request; ``None`` for a notification or an answer, which has no answer itself."""
-    try:
-        message = msgspec.json.decode(request.content, type=_Posted)
-    except (msgspec.DecodeError, httpx2.RequestNotRead):
-        return None
+    message = _posted(request)
     return message.id if message.method else None
+
+
+def _is_handshake(request: httpx2.Request) -> bool:
+    return _posted(request).method in ("initialize", "server/discover")
 
 
 class _Posted(msgspec.Struct):

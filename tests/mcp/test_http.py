@@ -11,13 +11,16 @@ import httpx2
 import pytest
 import trio
 
-from agentloop import Deadlines
+from agentloop import Accept, Deadlines, Decline
 from agentloop.errors import ToolsetError
-from agentloop.mcp import McpServer
+from agentloop.events import ElicitationRequested
+from agentloop.mcp import McpServer, ask_to_sign_in
 from agentloop.testing import calls
 from agentloop.toolsets import Toolsets
 from tests.mcp.servers.web import Answer, Request, serve
 from tests.mcp.support import agent_with, results, watched
+from tests.mcp.test_questions import answering
+from tests.support import of
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -241,3 +244,50 @@ async def test_the_time_of_a_sign_in_is_the_persons() -> None:
         seen = await watched(server, calls("t"), deadlines=Deadlines(toolset=0.5))
     assert results(seen)["t"].text == "ok"
     assert auth.signed_in == 2
+
+
+class AskingSignIn(SignIn):
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        response = yield request
+        if response.status_code == 401:
+            await ask_to_sign_in("https://h.example/sign-in")
+            self.token = response.headers["X-Token"]
+            request.headers["Authorization"] = f"Bearer {self.token}"
+            yield request
+
+
+def expiring(request: Request, wanted: list[str]) -> Answer:
+    """A server whose first token expires after the listing."""
+    if request.headers["Authorization"] != f"Bearer {wanted[0]}":
+        return 401, b"", {"X-Token": wanted[0]}
+    if request.method == "tools/list":
+        wanted[0] = "second"
+    return request.usual()
+
+
+async def test_a_sign_in_is_a_question_at_the_start_and_during_a_call() -> None:
+    wanted = ["first"]
+    with serve(lambda request: expiring(request, wanted)) as url:
+        server = McpServer.http(url, name="web", auth=AskingSignIn())
+        seen = await watched(server, calls("t"), on_event=answering(Accept()))
+    assert results(seen)["t"].text == "ok"
+    at_start, in_call = of(seen.events, ElicitationRequested)
+    assert (at_start.call_id, in_call.call_id) == ("", "call_1_1_0")
+    assert at_start.url == in_call.url == "https://h.example/sign-in"
+    assert at_start.message == in_call.message == "MCP server 'web' wants you to sign in on this page."
+
+
+async def test_without_a_sign_in_the_start_or_the_call_fails_with_the_reason() -> None:
+    wanted = ["first"]
+    with serve(lambda request: expiring(request, wanted)) as url:
+        server = McpServer.http(url, name="web", auth=AskingSignIn())
+        with pytest.raises(ToolsetError, match="wants the user to sign in, who did not: Nobody is there to be asked"):
+            await agent_with(server).run("go")
+        wanted[0] = "old"
+        seen = await watched(server, calls("t"), calls("t"), on_event=answering(Decline("not now")))
+        assert "wants the user to sign in, who did not: not now" in results(seen)["t"].text
+        assert seen.outcome.reason == "completed"
+        with pytest.raises(ToolsetError, match="The toolset is shared"):
+            async with Toolsets(server):
+                pass
