@@ -22,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop.mcp._config import Http
+from agentloop.mcp._lines import read_line, without_lone_surrogates
 from agentloop.mcp._process import MAX_LINE
 from agentloop.mcp._sign_in import SignInError
 
@@ -72,19 +73,26 @@ async def connect(target: Http, person: Callable[[], AbstractContextManager[None
 
 def is_session_expired(error: MCPError) -> bool:
     """Whether the server refused a request, without running it, because it does not know the session any more."""
-    return error.data == _EXPIRED or _is_about_session(error.code, error.message)
+    return error.data == _EXPIRED or _says_so(error.code, error.message)
 
 
-def _is_about_session(code: int, message: str) -> bool:
-    """Whether a JSON-RPC error says that the session is not known. Each SDK has words of its own for that."""
-    if code in (types.METHOD_NOT_FOUND, types.INVALID_PARAMS) or code >= 0:
-        return False
-    return re.search(
-        r"\b(no|invalid|missing|unknown|expired|bad)\b[^.]{0,20}\bsession|server not initialized"
-        r"|\bsession\b[^.]{0,40}\b(not found|not exist|expired|terminated|unknown|invalid|required|closed|not valid)",
-        message,
-        re.IGNORECASE,
-    ) is not None  # fmt: skip
+_REFUSALS = (-32000, -32001, types.INVALID_REQUEST)
+"""The codes that SDKs use for it. An error of another code may come from a tool that was run, and has sessions too."""
+
+_MY_SESSION = r"(?:the |your |this )?(?:mcp[- ])?session(?:[- ]?id)?"
+_SAYS_SO = re.compile(
+    r"(?:[a-z ]{3,12}: )?(?:"
+    rf"(?:no|invalid|missing|unknown|expired|stale|bad)(?: or \w+)? (?:valid )?{_MY_SESSION}\b.{{0,80}}|"
+    rf"{_MY_SESSION} ?\S{{0,80}} (?:was |is |has |does )?(?:been )?"
+    r"(?:not found|not exist|expired|terminated|unknown|invalid|not valid|timed out|header is required|required)\W?|"
+    r"no transport found for session.{0,80}|server not initialized)\W?",
+    re.IGNORECASE,
+)
+"""The words that SDKs use for it, from the first to the last."""
+
+
+def _says_so(code: int, message: str) -> bool:
+    return code in _REFUSALS and _SAYS_SO.fullmatch(message.strip()) is not None
 
 
 # ------------------------------------------------------------------------- HTTP errors
@@ -106,12 +114,14 @@ class _HttpClient(httpx2.AsyncClient):
             return response
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_answer = kind in ("application/json", "text/event-stream") or response.status_code == 202
+        if response.is_success and kind == "application/json":
+            return await _checked(response, id)
         if response.is_redirect or (response.is_success and is_answer):
             return response
         body = await _read_error(response)
         error = _refusal(body) if kind == "application/json" else None
         described = _describe(response, kind, body, has_error=error is not None)
-        if _is_expired(request, response, error):
+        if _is_expired(request, response, error, body):
             error = types.ErrorData(code=types.INVALID_REQUEST, message=described, data=_EXPIRED)
         elif error is None:
             code = types.METHOD_NOT_FOUND if response.status_code == 404 else types.INTERNAL_ERROR
@@ -120,6 +130,28 @@ class _HttpClient(httpx2.AsyncClient):
             # Both are, in some versions of the protocol, the usual status of a JSON-RPC error.
             error = types.ErrorData(code=error.code, message=f"{error.message} ({described})", data=error.data)
         return _answer(request, id, error, response.status_code)
+
+
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
+
+
+async def _checked(response: httpx2.Response, id: str | int) -> httpx2.Response:
+    """``response``, whose body is to be the answer to the request ``id``, with a body that is one."""
+    try:
+        body = b"".join([piece async for piece in response.aiter_bytes()])
+    except httpx2.StreamError as error:
+        return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=str(error)))
+    finally:
+        await response.aclose()
+    messages = [message for message in read_line(body, [id]) if not isinstance(message, types.JSONRPCNotification)]
+    for message in messages:
+        if message.id == id or (message.id is None and isinstance(message, types.JSONRPCError)):
+            content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+            # With its headers: one of them names the session.
+            headers = [field for field in response.headers.multi_items() if field[0] not in _OF_THE_BODY]
+            return httpx2.Response(200, headers=headers, content=content, request=response.request)
+    described = _describe(response, "application/json", body[:MAX_ERROR_BODY], has_error=False)
+    return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=described))
 
 
 def _answer(request: httpx2.Request, id: str | int, error: types.ErrorData, status: int = 400) -> httpx2.Response:
@@ -182,13 +214,19 @@ def _refusal(body: bytes) -> types.ErrorData | None:
     return message.error if isinstance(message, types.JSONRPCError) else None
 
 
-def _is_expired(request: httpx2.Request, response: httpx2.Response, error: types.ErrorData | None) -> bool:
+def _is_expired(request: httpx2.Request, response: httpx2.Response, error: types.ErrorData | None, body: bytes) -> bool:
     if "mcp-session-id" not in request.headers:
         return False
-    if response.status_code == 404:
+    status = response.status_code
+    if status in (404, 410):
         # The protocol's status for a session that the server does not know. Without the method there is no session.
         return error is None or error.code != types.METHOD_NOT_FOUND
-    return response.status_code in (400, 410) and error is not None and _is_about_session(error.code, error.message)
+    if error is not None:
+        # An error of a tool that has run has the status of a success.
+        is_early = status in (400, 403, 409) and error.code in _REFUSALS
+        return is_early and re.search("session|not initialized", error.message, re.IGNORECASE) is not None
+    # No JSON-RPC: the request came no farther than to the check of its headers.
+    return status == 400 and re.search(rb"session", body, re.IGNORECASE) is not None
 
 
 def _describe(response: httpx2.Response, kind: str, body: bytes, *, has_error: bool) -> str:
@@ -196,7 +234,8 @@ def _describe(response: httpx2.Response, kind: str, body: bytes, *, has_error: b
     status = response.status_code
     text = f"HTTP {status} {response.reason_phrase}".rstrip() + f" from {redacted_url(str(response.request.url))}"
     if response.is_success:
-        text += f", with {kind or 'no content type'} in the place of JSON: is that the URL of an MCP endpoint?"
+        in_place = "a body that is no answer" if kind == "application/json" else kind or "no content type"
+        text += f", with {in_place} in the place of a message: is that the URL of an MCP endpoint?"
     elif hint := _hint(response):
         text += f": {hint}"
     quote = "" if has_error or kind == "text/html" else " ".join(body.decode(errors="replace").split())
@@ -252,13 +291,22 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._is_endless = is_endless
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        size, line = 0, b""
         async for packed in self._stream:
             for piece in self._inflated(packed):
-                size += len(piece)
-                if size > MAX_LINE and not self._is_endless:
+                if self._is_endless:
+                    # Whole lines: one of them may have to be mended.
+                    lines, end, line = (line + piece).rpartition(b"\n")
+                    size = len(line)
+                    if lines or end:
+                        yield without_lone_surrogates(lines + end)
+                else:
+                    size += len(piece)
+                    yield piece
+                if size > MAX_LINE:
                     raise BodyTooLongError(f"the body has more than {MAX_LINE} bytes")
-                yield piece
+        if line:
+            yield line
 
     def _inflated(self, packed: bytes) -> Iterator[bytes]:
         if not self._encodings:

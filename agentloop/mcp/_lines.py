@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import mcp_types as types
 
-__all__ = ["read_line"]
+__all__ = ["read_line", "without_lone_surrogates"]
 
 _MESSAGE = re.compile(r'\{\s*"jsonrpc"\s*:')
 """Where a message begins after a text that a program has printed without an end of line."""
@@ -50,6 +50,16 @@ def read_line(line: bytes, pending: Collection[str | int]) -> list[types.JSONRPC
         if id not in answered:
             messages.append(_failed(id, f"the server answered with a line that is not JSON: {problem}"))
     return messages
+
+
+_ESCAPE = re.compile(rb"\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(\\u[dD][89a-fA-F]\w\w)")
+
+
+def without_lone_surrogates(text: bytes) -> bytes:
+    """JSON ``text`` with a question mark in the place of each half of an emoji, as `read_line` has it."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return text
+    return _ESCAPE.sub(lambda match: b"?" if match[1] else match[0], text)
 
 
 def _values(text: str) -> tuple[list[Any], str | None]:

@@ -90,18 +90,54 @@ async def test_a_call_that_is_refused_in_a_new_session_too_is_an_error() -> None
     assert len(called) == 2
 
 
-async def test_an_error_that_only_mentions_a_session_is_not_taken_for_an_expired_one() -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (200, -32602, "argument `session` is required"),
+        (200, -32603, "Session is closed"),
+        (500, -32603, "Session not found"),
+        (200, -32000, "the query failed: database session has expired"),
+        (404, -32601, "no such method"),
+    ],
+)
+async def test_an_error_of_a_tool_that_has_sessions_itself_is_not_taken_for_an_expired_one(
+    status: int, code: int, message: str
+) -> None:
     called: list[int] = []
 
     def answer(request: Request) -> Answer:
+        if request.method == "initialize":
+            return *request.usual()[:2], {"Mcp-Session-Id": "s"}
         if request.method == "tools/call":
             called.append(1)
-            return request.error(200, -32602, "argument `session` is required")
+            return request.error(status, code, message)
         return request.usual()
 
     with serve(answer) as url:
-        assert "argument `session`" in results(await watched(McpServer.http(url), calls("t")))["t"].text
+        assert message in results(await watched(McpServer.http(url), calls("t")))["t"].text
     assert len(called) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_half_of_an_emoji_does_not_lose_the_result(kind: str) -> None:
+    def answer(request: Request) -> Answer:
+        if request.method != "tools/call":
+            return request.usual()
+        content = r'{"content": [{"type": "text", "text": "title \ud83d"}]}'
+        body = f'{{"jsonrpc": "2.0", "id": {request.id}, "result": {content}}}'
+        return 200, (f"data: {body}\n\n" if "stream" in kind else body).encode(), {"Content-Type": kind}
+
+    with serve(answer) as url:
+        assert results(await watched(McpServer.http(url), calls("t")))["t"].text == "title ?"
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"status": "ok"}', b'{"jsonrpc": "2.0", "id": 1, "result"'])
+async def test_a_body_that_is_no_answer_is_an_error_with_its_words(body: bytes) -> None:
+    with serve(lambda request: (200, body, {}) if request.method == "tools/call" else request.usual()) as url:
+        result = results(await watched(McpServer.http(url), calls("t")))["t"]
+    assert result.status == "error"
+    assert "a body that is no answer" in result.text or "a line that is not JSON" in result.text
+    assert "validation error" not in result.text
 
 
 async def test_a_server_that_drops_the_connection_at_a_first_message_that_it_does_not_know_is_an_older_one() -> None:
@@ -124,7 +160,7 @@ async def test_a_server_that_drops_the_connection_at_a_first_message_that_it_doe
         (405, {}, "HTTP 405 Method Not Allowed from {url}: no MCP endpoint is at this URL, or one that speaks only"),
         (429, {"Retry-After": "30"}, "HTTP 429 Too Many Requests from {url}: too many requests: try again after 30"),
         (500, {}, "HTTP 500 Internal Server Error from {url}; the body says: what the server wrote"),
-        (200, {"Content-Type": "text/html"}, "HTTP 200 OK from {url}, with text/html in the place of JSON"),
+        (200, {"Content-Type": "text/html"}, "HTTP 200 OK from {url}, with text/html in the place of a message"),
     ],
 )  # fmt: skip
 async def test_an_http_error_has_its_status_its_url_and_a_hint(

@@ -7,7 +7,7 @@ from typing import Any
 import mcp_types as types
 import pytest
 
-from agentloop.mcp._lines import read_line
+from agentloop.mcp._lines import read_line, without_lone_surrogates
 
 PENDING = (3, 4, "five")
 
@@ -86,3 +86,15 @@ def test_a_question_with_half_of_an_emoji_is_read() -> None:
     [message] = read_line(rb'{"jsonrpc":"2.0","id":"q","method":"m","params":{"message":"\udc00?"}}', PENDING)
     assert isinstance(message, types.JSONRPCRequest)
     assert message.params == {"message": "??"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (rb'"cut \ud83d"', rb'"cut ?"'),
+        (rb'"\udc00 \uD83D\uDE00 \\ud83d"', rb'"? \uD83D\uDE00 \\ud83d"'),
+        (rb'"\ud83d\ud83d\ude00"', rb'"?\ud83d\ude00"'),
+    ],
+)
+def test_halves_of_emoji_are_replaced_and_whole_ones_stay(text: bytes, expected: bytes) -> None:
+    assert without_lone_surrogates(text) == expected
