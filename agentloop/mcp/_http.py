@@ -146,7 +146,11 @@ async def _checked(response: httpx2.Response, id: str | int) -> httpx2.Response:
     messages = [message for message in read_line(body, [id]) if not isinstance(message, types.JSONRPCNotification)]
     for message in messages:
         if message.id == id or (message.id is None and isinstance(message, types.JSONRPCError)):
-            content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+            try:
+                content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+            except (ValueError, RecursionError):
+                problem = "the server answered with a value that is nested too deeply"
+                return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=problem))
             # With its headers: one of them names the session.
             headers = [field for field in response.headers.multi_items() if field[0] not in _OF_THE_BODY]
             return httpx2.Response(200, headers=headers, content=content, request=response.request)

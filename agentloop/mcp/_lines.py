@@ -44,7 +44,7 @@ def read_line(line: bytes, pending: Collection[str | int]) -> list[types.JSONRPC
     if not values and (start := _MESSAGE.search(text)) is not None:
         text = text[start.start() :]
         values, problem = _values(text)
-    messages = [message for value in values for message in _messages(value, pending)]
+    messages = [message for value in values for message in _messages(value, pending) if _is_flat(message)]
     if problem is not None and (id := _id_of_broken(text, pending)) is not None:
         answered = {message.id for message in messages if not isinstance(message, types.JSONRPCNotification)}
         if id not in answered:
@@ -119,6 +119,17 @@ def _messages(value: Any, pending: Collection[str | int]) -> list[types.JSONRPCM
         "message": str(details.get("message", "")),
     }
     return [_parsed({"jsonrpc": "2.0", "id": id, "error": error}) or _failed(id, "the server answered with an error")]
+
+
+def _is_flat(message: types.JSONRPCMessage) -> bool:
+    """Whether the SDK can handle ``message``. An answer that is nested too deeply is mended elsewhere."""
+    if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)):
+        return True
+    try:
+        message.model_dump_json()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parsed(fields: dict[str, Any]) -> types.JSONRPCMessage | None:

@@ -35,6 +35,9 @@ def _flaw(method: str, adapter: TypeAdapter[Any], version: str, result: Mapping[
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"] if isinstance(step, str) and step != "tools")
         return f"{place}: {first['msg']}" if place else first["msg"]
+    except (ValueError, RecursionError):
+        # Of pydantic itself, which goes some hundred levels deep.
+        return "it is nested too deeply"
     return None
 
 
@@ -58,12 +61,19 @@ def mend_listing(result: dict[str, Any], version: str) -> tuple[dict[str, Any], 
         flaw = _flaw("tools/list", _LISTING, version, {**result, "tools": [tool]}) if is_flawed else None
         if flaw is None and version in MODERN_PROTOCOL_VERSIONS:
             # The SDK would leave it out with no more than a line in its log.
-            flaw = find_invalid_x_mcp_header(tool["inputSchema"])
+            flaw = _flaw_of_headers(tool["inputSchema"])
         if flaw is None:
             usable.append(tool)
         else:
             left_out[_name_of(tool, index)] = flaw
     return {**result, "tools": usable}, left_out
+
+
+def _flaw_of_headers(schema: dict[str, Any]) -> str | None:
+    try:
+        return find_invalid_x_mcp_header(schema)
+    except RecursionError:
+        return "it is nested too deeply"
 
 
 def _without_odd_cursor(result: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +101,11 @@ def mend_result(result: dict[str, Any], version: str) -> dict[str, Any]:
     content: Any = mended.get("content")
     blocks = list(cast("Sequence[Any]", content)) if isinstance(content, list) else [] if content is None else [content]
     empty = {key: value for key, value in mended.items() if key not in ("structuredContent", "_meta", "isError")}
+    if content is None and "structuredContent" not in mended:
+        # In fields of the server's own, such as the `toolResult` of the first versions of the protocol.
+        others = {key: value for key, value in mended.items() if key not in types.CallToolResult.model_fields}
+        rest = {key: value for key, value in others.items() if key not in ("_meta", "isError", "resultType")}
+        blocks = [_dumped(rest, whole=True)] if rest else []
     mended["content"] = [
         block if is_fine({**empty, "content": [block]}) else {"type": "text", "text": _as_text(block)}
         for block in blocks
@@ -103,7 +118,7 @@ def mend_result(result: dict[str, Any], version: str) -> dict[str, Any]:
         # Up to protocol 2025-11-25 it is an object. Another value is worth as much to the model.
         structured = mended.pop("structuredContent")
         if structured is not None:
-            mended["content"].append({"type": "text", "text": json.dumps(structured, ensure_ascii=False)})
+            mended["content"].append({"type": "text", "text": _dumped(structured, whole=True)})
     return mended if is_fine(mended) else result
 
 
@@ -114,11 +129,18 @@ def _as_text(block: Any) -> str:
         text: object = cast("dict[str, Any]", block).get("text")
         if isinstance(text, str):
             return text
-    return json.dumps(_abridged(block), ensure_ascii=False)
+    return _dumped(block)
+
+
+def _dumped(value: Any, *, whole: bool = False) -> str:
+    try:
+        return json.dumps(value if whole else _abridged(value), ensure_ascii=False)
+    except RecursionError:
+        return "(a value that is nested too deeply)"
 
 
 def _abridged(value: Any) -> Any:
-    """``value`` without long texts, such as the base64 of a file."""
+    """``value`` without very long texts, such as the base64 of a file."""
     abridge: Callable[[Any], Any] = _abridged
     if isinstance(value, str) and len(value) > MAX_SHOWN:
         return f"{value[:100]}... ({len(value)} characters)"

@@ -53,6 +53,8 @@ def result_of(result: types.CallToolResult, *, note: str = "") -> ToolResult:
 
 def _is_shown(structured: Any, content: Sequence[types.ContentBlock]) -> bool:
     """Whether ``content`` has all of ``structured``, as the protocol recommends for older clients."""
+    if structured == {} and content:
+        return True
     texts = [text for block in content if (text := _text_of(block)) is not None]
     if any(_says(text, structured) for text in texts):
         return True
@@ -95,6 +97,8 @@ def _says(text: str, value: Any) -> bool:
     except (msgspec.DecodeError, UnicodeError):
         # A single word of it, such as `true`, may stand in any text by chance.
         return isinstance(value, (dict, list)) and any(form in text for form in _forms(value))
+    if isinstance(said, float) or isinstance(value, float):
+        return type(said) is not bool and type(value) is not bool and bool(said == value)
     try:
         return msgspec.json.encode(said, order="sorted") == msgspec.json.encode(value, order="sorted")
     except UNENCODABLE:

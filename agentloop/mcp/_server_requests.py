@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from textwrap import indent
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import mcp_types as types
@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.forms import check_form
 from agentloop._core.redaction import names_a_secret
 from agentloop._core.stops import checked_stop
 from agentloop._runtime.exception_groups import single
@@ -61,6 +62,41 @@ def secrets_in(form: Mapping[str, Any]) -> list[str]:
         # Not a form: `ToolContext.ask` raises the error that says so.
         return []
     return [name for name, field in fields.items() if field.is_secret(name)]
+
+
+def _usual(form: Mapping[str, Any]) -> dict[str, Any]:
+    """``form`` without flaws that keep no user from filling it in: keywords of ``null``, defaults that do not fit."""
+    form = {key: value for key, value in form.items() if value is not None}
+    fields: Any = form.get("properties")
+    if isinstance(fields, dict):
+        form["properties"] = {name: _usual_field(name, field) for name, field in cast("dict[str, Any]", fields).items()}
+    return form
+
+
+def _usual_field(name: str, field: Any) -> Any:
+    if not isinstance(field, dict):
+        return field
+    usual = {key: value for key, value in cast("dict[str, Any]", field).items() if value is not None}
+    if isinstance(usual.get("enum"), list):
+        usual["enum"] = [choice for choice in usual["enum"] if choice is not None]
+    without = {key: value for key, value in usual.items() if key != "default"}
+    # A default that does not fit is the only flaw that its absence mends.
+    return without if _is_field(name, without) and not _is_field(name, usual) else usual
+
+
+def _is_field(name: str, field: dict[str, Any]) -> bool:
+    try:
+        check_form({"type": "object", "properties": {name: field}})
+    except ToolDefinitionError:
+        return False
+    return True
+
+
+def _is_web_page(url: str) -> bool:
+    try:
+        return url.lower().startswith(("http://", "https://")) and bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 class _Field(msgspec.Struct, rename="camel"):
@@ -124,14 +160,14 @@ class ServerRequests:
         if not self._may_ask(call):
             return types.ElicitResult(action="decline")
         if isinstance(params, types.ElicitRequestURLParams):
-            if urlsplit(params.url).scheme not in ("http", "https"):
+            if not _is_web_page(params.url):
                 self._decline_for(call, f"wants the user to open {params.url!r}, which is not a web page")
                 return types.ElicitResult(action="decline")
             answer = elicited(await call.questions.ask(params.message, url=params.url))
             # The protocol has content in answers to forms only.
             answer.content = None
             return answer
-        form = params.requested_schema
+        form = _usual(params.requested_schema)
         secrets = [] if self._server.ask_secrets else secrets_in(form)
         if secrets:
             self._decline_for(call, f"asks for a secret in a form ({', '.join(secrets)})")

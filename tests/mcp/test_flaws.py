@@ -237,10 +237,13 @@ async def test_a_form_with_harmless_words_or_empty_defaults_reaches_the_user() -
         form(mail={"type": "string", "format": "email", "default": ""}, day={**choice, "default": ""}),
         form(password_policy={"type": "string"}, include_secrets={"type": "boolean"}),
         form(token=choice, tags={"type": "array", "items": choice, "minItems": 1, "default": []}),
+        form(a={"type": "integer", "minimum": None, "title": None}, b={"type": "boolean", "default": "false"}),
+        form(a={"type": ["string", "null"], "enum": ["a", None]}, b={**choice, "default": "z"}),
     ]
+    questions[-1]["params"]["requestedSchema"]["required"] = None
     seen = await watched(spoken({"asks": {"t": questions}}), calls("t"), on_event=answering(Accept()))
-    assert len(of(seen.events, ElicitationRequested)) == 4
-    assert results(seen)["t"].text.count('"accept"') == 4
+    assert len(of(seen.events, ElicitationRequested)) == 6
+    assert results(seen)["t"].text.count('"accept"') == 6
 
 
 async def test_a_form_that_asks_for_a_secret_by_any_of_its_names_is_declined_unseen() -> None:
