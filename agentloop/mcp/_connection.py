@@ -20,7 +20,7 @@ from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext
 from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop._runtime.deadlines import PausableDeadline
@@ -568,6 +568,10 @@ def _describe(error: BaseException) -> str:
         return _problem(error)
     if isinstance(error, MCPError):
         return f"answered with an error: {error.message}"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        return f"{error.title} is malformed: {place}: {first['msg']}"
     return describe(error)
 
 

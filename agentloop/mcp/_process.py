@@ -121,6 +121,10 @@ class _Program:
         """Set when all of stderr has been read."""
         self._pending: dict[str | int, None] = {}
         """The ids of the requests that the program has not answered, oldest first."""
+        self._has_read = trio.Event()
+        """Set when the program has read a message."""
+        self._is_behind: Callable[[], bool] = lambda: False
+        """Whether many messages wait for the program to read them."""
 
     # ------------------------------------------------------------------------- messages
 
@@ -151,12 +155,17 @@ class _Program:
             # A banner, or a print for debugging. The server may work in spite of it.
             self._output.noise = self._output.noise or line[:200].decode(errors="replace")
         for message in messages:
+            while isinstance(message, types.JSONRPCRequest) and self._is_behind() and not self._stopping:
+                # The answers to a server that does not read them would leave no room for other messages.
+                await self._has_read.wait()
             if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)) and message.id is not None:
                 self._pending.pop(message.id, None)
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 await incoming.send(SessionMessage(message))
 
     async def write(self, queued: Any) -> None:
+        """Write the messages of the queue."""
+        self._is_behind = lambda: queued.statistics().current_buffer_used > SEND_QUEUE // 2
         try:
             async for message in queued:
                 sent = message.message
@@ -166,12 +175,16 @@ class _Program:
                     self._pending.pop((sent.params or {}).get("requestId", ""), None)
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await self._tree.stdin.send_all(text.encode() + b"\n")
+                self._has_read.set()
+                self._has_read = trio.Event()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # A server that does not read its input will not answer.
             await self._wait_for_exit()
             self._report_exit("closed its input")
         finally:
             self._written.set()
+            self._is_behind = lambda: False
+            self._has_read.set()
 
     async def read_stderr(self) -> None:
         """Remember the last lines of stderr, for the error if the program dies."""

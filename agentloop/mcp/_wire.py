@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import anyio
 import mcp_types as types
+import trio
 from mcp.shared.message import SessionMessage
 
 from agentloop.mcp._mending import mend_listing, mend_result
@@ -16,6 +17,10 @@ from agentloop.mcp._mending import mend_listing, mend_result
 __all__ = ["Mender", "mended"]
 
 _MENDED = ("tools/list", "tools/call")
+
+MAX_UNANSWERED = 500
+"""Requests of the server that wait for their answers. The SDK has a task for each, so one that asks without reading the
+answers would fill the memory. With so many, no message is read until some are answered."""
 
 
 class Mender:
@@ -31,6 +36,14 @@ class Mender:
         self._on_left_out = on_left_out
         self._methods: dict[str, str] = {}
         """The methods of the requests that are not answered yet, by their ids as text: a server may send ``"3"``."""
+        self._asked: set[str] = set()
+        """The ids of the server's requests that are not answered yet, as text."""
+        self._answered = trio.Event()
+
+    async def wait_for_answers(self) -> None:
+        """Wait while too many requests of the server are not answered."""
+        while len(self._asked) >= MAX_UNANSWERED:
+            await self._answered.wait()
 
     def sent(self, message: types.JSONRPCMessage) -> None:
         """Note what the client sends."""
@@ -39,8 +52,23 @@ class Mender:
         elif isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
             self._methods.pop(str((message.params or {}).get("requestId")), None)
 
+    def answered(self, message: types.JSONRPCMessage) -> None:
+        """Note that the transport has taken ``message``, perhaps an answer to the server."""
+        if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)):
+            self._is_answered(message.id)
+
+    def _is_answered(self, id: object) -> None:
+        self._asked.discard(str(id))
+        self._answered.set()
+        self._answered = trio.Event()
+
     def received(self, message: types.JSONRPCMessage) -> types.JSONRPCMessage:
         """What the SDK gets in the place of ``message`` of the server."""
+        if isinstance(message, types.JSONRPCRequest):
+            self._asked.add(str(message.id))
+        if isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
+            # The server no longer wants an answer, and gets none.
+            self._is_answered((message.params or {}).get("requestId"))
         if not isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)):
             return message
         method = self._methods.pop(str(message.id), None)
@@ -86,6 +114,7 @@ class _Sent(_Wrapped):
     async def send(self, message: SessionMessage) -> None:
         self._mender.sent(message.message)
         await self._stream.send(message)
+        self._mender.answered(message.message)
 
 
 class _Received(_Wrapped):
@@ -95,6 +124,7 @@ class _Received(_Wrapped):
         return getattr(self._stream, "last_context", None)
 
     async def receive(self) -> SessionMessage | Exception:
+        await self._mender.wait_for_answers()
         item: SessionMessage | Exception = await self._stream.receive()
         if isinstance(item, SessionMessage):
             item.message = self._mender.received(item.message)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 import trio
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest, JSONRPCResponse
 
 from agentloop import Accept, Agent, Decline
 from agentloop.errors import McpError, ServerGoneError, ToolsetError
 from agentloop.events import ElicitationRequested, ToolCallFinished, WarningIssued
 from agentloop.mcp import McpServer
+from agentloop.mcp._wire import Mender, mended
 from agentloop.messages import Text
 from agentloop.testing import ScriptedModel, calls
 from agentloop.toolsets import Toolsets
@@ -321,3 +327,32 @@ async def test_progress_extends_the_deadline_of_a_call_up_to_a_limit() -> None:
     assert results(await watched(spoken(said, timeout=0.5, max_timeout=9), calls("t")))["t"].text == "ok"
     result = results(await watched(spoken(said, timeout=0.5, max_timeout=0.7), calls("t")))["t"]
     assert result.text == "Timed out after 0.7 s."
+
+
+async def test_a_server_that_asks_without_reading_the_answers_delays_no_end() -> None:
+    began = trio.current_time()
+    seen = await watched(spoken({"pings": 20_000}, timeout=0.5), calls("t"))
+    assert results(seen)["t"].status == "timeout"
+    # Its queue has room for the message that cancels the call.
+    assert trio.current_time() - began < 5
+
+
+async def test_messages_are_not_read_while_too_many_requests_of_the_server_wait_for_answers() -> None:
+    sent, received = anyio.create_memory_object_stream[Any](1000)
+    taken, queued = anyio.create_memory_object_stream[Any](1000)
+
+    @asynccontextmanager
+    async def transport() -> AsyncGenerator[Any]:
+        with sent, received, taken, queued:
+            yield received, taken
+
+    for number in range(1000):
+        sent.send_nowait(SessionMessage(JSONRPCRequest(jsonrpc="2.0", id=number, method="ping")))
+    async with mended(transport(), Mender(lambda: None, lambda name, reason: None)) as (incoming, outgoing):
+        for _ in range(500):
+            await incoming.receive()
+        with trio.move_on_after(0.01) as scope:
+            await incoming.receive()
+        assert scope.cancelled_caught
+        await outgoing.send(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=0, result={})))
+        assert (await incoming.receive()).message.id == 500

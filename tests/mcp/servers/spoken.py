@@ -6,6 +6,7 @@ lines to write when it is called, each a text in which ``$ID`` stands for the id
 ``first``: ``exit`` at a first message that is not ``initialize``, or be ``silent``. ``says``: texts to write to stdout
 and stderr at the start, without an end of line. ``seconds``: how long a call takes. ``asks``: by a tool's name, the
 requests to send before its answer. ``progress``: how often a call reports progress, every ``seconds``.
+``pings``: how many requests a call sends without reading the answers.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def handle(message: dict[str, Any], listings: list[Any]) -> None:
                 token = params["_meta"]["progressToken"]
                 send(method="notifications/progress", params={"progressToken": token, "progress": number})
                 time.sleep(SAID["seconds"])
+            for number in range(SAID.get("pings", 0)):
+                send(id=f"p{number}", method="ping")
             if name in SAID.get("asks", {}):
                 answers = ask(SAID["asks"][name])
                 send(id=id, result={"content": [{"type": "text", "text": json.dumps(answers)}]})
