@@ -68,10 +68,12 @@ SHORTEST = 4
 
 _SECRET_WORD = re.compile(
     "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"
-    "pass(code|phrase|wd|words?)?|pwd|secrets?|token"
+    "jwt|pass(code|phrase|wd|words?)?|pwd|secrets?|token"
 )
 _KEY_WORD = re.compile("access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret")
 """The words before ``key`` that make it a secret: the key of a map or of an issue is none."""
+_HARMLESS_KEY = re.compile("cache|foreign|group|issue|partition|primary|public|row|sort")
+"""The words before ``key`` that make it none, where ``key`` alone is a secret."""
 _TRAILING_WORD = re.compile(r"\d+|again|confirm(ation)?|field|here|input|please|repeat(ed)?|retype|string|text|value")
 """The words after the name of a secret that leave it one, as in ``password_confirmation``."""
 _PREPOSITIONS = re.compile(r"\b(?:at|by|for|from|in|of|on|that|to|used|which|with)\b.*")
@@ -95,7 +97,8 @@ def names_a_secret(name: str, *, bare_key: bool = False) -> bool:
         return False
     last = re.sub(r"\d+$", "", words[-1])
     if last in ("key", "keys"):
-        return (bare_key and len(words) == 1) or (len(words) > 1 and _KEY_WORD.fullmatch(words[-2]) is not None)
+        before = words[-2] if len(words) > 1 else ""
+        return _HARMLESS_KEY.fullmatch(before) is None if bare_key else _KEY_WORD.fullmatch(before) is not None
     return _SECRET_WORD.fullmatch(last) is not None or (
         bare_key and last in ("auth", "sig", "signature", "code", "pat")
     )
@@ -128,6 +131,7 @@ def redacted_url(url: str) -> str:
     authority, path, query = match.groups()
     if "@" in authority:
         authority = f"{REDACTED}@{authority.rpartition('@')[2]}"
+    path = re.sub(r";([^=;/]+)(=[^;/]*)?", lambda part: f";{_without_value(part[1], part[2])}", path)
     path = "/".join(REDACTED if _LOOKS_RANDOM.fullmatch(part) else part for part in path.split("/"))
     # A part of the query without a name may be the key itself.
     query = re.sub(r"(?<=[?&#;])([^=&#;]+)(=[^&#;]*)?", lambda part: _without_value(part[1], part[2]), query)
@@ -162,6 +166,8 @@ def secrets_of_url(url: str) -> set[str]:
 # --------------------------------------------------------------------------- programs
 
 _OPTION = re.compile(r"-{0,2}([A-Za-z][\w.-]*)\s*[=:]\s*(.+)", re.DOTALL)
+_PAIR = re.compile(r"(?=(?<![\w.-])([A-Za-z][\w.-]*)=([^;&\s'\"]+))")
+"""Pairs inside of an argument, such as ``Server=h;Password=x`` or ``--env=TOKEN=x``."""
 _JSON_FIELD = re.compile(r"['\"]([\w.-]+)['\"]\s*:\s*['\"]([^'\"]+)['\"]")
 
 
@@ -191,6 +197,9 @@ def _values(arguments: Sequence[str], index: int) -> Iterator[str]:
     if is_value and names_a_secret(before, bare_key=True):
         yield argument
     for name, value in _JSON_FIELD.findall(argument):
+        if names_a_secret(name, bare_key=True):
+            yield value
+    for name, value in _PAIR.findall(argument):
         if names_a_secret(name, bare_key=True):
             yield value
     option = _OPTION.fullmatch(argument)

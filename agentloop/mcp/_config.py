@@ -44,6 +44,10 @@ class Stdio:
         return frozenset(secrets_of_arguments(self.args) | secrets_of_fields(self.env or {}))
 
 
+_HARMLESS = ("accept", "accept-language", "content-type", "origin", "referer", "user-agent")
+"""Headers whose values errors may show."""
+
+
 @frozen
 class Http:
     """A server at a URL, over the protocol's "streamable HTTP" transport."""
@@ -58,7 +62,10 @@ class Http:
     @property
     def secrets(self) -> frozenset[str]:
         """The texts that no error may show."""
-        return frozenset(secrets_of_url(self.url) | secrets_of_fields(self.headers or {}))
+        headers = {name: value for name, value in (self.headers or {}).items() if name.lower() not in _HARMLESS}
+        # A header of a name that is not known may be a key too. A short value occurs in ordinary words.
+        values = {value for value in headers.values() if len(value) >= 8}
+        return frozenset(secrets_of_url(self.url) | secrets_of_fields(headers) | values)
 
 
 @frozen

@@ -42,6 +42,7 @@ def test_a_harmless_name_with_such_a_word_in_it_is_no_secret(name: str) -> None:
         ("https://ada:hunter2@h.example/mcp?api_key=hunter3", "https://<redacted>@h.example/mcp?api_key=<redacted>"),
         ("http://ada:hunter2@[::/v1", "http://<redacted>@[::/v1"),
         ("https://h.example/s/k3y0123456789abcdef/mcp?hunter2#hunter3", "https://h.example/s/<redacted>/mcp?<redacted>#<redacted>"),
+        ("https://h.example/mcp;token=hunter2/x", "https://h.example/mcp;token=<redacted>/x"),
         ("https://h.example:8080/mcp", "https://h.example:8080/mcp"),
         ("h.example/mcp?a=&b=hunter2", "h.example/mcp?a=&b=<redacted>"),
     ],
@@ -65,6 +66,9 @@ def test_what_a_url_hides_is_hidden_in_other_texts_unless_it_is_an_ordinary_word
         (("https://a:hunter2@h/x?k=hunter3",), ("https://<redacted>@h/x?k=<redacted>",)),
         (("--max-tokens", "500", "--root", "/home/ada/a1"), ("--max-tokens", "500", "--root", "/home/ada/a1")),
         (("--token", "--verbose"), ("--token", "--verbose")),
+        (("--env=SECRET=hunter2",), ("--env=SECRET=<redacted>",)),
+        (("Server=h;Password=hunter2;Port=5",), ("Server=h;Password=<redacted>;Port=5",)),
+        (("--primary-key", "id", "--sort-key=name"), ("--primary-key", "id", "--sort-key=name")),
     ],
 )
 def test_arguments_are_shown_without_their_secrets(arguments: tuple[str, ...], shown: tuple[str, ...]) -> None:
