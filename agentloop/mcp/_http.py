@@ -20,6 +20,7 @@ import trio
 from mcp import MCPError
 from mcp.client.streamable_http import streamable_http_client
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop.mcp._config import Http
 from agentloop.mcp._lines import read_line, without_lone_surrogates
@@ -173,8 +174,8 @@ def _posted(request: httpx2.Request) -> _Posted:
     if request.method != "POST":
         return _Posted()
     try:
-        return msgspec.json.decode(request.content, type=_Posted)
-    except (msgspec.DecodeError, httpx2.RequestNotRead):
+        return _POSTED.decode(request.content)
+    except (msgspec.DecodeError, UnicodeError, httpx2.RequestNotRead):
         return _Posted()
 
 
@@ -191,6 +192,9 @@ def _is_handshake(request: httpx2.Request) -> bool:
 class _Posted(msgspec.Struct):
     id: str | int | None = None
     method: str = ""
+
+
+_POSTED = JsonDecoder(_Posted, max_depth=MAX_OWN_DEPTH)
 
 
 async def _read_error(response: httpx2.Response) -> bytes:

@@ -14,7 +14,12 @@ from typing import Any, cast
 
 import mcp_types as types
 
+from agentloop._core.json_text import nesting_depth
+
 __all__ = ["read_line", "without_lone_surrogates"]
+
+MAX_DEPTH = 900
+"""Levels of a line that is read at all. What is nested less, but too deeply for the SDK, can be left out by itself."""
 
 _MESSAGE = re.compile(r'\{\s*"jsonrpc"\s*:')
 """Where a message begins after a text that a program has printed without an end of line."""
@@ -65,6 +70,8 @@ def without_lone_surrogates(text: bytes) -> bytes:
 def _values(text: str) -> tuple[list[Any], str | None]:
     """The JSON values that stand in ``text`` one after the other, and why the rest of it is none."""
     decoder, values, place = json.JSONDecoder(), list[Any](), 0
+    if nesting_depth(text) > MAX_DEPTH:
+        return values, "it is nested too deeply"
     try:
         while place < len(text):
             value, place = decoder.raw_decode(text, place)
