@@ -146,7 +146,7 @@ async def _checked(response: httpx2.Response, id: str | int) -> httpx2.Response:
         await response.aclose()
     messages = [message for message in read_line(body, [id]) if not isinstance(message, types.JSONRPCNotification)]
     for message in messages:
-        if message.id == id or (message.id is None and isinstance(message, types.JSONRPCError)):
+        if message.id == id or message.id is None:
             try:
                 content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
             except (ValueError, RecursionError):
