@@ -279,7 +279,7 @@ class BodyTooLongError(httpx2.StreamError):
     """A body has more bytes than may be read. The SDK reports a `httpx2.StreamError` to the request alone."""
 
 
-async def _bound(response: httpx2.Response) -> None:
+async def _bound(response: httpx2.Response) -> None:  # noqa: ASYNC124 - the client awaits it
     """Limit the body of ``response`` after decompression. A hook of the client: sign-ins are covered as well."""
     encodings = [
         name for name in response.headers.get_list("content-encoding", split_commas=True) if name != "identity"
@@ -298,19 +298,19 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._encodings = encodings
         self._is_endless = is_endless
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:  # noqa: ASYNC900, ASYNC911 - the interface
         size, line = 0, b""
         async for packed in self._stream:
-            for piece in self._inflated(packed):
+            for piece in self._inflated(packed):  # noqa: ASYNC911 - between two pieces of one packet
                 if self._is_endless:
                     # Whole lines: one of them may have to be mended.
                     lines, end, line = (line + piece).rpartition(b"\n")
                     size = len(line)
                     if lines or end:
-                        yield without_lone_surrogates(lines + end)
+                        yield without_lone_surrogates(lines + end)  # noqa: ASYNC911
                 else:
                     size += len(piece)
-                    yield piece
+                    yield piece  # noqa: ASYNC911
                 if size > MAX_LINE:
                     raise BodyTooLongError(f"the body has more than {MAX_LINE} bytes")
         if line:
@@ -350,7 +350,7 @@ class _PatientAuth(httpx2.Auth):
         self.requires_request_body = auth.requires_request_body
         self.requires_response_body = auth.requires_response_body
 
-    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:  # noqa: ASYNC900
         flow = self._auth.async_auth_flow(request)
         try:
             with self._person():
@@ -360,7 +360,7 @@ class _PatientAuth(httpx2.Auth):
                 with self._person():
                     outgoing = await flow.asend(response)
         except StopAsyncIteration:
-            return
+            return  # noqa: ASYNC911
         finally:
             await flow.aclose()
 
