@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -113,6 +114,16 @@ class ToolContext(ABC, Generic[Deps]):
         Args:
           parks: whether the run may be parked meanwhile, which cancels the call. When the run is resumed, the call's
             outcome is unknown: see `Tool.if_interrupted`.
+        """
+
+    @abstractmethod
+    def restart_deadline(self, *, at_most: float = math.inf) -> None:
+        """Start the deadline of this call anew, because the call makes progress.
+
+        The deadlines around it, such as ``Limits.seconds`` of the run, stay as they are.
+
+        Args:
+          at_most: seconds that the call may take in all, however often it makes progress.
         """
 
     @abstractmethod

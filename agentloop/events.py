@@ -121,6 +121,7 @@ WarningCode: TypeAlias = Literal[
     "question_refused",
     "thread_abandoned",
     "toolset_failed",
+    "toolset_problem",
     "truncated",
     "unmetered",
     "unpriced",
@@ -139,6 +140,7 @@ WarningCode: TypeAlias = Literal[
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
+- ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; the message names it.
 - ``truncated``: the response was cut off at the token limit; none of its tool calls runs.
 - ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage.
 - ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
@@ -476,7 +478,7 @@ class ElicitationRequested(Event):
     id: str
     """Id of the question, for ``stream.answer(id, ...)``."""
     call_id: str
-    """Id of the tool call that asks."""
+    """Id of the tool call that asks; empty for a toolset that starts, or lists its tools."""
     message: str
     """The tool's words for the user. Untrusted text."""
     form: dict[str, Any]

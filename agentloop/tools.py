@@ -279,7 +279,9 @@ def _kind(function: Callable[..., Any]) -> ToolKind:
 class OpenToolset(Protocol):
     """A toolset that has been started.
 
-    If it has an attribute ``instructions`` (`str`), that text is added to the model's instructions of the stream.
+    If it has an attribute ``instructions`` (`str`), that text is added to the model's instructions of the stream. If it
+    has an attribute ``problems`` (a list or tuple of `str`), the stream emits each of them once, as a `WarningIssued`
+    with the code ``toolset_problem``: a tool that cannot be offered, say. It is read after each listing.
     """
 
     async def list_tools(self) -> Sequence[Tool]:

@@ -50,8 +50,11 @@ class Toolsets:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The failures since they were started, in words."""
-        return tuple(self._problems)
+        """The failures since they were started, and the problems that they work around, in words."""
+        return (*self._problems, *self._worked_around())
+
+    def _worked_around(self) -> list[str]:
+        return [problem for task in self._tasks or () for problem in task.problems]
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
@@ -110,9 +113,18 @@ class _Borrowed:
 
     def __init__(self, tasks: Sequence[ToolsetTask]) -> None:
         self._tasks = tasks
+        self._clashes: list[str] = []
+        self._known = False
+        """Whether the tools have been listed before."""
 
     async def list_tools(self) -> Sequence[Tool]:
-        return list((await list_all({}, self._tasks)).values())
+        tools = await list_all({}, self._tasks, on_clash=self._clashes.append if self._known else None)
+        self._known = True
+        return list(tools.values())
+
+    @property
+    def problems(self) -> Sequence[str]:
+        return [*dict.fromkeys(self._clashes), *(problem for task in self._tasks for problem in task.problems)]
 
     @property
     def instructions(self) -> str:

@@ -78,7 +78,8 @@ class _Form(msgspec.Struct):
 def check_form(schema: Mapping[str, Any]) -> None:
     """Make sure that ``schema`` is a form, with defaults that fit.
 
-    ``T | None``, as some servers write it, counts as a ``T`` that may be left out.
+    ``T | None``, as some servers write it, counts as a ``T`` that may be left out. An empty default that does not fit,
+    such as ``""`` for a date, counts as none.
 
     Raises:
       ToolDefinitionError: it is not. The message names the field.
@@ -95,10 +96,11 @@ def check_form(schema: Mapping[str, Any]) -> None:
 def _read(schema: Mapping[str, Any]) -> tuple[dict[str, _Field], list[str]]:
     """The fields of a form, and the names of those that are required."""
     form = _converted(dict(schema), _Form, "the form")
-    fields = {
-        name: _converted(_without_null(declared), _Field, f"field `{name}` of the form")
-        for name, declared in form.properties.items()
-    }
+    fields: dict[str, _Field] = {}
+    for name, declared in form.properties.items():
+        field = fields[name] = _converted(_without_null(declared), _Field, f"field `{name}` of the form")
+        if field.default in ("", [], {}) and _flaw(field) is not None:
+            field.default = None
     return fields, form.required
 
 
@@ -142,7 +144,7 @@ def fill(schema: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any
 
     Args:
       schema: a form that has passed `check_form`.
-      content: field name to JSON value; ``None`` is as good as left out.
+      content: field name to JSON value; ``None`` is as good as left out, and so is ``""`` where it does not fit.
 
     Returns:
       The values in the order of the form. A field without value and default is not in it.
@@ -154,7 +156,9 @@ def fill(schema: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any
     filled: dict[str, Any] = {}
     problems: list[str] = []
     for name, field in fields.items():
-        value = field.default if content.get(name) is None else content[name]
+        value = content.get(name)
+        if value is None or (value == "" and not _fits(field, value)):
+            value = field.default
         if value is None:
             if name in required:
                 problems.append(f"`{name}`: missing")

@@ -1,11 +1,22 @@
-"""Recognize keys, and remove them from text."""
+"""Recognize keys, and remove them from text, from URLs and from the arguments of programs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import unquote_plus, urlsplit
 
-__all__ = ["REDACTED", "SHAPES", "redacted"]
+__all__ = [
+    "REDACTED",
+    "SHAPES",
+    "names_a_secret",
+    "redacted",
+    "redacted_arguments",
+    "redacted_url",
+    "secrets_of_arguments",
+    "secrets_of_fields",
+    "secrets_of_url",
+]
 
 REDACTED = "<redacted>"
 """Replaces a secret."""
@@ -48,3 +59,152 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
     return _PATTERN.sub(REDACTED, text)
+
+
+# ------------------------------------------------------------------ names of secrets
+
+SHORTEST = 4
+"""Characters. A shorter value of a secret's name occurs in ordinary words, and is not replaced in other texts."""
+
+_SECRET_WORD = re.compile(
+    "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"
+    "jwt|pass(code|phrase|wd|words?)?|pwd|secrets?|token"
+)
+_KEY_WORD = re.compile("access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret")
+"""The words before ``key`` that make it a secret: the key of a map or of an issue is none."""
+_HARMLESS_KEY = re.compile("cache|foreign|group|issue|partition|primary|public|row|sort")
+"""The words before ``key`` that make it none, where ``key`` alone is a secret."""
+_TRAILING_WORD = re.compile(r"\d+|again|confirm(ation)?|field|here|input|please|repeat(ed)?|retype|string|text|value")
+"""The words after the name of a secret that leave it one, as in ``password_confirmation``."""
+_PREPOSITIONS = re.compile(r"\b(?:at|by|for|from|in|of|on|that|to|used|which|with)\b.*")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def names_a_secret(name: str, *, bare_key: bool = False) -> bool:
+    """Whether ``name``, of a field or an option, says that its value is a secret.
+
+    The noun decides: ``access_token`` and ``Password for ada`` name secrets, ``max_tokens``, ``password_length`` and
+    ``Name of the secret`` do not.
+
+    Args:
+      bare_key: whether ``key`` without another word is a secret, as in ``?key=`` of a URL.
+    """
+    text = re.sub(r"\(.*?\)", " ", _CAMEL.sub(" ", name[:200])).lower()
+    words = re.findall(r"[^\W_]+", _PREPOSITIONS.sub("", re.sub(r"[_-]", " ", text)))
+    while len(words) > 1 and _TRAILING_WORD.fullmatch(words[-1]):
+        words.pop()
+    if not words:
+        return False
+    last = re.sub(r"\d+$", "", words[-1])
+    if last in ("key", "keys"):
+        before = words[-2] if len(words) > 1 else ""
+        return _HARMLESS_KEY.fullmatch(before) is None if bare_key else _KEY_WORD.fullmatch(before) is not None
+    return _SECRET_WORD.fullmatch(last) is not None or (
+        bare_key and last in ("auth", "sig", "signature", "code", "pat")
+    )
+
+
+def secrets_of_fields(fields: Mapping[str, str]) -> set[str]:
+    """The values of those ``fields``, such as headers or variables, whose names say that they are secrets."""
+    values = [value.strip() for name, value in fields.items() if names_a_secret(name, bare_key=True)]
+    # `Bearer abc`: a server may repeat the second word alone.
+    return _of_some_length([*values, *(value.split()[-1] for value in values if value)])
+
+
+def _of_some_length(values: Iterable[str]) -> set[str]:
+    return {value for value in values if len(value) >= SHORTEST}
+
+
+# ------------------------------------------------------------------------------- URLs
+
+_LOOKS_RANDOM = re.compile(r"(?=[^a-zA-Z]*[a-zA-Z])(?=\D*\d)[A-Za-z0-9_.~+=-]{16,}")
+"""A key of no known shape, such as services put into the path of a URL."""
+
+
+def redacted_url(url: str) -> str:
+    """``url`` without the user, the values of the query, and the parts of the path that look like keys."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    match = re.match(r"([^/?#]*)([^?#]*)(.*)", rest, re.DOTALL)
+    assert match is not None
+    authority, path, query = match.groups()
+    if "@" in authority:
+        authority = f"{REDACTED}@{authority.rpartition('@')[2]}"
+    path = re.sub(r";([^=;/]+)(=[^;/]*)?", lambda part: f";{_without_value(part[1], part[2])}", path)
+    path = "/".join(REDACTED if _LOOKS_RANDOM.fullmatch(part) else part for part in path.split("/"))
+    # A part of the query without a name may be the key itself.
+    query = re.sub(r"(?<=[?&#;])([^=&#;]+)(=[^&#;]*)?", lambda part: _without_value(part[1], part[2]), query)
+    return redacted(scheme + separator + authority + path + query)
+
+
+def _without_value(name: str, value: str | None) -> str:
+    if value is None:
+        return REDACTED
+    return f"{name}={REDACTED}" if value[1:] else f"{name}="
+
+
+def secrets_of_url(url: str) -> set[str]:
+    """The texts that `redacted_url` takes out of ``url``, except for short values of ordinary options."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # A URL that cannot be read is shown in no other way than by `redacted_url`.
+        return set()
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    # A user without a password may be a key; another one is an ordinary word.
+    found = {password if colon else user}
+    found.update(part for part in parts.path.split("/") if _LOOKS_RANDOM.fullmatch(part))
+    for option in re.split("[&;]", parts.query):
+        name, equals, value = option.partition("=")
+        value = value if equals else name
+        if (equals and names_a_secret(name, bare_key=True)) or len(value) >= 2 * SHORTEST:
+            found.add(value)
+    return _of_some_length({form for text in found for form in (text, unquote_plus(text))})
+
+
+# --------------------------------------------------------------------------- programs
+
+_OPTION = re.compile(r"-{0,2}([A-Za-z][\w.-]*)\s*[=:]\s*(.+)", re.DOTALL)
+_PAIR = re.compile(r"(?=(?<![\w.-])([A-Za-z][\w.-]*)=([^;&\s'\"]+))")
+"""Pairs inside of an argument, such as ``Server=h;Password=x`` or ``--env=TOKEN=x``."""
+_JSON_FIELD = re.compile(r"['\"]([\w.-]+)['\"]\s*:\s*['\"]([^'\"]+)['\"]")
+
+
+def redacted_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+    """``arguments`` of a program without the secrets among them."""
+    secrets = secrets_of_arguments(arguments)
+    return tuple(
+        redacted(redacted_url(argument) if "://" in argument else argument, secrets | {*_values(arguments, index)})
+        for index, argument in enumerate(arguments)
+    )
+
+
+def secrets_of_arguments(arguments: Sequence[str]) -> set[str]:
+    """The secrets among the ``arguments`` of a program: by the names of options, and in URLs."""
+    found = {value for index in range(len(arguments)) for value in _values(arguments, index)}
+    for argument in arguments:
+        if "://" in argument:
+            found.update(secret for url in re.findall(r"\w+://\S+", argument) for secret in secrets_of_url(url))
+    return _of_some_length(found)
+
+
+def _values(arguments: Sequence[str], index: int) -> Iterator[str]:
+    """The secrets in the argument at ``index``."""
+    argument = arguments[index]
+    before = arguments[index - 1] if index else ""
+    is_value = before.startswith("-") and "=" not in before and not argument.startswith("-")
+    if is_value and names_a_secret(before, bare_key=True):
+        yield argument
+    for name, value in _JSON_FIELD.findall(argument):
+        if names_a_secret(name, bare_key=True):
+            yield value
+    for name, value in _PAIR.findall(argument):
+        if names_a_secret(name, bare_key=True):
+            yield value
+    option = _OPTION.fullmatch(argument)
+    if option is not None and names_a_secret(option[1], bare_key=True):
+        yield option[2]
+        yield from option[2].split()[-1:]
+    elif _LOOKS_RANDOM.fullmatch(argument) and not argument.startswith("-") and not {*".="} & {*argument}:
+        yield argument

@@ -1028,11 +1028,12 @@ class StreamState:
         if event.id in self._question_ids:
             self._complain(event, f"question {event.id!r} was asked before")
         self._question_ids[event.id] = None
-        if not isinstance(event, ContinueRequested):
-            self._running_call(event, event.call_id)
-        asker = self.questions_of(event)
-        self.open_now[event.id] = asker.ask(event)
-        self.question_count += asker.is_new(event.id)
+        call_id, _ = asker(event)
+        if call_id:
+            self._running_call(event, call_id)
+        questions = self.questions_of(event)
+        self.open_now[event.id] = questions.ask(event)
+        self.question_count += questions.is_new(event.id)
 
     def _take_from_open(
         self, event: QuestionAnswered | QuestionDeclined | QuestionWithdrawn | QuestionParked

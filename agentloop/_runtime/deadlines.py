@@ -29,13 +29,15 @@ class PausableDeadline:
       began: the time that the seconds count from, if it was just read; now if left out.
     """
 
-    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "parent")
+    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "_seconds", "allowed", "parent")
 
     def __init__(self, seconds: float | None, parent: PausableDeadline | None, began: float | None = None) -> None:
         self._scope: trio.CancelScope | None = None
         if seconds is not None:
             self._scope = trio.CancelScope(deadline=(now() if began is None else began) + seconds)
         self.parent = parent
+        self._seconds = self.allowed = math.inf if seconds is None else seconds
+        """Seconds from the beginning to the deadline, pauses not counted. `restart` adds to ``allowed``."""
         self._pauses = 0
         """How many blocks pause it now."""
         self._left = 0.0
@@ -74,6 +76,22 @@ class PausableDeadline:
         finally:
             for member in chain:
                 member._resume()
+
+    def restart(self, at_most: float) -> None:
+        """Allow all seconds anew from now on, but not more than ``at_most`` in total. Deadlines around it stay."""
+        if self._scope is None or math.isinf(self._seconds):
+            return
+        time = now()
+        left = self._left if self._pauses else self._scope.deadline - time
+        # What was allowed and is not left has been used.
+        more = min(self._seconds, at_most - (self.allowed - left)) - left
+        if more <= 0:
+            return
+        self.allowed += more
+        if self._pauses:
+            self._left += more
+        else:
+            self._scope.deadline += more
 
     def _pause(self, began: float) -> None:
         # Counted: the tools of one stream may wait for several people at once.

@@ -123,6 +123,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "model_failed": MODEL,
     "question_refused": QUESTIONS,
     "toolset_failed": TOOLSETS,
+    "toolset_problem": TOOLSETS,
     "truncated": MODEL,
     "unmetered": MODEL,
     "unpriced": MODEL,

@@ -199,8 +199,8 @@ class Calls:
             return result_of(call, value)
         except UserCodeError as error:
             if error.timed_out:
-                self._log(logging.WARNING, call, f"timed out after {seconds:g} s")
-                return self._timed_out(tool, call, seconds)
+                self._log(logging.WARNING, call, f"timed out after {deadline.allowed:g} s")
+                return self._timed_out(tool, call, deadline.allowed)
             cause = error.__cause__
             if cause is not None:
                 self._errors[call.id] = error_info(cause)

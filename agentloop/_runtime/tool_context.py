@@ -168,6 +168,10 @@ class RunningContext(ToolContext[Any]):
             run.root.questions.notify()
             yield
 
+    def restart_deadline(self, *, at_most: float = math.inf) -> None:
+        self._live_run()
+        self._deadline.restart(at_most)
+
     def recall(self, name: str, type: type[T], /) -> T | None:
         value = self._live_run().state.calls[self._call_id].remembered.get(name)
         if value is None:

@@ -3,29 +3,88 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Protocol, cast
+import math
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, cast
 
 import trio
 
-from agentloop._runtime.deadlines import after
+from agentloop._core.questions import AskedQuestion
+from agentloop._runtime.deadlines import PausableDeadline, after
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.logs import TOOLSETS, log
+from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
 from agentloop.errors import ToolsetError
+from agentloop.events import ElicitationRequested
 from agentloop.limits import Deadlines
+from agentloop.questions import Accept, Cancel, Decline
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["ToolList", "ToolsetTask", "Warn", "list_all", "open_toolsets", "run_all"]
+__all__ = [
+    "ToolList",
+    "ToolsetTask",
+    "Warn",
+    "ask_to_visit",
+    "list_all",
+    "open_toolsets",
+    "persons_time",
+    "run_all",
+    "time_left",
+]
+
+_DEADLINE: ContextVar[PausableDeadline | None] = ContextVar("agentloop.toolset_deadline", default=None)
+"""The deadline for the start, or for the listing of tools, on whose behalf the current task works."""
+
+
+_RUN: ContextVar[Run | None] = ContextVar("agentloop.toolset_run", default=None)
+"""The run whose toolsets start, or list their tools. ``None`` for toolsets that are shared among runs."""
+
+
+async def ask_to_visit(message: str, url: str) -> Accept | Decline | Cancel:
+    """Ask the user of the run that a toolset starts for to visit a page, to sign in say.
+
+    As `ToolContext.ask_url`, which has a tool call. Declined at once if the toolset starts for no run in particular.
+    """
+    run = _RUN.get()
+    if run is None:
+        await trio.lowlevel.checkpoint()
+        return Decline("The toolset is shared, and is started before there is a run with a user to ask.")
+    form: dict[str, Any] = {"type": "object", "properties": {}}
+    event = ElicitationRequested(run.source, 0, id="", call_id="", message=message, form=form, url=url)
+    question = AskedQuestion(event)
+    answer = await ask(run, question)
+    return answer if isinstance(answer, (Accept, Decline, Cancel)) else Decline(question.refusal)
+
+
+@contextmanager
+def persons_time() -> Generator[None]:
+    """Pause the deadline of the toolset that starts, or lists its tools: a person signs in, say.
+
+    Without effect in a task that does not work for a start or a listing.
+    """
+    deadline = _DEADLINE.get()
+    if deadline is None:
+        yield
+        return
+    with deadline.paused():
+        yield
+
+
+def time_left() -> float:
+    """Seconds until the runtime gives up the start, or the listing, that the current task works for."""
+    deadline = _DEADLINE.get()
+    return math.inf if deadline is None else deadline.scope.deadline - trio.current_time()
 
 
 class Warn(Protocol):
     """Reports that a toolset failed after it had started."""
 
     def __call__(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
-        """``logged`` is for the log, where ``message`` has the words of ``error``."""
+        """``logged`` is for the log, where ``message`` has the words of ``error``, or of a server."""
         ...
 
 
@@ -34,12 +93,16 @@ class ToolsetTask:
 
     Args:
       warn: is called when something goes wrong after the start.
+      outer: the deadline of the run that the toolset is started for. A person's time does not count in it either.
     """
 
-    __slots__ = ("_deadlines", "_stop", "_warn", "opened", "ready", "toolset")
+    __slots__ = ("_deadlines", "_outer", "_stop", "_warn", "opened", "ready", "toolset")
 
-    def __init__(self, toolset: Toolset, deadlines: Deadlines, warn: Warn) -> None:
+    def __init__(
+        self, toolset: Toolset, deadlines: Deadlines, warn: Warn, outer: PausableDeadline | None = None
+    ) -> None:
         self._deadlines = deadlines
+        self._outer = outer
         self._warn = warn
         self._stop = trio.Event()
         self.ready = trio.Event()
@@ -49,14 +112,18 @@ class ToolsetTask:
     async def run(self) -> None:
         deadlines = self._deadlines
         started = False
+        deadline = PausableDeadline(deadlines.toolset, self._outer)
+        scope = deadline.scope
+        token = _DEADLINE.set(deadline)
         try:
-            with trio.move_on_after(deadlines.toolset) as scope:
+            with scope:
                 async with self.toolset.open() as opened:
                     self.opened = opened
                     # From here on it is stopped in order, also when the stream is cancelled: by `stop`, in time.
                     scope.deadline = float("inf")
                     scope.shield = True
                     started = True
+                    _DEADLINE.reset(token)
                     log(TOOLSETS, logging.DEBUG, "toolset %r started", self.toolset.name)
                     self.ready.set()
                     await self._stop.wait()
@@ -87,14 +154,18 @@ class ToolsetTask:
         if self.opened is None:
             raise ToolsetError(toolset=self.toolset.name, problem="has died, so it cannot list its tools")
         seconds = self._deadlines.toolset
+        deadline = PausableDeadline(seconds, _DEADLINE.get() or self._outer)
+        token = _DEADLINE.set(deadline)
         try:
-            listed = await call_user_code(trio.move_on_after(seconds), self.opened.list_tools)
+            listed = await call_user_code(deadline.scope, self.opened.list_tools)
         except UserCodeError as error:
             problem = (
                 f"could not list its tools within {seconds:g} s" if error.timed_out else "could not list its tools"
             )
             detail = "" if error.timed_out else f": {error}"
             raise ToolsetError(toolset=self.toolset.name, problem=problem + detail) from error.__cause__
+        finally:
+            _DEADLINE.reset(token)
         if not isinstance(listed, Iterable):
             raise ToolsetError(toolset=self.toolset.name, problem=f"listed {listed!r}, which is no list of tools")
         tools: list[Tool] = []
@@ -111,23 +182,52 @@ class ToolsetTask:
         text = getattr(self.opened, "instructions", "")
         return text if isinstance(text, str) else ""
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """The problems that the toolset works around, such as a tool that cannot be offered."""
+        problems: object = getattr(self.opened, "problems", ())
+        if not isinstance(problems, (list, tuple)):
+            return ()
+        return [problem for problem in cast("Sequence[object]", problems) if isinstance(problem, str)]
+
 
 class ToolList:
-    """Lists the tools that a stream has now: its agent's own, and those of its toolsets."""
+    """Lists the tools that a stream has now: its agent's own, and those of its toolsets.
 
-    __slots__ = ("_own", "_tasks")
+    Args:
+      warn: is called once for each problem of a toolset.
+    """
 
-    def __init__(self, own: Sequence[Tool], tasks: Sequence[ToolsetTask]) -> None:
+    __slots__ = ("_known", "_own", "_reported", "_tasks", "_warn")
+
+    def __init__(self, own: Sequence[Tool], tasks: Sequence[ToolsetTask], warn: Warn | None = None) -> None:
         self._own = {tool.name: tool for tool in own}
         self._tasks = tasks
+        self._warn = warn
+        self._known = False
+        """Whether the tools have been listed before."""
+        self._reported: set[str] = set()
 
     async def list(self) -> dict[str, Tool]:
         """By name.
 
         Raises:
-          ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
+          ToolsetError: a toolset has died, cannot list its tools, or begins with one whose name is taken.
         """
-        return await list_all(self._own, self._tasks) if self._tasks else self._own
+        if not self._tasks:
+            return self._own
+        # Two toolsets that clash from the start are the user's to mend; later, a server changed its tools.
+        tools = await list_all(self._own, self._tasks, on_clash=self._report if self._known else None)
+        self._known = True
+        for task in self._tasks:
+            for problem in task.problems:
+                self._report(problem)
+        return tools
+
+    def _report(self, problem: str) -> None:
+        if self._warn is not None and problem not in self._reported:
+            self._reported.add(problem)
+            self._warn("toolset_problem", problem, logged="a toolset works around a problem")
 
     @property
     def instructions(self) -> tuple[str, ...]:
@@ -135,22 +235,28 @@ class ToolList:
         return tuple([task.instructions for task in self._tasks if task.instructions])
 
 
-async def list_all(own: Mapping[str, Tool], tasks: Sequence[ToolsetTask]) -> dict[str, Tool]:
+async def list_all(
+    own: Mapping[str, Tool], tasks: Sequence[ToolsetTask], *, on_clash: Callable[[str], object] | None = None
+) -> dict[str, Tool]:
     """By name, the tools ``own``, and those that there are now in the toolsets.
 
+    Args:
+      on_clash: is called for a tool whose name is taken, which is left out then.
+
     Raises:
-      ToolsetError: a toolset has died, cannot list its tools, or has one whose name is taken.
+      ToolsetError: a toolset has died, cannot list its tools, or, without ``on_clash``, has one whose name is taken.
     """
-    by_name = dict(own)
+    tools = dict(own)
     for task in tasks:
         for tool in await task.list_tools():
-            if tool.name in by_name:
-                raise ToolsetError(
-                    toolset=task.toolset.name,
-                    problem=f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it",
-                )
-            by_name[tool.name] = tool
-    return by_name
+            if tool.name not in tools:
+                tools[tool.name] = tool
+                continue
+            problem = f"has a tool {tool.name!r}, but there is one of that name already: rename or filter it"
+            if on_clash is None:
+                raise ToolsetError(toolset=task.toolset.name, problem=problem)
+            on_clash(f"toolset {task.toolset.name!r} {problem}; it is left out")
+    return tools
 
 
 @asynccontextmanager
@@ -161,9 +267,13 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
       ToolsetError: one did not start; the others are stopped.
     """
     deadlines, warn = run.config.deadlines, run.warn
-    tasks = [ToolsetTask(toolset, deadlines, warn) for toolset in run.config.toolsets]
-    async with run_all(tasks):
-        yield ToolList(run.config.tools, tasks)
+    tasks = [ToolsetTask(toolset, deadlines, warn, run.deadline) for toolset in run.config.toolsets]
+    token = _RUN.set(run)
+    try:
+        async with run_all(tasks):
+            yield ToolList(run.config.tools, tasks, warn)
+    finally:
+        _RUN.reset(token)
 
 
 @asynccontextmanager

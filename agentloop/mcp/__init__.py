@@ -13,6 +13,16 @@ from __future__ import annotations
 
 from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
 from agentloop.mcp._rounds import PendingInput
+from agentloop.mcp._sign_in import ask_to_sign_in
 from agentloop.mcp.server import McpServer, OpenServer
 
-__all__ = ["Http", "InProcess", "McpServer", "OpenServer", "PendingInput", "ServerConfig", "Stdio"]
+__all__ = [
+    "Http",
+    "InProcess",
+    "McpServer",
+    "OpenServer",
+    "PendingInput",
+    "ServerConfig",
+    "Stdio",
+    "ask_to_sign_in",
+]

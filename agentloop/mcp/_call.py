@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -26,13 +26,19 @@ class Call:
     Args:
       questions: asks the user on behalf of the call.
       spawn: starts a task that may outlive the caller's, in the server's nursery.
+      max_timeout: seconds that the call may take while it reports progress; ``None`` for those without progress.
     """
 
-    def __init__(self, questions: QuestionReplay, spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    def __init__(
+        self,
+        questions: QuestionReplay,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        max_timeout: float | None = None,
+    ) -> None:
         self.questions = questions
         self.context = context = questions.context
         self.stream = context.source.stream
-        self.progress = Progress(context, spawn)
+        self.progress = Progress(context, spawn, max_timeout)
         self._ended = False
         self._answering: set[trio.CancelScope] = set()
         """The scopes of questions that are being answered."""
@@ -87,11 +93,17 @@ class Progress:
 
     Args:
       context: of the tool call.
-      spawn: as for `Call`.
+      spawn, max_timeout: as for `Call`.
     """
 
-    def __init__(self, context: ToolContext[Any], spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    def __init__(
+        self,
+        context: ToolContext[Any],
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        max_timeout: float | None,
+    ) -> None:
         self._context = context
+        self._max_timeout = max_timeout
         self._spawn = spawn
         self._queue: deque[tuple[float, float | None, str]] = deque()
         self._highest = -math.inf
@@ -105,6 +117,9 @@ class Progress:
         if not finite or progress <= self._highest:
             return
         self._highest = progress
+        if self._max_timeout is not None:
+            with suppress(StreamStateError):
+                self._context.restart_deadline(at_most=self._max_timeout)
         if len(self._queue) >= PROGRESS_QUEUE:
             self._queue.pop()
         self._queue.append((float(progress), total, message or ""))

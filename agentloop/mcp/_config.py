@@ -11,6 +11,13 @@ from typing import Any
 
 from attrs import field, frozen
 
+from agentloop._core.redaction import (
+    redacted_arguments,
+    redacted_url,
+    secrets_of_arguments,
+    secrets_of_fields,
+    secrets_of_url,
+)
 from agentloop.errors import UsageError
 from agentloop.models import Model
 from agentloop.tools import IfInterrupted
@@ -24,24 +31,41 @@ class Stdio:
 
     command: str
     """The program: a name on the ``PATH``, or a path."""
-    args: tuple[str, ...] = ()
-    """The arguments of the program."""
+    args: tuple[str, ...] = field(default=(), repr=lambda arguments: repr(redacted_arguments(arguments)))
+    """The arguments of the program. ``repr`` and errors show none of the secrets among them."""
     env: Mapping[str, str] | None = field(default=None, repr=False)
     """Added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like."""
     cwd: str | os.PathLike[str] | None = None
     """The folder to start the program in; ``None`` for the current one."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        return frozenset(secrets_of_arguments(self.args) | secrets_of_fields(self.env or {}))
+
+
+_HARMLESS = ("accept", "accept-language", "content-type", "origin", "referer", "user-agent")
+"""Headers whose values errors may show."""
 
 
 @frozen
 class Http:
     """A server at a URL, over the protocol's "streamable HTTP" transport."""
 
-    url: str
-    """An ``http`` or ``https`` URL."""
+    url: str = field(repr=lambda url: repr(redacted_url(url)))
+    """An ``http`` or ``https`` URL. ``repr`` and errors show no password, no value of the query, and no key in it."""
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     """Sent with each request."""
     auth: Any = field(default=None, repr=False)
     """An ``httpx2.Auth``, such as the SDK's OAuth provider."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        headers = {name: value for name, value in (self.headers or {}).items() if name.lower() not in _HARMLESS}
+        # A header of a name that is not known may be a key too. A short value occurs in ordinary words.
+        values = {value for value in headers.values() if len(value) >= 8}
+        return frozenset(secrets_of_url(self.url) | secrets_of_fields(headers) | values)
 
 
 @frozen
@@ -50,6 +74,11 @@ class InProcess:
 
     server: Any
     """An object of the SDK, such as an ``MCPServer``."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no error may show."""
+        return frozenset()
 
 
 def _patterns(patterns: Sequence[str]) -> tuple[str, ...]:
@@ -87,10 +116,15 @@ class ServerConfig:
     timeout: float | None = None
     """Seconds that a call may take; ``None`` for the agent's ``Deadlines.tool``. Time in which a person thinks does not
     count."""
+    max_timeout: float | None = None
+    """Seconds that a call may take in all while it reports progress: each report then starts ``timeout`` anew. ``None``
+    if progress changes nothing."""
     start_timeout: float = 30.0
     """Seconds for a start, from launching the program to the end of the protocol's handshake."""
     stop_timeout: float = 4.0
     """Seconds for an orderly stop. Then the connection is cut, and the server's processes are killed."""
+    optional: bool = False
+    """Whether a run goes on without the server if it does not start. A warning says why."""
     concurrency: int | None = None
     """At most this many calls at once, over all streams; ``None`` for no limit."""
     max_restarts: int = 3
@@ -134,6 +168,8 @@ class ServerConfig:
         for option in ("start_timeout", "stop_timeout", "max_processes"):
             if not getattr(self, option) > 0:
                 raise UsageError(f"McpServer({option}={getattr(self, option)!r}): give a number above 0")
+        if self.max_timeout is not None and not self.max_timeout > 0:
+            raise UsageError(f"McpServer(max_timeout={self.max_timeout!r}): give a number above 0, or None")
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"McpServer(concurrency={self.concurrency!r}): give a number above 0, or None")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
-from contextvars import ContextVar
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import httpx2
@@ -18,31 +18,39 @@ import mcp_types as types
 import trio
 from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext
-from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter, ValidationError
 
+from agentloop._core.redaction import redacted, redacted_url
+from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
+from agentloop._runtime.toolsets import persons_time
 from agentloop._runtime.user_code import describe
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import Http, ServerConfig, Stdio
-from agentloop.mcp._process import MAX_LINE, run_program
+from agentloop.mcp._http import connect, is_session_expired
+from agentloop.mcp._process import ProgramOutput, run_program
 from agentloop.mcp._server_requests import ServerRequests, refused
+from agentloop.mcp._sign_in import CALLER, SERVER
+from agentloop.mcp._wire import Mender, mended
 
-__all__ = ["Connection"]
+__all__ = ["LEEWAY", "Connection", "SessionExpiredError"]
 
 T = TypeVar("T")
-
-CALLER: ContextVar[Call | None] = ContextVar("agentloop.mcp.caller", default=None)
-"""The call that the current task makes. The SDK's HTTP transport carries it on to questions in the response."""
 
 MAX_PAGES = 100
 """Pages of a list of tools. Ends a server that always has one more."""
 
-HTTP_CONNECT, HTTP_READ = 30.0, 3600.0
-"""Timeouts in seconds. A response may be silent for long while a person thinks; calls have deadlines of their own."""
+_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
+    types.CallToolResult | types.InputRequiredResult
+)
+
+LEEWAY = 0.9
+"""The part of the time that the runtime allows for a start or a listing after which the server is given up: before the
+runtime does, so that the error says what the program wrote, or the run goes on with the tools that are known."""
 
 BUSY_SECONDS = 5.0
 """Seconds for which a call beside an open question counts as busy. Then it is taken to wait for the same answer."""
@@ -51,16 +59,23 @@ RESUBSCRIBE_SECONDS = 1.0
 """Seconds before a lost subscription is renewed."""
 
 
+class SessionExpiredError(ServerGoneError):
+    """The server no longer knows the HTTP session, and has not run the call."""
+
+
 class Connection:
     """A connection with a server.
 
     Args:
       server: its configuration.
       requests: answers the server's questions.
+      mode: ``"legacy"`` or ``"auto"``, as for the SDK's client.
+      time_left: seconds that the runtime allows for the start.
     """
 
-    def __init__(self, server: ServerConfig, requests: ServerRequests) -> None:
+    def __init__(self, server: ServerConfig, requests: ServerRequests, mode: str, time_left: float = math.inf) -> None:
         self.server = server
+        self.mode = mode
         self.ready = trio.Event()
         """Set when calls can use the connection."""
         self.over = trio.Event()
@@ -73,17 +88,29 @@ class Connection:
         """Whether the connection refuses new calls."""
         self.lost = False
         """Whether the connection is retired because a call could not be sent over it."""
+        self.is_expired = False
+        """Whether it is lost because the server no longer knows the HTTP session, which is no crash."""
         self.has_asked = False
         """Whether the server has ever asked a question outside a call's result."""
         self.tools_changed = True
         """Whether the list of tools must be read (again)."""
         self.instructions = ""
         """The server's instructions for the model."""
+        self.left_out: dict[str, str] = {}
+        """The tools of the last listing that cannot be used, and why."""
+        self.may_be_older = False
+        """Whether the server ended the connection at the first message, which older ones do not know."""
         self._requests = requests
         self._client: Client | None = None
+        self._secrets = server.target.secrets
+        self._output = ProgramOutput()
         self.stopping = trio.Event()
         """Set when the connection begins to close."""
-        self._scope = trio.CancelScope()
+        self._start_timeout = min(server.start_timeout, time_left)
+        self._start_seconds = min(server.start_timeout, LEEWAY * time_left)
+        self._start_deadline = PausableDeadline(self._start_seconds, None)
+        """The deadline of the start. A person who signs in has time."""
+        self._scope = self._start_deadline.scope
         self._calls: dict[Call, trio.CancelScope] = {}
         """Running calls, oldest first, each with the scope to cancel it."""
         self._listings: set[trio.CancelScope] = set()
@@ -97,7 +124,7 @@ class Connection:
         # This task was started from the task of the first call, whose questions are not all that will arrive here.
         CALLER.set(None)
         try:
-            self._scope.deadline = trio.current_time() + self.server.start_timeout
+            self._scope.deadline = trio.current_time() + self._start_seconds
             with self._scope:
                 async with self._connected() as client, trio.open_nursery() as nursery:
                     self._client = client
@@ -115,6 +142,8 @@ class Connection:
             if plain is not None:
                 cause = single(plain)
                 is_explained = isinstance(cause, (McpError, MCPError))
+                # Servers that end the connection at a first message that they do not know.
+                self._note_refusal(isinstance(cause, (httpx2.RemoteProtocolError, httpx2.ReadError)))
                 self._fail(_describe(cause) if is_explained else f"failed: {_describe(cause)}", plain)
             if rest is error:
                 raise
@@ -122,7 +151,7 @@ class Connection:
                 raise rest from error  # noqa: ASYNC104 - see above
         finally:
             if self._scope.cancelled_caught and not self.stopping.is_set():
-                self._fail(f"did not start within {self.server.start_timeout:g} s")
+                self._fail(f"did not start within {self._start_timeout:.3g} s{self._output}")
             self._client = None
             self._end_calls()
             log(MCP, logging.DEBUG, "server %r disconnected", self.server.name)
@@ -134,16 +163,17 @@ class Connection:
         server, requests = self.server, self._requests
         target = server.target
         transport: Any
+        mender = Mender(self._version, self.left_out.__setitem__)
         if isinstance(target, Stdio):
-            transport = run_program(target, self._fail)
+            transport = mended(run_program(target, self._output, self._program_failed), mender)
         elif isinstance(target, Http):
-            transport = _http(target)
+            transport = mended(connect(target, self._persons_time), mender)
         else:
             transport = target.server
         async with Client(
             transport,
             # Not the version itself: the SDK would skip the handshake, and with it instructions and capabilities.
-            mode="legacy" if server.mode == "legacy" else "auto",
+            mode=self.mode,
             # `ConnectionPool` caches the list of tools; a second cache would hide changes.
             cache=None,
             message_handler=self._on_message,
@@ -154,6 +184,36 @@ class Connection:
             if server.mode not in ("auto", "legacy", client.protocol_version):
                 raise McpError(server=server.name, problem=f"speaks {client.protocol_version}, not {server.mode}")
             yield client
+
+    def _version(self) -> str | None:
+        return None if self._client is None else self._client.protocol_version
+
+    @contextmanager
+    def _persons_time(self) -> Generator[None]:
+        """Pause all deadlines under which the current task waits for an answer of the server."""
+        call = CALLER.get()
+        SERVER.set(self.server.name)
+        with ExitStack() as pauses:
+            if not self.settled.is_set():
+                pauses.enter_context(self._start_deadline.paused())
+            pauses.enter_context(persons_time())
+            if call is not None:
+                with suppress(StreamStateError):
+                    pauses.enter_context(call.context.paused_deadline(parks=False))
+            yield
+
+    def _program_failed(self, problem: str) -> None:
+        self._note_refusal(True)
+        self._fail(problem)
+
+    def _note_refusal(self, ended: bool) -> None:
+        if (
+            ended
+            and self.mode == self.server.mode == "auto"
+            and not self.settled.is_set()
+            and not self.stopping.is_set()
+        ):
+            self.may_be_older = True
 
     def stop(self) -> None:
         """Disconnect within `McpServer.stop_timeout`. Running calls end at once."""
@@ -172,13 +232,27 @@ class Connection:
     def _fail(self, problem: str, cause: BaseException | None = None) -> None:
         """Record that the connection is unusable, and end its calls."""
         if self.failure is None and not self.stopping.is_set():
-            self.failure = ServerGoneError(server=self.server.name, problem=problem)
-            self.failure.__cause__ = cause
+            self.failure = ServerGoneError(server=self.server.name, problem=self._shown(problem))
+            self.failure.__cause__ = self._without_secrets(cause)
             log(MCP, logging.WARNING, "server %r can no longer be used", self.server.name)
         # The SDK does not leave its client's block by itself when the program has died.
         self.retired = True
         self.stopping.set()
         self._end_calls()
+
+    def _shown(self, problem: str) -> str:
+        """``problem`` with the place of a server at a URL, and without keys."""
+        target = self.server.target
+        if isinstance(target, Http) and (url := redacted_url(target.url)) not in problem:
+            problem = f"{problem} ({url})"
+        return redacted(problem, self._secrets)
+
+    def _without_secrets(self, cause: BaseException | None) -> BaseException | None:
+        """``cause``, unless its traceback would show a secret."""
+        if cause is None or not self._secrets:
+            return cause
+        text = "".join(traceback.format_exception(cause))
+        return None if any(secret in text for secret in self._secrets) else cause
 
     def _end_calls(self) -> None:
         for scope in (*self._calls.values(), *self._listings):
@@ -246,13 +320,15 @@ class Connection:
             raise self.gone()
 
         async def once() -> types.CallToolResult | types.InputRequiredResult:
-            return await client.session.call_tool(
-                name,
-                dict(arguments),
-                progress_callback=call.progress.report,
+            # Not `session.call_tool()`: it raises an error in the place of a result that does not fit `outputSchema`.
+            params = types.CallToolRequestParams(
+                name=name,
+                arguments=dict(arguments),
                 input_responses=dict(responses) if responses else None,
                 request_state=state,
-                allow_input_required=True,
+            )
+            return await client.session.send_request(
+                types.CallToolRequest(params=params), _RESULT, progress_callback=call.progress.report
             )
 
         token = CALLER.set(call)
@@ -266,8 +342,8 @@ class Connection:
                 if await self._can_satisfy(call, refusal):
                     return await once()
                 raise refusal
-        except Exception as error:
-            raise self._error(error) from error
+        except Exception as error:  # noqa: BLE001 - raised as an error of ours
+            raise self._error(error) from self._without_secrets(error)
         except BaseException:
             if len(self._abandoned) < 2:
                 self._abandoned.add(call.stream)
@@ -300,14 +376,20 @@ class Connection:
             return self.gone()
         name = self.server.name
         if not isinstance(error, MCPError):
-            return McpError(server=name, problem=f"gave no usable answer: {_describe(single(error))}")
+            return McpError(server=name, problem=self._shown(f"gave no usable answer: {_describe(single(error))}"))
+        if isinstance(self.server.target, Http) and not self._is_modern and is_session_expired(error):
+            # Calls that are running may still get an answer. New ones open another session.
+            self.retired = self.lost = self.is_expired = True
+            problem = self._shown(f"no longer knows the session: {error.message}")
+            return SessionExpiredError(server=name, problem=problem)
         lost = error.code == types.CONNECTION_CLOSED and not isinstance(self.server.target, Stdio)
         if lost or (error.code == types.INVALID_REQUEST and error.message == "Session terminated"):
             # Running calls may still get an answer. New ones open another connection.
             self.retired = self.lost = True
-            return ServerGoneError(server=name, problem=f"cannot be reached any more: {error.message}")
+            return ServerGoneError(server=name, problem=self._shown(f"cannot be reached any more: {error.message}"))
         kind = McpStateError if _is_about_state(error) else McpError
-        return kind(server=name, problem=f"answered with an error: {error.message}", code=error.code)
+        problem = redacted(f"answered with an error: {error.message}", self._secrets)
+        return kind(server=name, problem=problem, code=error.code)
 
     async def list_tools(self) -> list[types.Tool]:
         """List the server's tools, over all pages.
@@ -319,6 +401,7 @@ class Connection:
         if client is None:
             raise self.gone()
         self.tools_changed = False
+        self.left_out.clear()
         scope = trio.CancelScope()
         self._listings.add(scope)
         listed: list[types.Tool] | None = None
@@ -327,8 +410,8 @@ class Connection:
                 listed = await self._pages(client)
         except McpError:
             raise
-        except Exception as error:
-            raise self._error(error) from error
+        except Exception as error:  # noqa: BLE001 - raised as an error of ours
+            raise self._error(error) from self._without_secrets(error)
         finally:
             self._listings.discard(scope)
             if listed is None:
@@ -339,6 +422,7 @@ class Connection:
 
     async def _pages(self, client: Client) -> list[types.Tool]:
         tools: list[types.Tool] = []
+        cursors: set[str] = set()
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             try:
@@ -350,8 +434,10 @@ class Connection:
                 raise
             tools += page.tools
             cursor = page.next_cursor
-            if cursor is None:
+            # A server that names a page again has no more of them.
+            if not cursor or cursor in cursors:
                 return tools
+            cursors.add(cursor)
         raise McpError(server=self.server.name, problem=f"lists its tools on more than {MAX_PAGES} pages")
 
     # ---------------------------------------------------------- notifications of the server
@@ -482,20 +568,12 @@ def _describe(error: BaseException) -> str:
         return _problem(error)
     if isinstance(error, MCPError):
         return f"answered with an error: {error.message}"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        return f"{error.title} is malformed: {place}: {first['msg']}"
     return describe(error)
 
 
 def _problem(error: McpError) -> str:
     return str(error).removeprefix(f"MCP server {error.server!r} ")
-
-
-@asynccontextmanager
-async def _http(target: Http) -> AsyncGenerator[Any]:
-    timeout = httpx2.Timeout(HTTP_CONNECT, read=HTTP_READ)
-    headers = None if target.headers is None else dict(target.headers)
-    async with httpx2.AsyncClient(headers=headers, auth=target.auth, timeout=timeout) as client:
-        connection: AbstractAsyncContextManager[Any] = streamable_http_client(
-            target.url, http_client=client, max_sse_event_size=MAX_LINE
-        )
-        async with connection as streams:
-            yield streams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,14 +12,18 @@ import mcp_types as types
 import trio
 from pydantic import TypeAdapter, ValidationError
 
+from agentloop._core.context_window import READ_RESULT
+from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.toolsets import time_left
 from agentloop.context import ToolContext
-from agentloop.errors import McpError, McpStateError, ServerGoneError
+from agentloop.errors import AgentLoopError, McpError, McpStateError, ServerGoneError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig
-from agentloop.mcp._connection import Connection
+from agentloop.mcp._connection import LEEWAY, Connection, SessionExpiredError
+from agentloop.mcp._output_schema import misfit
 from agentloop.mcp._results import result_of, tool_name
 from agentloop.mcp._rounds import PendingInput, QuestionReplay, Round
-from agentloop.mcp._server_requests import ServerRequests
+from agentloop.mcp._server_requests import MAX_QUESTIONS, ServerRequests
 from agentloop.messages import ToolResult
 from agentloop.tools import JsonArguments, Tool
 
@@ -46,21 +50,33 @@ MAX_INSTRUCTIONS = 16_384
 _REQUEST: TypeAdapter[types.InputRequest] = TypeAdapter(types.InputRequest)
 
 
+RUNTIMES_OWN = frozenset({READ_RESULT})
+"""Names of tools that the runtime offers itself. The model would take a server's words for those of the runtime."""
+
+
 @asynccontextmanager
 async def open_server(server: ServerConfig) -> AsyncGenerator[ConnectionPool]:
     """Start ``server``, and stop it when the block ends.
 
     Raises:
-      McpError: the server does not start.
+      McpError: the server does not start, and is not optional.
     """
-    async with trio.open_nursery() as nursery:
-        pool = ConnectionPool(server, nursery)
-        try:
-            await pool.start()
-            yield pool
-        finally:
-            # The nursery waits for the tasks that own connections; each disconnects within `stop_timeout`.
-            pool.stop()
+    try:
+        async with trio.open_nursery() as nursery:
+            pool = ConnectionPool(server, nursery)
+            try:
+                try:
+                    await pool.start()
+                except McpError as error:
+                    if not server.optional:
+                        raise
+                    pool.leave_out(error)
+                yield pool
+            finally:
+                # The nursery waits for the tasks that own connections; each disconnects within `stop_timeout`.
+                pool.stop()
+    except BaseExceptionGroup as group:
+        raise_single(group)
 
 
 class ConnectionPool:
@@ -88,7 +104,26 @@ class ConnectionPool:
         self._tools: tuple[Tool, ...] = ()
         self._listed_by: Connection | None = None
         """The connection that listed ``_tools``."""
+        self._output_schemas: dict[str, dict[str, Any]] = {}
+        """By the server's name of the tool."""
+        self._mode = "legacy" if server.mode == "legacy" else "auto"
+        """How the next connection negotiates the version of the protocol."""
+        self._is_left_out = False
+        self._problem_of_start: list[str] = []
+        self._problems_of_tools: list[str] = []
+        self._problem_of_listing: list[str] = []
         self.instructions = ""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """The problems that the server's part in the run works around; see `agentloop.tools.OpenToolset`."""
+        return [*self._problem_of_start, *self._problems_of_tools, *self._problem_of_listing]
+
+    def leave_out(self, error: McpError) -> None:
+        """Go on without the server, which has not started."""
+        self._is_left_out = True
+        self._problem_of_start = [f"{error}; the run goes on without this server, which is optional"]
+        self.stop()
 
     # ---------------------------------------------------------------------- start and stop
 
@@ -98,17 +133,24 @@ class ConnectionPool:
         Raises:
           McpError: the server does not start, or has crashed too often.
         """
-        connection = self._starting
-        if connection is None:
-            pause = self._pause()
-            connection = self._starting = Connection(self.server, self._requests)
-            self._connections.append(connection)
-            self._nursery.start_soon(self._own, connection, pause)
-        await connection.settled.wait()
-        if self._starting is connection:
-            self._starting = None
-        if not connection.ready.is_set():
-            raise connection.gone()
+        while True:
+            connection = self._starting
+            if connection is None:
+                pause = self._pause()
+                connection = self._starting = Connection(self.server, self._requests, self._mode, time_left())
+                self._connections.append(connection)
+                self._nursery.start_soon(self._own, connection, pause)
+            await connection.settled.wait()
+            if self._starting is connection:
+                self._starting = None
+            if connection.ready.is_set():
+                break
+            if not connection.may_be_older or self._stopped:
+                raise connection.gone()
+            # The protocol allows a client to begin with a message that servers of older versions do not know. Some of
+            # them exit: start the server once more, and begin as those versions do.
+            self._mode = "legacy"
+            await connection.over.wait()
         if connection.instructions:
             instructions = connection.instructions[:MAX_INSTRUCTIONS]
             self.instructions = f"From the MCP server {self.server.name!r}, about its tools:\n{instructions}"
@@ -145,7 +187,8 @@ class ConnectionPool:
             if self._starting is connection:
                 # Every call that waited for the start was cancelled: the next call must start another connection.
                 self._starting = None
-            if connection.failure is not None or connection.lost:
+            has_crashed = (connection.failure is not None or connection.lost) and not connection.is_expired
+            if has_crashed and not connection.may_be_older:
                 self._crashes.append(trio.current_time())
                 self._last_failure = connection.failure
             self._freed.unpark_all()
@@ -165,24 +208,67 @@ class ConnectionPool:
         Raises:
           McpError: the server cannot list its tools.
         """
-        connection = next((connection for connection in self._connections if connection.is_usable), None)
-        if connection is not None and (connection.tools_changed or connection is not self._listed_by):
-            listed = await self._list(connection)
-            if listed is not None:
-                self._tools = tuple(
-                    self._tool(tool) for tool in listed if self.server.offers(tool.name) and not _needs_task(tool)
-                )
-                self._listed_by = connection
+        for _ in range(2):
+            connection = next((connection for connection in self._connections if connection.is_usable), None)
+            if connection is None or not (connection.tools_changed or connection is not self._listed_by):
+                break
+            try:
+                listed = await self._list(connection)
+            except SessionExpiredError:
+                if self._listed_by is None:
+                    # The server has restarted since the handshake.
+                    await self.start()
+                continue
+            except McpError as error:
+                # A run that has begun with a list goes on with it: the model may not even need this server.
+                if self._listed_by is None:
+                    raise
+                self._problem_of_listing = [f"{error}; the tools stay as they were listed before"]
+                break
+            self._problem_of_listing = []
+            self._tools = self._usable(listed, connection.left_out)
+            self._listed_by = connection
         return self._tools
 
-    async def _list(self, connection: Connection) -> list[types.Tool] | None:
-        try:
+    async def _list(self, connection: Connection) -> list[types.Tool]:
+        seconds = LEEWAY * time_left()
+        with trio.move_on_after(seconds):
             return await connection.list_tools()
-        except ServerGoneError:
-            # The server died while it listed. If an earlier list exists, the run can continue with that.
-            if self._listed_by is None:
-                raise
-            return None
+        raise McpError(server=self.server.name, problem=f"did not list its tools within {seconds:g} s")
+
+    def _usable(self, listed: Sequence[types.Tool], left_out: Mapping[str, str]) -> tuple[Tool, ...]:
+        """The tools of a listing that can be offered. The others are problems, by name."""
+        reasons = {name: f"it is malformed: {reason}" for name, reason in left_out.items() if self.server.offers(name)}
+        tools: dict[str, tuple[types.Tool, Tool]] = {}
+        self._output_schemas.clear()
+        for tool in listed:
+            if not self.server.offers(tool.name) or _needs_task(tool):
+                continue
+            if not tool.name:
+                reasons[tool.name] = "it has no name"
+                continue
+            try:
+                made = self._tool(tool)
+            except AgentLoopError as error:
+                reasons[tool.name] = str(error)
+                continue
+            same = tools.get(made.name)
+            if made.name in RUNTIMES_OWN:
+                reasons[tool.name] = "agentloop has a tool of that name itself; give the server a prefix="
+            elif same is None:
+                tools[made.name] = (tool, made)
+                if tool.output_schema is not None:
+                    self._output_schemas[tool.name] = tool.output_schema
+            elif same[0] != tool:
+                reasons[tool.name] = (
+                    f"the tool {same[0].name!r} is called {made.name!r} already, without the letters "
+                    + ("that providers refuse" if same[0].name != tool.name else "of its second listing")
+                )
+        self._problems_of_tools = [
+            f"tool {name!r} of MCP server {self.server.name!r} is left out: {reason}"
+            for name, reason in reasons.items()
+        ]
+        return tuple(made for _, made in tools.values())
 
     def _tool(self, listed: types.Tool) -> Tool:
         annotations = listed.annotations or types.ToolAnnotations()
@@ -262,7 +348,10 @@ class ConnectionPool:
     async def _answer(self, pending: PendingInput, questions: QuestionReplay, current: Round | None) -> dict[str, Any]:
         """As `answer`. With a ``current`` round, answers of the sampling model are saved in it."""
         answers: dict[str, Any] = {}
-        call = Call(questions, self._spawn)
+        if len(pending.requests) > MAX_QUESTIONS:
+            problem = f"asked {len(pending.requests)} questions at once, of which at most {MAX_QUESTIONS} are put"
+            raise McpError(server=self.server.name, problem=problem)
+        call = Call(questions, self._spawn, self.server.max_timeout)
         try:
             for key, request in pending.requests.items():
                 if current is not None and key in current.answers:
@@ -294,20 +383,26 @@ class ConnectionPool:
         answers: Mapping[str, Any],
         state: str | None,
     ) -> ToolResult | PendingInput:
-        call = Call(questions, self._spawn)
+        call = Call(questions, self._spawn, self.server.max_timeout)
         try:
-            if self._slots is None:
+            async with nullcontext() if self._slots is None else self._slot(call):
                 result = await self._use(call, tool, arguments, answers, state)
-            else:
-                async with self._slots:
-                    result = await self._use(call, tool, arguments, answers, state)
         finally:
             await call.end()  # noqa: ASYNC102 - it shields itself where it must
         if isinstance(result, types.CallToolResult):
-            return result_of(result)
+            return result_of(result, note=self._note(tool, result))
         dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
         requests: dict[str, dict[str, Any]] = dumped.get("inputRequests", {})
         return PendingInput(self.server.name, tool, dict(arguments), requests, result.request_state)
+
+    def _note(self, tool: str, result: types.CallToolResult) -> str:
+        """A note to the model on a result that does not fit the tool's schema; empty if it does."""
+        schema = self._output_schemas.get(tool)
+        if schema is None or result.is_error:
+            return ""
+        is_missing = "structured_content" not in result.model_fields_set
+        reason = misfit(schema, result.structured_content, is_missing=is_missing)
+        return f"[This result does not fit the outputSchema of the tool: {reason}]" if reason else ""
 
     def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(run)
@@ -320,29 +415,52 @@ class ConnectionPool:
         answers: Mapping[str, Any],
         state: str | None,
     ) -> types.CallToolResult | types.InputRequiredResult:
-        connection = await self._connection_for(call.stream)
-        try:
-            return await connection.call(call, tool, arguments, responses=answers, state=state)
-        finally:
-            self._freed.unpark_all()
+        for is_last in (False, True):
+            connection = await self._connection_for(call)
+            try:
+                return await connection.call(call, tool, arguments, responses=answers, state=state)
+            except SessionExpiredError:
+                # The server refused the call before it ran it: send it once more, in a new session.
+                if is_last:
+                    raise
+            finally:
+                self._freed.unpark_all()
+        raise AssertionError("unreachable")
 
-    async def _connection_for(self, stream: str) -> Connection:
-        """An open connection for a call of ``stream``, or a new one. Waits where `McpServer.max_processes` are in use.
+    @asynccontextmanager
+    async def _slot(self, call: Call) -> AsyncGenerator[None]:
+        assert self._slots is not None
+        # Time in the queue is not the call's. The call before it may wait for a person, so the run may be parked.
+        with call.context.paused_deadline():
+            await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _connection_for(self, call: Call) -> Connection:
+        """An open connection for ``call``, or a new one. Waits where `McpServer.max_processes` are in use.
 
         Raises:
           ServerGoneError: no connection is open, and none can be.
         """
         while True:
-            connection = self._find(stream)
+            connection = self._find(call.stream)
             if connection is not None:
                 return connection
+            if self._is_left_out:
+                raise ServerGoneError(server=self.server.name, problem="did not start, and was left out")
             # Connections that are stopping count: a new process might clash with files or ports that the old one still
             # holds. Lost ones do not count: they exist over HTTP only, where their calls may wait long for an answer.
             counted = sum(not connection.lost for connection in self._connections)
             if self._starting is not None or counted < max(1, self.server.max_processes):
-                await self.start()
+                # A start has a deadline of its own.
+                with call.context.paused_deadline(parks=False):
+                    await self.start()
             else:
-                await self._freed.park()
+                # Time in the queue is not the call's.
+                with call.context.paused_deadline():
+                    await self._freed.park()
 
     def _find(self, stream: str) -> Connection | None:
         idle: Connection | None = None

@@ -20,8 +20,9 @@ from mcp.shared.message import SessionMessage
 
 from agentloop._process_tree import ProcessTree, open_process_tree
 from agentloop.mcp._config import Stdio
+from agentloop.mcp._lines import read_line
 
-__all__ = ["run_program"]
+__all__ = ["ProgramOutput", "run_program"]
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of one message. Without a limit, a server that never ends its line would fill the memory."""
@@ -38,12 +39,41 @@ STDERR_SECONDS = 0.5
 stderr open for longer."""
 
 
+class ProgramOutput:
+    """What a program wrote, apart from messages: the reason why it does not work is often there."""
+
+    def __init__(self) -> None:
+        self.noise = ""
+        """The first line of the output that was not a message."""
+        self.stderr_lines: deque[str] = deque(maxlen=5)
+        """The last lines of stderr."""
+        self.open_line = b""
+        """The beginning of a line of the output that has not ended: a program may prompt, and wait for input."""
+        self.open_stderr_line = b""
+        """The same of stderr."""
+
+    def __str__(self) -> str:
+        """The words to add to an error; empty if the program wrote nothing."""
+        noise = self.noise or self.open_line[:200].decode(errors="replace").strip()
+        text = f"; its output began with {noise!r}, which is not a message" if noise else ""
+        last = self.open_stderr_line[:500].decode(errors="replace").strip()
+        lines = [*self.stderr_lines, last] if last else list(self.stderr_lines)
+        return text + (f"; its stderr ended with: {' / '.join(lines[-5:])}" if lines else "")
+
+    def add_to_stderr(self, lines: Iterable[bytes]) -> None:
+        """Remember the last of ``lines``."""
+        self.stderr_lines.extend(text[:500] for line in lines if (text := line.decode(errors="replace").strip()))
+
+
 @asynccontextmanager
-async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> AsyncGenerator[tuple[Any, Any]]:
+async def run_program(
+    target: Stdio, output: ProgramOutput, on_failure: Callable[[str], None]
+) -> AsyncGenerator[tuple[Any, Any]]:
     """Start the program, and yield the streams that the SDK reads and writes.
 
     Args:
       target: the program.
+      output: collects what the program writes besides messages.
       on_failure: called with a description once the program has ended, or closed its input or output. Not called when
         the end of the block stops the program.
 
@@ -59,7 +89,7 @@ async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> Async
         stderr=subprocess.PIPE,
     )
     async with opening as tree:
-        program = _Program(tree, on_failure)
+        program = _Program(tree, output, on_failure)
         incoming, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, queued = anyio.create_memory_object_stream[SessionMessage](SEND_QUEUE)
         with incoming, received, outgoing, queued:
@@ -81,17 +111,20 @@ async def run_program(target: Stdio, on_failure: Callable[[str], None]) -> Async
 
 
 class _Program:
-    def __init__(self, tree: ProcessTree, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, tree: ProcessTree, output: ProgramOutput, on_failure: Callable[[str], None]) -> None:
         self._tree = tree
+        self._output = output
         self._on_failure = on_failure
         self._stopping = False
         self._written = trio.Event()
         self._stderr_ended = trio.Event()
         """Set when all of stderr has been read."""
-        self._stderr_lines: deque[str] = deque(maxlen=5)
-        """The last lines of stderr."""
-        self._noise = ""
-        """The first line of the output that was not a message."""
+        self._pending: dict[str | int, None] = {}
+        """The ids of the requests that the program has not answered, oldest first."""
+        self._has_read = trio.Event()
+        """Set when the program has read a message."""
+        self._is_behind: Callable[[], bool] = lambda: False
+        """Whether many messages wait for the program to read them."""
 
     # ------------------------------------------------------------------------- messages
 
@@ -105,6 +138,7 @@ class _Program:
                 for start in rest:
                     await self._pass_on(bytes(line), incoming)
                     line[:] = start
+                self._output.open_line = bytes(line[:200])
                 if len(line) > MAX_LINE:
                     self._report(f"wrote a line of more than {MAX_LINE} bytes")
                     incoming.close()
@@ -116,26 +150,41 @@ class _Program:
     async def _pass_on(self, line: bytes, incoming: Any) -> None:
         if not line.strip() or self._stopping:
             return
-        try:
-            message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-        except ValueError:
+        messages = read_line(line, self._pending)
+        if not messages:
             # A banner, or a print for debugging. The server may work in spite of it.
-            self._noise = self._noise or line[:200].decode(errors="replace")
-            return
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await incoming.send(SessionMessage(message))
+            self._output.noise = self._output.noise or line[:200].decode(errors="replace")
+        for message in messages:
+            while isinstance(message, types.JSONRPCRequest) and self._is_behind() and not self._stopping:
+                # The answers to a server that does not read them would leave no room for other messages.
+                await self._has_read.wait()
+            if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)) and message.id is not None:
+                self._pending.pop(message.id, None)
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await incoming.send(SessionMessage(message))
 
     async def write(self, queued: Any) -> None:
+        """Write the messages of the queue."""
+        self._is_behind = lambda: queued.statistics().current_buffer_used > SEND_QUEUE // 2
         try:
             async for message in queued:
+                sent = message.message
+                if isinstance(sent, types.JSONRPCRequest):
+                    self._pending[sent.id] = None
+                elif isinstance(sent, types.JSONRPCNotification) and sent.method == "notifications/cancelled":
+                    self._pending.pop((sent.params or {}).get("requestId", ""), None)
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await self._tree.stdin.send_all(text.encode() + b"\n")
+                self._has_read.set()
+                self._has_read = trio.Event()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # A server that does not read its input will not answer.
             await self._wait_for_exit()
             self._report_exit("closed its input")
         finally:
             self._written.set()
+            self._is_behind = lambda: False
+            self._has_read.set()
 
     async def read_stderr(self) -> None:
         """Remember the last lines of stderr, for the error if the program dies."""
@@ -143,8 +192,8 @@ class _Program:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while piece := await self._tree.stderr.receive_some(65536):
                 *lines, rest = (rest + piece)[-65536:].split(b"\n")
-                self._remember(lines)
-        self._remember([rest])
+                self._output.add_to_stderr(lines)
+                self._output.open_stderr_line = rest
         self._stderr_ended.set()
 
     async def _wait_for_exit(self) -> None:
@@ -152,9 +201,6 @@ class _Program:
         with trio.move_on_after(STDERR_SECONDS):
             await self._tree.leader_exited()
             await self._stderr_ended.wait()
-
-    def _remember(self, lines: Iterable[bytes]) -> None:
-        self._stderr_lines.extend(text[:500] for line in lines if (text := line.decode(errors="replace").strip()))
 
     async def watch(self, incoming: Any) -> None:
         """Report the program's exit even if a child of it keeps the output open."""
@@ -178,11 +224,7 @@ class _Program:
             return
         # Only the first problem is reported: later ones follow from it.
         self._stopping = True
-        if self._noise:
-            problem += f"; its output began with {self._noise!r}, which is not a message"
-        if self._stderr_lines:
-            problem += f"; its stderr ended with: {' / '.join(self._stderr_lines)}"
-        self._on_failure(problem)
+        self._on_failure(f"{problem}{self._output}")
 
     # ------------------------------------------------------------------------- the end
 

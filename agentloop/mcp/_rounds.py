@@ -81,6 +81,8 @@ class QuestionReplay:
         """All questions so far, in order."""
         self.next_question = 0
         """The position in ``asked`` that the server's next question has, if it repeats one."""
+        self.count = 0
+        """The questions that the server has asked so far, those that were declined unseen included."""
         self._answers: list[Accept | Decline | Cancel] = []
 
     async def ask(

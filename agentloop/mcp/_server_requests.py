@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import re
+import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from textwrap import indent
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import mcp_types as types
@@ -14,6 +15,8 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.forms import check_form
+from agentloop._core.redaction import names_a_secret
 from agentloop._core.stops import checked_stop
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
@@ -34,12 +37,13 @@ from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, 
 from agentloop.providers import find_model
 from agentloop.questions import Accept, Cancel, Decline
 
-__all__ = ["ServerRequests", "refused", "secrets_in"]
-
-_SECRET = re.compile(r"pass(word|phrase|wd|code)|secret|token|api_?key|credential|private_?key", re.IGNORECASE)
+__all__ = ["MAX_QUESTIONS", "ServerRequests", "refused", "secrets_in"]
 
 USER_REJECTED = -1
 """The error code of the protocol's examples for a user who rejects a sampling request."""
+
+MAX_QUESTIONS = 50
+"""Questions of a server, to the user or to the model, that are put during one call. Further ones are declined."""
 
 SAMPLING_SECONDS = 300.0
 """Seconds in which the model must answer a sampling request."""
@@ -57,21 +61,59 @@ def secrets_in(form: Mapping[str, Any]) -> list[str]:
     except msgspec.ValidationError:
         # Not a form: `ToolContext.ask` raises the error that says so.
         return []
-    return [name for name, field in fields.items() if field.is_secret or _is_secret(name)]
+    return [name for name, field in fields.items() if field.is_secret(name)]
+
+
+def _usual(form: Mapping[str, Any]) -> dict[str, Any]:
+    """``form`` without flaws that keep no user from filling it in: keywords of ``null``, defaults that do not fit."""
+    form = {key: value for key, value in form.items() if value is not None}
+    fields: Any = form.get("properties")
+    if isinstance(fields, dict):
+        form["properties"] = {name: _usual_field(name, field) for name, field in cast("dict[str, Any]", fields).items()}
+    return form
+
+
+def _usual_field(name: str, field: Any) -> Any:
+    if not isinstance(field, dict):
+        return field
+    usual = {key: value for key, value in cast("dict[str, Any]", field).items() if value is not None}
+    if isinstance(usual.get("enum"), list):
+        usual["enum"] = [choice for choice in usual["enum"] if choice is not None]
+    without = {key: value for key, value in usual.items() if key != "default"}
+    # A default that does not fit is the only flaw that its absence mends.
+    return without if _is_field(name, without) and not _is_field(name, usual) else usual
+
+
+def _is_field(name: str, field: dict[str, Any]) -> bool:
+    try:
+        check_form({"type": "object", "properties": {name: field}})
+    except ToolDefinitionError:
+        return False
+    return True
+
+
+def _is_web_page(url: str) -> bool:
+    try:
+        return url.lower().startswith(("http://", "https://")) and bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 class _Field(msgspec.Struct, rename="camel"):
+    type: Any = None
     title: Any = None
     format: Any = None
     write_only: Any = False
+    enum: Any = None
+    one_of: Any = None
 
-    @property
-    def is_secret(self) -> bool:
-        return self.format == "password" or self.write_only is True or _is_secret(str(self.title or ""))
-
-
-def _is_secret(text: str) -> bool:
-    return _SECRET.search(re.sub(r"[\s-]", "_", text)) is not None
+    def is_secret(self, name: str) -> bool:
+        if self.format == "password" or self.write_only is True:
+            return True
+        if self.type in ("boolean", "array") or self.enum is not None or self.one_of is not None:
+            # A choice: the server knows the values.
+            return False
+        return names_a_secret(name) or names_a_secret(str(self.title or ""))
 
 
 class ServerRequests:
@@ -115,15 +157,17 @@ class ServerRequests:
         Raises:
           StreamStateError: the call has ended.
         """
+        if not self._may_ask(call):
+            return types.ElicitResult(action="decline")
         if isinstance(params, types.ElicitRequestURLParams):
-            if urlsplit(params.url).scheme not in ("http", "https"):
+            if not _is_web_page(params.url):
                 self._decline_for(call, f"wants the user to open {params.url!r}, which is not a web page")
                 return types.ElicitResult(action="decline")
             answer = elicited(await call.questions.ask(params.message, url=params.url))
             # The protocol has content in answers to forms only.
             answer.content = None
             return answer
-        form = params.requested_schema
+        form = _usual(params.requested_schema)
         secrets = [] if self._server.ask_secrets else secrets_in(form)
         if secrets:
             self._decline_for(call, f"asks for a secret in a form ({', '.join(secrets)})")
@@ -132,6 +176,13 @@ class ServerRequests:
             return elicited(await call.questions.ask(params.message, form))
         except ToolDefinitionError as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=f"not a form as MCP allows it: {error}")
+
+    def _may_ask(self, call: Call) -> bool:
+        """Whether the server may ask once more during the call. A hostile one would ask for ever."""
+        call.questions.count += 1
+        if call.questions.count == MAX_QUESTIONS + 1:
+            self._decline_for(call, f"asked more than {MAX_QUESTIONS} questions during one call")
+        return call.questions.count <= MAX_QUESTIONS
 
     def _decline_for(self, call: Call, why: str) -> None:
         call.warn("question_refused", f"MCP server {self._server.name!r} {why}; it was declined")
@@ -149,6 +200,8 @@ class ServerRequests:
         sampling = self._server.sampling
         if sampling is None:
             return refused("no model is configured to answer")
+        if not self._may_ask(call):
+            return refused(f"more than {MAX_QUESTIONS} questions during one call")
         if params.tools:
             return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
         try:
@@ -160,16 +213,16 @@ class ServerRequests:
             )
         except (ValueError, UsageError) as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
-        if self._server.approve_sampling:
-            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(messages)}"
-            answer = await call.questions.ask(question)
-            if not isinstance(answer, Accept):
-                return refused("the user rejected the request")
         request = ModelRequest(
             messages,
             params.system_prompt or "",
             settings=settings,
         )
+        if self._server.approve_sampling:
+            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(request)}"
+            answer = await call.questions.ask(question)
+            if not isinstance(answer, Accept):
+                return refused("the user rejected the request")
         try:
             model = find_model(sampling) if isinstance(sampling, str) else sampling
             with trio.fail_after(SAMPLING_SECONDS):
@@ -245,7 +298,30 @@ def _part(block: types.SamplingMessageContentBlock) -> UserPart:
             raise ValueError("tools are not supported in sampling")
 
 
-def _shown(messages: tuple[Message, ...]) -> str:
-    return "\n".join(
-        message.text if isinstance(message, UserMessage) else f"(the model:) {message.text}" for message in messages
-    )
+def _shown(request: ModelRequest) -> str:
+    """All that would be sent to the model, for the user to approve."""
+    settings = request.settings
+    values: list[tuple[str, object]] = [
+        ("max_tokens", settings.max_tokens),
+        ("temperature", settings.temperature),
+        ("stop", list(settings.stop) or None),
+    ]
+    options = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
+    said = [
+        ("the model" if isinstance(message, AssistantMessage) else "the user", _shown_parts(message))
+        for message in request.messages
+    ]
+    sections = [("instructions", request.instructions), *said, ("settings", options)]
+    # Indented, so that no text can pass for a heading.
+    return "\n".join(f"({heading})\n{indent(text, '    ')}" for heading, text in sections if text)
+
+
+def _shown_parts(message: Message) -> str:
+    return "\n".join(part.text if isinstance(part, Text) else _shown_data(part) for part in message.parts)
+
+
+def _shown_data(part: object) -> str:
+    data = getattr(part, "data", None) or b""
+    # The digest tells two images apart, and lets a user compare one with a file.
+    digest = hashlib.sha256(data).hexdigest()
+    return f"[{type(part).__name__.lower()}: {getattr(part, 'media_type', '')}, {len(data)} bytes, sha256 {digest}]"

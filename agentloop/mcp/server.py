@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from agentloop._core.redaction import redacted_url
 from agentloop.context import ToolContext
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
@@ -92,8 +93,10 @@ class _Options(TypedDict, total=False):
     deny: Sequence[str]
     mode: str
     timeout: float | None
+    max_timeout: float | None
     start_timeout: float
     stop_timeout: float
+    optional: bool
     concurrency: int | None
     max_restarts: int
     max_processes: int
@@ -162,9 +165,15 @@ class McpServer(ServerConfig):
           auth: an ``httpx2.Auth``, such as the SDK's OAuth provider.
           **options: the other fields of `ServerConfig`.
         """
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise UsageError(f"McpServer.http() takes an http or https URL, not {url!r}")
-        options.setdefault("name", urlsplit(url).hostname or "mcp")
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            # Without the cause: its message may quote a password.
+            parts = None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"McpServer.http() takes an http or https URL, not {redacted_url(url)!r}")
+        options.setdefault("name", parts.hostname)
         return cls(target=Http(url, headers, auth), **cast("Any", options))
 
     @classmethod

@@ -410,3 +410,28 @@ def test_a_value_fits_its_field_or_the_error_says_how_it_would(
     for value in wrong:
         with pytest.raises(ValueError, match=f"^`it`: expected {expected}"):
             fill(form(it=declared), {"it": value})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "string", "format": "email", "default": ""},
+        {"type": "string", "enum": ["a"], "default": ""},
+        {"type": "string", "minLength": 1, "default": ""},
+        {"type": "integer", "default": ""},
+        {"type": "array", "items": {"enum": ["a"]}, "minItems": 1, "default": []},
+    ],
+)
+def test_an_empty_default_that_does_not_fit_counts_as_none(field: dict[str, Any]) -> None:
+    form = {"type": "object", "properties": {"a": field}}
+    check_form(form)
+    assert fill(form, {}) == {}
+    with pytest.raises(ValueError, match="`a`: missing"):
+        fill({**form, "required": ["a"]}, {})
+
+
+def test_an_empty_text_where_none_fits_counts_as_left_out() -> None:
+    form = {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}}
+    assert fill(form, {"day": ""}) == {}
+    with pytest.raises(ValueError, match="`day`: missing"):
+        fill({**form, "required": ["day"]}, {"day": ""})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from agentloop.toolsets import Toolsets
 from tests.mcp.servers.playground import make_server
 from tests.support import Watched, assert_well_formed, of, watch
 
-__all__ = ["ERAS", "agent_with", "alive", "playground", "raw", "results", "until_gone", "watched"]
+__all__ = ["ERAS", "agent_with", "alive", "playground", "raw", "results", "spoken", "until_gone", "watched"]
 
 ERAS = ("legacy", "2026-07-28")
 RAW = Path(__file__).parent / "servers" / "raw.py"
+SPOKEN = Path(__file__).parent / "servers" / "spoken.py"
 
 
 def playground(mode: str = "auto", **options: Any) -> McpServer:
@@ -35,6 +37,14 @@ def raw(*habits: str, **options: Any) -> McpServer:
     """The raw server, as a process that starts at once."""
     options.setdefault("name", "raw")
     return McpServer.stdio(sys.executable, "-I", "-S", str(RAW), *habits, **options)
+
+
+def spoken(said: dict[str, Any], **options: Any) -> McpServer:
+    """A server whose answers are written down in ``said``, as servers/spoken.py says."""
+    options.setdefault("name", "spoken")
+    # Else each start would begin with a message that it does not know.
+    options.setdefault("mode", "legacy")
+    return McpServer.stdio(sys.executable, "-I", "-S", str(SPOKEN), json.dumps(said), **options)
 
 
 def agent_with(toolset: Toolset, *turns: Response | str, **options: Any) -> Agent:

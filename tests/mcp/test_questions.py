@@ -182,7 +182,10 @@ async def test_the_model_answers_a_server_if_the_user_agrees(mode: str) -> None:
     server = playground(mode, sampling=model)
     seen = await watched(server, calls("think"), on_event=answering(Accept()))
     [question] = of(seen.events, ElicitationRequested)
-    assert question.message == "MCP server 'playground' wants the model to answer this:\n\n2 + 2?"
+    assert question.message == (
+        "MCP server 'playground' wants the model to answer this:\n\n"
+        "(the user)\n    2 + 2?\n(settings)\n    max_tokens=10"
+    )
     assert results(seen)["think"].text == "scripted says four"
     assert model.requests[0].settings.max_tokens == 10
 

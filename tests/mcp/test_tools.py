@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop import Deny, Stream, Text
-from agentloop.events import ApprovalRequested, StreamEvent, ToolCallProgress
+from agentloop import Agent, Deny, Stream, Text, UsageError
+from agentloop.events import ApprovalRequested, StreamEvent, ToolCallFinished, ToolCallProgress
 from agentloop.mcp import McpServer
 from agentloop.messages import File, Image
 from agentloop.testing import ScriptedModel, calls
@@ -125,10 +125,12 @@ async def test_cancelling_a_call_cancels_it_on_the_server(mode: str) -> None:
 
 
 async def test_so_many_calls_run_at_once_as_the_server_may_have() -> None:
-    # Each would take for ever; one after the other, each is cut off in its turn.
+    # Each would take for ever. Time in the queue is not theirs: each is sent, and cut off, one after the other.
     server = playground(concurrency=1, timeout=1)
     seen = await watched(server, calls("hang") + calls("hang") + calls("hang"), calls("how_often_cancelled"))
-    assert results(seen)["how_often_cancelled"].text == "1"
+    assert results(seen)["how_often_cancelled"].text == "3"
+    ends = [event.elapsed for event in of(seen.events, ToolCallFinished) if event.name == "hang"]
+    assert ends == pytest.approx([1, 2, 3])
 
 
 async def test_an_approval_can_be_required_for_all_of_a_servers_tools() -> None:
@@ -177,3 +179,23 @@ async def test_without_the_sdk_one_is_told_what_to_install(monkeypatch: pytest.M
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ToolsetError, match=r"pip install 'agentloop-trio\[mcp\]'"):
         await Agent(ScriptedModel(), toolsets=[McpServer.stdio("x")]).run("go")
+
+
+def test_no_secret_of_a_server_is_in_the_repr_of_an_agent() -> None:
+    servers = [
+        McpServer.http("https://ada:hunter2@h.example/mcp?api_key=hunter3", headers={"Authorization": "hunter4"}),
+        McpServer.stdio("server", "--token", "hunter5", env={"API_KEY": "hunter6"}),
+    ]
+    shown = repr(Agent(ScriptedModel("done"), toolsets=servers))
+    assert "hunter" not in shown
+    assert "h.example/mcp" in shown
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://ada:hunter2@h/x", "http://ada:hunter2@[::/v1", "http://ada:hunter2@", "x?key=hunter2"]
+)
+def test_the_error_for_a_url_that_cannot_be_used_shows_no_secret(url: str) -> None:
+    with pytest.raises(UsageError, match="takes an http or https URL") as caught:
+        McpServer.http(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__context__ is None

@@ -372,3 +372,45 @@ async def test_a_predicate_that_hangs_leaves_the_decision_to_a_person() -> None:
 
 async def _hang_forever(arguments: dict[str, Any]) -> bool:
     await trio.sleep_forever()
+
+
+async def test_a_tool_that_makes_progress_starts_its_deadline_anew_up_to_a_limit() -> None:
+    @tool(timeout=2)
+    async def work(steps: int, context: ToolContext[None]) -> str:
+        """Work."""
+        for _ in range(steps):
+            await trio.sleep(1.5)
+            context.restart_deadline(at_most=5)
+        return "done"
+
+    watched = await watch(Agent(ScriptedModel(calls("work", steps=3) + calls("work", steps=9), "ok"), tools=[work]))
+    ends = {event.result.text: event.elapsed for event in of(watched.events, ToolCallFinished)}
+    assert ends == {"done": 4.5, "Timed out after 5 s.": 5}
+
+
+async def test_a_deadline_that_starts_anew_does_not_count_the_time_of_a_person() -> None:
+    @tool(timeout=2)
+    async def work(context: ToolContext[None]) -> str:
+        """Work."""
+        await trio.sleep(1)
+        with context.paused_deadline():
+            await trio.sleep(1)
+            context.restart_deadline(at_most=4)
+        await trio.sleep(9)
+        return "done"
+
+    watched = await watch(Agent(ScriptedModel(calls("work"), "ok"), tools=[work]))
+    [end] = of(watched.events, ToolCallFinished)
+    assert (end.result.text, end.elapsed) == ("Timed out after 3 s.", 4)
+
+
+async def test_a_deadline_that_starts_anew_leaves_that_of_the_run() -> None:
+    @tool(timeout=2)
+    async def work(context: ToolContext[None]) -> str:
+        """Work."""
+        while True:
+            await trio.sleep(1)
+            context.restart_deadline()
+
+    watched = await watch(Agent(ScriptedModel(calls("work")), tools=[work], limits=Limits(seconds=5)))
+    assert watched.outcome.reason == "limit"

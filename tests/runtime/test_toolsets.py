@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -11,9 +12,11 @@ import trio
 import trio.testing
 
 from agentloop import Agent, Deadlines, Session, Tool, tool
+from agentloop._runtime.toolsets import persons_time, time_left
 from agentloop.errors import ToolsetError
 from agentloop.events import StreamStarted, ToolCallFinished, ToolCallStarted, WarningIssued
 from agentloop.testing import ScriptedModel, calls, hangs, says
+from agentloop.toolsets import Toolsets
 from tests.runtime.ways import FakeToolset, add, wait_forever
 from tests.support import first, nested, of, opened, watch
 
@@ -278,3 +281,73 @@ async def test_two_streams_at_once_have_a_toolset_each_to_themselves() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert counts == [1, 2]
     assert open_now == []
+
+
+class Flawed(FakeToolset):
+    """A toolset that works around problems."""
+
+    problems: Sequence[str] = ()
+
+
+async def test_the_problems_that_a_toolset_works_around_are_warnings_each_once() -> None:
+    toolset = Flawed()
+    toolset.problems = ["tool 'a' is left out"]
+
+    @tool
+    async def spoil() -> str:
+        """Spoil."""
+        toolset.problems = ["tool 'a' is left out", "tool 'b' is left out"]
+        return "ok"
+
+    agent = Agent(ScriptedModel(calls("spoil"), calls("add", a=1, b=1), "done"), tools=[spoil], toolsets=[toolset])
+    watched = await watch(agent)
+    warnings = [(event.code, event.message) for event in of(watched.events, WarningIssued)]
+    assert warnings == [("toolset_problem", problem) for problem in toolset.problems]
+    async with Toolsets(toolset) as shared:
+        watched = await watch(agent.replace(model=ScriptedModel("done"), toolsets=[shared]))
+        assert [event.message for event in of(watched.events, WarningIssued)] == toolset.problems
+        assert list(shared.problems) == toolset.problems
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_a_tool_whose_name_is_taken_is_left_out_if_it_appears_in_the_middle_of_a_run(is_shared: bool) -> None:
+    other = FakeToolset(name="other", tools=())
+
+    @tool
+    async def grow() -> str:
+        """Grow."""
+        other.tools = (add, subtract)
+        return "ok"
+
+    model = ScriptedModel(calls("grow"), calls("subtract", a=3, b=1), "done")
+    first_one = FakeToolset()
+    async with Toolsets(first_one, other) as shared:
+        toolsets: list[Any] = [shared] if is_shared else [first_one, other]
+        watched = await watch(Agent(model, tools=[grow], toolsets=toolsets))
+    assert [spec.name for spec in model.requests[1].tools] == ["grow", "add", "subtract"]
+    [warning] = of(watched.events, WarningIssued)
+    assert warning.message.startswith("toolset 'other' has a tool 'add'")
+
+
+@pytest.mark.seconds(60)
+async def test_the_time_of_a_person_counts_neither_for_a_start_nor_for_a_listing() -> None:
+    class SignIn(FakeToolset):
+        async def list_tools(self) -> Sequence[Tool]:
+            with persons_time():
+                await trio.sleep(3)
+            assert time_left() == 1
+            return self.tools
+
+    async def sign_in() -> None:
+        with persons_time():
+            await trio.sleep(3)
+        assert time_left() == 1
+        await trio.sleep(0.5)
+
+    toolset = SignIn(start=sign_in)
+    deadlines = Deadlines(toolset=1)
+    watched = await watch(Agent(ScriptedModel("done"), toolsets=[toolset], deadlines=deadlines))
+    assert watched.outcome.reason == "completed"
+    async with Toolsets(toolset, deadlines=deadlines) as shared:
+        await Agent(ScriptedModel("done"), toolsets=[shared], deadlines=deadlines).run("go")
+    assert time_left() == math.inf
