@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import select
@@ -20,6 +21,7 @@ import trio
 from agentloop import Agent, AgentLoopError, Model, Session, UsageError
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.catalogue import find_examples, load, lookup
+from agentloop.demo.characters import printable
 from agentloop.demo.sessions import (
     VARIABLE,
     WITHOUT,
@@ -74,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sessions", action="store_true", help="list the sessions, and exit")
     made.add_argument("--store", metavar="FILE", help="where sessions are kept")
     made.add_argument("--no-store", action="store_true", help="keep nothing")
-    made.add_argument("--yes", action="store_true", help="ask nobody: yes to everything, and forms as they are")
+    made.add_argument(
+        "--yes", action="store_true", help="ask nothing: yes to everything, and forms as they are (by default: no)"
+    )
     made.add_argument("--plain", action="store_true", help="no colours, and nothing that moves")
     return made
 
@@ -99,6 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted_by(signal.SIGINT)
     except BrokenPipeError:
         return _leave_pipe()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
+        _leave_pipe()
+        return FAILED
 
 
 def _make_printable() -> None:
@@ -240,7 +250,7 @@ def _existing(given: argparse.Namespace) -> Place:
 async def _list_sessions(given: argparse.Namespace) -> None:
     async with open_store(_existing(given)) as store:
         for line in await list_sessions(store):
-            print(line)
+            print(printable(line))
 
 
 async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door) -> int:
@@ -278,7 +288,7 @@ async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door)
 def _complain(error: AgentLoopError) -> int:
     """Tell ``error`` in one line."""
     misused = isinstance(error, UsageError)
-    told = " ".join(str(error).split())
+    told = " ".join(printable(str(error)).split())
     if type(error) is StoreError:
         told = f"{told}; {WITHOUT}"
     elif not misused:

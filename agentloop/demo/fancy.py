@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from agentloop._runtime.exception_groups import raise_single
+from agentloop.demo.characters import printable
 from agentloop.demo.lines import Kind, Line, Narrator, RunningCall, Speech
 from agentloop.demo.screen import Screen
 from agentloop.events import StreamEvent
@@ -124,7 +125,7 @@ class Fancy:
 
     def note(self, text: str = "") -> None:
         """Tell something that is no event."""
-        self._console.print(Text(text))
+        self._console.print(Text(printable(text)))
 
     @contextmanager
     def paused(self) -> Generator[None]:

@@ -213,11 +213,9 @@ def test_a_person_answers_what_is_asked(arguments: Sequence[str], terminal: Open
         ("[Saturday]:", "sun"),
         ("[2]:", "9"),
         ("expected an integer >= 1 and <= 8, got 9", None),
-        ("guest [Zoe]:", ""),
-        ("[Sunday]:", ""),
         ("[9]:", "3"),
         ("Dear Zoe", None),
-        ("[Y/n/always/later]", "y"),
+        ("[y/n/always/later]", "y"),
     ]
     for asked, typed in conversation:
         at.wait_for(asked)
