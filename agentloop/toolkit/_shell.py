@@ -19,6 +19,7 @@ from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
 from agentloop.messages import ResultStatus, Text, ToolResult
+from agentloop.toolkit._overwritten import OverwrittenLines
 from agentloop.toolkit._truncated import MAX_CHARS, TruncatedText, open_truncated
 from agentloop.tools import Tool, tool
 
@@ -143,6 +144,7 @@ class _Pump:
         self._tree = tree
         self._output = output
         self._context = context
+        self._lines = OverwrittenLines()
         self._running = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._left: float = math.inf
@@ -172,15 +174,16 @@ class _Pump:
             await self._take(decoder.decode(chunk, final=not chunk))
             if not chunk:
                 break
+        await self._output.add(self._lines.end())
 
     async def _take(self, text: str) -> None:
         if not text:
             return
-        await self._output.add(text)
         # A slow reader makes the command wait at a full pipe. That time does not count.
         left = self._running.deadline - trio.current_time()
         self._running.deadline = math.inf
         try:
+            await self._output.add(self._lines.add(text))
             await self._context.output(text)
         finally:
             self._running.deadline = trio.current_time() + left

@@ -18,6 +18,7 @@ from agentloop.events import ApprovalRequested, ToolCallOutput, ToolCallStarted
 from agentloop.questions import Deny
 from agentloop.testing import ScriptedModel, calls
 from agentloop.toolkit import shell
+from agentloop.toolkit._overwritten import OverwrittenLines
 from tests.runtime.builders import answering, asked
 from tests.support import of, opened
 from tests.toolkit.builders import call, gone, names_in, open_descriptors, pids_in, watch_call
@@ -132,6 +133,50 @@ async def test_long_output_is_told_with_its_beginning_and_its_end(tmp_path: Path
     assert result.text.endswith("9999\n10000\nend\n[exit code 0]")
     assert "\n[... 48804 characters left out ...]\n" in result.text
     assert len(result.text) < 200
+
+
+async def test_the_frames_of_a_progress_bar_collapse_to_the_last_one(tmp_path: Path) -> None:
+    command = (
+        r"for n in 1 2 3; do printf '\r%d of 3' $n; sleep 0.01; done; printf '\r\nwindows\r\n\033[2Kx\033[1Gy\033[K'"
+    )
+
+    result = await call(sh(tmp_path), command=command)
+
+    assert result.text == "3 of 3\r\nwindows\r\ny\n[exit code 0]"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("a\rb\rc\nd", "c\nd"),
+        ("a\r\nb\r\n", "a\r\nb\r\n"),
+        ("10%\b\b\b20%\b\b\b30%\n", "30%\n"),
+        ("ab\b\b\b\bc", "c"),
+        ("x\x1b[2K\x1b[1Gy\x1b[0Gz\n", "z\n"),
+        ("done\r", "done\r"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("a\n\n\rb", "a\n\nb"),
+        ("a\x1b", "a\x1b"),
+    ],
+)
+def test_lines_read_as_they_stand_in_the_end_however_they_are_cut(written: str, read: str, size: int) -> None:
+    lines = OverwrittenLines()
+
+    pieces = [lines.add(written[start : start + size]) for start in range(0, len(written), size)]
+
+    assert "".join([*pieces, lines.end()]) == read
+
+
+async def test_a_line_that_reports_a_problem_is_shown_although_it_is_in_the_part_left_out(tmp_path: Path) -> None:
+    command = "seq 5000; echo 'warning: the checksum is wrong'; seq 5000"
+
+    for max_chars in (400, 4000, 30000):
+        result = await call(sh(tmp_path, max_chars=max_chars), command=command)
+
+        assert "characters left out" in result.text
+        assert "warning: the checksum is wrong" in result.text
+        assert len(result.text) < 1.5 * max_chars
 
 
 async def test_the_whole_of_a_long_output_is_kept_where_the_user_says(tmp_path: Path) -> None:
