@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -69,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-url", metavar="URL", help="where that model is served, if not at its usual place")
     made.add_argument("--prompt", metavar="TEXT", help="your own text; '-' waits for it on the standard input")
     made.add_argument(
-        "--chat", action="store_true", help="go on talking: say what is next, until you have nothing to say"
+        "--chat",
+        action="store_true",
+        help="talk with the agent: each line that you type is a prompt, an empty one ends it",
     )
     made.add_argument("--continue", dest="goes_on", action="store_true", help="go on with the last session")
     made.add_argument("--session", metavar="ID", help="go on with this session; the beginning of its id will do")
@@ -86,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and give the exit status."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            # It was so while the modules were imported.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         given = parser().parse_args(arguments)
         _make_printable()
         if given.list:
@@ -197,9 +203,16 @@ async def _begin(given: argparse.Namespace, door: Door, agent: Agent, prompts: S
         open_store(find_place(given.store)) as store,
         _open_stage(given, door) as stage,
         take(store, new_id(given.name), stage.screen.note) as session,
-        telling_where(session, stage),
+        telling_where(session, stage, _how_to_go_on(given, session.id)),
     ):
         await _talk(given, Talk(agent, session, stage, store), prompts)
+
+
+def _how_to_go_on(given: argparse.Namespace, id: str) -> str:
+    """The arguments that continue the session, which does not record where its model is served."""
+    options = {"--session": id, "--model": given.model, "--base-url": given.base_url, "--store": given.store}
+    words = ["--continue", *(word for name, value in options.items() if value is not None for word in (name, value))]
+    return shlex.join(words)
 
 
 async def _talk(given: argparse.Namespace, talk: Talk, prompts: Sequence[str]) -> None:
@@ -228,7 +241,7 @@ async def _go_on(given: argparse.Namespace, door: Door, model: Model | str | Non
                 raise UsageError(f"session {info.id!r} is one with {run.model}: say --model {run.model} to go on")
             for line in recap(session, run, info):
                 stage.screen.note(line)
-            async with telling_where(session, stage):
+            async with telling_where(session, stage, _how_to_go_on(given, session.id)):
                 talk = Talk(make_agent(model), session, stage, store)
                 if prompt is not None:
                     await _talk(given, talk, (prompt,))
@@ -263,6 +276,10 @@ async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door)
     async def cancel_when_interrupted() -> None:
         nonlocal status
         async for interrupt in interrupts:
+            if interrupt == signal.SIGINT and door.stop is not None:
+                # In a chat: the answer ends, or the question is left for later, and the person goes on.
+                (door.park or door.stop)()
+                continue
             status = _interrupted_by(interrupt)
             if door.park is not None:
                 door.is_leaving = True

@@ -35,6 +35,8 @@ class Door:
 
     park: Callable[[], None] | None = None
     """Parks the question that the person is thinking about, if it can be left for another day."""
+    stop: Callable[[], None] | None = None
+    """Ends the answer that a chat is waiting for, and not the chat."""
     is_leaving: bool = False
     """Whether that was done: there is nothing more to do then."""
 

@@ -226,6 +226,43 @@ def test_a_chat_goes_on_until_nothing_is_said(style: Sequence[str], folder: Path
     assert "Kept as" not in page
 
 
+@with_and_without_colours
+def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(style: Sequence[str], folder: Path, terminal: Open) -> None:
+    at = terminal("work", "--chat", "--no-store", *style, quick=True)
+    at.wait_for("You talk with worker.")
+    at.wait_for(">")
+    at.type("Do it.\r")
+    at.wait_for("[y/n/always]")
+    at.type("\x03")
+    at.wait_for("(stopped)")
+    at.wait_for(">")
+    at.type("Thank you.\r")
+    at.wait_for("You said: Thank you.")
+    at.wait_for(">")
+    at.type("\r")
+
+    assert at.ended()[0] == 0
+
+
+def test_ctrl_c_at_a_question_of_a_chat_leaves_it_for_later(folder: Path, terminal: Open) -> None:
+    at = terminal("work", "--chat", "--plain", quick=True)
+    at.wait_for(">")
+    at.type("Do it.\r")
+    at.wait_for("[y/n/always/later]")
+    at.type("\x03")
+    at.wait_for("(Enter goes on with it) >")
+    at.type("\r")
+    at.wait_for("[y/n/always/later]")
+    at.type("n\r")
+    at.wait_for("Finished: step ok, hang ok, pay denied.")
+    at.wait_for(">")
+    at.type("\r")
+
+    status, page = at.ended()
+    assert status == 0
+    assert "--continue --session work-" in page
+
+
 def test_a_run_that_fails_does_not_end_the_chat(folder: Path, terminal: Open) -> None:
     work = folder / "examples" / "work.py"
     work.write_text(
