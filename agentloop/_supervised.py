@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -103,6 +104,9 @@ class SupervisedTree:
                         await self._end_all(self._grace if grace is None else grace)
                     is_complete = self._has_reported
                     await self._supervisor.end(grace=0)
+                    if self._begun and self._is_closed and not is_complete and self._code is None:
+                        # The command has killed its supervisor, and was killed with all that is left.
+                        self._code = -signal.SIGKILL
                     if self._begun and not is_complete:
                         self.leftovers = max(self.leftovers, self._supervisor.leftovers)
         return self._code

@@ -55,8 +55,9 @@ def shell(
     Output and error output are emitted at once as `ToolCallOutput`, and together with the exit code they are the
     result. However the call ends, all processes that the command started end with it, also those in the background:
     they get SIGTERM, and after the grace SIGKILL. On Linux that includes daemons, whatever they do to their session,
-    title or environment, except those of another user (``sudo``); elsewhere only the process group. The command also
-    ends when this process is killed (Linux).
+    title or environment, except those of another user (``sudo``), and those without their environment if the command
+    has killed its supervisor, which is its parent; elsewhere only the process group. On Linux the command also ends
+    when this process is killed.
 
     The command runs without a sandbox, with all rights of the user. Hence ``requires_approval``. On Linux, the first
     command makes this process overwrite its initial environment in memory, except for inherited variables: otherwise a
