@@ -252,11 +252,8 @@ class _Files:
         Raises:
           ToolError: the model has not read it, or it has changed since.
         """
-        with self.root.place(path, make_folders=True) as (folder, name):
-            try:
-                os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return None
+        if not self.root.is_there(path):
+            return None
         old, status = self.root.read(path, self._max_bytes)
         _check_text(path, old)
         if old and identity(status) not in self._seen:

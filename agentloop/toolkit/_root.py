@@ -37,8 +37,8 @@ FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O
 FILE = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
-_ESCAPE = re.compile(r"\\x([89a-f][0-9a-f])")
-"""A byte that is not UTF-8, as listings spell it."""
+_ESCAPE = re.compile(r"\\x([0189a-f][0-9a-f]|7f)")
+"""A byte that is not UTF-8, or a control character, as listings spell it."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -121,7 +121,10 @@ class Root:
         expanded = os.path.expanduser(path)  # noqa: PTH111
         if os.path.isabs(expanded) and self._relative(expanded) is not None:
             return expanded
-        raise ToolError(f"{path!r} is not in {self.path}: give a path in there, relative to it and without '~'")
+        raise self._tilde(path)
+
+    def _tilde(self, path: str) -> ToolError:
+        return ToolError(f"{path!r} is not in {self.path}: give a path in there, relative to it and without '~'")
 
     def _walk(self, path: str, opened: list[int], make_folders: bool) -> str:
         """Open the folders that lead to ``path``, on top of the root. Returns its name in the last one."""
@@ -139,6 +142,8 @@ class Root:
             try:
                 name, mode = _look_up(name, opened[-1])
             except FileNotFoundError:
+                if name == "~" and (make_folders or not todo):
+                    raise self._tilde(path) from None
                 if not todo:
                     return name
                 if not make_folders:
@@ -172,6 +177,21 @@ class Root:
     def _escape(self, path: str) -> ToolError:
         # The link's target is not shown: it may lie outside.
         return ToolError(f"{path!r} is outside of {self.path}: give a path in there, relative to it")
+
+    def is_there(self, path: str) -> bool:
+        """Whether there is anything at ``path``.
+
+        Raises:
+          ToolError: it leads out of the root, or through something that is no folder.
+        """
+        try:
+            with self.place(path) as (folder, name):
+                os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except ToolError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
+            raise
+        return True
 
     def open_folder(self, path: str) -> int:
         """Open a folder. The descriptor is the caller's to close.
@@ -221,6 +241,8 @@ class Root:
         Raises:
           ToolError: there is something else than an ordinary file, it may not be written, or has changed.
         """
+        if path.endswith("/"):
+            raise ToolError(f"{path!r} is the path of a folder, not of a file")
         with self.place(path, make_folders=True) as (folder, name):
             before: os.stat_result | None = None
             with suppress(FileNotFoundError):
@@ -294,12 +316,17 @@ def find_root(roots: Sequence[Root], path: str) -> Root:
     return next((root for root in roots if root.holds(path)), roots[0])
 
 
+def _unescaped(found: re.Match[str]) -> str:
+    byte = int(found[1], 16)
+    return chr(byte if byte < 0x80 else 0xDC00 + byte)
+
+
 def _look_up(name: str, folder: int) -> tuple[str, int]:
     """The name of an entry as the system has it, and its mode. Names that are not UTF-8 may be spelled with escapes."""
     try:
         return name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        unescaped = _ESCAPE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), name)
+        unescaped = _ESCAPE.sub(_unescaped, name)
         if unescaped == name:
             raise
         return unescaped, os.stat(unescaped, dir_fd=folder, follow_symlinks=False).st_mode

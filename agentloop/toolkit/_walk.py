@@ -30,6 +30,7 @@ MAX_PATTERNS = 64
 MEMORY = 256_000_000
 """Bytes that this program may use, besides some times the size of the largest file."""
 MEMORY_PER_BYTE = 12
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 # Windows has none of these flags, and nothing is searched there.
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -154,8 +155,9 @@ def _around(line: str, found: re.Match[str]) -> str:
 
 
 def spelled(path: str) -> str:
-    r"""``path`` with each byte that is not UTF-8 as an escape such as ``\xe9``."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""``path`` with each byte that is not UTF-8, and each control character, as an escape such as ``\xe9``."""
+    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path if path.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", path)
 
 
 # -------------------------------------------------------------------------------- globs

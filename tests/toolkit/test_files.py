@@ -719,7 +719,7 @@ async def test_a_file_that_cannot_be_replaced_is_overwritten_in_place(
     assert names_in(root) == ["a.txt"]
 
 
-@pytest.mark.parametrize("path", ["~", "~/notes.txt", "~root/notes.txt", "~nobody-here/x"])
+@pytest.mark.parametrize("path", ["~", "~/notes.txt", "~root/notes.txt", "~nobody-here/x", "./~/x", "./~"])
 async def test_a_path_from_a_home_folder_makes_no_folder_called_tilde(root: Path, path: str) -> None:
     assert "without '~'" in await refused(root, "write_file", path=path, content="x")
     assert names_in(root) == []
@@ -746,6 +746,18 @@ async def test_a_name_that_is_not_utf8_is_listed_searched_read_and_written(root:
     await rewritten(root, spelled, "new")
     assert (root / name).read_text() == "new"
     assert len(names_in(root)) == 1
+
+
+async def test_a_name_with_a_line_end_is_one_line_of_a_listing_and_can_be_read(root: Path) -> None:
+    (root / "a\n\x1bb.txt").write_text("needle")
+
+    assert await told(root, "list_files") == "a\\x0a\\x1bb.txt"
+    assert await told(root, "read_file", path="a\\x0a\\x1bb.txt") == "1\tneedle"
+
+
+async def test_a_path_that_ends_like_that_of_a_folder_makes_no_folder(root: Path) -> None:
+    assert "not of a file" in await refused(root, "write_file", path="new/", content="x")
+    assert names_in(root) == []
 
 
 async def test_a_long_line_can_be_read_on_and_a_search_shows_the_part_that_matches(root: Path) -> None:
