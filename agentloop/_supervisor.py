@@ -25,9 +25,9 @@ from contextlib import suppress
 MARK = "AGENTLOOP_CALL"
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
-SIGNALS_TO_IGNORE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+SIGNALS_TO_IGNORE = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
 """A command like ``pkill python`` may send them to this program."""
-SIGNALS_OF_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+SIGNALS_OF_PYTHON = ("SIGPIPE", "SIGXFSZ")
 """Python ignores them, and a command must not inherit that."""
 PAUSE_MS = 250
 """Milliseconds between two looks for orphans that have exited, while the command runs."""
@@ -92,19 +92,20 @@ class Supervisor:
 
     def _start(self, arguments: list[bytes], environment: dict[bytes, bytes]) -> None:
         os.set_inheritable(self._channel, False)
+        # Before the command can send any.
+        for name in SIGNALS_TO_IGNORE:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
         self._leader = os.fork()
         if not self._leader:
             try:
                 os.setsid()
-                for number in SIGNALS_OF_PYTHON:
-                    signal.signal(number, signal.SIG_DFL)
+                for name in (*SIGNALS_TO_IGNORE, *SIGNALS_OF_PYTHON):
+                    signal.signal(getattr(signal, name), signal.SIG_DFL)
                 os.execve(arguments[0], arguments, environment)  # noqa: S606 - that is its purpose
             except OSError as error:
                 os.write(2, f"{os.fsdecode(arguments[0])} cannot be run: {error.strerror}\n".encode("utf-8", "replace"))
             finally:
                 os._exit(126)
-        for number in SIGNALS_TO_IGNORE:
-            signal.signal(number, signal.SIG_IGN)
         # The output ends when no descendant has it open any more.
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):

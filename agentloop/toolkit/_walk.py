@@ -20,6 +20,7 @@ import stat
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from importlib import import_module
 from typing import TypedDict
 
 __all__ = ["Found", "Query", "expand", "find", "matches", "spelled"]
@@ -213,8 +214,7 @@ def main(argument: str) -> Found:
 
 def _limit_memory(size: int) -> None:
     with suppress(ImportError, OSError, ValueError):  # Windows; a lower limit; a system that does not know this one
-        import resource  # noqa: PLC0415 - not on Windows
-
+        resource = import_module("resource")
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
