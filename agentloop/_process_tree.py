@@ -17,6 +17,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
@@ -25,7 +26,7 @@ from typing import IO, Any, Required, TypedDict, Unpack
 
 import trio
 
-__all__ = ["SIGKILL", "ProcessTree", "open_process_tree", "signal_name", "start_process_tree"]
+__all__ = ["SIGKILL", "ProcessTree", "has_proc", "open_process_tree", "signal_name", "start_process_tree"]
 
 KILL_SECONDS = 5.0
 """Seconds to wait for killed processes. A process in the kernel, on a dead network disk, may never end."""
@@ -34,6 +35,11 @@ LINGER_SECONDS = 0.1
 PROC = Path("/proc")
 MARK = "AGENTLOOP_CALL"
 """The environment variable with the marks of the process trees that a process belongs to."""
+KERNEL_THREADS = b"2"
+"""The parent of all kernel threads, which have no environment."""
+EXEC_SECONDS = 0.001
+EXEC_LOOKS = 20
+"""How often to look again at an empty environment: its process may be in the middle of execve()."""
 SIGKILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 """Windows has only one way to end a process."""
 
@@ -42,6 +48,7 @@ class ProcessTree:
     """A running process (the leader) and its descendants. Made by `open_process_tree` and `start_process_tree`."""
 
     __slots__ = (
+        "_bare",
         "_code",
         "_daemons",
         "_ended",
@@ -70,6 +77,8 @@ class ProcessTree:
         """The start of the leader. Descendants are younger, so that most processes can be skipped at a glance."""
         self._scan_limiter = trio.CapacityLimiter(1)
         """For this tree alone: with all of trio's threads busy, the scan, and so the signals, would have to wait."""
+        self._bare: set[tuple[int, bytes]] = set()
+        """The processes that have no environment at all, by process id and start."""
         self._ending = trio.Lock()
         self._ended = False
         self._code: int | None = None
@@ -105,7 +114,7 @@ class ProcessTree:
         """The leader's exit code, negative for a signal; ``None`` while it runs. Reading this does not reap it."""
         if self._code is not None:
             return self._code
-        if _has_proc():
+        if has_proc():
             try:
                 status = os.waitid(os.P_PID, self._group, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:  # reaped elsewhere in this program
@@ -124,7 +133,7 @@ class ProcessTree:
         if self.exit_code is not None:
             await trio.lowlevel.checkpoint()
             return
-        if not _has_proc():
+        if not has_proc():
             await self._process.wait()
             return
         descriptor = os.pidfd_open(self._group)
@@ -224,7 +233,7 @@ class ProcessTree:
         Runs in a thread, since reading the environment of a process that hangs in the kernel may block for ever. A scan
         that blocks for `KILL_SECONDS` counts as one live process.
         """
-        if _has_proc():
+        if has_proc():
             # Abandon the thread only when it hangs: otherwise it would have files open after the end of the block.
             with trio.move_on_after(KILL_SECONDS):
                 return await trio.to_thread.run_sync(
@@ -276,11 +285,25 @@ class ProcessTree:
                     # Orphans become children of this process if it is the first one of a container.
                     os.waitpid(pid, os.WNOHANG)
                 return None
-            if in_session or (self._daemons and self._mark in _read(f"{PROC}/{pid}/environ")):
+            if in_session or (self._daemons and self._has_mark(pid, fields)):
                 return group == self._group
         except (OSError, ValueError, IndexError):  # ended, or not readable by this user
             pass
         return None
+
+    def _has_mark(self, pid: int, fields: list[bytes]) -> bool:
+        environment = _read(f"{PROC}/{pid}/environ")
+        process = (pid, fields[19])
+        if environment or fields[1] == KERNEL_THREADS or process in self._bare:
+            return self._mark in environment
+        # In the middle of execve() the environment is empty, and a daemon would be taken for an unrelated process.
+        for _ in range(EXEC_LOOKS):
+            time.sleep(EXEC_SECONDS)
+            environment = _read(f"{PROC}/{pid}/environ")
+            if environment:
+                return self._mark in environment
+        self._bare.add(process)
+        return False
 
 
 def _start_of(pid: int) -> int:
@@ -297,7 +320,8 @@ def _read(path: str) -> bytes:
 
 
 @cache
-def _has_proc() -> bool:
+def has_proc() -> bool:
+    """Whether this system shows its processes in ``/proc`` and has descriptors for them, as Linux does."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):  # not Linux, an old kernel, or a container that forbids it

@@ -3,7 +3,7 @@
 ::
 
     Permissions(
-        allow=["read_*", Rule("shell", {"command": Glob("git status*")})],
+        allow=["read_*", Rule("shell", {"command": Exact("git status")})],
         ask=[Rule("write_file", {"path": Under(".github")})],
         deny=["delete_*"],
     )
@@ -23,8 +23,8 @@ every item, the others any. An argument that the model leaves out counts as the 
 one, no condition on it holds.
 
 **Command lines.** In an ``allow`` rule the wildcards of a `Glob` stand for letters, digits, spaces and ``_-./,:=@+``,
-and for no other character: no character that a shell interprets or expands. So ``git log*`` covers ``git log -3``, but
-not ``git log; rm -rf /``, nor any line with quotes, pipes, redirections, ``$``, backticks or line breaks; those need
+and for no other character: no character that a shell interprets or expands. So ``ls *`` covers ``ls -l``, but
+not ``ls ; rm -rf /``, nor any line with quotes, pipes, redirections, ``$``, backticks or line breaks; those need
 approval. No pattern knows what a command does with its arguments: ``git *`` would allow every subcommand and option of
 git, and some of them run other programs. A ``deny`` on part of a command line is a courtesy, not a wall, since a shell
 has many spellings of the same thing.
@@ -122,7 +122,7 @@ Condition: TypeAlias = Exact | Glob | Under
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The tool calls that a rule is about: ``Rule("shell", {"command": Glob("git log*")})``.
+    """The tool calls that a rule is about: ``Rule("shell", {"command": Glob("ls *")})``.
 
     Raises:
       UsageError: the name is empty, or a condition is not an `Exact`, a `Glob` or an `Under`.

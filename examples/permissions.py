@@ -21,7 +21,7 @@ from agentloop import Agent, Approve, Deny, Permissions, Rule, tool
 from agentloop.events import ApprovalRequested, Question, ToolCallFinished
 from agentloop.messages import ToolResult
 from agentloop.models import Model, ModelRequest
-from agentloop.permissions import Glob
+from agentloop.permissions import Exact, Glob
 from agentloop.questions import Answer
 from agentloop.testing import FunctionModel, Response, calls
 
@@ -35,15 +35,20 @@ COMMANDS: Sequence[str] = (
 )
 
 
+def exactly(line: str) -> Rule:
+    """Calls of the shell with this very command."""
+    return Rule("shell", {"command": Exact(line)})
+
+
 def command(pattern: str) -> Rule:
     """Calls of the shell with a command like ``pattern``."""
     return Rule("shell", {"command": Glob(pattern)})
 
 
-# In an allow rule, a wildcard stands for nothing that a shell obeys: a second command behind the first is asked about.
+# Allow rules name whole commands: `git log*` would cover `git log --output=FILE` too, which writes any file.
 # An approval for good is for the very same call, unless the answer says more.
 RULES = Permissions(
-    allow=[command("git status*"), command("git log*")],
+    allow=[exactly("git status"), exactly("git log")],
     deny=[command("git push --force*")],
     mode="strict",
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentloop.demo.catalogue import Example, find_examples, load
-from agentloop.demo.person import Nobody
+from agentloop.demo.person import Agreeable
 from agentloop.demo.plain import Plain
 from agentloop.demo.playing import play
 from agentloop.demo.stage import Stage
@@ -71,7 +71,7 @@ async def shown(example: Example, *prompts: str) -> str:
     """What the demo shows of ``example``."""
     program, out = load(example), io.StringIO()
     assert program.make_agent is not None
-    await play(program.make_agent(None), prompts or program.prompts, Stage(Plain(out), Nobody()))
+    await play(program.make_agent(None), prompts or program.prompts, Stage(Plain(out), Agreeable()))
     return out.getvalue()
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     "context tools hooks observers config journal",
     # waiting
     "_model_overrides _runtime.exception_groups _runtime.async_generators _runtime.deadlines _runtime.user_code",
-    "_runtime.logs _runtime.log",
+    "_runtime.logs _runtime.log _runtime.tool_threads",
     "_runtime.call_order _runtime.cooldowns _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval _runtime.tool_context _runtime.tool_calls",
     "_runtime.loop _runtime.stream _runtime.lifecycle",
@@ -39,6 +39,9 @@ ORDER = [name for layer in LAYERS for name in layer.split()]
 ADAPTERS = (
     "_interpreter",
     "_process_tree",
+    "_supervisor",
+    "_supervised",
+    "_initial_environment",
     "providers",
     "command_hooks",
     "toolkit",

@@ -149,6 +149,26 @@ async def test_it_is_killed_also_if_it_cannot_be_looked_for(monkeypatch: pytest.
         read.set()
 
 
+async def test_a_daemon_in_the_middle_of_execve_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment is empty for a moment."""
+    seen: set[str] = set()
+    read = _process_tree._read
+
+    def read_in_execve(path: str) -> bytes:
+        data = read(path)
+        if path.endswith("/environ") and _process_tree.MARK.encode() in data and path not in seen:
+            seen.add(path)
+            return b""
+        return data
+
+    monkeypatch.setattr(_process_tree, "_read", read_in_execve)
+    async with tree("setsid sh -c 'echo $$; exec sleep 1000' &") as process:
+        daemon = await line(process)
+
+    assert gone(daemon)
+    assert f"/proc/{daemon}/environ" in {path.replace("//", "/") for path in seen}
+
+
 async def test_nobody_is_looking_any_more_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that was left to itself in mid-look has files open for a moment, and may reap what is not its own."""
     looking: list[int] = []
@@ -249,7 +269,7 @@ async def test_what_cannot_be_started_is_one_kind_of_error_and_leaves_nothing(
 
 
 async def test_without_proc_the_group_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "has_proc", lambda: False)
 
     with trio.fail_after(4):  # less than `KILL_SECONDS`: a zombie is not waited for
         async with tree(STUBBORN) as process:
@@ -260,7 +280,7 @@ async def test_without_proc_the_group_is_ended(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_without_groups_the_process_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "has_proc", lambda: False)
     monkeypatch.delattr(os, "killpg")
 
     async with tree(STUBBORN) as process:

@@ -20,6 +20,7 @@ from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
+from agentloop._runtime.tool_threads import tool_threads
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
@@ -238,7 +239,7 @@ class Calls:
             return (tool.function(**arguments) if begun.acquire(blocking=False) else None,)
 
         try:
-            (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+            (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=tool_threads())
         except trio.Cancelled:
             if begun.acquire(blocking=False):
                 if context.call_id not in self._had_begun:

@@ -17,6 +17,7 @@ The demo opens the stream, shows what happens, and has the person answer the que
       plain               on a pipe, in a file, on an old terminal
       fancy               on a terminal that can do more (rich)
     replies             what is typed, as an answer
+    characters          texts without what a terminal obeys or hides
     terminal  editing   reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
     person              who answers: somebody who types, or nobody
     stage               the screen and the person, as the standard input and output make them
@@ -26,3 +27,10 @@ The demo opens the stream, shows what happens, and has the person answer the que
     tour  cast          what is run if no example is named, and who plays in it
     __main__            arguments, interrupts, exit statuses
 """
+
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and "agentloop.demo" in sys.orig_argv:
+    # Ctrl-C while the modules of `python -m agentloop.demo` are imported ends it without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +22,7 @@ import trio
 from agentloop import Agent, AgentLoopError, Model, Session, UsageError
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.catalogue import find_examples, load, lookup
+from agentloop.demo.characters import printable
 from agentloop.demo.sessions import (
     VARIABLE,
     WITHOUT,
@@ -67,14 +70,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-url", metavar="URL", help="where that model is served, if not at its usual place")
     made.add_argument("--prompt", metavar="TEXT", help="your own text; '-' waits for it on the standard input")
     made.add_argument(
-        "--chat", action="store_true", help="go on talking: say what is next, until you have nothing to say"
+        "--chat",
+        action="store_true",
+        help="talk with the agent: each line that you type is a prompt, an empty one ends it",
     )
     made.add_argument("--continue", dest="goes_on", action="store_true", help="go on with the last session")
     made.add_argument("--session", metavar="ID", help="go on with this session; the beginning of its id will do")
     made.add_argument("--sessions", action="store_true", help="list the sessions, and exit")
     made.add_argument("--store", metavar="FILE", help="where sessions are kept")
     made.add_argument("--no-store", action="store_true", help="keep nothing")
-    made.add_argument("--yes", action="store_true", help="ask nobody: yes to everything, and forms as they are")
+    made.add_argument(
+        "--yes", action="store_true", help="ask nothing: yes to everything, and forms as they are (by default: no)"
+    )
     made.add_argument("--plain", action="store_true", help="no colours, and nothing that moves")
     return made
 
@@ -82,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and give the exit status."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            # It was so while the modules were imported.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         given = parser().parse_args(arguments)
         _make_printable()
         if given.list:
@@ -99,6 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted_by(signal.SIGINT)
     except BrokenPipeError:
         return _leave_pipe()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            raise
+        print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
+        _leave_pipe()
+        return FAILED
 
 
 def _make_printable() -> None:
@@ -187,9 +203,16 @@ async def _begin(given: argparse.Namespace, door: Door, agent: Agent, prompts: S
         open_store(find_place(given.store)) as store,
         _open_stage(given, door) as stage,
         take(store, new_id(given.name), stage.screen.note) as session,
-        telling_where(session, stage),
+        telling_where(session, stage, _how_to_go_on(given, session.id)),
     ):
         await _talk(given, Talk(agent, session, stage, store), prompts)
+
+
+def _how_to_go_on(given: argparse.Namespace, id: str) -> str:
+    """The arguments that continue the session, which does not record where its model is served."""
+    options = {"--session": id, "--model": given.model, "--base-url": given.base_url, "--store": given.store}
+    words = ["--continue", *(word for name, value in options.items() if value is not None for word in (name, value))]
+    return shlex.join(words)
 
 
 async def _talk(given: argparse.Namespace, talk: Talk, prompts: Sequence[str]) -> None:
@@ -218,7 +241,7 @@ async def _go_on(given: argparse.Namespace, door: Door, model: Model | str | Non
                 raise UsageError(f"session {info.id!r} is one with {run.model}: say --model {run.model} to go on")
             for line in recap(session, run, info):
                 stage.screen.note(line)
-            async with telling_where(session, stage):
+            async with telling_where(session, stage, _how_to_go_on(given, session.id)):
                 talk = Talk(make_agent(model), session, stage, store)
                 if prompt is not None:
                     await _talk(given, talk, (prompt,))
@@ -240,7 +263,7 @@ def _existing(given: argparse.Namespace) -> Place:
 async def _list_sessions(given: argparse.Namespace) -> None:
     async with open_store(_existing(given)) as store:
         for line in await list_sessions(store):
-            print(line)
+            print(printable(line))
 
 
 async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door) -> int:
@@ -253,6 +276,10 @@ async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door)
     async def cancel_when_interrupted() -> None:
         nonlocal status
         async for interrupt in interrupts:
+            if interrupt == signal.SIGINT and door.stop is not None:
+                # In a chat: the answer ends, or the question is left for later, and the person goes on.
+                (door.park or door.stop)()
+                continue
             status = _interrupted_by(interrupt)
             if door.park is not None:
                 door.is_leaving = True
@@ -278,7 +305,7 @@ async def _until_interrupted(perform: Callable[[], Awaitable[None]], door: Door)
 def _complain(error: AgentLoopError) -> int:
     """Tell ``error`` in one line."""
     misused = isinstance(error, UsageError)
-    told = " ".join(str(error).split())
+    told = " ".join(printable(str(error)).split())
     if type(error) is StoreError:
         told = f"{told}; {WITHOUT}"
     elif not misused:

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import trio
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app_session
+from prompt_toolkit.input.typeahead import clear_typeahead
 
 from agentloop._runtime.exception_groups import raise_single
-from agentloop.demo.terminal import ReadLine
+from agentloop.demo.characters import printable
+from agentloop.demo.terminal import discard_typed
 
-__all__ = ["edited_lines"]
+__all__ = ["EditedLines"]
 
 
 class _AbortedError(Exception):
     """The line is no longer awaited."""
 
 
-def edited_lines() -> ReadLine:
+class EditedLines:
     """Lines that are typed at this terminal."""
-    # The cursor's position does not matter here, and asking for it prints a warning on terminals that do not answer.
-    output: Any = get_app_session().output
-    output.enable_cpr = False
-    session: PromptSession[str] = PromptSession(output=output)
 
-    async def read_line(prompt: str) -> str | None:
+    def __init__(self) -> None:
+        # The cursor's position does not matter here, and asking for it prints a warning on terminals that do not
+        # answer.
+        output: Any = get_app_session().output
+        output.enable_cpr = False
+        self._session: PromptSession[str] = PromptSession(output=output)
+
+    async def __call__(self, prompt: str) -> str | None:
+        """Show ``prompt``, and read a line; ``None`` at the end of the input."""
         try:
-            return await _typed_in_thread(session, prompt)
+            return await _typed_in_thread(self._session, printable(prompt))
         except EOFError:
             await trio.lowlevel.checkpoint()
             return None
@@ -40,7 +47,11 @@ def edited_lines() -> ReadLine:
         await trio.sleep_forever()
         raise AssertionError
 
-    return read_line
+    def forget(self) -> None:
+        """Discard all that was typed and not read."""
+        clear_typeahead(self._session.app.input)
+        with suppress(OSError, ValueError, NotImplementedError):
+            discard_typed(self._session.app.input.fileno())
 
 
 async def _typed_in_thread(session: Any, prompt: str) -> str:

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from agentloop._runtime.exception_groups import raise_single
+from agentloop.demo.characters import printable
 from agentloop.demo.lines import Kind, Line, Narrator, RunningCall, Speech
 from agentloop.demo.screen import Screen
 from agentloop.events import StreamEvent
@@ -47,9 +48,17 @@ MARKS: dict[Kind, tuple[str, str]] = {
 """The mark in front of a line's text, and its style."""
 
 
-def render(line: Line, colour: str) -> RenderableType:
+ASCII = str.maketrans(
+    {"→": "->", "│": "|", "✓": "+", "✗": "x", "·": ".", "‖": "||", "■": "#", "━": "=", "╌": "-"}
+    | {spin: "|/-\\"[index % 4] for index, spin in enumerate(SPINNER)}
+)
+"""The marks for a terminal whose encoding has no others."""
+
+
+def render(line: Line, colour: str, *, is_ascii: bool = False) -> RenderableType:
     """``line``, with its agent in ``colour``."""
     mark, style = MARKS[line.kind]
+    mark = mark.translate(ASCII) if is_ascii else mark
     who = "you" if line.kind == "prompt" and line.depth == 0 else line.who
     told = line.text.replace("\n", "\n    ")
     text = Text.assemble((who, f"bold {colour}"), "  ", (mark, style or "dim"), (told, style))
@@ -57,7 +66,12 @@ def render(line: Line, colour: str) -> RenderableType:
 
 
 def render_tail(
-    speaking: list[tuple[Speech, str]], running: list[tuple[RunningCall, str, float]], *, frame: int, room: int
+    speaking: list[tuple[Speech, str]],
+    running: list[tuple[RunningCall, str, float]],
+    *,
+    frame: int,
+    room: int,
+    is_ascii: bool = False,
 ) -> RenderableType:
     """Draw the current activity.
 
@@ -66,6 +80,7 @@ def render_tail(
       running: the running calls, the colours of their agents, and for how many seconds they have run.
       frame: counts up with each drawing.
       room: how many characters of each text are shown: its end.
+      is_ascii: whether the terminal has ASCII characters only.
     """
     parts: list[RenderableType] = []
     for speech, colour in speaking:
@@ -74,8 +89,9 @@ def render_tail(
         shown = said if len(said) <= room else f"... {said[-room:]}"
         parts.append(_indented(head.append(shown, style=MARKS[speech.kind][1]), speech.depth))
     for call, colour, seconds in running:
-        spinner = SPINNER[frame % len(SPINNER)]
-        progress = _progress(call)
+        spinner, progress = SPINNER[frame % len(SPINNER)], _progress(call)
+        if is_ascii:
+            spinner, progress = spinner.translate(ASCII), progress.translate(ASCII)
         text = Text.assemble((call.who, f"bold {colour}"), f"  {spinner} {call.name} ", (f"{seconds:.1f} s", "dim"))
         parts.append(_indented(text.append(progress), call.depth))
     return Group(*parts)
@@ -96,12 +112,21 @@ def _indented(text: Text, depth: int) -> RenderableType:
     return Padding(text, (0, 0, 0, 4 * depth)) if depth else text
 
 
+def _has_marks(encoding: str) -> bool:
+    try:
+        f"{''.join(mark for mark, _ in MARKS.values())}{SPINNER}━╌".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 class Fancy:
     """A screen of lines that stay, above a few that move."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = trio.current_time) -> None:
         self._console = console
         self._clock = clock
+        self._is_ascii = not _has_marks(console.encoding)
         self._narrator = Narrator()
         self._live: Live | None = None
         self._paused = 0
@@ -120,11 +145,11 @@ class Fancy:
             else:
                 self._hide()
         for line in lines:
-            self._console.print(render(line, self._colour(line.who)))
+            self._console.print(render(line, self._colour(line.who), is_ascii=self._is_ascii))
 
     def note(self, text: str = "") -> None:
         """Tell something that is no event."""
-        self._console.print(Text(text))
+        self._console.print(Text(printable(text)))
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -154,6 +179,7 @@ class Fancy:
             [(speech, self._colour(speech.who)) for speech in self._narrator.speaking.values()],
             [(call, self._colour(call.who), now - self._began[key]) for key, call in running.items()],
             frame=self._frame,
+            is_ascii=self._is_ascii,
             room=max(20, self._console.width * max(1, self._console.height // 3)),
         )
 
@@ -184,7 +210,7 @@ class Fancy:
         cut, self._narrator.speaking = self._narrator.speaking, {}
         for speech in cut.values():
             line = Line(speech.kind, speech.who, speech.text.strip(), speech.depth)
-            self._console.print(render(line, self._colour(speech.who)))
+            self._console.print(render(line, self._colour(speech.who), is_ascii=self._is_ascii))
 
 
 @asynccontextmanager

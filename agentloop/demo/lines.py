@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from attrs import define, frozen
 
+from agentloop.demo.characters import exact, exact_lines, printable
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -40,7 +40,7 @@ from agentloop.messages import Usage, UserMessage
 from agentloop.permissions import Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 
-__all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "printable", "shorten"]
+__all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "shorten"]
 
 Kind: TypeAlias = Literal[
     "prompt",
@@ -59,7 +59,6 @@ Kind: TypeAlias = Literal[
     "stopped",
 ]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONG_PROMPT = 600
 _LONG_RESULT = 160
 _LONG_ARGUMENTS = 100
@@ -143,13 +142,15 @@ class Narrator:
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
-            case ElicitationRequested(message=message):
-                return [_line(event, "asks", message)]
+            case ElicitationRequested(message=message, url=url):
+                # A host name of letters that look like others would be taken for theirs.
+                address = f"\nIt would open {exact(url) if url.isascii() else exact(ascii(url)[1:-1])}" if url else ""
+                return [_line(event, "asks", f"{message}{address}")]
             case ApprovalRequested(name=name, arguments=arguments, reason=reason):
-                # In full: this is what an approval is bound to.
-                shown = "".join(f"\n{key}: {value}" for key, value in arguments.items())
-                why = f" ({reason})" if reason else ""
-                return [_line(event, "asks", f"May I call {name}?{why}{shown}".rstrip())]
+                # In full and character by character: this is what an approval is bound to.
+                shown = [f"{exact(key)}: " + "\n".join(exact_lines(value)) for key, value in arguments.items()]
+                why = f" ({' '.join(reason.split())})" if reason else ""
+                return [_line(event, "asks", "\n".join([f"May I call {exact(name)}?{why}", *shown]).rstrip())]
             case ContinueRequested(limit=limit, used=used, allowed=allowed):
                 return [_line(event, "asks", f"The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?")]
             case QuestionAnswered(answer=answer, by=by):
@@ -229,11 +230,6 @@ def _prompt_line(event: Event, kind: Literal["prompt", "added"], message: UserMe
 
 def _line(event: Event, kind: Kind, text: str) -> Line:
     return Line(kind, printable(event.agent), printable(text), event.depth, event.stream)
-
-
-def printable(text: str) -> str:
-    """``text`` without what a terminal would obey: a model and its tools may quote anything."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
 def shorten(text: str, length: int) -> str:

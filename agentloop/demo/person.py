@@ -14,7 +14,7 @@ from agentloop.demo.terminal import ReadLine
 from agentloop.events import ApprovalRequested, ElicitationRequested, Question
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 
-__all__ = ["Nobody", "Person", "Typist"]
+__all__ = ["Agreeable", "Nobody", "Person", "Typist"]
 
 
 class Person(Protocol):
@@ -33,15 +33,26 @@ class Person(Protocol):
         ...
 
 
-class Nobody:
-    """Says yes to everything, and fills in forms with their defaults."""
+class Agreeable:
+    """Says yes to everything, and fills in forms with their defaults: ``--yes``."""
 
     async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
         """The answer that the question itself suggests."""
         await trio.lowlevel.checkpoint()
-        if not problem:
-            return default_answer(question)
-        return Decline(problem) if isinstance(question, ElicitationRequested) else Deny(problem)
+        return default_answer(question) if not problem else _declined(question, problem)
+
+
+class Nobody:
+    """Declines every question, since there is neither a keyboard nor ``--yes``."""
+
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+        """The answer that approves nothing."""
+        await trio.lowlevel.checkpoint()
+        return _declined(question, problem or "There is no terminal to ask at.")
+
+
+def _declined(question: Question, note: str) -> Answer:
+    return Decline(note) if isinstance(question, ElicitationRequested) else Deny(note)
 
 
 class _LaterError(Exception):
@@ -51,16 +62,25 @@ class _LaterError(Exception):
 class Typist:
     """A person at the keyboard.
 
-    An empty line takes the default; the end of the input (Ctrl-D) dismisses the question. ``later`` leaves a question
-    for another day; in a form, where that may be a value, ``/later``.
+    In a form, an empty line takes the default; it approves nothing. The end of the input (Ctrl-D) dismisses the
+    question. ``later`` leaves a question for another day; in a form, where that may be a value, ``/later``.
 
     Args:
+      forget: discards what was typed and not read: it was typed before the question was seen.
       is_gone: whether the input ended because the terminal has closed: then the person has not refused, and reading
         raises ``OSError``.
     """
 
-    def __init__(self, read_line: ReadLine, screen: Screen, *, is_gone: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        read_line: ReadLine,
+        screen: Screen,
+        *,
+        forget: Callable[[], None] = lambda: None,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._type_line = read_line
+        self._forget = forget
         self._is_gone = is_gone
         self._screen = screen
         self._filled: tuple[str, dict[str, Any]] = ("", {})
@@ -72,19 +92,24 @@ class Typist:
         with self._screen.paused():
             if problem:
                 self._screen.note(f"  {problem}")
+            self._forget()
             try:
                 if isinstance(question, ElicitationRequested):
-                    return await self._fill_in(question, may_wait=may_wait)
+                    return await self._fill_in(question, problem, may_wait=may_wait)
                 return await self._judge(question, may_wait=may_wait)
             except _LaterError:
                 return None  # noqa: ASYNC910 - the person has typed
 
-    async def _fill_in(self, question: ElicitationRequested, *, may_wait: bool) -> Answer:
+    async def _fill_in(self, question: ElicitationRequested, problem: str, *, may_wait: bool) -> Answer:
         id, before = self._filled
-        fields = fields_of(question.form, before if id == question.id else None)
+        is_again = id == question.id
+        fields = fields_of(question.form, before if is_again else None)
         if not fields:
             return await self._judge(question, may_wait=may_wait)
-        content: dict[str, Any] = {}
+        # Only for the fields that were wrong; for all of them, if the problem names none.
+        wrong = [field for field in fields if f"`{field.name}`" in problem] if is_again else []
+        content: dict[str, Any] = dict(before) if wrong else {}
+        fields = wrong or fields
         await trio.lowlevel.checkpoint()
         if may_wait and not self._knows_later:
             self._knows_later = True
@@ -94,7 +119,9 @@ class Typist:
                 value = await self._value_of(field, may_wait=may_wait)
             except EOFError:
                 return Cancel()
-            if value is not None:
+            if value is None:
+                content.pop(field.name, None)
+            else:
                 content[field.name] = value
         self._filled = (question.id, content)
         return Accept(content)
@@ -113,11 +140,14 @@ class Typist:
 
     async def _judge(self, question: Question, *, may_wait: bool) -> Answer:
         always = "/always" if isinstance(question, ApprovalRequested) else ""
-        choices = f"[Y/n{always}{'/later' if may_wait else ''}]"
+        choices = f"[y/n{always}{'/later' if may_wait else ''}]"
         while True:
             typed = await self._read_line(f"  {choices} ")
-            if may_wait and typed is not None and typed.strip().lower() in ("l", "later", "/later"):
-                raise _LaterError
+            if typed is not None and typed.strip().lower() in ("l", "later", "/later"):
+                if may_wait:
+                    raise _LaterError
+                self._screen.note("  Nothing is saved here, so there is no later: yes or no?")
+                continue
             try:
                 judged = verdict("no" if typed is None else typed)
             except ValueError as error:

@@ -6,7 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TextIO
 
-from agentloop.demo.lines import Kind, Line, Narrator, printable
+from agentloop.demo.characters import printable
+from agentloop.demo.lines import Kind, Line, Narrator
 from agentloop.events import ResponseDiscarded, StreamEvent, TextDelta
 
 __all__ = ["Plain", "Typesetter"]
@@ -57,7 +58,7 @@ class Typesetter:
 
     def note(self, text: str) -> str:
         """The text to write for a remark from outside the stream, on lines of its own."""
-        return f"{self._new_line()}{text}\n"
+        return f"{self._new_line()}{printable(text)}\n"
 
     def _line(self, line: Line) -> str:
         if line.kind == "says" and self._pen == line.stream:

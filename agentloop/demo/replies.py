@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from agentloop.demo.lines import printable
+from agentloop.demo.characters import printable
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
 
@@ -33,7 +33,7 @@ class Field:
     def prompt(self) -> str:
         """The words in front of the place to type."""
         if self.choices:
-            hint = f" ({', '.join(self.choices)})"
+            hint = f" ({', '.join(map(printable, self.choices))})"
         else:
             hint = {"boolean": " (yes, no)", "integer": " (a whole number)", "number": " (a number)"}.get(self.type, "")
         default = "" if self.default is None else f" [{_typed(self.default)}]"
@@ -72,7 +72,7 @@ class Field:
             return typed
         meant = [choice for choice in self.choices if choice.lower().startswith(typed.lower())]
         if len(meant) != 1:
-            raise ValueError(f"one of {', '.join(self.choices)}, not {typed!r}")
+            raise ValueError(f"one of {', '.join(map(printable, self.choices))}, not {typed!r}")
         return meant[0]
 
 
@@ -117,7 +117,7 @@ def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def default_answer(question: Question) -> Answer:
-    """The answer without a person: yes, with the form's defaults."""
+    """The answer of a person who says yes to everything: with the form's defaults."""
     if not isinstance(question, ElicitationRequested):
         return Approve()
     content: dict[str, Any] = {}
@@ -139,7 +139,7 @@ def verdict(typed: str) -> Approve | Deny:
     """
     word, _, reason = typed.strip().partition(" ")
     word = word.lower().rstrip(",:;")
-    if word in ("", *YES):
+    if word in YES:
         return Approve()
     if word in ("a", "always"):
         return Approve(always=True)

@@ -14,7 +14,8 @@ from attrs import frozen
 
 from agentloop._core.state import StreamState
 from agentloop.demo.catalogue import find_examples
-from agentloop.demo.lines import printable, shorten
+from agentloop.demo.characters import printable
+from agentloop.demo.lines import shorten
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import AssistantMessage, Message, UserMessage

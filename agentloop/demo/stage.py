@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,12 +13,17 @@ from typing import TextIO
 
 from attrs import Factory, define, frozen
 
-from agentloop.demo.person import Nobody, Person, Typist
+from agentloop.demo.person import Agreeable, Nobody, Person, Typist
 from agentloop.demo.plain import Plain
 from agentloop.demo.screen import Screen
-from agentloop.demo.terminal import ReadLine, is_gone, plain_lines
+from agentloop.demo.terminal import Lines, PlainLines, ReadLine, is_gone
+from agentloop.events import Question
+from agentloop.questions import Answer
 
 __all__ = ["Door", "Stage", "is_terminal", "open_stage"]
+
+TERMINAL = "/dev/tty"
+"""The terminal that this program was started from, whatever its input and output are."""
 
 PACE = 0.03
 """Seconds per word. A model that needs no network is done before anybody has seen it speak."""
@@ -30,6 +35,8 @@ class Door:
 
     park: Callable[[], None] | None = None
     """Parks the question that the person is thinking about, if it can be left for another day."""
+    stop: Callable[[], None] | None = None
+    """Ends the answer that a chat is waiting for, and not the chat."""
     is_leaving: bool = False
     """Whether that was done: there is nothing more to do then."""
 
@@ -59,19 +66,56 @@ async def open_stage(*, plain: bool, yes: bool, paced: bool, door: Door | None =
 
     Args:
       plain: without colours or animation.
-      yes: ask no questions; take the defaults.
+      yes: ask no questions: yes to all of them, and forms with their defaults. Without it, and without a terminal to
+        ask at, every question is declined.
       paced: no faster than a person reads, if a person watches.
       door: the way out of the program.
     """
     watched = is_terminal(sys.stdout)
     fancy = watched and not plain and os.environ.get("TERM") != "dumb" and _has_extra()
     async with _open_screen(fancy=fancy) as screen:
-        person: Person = Nobody()
-        read_line: ReadLine | None = None
-        if watched and is_terminal(sys.stdin) and not yes:
-            read_line = _lines(edited=fancy)
-            person = Typist(read_line, screen, is_gone=partial(is_gone, sys.stdin))
-        yield Stage(screen, person, PACE if paced and watched else 0.0, read_line, door or Door())
+        pace = PACE if paced and watched else 0.0
+        if yes:
+            yield Stage(screen, Agreeable(), pace, None, door or Door())
+        elif watched and is_terminal(sys.stdin):
+            lines = _lines(edited=fancy)
+            person = Typist(lines, screen, forget=lines.forget, is_gone=partial(is_gone, sys.stdin))
+            yield Stage(screen, person, pace, lines, door or Door())
+        else:
+            with _open_terminal() as terminal:
+                yield Stage(screen, Nobody() if terminal is None else _Aside(terminal), pace, None, door or Door())
+
+
+class _Aside:
+    """A person at a terminal that is not the output: each question is shown there, too."""
+
+    def __init__(self, terminal: tuple[TextIO, TextIO]) -> None:
+        source, out = terminal
+        self._screen = Plain(out)
+        lines = PlainLines(source, out)
+        self._typist = Typist(lines, self._screen, forget=lines.forget, is_gone=partial(is_gone, source))
+
+    async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+        """The answer that is typed."""
+        if not problem:
+            self._screen.show(question)
+        return await self._typist.answer(question, problem, may_wait=may_wait)
+
+
+@contextmanager
+def _open_terminal() -> Generator[tuple[TextIO, TextIO] | None]:
+    """The keyboard and the screen of the terminal that this program was started from; ``None`` without one."""
+    with ExitStack() as stack:
+        files: list[TextIO] = []
+        try:
+            path = os.ttyname(sys.stdin.fileno()) if is_terminal(sys.stdin) else TERMINAL
+            files += [
+                stack.enter_context(open(path, mode, encoding="utf-8", errors="replace"))  # noqa: PTH123
+                for mode in ("r", "w")
+            ]
+        except (OSError, ValueError, AttributeError):
+            files.clear()
+        yield (files[0], files[1]) if files else None
 
 
 def is_terminal(file: TextIO | None) -> bool:
@@ -98,8 +142,8 @@ async def _open_plain() -> AsyncGenerator[Screen]:
     yield Plain(sys.stdout)
 
 
-def _lines(*, edited: bool) -> ReadLine:
+def _lines(*, edited: bool) -> Lines:
     if edited:
-        lines: ReadLine = import_module("agentloop.demo.editing").edited_lines()
+        lines: Lines = import_module("agentloop.demo.editing").EditedLines()
         return lines
-    return plain_lines(sys.stdin, sys.stdout)
+    return PlainLines(sys.stdin, sys.stdout)

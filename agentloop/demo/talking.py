@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import trio
 from attrs import frozen
 
 from agentloop import Agent, AgentLoopError, Session, UsageError
@@ -44,18 +45,39 @@ class Talk:
 
     async def listen(self) -> None:
         """Ask the agent for each line that the person types, until the input ends."""
+        self.stage.screen.note(
+            f"(You talk with {self.agent.name}. Ctrl-C ends an answer; an empty line or Ctrl-D ends the chat.)"
+        )
         while not self.stage.door.is_leaving:
             goes_on = await self._can_go_on()
             typed = await self.stage.say("(Enter goes on with it) > " if goes_on else "> ")
             if typed is None or not (goes_on or typed.strip()):
                 return
             try:
-                await self._do(typed.strip())
+                await self._do_until_stopped(typed.strip())
             except (StoreError, UsageError):
                 raise
             except AgentLoopError:
                 # The reason of the stream's end has been shown already.
                 continue
+
+    async def _do_until_stopped(self, typed: str) -> None:
+        """Ask the agent, until Ctrl-C ends its answer. A second one, meanwhile, ends the program."""
+        door = self.stage.door
+
+        def stop() -> None:
+            door.stop = None
+            scope.cancel()
+
+        with trio.CancelScope() as scope:
+            door.stop = stop
+            try:
+                await self._do(typed)
+            finally:
+                door.stop = None
+        if scope.cancelled_caught:
+            self.stage.screen.cut()
+            self.stage.screen.note("(stopped)")
 
     async def _do(self, typed: str) -> None:
         if typed:
@@ -79,11 +101,11 @@ class Talk:
 
 
 @asynccontextmanager
-async def telling_where(session: Session, stage: Stage) -> AsyncGenerator[None]:
-    """At the end, on any path, show the command that continues the session."""
+async def telling_where(session: Session, stage: Stage, how: str) -> AsyncGenerator[None]:
+    """At the end, on any path, show the arguments that continue the session."""
     try:
         yield
     finally:
         if stage.read_line is not None and session.messages:
             stage.screen.cut()
-            stage.screen.note(f"(Kept as {session.id}: --continue goes on with it.)")
+            stage.screen.note(f"(Kept as {session.id}: {how} goes on with it.)")

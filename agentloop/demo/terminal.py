@@ -5,41 +5,69 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TextIO, TypeAlias
+from contextlib import suppress
+from typing import Protocol, TextIO, TypeAlias
 
 import trio
+
+from agentloop.demo.characters import printable
 
 if sys.platform != "win32":
     import termios
 
-__all__ = ["ReadLine", "is_gone", "plain_lines"]
+__all__ = ["Lines", "PlainLines", "ReadLine", "discard_typed", "is_gone"]
 
 ReadLine: TypeAlias = Callable[[str], Awaitable[str | None]]
 """Shows a prompt, and gives the line that is typed, without its end; ``None`` at the end of the input."""
 
 
-def plain_lines(source: TextIO, out: TextIO) -> ReadLine:
-    """Lines as the terminal itself lets them be edited."""
-    # Past the file's own buffer, which `wait_readable` knows nothing of.
-    descriptor = source.fileno()
-    typed = b""
+class Lines(Protocol):
+    """A keyboard, line by line."""
 
-    async def read_line(prompt: str) -> str | None:
-        nonlocal typed
-        out.write(prompt)
-        out.flush()
+    async def __call__(self, prompt: str) -> str | None:
+        """Show ``prompt``, and read a line; ``None`` at the end of the input."""
+        ...
+
+    def forget(self) -> None:
+        """Discard all that was typed and not read."""
+        ...
+
+
+class PlainLines:
+    """Lines as the terminal itself lets them be edited."""
+
+    def __init__(self, source: TextIO, out: TextIO) -> None:
+        # Past the file's own buffer, which `wait_readable` knows nothing of.
+        self._descriptor = source.fileno()
+        self._out = out
+        self._typed = b""
+
+    async def __call__(self, prompt: str) -> str | None:
+        """Show ``prompt``, and read a line; ``None`` at the end of the input."""
+        self._out.write(printable(prompt))
+        self._out.flush()
         await trio.lowlevel.checkpoint()
-        while b"\n" not in typed:
-            piece = await _read(descriptor)
+        while b"\n" not in self._typed:
+            piece = await _read(self._descriptor)
             if not piece:
                 # The cursor still stands behind the prompt.
-                out.write("\n")
+                self._out.write("\n")
                 return None
-            typed += piece
-        line, _, typed = typed.partition(b"\n")
+            self._typed += piece
+        line, _, self._typed = self._typed.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
 
-    return read_line
+    def forget(self) -> None:
+        """Discard all that was typed and not read."""
+        self._typed = b""
+        discard_typed(self._descriptor)
+
+
+def discard_typed(descriptor: int) -> None:
+    """Discard what a terminal has received and no program has read."""
+    if sys.platform != "win32":
+        with suppress(termios.error, OSError):  # no terminal, or one that has closed
+            termios.tcflush(descriptor, termios.TCIFLUSH)
 
 
 async def _read(descriptor: int) -> bytes:

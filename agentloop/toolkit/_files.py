@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,7 +17,7 @@ from agentloop._interpreter import loader_environment, python_command, script_ar
 from agentloop._process_tree import open_process_tree
 from agentloop.errors import ToolError, UsageError
 from agentloop.toolkit import _walk
-from agentloop.toolkit._root import Root, find_root
+from agentloop.toolkit._root import Root, find_root, identity
 from agentloop.toolkit._truncated import MAX_CHARS
 from agentloop.tools import Tool, tool
 
@@ -28,12 +29,15 @@ IGNORED = (".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__", ".*_ca
 MAX_FILE_BYTES = 10_000_000
 MAX_LINE_CHARS = 2000
 MAX_ENTRIES = 1000
+MAX_REMEMBERED = 10_000
 MAX_MATCHES = 200
 MAX_ANSWER_BYTES = 20_000_000
 SEARCH_SECONDS = 30.0
 CONTEXT_LINES = 3
 
 PROGRAM = "_walk.py"
+
+_LINE_END = re.compile("\r?\n")
 
 
 def file_tools(
@@ -51,7 +55,9 @@ def file_tools(
     No path leads out of ``root``: not by ``..``, not as an absolute one, not through a link, not even one that is put
     there meanwhile. Links inside are followed when a file is named, and not in a listing or search. Hard links, and
     what is mounted inside, cannot be told from what belongs there. Writing replaces a file as a whole, or not at
-    all; its mode stays, its hard links and extended attributes do not. Only ordinary files of UTF-8 text are edited.
+    all; its owner, mode, line ends and byte order mark stay, its hard links and extended attributes do not. A file that
+    these tools have not read, or that has changed since, is edited but not written over. Only ordinary files of UTF-8
+    text are edited.
 
     Args:
       root: the folder.
@@ -121,9 +127,15 @@ class _Files:
         self._max_bytes = max_bytes
         # A lock for threads: two calls of one turn must not both change the text that they read, and lose one change.
         self._writing = threading.Lock()
+        self._seen: dict[tuple[int, ...], None] = {}
+        """The files as they were when the model read or wrote them, by identity, the latest last."""
 
     async def read_file(
-        self, path: str, offset: Annotated[int, Meta(ge=1)] = 1, limit: Annotated[int, Meta(ge=1)] = 2000
+        self,
+        path: str,
+        offset: Annotated[int, Meta(ge=1)] = 1,
+        limit: Annotated[int, Meta(ge=1)] = 2000,
+        column: Annotated[int, Meta(ge=1)] = 1,
     ) -> str:
         """Read a file.
 
@@ -131,12 +143,14 @@ class _Files:
           path: the file.
           offset: the first line to read, from 1.
           limit: how many lines to read at most.
+          column: the first character to read of each line, from 1, for lines that are too long to be read at once.
         """
-        return await trio.to_thread.run_sync(self._read, path, offset, limit)
+        return await trio.to_thread.run_sync(self._read, path, offset, limit, column)
 
-    def _read(self, path: str, offset: int, limit: int) -> str:
-        data, _ = find_root(self.roots, path).read(path, self._max_bytes)
+    def _read(self, path: str, offset: int, limit: int, column: int) -> str:
+        data, status = find_root(self.roots, path).read(path, self._max_bytes)
         _check_text(path, data)
+        self._remember(status)
         if not data:
             return "[the file is empty]"
         text = data.decode("utf-8", "replace").removeprefix("\ufeff")
@@ -146,7 +160,7 @@ class _Files:
         told: list[str] = []
         size = 0
         for number, line in enumerate(lines[offset - 1 : offset - 1 + limit], offset):
-            numbered = f"{number}\t{_short(line)}"
+            numbered = f"{number}\t{_short(line, column)}"
             size += len(numbered) + 1
             if told and size > self._max_chars:
                 break
@@ -223,8 +237,37 @@ class _Files:
     def _write(self, path: str, content: str) -> str:
         data = self._encoded(path, content)
         with self._writing:
-            replaced = self.root.write(path, data)
-        return f"{'Replaced' if replaced else 'Wrote'} {path}: {_lines_of(content)} lines, {len(data)} bytes."
+            before = self._before(path)
+            if before is not None:
+                old, status = before
+                data = self._encoded(path, _in_style(content, old))
+                self._remember(self.root.write(path, data, unchanged=status))
+            else:
+                self._remember(self.root.write(path, data))
+        return f"{'Wrote' if before is None else 'Replaced'} {path}: {_lines_of(content)} lines, {len(data)} bytes."
+
+    def _before(self, path: str) -> tuple[bytes, os.stat_result] | None:
+        """The file that is to be written over; ``None`` if there is none.
+
+        Raises:
+          ToolError: the model has not read it, or it has changed since.
+        """
+        if not self.root.is_there(path):
+            return None
+        old, status = self.root.read(path, self._max_bytes)
+        _check_text(path, old)
+        if old and identity(status) not in self._seen:
+            raise ToolError(
+                f"{path!r} is there, and it has changed since it was last read, or was never read: "
+                "read it first, so that nothing in it is lost"
+            )
+        return old, status
+
+    def _remember(self, status: os.stat_result) -> None:
+        self._seen.pop(identity(status), None)
+        self._seen[identity(status)] = None
+        while len(self._seen) > MAX_REMEMBERED:
+            self._seen.pop(next(iter(self._seen)), None)
 
     async def edit_file(self, path: str, old_text: str, new_text: str, replace_all: bool = False) -> str:
         """Edit a file.
@@ -248,25 +291,22 @@ class _Files:
             if not _is_utf8(data):
                 raise ToolError(f"{path!r} is not UTF-8: editing it as text would damage it")
             text = data.decode()
-            if text.count("\n") == text.count("\r\n") > 0 and "\r" not in old + new:
-                # The model reads the text without them.
-                old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
             places = _places(text, old)
             if not places:
                 raise ToolError(
                     f"old_text is not in {path!r}: read the file, and give the text exactly as it is there, "
                     "with its white space and without line numbers"
                 )
-            lines = [text.count("\n", 0, place) + 1 for place in places]
+            lines = [text.count("\n", 0, place.start) + 1 for place in places]
             if len(places) > 1 and not replace_all:
                 raise ToolError(
                     f"old_text is in {path!r} {len(places)} times, at lines {_few(lines)}: "
                     "give more of what is around the one you mean, or replace_all"
                 )
-            changed = text.replace(old, new)
-            self.root.write(path, self._encoded(path, changed), unchanged=status)
+            changed, first = _replaced(text, places, new)
+            self._remember(self.root.write(path, self._encoded(path, changed), unchanged=status))
         what = f"at line {lines[0]}" if len(lines) == 1 else f"{len(lines)} times, at lines {_few(lines)}"
-        return f"Changed {path} {what}. It reads now:\n{_around(changed, places[0], len(new))}"
+        return f"Changed {path} {what}. It reads now:\n{_around(changed, places[0].start, len(first))}"
 
     def _encoded(self, path: str, text: str) -> bytes:
         try:
@@ -318,14 +358,43 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _places(text: str, part: str) -> list[int]:
-    """The positions of ``part`` in ``text``, as `str.replace` finds them."""
-    found: list[int] = []
-    at = text.find(part)
-    while at >= 0:
-        found.append(at)
-        at = text.find(part, at + len(part))
-    return found
+def _places(text: str, part: str) -> list[slice]:
+    """Where ``part`` is in ``text``. The model reads every line end as a line feed, so one stands for both kinds."""
+    is_exact = "\r" in part or "\r\n" not in text
+    pattern = re.escape(part) if is_exact else "\r?\n".join(map(re.escape, part.split("\n")))
+    return [slice(*found.span()) for found in re.finditer(pattern, text)]
+
+
+def _replaced(text: str, places: Sequence[slice], new: str) -> tuple[str, str]:
+    """``text`` with ``new`` at each of ``places``, in the line ends that are there; and the first of these parts."""
+    pieces: list[str] = []
+    position = 0
+    for place in places:
+        pieces += [text[position : place.start], _with_line_ends(new, text[place], text)]
+        position = place.stop
+    return "".join([*pieces, text[position:]]), pieces[1]
+
+
+def _with_line_ends(new: str, old: str, text: str) -> str:
+    """``new`` with the line ends of ``old``, one by one, and further ones as most are in ``text``."""
+    if "\r" in new or "\r\n" not in text:
+        return new
+    ends = _LINE_END.findall(old)
+    usual = _usual_end(old) if ends else _usual_end(text)
+    first, *lines = new.split("\n")
+    return first + "".join(f"{ends[index] if index < len(ends) else usual}{line}" for index, line in enumerate(lines))
+
+
+def _usual_end(text: str) -> str:
+    return "\r\n" if 2 * text.count("\r\n") >= text.count("\n") > 0 else "\n"
+
+
+def _in_style(content: str, old: bytes) -> str:
+    """``content`` with the byte order mark and the line ends of the file that it replaces."""
+    text = old.decode("utf-8", "replace")
+    if "\r" not in content and _usual_end(text) == "\r\n":
+        content = content.replace("\n", "\r\n")
+    return f"\ufeff{content}" if text.startswith("\ufeff") and not content.startswith("\ufeff") else content
 
 
 def _around(text: str, place: int, size: int) -> str:
@@ -340,10 +409,13 @@ def _around(text: str, place: int, size: int) -> str:
     return "\n".join(told)
 
 
-def _short(line: str) -> str:
+def _short(line: str, column: int = 1) -> str:
     line = line.removesuffix("\r")
-    left_out = len(line) - MAX_LINE_CHARS
-    return line if left_out <= 0 else f"{line[:MAX_LINE_CHARS]} [... {left_out} characters left out]"
+    begin = column - 1
+    end = begin + MAX_LINE_CHARS
+    if end >= len(line):
+        return line[begin:]
+    return f"{line[begin:end]} [... {len(line) - end} characters left out: read on with column={end + 1}]"
 
 
 def _few(numbers: Sequence[int]) -> str:

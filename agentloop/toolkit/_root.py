@@ -9,12 +9,13 @@ Where the system has no ``openat`` (Windows), a `Root` is refused.
 """
 
 # pathlib knows no folders that are open:
-# ruff: noqa: PTH100, PTH101, PTH112, PTH117, PTH123
+# ruff: noqa: PTH100, PTH112, PTH117, PTH123
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections import deque
@@ -23,7 +24,7 @@ from contextlib import contextmanager, suppress
 
 from agentloop.errors import ToolError, UsageError
 
-__all__ = ["Root", "find_root"]
+__all__ = ["Root", "find_root", "identity"]
 
 CONFINES = {os.open, os.stat, os.readlink, os.mkdir, os.rename, os.unlink} <= os.supports_dir_fd
 """Whether the system can open files relative to an open folder."""
@@ -35,6 +36,9 @@ FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O
 # `O_NONBLOCK`: opening a FIFO would wait for a writer.
 FILE = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+
+_ESCAPE = re.compile(r"\\x([0189a-f][0-9a-f]|7f)")
+"""A byte that is not UTF-8, or a control character, as listings spell it."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -100,6 +104,7 @@ class Root:
           ToolError: it leads out of the root, or through what is no folder. So is any `OSError` in the block.
         """
         with _as_tool_errors(path):
+            path = self._without_tilde(path)
             opened = [os.open(self.path, FOLDER & ~getattr(os, "O_NOFOLLOW", 0))]
             try:
                 name = self._walk(path, opened, make_folders)
@@ -107,6 +112,19 @@ class Root:
             finally:
                 for descriptor in opened:
                     os.close(descriptor)
+
+    def _without_tilde(self, path: str) -> str:
+        """A folder called ``~`` would be removed by ``rm -rf ~`` one day, so no path makes one."""
+        first = path.partition("/")[0]
+        if not first.startswith("~") or os.path.lexists(os.path.join(self.path, first)):  # noqa: PTH118
+            return path
+        expanded = os.path.expanduser(path)  # noqa: PTH111
+        if os.path.isabs(expanded) and self._relative(expanded) is not None:
+            return expanded
+        raise self._tilde(path)
+
+    def _tilde(self, path: str) -> ToolError:
+        return ToolError(f"{path!r} is not in {self.path}: give a path in there, relative to it and without '~'")
 
     def _walk(self, path: str, opened: list[int], make_folders: bool) -> str:
         """Open the folders that lead to ``path``, on top of the root. Returns its name in the last one."""
@@ -122,8 +140,10 @@ class Root:
                 os.close(opened.pop())
                 continue
             try:
-                mode = os.stat(name, dir_fd=opened[-1], follow_symlinks=False).st_mode
+                name, mode = _look_up(name, opened[-1])
             except FileNotFoundError:
+                if name == "~" and (make_folders or not todo):
+                    raise self._tilde(path) from None
                 if not todo:
                     return name
                 if not make_folders:
@@ -158,6 +178,21 @@ class Root:
         # The link's target is not shown: it may lie outside.
         return ToolError(f"{path!r} is outside of {self.path}: give a path in there, relative to it")
 
+    def is_there(self, path: str) -> bool:
+        """Whether there is anything at ``path``.
+
+        Raises:
+          ToolError: it leads out of the root, or through something that is no folder.
+        """
+        try:
+            with self.place(path) as (folder, name):
+                os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except ToolError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
+            raise
+        return True
+
     def open_folder(self, path: str) -> int:
         """Open a folder. The descriptor is the caller's to close.
 
@@ -191,18 +226,23 @@ class Root:
                     )
                 return data, status
 
-    def write(self, path: str, data: bytes, *, unchanged: os.stat_result | None = None) -> bool:
-        """Put ``data`` in a file: all of it or, if anything goes wrong, nothing. The file's mode stays.
+    def write(self, path: str, data: bytes, *, unchanged: os.stat_result | None = None) -> os.stat_result:
+        """Put ``data`` in a file: all of it or, if anything goes wrong, nothing. The file's owner and mode stay.
+
+        A file that cannot be replaced (one that is mounted by itself), or whose owner this user cannot give to another
+        file, is overwritten in place.
 
         Args:
           unchanged: the file as it was when it was read; it must be the same still.
 
         Returns:
-          Whether there was a file before.
+          The `os.stat_result` of the file that is there now.
 
         Raises:
           ToolError: there is something else than an ordinary file, it may not be written, or has changed.
         """
+        if path.endswith("/"):
+            raise ToolError(f"{path!r} is the path of a folder, not of a file")
         with self.place(path, make_folders=True) as (folder, name):
             before: os.stat_result | None = None
             with suppress(FileNotFoundError):
@@ -215,23 +255,60 @@ class Root:
             temporary = f".{secrets.token_hex(8)}.tmp"
             descriptor = os.open(temporary, NEW_FILE, 0o666, dir_fd=folder)
             try:
+                in_place = False
                 with open(descriptor, "wb") as file:
                     file.write(data)
                     if before is not None:
-                        os.chmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                        in_place = not _give_to_owner(file.fileno(), before)
                     file.flush()
                     # Otherwise a crash may leave an empty file under the name.
                     os.fsync(file.fileno())
+                    written = os.fstat(file.fileno())
                 if unchanged is not None:
                     now = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    if _identity(now) != _identity(unchanged):
+                    if identity(now) != identity(unchanged):
                         raise ToolError(f"{path!r} was changed by somebody else meanwhile: read it again")
-                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                try:
+                    if not in_place:
+                        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                        return written
+                except OSError as error:
+                    if error.errno not in (errno.EBUSY, errno.EXDEV) or before is None:
+                        raise
+                assert before is not None
+                written = _overwrite(path, name, folder, data, before)
+                os.unlink(temporary, dir_fd=folder)
             except BaseException:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-            return before is not None
+            return written
+
+
+def _give_to_owner(descriptor: int, before: os.stat_result) -> bool:
+    """Give a new file the owner and the mode of the one ``before``. Returns whether that was possible."""
+    now = os.fstat(descriptor)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        try:
+            os.chown(descriptor, before.st_uid, before.st_gid)
+        except PermissionError:
+            return False
+    # After the owner, since a change of the owner clears some bits.
+    os.chmod(descriptor, stat.S_IMODE(before.st_mode))
+    return True
+
+
+def _overwrite(path: str, name: str, folder: int, data: bytes, before: os.stat_result) -> os.stat_result:
+    flags = os.O_WRONLY | _CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(name, flags, dir_fd=folder), "wb") as file:
+        now = os.fstat(file.fileno())
+        if identity(now) != identity(before):
+            raise ToolError(f"{path!r} was changed by somebody else meanwhile: read it again")
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno())
 
 
 def find_root(roots: Sequence[Root], path: str) -> Root:
@@ -239,7 +316,23 @@ def find_root(roots: Sequence[Root], path: str) -> Root:
     return next((root for root in roots if root.holds(path)), roots[0])
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def _unescaped(found: re.Match[str]) -> str:
+    byte = int(found[1], 16)
+    return chr(byte if byte < 0x80 else 0xDC00 + byte)
+
+
+def _look_up(name: str, folder: int) -> tuple[str, int]:
+    """The name of an entry as the system has it, and its mode. Names that are not UTF-8 may be spelled with escapes."""
+    try:
+        return name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        unescaped = _ESCAPE.sub(_unescaped, name)
+        if unescaped == name:
+            raise
+        return unescaped, os.stat(unescaped, dir_fd=folder, follow_symlinks=False).st_mode
+
+
+def identity(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 

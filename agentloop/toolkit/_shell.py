@@ -13,10 +13,13 @@ from typing import Annotated, Any
 import trio
 from msgspec import Meta
 
-from agentloop._process_tree import ProcessTree, open_process_tree, signal_name
+from agentloop._initial_environment import hide_initial_environment
+from agentloop._process_tree import signal_name
+from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
 from agentloop.messages import ResultStatus, Text, ToolResult
+from agentloop.toolkit._overwritten import OverwrittenLines
 from agentloop.toolkit._truncated import MAX_CHARS, TruncatedText, open_truncated
 from agentloop.tools import Tool, tool
 
@@ -51,10 +54,14 @@ def shell(
 
     Output and error output are emitted at once as `ToolCallOutput`, and together with the exit code they are the
     result. However the call ends, all processes that the command started end with it, also those in the background:
-    they get SIGTERM, and after the grace SIGKILL. On Linux that includes daemons, which have left the process group,
-    except one that has cleared its environment or runs as another user; elsewhere only the process group.
+    they get SIGTERM, and after the grace SIGKILL. On Linux that includes daemons, whatever they do to their session,
+    title or environment, except those of another user (``sudo``), and those without their environment if the command
+    has killed its supervisor, which is its parent; elsewhere only the process group. On Linux the command also ends
+    when this process is killed.
 
-    The command runs without a sandbox, with all rights of the user. Hence ``requires_approval``.
+    The command runs without a sandbox, with all rights of the user. Hence ``requires_approval``. On Linux, the first
+    command makes this process overwrite its initial environment in memory, except for inherited variables: otherwise a
+    command could read keys from ``/proc/<pid>/environ``. ``os.environ`` does not change.
 
     Args:
       cwd: the folder in which commands run.
@@ -103,7 +110,8 @@ def shell(
         environment = {
             key: value for key, value in os.environ.items() if any(fnmatchcase(key, pattern) for pattern in inherited)
         }
-        opening = open_process_tree(
+        hide_initial_environment(inherited)
+        opening = open_supervised_tree(
             ["/bin/sh", "-c", command], cwd=folder, env={"TERM": "dumb", **environment, **variables}, grace=grace
         )
         timeout = min(timeout, max_timeout)
@@ -133,10 +141,11 @@ def shell(
 class _Pump:
     """Reads the output of a process tree, and passes it to the stream and into the result."""
 
-    def __init__(self, tree: ProcessTree, output: TruncatedText, context: ToolContext[Any]) -> None:
+    def __init__(self, tree: Tree, output: TruncatedText, context: ToolContext[Any]) -> None:
         self._tree = tree
         self._output = output
         self._context = context
+        self._lines = OverwrittenLines()
         self._running = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._left: float = math.inf
@@ -166,15 +175,16 @@ class _Pump:
             await self._take(decoder.decode(chunk, final=not chunk))
             if not chunk:
                 break
+        await self._output.add(self._lines.end())
 
     async def _take(self, text: str) -> None:
         if not text:
             return
-        await self._output.add(text)
         # A slow reader makes the command wait at a full pipe. That time does not count.
         left = self._running.deadline - trio.current_time()
         self._running.deadline = math.inf
         try:
+            await self._output.add(self._lines.add(text))
             await self._context.output(text)
         finally:
             self._running.deadline = trio.current_time() + left

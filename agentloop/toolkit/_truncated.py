@@ -7,6 +7,7 @@ the stream. Without a folder the omitted part is lost, and the text says so.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,16 @@ MAX_FILE_BYTES = 100_000_000
 """Bytes of the text that the file gets at most."""
 
 
+MAX_NOTABLE = 20
+MAX_NOTABLE_CHARS = 300
+"""How many lines of the part that is left out are shown all the same, and how long they are at most."""
+_WORDS = ("error", "exception", "warning", "fatal", "fail", "traceback", "panic", "denied", "cannot")
+_PROBLEM = re.compile(
+    r"error\b|exception\b|\b(?:warning|fatal|fail|failed|failure|traceback|panic|panicked|denied|cannot)\b"
+)
+"""Words with which a program reports a problem."""
+
+
 class TruncatedText:
     """Text that arrives in pieces. Made by `open_truncated`."""
 
@@ -32,6 +43,7 @@ class TruncatedText:
         "_head",
         "_max_chars",
         "_name",
+        "_notable",
         "_problem",
         "_tail",
         "path",
@@ -47,6 +59,8 @@ class TruncatedText:
         self._file: int | None = None
         self._file_bytes = 0
         self._problem = ""
+        self._notable: list[str] = []
+        """Lines of the part that is left out in which a program reports a problem."""
         self.path: Path | None = None
         """The file with the whole text; ``None`` while the text fits."""
         self.total = 0
@@ -66,7 +80,28 @@ class TruncatedText:
         # Longer than needed, so that it is not copied for each piece.
         self._tail += text[room:]
         if len(self._tail) > 2 * self._max_chars:
+            self._note_problems(self._tail[: -self._max_chars])
             self._tail = self._tail[-self._max_chars :]
+
+    def _note_problems(self, left_out: str) -> None:
+        room = self._max_chars // 4 - sum(map(len, self._notable))
+        lowered = left_out.lower()
+        # Some letters are two in lower case; and most output has none of these words, which is fast to find out.
+        if len(lowered) != len(left_out) or not any(word in lowered for word in _WORDS):
+            return
+        shown_to = -1
+        for found in _PROBLEM.finditer(lowered):
+            if found.start() < shown_to:
+                continue
+            begin, end = left_out.rfind("\n", 0, found.start()) + 1, left_out.find("\n", found.end())
+            begin = max(begin, found.start() - MAX_NOTABLE_CHARS // 3)
+            shown_to = end if end >= 0 else len(left_out)
+            line = left_out[begin:shown_to][:MAX_NOTABLE_CHARS].strip()
+            if len(line) > room or len(self._notable) >= MAX_NOTABLE:
+                break
+            if line not in self._notable:
+                self._notable.append(line)
+                room -= len(line)
 
     def _save(self, text: str) -> None:
         if self._file is None:
@@ -95,12 +130,16 @@ class TruncatedText:
             return self._head + self._tail
         tail = self._tail[-(self._max_chars - len(self._head)) :]
         left_out = self.total - len(self._head) - len(tail)
+        self._note_problems(self._tail[: len(self._tail) - len(tail)])
         note = "" if self.path is None else f"; the whole is in {self.path}"
         if self._problem:
             note = f"; the whole could not be saved in a file: {self._problem}"
         elif self._file_bytes >= MAX_FILE_BYTES:
             note = f"; the first {MAX_FILE_BYTES} bytes of the whole are in {self.path}"
-        return f"{self._head}\n[... {left_out} characters left out{note} ...]\n{tail}"
+        problems = "".join(f"\n{line}" for line in self._notable)
+        if problems:
+            problems = f"; lines of them that report a problem:{problems}\n"
+        return f"{self._head}\n[... {left_out} characters left out{note}{problems} ...]\n{tail}"
 
 
 @asynccontextmanager

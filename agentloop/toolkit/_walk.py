@@ -1,7 +1,8 @@
 """Lists and searches files. A program of its own, which `_files` runs, and may kill.
 
-A regular expression from a model can take for ever, and would hold up all that Python does meanwhile: in a thread it
-could not be stopped. So this imports nothing but the standard library, to start within some 30 ms.
+A regular expression from a model can take for ever, and gigabytes, and would hold up all that Python does meanwhile: in
+a thread it could not be stopped. So this is a process with a limit of memory, which imports nothing but the standard
+library, to start within some 30 ms.
 
 Its one argument is JSON: a `Query`'s fields. What it prints is JSON: a `Found`'s.
 """
@@ -18,13 +19,19 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
+from importlib import import_module
 from typing import TypedDict
 
-__all__ = ["Found", "Query", "expand", "find", "matches"]
+__all__ = ["Found", "Query", "expand", "find", "matches", "spelled"]
 
 MAX_DEPTH = 64
 MAX_LINE = 300
 MAX_PATTERNS = 64
+MEMORY = 256_000_000
+"""Bytes that this program may use, besides some times the size of the largest file."""
+MEMORY_PER_BYTE = 12
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 # Windows has none of these flags, and nothing is searched there.
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -70,7 +77,7 @@ def find(query: Query) -> Found:
     for parts, folder, mode in _entries(query["folder"], (), query["ignore"]):
         if not wanted(parts):
             continue
-        path = "/".join(parts)
+        path = spelled("/".join(parts))
         if regex is None:
             hits = [f"{path}/" if stat.S_ISDIR(mode) else path]
         elif stat.S_ISREG(mode):
@@ -129,11 +136,29 @@ def _text(folder: int, name: str, max_bytes: int) -> str | None:
 def _lines(path: str, text: str, regex: re.Pattern[str], max_hits: int) -> list[str]:
     hits: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
-        if regex.search(line := line.removesuffix("\r")):
-            hits.append(f"{path}:{number}:{line if len(line) <= MAX_LINE else line[:MAX_LINE] + '...'}")
+        line = line.removesuffix("\r")  # noqa: PLW2901 - the line without its end
+        found = regex.search(line)
+        if found is not None:
+            hits.append(f"{path}:{number}:{_around(line, found)}")
             if len(hits) > max_hits:
                 break
     return hits
+
+
+def _around(line: str, found: re.Match[str]) -> str:
+    """``line``, or the part of a long one that has the match in it, and the column where that part begins."""
+    if len(line) <= MAX_LINE:
+        return line
+    begin = max(0, min(found.start() - MAX_LINE // 4, len(line) - MAX_LINE))
+    end = begin + MAX_LINE
+    head = f"[from column {begin + 1}] ..." if begin else ""
+    return f"{head}{line[begin:end]}{'...' if end < len(line) else ''}"
+
+
+def spelled(path: str) -> str:
+    r"""``path`` with each byte that is not UTF-8, and each control character, as an escape such as ``\xe9``."""
+    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path if path.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", path)
 
 
 # -------------------------------------------------------------------------------- globs
@@ -177,9 +202,21 @@ def matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 def main(argument: str) -> Found:
     """Do what the ``argument`` says."""
     try:
-        return find(json.loads(argument))
+        query: Query = json.loads(argument)
+        _limit_memory(MEMORY + MEMORY_PER_BYTE * query["max_bytes"])
+        return find(query)
     except ValueError as error:
-        return {"hits": [], "more": False, "passed_over": 0, "error": str(error)}
+        problem = str(error)
+    except MemoryError:
+        problem = "the pattern takes too much memory: give a simpler one, without nested repetitions"
+    return {"hits": [], "more": False, "passed_over": 0, "error": problem}
+
+
+def _limit_memory(size: int) -> None:
+    with suppress(ImportError, OSError, ValueError):  # Windows; a lower limit; a system that does not know this one
+        resource = import_module("resource")
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
 
 if __name__ == "__main__":

@@ -63,9 +63,11 @@ def call_finished(
     return ToolCallFinished(source, 1, call_id=id, name=name, result=told, elapsed=elapsed)
 
 
-def elicitation(form: dict[str, Any] | None = None, message: str = "Well?") -> ElicitationRequested:
+def elicitation(
+    form: dict[str, Any] | None = None, message: str = "Well?", url: str | None = None
+) -> ElicitationRequested:
     schema = {"type": "object", "properties": form or {}, "required": list(form or {})}
-    return ElicitationRequested(ANN, 1, id="q", call_id="c", message=message, form=schema)
+    return ElicitationRequested(ANN, 1, id="q", call_id="c", message=message, form=schema, url=url)
 
 
 def approval(**arguments: Any) -> ApprovalRequested:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentloop.demo import stage
 from agentloop.demo.sessions import VARIABLE
 from tests.demo.terminals import Open, Terminal
 
@@ -21,6 +22,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("XDG_DATA_HOME", "LOCALAPPDATA", VARIABLE):
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks questions at the terminal of whoever runs it."""
+    monkeypatch.setattr(stage, "TERMINAL", "/nowhere")
 
 
 @pytest.fixture

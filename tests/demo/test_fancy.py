@@ -153,3 +153,19 @@ async def test_an_error_leaves_the_screen_as_it_is() -> None:
     with pytest.raises(KeyError):
         async with open_fancy():
             raise KeyError
+
+
+def test_a_terminal_with_ascii_only_has_marks_of_ascii() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    screen = Fancy(Console(file=out, force_terminal=True, width=60), lambda: 0.0)
+
+    screen.show(call_started("search"))
+    screen.draw()
+    screen.show(call_finished("search", "found"))
+    screen.cut()
+    out.flush()
+
+    page = out.buffer.getvalue()
+    assert b"-> " in page
+    assert b"+ " in page
+    assert b"?" not in page.replace(b"\x1b[?25", b"")

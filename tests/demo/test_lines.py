@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop.demo.lines import Line, Narrator, answer_in_words, call_in_words, printable, shorten
+from agentloop.demo.characters import exact, exact_lines, printable
+from agentloop.demo.lines import Line, Narrator, answer_in_words, call_in_words, shorten
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -138,7 +139,7 @@ def test_a_prompt_is_told_once_and_what_is_added_later_too() -> None:
         (elicitation(message="Which?"), ("asks", "Which?")),
         (
             ApprovalRequested(ANN, 1, id="q", call_id="c", name="rm", arguments={"a": 1, "b": "x\ny"}, reason="new"),
-            ("asks", "May I call rm? (new)\na: 1\nb: x\ny"),
+            ("asks", "May I call rm? (new)\na: 1\nb: \n| x\n| y"),
         ),
         (
             ContinueRequested(ANN, 1, id="q", limit="turns", used=5, allowed=5),
@@ -275,3 +276,50 @@ def test_why_a_stream_is_to_be_gone_on_with() -> None:
 
     assert texts(parked) == [("stopped", f"to be gone on with, when there is an answer {used}")]
     assert texts(cut) == [("stopped", f"interrupted: its process was gone {used}")]
+
+
+# ----------------------------------------------------------------------------- characters
+
+HOSTILE = "\x1b]0;title\x07\x9b2J\u202eevil\u202c\u2066\u200b\u200d\ufeff\u00ad\U000e0041\u2800\u3164\ufe0f\ud800"
+"""Escape sequences, overrides of the direction, invisible characters, a lone surrogate."""
+
+
+def test_a_printable_text_has_no_character_that_a_terminal_obeys_or_hides() -> None:
+    assert printable(f"a{HOSTILE}b") == "a]0;title2Jevilb"
+    assert printable("caf\u00e9 \u67e5\u8be2\tx\r\ny\u00a0z\u2028") == "caf\u00e9 \u67e5\u8be2\tx\ny z\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("ls -l", "ls -l"),
+        ("echo '\u202e'", "\"echo '\\u202e'\""),
+        ("rm\u00a0-rf", '"rm\\u00a0-rf"'),
+        ("echo \x1b[2K", '"echo \\u001b[2K"'),
+        ("tag\U000e0041", '"tag\\udb40\\udc41"'),
+        (" ls", '" ls"'),
+        ("", '""'),
+        ("5", '"5"'),
+        (5, "5"),
+        (True, "true"),
+        ("true", '"true"'),
+        ({"a": "\u202e"}, '{"a": "\\u202e"}'),
+    ],
+)
+def test_an_exact_value_shows_every_character_and_its_type(value: object, shown: str) -> None:
+    assert exact(value) == shown
+
+
+def test_an_exact_text_of_several_lines_cannot_pass_for_another_argument() -> None:
+    assert exact_lines("a\n\nb\r") == ["", "| a", "| ", '| "b\\r"']
+
+
+def test_an_approval_shows_what_would_run_and_a_web_page_its_address() -> None:
+    arguments = {"command": "echo hi #\u202e ~ fr- mr\u202c\u200b\ntimeout: 1"}
+    asks = ApprovalRequested(ANN, 1, id="q", call_id="c", name="shell", arguments=arguments, reason="")
+    page = elicitation(message="Sign in.", url="https://p\u0430y.example/?a=\u202e")
+
+    assert texts(asks, page) == [
+        ("asks", 'May I call shell?\ncommand: \n| "echo hi #\\u202e ~ fr- mr\\u202c\\u200b"\n| timeout: 1'),
+        ("asks", "Sign in.\nIt would open https://p\\u0430y.example/?a=\\u202e"),
+    ]

@@ -161,6 +161,23 @@ def test_the_tour_runs_without_a_terminal_a_key_or_a_network(tmp_path: Path) -> 
     assert b"tasks still running        0" in ran.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            command("hello", "--prompt", "hi", "--no-store"),
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    assert (ran.returncode, ran.stderr) == (1, b"The output cannot be written: No space left on device.\n")
+
+
 @POSIX
 @pytest.mark.parametrize("arguments", [("stopping",), ("hello",), ("--list",)])
 def test_a_reader_that_leaves_the_pipe_is_no_error(arguments: Sequence[str], tmp_path: Path) -> None:
@@ -213,11 +230,9 @@ def test_a_person_answers_what_is_asked(arguments: Sequence[str], terminal: Open
         ("[Saturday]:", "sun"),
         ("[2]:", "9"),
         ("expected an integer >= 1 and <= 8, got 9", None),
-        ("guest [Zoe]:", ""),
-        ("[Sunday]:", ""),
         ("[9]:", "3"),
         ("Dear Zoe", None),
-        ("[Y/n/always/later]", "y"),
+        ("[y/n/always/later]", "y"),
     ]
     for asked, typed in conversation:
         at.wait_for(asked)

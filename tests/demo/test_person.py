@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop.demo.person import Nobody, Typist
+from agentloop.demo.person import Agreeable, Nobody, Typist
 from agentloop.demo.plain import Plain
 from agentloop.events import Question
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
@@ -53,13 +53,21 @@ async def test_a_field_is_asked_for_again_until_it_is_right() -> None:
     assert typed.out.getvalue() == "  Please: a whole number, not 'many'\n  Please: this one is needed\n"
 
 
-async def test_the_second_time_what_was_typed_before_is_the_default() -> None:
-    typed = Typed("Bob", "99", "", "4")
+async def test_only_the_fields_that_were_wrong_are_asked_for_again() -> None:
+    typed = Typed("Bob", "99", "4")
     await typed.answer(elicitation(FORM))
 
     assert await typed.answer(elicitation(FORM), "`seats`: at most 8") == Accept({"name": "Bob", "seats": 4})
-    assert typed.prompts[2:] == ["name [Bob]:", "seats (a whole number) [99]:"]
+    assert typed.prompts[2:] == ["seats (a whole number) [99]:"]
     assert typed.out.getvalue() == "  `seats`: at most 8\n"
+
+
+async def test_a_form_is_asked_for_again_as_a_whole_if_the_problem_names_no_field() -> None:
+    typed = Typed("Bob", "9", "", "4")
+    await typed.answer(elicitation(FORM))
+
+    assert await typed.answer(elicitation(FORM), "not today") == Accept({"name": "Bob", "seats": 4})
+    assert typed.prompts[2:] == ["name [Bob]:", "seats (a whole number) [9]:"]
 
 
 async def test_the_end_of_the_input_dismisses_a_form() -> None:
@@ -73,7 +81,8 @@ async def test_a_form_without_fields_is_yes_or_no() -> None:
 
 
 async def test_a_call_is_approved_denied_or_approved_for_good() -> None:
-    assert await Typed("").answer(approval()) == Approve()
+    assert await Typed("", "", "y").answer(approval()) == Approve()
+    assert await Typed("", "n").answer(approval()) == Deny()
     assert await Typed("always").answer(approval()) == Approve(always=True)
     assert await Typed("perhaps", "n because").answer(approval()) == Deny("because")
 
@@ -82,23 +91,31 @@ async def test_the_end_of_the_input_approves_nothing() -> None:
     assert await Typed().answer(approval()) == Deny()
 
 
-async def test_nobody_says_yes_until_that_is_refused() -> None:
-    assert await Nobody().answer(elicitation({"n": {"type": "integer", "default": 1}})) == Accept({"n": 1})
-    assert await Nobody().answer(elicitation(FORM), "no") == Decline("no")
-    assert await Nobody().answer(approval(), "no") == Deny("no")
+async def test_with_yes_every_answer_is_yes_until_that_is_refused() -> None:
+    assert await Agreeable().answer(elicitation({"n": {"type": "integer", "default": 1}})) == Accept({"n": 1})
+    assert await Agreeable().answer(elicitation(FORM), "no") == Decline("no")
+    assert await Agreeable().answer(approval(), "no") == Deny("no")
+
+
+async def test_nobody_approves_nothing() -> None:
+    assert await Nobody().answer(approval()) == Deny("There is no terminal to ask at.")
+    assert await Nobody().answer(elicitation()) == Decline("There is no terminal to ask at.")
 
 
 async def test_what_may_wait_is_left_for_another_day() -> None:
     typed = Typed("later")
 
     assert await typed.answer(approval(), may_wait=True) is None
-    assert typed.prompts == ["[Y/n/always/later]"]
+    assert typed.prompts == ["[y/n/always/later]"]
     assert await Typed("l").answer(elicitation(), may_wait=True) is None
     assert await Typed("Bob", "/later").answer(elicitation(FORM), may_wait=True) is None
 
 
 async def test_what_may_not_wait_is_asked_again() -> None:
-    assert await Typed("later", "n").answer(approval()) == Deny()
+    typed = Typed("later", "n")
+
+    assert await typed.answer(approval()) == Deny()
+    assert "there is no later" in typed.out.getvalue()
 
 
 async def test_a_form_takes_the_word_later_as_a_word() -> None:

@@ -100,7 +100,7 @@ def test_where_nobody_types_everything_is_approved() -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("", Approve()),
+        ("y", Approve()),
         ("Yes", Approve()),
         ("a", Approve(always=True)),
         ("always", Approve(always=True)),

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from typing import TextIO, TypeAlias
 
 import pytest
+import trio
 from prompt_toolkit.application import create_app_session
 
 from agentloop.demo import stage as stages
 from agentloop.demo.fancy import Fancy
-from agentloop.demo.person import Nobody, Typist
+from agentloop.demo.person import Agreeable, Nobody, Typist
 from agentloop.demo.plain import Plain
 from agentloop.demo.stage import PACE, Stage, is_terminal, open_stage
+from agentloop.questions import Approve, Decline, Deny
+from tests.demo.builders import approval, elicitation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 
@@ -78,20 +81,54 @@ async def test_without_the_extra_a_terminal_is_plain(terminal: Terminal, monkeyp
 
 
 async def test_with_yes_nobody_is_asked(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance((await opened(monkeypatch, terminal, yes=True)).person, Nobody)
+    assert isinstance((await opened(monkeypatch, terminal, yes=True)).person, Agreeable)
 
 
 async def test_a_real_model_is_slow_enough_by_itself(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await opened(monkeypatch, terminal, paced=False)).pace == 0
 
 
-async def test_nobody_is_asked_whose_questions_or_answers_go_through_a_pipe(
+async def test_without_a_terminal_every_question_is_declined(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed, shown = terminal
+    monkeypatch.setattr(stages, "TERMINAL", "/nowhere")
+    _, shown = terminal
 
-    for files in ((io.StringIO(), shown), (typed, io.StringIO())):
-        assert isinstance((await opened(monkeypatch, files)).person, Nobody)
+    person = (await opened(monkeypatch, (io.StringIO(), shown))).person
+
+    assert isinstance(person, Nobody)
+    assert isinstance(await person.answer(approval()), Deny)
+    assert isinstance(await person.answer(elicitation()), Decline)
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("is_input", [True, False], ids=["input", "/dev/tty"])
+async def test_with_a_terminal_questions_are_asked_there_although_the_output_is_a_pipe(
+    is_input: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyboard, screen = os.openpty()
+    with os.fdopen(screen, encoding="utf-8") as source:
+        monkeypatch.setattr(stages, "TERMINAL", os.ttyname(screen))
+        monkeypatch.setattr(sys, "stdin", source if is_input else io.StringIO())
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        async with open_stage(plain=False, yes=False, paced=False) as stage, trio.open_nursery() as nursery:
+            shown = b""
+
+            async def type_after_the_prompt() -> None:
+                nonlocal shown
+                while b"[y/n" not in shown:
+                    await trio.lowlevel.wait_readable(keyboard)
+                    shown += os.read(keyboard, 4096)
+                os.write(keyboard, b"\ny\n")
+
+            os.write(keyboard, b"y\n")  # before the question
+            nursery.start_soon(type_after_the_prompt)
+            with trio.fail_after(10):
+                answer = await stage.person.answer(approval())
+    os.close(keyboard)
+
+    assert answer == Approve()
+    assert b"May I call" in shown
 
 
 def test_a_closed_file_is_no_terminal() -> None:

@@ -15,8 +15,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from agentloop.demo.editing import edited_lines
-from agentloop.demo.terminal import is_gone, plain_lines
+from agentloop.demo.editing import EditedLines
+from agentloop.demo.terminal import PlainLines, is_gone
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -42,7 +42,7 @@ def pipe() -> Iterator[tuple[TextIO, int]]:
 async def test_a_plain_line_is_read_without_its_end(pipe: tuple[TextIO, int]) -> None:
     source, keyboard = pipe
     out = io.StringIO()
-    read_line = plain_lines(source, out)
+    read_line = PlainLines(source, out)
     os.write(keyboard, "grün\nand more\n".encode())
 
     assert [await read_line("colour: "), await read_line("and? ")] == ["grün", "and more"]
@@ -52,7 +52,7 @@ async def test_a_plain_line_is_read_without_its_end(pipe: tuple[TextIO, int]) ->
 
 async def test_a_plain_prompt_can_be_cancelled_and_loses_nothing_that_is_typed_later(pipe: tuple[TextIO, int]) -> None:
     source, keyboard = pipe
-    read_line = plain_lines(source, io.StringIO())
+    read_line = PlainLines(source, io.StringIO())
     with trio.move_on_after(0.01) as scope:
         await read_line("? ")
     assert scope.cancelled_caught
@@ -68,18 +68,18 @@ async def test_the_end_of_a_plain_input_is_none(pipe: tuple[TextIO, int]) -> Non
     os.close(keyboard)
     out = io.StringIO()
 
-    assert await plain_lines(source, out)("? ") is None
+    assert await PlainLines(source, out)("? ") is None
     assert out.getvalue() == "? \n"
 
 
 async def test_an_edited_line_is_read(keys: PipeInput) -> None:
     keys.send_text("blue\n")
 
-    assert await edited_lines()("colour? ") == "blue"
+    assert await EditedLines()("colour? ") == "blue"
 
 
 async def test_the_loop_goes_on_while_a_line_is_edited(keys: PipeInput) -> None:
-    read_line = edited_lines()
+    read_line = EditedLines()
     ticks = 0
     async with trio.open_nursery() as nursery:
 
@@ -96,7 +96,7 @@ async def test_the_loop_goes_on_while_a_line_is_edited(keys: PipeInput) -> None:
 
 
 async def test_an_edited_prompt_can_be_cancelled_and_the_next_one_works(keys: PipeInput) -> None:
-    read_line = edited_lines()
+    read_line = EditedLines()
     for seconds in (0.0, 0.001, 0.1):
         with trio.move_on_after(seconds) as scope:
             await read_line("never answered? ")
@@ -109,7 +109,7 @@ async def test_an_edited_prompt_can_be_cancelled_and_the_next_one_works(keys: Pi
 async def test_the_end_of_an_edited_input_is_none(keys: PipeInput) -> None:
     keys.send_text("\x04")
 
-    assert await edited_lines()("? ") is None
+    assert await EditedLines()("? ") is None
 
 
 async def test_ctrl_c_in_an_edited_line_is_a_signal_like_everywhere_else(keys: PipeInput) -> None:
@@ -122,7 +122,7 @@ async def test_ctrl_c_in_an_edited_line_is_a_signal_like_everywhere_else(keys: P
                     nursery.cancel_scope.cancel()
 
             keys.send_text("\x03")
-            await edited_lines()("? ")
+            await EditedLines()("? ")
     assert nursery.cancel_scope.cancelled_caught
 
 

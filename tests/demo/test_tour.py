@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agentloop.demo.cast import make_cast, search_python
-from agentloop.demo.person import Nobody
+from agentloop.demo.person import Agreeable
 from agentloop.demo.plain import Plain
 from agentloop.demo.stage import Stage
 from agentloop.demo.tour import tour, what_is_left
@@ -34,7 +34,7 @@ def saved(folder: Path) -> list[str]:
 
 async def toured(*answers: Answer, text: str | None = None) -> str:
     out = io.StringIO()
-    await tour(Stage(Plain(out), Answering(answers) if answers else Nobody()), text=text)
+    await tour(Stage(Plain(out), Answering(answers) if answers else Agreeable()), text=text)
     return out.getvalue()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Accept, Agent, Approve, Deadlines, Tool, ToolContext, hooks, tool
 from agentloop._runtime.stream import Stream
+from agentloop._runtime.tool_threads import tool_threads
 from agentloop.errors import StreamStateError
 from agentloop.events import (
     ApprovalRequested,
@@ -842,6 +844,24 @@ async def test_a_thread_is_reported_as_abandoned_when_the_stream_is_stopped() ->
 
 
 @pytest.mark.real_clock
+async def test_plain_tools_that_hang_leave_the_threads_of_trio_to_everything_else() -> None:
+    stuck = Stuck()
+    count = int(trio.to_thread.current_default_thread_limiter().total_tokens) + 5
+    response = reduce(operator.add, [calls("hang", n=number) for number in range(count)])
+
+    @tool(timeout=0.3)
+    def hang(n: int) -> str:
+        return stuck.hang()
+
+    await watch(agent_with(hang, response=response))
+    with trio.fail_after(5):
+        found = await trio.to_thread.run_sync(threading.current_thread)
+    stuck.released.set()
+
+    assert found is not threading.current_thread()
+
+
+@pytest.mark.real_clock
 async def test_a_thread_that_has_ended_is_not_reported() -> None:
     @tool
     def quick() -> str:
@@ -864,7 +884,7 @@ async def test_a_call_that_waits_for_a_thread_when_the_stream_is_stopped_never_r
         ran.append(1)
         return "worked"
 
-    limiter = trio.to_thread.current_default_thread_limiter()
+    limiter = tool_threads()
     limiter.total_tokens = 1
     await limiter.acquire_on_behalf_of("the test")
     async with opened(agent_with(work)) as stream:
@@ -882,7 +902,7 @@ async def test_a_call_that_waits_for_a_thread_when_the_stream_is_stopped_never_r
 
 @pytest.mark.real_clock
 async def test_a_call_that_got_no_thread_in_time_says_that_it_did_not_begin() -> None:
-    limiter = trio.to_thread.current_default_thread_limiter()
+    limiter = tool_threads()
     limiter.total_tokens = 1
     await limiter.acquire_on_behalf_of("the test")
 

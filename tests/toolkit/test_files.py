@@ -54,6 +54,13 @@ async def refused(root: Path, name: str, /, **arguments: Any) -> str:
     return result.text
 
 
+async def rewritten(root: Path, path: str, content: str) -> str:
+    """The text of a call of write_file by a model that has read the file."""
+    tools = file_tools(root, write=True, requires_approval=False)
+    await call(named(tools, "read_file"), path=path)
+    return (await call(named(tools, "write_file"), path=path, content=content)).text
+
+
 # --------------------------------------------------------------------------------- offer
 
 
@@ -126,7 +133,9 @@ async def test_a_long_file_is_told_as_far_as_there_is_room_and_where_to_go_on(ro
 async def test_a_long_line_is_cut(root: Path) -> None:
     (root / "a.txt").write_text("x" * 5000)
 
-    assert (await told(root, "read_file", path="a.txt")).endswith("x [... 3000 characters left out]")
+    assert (await told(root, "read_file", path="a.txt")).endswith(
+        "x [... 3000 characters left out: read on with column=2001]"
+    )
 
 
 async def test_an_empty_file_says_so(root: Path) -> None:
@@ -277,7 +286,7 @@ async def test_a_file_that_is_there_is_replaced_and_keeps_its_mode(root: Path) -
     (root / "run.sh").write_text("old")
     (root / "run.sh").chmod(0o751)
 
-    assert (await told(root, "write_file", path="run.sh", content="new")).startswith("Replaced run.sh")
+    assert (await rewritten(root, "run.sh", "new")).startswith("Replaced run.sh")
     assert (root / "run.sh").read_text() == "new"
     assert (root / "run.sh").stat().st_mode & 0o777 == 0o751
 
@@ -286,7 +295,7 @@ async def test_a_file_behind_a_link_is_replaced_and_the_link_stays(root: Path) -
     (root / "real.txt").write_text("old")
     (root / "link.txt").symlink_to("real.txt")
 
-    await told(root, "write_file", path="link.txt", content="new")
+    await rewritten(root, "link.txt", "new")
 
     assert (root / "link.txt").is_symlink()
     assert (root / "real.txt").read_text() == "new"
@@ -296,7 +305,7 @@ async def test_a_file_that_is_read_only_stays(root: Path) -> None:
     (root / "a.txt").write_text("old")
     (root / "a.txt").chmod(0o444)
 
-    assert await refused(root, "write_file", path="a.txt", content="new") == "'a.txt' is read-only"
+    assert await rewritten(root, "a.txt", "new") == "'a.txt' is read-only"
     assert (root / "a.txt").read_text() == "old"
 
 
@@ -311,7 +320,7 @@ async def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
 
     monkeypatch.setattr(os, step, full)
 
-    assert "No space left on device" in await refused(root, "write_file", path="a.txt", content="new")
+    assert "No space left on device" in await rewritten(root, "a.txt", "new")
     assert names_in(root) == ["a.txt"]
     assert (root / "a.txt").read_text() == "old"
 
@@ -595,3 +604,178 @@ def test_two_stars_are_for_any_folders(parts: str, pattern: str, does: bool) -> 
 
 def test_alternatives_are_spelled_out() -> None:
     assert sorted(_walk.expand("{a,b}.{c,}")) == ["a.", "a.c", "b.", "b.c"]
+
+
+# --------------------------------------------------------- what must survive, and what must not be lost
+
+
+async def test_a_file_that_was_never_read_is_not_written_over(root: Path) -> None:
+    (root / "a.txt").write_text("work of a person")
+
+    assert "read it first" in await refused(root, "write_file", path="a.txt", content="new")
+    assert (root / "a.txt").read_text() == "work of a person"
+
+
+async def test_a_file_that_has_changed_since_it_was_read_is_not_written_over(root: Path) -> None:
+    tools = file_tools(root, write=True, requires_approval=False)
+    (root / "a.txt").write_text("one")
+    await call(named(tools, "read_file"), path="a.txt")
+    (root / "a.txt").write_text("one, and what a person has added")
+
+    refusal = await call(named(tools, "write_file"), path="a.txt", content="ONE")
+
+    assert (refusal.status, "it has changed since" in refusal.text) == ("error", True)
+    assert (root / "a.txt").read_text() == "one, and what a person has added"
+
+
+async def test_a_file_that_the_model_has_written_or_edited_may_be_written_over(root: Path) -> None:
+    tools = file_tools(root, write=True, requires_approval=False)
+    for content in ("one", "two"):
+        assert (await call(named(tools, "write_file"), path="a.txt", content=content)).status == "ok"
+    await call(named(tools, "edit_file"), path="a.txt", old_text="two", new_text="three")
+
+    assert (await call(named(tools, "write_file"), path="a.txt", content="four")).status == "ok"
+
+
+async def test_an_empty_file_may_be_written_without_reading_it(root: Path) -> None:
+    (root / "a.txt").touch()
+
+    assert (await told(root, "write_file", path="a.txt", content="new")).startswith("Replaced")
+
+
+@pytest.mark.parametrize(
+    ("before", "old", "new", "after"),
+    [
+        (b"one\r\ntwo\r\nthree\nfour\r\n", "one\ntwo", "ONE\nTWO", b"ONE\r\nTWO\r\nthree\nfour\r\n"),
+        (b"one\r\ntwo\nthree\n", "two\nthree", "2\n3\n4", b"one\r\n2\n3\n4\n"),
+        (b"one\r\ntwo\nthree\n", "one\ntwo\nthree", "1\n2\n3", b"1\r\n2\n3\n"),
+        (b"one\r\ntwo\r\n", "one", "0\n1", b"0\r\n1\r\ntwo\r\n"),
+        (b"one\ntwo\n", "one", "0\n1", b"0\n1\ntwo\n"),
+        (b"\xef\xbb\xbfone\r\ntwo", "one\ntwo", "1\n2", b"\xef\xbb\xbf1\r\n2"),
+        (b"a\rb\r\nc\n", "b\nc", "B\nC", b"a\rB\r\nC\n"),
+    ],
+)
+async def test_an_edit_leaves_every_line_end_and_the_byte_order_mark(
+    root: Path, before: bytes, old: str, new: str, after: bytes
+) -> None:
+    (root / "a.txt").write_bytes(before)
+
+    await told(root, "edit_file", path="a.txt", old_text=old, new_text=new)
+
+    assert (root / "a.txt").read_bytes() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"one\r\ntwo\r\n", b"a\r\nb\r\n"),
+        (b"one\r\ntwo\r\nthree\n", b"a\r\nb\r\n"),
+        (b"one\ntwo\nthree\r\n", b"a\nb\n"),
+        (b"\xef\xbb\xbfone\r\n", b"\xef\xbb\xbfa\r\nb\r\n"),
+        (b"one", b"a\nb\n"),
+    ],
+)
+async def test_a_file_that_is_written_over_keeps_its_line_ends_and_its_byte_order_mark(
+    root: Path, before: bytes, after: bytes
+) -> None:
+    (root / "a.txt").write_bytes(before)
+
+    await rewritten(root, "a.txt", "a\nb\n")
+
+    assert (root / "a.txt").read_bytes() == after
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+async def test_an_edited_file_keeps_its_owner_and_its_mode(root: Path) -> None:
+    (root / "a.txt").write_text("a")
+    os.chown(root / "a.txt", 1000, 1001)
+    (root / "a.txt").chmod(0o4640)
+
+    await told(root, "edit_file", path="a.txt", old_text="a", new_text="b")
+
+    status = (root / "a.txt").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1000, 1001, 0o4640)
+
+
+@pytest.mark.parametrize("obstacle", ["mounted", "owner"])
+async def test_a_file_that_cannot_be_replaced_is_overwritten_in_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    """A file that is mounted by itself is busy; the owner of a file may be one that this user cannot name."""
+
+    def is_busy(*args: Any, **options: Any) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    if obstacle == "mounted":
+        monkeypatch.setattr(os, "rename", is_busy)
+    else:
+        monkeypatch.setattr(_root, "_give_to_owner", lambda descriptor, before: False)
+    (root / "a.txt").write_text("a long text")
+    inode = (root / "a.txt").stat().st_ino
+
+    await told(root, "edit_file", path="a.txt", old_text="a long text", new_text="short")
+
+    assert ((root / "a.txt").read_text(), (root / "a.txt").stat().st_ino) == ("short", inode)
+    assert names_in(root) == ["a.txt"]
+
+
+@pytest.mark.parametrize("path", ["~", "~/notes.txt", "~root/notes.txt", "~nobody-here/x", "./~/x", "./~"])
+async def test_a_path_from_a_home_folder_makes_no_folder_called_tilde(root: Path, path: str) -> None:
+    assert "without '~'" in await refused(root, "write_file", path=path, content="x")
+    assert names_in(root) == []
+
+
+async def test_a_home_folder_that_is_the_root_or_in_it_may_be_named_by_tilde(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(root))
+
+    await told(root, "write_file", path="~/notes.txt", content="x")
+
+    assert names_in(root) == ["notes.txt"]
+
+
+async def test_a_name_that_is_not_utf8_is_listed_searched_read_and_written(root: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (root / name).write_text("needle")
+    spelled = "caf\\xe9.txt"
+
+    assert await told(root, "list_files") == spelled
+    assert await told(root, "search_files", pattern="needle") == f"{spelled}:1:needle"
+    assert await told(root, "read_file", path=spelled) == "1\tneedle"
+    await rewritten(root, spelled, "new")
+    assert (root / name).read_text() == "new"
+    assert len(names_in(root)) == 1
+
+
+async def test_a_name_with_a_line_end_is_one_line_of_a_listing_and_can_be_read(root: Path) -> None:
+    (root / "a\n\x1bb.txt").write_text("needle")
+
+    assert await told(root, "list_files") == "a\\x0a\\x1bb.txt"
+    assert await told(root, "read_file", path="a\\x0a\\x1bb.txt") == "1\tneedle"
+
+
+async def test_a_path_that_ends_like_that_of_a_folder_makes_no_folder(root: Path) -> None:
+    assert "not of a file" in await refused(root, "write_file", path="new/", content="x")
+    assert names_in(root) == []
+
+
+async def test_a_long_line_can_be_read_on_and_a_search_shows_the_part_that_matches(root: Path) -> None:
+    (root / "a.json").write_text("x" * 5000 + "PORT" + "y" * 5000)
+
+    assert "PORT" in await told(root, "read_file", path="a.json", column=4001)
+    found = await told(root, "search_files", pattern="PORT")
+
+    assert "PORT" in found
+    column = int(found.split("from column ")[1].split("]")[0])
+    assert "PORT" in (await told(root, "read_file", path="a.json", column=column))[:400]
+    assert len(found) < 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may not limit the memory of a process")
+async def test_a_regular_expression_takes_no_more_memory_than_it_may(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a.txt").write_text("x" * 2_000_000)
+
+    assert "too much memory" in await refused(root, "search_files", pattern="((x)|(y))*z")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agentloop.events import ApprovalRequested, ToolCallOutput, ToolCallStarted
 from agentloop.questions import Deny
 from agentloop.testing import ScriptedModel, calls
 from agentloop.toolkit import shell
+from agentloop.toolkit._overwritten import OverwrittenLines
 from tests.runtime.builders import answering, asked
 from tests.support import of, opened
 from tests.toolkit.builders import call, gone, names_in, open_descriptors, pids_in, watch_call
@@ -28,6 +29,7 @@ pytestmark = [
 ]
 
 FOREVER = "sleep 1000"
+SOURCE = str(Path(agentloop.__file__).parents[1])
 
 
 @pytest.fixture
@@ -131,6 +133,50 @@ async def test_long_output_is_told_with_its_beginning_and_its_end(tmp_path: Path
     assert result.text.endswith("9999\n10000\nend\n[exit code 0]")
     assert "\n[... 48804 characters left out ...]\n" in result.text
     assert len(result.text) < 200
+
+
+async def test_the_frames_of_a_progress_bar_collapse_to_the_last_one(tmp_path: Path) -> None:
+    command = (
+        r"for n in 1 2 3; do printf '\r%d of 3' $n; sleep 0.01; done; printf '\r\nwindows\r\n\033[2Kx\033[1Gy\033[K'"
+    )
+
+    result = await call(sh(tmp_path), command=command)
+
+    assert result.text == "3 of 3\r\nwindows\r\ny\n[exit code 0]"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("a\rb\rc\nd", "c\nd"),
+        ("a\r\nb\r\n", "a\r\nb\r\n"),
+        ("10%\b\b\b20%\b\b\b30%\n", "30%\n"),
+        ("ab\b\b\b\bc", "c"),
+        ("x\x1b[2K\x1b[1Gy\x1b[0Gz\n", "z\n"),
+        ("done\r", "done\r"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("a\n\n\rb", "a\n\nb"),
+        ("a\x1b", "a\x1b"),
+    ],
+)
+def test_lines_read_as_they_stand_in_the_end_however_they_are_cut(written: str, read: str, size: int) -> None:
+    lines = OverwrittenLines()
+
+    pieces = [lines.add(written[start : start + size]) for start in range(0, len(written), size)]
+
+    assert "".join([*pieces, lines.end()]) == read
+
+
+async def test_a_line_that_reports_a_problem_is_shown_although_it_is_in_the_part_left_out(tmp_path: Path) -> None:
+    command = "seq 5000; echo 'warning: the checksum is wrong'; seq 5000"
+
+    for max_chars in (400, 4000, 30000):
+        result = await call(sh(tmp_path, max_chars=max_chars), command=command)
+
+        assert "characters left out" in result.text
+        assert "warning: the checksum is wrong" in result.text
+        assert len(result.text) < 1.5 * max_chars
 
 
 async def test_the_whole_of_a_long_output_is_kept_where_the_user_says(tmp_path: Path) -> None:
@@ -259,15 +305,97 @@ async def test_what_a_command_starts_with_tools_like_these_is_found_too(tmp_path
     assert gone(*pids_in(pids))
 
 
-async def test_one_that_escapes_holds_nothing_up(tmp_path: Path, pids: Path) -> None:
-    """It has left the session, and cleared its environment: this is what is documented not to be found."""
+async def test_a_daemon_that_has_cleared_its_environment_ends_with_the_call(tmp_path: Path, pids: Path) -> None:
     result = await call(
         sh(tmp_path), command="setsid env -i sh -c 'echo $$ >> pids; exec sleep 1000' & while [ ! -s pids ]; do :; done"
     )
 
-    [pid] = pids_in(pids)
-    os.kill(pid, signal.SIGKILL)
-    assert result.text == "[exit code 0]"
+    assert "were ended: 1" in result.text
+    assert gone(*pids_in(pids))
+
+
+async def test_a_process_that_forks_and_leaves_its_session_again_and_again_ends_with_the_call(tmp_path: Path) -> None:
+    program = (
+        "import os, time\n"
+        "end = time.monotonic() + 20\n"
+        "while time.monotonic() < end:\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    os.setsid()\n"
+        "    os.utime('alive')\n"
+    )
+    (tmp_path / "comet.py").write_text(program)
+    (tmp_path / "alive").touch()
+
+    await call(sh(tmp_path, grace=0), command=f"{sys.executable} -S comet.py > /dev/null 2>&1 & sleep 0.2")
+    last_sign_of_life = (tmp_path / "alive").stat().st_mtime_ns
+    await trio.sleep(0.05)
+
+    assert (tmp_path / "alive").stat().st_mtime_ns == last_sign_of_life
+
+
+@pytest.mark.parametrize("number", ["KILL", "STOP"])
+async def test_a_command_that_kills_or_stops_its_supervisor_leaves_nothing(
+    tmp_path: Path, pids: Path, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_process_tree, "KILL_SECONDS", 0.5)
+    command = f"echo $$ >> pids; setsid sleep 1000 & echo $! >> pids; kill -{number} $PPID; sleep 1000"
+
+    result = await call(sh(tmp_path, timeout=0.3, grace=0.1), command=command)
+
+    assert result.status in ("error", "timeout")
+    assert gone(*pids_in(pids))
+
+
+async def test_polite_signals_that_a_command_sends_to_its_supervisor_change_nothing(tmp_path: Path) -> None:
+    result = await call(sh(tmp_path), command="kill $PPID; kill -INT $PPID; echo done")
+
+    assert result.text == "done\n[exit code 0]"
+
+
+async def test_when_the_process_of_the_agent_is_killed_its_commands_end(tmp_path: Path, pids: Path) -> None:
+    (tmp_path / "agent.py").write_text(
+        "import trio\n"
+        "from agentloop import Agent\n"
+        "from agentloop.testing import ScriptedModel, calls\n"
+        "from agentloop.toolkit import shell\n"
+        "tool = shell(requires_approval=False)\n"
+        "command = 'echo $$ >> pids; setsid sleep 1000 & echo $! >> pids; sleep 1000'\n"
+        "trio.run(Agent(ScriptedModel(calls('shell', command=command), 'Done.'), tools=[tool]).run, 'go')\n"
+    )
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, cwd=tmp_path, env={**os.environ, "PYTHONPATH": SOURCE}, check=False)
+        process = await nursery.start(run, [sys.executable, "agent.py"])
+        found = await until_written(pids, 2)
+        process.kill()
+
+    with trio.fail_after(10):
+        while not gone(*found):  # noqa: ASYNC110  # it is not ours
+            await trio.sleep(0.01)
+
+
+async def test_a_command_cannot_read_the_keys_of_the_agent_from_proc(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(
+        "import os, subprocess, trio\n"
+        "from agentloop import Agent\n"
+        "from agentloop.testing import ScriptedModel, calls\n"
+        "from agentloop.toolkit import shell\n"
+        "tool = shell(requires_approval=False)\n"
+        "command = 'cat /proc/%d/environ /proc/$PPID/environ; echo; echo $HOME' % os.getpid()\n"
+        "outcome = trio.run(Agent(ScriptedModel(calls('shell', command=command), 'Done.'), tools=[tool]).run, 'go')\n"
+        "print(outcome.messages[2].text)\n"
+        "print('still', os.environ['A_KEY'], subprocess.check_output('echo $A_KEY', shell=True).decode())\n"
+    )
+    environment = {**os.environ, "A_KEY": "xyzzy", "HOME": "/home", "PYTHONPATH": SOURCE}
+
+    ran = await trio.run_process(
+        [sys.executable, "agent.py"], cwd=tmp_path, env=environment, capture_stdout=True, check=True
+    )
+
+    shown, _, after = ran.stdout.decode().partition("still ")
+    assert "xyzzy" not in shown
+    assert "/home\n[exit code 0]" in shown
+    assert after.split() == ["xyzzy", "xyzzy"]
 
 
 async def test_the_end_of_a_pipeline_that_outlives_the_command_is_not_cut_off(
@@ -376,7 +504,7 @@ def test_the_model_is_told_of_the_folder_and_the_time(tmp_path: Path) -> None:
 async def test_where_there_is_no_proc_the_process_group_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_process_tree, "_has_proc", lambda: False)
+    monkeypatch.setattr(_process_tree, "has_proc", lambda: False)
     monkeypatch.setattr(_process_tree, "KILL_SECONDS", 0.2)  # Linux does not tell that only a zombie is left
 
     done = await call(sh(tmp_path), command="echo done; exit 3")
