@@ -421,7 +421,7 @@ def _settings() -> st.SearchStrategy[ModelSettings]:
         tool_choice=st.sampled_from([None, "auto", "required", "none"]),
         parallel_tool_calls=st.sampled_from([None, True, False]),
         reasoning_effort=st.sampled_from([None, "minimal", "low", "medium", "high"]),
-        stop=st.sampled_from([(), ("END",), ("caf\udce9",), ("\n", ""), ("",)]),
+        stop=st.sampled_from([(), ("END",), ("\n",), ("\n", "END"), (" ",)]),
     )
 
 

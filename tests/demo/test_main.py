@@ -286,7 +286,9 @@ def test_a_terminal_may_be_dumb_and_without_colours(terminal: Open) -> None:
 
     status, page = at.ended()
     assert status == 0
-    assert re.fullmatch(rf"{re.escape(HELLO)}\(Kept as hello-[0-9a-f]+: --continue goes on with it.\)\r\n", page)
+    assert re.fullmatch(
+        rf"{re.escape(HELLO)}\(Kept as (hello-[0-9a-f]+): --continue --session \1 goes on with it.\)\r\n", page
+    )
     assert b"\x1b" not in at.written
 
 

@@ -58,7 +58,7 @@ async def test_a_stream_is_read_up_to_an_event_and_left(record_stream: Callable[
 
 
 async def test_an_event_that_does_not_come_is_an_assertion_error(record_stream: Callable[..., Any]) -> None:
-    async with record_stream(Agent(ScriptedModel(""))) as stream:
+    async with record_stream(Agent(ScriptedModel("", ""))) as stream:
         with pytest.raises(AssertionError, match="no TextDelta came"):
             await stream.until(TextDelta)
 
