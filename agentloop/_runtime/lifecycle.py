@@ -322,7 +322,7 @@ async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
             await flush(run)
             return ending, None
     except BaseException as error:  # noqa: ASYNC103, BLE001 - not swallowed: see above
-        return None, error
+        return None, error  # noqa: ASYNC104 - the caller raises it
     return None, None
 
 

@@ -101,9 +101,9 @@ class _Turn:
             reason = self.reason
         number = run.state.turn
         run.emit(TurnFinished, turn=number, reason=reason)
-        await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))
+        await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102 - see its name
         if error is None and run.writer.readers_lag:
-            await run.writer.wait_for_readers()
+            await run.writer.wait_for_readers()  # noqa: ASYNC102 - only where nothing was raised
 
 
 async def run_loop(run: Run) -> Ending:

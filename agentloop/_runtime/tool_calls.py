@@ -211,13 +211,13 @@ class Calls:
                 self._log(logging.ERROR, call, "failed", cause)
             # The words of a ToolError are chosen for the model; any other exception is shown with its type.
             return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103 - see below
             shared = self._shared
             if shared is None or not shared.cancel_called or since(shared.deadline) < 0:
                 raise
             # No scope of this call swallows the cancellation, but its cause is the deadline of the calls.
             self._log(logging.WARNING, call, f"timed out after {seconds:g} s")
-            return self._timed_out(tool, call, seconds)
+            return self._timed_out(tool, call, seconds)  # noqa: ASYNC104
         except TypeError as error:
             self._log(logging.ERROR, call, "returned a value that has no JSON form")
             return error_result(call, str(error))
