@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cache, partial
@@ -25,7 +26,7 @@ from agentloop.messages import Prompt, user_message
 from agentloop.models import Model
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
-from agentloop.session import Session, new_session_id
+from agentloop.session import Session
 from agentloop.tools import Tool
 
 __all__ = ["Agent", "run_sync"]
@@ -175,7 +176,7 @@ class Agent(AgentConfig):
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
         if session is None:
-            transcript, journal = Transcript(new_session_id()), None
+            transcript, journal = Transcript(os.urandom(8).hex()), None
         elif isinstance(cast("object", session), Session):
             transcript, journal = session._transcript, session._journal
         else:

@@ -282,7 +282,7 @@ def user_message(prompt: Prompt) -> UserMessage:
       UsageError: the prompt is empty, or contains something other than text, images and files.
     """
     if isinstance(prompt, str) and prompt.strip():
-        return UserMessage((Text(whole_text(prompt)),))
+        return UserMessage((Text(prompt if prompt.isascii() else whole_text(prompt)),))
     parts: list[UserPart] = []
     for part in _parts_of(prompt):
         if isinstance(part, str):

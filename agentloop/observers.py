@@ -30,7 +30,7 @@ from typing import Protocol, cast
 from agentloop.errors import UsageError
 from agentloop.events import StreamEvent
 
-__all__ = ["Observer", "add_observer", "check_observer", "observers_of_process", "remove_observer"]
+__all__ = ["Observer", "add_observer", "check_observer", "of_process", "remove_observer"]
 
 
 class Observer(Protocol):
@@ -41,7 +41,8 @@ class Observer(Protocol):
         ...
 
 
-_of_process: list[Observer] = []
+of_process: list[Observer] = []
+"""The observers that `add_observer` has added, in order. Changed by that function and by `remove_observer` only."""
 
 
 def add_observer(observer: Observer) -> None:
@@ -51,18 +52,13 @@ def add_observer(observer: Observer) -> None:
       UsageError: ``observer`` has no method ``observe``, or an async one.
     """
     check_observer(observer)
-    if all(other is not observer for other in _of_process):
-        _of_process.append(observer)
+    if all(other is not observer for other in of_process):
+        of_process.append(observer)
 
 
 def remove_observer(observer: Observer) -> None:
     """Undo `add_observer`, for runs that are opened from now on."""
-    _of_process[:] = [other for other in _of_process if other is not observer]
-
-
-def observers_of_process() -> tuple[Observer, ...]:
-    """The observers that `add_observer` has added, in order."""
-    return tuple(_of_process)
+    of_process[:] = [other for other in of_process if other is not observer]
 
 
 def check_observer(observer: object) -> Observer:

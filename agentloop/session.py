@@ -12,17 +12,12 @@ from agentloop.errors import UsageError
 from agentloop.messages import Message
 from agentloop.permissions import Grant, Permissions
 
-__all__ = ["Session", "new_session_id"]
+__all__ = ["Session"]
 
 
 def _check_id(id: object) -> None:
     if id is not None and not (isinstance(id, str) and id):
         raise UsageError(f"a session's id is some text, not {id!r}; a transcript goes in as messages=")
-
-
-def new_session_id() -> str:
-    """A random id for a session."""
-    return os.urandom(8).hex()
 
 
 class Session:
@@ -52,7 +47,7 @@ class Session:
         broken_rules = problems(transcript)
         if broken_rules:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(broken_rules)}")
-        self._transcript = Transcript(new_session_id() if id is None else id, transcript)
+        self._transcript = Transcript(os.urandom(8).hex() if id is None else id, transcript)
         self._journal: Journal | None = None
         """The session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions

@@ -15,12 +15,13 @@ MOST_FOLLOW_UPS = 20
 class Mailbox:
     """The messages that wait for one stream. A child has its own mailbox, so no stream takes another's messages."""
 
-    __slots__ = ("_follow_ups", "_steering", "_stream", "closed")
+    __slots__ = ("_follow_ups", "_stream", "closed", "steering")
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
         # Tuples, since nearly all of them stay empty: two queues would be a twentieth of what a run takes.
-        self._steering: tuple[UserMessage, ...] = ()
+        self.steering: tuple[UserMessage, ...] = ()
+        """The steering messages that wait."""
         self._follow_ups: tuple[UserMessage, ...] = ()
         self.closed = False
         """Whether the run has come to its end, and takes nothing any more."""
@@ -31,8 +32,8 @@ class Mailbox:
         Raises:
           StreamStateError: the run has come to its end, or too many messages wait.
         """
-        self._check(len(self._steering), MOST_STEERING, "steering messages")
-        self._steering += (message,)
+        self._check(len(self.steering), MOST_STEERING, "steering messages")
+        self.steering += (message,)
 
     def follow_up(self, message: UserMessage) -> None:
         """Leave a message for when the run would stop. Raises as `steer` does."""
@@ -46,18 +47,13 @@ class Mailbox:
             raise StreamStateError(f"stream {self._stream!r} has {most} {kind} waiting: let it get round to them first")
 
     @property
-    def is_steered(self) -> bool:
-        """Whether a steering message waits."""
-        return bool(self._steering)
-
-    @property
     def is_followed_up(self) -> bool:
         """Whether a follow-up waits."""
         return bool(self._follow_ups)
 
     def take_steering(self) -> tuple[UserMessage, ...]:
         """All steering messages, in order."""
-        taken, self._steering = self._steering, ()
+        taken, self.steering = self.steering, ()
         return taken
 
     def take_follow_up(self) -> tuple[UserMessage, ...]:
@@ -67,7 +63,7 @@ class Mailbox:
 
     def put_back_steering(self, messages: tuple[UserMessage, ...]) -> None:
         """Put steering messages back that were taken and not submitted: they wait again, before the others."""
-        self._steering = messages + self._steering
+        self.steering = messages + self.steering
 
     def put_back_follow_up(self, messages: tuple[UserMessage, ...]) -> None:
         """Put a follow-up back that was taken and not submitted: it waits again, before the others."""
@@ -76,4 +72,4 @@ class Mailbox:
     def close(self) -> tuple[UserMessage, ...]:
         """Refuse further messages, and return the undelivered ones, steering messages first."""
         self.closed = True
-        return (*self._steering, *self._follow_ups)
+        return (*self.steering, *self._follow_ups)

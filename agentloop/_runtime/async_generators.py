@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from types import FrameType
 
 from agentloop.errors import UsageError
 
@@ -31,10 +30,15 @@ def refuse_bare_generator(action: str) -> None:
     """
     frame = sys._getframe(1).f_back
     while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
         driver = frame.f_back
-        if _package_of(frame) == "trio" or frame.f_globals.get("__name__") in _ENDS:
+        if module.startswith("trio.") or module in _ENDS or driver is None:
             return
-        if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR and _package_of(driver) not in _DRIVERS:
+        if frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+            package = str(driver.f_globals.get("__name__", "")).partition(".")[0]
+            if package in _DRIVERS:
+                frame = driver
+                continue
             name = frame.f_code.co_name
             raise UsageError(
                 f"{action} inside the async generator {name}(), which its caller may leave half-way: Python would "
@@ -43,8 +47,3 @@ def refuse_bare_generator(action: str) -> None:
                 "the text is used"
             )
         frame = driver
-
-
-def _package_of(frame: FrameType | None) -> str:
-    name: object = "" if frame is None else frame.f_globals.get("__name__", "")
-    return name.partition(".")[0] if isinstance(name, str) else ""

@@ -163,8 +163,9 @@ async def _block(
         refuse_bare_generator("a stream is opened")
     stream_id = transcript.claim()
     try:
-        if parent is None:
-            await _open_log(root, resumes=prompt is None)
+        if parent is None and root.journal is not None:
+            # It continues the numbers of the session.
+            root.log = await root.journal.open_log(resumes=prompt is None)
         if prompt is None:
             state = _take_up(root)
             prompt = state.prompt
@@ -257,12 +258,6 @@ def _outcome_of(state: StreamState, config: AgentConfig) -> Outcome:
     return Outcome(
         reason=state.reason, detail=state.detail, output=output, error=error, usage=state.usage, messages=messages
     )
-
-
-async def _open_log(root: Root, *, resumes: bool) -> None:
-    """Open the log of a root run, which continues the numbers of its session."""
-    if root.journal is not None:
-        root.log = await root.journal.open_log(resumes=resumes)
 
 
 def _close_log(root: Root) -> None:

@@ -156,7 +156,8 @@ class _Loop:
     def __init__(self, run: Run, instructions: str) -> None:
         self._run = run
         self._instructions = [instructions] if instructions else []
-        self._output: OutputType = output_type(run.config.output_type)
+        type_ = run.config.output_type
+        self._output: OutputType = TEXT if type_ is str else output_type(type_)
         self._output_spec: ToolSpec | None = None
         if self._output is not TEXT and (schema := self._output.schema) is not None:
             self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
@@ -180,7 +181,7 @@ class _Loop:
         self._instructions.extend(tools.instructions)
         ending = await self._begin(tools)
         while ending is None:
-            if self._run.mailbox.is_steered:
+            if self._run.mailbox.steering:
                 ending = await self._submit_steering()
             ending = ending or await self._check_limits() or await self._take_turn(tools)
         return ending
@@ -493,7 +494,7 @@ class _Loop:
                 self._reminders = 0
                 commit(run, (UserMessage((Text(verdict.text),)),))
                 return None
-        if run.mailbox.is_steered:
+        if run.mailbox.steering:
             # The loop submits the message before the next request.
             self._reminders = 0
             return None

@@ -29,7 +29,7 @@ from agentloop.events import MessageCommitted, Source
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model
-from agentloop.observers import Observer, observers_of_process
+from agentloop.observers import Observer, of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
@@ -203,7 +203,7 @@ class Run:
         """Emit a warning of this run, and log it."""
         self.note = self.writer.note
         """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
-        around = parent.observers if parent else observers_of_process()
+        around = parent.observers if parent else tuple(of_process)
         own: tuple[Observer, ...] = ()
         if config.observers:
             own = tuple(observer for observer in config.observers if all(observer is not other for other in around))

@@ -706,7 +706,6 @@ BUGS: list[tuple[Any, str, int]] = [
     (loop, "after_response", 0),
     (loop, "flaw_of", 0),
     (state, "close_turn", 0),
-    (loop, "output_type", 0),
     (tool_calls, "result_of", 0),
     (tool_calls, "unknown_tool", 0),
     (tool_calls, "PausableDeadline", 0),
