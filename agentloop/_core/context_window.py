@@ -20,7 +20,17 @@ from agentloop.messages import (
     UserMessage,
 )
 
-__all__ = ["READ_RESULT", "LongResults", "Plan", "View", "estimate", "plan"]
+__all__ = [
+    "NO_SHORTER",
+    "READ_RESULT",
+    "LongResults",
+    "Plan",
+    "View",
+    "estimate",
+    "flaw_of_summary",
+    "is_shorter",
+    "plan",
+]
 
 CHARACTERS_PER_TOKEN = 4
 """Characters per token of English text, by the providers. Only messages since the provider's last count are estimated.
@@ -45,6 +55,32 @@ def estimate(message: Message) -> int:
             case File(data=data):
                 tokens += TOKENS_OF_A_PICTURE if data is None else len(data) // CHARACTERS_PER_TOKEN
     return tokens + characters // CHARACTERS_PER_TOKEN
+
+
+# -------------------------------------------------------------------------- summaries
+
+
+NO_SHORTER = "the summary is no shorter than the messages that it would replace"
+"""Why a summary is refused that makes no room."""
+_FLAWS = {
+    "length": "the summary was cut off at the limit of tokens",
+    "refusal": "the model refused to write a summary",
+    "paused": "the summary is not complete: the provider paused the response",
+}
+
+
+def flaw_of_summary(message: AssistantMessage) -> str:
+    """Why ``message`` is no whole summary; empty if it is one. The model would lose what the summary does not say."""
+    if message.calls:
+        return "the model called tools and wrote no summary"
+    if message.stop != "end":
+        return _FLAWS.get(message.stop, f"the response that should be the summary ended with {message.stop!r}")
+    return "" if message.text.strip() else "the model wrote no summary"
+
+
+def is_shorter(summary: Message, replaced: Sequence[Message]) -> bool:
+    """Whether ``summary`` takes fewer tokens than the messages that it replaces."""
+    return estimate(summary) < sum(map(estimate, replaced))
 
 
 class View:

@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from agentloop._core.context_window import READ_RESULT, Plan, estimate, plan
+from agentloop._core.context_window import (
+    NO_SHORTER,
+    READ_RESULT,
+    Plan,
+    estimate,
+    flaw_of_summary,
+    is_shorter,
+    plan,
+)
 from agentloop._core.usage import priced
 from agentloop._runtime.deadlines import now
 from agentloop._runtime.hooks import HookFailedError
@@ -21,7 +29,7 @@ from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
 from agentloop.hooks import Block, PostCompact, PreCompact
 from agentloop.limits import Compaction
-from agentloop.messages import Text, UserMessage
+from agentloop.messages import AssistantMessage, Text, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.tools import Tool, tool
 
@@ -117,15 +125,17 @@ class Compactor:
             # The request that it is for was counted already: this would be one more than is allowed.
             return "a limit leaves no request for it"
         try:
-            summary = await self._summary(planned.first_kept)
+            message = await self._summary(planned.first_kept)
         except ModelError as error:
             return str(error)
-        if not summary.strip():
-            return "the model wrote no summary"
-        transcript.show_less(summary=SUMMARY + summary.strip(), first_kept=planned.first_kept)
-        return ""
+        replaced = transcript.shown.shown(transcript.messages[: planned.first_kept])
+        summary = UserMessage((Text(SUMMARY + message.text.strip()),))
+        problem = flaw_of_summary(message) or ("" if is_shorter(summary, replaced) else NO_SHORTER)
+        if not problem:
+            transcript.show_less(summary=summary.text, first_kept=planned.first_kept)
+        return problem
 
-    async def _summary(self, first_kept: int) -> str:
+    async def _summary(self, first_kept: int) -> AssistantMessage:
         run = self._run
         shown = run.transcript.shown
         before = shown.shown(run.transcript.messages[:first_kept])
@@ -141,7 +151,7 @@ class Compactor:
         usage = msgspec.structs.replace(message.usage, requests=1)
         price = run.price_of(model.name, message.model)
         run.meter.count_usage(usage if price is None else priced(usage, price))
-        return message.text
+        return message
 
 
 # ---------------------------------------- the tool that reads the rest of a long result

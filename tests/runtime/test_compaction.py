@@ -263,6 +263,28 @@ async def test_a_summary_that_fails_loses_nothing(broken: Response) -> None:
     assert [event.code for event in of(watched.events, WarningIssued)] == ["compaction_failed"]
 
 
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (Response((Text("The user wants"),), "length"), "cut off at the limit of tokens"),
+        (Response((Text("I cannot help with that."),), "refusal"), "refused"),
+        (Response((Text("The user"),), "paused"), "paused"),
+        (says("Summary: ") + calls("look"), "called tools"),
+        (says("S" * 40_000), "no shorter"),
+    ],
+    ids=["cut off", "a refusal", "paused", "with calls", "longer than the messages"],
+)
+async def test_a_summary_that_is_not_whole_or_not_shorter_replaces_nothing(response: Response, problem: str) -> None:
+    model = ScriptedModel(response, "Hello.")
+
+    watched = await watch(Agent(model, compaction=SMALL), session=Session(messages=talk(5)))
+
+    assert watched.outcome.output == "Hello."
+    assert model.requests[1].messages == (*talk(5), user_message("go"))
+    [finished] = of(watched.events, CompactionFinished)
+    assert problem in finished.problem
+
+
 async def test_a_stream_that_is_stopped_in_the_middle_of_it_changes_nothing() -> None:
     session = Session(messages=talk(5))
 
