@@ -20,17 +20,15 @@ from agentloop._core.context_window import (
     is_shorter,
     plan,
 )
-from agentloop._core.usage import priced
-from agentloop._runtime.deadlines import now
 from agentloop._runtime.hooks import HookFailedError
-from agentloop._runtime.model_call import ModelCall
+from agentloop._runtime.model_call import ModelRetry, UsageAccount
 from agentloop._runtime.run import Run
 from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
 from agentloop.hooks import Block, PostCompact, PreCompact
 from agentloop.limits import Compaction
 from agentloop.messages import AssistantMessage, Text, UserMessage
-from agentloop.models import ModelRequest
+from agentloop.models import ModelRequest, ToolChoice
 from agentloop.tools import Tool, tool
 
 __all__ = ["Compactor", "with_reader"]
@@ -42,15 +40,21 @@ class Compactor:
     """Makes room for one stream.
 
     Args:
+      account: counts the usage of summaries.
       vet: gives a request as the agent's hooks want it to go out; ``None`` if they refuse it.
     """
 
-    __slots__ = ("_compaction", "_counted", "_counted_at", "_run", "_vet")
+    __slots__ = ("_account", "_compaction", "_counted", "_counted_at", "_run", "_vet")
 
     def __init__(
-        self, run: Run, compaction: Compaction, vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]]
+        self,
+        run: Run,
+        compaction: Compaction,
+        account: UsageAccount,
+        vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]],
     ) -> None:
         self._run = run
+        self._account = account
         self._vet = vet
         self._compaction = compaction
         self._counted = 0
@@ -62,13 +66,13 @@ class Compactor:
         """The provider has counted ``tokens`` for the first ``messages`` of the transcript and the response."""
         self._counted, self._counted_at = tokens, messages + 1
 
-    async def before_request(self) -> None:
-        """Compact if the window is nearly full. A failure is a warning, and the request is sent as it is."""
-        await self._make_room("threshold")
+    async def before_request(self, request: ModelRequest) -> None:
+        """Compact if the window is nearly full. A failure is a warning, and ``request`` is sent as it is."""
+        await self._make_room("threshold", request)
 
-    async def after_overflow(self) -> bool:
-        """Make room after the model has refused a request as too long. Gives whether there is some."""
-        return await self._make_room("overflow")
+    async def after_overflow(self, request: ModelRequest) -> bool:
+        """Make room after the model has refused ``request`` as too long. Gives whether there is some."""
+        return await self._make_room("overflow", request)
 
     def _used(self) -> int:
         transcript = self._run.transcript
@@ -76,7 +80,7 @@ class Compactor:
             return self._counted + sum(map(estimate, transcript.messages[self._counted_at :]))
         return sum(map(estimate, transcript.view))
 
-    async def _make_room(self, reason: Literal["threshold", "overflow"]) -> bool:
+    async def _make_room(self, reason: Literal["threshold", "overflow"], request: ModelRequest) -> bool:
         run, transcript = self._run, self._run.transcript
         used = self._used()
         planned = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
@@ -85,7 +89,7 @@ class Compactor:
         run.emit(CompactionStarted, reason=reason, tokens=used)
         problem = "it was cut off"
         try:
-            problem = await self._carry_out(planned)
+            problem = await self._carry_out(planned, request)
         finally:
             left = sum(map(estimate, transcript.view))
             run.emit(
@@ -115,7 +119,7 @@ class Compactor:
                 return False
         return True
 
-    async def _carry_out(self, planned: Plan) -> str:
+    async def _carry_out(self, planned: Plan, request: ModelRequest) -> str:
         """Make room as planned. Gives what went wrong; then nothing has changed."""
         transcript = self._run.transcript
         if planned.first_kept is None:
@@ -125,7 +129,7 @@ class Compactor:
             # The request that it is for was counted already: this would be one more than is allowed.
             return "a limit leaves no request for it"
         try:
-            message = await self._summary(planned.first_kept)
+            message = await self._summary(planned.first_kept, request)
         except ModelError as error:
             return str(error)
         replaced = transcript.shown.shown(transcript.messages[: planned.first_kept])
@@ -135,23 +139,32 @@ class Compactor:
             transcript.show_less(summary=summary.text, first_kept=planned.first_kept)
         return problem
 
-    async def _summary(self, first_kept: int) -> AssistantMessage:
+    async def _summary(self, first_kept: int, turn: ModelRequest) -> AssistantMessage:
+        """Ask for a summary as for every other response: with the same retries, fallbacks, limits and hooks.
+
+        Args:
+          turn: the request of the turn. Its instructions and tools are in front of the same messages, so that the
+            provider's cache knows them; some servers refuse calls where no tool is offered.
+        """
         run = self._run
-        shown = run.transcript.shown
-        before = shown.shown(run.transcript.messages[:first_kept])
+        before = run.transcript.shown.shown(run.transcript.messages[:first_kept])
         ask = UserMessage((Text(self._compaction.instructions),))
-        request = ModelRequest((*before, ask), settings=msgspec.structs.replace(run.config.settings, tool_choice=None))
+        choice: ToolChoice | None = "none" if turn.tools else None
+        settings = msgspec.structs.replace(turn.settings, tool_choice=choice, max_tokens=None, stop=())
+        request = msgspec.structs.replace(turn, messages=(*before, ask), output=None, settings=settings)
         vetted = await self._vet(request)
         if vetted is None:
             raise ModelError("a before_llm_call hook refused the request")
-        model = run.models[run.chain.first(now())]
         run.meter.count_retry()
-        # Not emitted: the summary is no answer.
-        message = await ModelCall(run, model, silent=True).respond(vetted)
-        usage = msgspec.structs.replace(message.usage, requests=1)
-        price = run.price_of(model.name, message.model)
-        run.meter.count_usage(usage if price is None else priced(usage, price))
+        # No deltas: the summary is no answer.
+        retry = ModelRetry(run, _no_shorter, silent=True)
+        message = await retry.respond(vetted)
+        self._account.count(message, retry.model)
         return message
+
+
+async def _no_shorter() -> None:  # noqa: ASYNC910 - there is nothing to wait for
+    """Give no shorter request for a summary."""
 
 
 # ---------------------------------------- the tool that reads the rest of a long result

@@ -8,14 +8,15 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from agentloop import Agent, Compaction, Image, Limits, Price, Session, Text, UsageError, hooks, tool
+from agentloop import Agent, Approve, Compaction, Image, Limits, Price, Retries, Session, Text, UsageError, hooks, tool
 from agentloop._core.context_window import ELIDED, View, estimate, plan
 from agentloop._core.transcript import problems
-from agentloop.errors import ModelConnectionError, ModelContextOverflowError
+from agentloop.errors import ModelConnectionError, ModelContextOverflowError, ModelStatusError
 from agentloop.events import CompactionFinished, CompactionStarted, ResponseDiscarded, TextDelta, WarningIssued
 from agentloop.hooks import Block, PostCompact, PreCompact, ReplaceMessages
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage, user_message
-from agentloop.models import ModelRequest
+from agentloop.models import ModelRequest, ModelSettings
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
 from tests.support import first, nested, of, opened, watch
 
@@ -254,7 +255,8 @@ async def test_a_summary_that_fails_loses_nothing(broken: Response) -> None:
     model = ScriptedModel(broken, "Hello.")
     session = Session(messages=talk(5))
 
-    watched = await watch(Agent(model, compaction=SMALL), session=session)
+    agent = Agent(model, compaction=SMALL, retries=Retries(attempts=1))
+    watched = await watch(agent, session=session)
 
     assert watched.outcome.output == "Hello."
     assert model.requests[1].messages == (*talk(5), user_message("go"))
@@ -307,6 +309,63 @@ async def test_what_it_uses_counts() -> None:
     assert watched.outcome.usage.requests == 2
     assert watched.outcome.usage.cost == 20
     assert watched.stream._run.meter.requests == 2
+
+
+async def test_a_summary_is_requested_with_the_retries_and_fallbacks_of_a_turn() -> None:
+    refused = fails(ModelStatusError(model="one", status=400, body="no"))
+    one = ScriptedModel(fails(ModelConnectionError("gone")), refused, name="one")
+    two = ScriptedModel("Sum.", "Hello.", name="two")
+    agent = Agent(one, fallbacks=[two], compaction=SMALL, retries=Retries(delay=0, attempts=2))
+
+    watched = await watch(agent, session=Session(messages=talk(5)))
+
+    assert (len(one.requests), len(two.requests)) == (2, 2)
+    assert watched.outcome.output == "Hello."
+    assert [event.next_model for event in of(watched.events, ResponseDiscarded)] == ["one", "two"]
+    [finished] = of(watched.events, CompactionFinished)
+    assert finished.summary.endswith("Sum.")
+
+
+async def test_the_request_for_a_summary_offers_the_tools_and_drops_settings_that_shape_the_answer() -> None:
+    @tool
+    async def look() -> str:
+        return "x"
+
+    settings = ModelSettings(max_tokens=7, stop=("x",), tool_choice="auto", temperature=0.5)
+    model = ScriptedModel("Sum.", '{"a": 1}')
+    agent = Agent(
+        model, instructions="Be brief.", tools=[look], compaction=SMALL, settings=settings, output_type=dict[str, int]
+    )
+
+    await watch(agent, session=Session(messages=talk(5)))
+
+    summary, answer = model.requests
+    assert summary.settings == ModelSettings(tool_choice="none", temperature=0.5)
+    assert (summary.instructions, summary.tools, summary.output) == (answer.instructions, answer.tools, None)
+    assert answer.settings == settings
+    assert answer.output is not None
+
+
+async def test_the_usage_of_a_summary_is_reported_and_outlives_parking() -> None:
+    @tool(requires_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    model = ScriptedModel(Response((Text("Sum."),), usage=Usage(5000, 100)), calls("pay"))
+    agent = Agent(model, tools=[pay], compaction=SMALL)
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            for turn in range(4):
+                await Agent(ScriptedModel("bla " * 100)).run(f"{turn}" + "bla " * 100, session=session)
+            parked = await agent.run("go", session=session, on_question="park")
+        async with stored_session(store, "s") as session:
+            answers = {question.id: Approve() for question in session.questions}
+            again = Agent(ScriptedModel("done"), tools=[pay], compaction=Compaction(window=100_000))
+            resumed = await again.resume(session, answers)
+
+    assert parked.usage.requests == 2
+    assert resumed.usage.requests == 3
+    assert resumed.usage.input_tokens >= parked.usage.input_tokens >= 5000
 
 
 # --------------------------------------------------------------------------------- hooks
