@@ -60,6 +60,9 @@ def estimate(message: Message) -> int:
 # -------------------------------------------------------------------------- summaries
 
 
+MOST_FAILURES = 2
+"""Failed summaries in a row after which compaction rests: each costs a request over the whole conversation."""
+
 NO_SHORTER = "the summary is no shorter than the messages that it would replace"
 """Why a summary is refused that makes no room."""
 _FLAWS = {
@@ -86,13 +89,15 @@ def is_shorter(summary: Message, replaced: Sequence[Message]) -> bool:
 class View:
     """The model's view of a transcript. The transcript itself keeps all messages."""
 
-    __slots__ = ("_elided", "first_kept", "summary")
+    __slots__ = ("_elided", "failures", "first_kept", "summary")
 
     def __init__(self) -> None:
         self.summary = ""
         """Summary of the messages before ``first_kept``."""
         self.first_kept = 0
         """The first message that is shown."""
+        self.failures = 0
+        """How many summaries have failed in a row."""
         self._elided: frozenset[int] = frozenset()
 
     @property
@@ -125,6 +130,12 @@ class View:
         """Show ``summary`` in the place of everything before ``first_kept``."""
         self.summary = summary
         self.first_kept = first_kept
+        self.failures = 0
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether so many summaries have failed that the next is taken only after a request is refused as too long."""
+        return self.failures >= MOST_FAILURES
 
 
 def _elide(message: Message) -> Message:

@@ -84,7 +84,11 @@ class Compactor:
         run, transcript = self._run, self._run.transcript
         used = self._used()
         planned = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
-        if planned is None or not await self._may(reason, used):
+        if planned is None or (
+            reason == "threshold" and planned.first_kept is not None and transcript.shown.is_resting
+        ):
+            return False
+        if not await self._may(reason, used):
             return False
         run.emit(CompactionStarted, reason=reason, tokens=used)
         problem = "it was cut off"
@@ -131,12 +135,15 @@ class Compactor:
         try:
             message = await self._summary(planned.first_kept, request)
         except ModelError as error:
+            transcript.shown.failures += 1
             return str(error)
         replaced = transcript.shown.shown(transcript.messages[: planned.first_kept])
         summary = UserMessage((Text(SUMMARY + message.text.strip()),))
         problem = flaw_of_summary(message) or ("" if is_shorter(summary, replaced) else NO_SHORTER)
         if not problem:
             transcript.show_less(summary=summary.text, first_kept=planned.first_kept)
+        else:
+            transcript.shown.failures += 1
         return problem
 
     async def _summary(self, first_kept: int, turn: ModelRequest) -> AssistantMessage:

@@ -287,6 +287,24 @@ async def test_a_summary_that_is_not_whole_or_not_shorter_replaces_nothing(respo
     assert problem in finished.problem
 
 
+async def test_after_two_failed_summaries_compaction_rests_until_a_request_is_refused_as_too_long() -> None:
+    session = Session(messages=talk(5))
+    model = ScriptedModel("", "One.", "", "Two.", "Three.", fails(OVERFLOW), "Sum.", "Four.", "Sum again.", "Five.")
+    agent = Agent(model, compaction=SMALL)
+
+    outputs = [(await agent.run("go", session=session)).output for _ in range(4)]
+    await agent.run("x " * 2000, session=session)
+
+    # The summary that succeeded has ended the rest.
+    assert outputs == ["One.", "Two.", "Three.", "Four."]
+    assert [is_summary_request(request) for request in model.requests] == [
+        *(True, False, True, False),
+        False,
+        *(False, True, False),
+        *(True, False),
+    ]
+
+
 async def test_a_stream_that_is_stopped_in_the_middle_of_it_changes_nothing() -> None:
     session = Session(messages=talk(5))
 
