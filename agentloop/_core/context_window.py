@@ -21,15 +21,18 @@ from agentloop.messages import (
 )
 
 __all__ = [
+    "CHARACTERS_PER_TOKEN",
     "NO_SHORTER",
     "READ_RESULT",
     "LongResults",
     "Plan",
     "View",
     "estimate",
+    "fitted",
     "flaw_of_summary",
     "is_shorter",
     "plan",
+    "result_cap",
 ]
 
 CHARACTERS_PER_TOKEN = 4
@@ -86,16 +89,71 @@ def is_shorter(summary: Message, replaced: Sequence[Message]) -> bool:
     return estimate(summary) < sum(map(estimate, replaced))
 
 
+LEFT_OUT = "[The messages before these were left out to make room.]"
+CUT = "\n[A part was left out here to make room.]\n"
+SHORTEST = 50
+"""Tokens of a message that stay in any case."""
+
+
+def fitted(messages: Sequence[Message], tokens: int) -> tuple[Message, ...]:
+    """``messages`` in at most about ``tokens``, to be summed up: the oldest are left out, and long texts are cut.
+
+    A summary in front of the messages stays. Calls stay with their results.
+    """
+    if sum(map(estimate, messages)) <= tokens:
+        return tuple(messages)
+    start = _tail(messages, 0, tokens)
+    recent = list(messages[start:])
+    if start:
+        first = messages[0]
+        summary = (_cut(first, tokens // 4),) if isinstance(first, UserMessage) else ()
+        recent = [*summary, UserMessage((Text(LEFT_OUT),)), *recent]
+    cap = _fair_cap([estimate(message) for message in recent], tokens)
+    return tuple(_cut(message, cap) if estimate(message) > cap else message for message in recent)
+
+
+def result_cap(messages: Sequence[Message], tokens: int) -> int:
+    """The tokens that each result of ``messages`` may take, if all messages are to take ``tokens``."""
+    results = [estimate(message) for message in messages if isinstance(message, ToolResult)]
+    others = sum(map(estimate, messages)) - sum(results)
+    return _fair_cap(results, tokens - others)
+
+
+def _fair_cap(sizes: Sequence[int], total: int) -> int:
+    """The cap for each of ``sizes`` under which their sum is at most ``total``, but at least `SHORTEST`."""
+    left = total
+    ascending = sorted(sizes)
+    for index, size in enumerate(ascending):
+        share = left // (len(ascending) - index)
+        if size > share:
+            return max(share, SHORTEST)
+        left -= size
+    return max(total, SHORTEST)
+
+
+def _cut(message: Message, tokens: int) -> Message:
+    """``message`` with its texts cut to about ``tokens``; the pictures and files of a long message are left out."""
+    if isinstance(message, AssistantMessage) or estimate(message) <= tokens:
+        return message
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    room = max(tokens - TOKENS_OF_A_MESSAGE, 0) * CHARACTERS_PER_TOKEN - len(CUT)
+    if len(text) > room > 0:
+        text = text[: room * 3 // 4] + CUT + text[len(text) - room // 4 :]
+    return msgspec.structs.replace(message, parts=(Text(text or CUT),))
+
+
 class View:
     """The model's view of a transcript. The transcript itself keeps all messages."""
 
-    __slots__ = ("_elided", "failures", "first_kept", "summary")
+    __slots__ = ("_elided", "failures", "first_kept", "in_part", "summary")
 
     def __init__(self) -> None:
         self.summary = ""
         """Summary of the messages before ``first_kept``."""
         self.first_kept = 0
         """The first message that is shown."""
+        self.in_part: dict[int, ToolResult] = {}
+        """The results that are shown in part, by their index in the transcript."""
         self.failures = 0
         """How many summaries have failed in a row."""
         self._elided: frozenset[int] = frozenset()
@@ -103,12 +161,12 @@ class View:
     @property
     def is_plain(self) -> bool:
         """Whether everything is shown as it is."""
-        return not self.first_kept and not self._elided
+        return not self.first_kept and not self._elided and not self.in_part
 
     def shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The messages that the model reads in place of ``messages``."""
         shown = tuple(
-            _elide(message) if index in self._elided else message
+            _elide(message) if index in self._elided else self.in_part.get(index, message)
             for index, message in enumerate(messages[self.first_kept :], start=self.first_kept)
         )
         return (UserMessage((Text(self.summary),)), *shown) if self.first_kept else shown

@@ -9,16 +9,20 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 import msgspec
+import trio
 from msgspec import Meta
 
 from agentloop._core.context_window import (
+    CHARACTERS_PER_TOKEN,
     NO_SHORTER,
     READ_RESULT,
     Plan,
     estimate,
+    fitted,
     flaw_of_summary,
     is_shorter,
     plan,
+    result_cap,
 )
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import ModelRetry, UsageAccount
@@ -27,13 +31,21 @@ from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
 from agentloop.hooks import Block, PostCompact, PreCompact
 from agentloop.limits import Compaction
-from agentloop.messages import AssistantMessage, Text, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolResult, UserMessage
 from agentloop.models import ModelRequest, ToolChoice
 from agentloop.tools import Tool, tool
 
 __all__ = ["Compactor", "with_reader"]
 
 SUMMARY = "This conversation was cut short to make room. What came before, summed up by yourself:\n\n"
+
+
+MOST_HALVES = 3
+"""How often the request for a summary is halved after it was refused as too long."""
+WORD_ON_THE_REST = 200
+"""Characters of the note on how to read the rest of a result."""
+MOST_SHOWN_AT_LEAST = 40
+"""Characters of a result that are shown however little room there is."""
 
 
 class Compactor:
@@ -69,10 +81,42 @@ class Compactor:
     async def before_request(self, request: ModelRequest) -> None:
         """Compact if the window is nearly full. A failure is a warning, and ``request`` is sent as it is."""
         await self._make_room("threshold", request)
+        if self._used() > self._compaction.window:
+            self._show_results_in_part(request, self._compaction.window)
 
     async def after_overflow(self, request: ModelRequest) -> bool:
         """Make room after the model has refused ``request`` as too long. Gives whether there is some."""
-        return await self._make_room("overflow", request)
+        has_room = await self._make_room("overflow", request)
+        shown = sum(map(estimate, self._run.transcript.view))
+        if has_room and shown <= self._compaction.window:
+            return True
+        # A refusal does not say how large the window is, only that it is smaller than this request.
+        return self._show_results_in_part(request, min(self._compaction.window, shown // 2)) or has_room
+
+    def _show_results_in_part(self, request: ModelRequest, tokens: int) -> bool:
+        """Cut the longest results so that a request takes at most ``tokens``; the model can read the rest of each."""
+        transcript = self._run.transcript
+        messages, shown = transcript.messages, transcript.shown
+        room = int(tokens * self._compaction.threshold) - _tokens_in_front(request)
+        cap = result_cap(transcript.view, room)
+        found = False
+        for index in range(shown.first_kept, len(messages)):
+            result = messages[index]
+            if not isinstance(result, ToolResult) or shown.is_elided(index):
+                continue
+            if estimate(shown.in_part.get(index, result)) <= cap:
+                continue
+            # A result that was too long before is cut from its whole text, which its offsets count in.
+            whole = transcript.long_results.get(result.call_id)
+            if whole is not None:
+                others = (part for part in result.parts if not isinstance(part, Text))
+                result = ToolResult(result.call_id, result.name, (Text(whole), *others), result.status)
+            most = max(cap * CHARACTERS_PER_TOKEN - WORD_ON_THE_REST, MOST_SHOWN_AT_LEAST)
+            shown.in_part[index] = transcript.long_results.shorten(result, most)
+            found = True
+        if found:
+            self._counted = 0
+        return found
 
     def _used(self) -> int:
         transcript = self._run.transcript
@@ -158,20 +202,41 @@ class Compactor:
         ask = UserMessage((Text(self._compaction.instructions),))
         choice: ToolChoice | None = "none" if turn.tools else None
         settings = msgspec.structs.replace(turn.settings, tool_choice=choice, max_tokens=None, stop=())
-        request = msgspec.structs.replace(turn, messages=(*before, ask), output=None, settings=settings)
-        vetted = await self._vet(request)
+        room = int(self._compaction.window * self._compaction.threshold) - _tokens_in_front(turn) - estimate(ask)
+        # An eighth of the window is left for the summary itself.
+        most = max(room - self._compaction.window // 8, 1)
+        sent = fitted(before, most)
+        attempts = 0
+
+        async def vetted_request() -> ModelRequest | None:
+            request = msgspec.structs.replace(turn, messages=(*sent, ask), output=None, settings=settings)
+            return await self._vet(request)
+
+        async def shorter() -> ModelRequest | None:
+            """Give the request with half as much to sum up, after it was refused as too long."""
+            nonlocal attempts, sent
+            attempts += 1
+            tokens = sum(map(estimate, sent))
+            sent = fitted(before, tokens // 2)
+            if attempts > MOST_HALVES or sum(map(estimate, sent)) >= tokens:
+                await trio.lowlevel.checkpoint()
+                return None
+            return await vetted_request()
+
+        vetted = await vetted_request()
         if vetted is None:
             raise ModelError("a before_llm_call hook refused the request")
         run.meter.count_retry()
         # No deltas: the summary is no answer.
-        retry = ModelRetry(run, _no_shorter, silent=True)
+        retry = ModelRetry(run, shorter, silent=True)
         message = await retry.respond(vetted)
         self._account.count(message, retry.model)
         return message
 
 
-async def _no_shorter() -> None:  # noqa: ASYNC910 - there is nothing to wait for
-    """Give no shorter request for a summary."""
+def _tokens_in_front(request: ModelRequest) -> int:
+    """About how many tokens the instructions and tools of ``request`` take."""
+    return (len(request.instructions) + len(msgspec.json.encode(request.tools))) // CHARACTERS_PER_TOKEN
 
 
 # ---------------------------------------- the tool that reads the rest of a long result

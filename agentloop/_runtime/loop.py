@@ -295,12 +295,13 @@ class _Loop:
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
         async with _Turn(run) as turn:
-            listed = await self._list(tools)
+            # A copy: once room was made, the tool that reads long results may have to be added.
+            listed = dict(await self._list(tools))
             request = await self._request(listed)
             if isinstance(request, Ending):
                 turn.reason = "blocked"
                 return request
-            message = await self._ask_model(request)
+            message = await self._ask_model(request, listed)
             match self._next_step(message):
                 case CallTools(calls=calls):
                     return await self._call_tools(turn, message, calls, listed)
@@ -352,7 +353,7 @@ class _Loop:
         )
         if self._compactor is not None:
             await self._compactor.before_request(request)
-            request = msgspec.structs.replace(request, messages=run.transcript.view)
+            request = self._with_less(request, tools)
         return await self._vetted(request)
 
     async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
@@ -379,10 +380,10 @@ class _Loop:
             self._specs = (tools, tuple(tool.spec for tool in tools))
         return self._specs[1]
 
-    async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
+    async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
         """Ask the model for its response. The visible part of a response that is cut off is committed."""
         run = self._run
-        call = ModelRetry(run, partial(self._shortened, request))
+        call = ModelRetry(run, partial(self._shortened, request, tools))
         try:
             message = await call.respond(request)
             self._overflowed = False
@@ -400,14 +401,21 @@ class _Loop:
             raise
         return message
 
-    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
+    async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
         """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
         if self._compactor is None or self._overflowed:
             return None
         self._overflowed = True
         if not await self._compactor.after_overflow(request):
             return None
-        return await self._vetted_or_none(msgspec.structs.replace(request, messages=self._run.transcript.view))
+        return await self._vetted_or_none(self._with_less(request, tools))
+
+    def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
+        """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
+        if self._run.transcript.has_long_results:
+            tools.update(with_reader(self._run, tools))
+        specs = self._tool_specs(tuple(tools.values()))
+        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=specs)
 
     async def _call_tools(
         self,

@@ -245,6 +245,62 @@ async def test_where_nothing_can_be_left_out_an_overflow_is_the_end() -> None:
     assert (await watch(Agent(model, compaction=SMALL))).error is OVERFLOW
 
 
+# ------------------------------------------------------- more than the window
+
+
+def of_a_window(tokens: int, asked: list[ModelRequest]) -> FunctionModel:
+    """A model that refuses requests longer than ``tokens``, and calls `read` four times for a prompt "Read all."."""
+
+    def respond(request: ModelRequest) -> Response:
+        if sum(len(message.text) // 4 for message in request.messages) > tokens:
+            raise OVERFLOW
+        asked.append(request)
+        if request.messages[-1].text != "Read all.":
+            return uncounted(says("fine"))
+        return uncounted(calls("read", page=1) + calls("read", page=2) + calls("read", page=3) + calls("read", page=4))
+
+    return FunctionModel(respond)
+
+
+@pytest.mark.parametrize("window", [2000, 4000], ids=["known window", "smaller window than said"])
+async def test_a_session_longer_than_the_window_is_summed_up_without_its_oldest_part(window: int) -> None:
+    asked: list[ModelRequest] = []
+    agent = Agent(of_a_window(2000, asked), compaction=Compaction(window=window))
+
+    watched = await watch(agent, session=Session(messages=talk(40)))
+
+    assert watched.outcome.output == "fine"
+    assert all(problems(request.messages) == [] for request in asked)
+
+
+async def test_a_prompt_that_alone_is_too_long_is_refused_and_the_next_prompt_is_answered() -> None:
+    session = Session(messages=talk(1))
+    agent = Agent(of_a_window(2000, []), compaction=Compaction(window=2000))
+
+    with pytest.raises(ModelContextOverflowError):
+        await agent.run("x" * 12_000, session=session)
+
+    assert (await agent.run("Never mind.", session=session)).output == "fine"
+
+
+async def test_results_longer_than_the_window_together_are_shown_in_part_and_can_be_read() -> None:
+    @tool
+    async def read(page: int) -> str:
+        return f"page {page} " + "x" * 4000
+
+    asked: list[ModelRequest] = []
+    agent = Agent(of_a_window(2000, asked), tools=[read], compaction=Compaction(window=2000))
+
+    watched = await watch(agent, "Read all.")
+
+    assert watched.outcome.output == "fine"
+    shown = [message.text for message in asked[-1].messages if isinstance(message, ToolResult)]
+    assert [text[:6] for text in shown] == ["page 1", "page 2", "page 3", "page 4"]
+    assert all("read_result(call_id=" in text for text in shown)
+    assert "read_result" in [spec.name for spec in asked[-1].tools]
+    assert [len(message.text) for message in watched.messages if isinstance(message, ToolResult)] == [4007] * 4
+
+
 # ------------------------------------------------------------------------------ failures
 
 
