@@ -388,6 +388,7 @@ class _Loop:
             message = await call.respond(request)
             self._overflowed = False
             usage = self._account.count(message, call.model)
+            message = msgspec.structs.replace(message, usage=usage)
             if self._compactor is not None:
                 self._compactor.count(usage.total_tokens, len(run.transcript))
             flaw = flaw_of(message, run.transcript.messages)

@@ -442,6 +442,18 @@ async def test_the_usage_of_a_summary_is_reported_and_outlives_parking() -> None
     assert resumed.usage.input_tokens >= parked.usage.input_tokens >= 5000
 
 
+async def test_the_usage_of_a_message_has_its_cost_and_its_request() -> None:
+    seen: list[Usage] = []
+    ledger = hooks.after_llm_call(lambda value: seen.append(value.message.usage))
+    agent = Agent(ScriptedModel("Hello."), prices={"scripted": Price(1_000_000, 0)}, hooks=[ledger])
+
+    watched = await watch(agent)
+
+    [message] = [message for message in watched.messages if isinstance(message, AssistantMessage)]
+    assert message.usage == seen[0] == watched.outcome.usage
+    assert (message.usage.cost, message.usage.requests) == (10, 1)
+
+
 # --------------------------------------------------------------------------------- hooks
 
 
