@@ -392,7 +392,10 @@ class MessageCommitted(Event):
 
 @frozen(kw_only=True, repr=False)
 class UsageReported(Event):
-    """A response is complete. Emitted before the tool calls that it asks for run."""
+    """A response is complete, that with the summary of a compaction included.
+
+    Emitted before the tool calls that the response asks for run.
+    """
 
     usage: Usage
     """Usage of this response."""

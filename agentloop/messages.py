@@ -197,7 +197,7 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     model: str = ""
     """Name of the model that answered, as the provider reports it."""
     usage: Usage = Usage()
-    """Usage of this response."""
+    """Usage of this response: one request, with its cost if the model has a price."""
 
     def __str__(self) -> str:
         return _line(self.parts)

@@ -20,7 +20,20 @@ from agentloop.messages import (
     UserMessage,
 )
 
-__all__ = ["READ_RESULT", "LongResults", "Plan", "View", "estimate", "plan"]
+__all__ = [
+    "CHARACTERS_PER_TOKEN",
+    "NO_SHORTER",
+    "READ_RESULT",
+    "LongResults",
+    "Plan",
+    "View",
+    "estimate",
+    "fitted",
+    "flaw_of_summary",
+    "is_shorter",
+    "plan",
+    "result_cap",
+]
 
 CHARACTERS_PER_TOKEN = 4
 """Characters per token of English text, by the providers. Only messages since the provider's last count are estimated.
@@ -47,27 +60,113 @@ def estimate(message: Message) -> int:
     return tokens + characters // CHARACTERS_PER_TOKEN
 
 
+# -------------------------------------------------------------------------- summaries
+
+
+MOST_FAILURES = 2
+"""Failed summaries in a row after which compaction rests: each costs a request over the whole conversation."""
+
+NO_SHORTER = "the summary is no shorter than the messages that it would replace"
+"""Why a summary is refused that makes no room."""
+_FLAWS = {
+    "length": "the summary was cut off at the limit of tokens",
+    "refusal": "the model refused to write a summary",
+    "paused": "the summary is not complete: the provider paused the response",
+}
+
+
+def flaw_of_summary(message: AssistantMessage) -> str:
+    """Why ``message`` is no whole summary; empty if it is one. The model would lose what the summary does not say."""
+    if message.calls:
+        return "the model called tools and wrote no summary"
+    if message.stop != "end":
+        return _FLAWS.get(message.stop, f"the response that should be the summary ended with {message.stop!r}")
+    return "" if message.text.strip() else "the model wrote no summary"
+
+
+def is_shorter(summary: Message, replaced: Sequence[Message]) -> bool:
+    """Whether ``summary`` takes fewer tokens than the messages that it replaces."""
+    return estimate(summary) < sum(map(estimate, replaced))
+
+
+LEFT_OUT = "[The messages before these were left out to make room.]"
+CUT = "\n[A part was left out here to make room.]\n"
+SHORTEST = 50
+"""Tokens of a message that stay in any case."""
+
+
+def fitted(messages: Sequence[Message], tokens: int) -> tuple[Message, ...]:
+    """``messages`` in at most about ``tokens``, to be summed up: the oldest are left out, and long texts are cut.
+
+    A summary in front of the messages stays. Calls stay with their results.
+    """
+    if sum(map(estimate, messages)) <= tokens:
+        return tuple(messages)
+    start = _tail(messages, 0, tokens)
+    recent = list(messages[start:])
+    if start:
+        first = messages[0]
+        summary = (_cut(first, tokens // 4),) if isinstance(first, UserMessage) else ()
+        recent = [*summary, UserMessage((Text(LEFT_OUT),)), *recent]
+    cap = _fair_cap([estimate(message) for message in recent], tokens)
+    return tuple(_cut(message, cap) if estimate(message) > cap else message for message in recent)
+
+
+def result_cap(messages: Sequence[Message], tokens: int) -> int:
+    """The tokens that each result of ``messages`` may take, if all messages are to take ``tokens``."""
+    results = [estimate(message) for message in messages if isinstance(message, ToolResult)]
+    others = sum(map(estimate, messages)) - sum(results)
+    return _fair_cap(results, tokens - others)
+
+
+def _fair_cap(sizes: Sequence[int], total: int) -> int:
+    """The cap for each of ``sizes`` under which their sum is at most ``total``, but at least `SHORTEST`."""
+    left = total
+    ascending = sorted(sizes)
+    for index, size in enumerate(ascending):
+        share = left // (len(ascending) - index)
+        if size > share:
+            return max(share, SHORTEST)
+        left -= size
+    return max(total, SHORTEST)
+
+
+def _cut(message: Message, tokens: int) -> Message:
+    """``message`` with its texts cut to about ``tokens``; the pictures and files of a long message are left out."""
+    if isinstance(message, AssistantMessage) or estimate(message) <= tokens:
+        return message
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    room = max(tokens - TOKENS_OF_A_MESSAGE, 0) * CHARACTERS_PER_TOKEN - len(CUT)
+    if len(text) > room > 0:
+        text = text[: room * 3 // 4] + CUT + text[len(text) - room // 4 :]
+    return msgspec.structs.replace(message, parts=(Text(text or CUT),))
+
+
 class View:
     """The model's view of a transcript. The transcript itself keeps all messages."""
 
-    __slots__ = ("_elided", "first_kept", "summary")
+    __slots__ = ("_elided", "failures", "first_kept", "in_part", "summary")
 
     def __init__(self) -> None:
         self.summary = ""
         """Summary of the messages before ``first_kept``."""
         self.first_kept = 0
         """The first message that is shown."""
+        self.in_part: dict[int, ToolResult] = {}
+        """The results that are shown in part, by their index in the transcript."""
+        self.failures = 0
+        """How many summaries have failed in a row."""
         self._elided: frozenset[int] = frozenset()
 
     @property
     def is_plain(self) -> bool:
         """Whether everything is shown as it is."""
-        return not self.first_kept and not self._elided
+        return not self.first_kept and not self._elided and not self.in_part
 
     def shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The messages that the model reads in place of ``messages``."""
         shown = tuple(
-            _elide(message) if index in self._elided else message
+            _elide(message) if index in self._elided else self.in_part.get(index, message)
             for index, message in enumerate(messages[self.first_kept :], start=self.first_kept)
         )
         return (UserMessage((Text(self.summary),)), *shown) if self.first_kept else shown
@@ -89,6 +188,12 @@ class View:
         """Show ``summary`` in the place of everything before ``first_kept``."""
         self.summary = summary
         self.first_kept = first_kept
+        self.failures = 0
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether so many summaries have failed that the next is taken only after a request is refused as too long."""
+        return self.failures >= MOST_FAILURES
 
 
 def _elide(message: Message) -> Message:

@@ -304,7 +304,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         ToolCallParked: None,
         TurnFinished: _S.BETWEEN_TURNS,
     },
-    _S.COMPACTING: {**_AT_ANY_TIME, CompactionFinished: _S.TURN},
+    _S.COMPACTING: {**_AT_ANY_TIME, ResponseDiscarded: None, UsageReported: None, CompactionFinished: _S.TURN},
     _S.STOPPED: {StreamStarted: _S.BETWEEN_TURNS, ChildStreamStarted: _S.BETWEEN_TURNS},
 }
 """Which fact may follow in which phase of a stream, and the phase that it leads to; ``None`` for the same phase."""

@@ -9,20 +9,30 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 import msgspec
+import trio
 from msgspec import Meta
 
-from agentloop._core.context_window import READ_RESULT, Plan, estimate, plan
-from agentloop._core.usage import priced
-from agentloop._runtime.deadlines import now
+from agentloop._core.context_window import (
+    CHARACTERS_PER_TOKEN,
+    NO_SHORTER,
+    READ_RESULT,
+    Plan,
+    estimate,
+    fitted,
+    flaw_of_summary,
+    is_shorter,
+    plan,
+    result_cap,
+)
 from agentloop._runtime.hooks import HookFailedError
-from agentloop._runtime.model_call import ModelCall
+from agentloop._runtime.model_call import ModelRetry, UsageAccount
 from agentloop._runtime.run import Run
 from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
 from agentloop.hooks import Block, PostCompact, PreCompact
 from agentloop.limits import Compaction
-from agentloop.messages import Text, UserMessage
-from agentloop.models import ModelRequest
+from agentloop.messages import AssistantMessage, Text, ToolResult, UserMessage
+from agentloop.models import ModelRequest, ToolChoice
 from agentloop.tools import Tool, tool
 
 __all__ = ["Compactor", "with_reader"]
@@ -30,19 +40,33 @@ __all__ = ["Compactor", "with_reader"]
 SUMMARY = "This conversation was cut short to make room. What came before, summed up by yourself:\n\n"
 
 
+MOST_HALVES = 3
+"""How often the request for a summary is halved after it was refused as too long."""
+WORD_ON_THE_REST = 200
+"""Characters of the note on how to read the rest of a result."""
+MOST_SHOWN_AT_LEAST = 40
+"""Characters of a result that are shown however little room there is."""
+
+
 class Compactor:
     """Makes room for one stream.
 
     Args:
+      account: counts the usage of summaries.
       vet: gives a request as the agent's hooks want it to go out; ``None`` if they refuse it.
     """
 
-    __slots__ = ("_compaction", "_counted", "_counted_at", "_run", "_vet")
+    __slots__ = ("_account", "_compaction", "_counted", "_counted_at", "_run", "_vet")
 
     def __init__(
-        self, run: Run, compaction: Compaction, vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]]
+        self,
+        run: Run,
+        compaction: Compaction,
+        account: UsageAccount,
+        vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]],
     ) -> None:
         self._run = run
+        self._account = account
         self._vet = vet
         self._compaction = compaction
         self._counted = 0
@@ -54,13 +78,45 @@ class Compactor:
         """The provider has counted ``tokens`` for the first ``messages`` of the transcript and the response."""
         self._counted, self._counted_at = tokens, messages + 1
 
-    async def before_request(self) -> None:
-        """Compact if the window is nearly full. A failure is a warning, and the request is sent as it is."""
-        await self._make_room("threshold")
+    async def before_request(self, request: ModelRequest) -> None:
+        """Compact if the window is nearly full. A failure is a warning, and ``request`` is sent as it is."""
+        await self._make_room("threshold", request)
+        if self._used() > self._compaction.window:
+            self._show_results_in_part(request, self._compaction.window)
 
-    async def after_overflow(self) -> bool:
-        """Make room after the model has refused a request as too long. Gives whether there is some."""
-        return await self._make_room("overflow")
+    async def after_overflow(self, request: ModelRequest) -> bool:
+        """Make room after the model has refused ``request`` as too long. Gives whether there is some."""
+        has_room = await self._make_room("overflow", request)
+        shown = sum(map(estimate, self._run.transcript.view))
+        if has_room and shown <= self._compaction.window:
+            return True
+        # A refusal does not say how large the window is, only that it is smaller than this request.
+        return self._show_results_in_part(request, min(self._compaction.window, shown // 2)) or has_room
+
+    def _show_results_in_part(self, request: ModelRequest, tokens: int) -> bool:
+        """Cut the longest results so that a request takes at most ``tokens``; the model can read the rest of each."""
+        transcript = self._run.transcript
+        messages, shown = transcript.messages, transcript.shown
+        room = int(tokens * self._compaction.threshold) - _tokens_in_front(request)
+        cap = result_cap(transcript.view, room)
+        found = False
+        for index in range(shown.first_kept, len(messages)):
+            result = messages[index]
+            if not isinstance(result, ToolResult) or shown.is_elided(index):
+                continue
+            if estimate(shown.in_part.get(index, result)) <= cap:
+                continue
+            # A result that was too long before is cut from its whole text, which its offsets count in.
+            whole = transcript.long_results.get(result.call_id)
+            if whole is not None:
+                others = (part for part in result.parts if not isinstance(part, Text))
+                result = ToolResult(result.call_id, result.name, (Text(whole), *others), result.status)
+            most = max(cap * CHARACTERS_PER_TOKEN - WORD_ON_THE_REST, MOST_SHOWN_AT_LEAST)
+            shown.in_part[index] = transcript.long_results.shorten(result, most)
+            found = True
+        if found:
+            self._counted = 0
+        return found
 
     def _used(self) -> int:
         transcript = self._run.transcript
@@ -68,16 +124,20 @@ class Compactor:
             return self._counted + sum(map(estimate, transcript.messages[self._counted_at :]))
         return sum(map(estimate, transcript.view))
 
-    async def _make_room(self, reason: Literal["threshold", "overflow"]) -> bool:
+    async def _make_room(self, reason: Literal["threshold", "overflow"], request: ModelRequest) -> bool:
         run, transcript = self._run, self._run.transcript
         used = self._used()
         planned = plan(transcript.messages, transcript.shown, used, self._compaction, overflow=reason == "overflow")
-        if planned is None or not await self._may(reason, used):
+        if planned is None or (
+            reason == "threshold" and planned.first_kept is not None and transcript.shown.is_resting
+        ):
+            return False
+        if not await self._may(reason, used):
             return False
         run.emit(CompactionStarted, reason=reason, tokens=used)
         problem = "it was cut off"
         try:
-            problem = await self._carry_out(planned)
+            problem = await self._carry_out(planned, request)
         finally:
             left = sum(map(estimate, transcript.view))
             run.emit(
@@ -107,7 +167,7 @@ class Compactor:
                 return False
         return True
 
-    async def _carry_out(self, planned: Plan) -> str:
+    async def _carry_out(self, planned: Plan, request: ModelRequest) -> str:
         """Make room as planned. Gives what went wrong; then nothing has changed."""
         transcript = self._run.transcript
         if planned.first_kept is None:
@@ -117,31 +177,66 @@ class Compactor:
             # The request that it is for was counted already: this would be one more than is allowed.
             return "a limit leaves no request for it"
         try:
-            summary = await self._summary(planned.first_kept)
+            message = await self._summary(planned.first_kept, request)
         except ModelError as error:
+            transcript.shown.failures += 1
             return str(error)
-        if not summary.strip():
-            return "the model wrote no summary"
-        transcript.show_less(summary=SUMMARY + summary.strip(), first_kept=planned.first_kept)
-        return ""
+        replaced = transcript.shown.shown(transcript.messages[: planned.first_kept])
+        summary = UserMessage((Text(SUMMARY + message.text.strip()),))
+        problem = flaw_of_summary(message) or ("" if is_shorter(summary, replaced) else NO_SHORTER)
+        if not problem:
+            transcript.show_less(summary=summary.text, first_kept=planned.first_kept)
+        else:
+            transcript.shown.failures += 1
+        return problem
 
-    async def _summary(self, first_kept: int) -> str:
+    async def _summary(self, first_kept: int, turn: ModelRequest) -> AssistantMessage:
+        """Ask for a summary as for every other response: with the same retries, fallbacks, limits and hooks.
+
+        Args:
+          turn: the request of the turn. Its instructions and tools are in front of the same messages, so that the
+            provider's cache knows them; some servers refuse calls where no tool is offered.
+        """
         run = self._run
-        shown = run.transcript.shown
-        before = shown.shown(run.transcript.messages[:first_kept])
+        before = run.transcript.shown.shown(run.transcript.messages[:first_kept])
         ask = UserMessage((Text(self._compaction.instructions),))
-        request = ModelRequest((*before, ask), settings=msgspec.structs.replace(run.config.settings, tool_choice=None))
-        vetted = await self._vet(request)
+        choice: ToolChoice | None = "none" if turn.tools else None
+        settings = msgspec.structs.replace(turn.settings, tool_choice=choice, max_tokens=None, stop=())
+        room = int(self._compaction.window * self._compaction.threshold) - _tokens_in_front(turn) - estimate(ask)
+        # An eighth of the window is left for the summary itself.
+        most = max(room - self._compaction.window // 8, 1)
+        sent = fitted(before, most)
+        attempts = 0
+
+        async def vetted_request() -> ModelRequest | None:
+            request = msgspec.structs.replace(turn, messages=(*sent, ask), output=None, settings=settings)
+            return await self._vet(request)
+
+        async def shorter() -> ModelRequest | None:
+            """Give the request with half as much to sum up, after it was refused as too long."""
+            nonlocal attempts, sent
+            attempts += 1
+            tokens = sum(map(estimate, sent))
+            sent = fitted(before, tokens // 2)
+            if attempts > MOST_HALVES or sum(map(estimate, sent)) >= tokens:
+                await trio.lowlevel.checkpoint()
+                return None
+            return await vetted_request()
+
+        vetted = await vetted_request()
         if vetted is None:
             raise ModelError("a before_llm_call hook refused the request")
-        model = run.models[run.chain.first(now())]
         run.meter.count_retry()
-        # Not emitted: the summary is no answer.
-        message = await ModelCall(run, model, silent=True).respond(vetted)
-        usage = msgspec.structs.replace(message.usage, requests=1)
-        price = run.price_of(model.name, message.model)
-        run.meter.count_usage(usage if price is None else priced(usage, price))
-        return message.text
+        # No deltas: the summary is no answer.
+        retry = ModelRetry(run, shorter, silent=True)
+        message = await retry.respond(vetted)
+        self._account.count(message, retry.model)
+        return message
+
+
+def _tokens_in_front(request: ModelRequest) -> int:
+    """About how many tokens the instructions and tools of ``request`` take."""
+    return (len(request.instructions) + len(msgspec.json.encode(request.tools))) // CHARACTERS_PER_TOKEN
 
 
 # ---------------------------------------- the tool that reads the rest of a long result

@@ -24,11 +24,11 @@ from agentloop._core.turn import (
     answer_at_the_end,
     flaw_of,
 )
-from agentloop._core.usage import Exceeded, RepeatDetector, priced
+from agentloop._core.usage import Exceeded, RepeatDetector
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
-from agentloop._runtime.model_call import ModelRetry, open_models
+from agentloop._runtime.model_call import ModelRetry, UsageAccount, open_models
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
@@ -41,7 +41,6 @@ from agentloop.events import (
     TurnFinished,
     TurnReason,
     TurnStarted,
-    UsageReported,
 )
 from agentloop.hooks import (
     AfterLLMCall,
@@ -58,7 +57,7 @@ from agentloop.hooks import (
     UserPromptSubmit,
     UserSteeringMessagesSubmit,
 )
-from agentloop.messages import AssistantMessage, Text, ToolCall, Usage, UserMessage
+from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.tools import Tool
@@ -140,6 +139,7 @@ async def _instructions(run: Run) -> str:
 
 class _Loop:
     __slots__ = (
+        "_account",
         "_compactor",
         "_instructions",
         "_output",
@@ -149,8 +149,6 @@ class _Loop:
         "_repeats",
         "_run",
         "_specs",
-        "_unmetered",
-        "_unpriced",
     )
 
     def __init__(self, run: Run, instructions: str) -> None:
@@ -165,13 +163,12 @@ class _Loop:
         self._reminders = 0
         """How often the model was asked again, since its answer was empty or no valid output."""
         compaction = run.config.compaction
-        self._compactor = None if compaction is None else Compactor(run, compaction, self._vetted_or_none)
+        self._account = UsageAccount(run)
+        self._compactor = None
+        if compaction is not None:
+            self._compactor = Compactor(run, compaction, self._account, self._vetted_or_none)
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
-        self._unmetered = False
-        """Whether the warning about a model without usage was emitted."""
-        self._unpriced = False
-        """Whether the warning about a model without a price was emitted."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
     async def run(self, tools: ToolList) -> Ending:
@@ -299,12 +296,13 @@ class _Loop:
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
         async with _Turn(run) as turn:
-            listed = await self._list(tools)
+            # A copy: once room was made, the tool that reads long results may have to be added.
+            listed = dict(await self._list(tools))
             request = await self._request(listed)
             if isinstance(request, Ending):
                 turn.reason = "blocked"
                 return request
-            message = await self._ask_model(request)
+            message = await self._ask_model(request, listed)
             match self._next_step(message):
                 case CallTools(calls=calls):
                     return await self._call_tools(turn, message, calls, listed)
@@ -347,8 +345,6 @@ class _Loop:
             verdict = await run.hooks.ask(hook, TurnStart(run.source, run.state.turn))
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
-        if self._compactor is not None:
-            await self._compactor.before_request()
         request = ModelRequest(
             run.transcript.view,
             "\n\n".join(instructions),
@@ -356,6 +352,9 @@ class _Loop:
             self._output_spec,
             run.config.settings,
         )
+        if self._compactor is not None:
+            await self._compactor.before_request(request)
+            request = self._with_less(request, tools)
         return await self._vetted(request)
 
     async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
@@ -382,18 +381,17 @@ class _Loop:
             self._specs = (tools, tuple(tool.spec for tool in tools))
         return self._specs[1]
 
-    async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
+    async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
         """Ask the model for its response. The visible part of a response that is cut off is committed."""
         run = self._run
-        call = ModelRetry(run, partial(self._shortened, request))
+        call = ModelRetry(run, partial(self._shortened, request, tools))
         try:
             message = await call.respond(request)
             self._overflowed = False
-            usage = self._priced(msgspec.structs.replace(message.usage, requests=1), call.model.name, message.model)
-            run.meter.count_usage(usage)
+            usage = self._account.count(message, call.model)
+            message = msgspec.structs.replace(message, usage=usage)
             if self._compactor is not None:
                 self._compactor.count(usage.total_tokens, len(run.transcript))
-            run.emit(UsageReported, usage=usage, total=run.meter.usage)
             flaw = flaw_of(message, run.transcript.messages)
             if flaw:
                 run.warn(flaw, FLAWS[flaw])
@@ -405,31 +403,21 @@ class _Loop:
             raise
         return message
 
-    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
+    async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
         """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
         if self._compactor is None or self._overflowed:
             return None
         self._overflowed = True
-        if not await self._compactor.after_overflow():
+        if not await self._compactor.after_overflow(request):
             return None
-        return await self._vetted_or_none(msgspec.structs.replace(request, messages=self._run.transcript.view))
+        return await self._vetted_or_none(self._with_less(request, tools))
 
-    def _priced(self, usage: Usage, *names: str) -> Usage:
-        """``usage`` of the model that goes by ``names``, with its cost."""
-        if not usage.total_tokens and self._run.meter.counts_tokens and not self._unmetered:
-            self._unmetered = True
-            self._run.warn(
-                "unmetered", f"the limits on tokens and cost cannot count model {names[0]!r}: it reports no usage"
-            )
-        price = self._run.price_of(*names)
-        if price is not None:
-            return priced(usage, price)
-        if self._run.meter.counts_cost and not self._unpriced:
-            self._unpriced = True
-            self._run.warn(
-                "unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
-            )
-        return usage
+    def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
+        """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
+        if self._run.transcript.has_long_results:
+            tools.update(with_reader(self._run, tools))
+        specs = self._tool_specs(tuple(tools.values()))
+        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=specs)
 
     async def _call_tools(
         self,

@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
 from agentloop._core.results import error_info
 from agentloop._core.retries import Next
 from agentloop._core.stops import checked_stop
+from agentloop._core.usage import priced
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.logs import MODEL, log
@@ -26,11 +28,11 @@ from agentloop.errors import (
     ModelError,
     ModelTimeoutError,
 )
-from agentloop.events import ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta
-from agentloop.messages import AssistantMessage
+from agentloop.events import ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta, UsageReported
+from agentloop.messages import AssistantMessage, Usage
 from agentloop.models import Model, ModelRequest, OpenableModel
 
-__all__ = ["ModelCall", "ModelRetry", "open_models"]
+__all__ = ["ModelCall", "ModelRetry", "UsageAccount", "open_models"]
 
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
@@ -239,19 +241,60 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
 # ------------------------------------------------------------- retries and fallbacks
 
 
+class UsageAccount:
+    """Counts what the responses of a run use, and warns once of a model whose usage or price is unknown."""
+
+    __slots__ = ("_run", "_unmetered", "_unpriced")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._unmetered = False
+        """Whether the warning about a model without usage was emitted."""
+        self._unpriced = False
+        """Whether the warning about a model without a price was emitted."""
+
+    def count(self, message: AssistantMessage, model: Model) -> Usage:
+        """Count the usage of ``message``, the response of ``model``, emit it, and give it with its cost."""
+        run = self._run
+        usage = self._priced(msgspec.structs.replace(message.usage, requests=1), model.name, message.model)
+        run.meter.count_usage(usage)
+        run.emit(UsageReported, usage=usage, total=run.meter.usage)
+        return usage
+
+    def _priced(self, usage: Usage, *names: str) -> Usage:
+        """``usage`` of the model that goes by ``names``, with its cost."""
+        run = self._run
+        if not usage.total_tokens and run.meter.counts_tokens and not self._unmetered:
+            self._unmetered = True
+            run.warn("unmetered", f"the limits on tokens and cost cannot count model {names[0]!r}: it reports no usage")
+        price = run.price_of(*names)
+        if price is not None:
+            return priced(usage, price)
+        if run.meter.counts_cost and not self._unpriced:
+            self._unpriced = True
+            run.warn("unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices=")
+        return usage
+
+
 class ModelRetry:
     """Asks for a response, and retries, or asks the next model, where that may help.
 
     A response is never assembled from two requests: a failed one is discarded as a whole, and `ResponseDiscarded` is
     emitted.
+
+    Args:
+      shorten: gives the request once more, with less in it, after a model has refused it as too long; at most once.
+      silent: whether to emit no deltas.
     """
 
-    __slots__ = ("_call", "_failures", "_run", "_shorten", "model")
+    __slots__ = ("_call", "_failures", "_run", "_shorten", "_silent", "model")
 
-    def __init__(self, run: Run, shorten: Callable[[], Awaitable[ModelRequest | None]]) -> None:
+    def __init__(
+        self, run: Run, shorten: Callable[[], Awaitable[ModelRequest | None]], *, silent: bool = False
+    ) -> None:
         self._run = run
         self._shorten = shorten
-        """Gives the request once more, with less in it, after a model has refused it as too long; at most once."""
+        self._silent = silent
         self._call: ModelCall | None = None
         self._failures: list[str] = []
         self.model: Model = run.models[0]
@@ -268,7 +311,7 @@ class ModelRetry:
         index = run.chain.first(now())
         while True:
             self.model = run.models[index]
-            self._call = ModelCall(run, self.model)
+            self._call = ModelCall(run, self.model, silent=self._silent)
             try:
                 return await self._call.respond(request)
             except ModelError as error:

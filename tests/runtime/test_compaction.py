@@ -8,14 +8,15 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from agentloop import Agent, Compaction, Image, Limits, Price, Session, Text, UsageError, hooks, tool
+from agentloop import Agent, Approve, Compaction, Image, Limits, Price, Retries, Session, Text, UsageError, hooks, tool
 from agentloop._core.context_window import ELIDED, View, estimate, plan
 from agentloop._core.transcript import problems
-from agentloop.errors import ModelConnectionError, ModelContextOverflowError
+from agentloop.errors import ModelConnectionError, ModelContextOverflowError, ModelStatusError
 from agentloop.events import CompactionFinished, CompactionStarted, ResponseDiscarded, TextDelta, WarningIssued
 from agentloop.hooks import Block, PostCompact, PreCompact, ReplaceMessages
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage, user_message
-from agentloop.models import ModelRequest
+from agentloop.models import ModelRequest, ModelSettings
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
 from tests.support import first, nested, of, opened, watch
 
@@ -244,6 +245,62 @@ async def test_where_nothing_can_be_left_out_an_overflow_is_the_end() -> None:
     assert (await watch(Agent(model, compaction=SMALL))).error is OVERFLOW
 
 
+# ------------------------------------------------------- more than the window
+
+
+def of_a_window(tokens: int, asked: list[ModelRequest]) -> FunctionModel:
+    """A model that refuses requests longer than ``tokens``, and calls `read` four times for a prompt "Read all."."""
+
+    def respond(request: ModelRequest) -> Response:
+        if sum(len(message.text) // 4 for message in request.messages) > tokens:
+            raise OVERFLOW
+        asked.append(request)
+        if request.messages[-1].text != "Read all.":
+            return uncounted(says("fine"))
+        return uncounted(calls("read", page=1) + calls("read", page=2) + calls("read", page=3) + calls("read", page=4))
+
+    return FunctionModel(respond)
+
+
+@pytest.mark.parametrize("window", [2000, 4000], ids=["known window", "smaller window than said"])
+async def test_a_session_longer_than_the_window_is_summed_up_without_its_oldest_part(window: int) -> None:
+    asked: list[ModelRequest] = []
+    agent = Agent(of_a_window(2000, asked), compaction=Compaction(window=window))
+
+    watched = await watch(agent, session=Session(messages=talk(40)))
+
+    assert watched.outcome.output == "fine"
+    assert all(problems(request.messages) == [] for request in asked)
+
+
+async def test_a_prompt_that_alone_is_too_long_is_refused_and_the_next_prompt_is_answered() -> None:
+    session = Session(messages=talk(1))
+    agent = Agent(of_a_window(2000, []), compaction=Compaction(window=2000))
+
+    with pytest.raises(ModelContextOverflowError):
+        await agent.run("x" * 12_000, session=session)
+
+    assert (await agent.run("Never mind.", session=session)).output == "fine"
+
+
+async def test_results_longer_than_the_window_together_are_shown_in_part_and_can_be_read() -> None:
+    @tool
+    async def read(page: int) -> str:
+        return f"page {page} " + "x" * 4000
+
+    asked: list[ModelRequest] = []
+    agent = Agent(of_a_window(2000, asked), tools=[read], compaction=Compaction(window=2000))
+
+    watched = await watch(agent, "Read all.")
+
+    assert watched.outcome.output == "fine"
+    shown = [message.text for message in asked[-1].messages if isinstance(message, ToolResult)]
+    assert [text[:6] for text in shown] == ["page 1", "page 2", "page 3", "page 4"]
+    assert all("read_result(call_id=" in text for text in shown)
+    assert "read_result" in [spec.name for spec in asked[-1].tools]
+    assert [len(message.text) for message in watched.messages if isinstance(message, ToolResult)] == [4007] * 4
+
+
 # ------------------------------------------------------------------------------ failures
 
 
@@ -254,13 +311,54 @@ async def test_a_summary_that_fails_loses_nothing(broken: Response) -> None:
     model = ScriptedModel(broken, "Hello.")
     session = Session(messages=talk(5))
 
-    watched = await watch(Agent(model, compaction=SMALL), session=session)
+    agent = Agent(model, compaction=SMALL, retries=Retries(attempts=1))
+    watched = await watch(agent, session=session)
 
     assert watched.outcome.output == "Hello."
     assert model.requests[1].messages == (*talk(5), user_message("go"))
     [finished] = of(watched.events, CompactionFinished)
     assert finished.problem
     assert [event.code for event in of(watched.events, WarningIssued)] == ["compaction_failed"]
+
+
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (Response((Text("The user wants"),), "length"), "cut off at the limit of tokens"),
+        (Response((Text("I cannot help with that."),), "refusal"), "refused"),
+        (Response((Text("The user"),), "paused"), "paused"),
+        (says("Summary: ") + calls("look"), "called tools"),
+        (says("S" * 40_000), "no shorter"),
+    ],
+    ids=["cut off", "a refusal", "paused", "with calls", "longer than the messages"],
+)
+async def test_a_summary_that_is_not_whole_or_not_shorter_replaces_nothing(response: Response, problem: str) -> None:
+    model = ScriptedModel(response, "Hello.")
+
+    watched = await watch(Agent(model, compaction=SMALL), session=Session(messages=talk(5)))
+
+    assert watched.outcome.output == "Hello."
+    assert model.requests[1].messages == (*talk(5), user_message("go"))
+    [finished] = of(watched.events, CompactionFinished)
+    assert problem in finished.problem
+
+
+async def test_after_two_failed_summaries_compaction_rests_until_a_request_is_refused_as_too_long() -> None:
+    session = Session(messages=talk(5))
+    model = ScriptedModel("", "One.", "", "Two.", "Three.", fails(OVERFLOW), "Sum.", "Four.", "Sum again.", "Five.")
+    agent = Agent(model, compaction=SMALL)
+
+    outputs = [(await agent.run("go", session=session)).output for _ in range(4)]
+    await agent.run("x " * 2000, session=session)
+
+    # The summary that succeeded has ended the rest.
+    assert outputs == ["One.", "Two.", "Three.", "Four."]
+    assert [is_summary_request(request) for request in model.requests] == [
+        *(True, False, True, False),
+        False,
+        *(False, True, False),
+        *(True, False),
+    ]
 
 
 async def test_a_stream_that_is_stopped_in_the_middle_of_it_changes_nothing() -> None:
@@ -285,6 +383,75 @@ async def test_what_it_uses_counts() -> None:
     assert watched.outcome.usage.requests == 2
     assert watched.outcome.usage.cost == 20
     assert watched.stream._run.meter.requests == 2
+
+
+async def test_a_summary_is_requested_with_the_retries_and_fallbacks_of_a_turn() -> None:
+    refused = fails(ModelStatusError(model="one", status=400, body="no"))
+    one = ScriptedModel(fails(ModelConnectionError("gone")), refused, name="one")
+    two = ScriptedModel("Sum.", "Hello.", name="two")
+    agent = Agent(one, fallbacks=[two], compaction=SMALL, retries=Retries(delay=0, attempts=2))
+
+    watched = await watch(agent, session=Session(messages=talk(5)))
+
+    assert (len(one.requests), len(two.requests)) == (2, 2)
+    assert watched.outcome.output == "Hello."
+    assert [event.next_model for event in of(watched.events, ResponseDiscarded)] == ["one", "two"]
+    [finished] = of(watched.events, CompactionFinished)
+    assert finished.summary.endswith("Sum.")
+
+
+async def test_the_request_for_a_summary_offers_the_tools_and_drops_settings_that_shape_the_answer() -> None:
+    @tool
+    async def look() -> str:
+        return "x"
+
+    settings = ModelSettings(max_tokens=7, stop=("x",), tool_choice="auto", temperature=0.5)
+    model = ScriptedModel("Sum.", '{"a": 1}')
+    agent = Agent(
+        model, instructions="Be brief.", tools=[look], compaction=SMALL, settings=settings, output_type=dict[str, int]
+    )
+
+    await watch(agent, session=Session(messages=talk(5)))
+
+    summary, answer = model.requests
+    assert summary.settings == ModelSettings(tool_choice="none", temperature=0.5)
+    assert (summary.instructions, summary.tools, summary.output) == (answer.instructions, answer.tools, None)
+    assert answer.settings == settings
+    assert answer.output is not None
+
+
+async def test_the_usage_of_a_summary_is_reported_and_outlives_parking() -> None:
+    @tool(requires_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    model = ScriptedModel(Response((Text("Sum."),), usage=Usage(5000, 100)), calls("pay"))
+    agent = Agent(model, tools=[pay], compaction=SMALL)
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            for turn in range(4):
+                await Agent(ScriptedModel("bla " * 100)).run(f"{turn}" + "bla " * 100, session=session)
+            parked = await agent.run("go", session=session, on_question="park")
+        async with stored_session(store, "s") as session:
+            answers = {question.id: Approve() for question in session.questions}
+            again = Agent(ScriptedModel("done"), tools=[pay], compaction=Compaction(window=100_000))
+            resumed = await again.resume(session, answers)
+
+    assert parked.usage.requests == 2
+    assert resumed.usage.requests == 3
+    assert resumed.usage.input_tokens >= parked.usage.input_tokens >= 5000
+
+
+async def test_the_usage_of_a_message_has_its_cost_and_its_request() -> None:
+    seen: list[Usage] = []
+    ledger = hooks.after_llm_call(lambda value: seen.append(value.message.usage))
+    agent = Agent(ScriptedModel("Hello."), prices={"scripted": Price(1_000_000, 0)}, hooks=[ledger])
+
+    watched = await watch(agent)
+
+    [message] = [message for message in watched.messages if isinstance(message, AssistantMessage)]
+    assert message.usage == seen[0] == watched.outcome.usage
+    assert (message.usage.cost, message.usage.requests) == (10, 1)
 
 
 # --------------------------------------------------------------------------------- hooks

@@ -772,7 +772,7 @@ async def test_the_reasoning_of_the_model_is_emitted_and_stored_apart_from_its_t
     assert "".join(event.text for event in of(watched.events, ReasoningDelta)) == "Hm, let me see. "
     assert "".join(event.text for event in of(watched.events, TextDelta)) == "Well."
     assert watched.outcome.messages[-1] == AssistantMessage(
-        (Reasoning("Hm, let me see. "), Text("Well.")), "end", "scripted", Usage(10, 5)
+        (Reasoning("Hm, let me see. "), Text("Well.")), "end", "scripted", Usage(10, 5, requests=1)
     )
 
 
