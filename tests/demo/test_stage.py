@@ -107,7 +107,7 @@ async def test_with_a_terminal_questions_are_asked_there_although_the_output_is_
     is_input: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keyboard, screen = os.openpty()
-    with os.fdopen(screen, encoding="utf-8") as source:
+    with os.fdopen(screen, encoding="utf-8") as source:  # noqa: ASYNC231
         monkeypatch.setattr(stages, "TERMINAL", os.ttyname(screen))
         monkeypatch.setattr(sys, "stdin", source if is_input else io.StringIO())
         monkeypatch.setattr(sys, "stdout", io.StringIO())

@@ -136,12 +136,12 @@ async def test_closing_waits_for_a_transaction_and_leaves_no_connection(postgres
 
     async with trio.open_nursery() as nursery:
         async with PostgresStore(url).open() as store:
-            nursery.start_soon(store.write_in, slow)
+            nursery.start_soon(store.write_in, slow)  # noqa: ASYNC111
             await trio.to_thread.run_sync(began.wait, 10)
             may_go_on.set()
         with pytest.raises(StoreError, match="is closed: use it inside the block that opens it"):
             await store.read("s")
-    while sessions_on_server(url):
+    while sessions_on_server(url):  # noqa: ASYNC110
         await trio.sleep(0.01)
     async with PostgresStore(url).open() as store:
         assert await store.answers("first") == {"q": b"1"}
