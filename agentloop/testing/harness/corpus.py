@@ -934,7 +934,9 @@ def compaction_fails(lab: Lab) -> Agent:
 @on_depths("completed", tells=CompactionFinished)
 def overflow_is_recovered(lab: Lab) -> Agent:
     overflow = ModelContextOverflowError(model="model", status=400, body="too long")
-    model = lab.model(says("bla " * 50, piece=200) + calls("one"), fails(overflow), "They said bla.", "Done.")
+    # The first turn is long, and is summed up; the second one stays.
+    turns = (says("bla " * 500, piece=2000) + calls("one"), calls("one"))
+    model = lab.model(*turns, fails(overflow), "They said bla.", "Done.")
     return Agent(model, tools=[lab.tool("one")], compaction=Compaction(window=100_000))
 
 
