@@ -64,7 +64,7 @@ __all__ = [
 class AgentLoopError(Exception):
     """The root of every error that agentloop raises on purpose.
 
-    Errors survive `pickle` and `copy` with their message, attributes and notes, and with their cause if that is an
+    Errors survive ``pickle`` and ``copy`` with their message, attributes and notes, and with their cause if that is an
     `AgentLoopError` as well.
     """
 

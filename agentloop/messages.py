@@ -262,7 +262,7 @@ def text_of(parts: Iterable[UserPart]) -> str:
 
 
 def whole_part(part: UserPart) -> UserPart:
-    """``part`` with whole characters only, as a journal and a provider need it: see `whole_text`."""
+    """``part`` with whole characters only, as a journal and a provider need it: see ``_core.json_text.whole_text``."""
     texts = {name: getattr(part, name) for name in _TEXT_FIELDS.get(type(part), ())}
     whole = {name: whole_text(text) if isinstance(text, str) else text for name, text in texts.items()}
     return part if whole == texts else msgspec.structs.replace(part, **whole)
