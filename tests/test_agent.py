@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from collections.abc import Callable, Generator
@@ -584,3 +585,21 @@ async def test_run_gives_the_same_as_reading_the_stream_to_its_end() -> None:
 async def test_every_error_of_a_definition_can_be_caught_as_one_of_ours() -> None:
     with pytest.raises(AgentLoopError):
         agent(tools=[7])
+
+
+def test_a_run_in_asyncio_is_refused_with_the_way_out() -> None:
+    agent = Agent(ScriptedModel("Hello.", "Hello."))
+
+    async def stream() -> None:
+        async with agent.stream("Hi"):
+            pass
+
+    for attempt in (lambda: agent.run("Hi"), stream):
+        with pytest.raises(UsageError, match=r"this is no task of trio: .* in asyncio give it a thread"):
+            asyncio.run(attempt())
+
+    async def way_out() -> str:
+        outcome = await asyncio.to_thread(run_sync, agent, "Hi")
+        return str(outcome.output)
+
+    assert asyncio.run(way_out()) == "Hello."

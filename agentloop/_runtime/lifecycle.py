@@ -158,6 +158,11 @@ async def _block(
       parent: the run around it, whose call ``call_id`` opens it.
       state: of a child run, or of the previous run that it resumes.
     """
+    if not trio.lowlevel.in_trio_task():
+        raise UsageError(
+            "an agent runs on trio, and this is no task of trio: start it with trio.run(), or with run_sync(); "
+            "in asyncio give it a thread: await asyncio.to_thread(run_sync, agent, prompt)"
+        )
     if read:
         # `run` leaves the block before it returns, so it cannot be left half-way.
         refuse_bare_generator("a stream is opened")
