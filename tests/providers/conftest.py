@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agentloop._runtime import cooldowns
+
 DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -41,6 +43,12 @@ def no_socket_is_left() -> Generator[None]:
     left = open_sockets() - before
     gc.collect()
     assert not left
+
+
+@pytest.fixture(autouse=True)
+def no_cooldown_is_left() -> None:
+    """A server whose port was used before is another one."""
+    cooldowns._on_real_time.clear()
 
 
 @pytest.fixture(autouse=True)
