@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agentloop.testing.harness.machine import StreamMachine, programs
@@ -20,9 +20,14 @@ SETTINGS = settings(
 )
 
 
+def run_machine() -> None:
+    # A seed of its own: without one, hypothesis draws by the names in the machine, and each renaming draws others.
+    run_state_machine_as_test(seed(1)(StreamMachine), settings=settings(SETTINGS, derandomize=False))
+
+
 def test_no_program_breaks_a_promise() -> None:
     before = StreamMachine.reached.programs
-    run_state_machine_as_test(StreamMachine, settings=SETTINGS)
+    run_machine()
     assert StreamMachine.reached.programs - before >= SETTINGS.max_examples
 
 
@@ -30,11 +35,11 @@ def test_programs_reach_what_they_are_about() -> None:
     """A machine that reaches nothing proves nothing."""
     reached = StreamMachine.reached
     if not reached.programs:
-        run_state_machine_as_test(StreamMachine, settings=SETTINGS)
+        run_machine()
     assert reached.deepest >= 2
     assert reached.asked >= reached.programs / 4
     assert reached.early_returns >= reached.programs / 2
-    assert reached.overlaps >= reached.programs / 6
+    assert reached.overlaps >= reached.programs / 4
 
 
 @settings(SETTINGS, max_examples=60)
