@@ -6,6 +6,7 @@ import math
 import operator
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial, reduce
 from typing import Any
 
@@ -25,6 +26,7 @@ from agentloop.events import (
     ErrorInfo,
     QuestionWithdrawn,
     StreamEvent,
+    StreamStopped,
     ToolCallFinished,
     ToolCallOutput,
     ToolCallProgress,
@@ -699,6 +701,42 @@ async def test_a_tool_that_timed_out_has_cleaned_up_when_its_result_is_emitted()
     await watch(agent_with(sleep), on_event=check)
 
     assert cleaned.is_set()
+
+
+async def test_plain_calls_with_one_time_limit_time_out_each_for_itself() -> None:
+    """They share a cancel scope, and yet a call that is done in time keeps its result, and the run goes on."""
+
+    @tool(timeout=2)
+    async def nap(seconds: float) -> str:
+        """Sleep."""
+        await trio.sleep(seconds)
+        return "slept"
+
+    @tool(timeout=2)
+    async def deaf() -> str:
+        """Swallow the cancellation, and return."""
+        with suppress(trio.Cancelled):
+            await trio.sleep(9)
+        return "heard nothing"
+
+    naps = calls("nap", seconds=1, id="a") + calls("nap", seconds=9, id="b") + calls("deaf", id="c")
+    watched = await watch(Agent(ScriptedModel(naps, "Done."), tools=[nap, deaf]))
+
+    assert {result.call_id: result.status for result in results(watched)} == {"a": "ok", "b": "timeout", "c": "ok"}
+    assert of(watched.events, StreamStopped)[0].reason == "completed"
+
+
+async def test_plain_calls_with_one_time_limit_are_interrupted_when_the_stream_is_stopped() -> None:
+    agent = Agent(ScriptedModel(calls("sleep", id="a") + calls("sleep", id="b")), tools=[sleeps(9, timeout=5)])
+    async with agent.stream("Hi") as stream:
+        finished: list[str] = []
+        async for event in stream:
+            if isinstance(event, ToolCallStarted) and event.call_id == "b":
+                stream.stop()
+            if isinstance(event, ToolCallFinished):
+                finished.append(event.result.status)
+    assert finished == ["interrupted", "interrupted"]
+    assert stream.outcome.reason == "cancelled"
 
 
 async def test_a_timeout_of_one_call_leaves_the_others_alone() -> None:
