@@ -546,7 +546,17 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
     Made by `EventWriter.open_reader`. Several tasks may receive; each event goes to one of them.
     """
 
-    __slots__ = ("_as_root", "_is_waited_for", "_queue", "_seq", "_waiting", "_writer", "hidden", "is_closed")
+    __slots__ = (
+        "_as_root",
+        "_callbacks",
+        "_is_waited_for",
+        "_queue",
+        "_seq",
+        "_waiting",
+        "_writer",
+        "hidden",
+        "is_closed",
+    )
 
     def __init__(self, writer: EventWriter, *, as_root: bool) -> None:
         self._writer = writer
@@ -554,6 +564,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         self._seq = 0
         self._queue: deque[StreamEvent] = deque()
         self._waiting: trio.lowlevel.ParkingLot | None = None
+        self._callbacks: tuple[Callable[[], object], ...] = ()
         self._is_waited_for = False
         """Whether a task may wait. To ask the lot for each event would take as long as appending it."""
         self.hidden = 0
@@ -567,9 +578,13 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
 
     def wake(self) -> None:
         """Have the tasks that wait look again: there is an event, or the end."""
+        self._is_waited_for = False
         if self._waiting is not None:
-            self._is_waited_for = False
             self._waiting.unpark_all()
+        if self._callbacks:
+            callbacks, self._callbacks = self._callbacks, ()
+            for callback in callbacks:
+                callback()
 
     def take(self) -> StreamEvent | None:
         """The next event, if it is visible already."""
@@ -609,17 +624,31 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         """`receive`, where `take` has just found no event: without a checkpoint before it waits."""
         while (event := self.take()) is None:
             self._check()
-            # Made only here: a run that nothing waits for, or that is always ahead, does without.
-            if self._waiting is None:
-                self._waiting = trio.lowlevel.ParkingLot()
-            self._is_waited_for = True
-            await self._waiting.park()
+            await self.wait_until_ready()
         return event
+
+    async def wait_until_ready(self) -> None:
+        """Wait for an event, for the end, or for `close`, where there is none of them yet."""
+        # Made only here: a run that nothing waits for, or that is always ahead, does without.
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        self._is_waited_for = True
+        await self._waiting.park()
+
+    def call_when_ready(self, callback: Callable[[], object]) -> None:
+        """`wait_until_ready`, for a reader that is no task of trio: ``callback`` is called once, in a step of trio."""
+        self._callbacks = (*self._callbacks, callback)
+        self._is_waited_for = True
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether no event will follow those that `take` returns."""
+        return self._writer.is_closed and not self.hidden
 
     def _check(self) -> None:
         if self.is_closed:
             raise trio.ClosedResourceError
-        if self._writer.is_closed and not self.hidden:
+        if self.is_at_end:
             raise trio.EndOfChannel
 
     def _as_roots(self, event: StreamEvent) -> StreamEvent:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio
-
 from agentloop._runtime import questions
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UsageError
@@ -157,22 +155,22 @@ class Stream:
         return self
 
     async def __anext__(self) -> StreamEvent:
+        # An event that is there already is returned without a switch between tasks.
+        while (event := self._take()) is None:
+            assert self._run.events is not None
+            await self._run.events.wait_until_ready()
+        return event
+
+    def _take(self) -> StreamEvent | None:
+        """The event that is there already, if any. Raises what ends the reader's loop."""
         events = self._run.events
         if events is None or events.is_closed:
-            raise self._not_read()
-        # An event that is there already is returned without a switch between tasks.
+            # Another task has called wait(), or left the block, perhaps while this one was waiting.
+            raise StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
         event = events.take()
-        if event is not None:
-            return event
-        try:
-            return await events.wait()
-        except trio.EndOfChannel:
-            pass
-        except trio.ClosedResourceError:
-            # Another task has called wait(), or left the block, while this one was waiting.
-            raise self._not_read() from None
-        # Outside of the handler: there, the end of a channel would become the context of the run's own error.
-        raise self._end()
+        if event is None and events.is_at_end:
+            raise self._end()
+        return event
 
     def _end(self) -> BaseException:
         """The error that ends the reader's loop. A failed run raises its error once: it must not look finished."""
@@ -181,9 +179,6 @@ class Stream:
             return StopAsyncIteration()
         self._error_raised = True
         return error
-
-    def _not_read(self) -> StreamStateError:
-        return StreamStateError(f"stream {self.id!r} is not read: its block was left, or wait() was called")
 
     def __repr__(self) -> str:
         state = "running" if self._run.outcome is None else self._run.outcome.reason
