@@ -16,9 +16,10 @@ from attrs import frozen
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._model_overrides import Override, models_of
-from agentloop._runtime.lifecycle import open_stream
+from agentloop._runtime.lifecycle import IN_ASYNCIO, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
+from agentloop._runtime.trio_only import asyncio_runs_here
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
@@ -308,9 +309,12 @@ def run_sync(
       deps: as for `Agent.stream`.
 
     Raises:
-      UsageError: trio is running already; use ``await agent.run(...)`` there.
+      UsageError: trio is running already, where ``await agent.run(...)`` is right; or asyncio is, where
+        ``await agentloop.asyncio.run(agent, ...)`` is.
       AgentLoopError: the run ended without a result, as for `Agent.run`.
     """
+    if asyncio_runs_here():
+        raise UsageError(f"run_sync() would block this asyncio loop until the run has ended: write {IN_ASYNCIO}")
     if trio.lowlevel.in_trio_run():
         raise UsageError("run_sync() starts trio, which is running here already: `await agent.run(...)` instead")
     return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, deps=deps))

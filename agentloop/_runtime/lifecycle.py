@@ -35,6 +35,7 @@ from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
+from agentloop._runtime.trio_only import require_trio
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
 from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, UsageError
@@ -50,7 +51,13 @@ from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_messa
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
-__all__ = ["open_stream"]
+__all__ = ["IN_ASYNCIO", "open_stream"]
+
+IN_ASYNCIO = (
+    "`await agentloop.asyncio.run(agent, prompt)`, or `async with agentloop.asyncio.stream(agent, prompt) as "
+    "stream:`, or give it a thread: `await asyncio.to_thread(run_sync, agent, prompt)`"
+)
+"""What to write where trio does not run, for a run and for a stream."""
 
 
 # ----------------------------------------------------------------------------- opening
@@ -158,11 +165,7 @@ async def _block(
       parent: the run around it, whose call ``call_id`` opens it.
       state: of a child run, or of the previous run that it resumes.
     """
-    if not trio.lowlevel.in_trio_task():
-        raise UsageError(
-            "an agent runs on trio, and this is no task of trio: start it with trio.run(), or with run_sync(); "
-            "in asyncio give it a thread: await asyncio.to_thread(run_sync, agent, prompt)"
-        )
+    require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
     if read:
         # `run` leaves the block before it returns, so it cannot be left half-way.
         refuse_bare_generator("a stream is opened")

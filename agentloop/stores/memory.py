@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from agentloop._runtime import deadlines as trio_clock
+from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (
@@ -66,6 +67,7 @@ class MemoryStore:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[_OpenMemory]:
         """Give access to the sessions until the block ends. Never fails."""
+        require_trio("a store is opened", in_asyncio=OPEN_IN_ASYNCIO)
         clock = self._clock
         if clock is None:
             offset = time.time() - trio_clock.now()

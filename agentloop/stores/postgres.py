@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import trio
 
+from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.stores._leases import Clock, Moment, wall_clock
@@ -100,6 +101,7 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[OpenStore]:
+        require_trio("a store is opened", in_asyncio=OPEN_IN_ASYNCIO)
         database = _OpenPostgres(self, self._connections)
         try:
             await database.write_in(_migrate_for(self.place))

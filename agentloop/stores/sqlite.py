@@ -17,6 +17,7 @@ import outcome
 import trio
 
 from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores._group_commit import GroupCommit, Outcome, Write
@@ -97,6 +98,7 @@ class SQLiteStore:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[OpenStore]:
+        require_trio("a store is opened", in_asyncio=OPEN_IN_ASYNCIO)
         async with self._connection() as writing, self._connection(reads=True) as reading:
             group_commit = GroupCommit(writing.commit, place=str(self.path))
             try:

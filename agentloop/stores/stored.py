@@ -14,6 +14,7 @@ import trio
 from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
+from agentloop._runtime.trio_only import require_trio
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore
@@ -102,6 +103,7 @@ async def stored_session(
       SessionLeasedError: another process holds the session; the error says which, and until when.
       StoreError: the store cannot be read, or its records are not a session.
     """
+    require_trio("a session is opened", in_asyncio="`async with agentloop.asyncio.block(stored_session(store, id))`")
     refuse_bare_generator("a session is opened")
     if not lease_seconds > 0:
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
