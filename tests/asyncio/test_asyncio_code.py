@@ -1,0 +1,306 @@
+"""Code written for asyncio, in the places where an agent calls code: tools, hooks, handlers, toolsets and models."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+
+import agentloop.asyncio
+from agentloop import Agent, Tool, UsageError, hooks, run_sync
+from agentloop.asyncio import TrioHost, aio_as_trio, asyncio_tool
+from agentloop.events import Question, StreamEvent, ToolCallFinished, ToolCallOutput
+from agentloop.hooks import PreToolUse
+from agentloop.messages import Usage
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.questions import Answer, Approve
+from agentloop.testing import ScriptedModel, calls
+from tests.asyncio.support import in_asyncio, steps
+
+request_id: ContextVar[str] = ContextVar("request_id")
+
+
+async def events_of(agent: Agent) -> list[StreamEvent]:
+    async with agentloop.asyncio.stream(agent, "Hi") as stream:
+        return [event async for event in stream]
+
+
+def results_of(events: Sequence[StreamEvent]) -> list[str]:
+    return [event.result.text for event in events if isinstance(event, ToolCallFinished)]
+
+
+@asyncio_tool
+async def look_up(number: int) -> str:
+    """Look a number up.
+
+    Args:
+      number: the number.
+    """
+    async with asyncio.timeout(60):
+        await asyncio.sleep(0)
+    return f"{number} {request_id.get('nobody')}"
+
+
+@in_asyncio
+async def test_a_tool_may_be_asyncio_code() -> None:
+    request_id.set("request 7")
+    agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), tools=[look_up])
+    assert results_of(await events_of(agent)) == ["3 request 7"]
+
+
+def test_an_asyncio_tool_has_the_schema_and_options_of_a_tool() -> None:
+    slow = asyncio_tool(timeout=3, read_only=True)(look_up.function)
+    assert (slow.timeout, slow.read_only) == (3, True)
+    assert slow.description == "Look a number up."
+    assert slow.arguments.schema["properties"]["number"]["description"] == "the number."
+
+
+@in_asyncio
+async def test_an_asyncio_tool_is_cancelled_and_awaited_with_its_run() -> None:
+    started, said = asyncio.Event(), []
+
+    @asyncio_tool
+    async def wait() -> str:
+        """Wait."""
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await steps(20)
+            said.append("cleaned up")
+        raise AssertionError
+
+    task = asyncio.create_task(agentloop.asyncio.run(Agent(ScriptedModel(calls("wait")), tools=[wait]), "Hi"))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert said == ["cleaned up"]
+
+
+@in_asyncio
+async def test_an_asyncio_tool_has_the_timeout_of_a_tool() -> None:
+    @asyncio_tool(timeout=0.01)
+    async def wait() -> str:
+        """Wait."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    events = await events_of(Agent(ScriptedModel(calls("wait"), "Done."), tools=[wait]))
+    assert "0.01" in results_of(events)[0]
+
+
+@in_asyncio
+async def test_the_error_of_an_asyncio_tool_is_the_result_of_its_call() -> None:
+    @asyncio_tool
+    async def fail() -> str:
+        """Fail."""
+        raise LookupError("no such row")
+
+    @asyncio_tool
+    async def cancel_itself() -> str:
+        """Cancel."""
+        raise asyncio.CancelledError
+
+    agent = Agent(ScriptedModel(calls("fail"), calls("cancel_itself"), "Done."), tools=[fail, cancel_itself])
+    first, second = results_of(await events_of(agent))
+    assert "no such row" in first
+    assert "cancelled from within asyncio" in second
+
+
+@in_asyncio
+async def test_an_asyncio_generator_streams_its_output_in_one_task() -> None:
+    tasks = set()
+
+    @asyncio_tool
+    async def count() -> AsyncGenerator[str]:
+        """Count."""
+        async with asyncio.timeout(60):
+            for number in range(3):
+                tasks.add(asyncio.current_task())
+                yield f"{number} "
+                await asyncio.sleep(0)
+
+    events = await events_of(Agent(ScriptedModel(calls("count"), "Done."), tools=[count]))
+    assert results_of(events) == ["0 1 2 "]
+    assert "".join(event.text for event in events if isinstance(event, ToolCallOutput)) == "0 1 2 "
+    assert len(tasks) == 1
+
+
+@in_asyncio
+async def test_a_hook_and_a_handler_may_be_asyncio_code() -> None:
+    asked: list[str] = []
+
+    async def look(call: PreToolUse) -> None:
+        await asyncio.sleep(0)
+        asked.append(call.name)
+
+    async def approve(question: Question) -> Answer | None:
+        await asyncio.sleep(0)
+        asked.append(type(question).__name__)
+        return Approve()
+
+    guarded = asyncio_tool(requires_approval=True)(look_up.function)
+    agent = Agent(
+        ScriptedModel(calls("look_up", number=3), "Done."),
+        tools=[guarded],
+        hooks=[hooks.pre_tool_use(aio_as_trio(look))],
+    )
+    outcome = await agentloop.asyncio.run(agent, "Hi", on_question=aio_as_trio(approve))
+    assert outcome.output == "Done."
+    assert asked == ["look_up", "ApprovalRequested"]
+
+
+class Numbers:
+    """A toolset whose server is asyncio code."""
+
+    name = "numbers"
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Numbers]:
+        await asyncio.sleep(0)
+        self.log.append("open")
+        try:
+            yield self
+        finally:
+            await asyncio.sleep(0)
+            self.log.append("closed")
+
+    async def list_tools(self) -> Sequence[Tool]:
+        await asyncio.sleep(0)
+        return [look_up]
+
+
+@in_asyncio
+async def test_a_toolset_may_be_asyncio_code() -> None:
+    numbers = Numbers()
+    agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), toolsets=[aio_as_trio(numbers)])
+    assert results_of(await events_of(agent)) == ["3 nobody"]
+    assert numbers.log == ["open", "closed"]
+
+
+class Echo:
+    """A model whose client is asyncio code."""
+
+    name = "echo"
+
+    async def respond(self, request: ModelRequest, reply: Reply) -> Stop:
+        for word in ("You ", "said: ", "hi"):
+            await asyncio.sleep(0)
+            await reply.text(word)
+        return Stop(usage=Usage(input_tokens=1, output_tokens=3))
+
+
+@in_asyncio
+async def test_a_model_may_be_asyncio_code() -> None:
+    outcome = await agentloop.asyncio.run(Agent(aio_as_trio(Echo())), "Hi")
+    assert outcome.output == "You said: hi"
+    assert outcome.usage.output_tokens == 3
+
+
+@in_asyncio
+async def test_an_asyncio_block_that_fails_cancels_the_trio_code_inside() -> None:
+    @asynccontextmanager
+    async def group() -> AsyncGenerator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            yield
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("the server died")
+
+    async def use() -> None:
+        async with aio_as_trio(group()):
+            await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await agentloop.asyncio.call(use)
+    assert raised.group_contains(LookupError)
+
+
+@in_asyncio
+async def test_an_error_in_an_asyncio_block_is_raised_inside_of_it() -> None:
+    seen: list[BaseException] = []
+
+    @asynccontextmanager
+    async def look() -> AsyncGenerator[str]:
+        try:
+            yield "value"
+        except ValueError as error:
+            seen.append(error)
+            raise
+
+    async def use() -> None:
+        async with aio_as_trio(look()) as value:
+            assert value == "value"
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as raised:
+        await agentloop.asyncio.call(use)
+    assert seen == [raised.value]
+
+
+def test_asyncio_code_says_what_it_needs_where_trio_has_no_host() -> None:
+    agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), tools=[look_up])
+    outcome = run_sync(agent, "Hi")
+    assert "no asyncio loop hosts this run" in repr(outcome.messages)
+
+
+def test_what_cannot_be_adapted_is_refused() -> None:
+    thing: Any = 3
+    with pytest.raises(UsageError, match="not 3"):
+        aio_as_trio(thing)
+
+
+@in_asyncio
+async def test_an_eager_task_factory_does_not_confuse_asyncio_code() -> None:
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("Python 3.12 brings eager tasks")
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), tools=[look_up])
+    assert results_of(await events_of(agent)) == ["3 nobody"]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_abandoned_runs_leave_nothing(count: int) -> None:
+    async def abandon(host: TrioHost) -> None:
+        started = asyncio.Event()
+
+        @asyncio_tool
+        async def wait() -> str:
+            """Wait."""
+            started.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        task = asyncio.create_task(host.run(Agent(ScriptedModel(calls("wait")), tools=[wait]), "Hi"))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def main() -> None:
+        async with TrioHost() as host:
+            for _ in range(20):
+                await abandon(host)
+            gc.collect()
+            threads, objects = threading.active_count(), len(gc.get_objects())
+            for _ in range(count):
+                await abandon(host)
+            gc.collect()
+            assert threading.active_count() <= threads + 2
+            assert len(gc.get_objects()) - objects < count
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
