@@ -181,6 +181,17 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def hosts(session: nox.Session) -> None:
+    """Run agents in asyncio under real servers, frameworks and notebooks, and on the loop of uvloop."""
+    install(session, "hosts", "types", extras="http,testing")
+    session.run("mypy", "examples/fastapi_chat.py", *sorted(str(path) for path in Path("tests/hosts").glob("*.py")))
+    # The plugins of other libraries would take the tests, which are those of pytest-trio.
+    plugins = ("-p", "no:asyncio", "-p", "no:anyio", "-m", "")
+    session.run("pytest", *plugins, *(session.posargs or ["tests/hosts"]))
+    session.run("pytest", *plugins, "tests/asyncio", env={"ASYNCIO_LOOP": "uvloop"})
+
+
+@nox.session
 def postgres(session: nox.Session) -> None:
     """Run the stores' tests over PostgreSQL too: a server that is installed here, or one that comes as a package."""
     install(session, "test")
@@ -228,7 +239,7 @@ def nightly(session: nox.Session) -> None:
     """Run what takes longer than a contributor should wait, in sessions of its own."""
     for version in INSTALLED:
         session.notify(f"everything-{version}")
-    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance"):
+    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "hosts"):
         session.notify(name)
     session.notify("fuzz", ["--seconds", "600"])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -140,6 +141,23 @@ class TrioHost:
         """
         return Block(self._running(), manager, self._track)
 
+    def iterate(self, iterable: AsyncIterable[T], /) -> AsyncIterator[T]:
+        """Iterate what trio code iterates: ``async for event in host.iterate(follow_session(store, id))``.
+
+        Each step runs in a task of trio of its own. There is nothing to close, so it may be left at any step.
+
+        Raises:
+          UsageError: it is an async generator, whose steps cannot run in several tasks: open it with `block`, by
+            ``trio.as_safe_channel``.
+        """
+        self._running()
+        if inspect.isasyncgen(iterable):
+            raise UsageError(
+                "an async generator of trio cannot be iterated step by step: decorate its function with "
+                "@trio.as_safe_channel, and open it with host.block()"
+            )
+        return _HostedIterator(self, aiter(iterable))
+
     def _running(self) -> Guest:
         if self._guest is None or self._is_left:
             raise UsageError("a TrioHost runs agents inside of its block: async with TrioHost() as host: ...")
@@ -157,6 +175,29 @@ class TrioHost:
     async def _hosted(self, opening: AbstractAsyncContextManager[Stream]) -> AsyncGenerator[Stream]:
         async with self.block(opening) as stream:
             yield HostedStream(stream, self)
+
+
+class _HostedIterator(AsyncIterator[T]):
+    def __init__(self, host: TrioHost, iterator: AsyncIterator[T]) -> None:
+        self._host = host
+        self._iterator = iterator
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._host.call(self._next)
+        except _IterationEndError:
+            raise StopAsyncIteration from None
+
+    async def _next(self) -> T:
+        try:
+            return await anext(self._iterator)
+        except StopAsyncIteration:
+            # A coroutine cannot raise it.
+            raise _IterationEndError from None
+
+
+class _IterationEndError(Exception):
+    """`StopAsyncIteration`, on its way from trio to asyncio."""
 
 
 class HostedStream(Stream):

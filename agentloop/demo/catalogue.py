@@ -52,6 +52,10 @@ class Program:
     main: Callable[..., Awaitable[None]]
 
 
+_PROGRAMS = {"fastapi_chat"}
+"""Examples that are programs for a server, and not for this terminal."""
+
+
 def find_examples(folder: Path | None = None) -> Mapping[str, Example]:
     """All examples by name, in alphabetical order. None of them is loaded."""
     if folder is None:
@@ -59,7 +63,7 @@ def find_examples(folder: Path | None = None) -> Mapping[str, Example]:
         # where a folder called "examples" belongs to another project.
         inside = _HERE / "examples"
         folder = inside if inside.is_dir() else _HERE.parents[1] / "examples"
-    found = (_read(path) for path in sorted(folder.glob("*.py")))
+    found = (_read(path) for path in sorted(folder.glob("*.py")) if path.stem not in _PROGRAMS)
     return {example.name: example for example in found}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib import import_module
 from typing import Any
 
 import trio
@@ -12,7 +14,7 @@ import trio
 from agentloop import Agent, tool
 from agentloop.testing import ScriptedModel, calls
 
-__all__ = ["Waiting", "assert_nothing_is_left", "in_asyncio", "steps"]
+__all__ = ["Waiting", "assert_nothing_is_left", "in_asyncio", "run_in_loop", "steps"]
 
 
 def in_asyncio(function: Callable[..., Awaitable[object]]) -> Callable[..., None]:
@@ -25,9 +27,17 @@ def in_asyncio(function: Callable[..., Awaitable[object]]) -> Callable[..., None
                 await function(*args, **kwargs)
             assert_nothing_is_left()
 
-        asyncio.run(main())
+        run_in_loop(main)
 
     return test
+
+
+def run_in_loop(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """`asyncio.run`, on a loop of uvloop if the variable ASYNCIO_LOOP says so, as `nox -s hosts` does."""
+    if os.environ.get("ASYNCIO_LOOP") == "uvloop":
+        import_module("uvloop").run(function())
+    else:
+        asyncio.run(function())
 
 
 def assert_nothing_is_left() -> None:

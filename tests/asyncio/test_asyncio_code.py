@@ -22,7 +22,7 @@ from agentloop.messages import Usage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer, Approve
 from agentloop.testing import ScriptedModel, calls
-from tests.asyncio.support import in_asyncio, steps
+from tests.asyncio.support import in_asyncio, run_in_loop, steps
 
 request_id: ContextVar[str] = ContextVar("request_id")
 
@@ -303,4 +303,4 @@ def test_abandoned_runs_leave_nothing(count: int) -> None:
             assert len(gc.get_objects()) - objects < count
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(main())
+    run_in_loop(main)

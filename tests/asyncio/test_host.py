@@ -20,7 +20,7 @@ from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Approve
 from agentloop.stores import MemoryStore, SQLiteStore, follow_session, stored_session
 from agentloop.testing import ScriptedModel, calls, fails
-from tests.asyncio.support import Waiting, in_asyncio
+from tests.asyncio.support import Waiting, in_asyncio, run_in_loop
 
 
 @in_asyncio
@@ -179,13 +179,7 @@ async def test_a_session_is_followed_from_asyncio(tmp_path: Path) -> None:
     async with TrioHost() as host, host.block(SQLiteStore(tmp_path / "chats.db").open()) as store:
         async with host.block(stored_session(store, "one")) as session:
             await host.run(Agent(ScriptedModel("Hello!")), "Hi", session=session)
-        events = []
-        follower = follow_session(store, "one")
-        while True:
-            event = await host.call(follower.__anext__)
-            events.append(event)
-            if isinstance(event, StreamStopped):
-                break
+        events = [event async for event in host.iterate(follow_session(store, "one"))]
     assert isinstance(events[-1], StreamStopped)
 
 
@@ -236,7 +230,7 @@ def test_a_host_refuses_the_loop_of_another_thread() -> None:
 
             await asyncio.to_thread(asyncio.run, elsewhere())
 
-    asyncio.run(main())
+    run_in_loop(main)
 
 
 @pytest.mark.parametrize("name", ["run", "stream", "resume", "resume_stream"])

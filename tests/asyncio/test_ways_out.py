@@ -16,7 +16,7 @@ from agentloop import Agent, UsageError, tool
 from agentloop.asyncio import TrioHost
 from agentloop.events import StreamEvent, ToolCallStarted
 from agentloop.testing import ScriptedModel, calls
-from tests.asyncio.support import Waiting, assert_nothing_is_left, in_asyncio, steps
+from tests.asyncio.support import Waiting, assert_nothing_is_left, in_asyncio, run_in_loop, steps
 
 
 @in_asyncio
@@ -191,7 +191,7 @@ def test_ctrl_c_ends_the_tool() -> None:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(main())
+        run_in_loop(main)
     assert waiting[0].ends == 1
     assert not trio.lowlevel.in_trio_run()
 
