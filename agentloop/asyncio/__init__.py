@@ -12,7 +12,7 @@
 
 trio runs as a guest of the asyncio loop, in the same thread. The classes of events, errors and outcomes are those of
 `agentloop`, and so are the guarantees: when the ``await`` returns, or the block ends, everything that the run started
-has ended. A task that is cancelled gets `asyncio.CancelledError`, after that.
+has ended. A task that is cancelled gets ``asyncio.CancelledError``, after that.
 
 The functions here start trio with the first run and stop it with the last. A server holds a `TrioHost` open instead.
 """

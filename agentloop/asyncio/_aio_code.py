@@ -79,17 +79,17 @@ def asyncio_tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
 def asyncio_tool(**options: Any) -> Callable[[Callable[..., Any]], Tool]: ...
 def asyncio_tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """`tool`, for a function whose body is asyncio code: it may await what belongs to asyncio, such as aiohttp.
+    """Make a tool of a function whose body is asyncio code, which may await aiohttp, asyncpg or an SDK.
 
-    A call of the tool is cancelled, and awaited, with its run. The run must be hosted by an asyncio loop, as it is by
-    `TrioHost` and by the functions of this module.
+    It is `agentloop.tools.tool` otherwise. A call of the tool is cancelled, and awaited, with its run. The run must be
+    hosted by an asyncio loop, as it is by `TrioHost` and by the functions of this module.
 
     Args:
       function: an async function, or an async generator function.
-      options: those of `tool`.
+      options: those of `agentloop.tools.tool`.
 
     Raises:
-      ToolDefinitionError: as `tool` does.
+      ToolDefinitionError: as `agentloop.tools.tool` does.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
