@@ -595,7 +595,7 @@ def test_a_run_in_asyncio_is_refused_with_the_way_out() -> None:
             pass
 
     for attempt in (lambda: agent.run("Hi"), stream):
-        with pytest.raises(UsageError, match=r"this is no task of trio: .* in asyncio give it a thread"):
+        with pytest.raises(UsageError, match=r"this is asyncio: write .* give it a thread"):
             asyncio.run(attempt())
 
     async def way_out() -> str:
