@@ -18,7 +18,7 @@ connection, no task and no unfinished generator. No delta can follow `Stop`, bec
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args, runtime_checkable
@@ -105,10 +105,18 @@ def _is_json(value: object) -> bool:
     try:
         msgspec.json.encode(value)
         # The encoder above writes NaN as `null`, which a provider would pass over in silence.
-        json.dumps(msgspec.to_builtins(value), allow_nan=False)
+        return _is_finite(msgspec.to_builtins(value))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return False
-    return True
+
+
+def _is_finite(value: object) -> bool:
+    """Whether no number in ``value``, of JSON types, is NaN or infinite."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, cast("dict[object, object]", value).values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, cast("Iterable[object]", value)))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 _POSSIBLE: Mapping[str, tuple[Callable[[object], bool], str]] = {

@@ -213,6 +213,7 @@ def test_importing_the_package_imports_no_extra() -> None:
         "pytest",
         "httpx2",
         "httpcore2",
+        "h11",
         "rich",
         "prompt_toolkit",
         "xllamacpp",

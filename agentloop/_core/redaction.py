@@ -50,7 +50,9 @@ _NAMED = (
 )
 """Regular expressions of secrets of any shape, by their names."""
 
-_PATTERN = re.compile("|".join(f"(?:{shape})" for shape in (*_NAMED, *SHAPES)), re.DOTALL)
+# The patterns here are texts, each of which `re` compiles at its first use, and caches: to compile all of them takes
+# a tenth of the time to import agentloop.
+_PATTERN = "(?s)" + "|".join(f"(?:{shape})" for shape in (*_NAMED, *SHAPES))
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
@@ -58,7 +60,7 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     # The longest first: a key may begin with another one.
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
-    return _PATTERN.sub(REDACTED, text)
+    return re.sub(_PATTERN, REDACTED, text)
 
 
 # ------------------------------------------------------------------ names of secrets
@@ -66,18 +68,18 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
 SHORTEST = 4
 """Characters. A shorter value of a secret's name occurs in ordinary words, and is not replaced in other texts."""
 
-_SECRET_WORD = re.compile(
-    "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"
+_SECRET_WORD = (
+    "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"  # noqa: S105  # a pattern
     "jwt|pass(code|phrase|wd|words?)?|pwd|secrets?|token"
 )
-_KEY_WORD = re.compile("access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret")
+_KEY_WORD = "access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret"
 """The words before ``key`` that make it a secret: the key of a map or of an issue is none."""
-_HARMLESS_KEY = re.compile("cache|foreign|group|issue|partition|primary|public|row|sort")
+_HARMLESS_KEY = "cache|foreign|group|issue|partition|primary|public|row|sort"
 """The words before ``key`` that make it none, where ``key`` alone is a secret."""
-_TRAILING_WORD = re.compile(r"\d+|again|confirm(ation)?|field|here|input|please|repeat(ed)?|retype|string|text|value")
+_TRAILING_WORD = r"\d+|again|confirm(ation)?|field|here|input|please|repeat(ed)?|retype|string|text|value"
 """The words after the name of a secret that leave it one, as in ``password_confirmation``."""
-_PREPOSITIONS = re.compile(r"\b(?:at|by|for|from|in|of|on|that|to|used|which|with)\b.*")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_PREPOSITIONS = r"\b(?:at|by|for|from|in|of|on|that|to|used|which|with)\b.*"
+_CAMEL = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
 
 def names_a_secret(name: str, *, bare_key: bool = False) -> bool:
@@ -89,17 +91,17 @@ def names_a_secret(name: str, *, bare_key: bool = False) -> bool:
     Args:
       bare_key: whether ``key`` without another word is a secret, as in ``?key=`` of a URL.
     """
-    text = re.sub(r"\(.*?\)", " ", _CAMEL.sub(" ", name[:200])).lower()
-    words = re.findall(r"[^\W_]+", _PREPOSITIONS.sub("", re.sub(r"[_-]", " ", text)))
-    while len(words) > 1 and _TRAILING_WORD.fullmatch(words[-1]):
+    text = re.sub(r"\(.*?\)", " ", re.sub(_CAMEL, " ", name[:200])).lower()
+    words = re.findall(r"[^\W_]+", re.sub(_PREPOSITIONS, "", re.sub(r"[_-]", " ", text)))
+    while len(words) > 1 and re.fullmatch(_TRAILING_WORD, words[-1]):
         words.pop()
     if not words:
         return False
     last = re.sub(r"\d+$", "", words[-1])
     if last in ("key", "keys"):
         before = words[-2] if len(words) > 1 else ""
-        return _HARMLESS_KEY.fullmatch(before) is None if bare_key else _KEY_WORD.fullmatch(before) is not None
-    return _SECRET_WORD.fullmatch(last) is not None or (
+        return re.fullmatch(_HARMLESS_KEY, before) is None if bare_key else re.fullmatch(_KEY_WORD, before) is not None
+    return re.fullmatch(_SECRET_WORD, last) is not None or (
         bare_key and last in ("auth", "sig", "signature", "code", "pat")
     )
 
@@ -117,7 +119,7 @@ def _of_some_length(values: Iterable[str]) -> set[str]:
 
 # ------------------------------------------------------------------------------- URLs
 
-_LOOKS_RANDOM = re.compile(r"(?=[^a-zA-Z]*[a-zA-Z])(?=\D*\d)[A-Za-z0-9_.~+=-]{16,}")
+_LOOKS_RANDOM = r"(?=[^a-zA-Z]*[a-zA-Z])(?=\D*\d)[A-Za-z0-9_.~+=-]{16,}"
 """A key of no known shape, such as services put into the path of a URL."""
 
 
@@ -132,7 +134,7 @@ def redacted_url(url: str) -> str:
     if "@" in authority:
         authority = f"{REDACTED}@{authority.rpartition('@')[2]}"
     path = re.sub(r";([^=;/]+)(=[^;/]*)?", lambda part: f";{_without_value(part[1], part[2])}", path)
-    path = "/".join(REDACTED if _LOOKS_RANDOM.fullmatch(part) else part for part in path.split("/"))
+    path = "/".join(REDACTED if re.fullmatch(_LOOKS_RANDOM, part) else part for part in path.split("/"))
     # A part of the query without a name may be the key itself.
     query = re.sub(r"(?<=[?&#;])([^=&#;]+)(=[^&#;]*)?", lambda part: _without_value(part[1], part[2]), query)
     return redacted(scheme + separator + authority + path + query)
@@ -154,7 +156,7 @@ def secrets_of_url(url: str) -> set[str]:
     user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
     # A user without a password may be a key; another one is an ordinary word.
     found = {password if colon else user}
-    found.update(part for part in parts.path.split("/") if _LOOKS_RANDOM.fullmatch(part))
+    found.update(part for part in parts.path.split("/") if re.fullmatch(_LOOKS_RANDOM, part))
     for option in re.split("[&;]", parts.query):
         name, equals, value = option.partition("=")
         value = value if equals else name
@@ -165,10 +167,10 @@ def secrets_of_url(url: str) -> set[str]:
 
 # --------------------------------------------------------------------------- programs
 
-_OPTION = re.compile(r"-{0,2}([A-Za-z][\w.-]*)\s*[=:]\s*(.+)", re.DOTALL)
-_PAIR = re.compile(r"(?=(?<![\w.-])([A-Za-z][\w.-]*)=([^;&\s'\"]+))")
+_OPTION = r"(?s)-{0,2}([A-Za-z][\w.-]*)\s*[=:]\s*(.+)"
+_PAIR = r"(?=(?<![\w.-])([A-Za-z][\w.-]*)=([^;&\s'\"]+))"
 """Pairs inside of an argument, such as ``Server=h;Password=x`` or ``--env=TOKEN=x``."""
-_JSON_FIELD = re.compile(r"['\"]([\w.-]+)['\"]\s*:\s*['\"]([^'\"]+)['\"]")
+_JSON_FIELD = r"['\"]([\w.-]+)['\"]\s*:\s*['\"]([^'\"]+)['\"]"
 
 
 def redacted_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -196,15 +198,15 @@ def _values(arguments: Sequence[str], index: int) -> Iterator[str]:
     is_value = before.startswith("-") and "=" not in before and not argument.startswith("-")
     if is_value and names_a_secret(before, bare_key=True):
         yield argument
-    for name, value in _JSON_FIELD.findall(argument):
+    for name, value in re.findall(_JSON_FIELD, argument):
         if names_a_secret(name, bare_key=True):
             yield value
-    for name, value in _PAIR.findall(argument):
+    for name, value in re.findall(_PAIR, argument):
         if names_a_secret(name, bare_key=True):
             yield value
-    option = _OPTION.fullmatch(argument)
+    option = re.fullmatch(_OPTION, argument)
     if option is not None and names_a_secret(option[1], bare_key=True):
         yield option[2]
         yield from option[2].split()[-1:]
-    elif _LOOKS_RANDOM.fullmatch(argument) and not argument.startswith("-") and not {*".="} & {*argument}:
+    elif re.fullmatch(_LOOKS_RANDOM, argument) and not argument.startswith("-") and not {*".="} & {*argument}:
         yield argument

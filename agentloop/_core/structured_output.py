@@ -125,9 +125,7 @@ def _only_json(text: str) -> str:
 
 
 _TAG = r"(?:think|thinking|thought|thoughts|reasoning|reflection)"
-_THOUGHTS = re.compile(
-    rf"\A.*(?:</{_TAG}>|\[/THINK\]|◁/think▷)|\A\s*(?:<{_TAG}>|\[THINK\]|◁think▷).*\Z", re.DOTALL | re.IGNORECASE
-)
+_THOUGHTS = rf"(?is)\A.*(?:</{_TAG}>|\[/THINK\]|◁/think▷)|\A\s*(?:<{_TAG}>|\[THINK\]|◁think▷).*\Z"
 """All up to the last closing tag, since templates leave out the opening one; or all, if thoughts were not closed."""
 
 
@@ -136,7 +134,7 @@ def _without_thoughts(text: str) -> str:
     if _flaw(text) is None:
         # A tag in an answer is part of the answer.
         return text
-    return _THOUGHTS.sub("", text)
+    return re.sub(_THOUGHTS, "", text)
 
 
 def _fenced(text: str) -> list[str]:

@@ -8,7 +8,7 @@ strictly where a lenient reading would spoil the response: broken JSON, an error
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -37,16 +37,17 @@ from agentloop.providers._fitting import (
     CONTINUE,
     NO_OUTPUT,
     Echo,
+    RenamedReply,
     data_url,
     echo_in,
     encode_body,
     file_text,
-    renamed_reply,
+    renamed,
 )
 from agentloop.providers._lenient import WireStruct, count, decode_event
 from agentloop.providers._structured_output import openai_output, request_in_words
 from agentloop.providers._tool_schema import fit_parameters
-from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._wire_model import EncodedRequest
 from agentloop.providers._writing import ResponseWriter, is_json, json_text
 
 __all__ = ["ChatFormat", "SendReasoning"]
@@ -65,7 +66,7 @@ class ChatEcho(Echo, frozen=True):
     a tool result whose call comes back without its signature."""
 
 
-_encoder = msgspec.json.Encoder()
+_DEFAULTS = ModelSettings()
 _echo_decoder = JsonDecoder(ChatEcho, max_depth=MAX_OWN_DEPTH)
 
 
@@ -86,7 +87,7 @@ class ChatFormat:
     """Whether to ask for the usage. A few old servers refuse the question."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
+        self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ChatResponse]:
         """See `WireFormat.exchange`."""
         dialect = self.dialect
@@ -94,8 +95,9 @@ class ChatFormat:
         body: dict[str, Any] = {"model": self.model, "messages": [], "stream": True}
         if self.stream_usage and dialect.has_stream_options:
             body["stream_options"] = {"include_usage": True}
+        names: Mapping[str, str] = {}
         if request.tools:
-            body["tools"] = [self._tool(spec) for spec in request.tools]
+            body["tools"], names = encoded.tools(request.tools, self._tools)
         if output is not None:
             by = dialect.output_with_tools if request.tools else dialect.output
             schema = openai_output(output, dialect.schemas) if by == "schema" else None
@@ -106,9 +108,11 @@ class ChatFormat:
             if by == "json":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = self._messages(request.messages, instructions, encoded)
-        body.update(self._settings(request.settings, with_tools=bool(request.tools)))
+        if request.settings != _DEFAULTS:
+            body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
-        writer.pass_through(lambda reply: renamed_reply(reply, request.tools, dialect.rules))
+        if names:
+            writer.pass_through(lambda reply: RenamedReply(reply, names))
         return encode_body(body), _ChatResponse(name=name, model=self.model, writer=writer)
 
     # ------------------------------------------------------------------------------ request
@@ -142,15 +146,18 @@ class ChatFormat:
             if value is not None:
                 yield key, value
 
+    def _tools(self, specs: Iterable[ToolSpec]) -> tuple[msgspec.Raw, Mapping[str, str]]:
+        """``specs`` on the wire, and the tools' own names by the names that the wire makes of them."""
+        return msgspec.Raw(encode_body([self._tool(spec) for spec in specs])), renamed(specs, self.dialect.rules)
+
     def _tool(self, spec: ToolSpec) -> dict[str, Any]:
         name, parameters = self.dialect.rules.fit_tool_name(spec.name), fit_parameters(spec, self.dialect.schemas)
         fields = {"name": name, "description": spec.description, "parameters": parameters}
         return {"type": "function", "function": {key: value for key, value in fields.items() if value is not None}}
 
-    def _messages(self, messages: Iterable[Message], instructions: str, encoded: EncodedMessages) -> list[Any]:
+    def _messages(self, messages: Sequence[Message], instructions: str, encoded: EncodedRequest) -> list[Any]:
         conversation = _Conversation(may_user_follow_result=self.dialect.may_user_follow_result)
-        for message in encoded.encode(messages, self._message):
-            conversation.add(message)
+        conversation.add(encoded.messages(messages, self._message))
         system = [{"role": "system", "content": instructions}] if instructions.strip() else []
         return [*system, *conversation.finish()]
 
@@ -238,22 +245,36 @@ class _Conversation:
         self._last = ""
         """The role of the last message in ``_wire``."""
 
-    def add(self, encoded: _Encoded) -> None:
-        """Add a message."""
-        if encoded.role == "tool":
-            self._media += encoded.content
-            self._append("tool", encoded.message)
-            return
-        # After the last result: no other message may stand between the results of one response.
-        self._user += self._media
-        self._media = []
-        if encoded.role == "user":
-            self._user += encoded.content
-        elif encoded.message is not None:
-            if self._last in ("", "assistant") and not self._user:
-                self._user.append(CONTINUE)
-            self._end_user()
-            self._append("assistant", encoded.message)
+    def add(self, messages: Iterable[_Encoded]) -> None:
+        """Add ``messages``."""
+        # Few steps: this runs for each message of the transcript, in each turn.
+        append, last = self._wire.append, self._last
+        for encoded in messages:
+            role = encoded.role
+            if role == "tool":
+                if encoded.content:
+                    self._media += encoded.content
+                append(encoded.message)
+                last = "tool"
+                continue
+            # After the last result: no other message may stand between the results of one response.
+            if self._media:
+                self._user += self._media
+                self._media = []
+            if role == "user":
+                self._user += encoded.content
+            elif encoded.message is not None:
+                if last != "tool" or self._user:
+                    self._last = last
+                    self._end_user_before_model()
+                append(encoded.message)
+                last = "assistant"
+        self._last = last
+
+    def _end_user_before_model(self) -> None:
+        if self._last in ("", "assistant") and not self._user:
+            self._user.append(CONTINUE)
+        self._end_user()
 
     def finish(self) -> list[Any]:
         """All messages."""
@@ -442,7 +463,7 @@ class _ChatResponse:
             written = writer.written
             if type(data) is ErrorData:
                 raise error_in(data, model=self._name)
-            if is_end_marker(data):
+            if len(data) < 16 and is_end_marker(data):
                 ending.mark(AFTER_DONE_SECONDS)
             elif data:
                 chunk = decode_event(_chunk_decoder, _Chunk, data, model=self._name)
@@ -450,7 +471,7 @@ class _ChatResponse:
                     raise error_in(ErrorData(data), model=self._name)
                 stop_model = chunk.model or stop_model
                 await self._read_chunk(chunk, data, ending)
-            if writer.written == written:
+            if writer.written == written and not events.has_arrived:
                 await writer.show_life()
         reason = ending.stop_reason()
         echo = ChatEcho(self._model, self._details, self._calls.extra)

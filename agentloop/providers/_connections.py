@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
@@ -14,6 +15,7 @@ import trio
 
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.providers._endpoint import without_credentials
+from agentloop.providers._events import root_cause
 from agentloop.providers._proxies import is_direct
 
 try:
@@ -21,7 +23,9 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(feature="A model behind HTTP", extra="http", package="httpx2") from error
 
-__all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Connections", "httpcore2", "root_cause"]
+from agentloop.providers._http11 import Answer, HungUpError, exchange
+
+__all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Connections", "ProxiedAnswer", "httpcore2"]
 
 CONNECT_SECONDS = 15.0
 """Seconds to look up a host and connect to it, and again for the TLS handshake: each takes a few round trips."""
@@ -34,93 +38,163 @@ open_tcp_stream = trio.open_tcp_stream
 no more of a socket than ``stream.socket.is_readable()``."""
 
 
-Connection: TypeAlias = httpcore2.AsyncHTTP11Connection | httpcore2.AsyncHTTPProxy
-
-
 class Connections:
     """Connections to one server, each for one request at a time, or to the proxy that leads there.
 
     Holds no connection at first, and none after `aclose`.
 
     Args:
-      url: a URL of the server.
+      url: the URL to which requests go.
+      headers: the headers of each request, which must be valid. ``Content-Length`` is added to them.
     """
 
-    __slots__ = ("_closed", "_idle", "_proxy", "_url")
+    __slots__ = ("_closed", "_head", "_headers", "_idle", "_proxy", "_url")
 
-    def __init__(self, url: httpcore2.URL) -> None:
+    def __init__(self, url: httpcore2.URL, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._url = url
+        self._headers = headers
+        fields = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self._head = b"POST %s HTTP/1.1\r\n%sContent-Length: " % (url.target, fields)
         self._proxy = _proxy_for(url)
-        self._idle: list[httpcore2.AsyncHTTP11Connection] = []
+        self._idle: list[tuple[trio.abc.Stream, float]] = []
+        """The connections that wait for a request, and the time until which each may be used."""
         self._closed = False
 
-    async def send(self, request: httpcore2.Request) -> tuple[Connection, httpcore2.Response]:
-        """Send ``request``, and return its connection, which the caller must `release`, and the head of the answer.
+    async def post(self, body: bytes) -> Answer | ProxiedAnswer:
+        """Send ``body``, and return the answer, which the caller must `release`, once its head has arrived.
 
         If the server closes an idle connection without an answer, the request is sent again, over a new connection:
         servers close connections at will (llama.cpp does after every fifth answer).
 
         Raises:
           UsageError: the connections are closed.
-          httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException: the server did not answer.
+          httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, h11.RemoteProtocolError: the
+            server did not answer.
         """
         if self._closed:
             raise UsageError("this model was opened for a block that has ended: open it again, or use the model itself")
         if self._proxy is not None:
-            return await self._send(self._proxy, request)
+            length = (b"Content-Length", b"%d" % len(body))
+            proxied = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
+            return ProxiedAnswer(await self._proxy.handle_async_request(proxied))
+        request = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
         idle = await self._idle_connection()
         if idle is not None:
-            try:
-                return await self._send(idle, request)
-            except (httpcore2.ReadError, httpcore2.RemoteProtocolError) as error:
-                if not _hung_up(error):
-                    raise
-        return await self._send(await self._connect(), request)
+            with suppress(HungUpError):
+                return await self._exchange(idle, request)
+        return await self._exchange(await self._connect(), request)
 
-    async def _send(self, connection: Connection, request: httpcore2.Request) -> tuple[Connection, httpcore2.Response]:
+    async def _exchange(self, stream: trio.abc.Stream, request: bytes) -> Answer:
         try:
-            return connection, await connection.handle_async_request(request)
+            return await exchange(stream, request)
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await self.release(connection)
+            await _close(stream)
             raise
 
-    async def _idle_connection(self) -> httpcore2.AsyncHTTP11Connection | None:
+    async def _idle_connection(self) -> trio.abc.Stream | None:
         """The idle connection used last, which the server is least likely to close soon; ``None`` if there is none."""
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.has_expired():
-                return connection  # noqa: ASYNC910  # sending the request is a checkpoint
-            await connection.aclose()
+            stream, expires = self._idle.pop()
+            # An idle connection is readable only if the server has closed it.
+            if time.monotonic() <= expires and not _is_readable(stream):
+                return stream  # noqa: ASYNC910  # sending the request is a checkpoint
+            await _close(stream)
         return None  # noqa: ASYNC910
 
-    async def _connect(self) -> httpcore2.AsyncHTTP11Connection:
+    async def _connect(self) -> trio.abc.Stream:
         origin = self._url.origin
-        stream = await _Backend().connect_tcp(origin.host.decode("ascii"), origin.port)
-        if origin.scheme == b"https":
-            stream = await stream.start_tls(_ssl_context(), origin.host.decode("ascii"))
-        return httpcore2.AsyncHTTP11Connection(origin, stream, KEEPALIVE_SECONDS)
+        host = origin.host.decode("ascii")
+        stream = await _connected(host, origin.port)
+        return await _secured(stream, _ssl_context(), host) if origin.scheme == b"https" else stream
 
-    async def release(self, connection: Connection) -> None:  # noqa: ASYNC910  # shielded anyway
-        """Keep ``connection`` for the next request, or close it if it cannot be used again."""
-        if isinstance(connection, httpcore2.AsyncHTTPProxy):
-            return  # noqa: ASYNC910  # a proxy holds its connections itself
-        if connection.is_idle() and not self._closed:
-            self._idle.append(connection)
+    async def release(self, answer: Answer | ProxiedAnswer) -> None:  # noqa: ASYNC910  # shielded anyway
+        """Keep the connection of ``answer`` for the next request, or close it if it cannot be used again."""
+        if isinstance(answer, ProxiedAnswer):
+            # A proxy holds its connections itself.
+            with trio.CancelScope(shield=True):
+                await answer.aclose()
+        elif answer.is_reusable and not self._closed:
+            self._idle.append((answer.stream, time.monotonic() + KEEPALIVE_SECONDS))
         else:
-            await connection.aclose()
+            await _close(answer.stream)
 
     async def aclose(self) -> None:  # noqa: ASYNC910  # shielded anyway
         """Close the idle connections. A connection in use is closed when it is released."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().aclose()
+            await _close(self._idle.pop()[0])
         if self._proxy is not None:
-            await self._proxy.aclose()
+            with trio.CancelScope(shield=True):
+                await self._proxy.aclose()
+
+
+async def _close(stream: trio.abc.Stream) -> None:  # noqa: ASYNC910  # shielded anyway
+    """Close ``stream``, also when cancelled. Without a deadline: closing a socket never waits."""
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
+
+
+def _is_readable(stream: trio.abc.Stream) -> bool:
+    # Below TLS, if there is any.
+    transport = cast("trio.SocketStream", getattr(stream, "transport_stream", stream))
+    return transport.socket.is_readable()
+
+
+async def _connected(host: str, port: int) -> trio.SocketStream:
+    with _connecting("the connection"):
+        return await open_tcp_stream(host, port)
+
+
+async def _secured(
+    stream: trio.SocketStream, context: ssl.SSLContext, host: str | None
+) -> trio.SSLStream[trio.SocketStream]:
+    """``stream`` after a TLS handshake."""
+    secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+    try:
+        with _connecting("the TLS handshake"):
+            await secured.do_handshake()
+    except BaseException:
+        # Closed here, since nothing else holds the socket yet.
+        await _close(stream)
+        raise
+    return secured
+
+
+# ------------------------------------------------------------------------------- proxies
+
+
+class ProxiedAnswer:
+    """An answer that comes through a proxy. Iterating over it gives the bytes of its body, as they arrive."""
+
+    __slots__ = ("_chunks", "_response", "headers", "status")
+
+    def __init__(self, response: httpcore2.Response) -> None:
+        self.status = response.status
+        """The HTTP status."""
+        self.headers = {name.lower(): value for name, value in response.headers}
+        """The headers, by name in lower case."""
+        self._response = response
+        self._chunks = cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
+
+    def is_ended(self) -> bool:
+        """``False``: that is not known before more is asked for."""
+        return False
+
+    def __aiter__(self) -> ProxiedAnswer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """Stop reading, and close the connection, unless the answer was read to its end."""
+        # The generator too: one that is left to the garbage collector closes its connection when it is collected.
+        await self._chunks.aclose()
+        await self._response.aclose()
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A connection. It buffers writes until the next read, so that a request goes out in one packet."""
+    """A connection to a proxy. It buffers writes until the next read, so that a request goes out in one packet."""
 
     __slots__ = ("_out", "_stream")
 
@@ -153,21 +227,10 @@ class _Stream(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> _Stream:
         assert isinstance(self._stream, trio.SocketStream)
-        stream = trio.SSLStream(self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
-        try:
-            with _connecting("the TLS handshake"):
-                await stream.do_handshake()
-        except BaseException:
-            # Closed here, since nothing else holds the socket yet.
-            await trio.aclose_forcefully(self._stream)
-            raise
-        return _Stream(stream)
+        return _Stream(await _secured(self._stream, ssl_context, server_hostname))
 
     def get_extra_info(self, info: str) -> Any:
-        if info != "is_readable":
-            return None
-        stream = self._stream
-        return (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket.is_readable()
+        return _is_readable(self._stream) if info == "is_readable" else None
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
@@ -181,8 +244,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
-        with _connecting("the connection"):
-            return _Stream(await open_tcp_stream(host, port))
+        return _Stream(await _connected(host, port))
 
 
 @contextmanager
@@ -195,11 +257,6 @@ def _connecting(step: str) -> Generator[None]:
         raise httpcore2.ConnectTimeout(f"{step} took more than {CONNECT_SECONDS:g} s") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise httpcore2.ConnectError(root_cause(error)) from error
-
-
-def _hung_up(error: Exception) -> bool:
-    """Whether the server closed the connection before it answered anything."""
-    return isinstance(error, httpcore2.ReadError) or "without sending a response" in str(error)
 
 
 def _proxy_for(url: httpcore2.URL) -> httpcore2.AsyncHTTPProxy | None:
@@ -248,12 +305,3 @@ def _is_direct(host: str, port: int) -> bool:
 @cache
 def _ssl_context() -> ssl.SSLContext:
     return httpcore2.default_ssl_context()
-
-
-def root_cause(error: BaseException) -> str:
-    """The innermost cause of ``error`` as text, such as ``ConnectionRefusedError: ...``."""
-    if isinstance(error, BaseExceptionGroup):
-        return root_cause(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
-    if error.__cause__ is not None:
-        return root_cause(error.__cause__)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

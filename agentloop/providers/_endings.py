@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any, Literal, cast
 
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, ModelStatusError
 from agentloop.messages import StopReason
@@ -73,16 +74,24 @@ def stop_reason(words: str, writer: ResponseWriter, *, model: str) -> StopReason
     Raises:
       ModelProtocolError: the server failed, or the response is no answer.
     """
-    reason = words.lower().replace("-", "_").replace(" ", "_")
-    if any(word in reason for word in _FAILED):
+    reason = _known_reason(words)
+    if reason == "failed":
         raise ModelProtocolError(f"model {model!r} failed: it ended its response with the reason {words!r}")
-    for stop, known in _REASONS.items():
-        if any(word in reason for word in known):
-            return stop
+    if reason is not None:
+        return reason
     if not writer.is_answer:
         gave = f"the unknown reason {words!r}" if words else "no reason"
         raise ModelProtocolError(f"model {model!r} ended its response before its answer was complete, with {gave}")
     return "end"
+
+
+@lru_cache
+def _known_reason(words: str) -> StopReason | Literal["failed"] | None:
+    """The reason that ``words`` stand for; ``None`` if they are unknown. Cached, as a server has few of them."""
+    reason = words.lower().replace("-", "_").replace(" ", "_")
+    if any(word in reason for word in _FAILED):
+        return "failed"
+    return next((stop for stop, known in _REASONS.items() if any(word in reason for word in known)), None)
 
 
 class Ending:

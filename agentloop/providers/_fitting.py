@@ -35,7 +35,17 @@ from agentloop.messages import (
 from agentloop.models import Reply, ToolSpec
 from agentloop.providers._media import MediaRules, decoded_text, fit_part
 
-__all__ = ["Echo", "WireRules", "data_url", "echo_in", "encode_body", "file_text", "object_arguments", "renamed_reply"]
+__all__ = [
+    "Echo",
+    "RenamedReply",
+    "WireRules",
+    "data_url",
+    "echo_in",
+    "encode_body",
+    "file_text",
+    "object_arguments",
+    "renamed",
+]
 
 CONTINUE = "Go on."
 """The text of the user's message where a wire demands one and the transcript has none."""
@@ -102,14 +112,14 @@ class WireRules:
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def renamed_reply(reply: Reply, tools: Iterable[ToolSpec], rules: WireRules) -> Reply:
-    """``reply``, with the tools' own names for those that the wire has made the model use."""
+def renamed(tools: Iterable[ToolSpec], rules: WireRules) -> dict[str, str]:
+    """The tools' own names, by the names that the wire makes of them; empty if it leaves all of them as they are."""
     names = {rules.fit_tool_name(spec.name): spec.name for spec in tools}
-    return reply if all(name == own for name, own in names.items()) else _RenamedReply(reply, names)
+    return {} if all(name == own for name, own in names.items()) else names
 
 
-class _RenamedReply:
-    """A `Reply` that gives each call the tool's own name."""
+class RenamedReply:
+    """A `Reply` that gives each call the tool's own name, which ``names`` has by the name on the wire."""
 
     __slots__ = ("_names", "_reply")
 

@@ -1,13 +1,15 @@
 """The HTTP transport: sends a request, and yields the events of the answer.
 
-It is built on ``httpcore2``, the layer of httpx2 that speaks HTTP, and not on ``httpx2.AsyncClient``, for three reasons
-that were each seen to matter (version 2.16):
+It is built on h11, which knows HTTP/1.1, and trio, which has the sockets and TLS; on the way to a proxy, on
+``httpcore2``, the layer of httpx2 that speaks HTTP. It is not built on ``httpx2.AsyncClient``, for three reasons that
+were each seen to matter (version 2.16):
 
 - httpx2 leaves the generators of a response that is left early to the garbage collector, for which trio warns. Those
   of httpcore2 close one another.
 - httpx2 leaves the socket open when a connection attempt is cancelled during the TLS handshake. The network backend
   can be replaced in httpcore2 only; the one in `agentloop.providers._connections` closes what it opened.
-- The client costs as much processor time as sending the request and reading the answer.
+- The client costs as much processor time as sending the request and reading the answer; and httpcore2, in turn, several
+  times as much as h11 alone.
 
 **Connections belong to the block that opened them** (`HttpTransport.open`), so no socket outlives the block. Inside it
 they stay open between requests, which halves the processor time of a request on loopback, and with TLS saves the two or
@@ -22,12 +24,12 @@ import copy
 import logging
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
-from typing import cast
 from urllib.parse import urlsplit
 
+import h11
 import trio
 
 from agentloop._core.redaction import REDACTED
@@ -35,7 +37,7 @@ from agentloop._runtime.logs import HTTP, log
 from agentloop.errors import ModelError, ModelProtocolError, UsageError
 from agentloop.providers._connections import Connections, httpcore2
 from agentloop.providers._endpoint import endpoint, without_credentials
-from agentloop.providers._events import WireEvents, as_connection_error
+from agentloop.providers._events import WireEvents, connection_error
 from agentloop.providers._failures import failure
 from agentloop.providers._network import check_network
 
@@ -70,13 +72,15 @@ class HttpTransport:
       UsageError: the URL or a header cannot be sent.
     """
 
-    __slots__ = ("_connections", "_headers", "_password", "_url")
+    __slots__ = ("_connections", "_headers", "_password", "_server", "_url")
 
     def __init__(
         self, *, url: str, path: str = "", key: Mapping[str, str] | None = None, headers: Mapping[str, str]
     ) -> None:
         place = endpoint(url, path)
         self._url = _checked_url(place.url)
+        self._server = _without_secrets(self._url)
+        """Scheme, host and port."""
         self._password = place.secrets
         self._headers = _checked_headers(
             {
@@ -107,13 +111,11 @@ class HttpTransport:
             yield self
             return
         opened = copy.copy(self)
-        opened._connections = Connections(self._url)
+        opened._connections = Connections(self._url, self._headers)
         try:
             yield opened
         finally:
-            # Shielded, and without a deadline: closing a socket never waits.
-            with trio.CancelScope(shield=True):
-                await opened._connections.aclose()
+            await opened._connections.aclose()
 
     @asynccontextmanager
     async def post(self, body: bytes, *, model: str) -> AsyncGenerator[WireEvents]:
@@ -128,35 +130,29 @@ class HttpTransport:
           NetworkForbiddenError: models behind a network are forbidden here.
           UsageError: the block of ``open`` has ended.
         """
-        check_network(model=model, url=_without_secrets(self._url))
+        check_network(model=model, url=self._server)
         if self._connections is None:
             async with self.open() as opened, opened.post(body, model=model) as events:
                 yield events
             return
         start = time.perf_counter()
-        log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", model, _without_secrets(self._url), len(body))
-        length = (b"Content-Length", b"%d" % len(body))
-        request = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
-        with as_connection_error(f"model {model!r}: no answer from {_without_secrets(self._url)}", _FAILURES):
-            connection, response = await self._connections.send(request)
-        seconds = time.perf_counter() - start
-        log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", model, response.status, seconds)
+        log(HTTP, logging.DEBUG, "model %r: POST %s: %d bytes", model, self._server, len(body))
         try:
-            # Closed here, where it is used: a generator that is left to the garbage collector closes its connection
-            # when it is collected, if at all.
-            async with aclosing(
-                cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
-            ) as chunks:
-                headers = {name.lower(): value for name, value in response.headers}
-                if not 200 <= response.status < 300:
-                    raise await _status_error(model, response.status, headers, chunks, self._secrets())
-                if _encodings(headers) & _COMPRESSED:
-                    raise ModelProtocolError(f"model {model!r} sent a compressed answer, unasked")
-                yield WireEvents(model, chunks, headers.get(b"content-type", b"").decode("latin-1"), _FAILURES)
+            answer = await self._connections.post(body)
+        except _FAILURES as error:
+            raise connection_error(f"model {model!r}: no answer from {self._server}", error) from error
+        seconds = time.perf_counter() - start
+        log(HTTP, logging.DEBUG, "model %r: HTTP status %d, %.3f s", model, answer.status, seconds)
+        try:
+            headers = answer.headers
+            if not 200 <= answer.status < 300:
+                raise await _status_error(model, answer.status, headers, answer, self._secrets())
+            if _encodings(headers) & _COMPRESSED:
+                raise ModelProtocolError(f"model {model!r} sent a compressed answer, unasked")
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            yield WireEvents(model, answer, content_type, _FAILURES, is_ended=answer.is_ended)
         finally:
-            with trio.CancelScope(shield=True):
-                await response.aclose()
-                await self._connections.release(connection)
+            await self._connections.release(answer)
 
     def _secrets(self) -> list[str]:
         """The keys among the headers, the longest first. A server may echo them in an error."""
@@ -166,7 +162,7 @@ class HttpTransport:
         return sorted(found, key=len, reverse=True)
 
     def __repr__(self) -> str:
-        return f"<HttpTransport {_without_secrets(self._url)}>"  # without the headers, which contain the key
+        return f"<HttpTransport {self._server}>"  # without the headers, which contain the key
 
 
 _FAILURES = (
@@ -174,6 +170,8 @@ _FAILURES = (
     httpcore2.ProtocolError,
     httpcore2.ProxyError,
     httpcore2.TimeoutException,
+    h11.RemoteProtocolError,
+    trio.BrokenResourceError,
     trio.ClosedResourceError,
 )
 """The exceptions of a connection that drops."""
@@ -237,6 +235,9 @@ def _checked_headers(*layers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         # Checked here, since the HTTP library's error for a header would show its value, which may be a key.
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise UsageError(f"{name!r} is no name of a header")
+        if name.lower() in ("content-length", "transfer-encoding"):
+            # With a second one, servers may disagree on where the request ends.
+            raise UsageError(f"the header {name!r} cannot be set: it follows from the body of each request")
         if not value.isascii() or not (value.isprintable() or not value):
             raise UsageError(f"the header {name!r} has a value with characters that cannot be sent")
         headers[name.lower()] = (name.encode("ascii"), value.encode("ascii"))

@@ -44,7 +44,7 @@ from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._media import IMAGES, MediaRules, decoded_text
 from agentloop.providers._structured_output import anthropic_schema, request_in_words
 from agentloop.providers._tool_schema import SchemaRules, fit_parameters
-from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._wire_model import EncodedRequest
 from agentloop.providers._writing import ResponseWriter, json_text
 
 __all__ = ["CacheLifetime", "MessagesFormat"]
@@ -103,7 +103,7 @@ class MessagesFormat:
     """What the wire, and the model behind it, accept in a transcript."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
+        self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _MessagesResponse]:
         """See `WireFormat.exchange`."""
         settings = request.settings
@@ -113,10 +113,10 @@ class MessagesFormat:
             schema = anthropic_schema(request.output.parameters)
             if schema is None:
                 instructions = "\n\n".join(filter(None, (instructions, request_in_words(request.output))))
-        tools = [_raw(_tool(spec)) for spec in request.tools]
+        tools = list(encoded.tools(request.tools, _tools))
         system = [_raw(_text_block(instructions))] if instructions.strip() else []
         conversation = _Conversation(_digest(tools, system) if _binds_thoughts(self.model) else None)
-        for message in encoded.encode(request.messages, self._message):
+        for message in encoded.messages(request.messages, self._message):
             conversation.add(message)
         turns = conversation.finish()
         if self.cache is not None:
@@ -257,6 +257,10 @@ def _is_open_without_thought(turns: list[_Turn]) -> bool:
         elif not any(bytes(block).startswith(b'{"type":"tool_result"') for block in content):
             break
     return first is not None and not bytes(first).startswith((b'{"type":"thinking"', b'{"type":"redacted_thinking"'))
+
+
+def _tools(specs: Iterable[ToolSpec]) -> tuple[msgspec.Raw, ...]:
+    return tuple(_raw(_tool(spec)) for spec in specs)
 
 
 def _tool(spec: ToolSpec) -> _Block:
@@ -644,7 +648,7 @@ class _MessagesResponse:
                     await self._read_message(message, ending)
                 else:
                     await self._read_event(event, data, ending)
-            if writer.written == written:
+            if writer.written == written and not events.has_arrived:
                 await writer.show_life()
         reason = ending.stop_reason()
         if reason == "refusal" and self._refusal and not writer.has_text:

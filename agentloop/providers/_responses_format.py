@@ -48,7 +48,7 @@ from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._media import DOCUMENTS, MediaRules
 from agentloop.providers._structured_output import openai_output
 from agentloop.providers._tool_schema import PLAIN, fit_parameters
-from agentloop.providers._wire_model import EncodedMessages
+from agentloop.providers._wire_model import EncodedRequest
 from agentloop.providers._writing import ResponseWriter, json_text, missing_end
 
 __all__ = ["ReasoningSummary", "ResponsesFormat"]
@@ -94,10 +94,10 @@ class ResponsesFormat:
     """What the wire, and the model behind it, accept in a transcript."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
+        self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ResponsesResponse]:
         """See `WireFormat.exchange`."""
-        items: list[Any] = [item for message in encoded.encode(request.messages, self._items) for item in message]
+        items: list[Any] = [item for message in encoded.messages(request.messages, self._items) for item in message]
         if not items:
             items = [_user((Text(CONTINUE),))]
         body: dict[str, Any] = {"model": self.model, "input": items, "stream": True, "store": False}
@@ -106,7 +106,7 @@ class ResponsesFormat:
         if request.instructions:
             body["instructions"] = request.instructions
         if request.tools:
-            body["tools"] = [_tool(spec) for spec in request.tools]
+            body["tools"] = encoded.tools(request.tools, _tools)
         if request.output is not None:
             output = openai_output(request.output, PLAIN) or {}
             body["text"] = {"format": {"type": "json_schema", **output}}
@@ -172,6 +172,10 @@ class ResponsesFormat:
         while items and items[-1]["type"] == "reasoning":
             items.pop()
         return items
+
+
+def _tools(specs: Iterable[ToolSpec]) -> msgspec.Raw:
+    return msgspec.Raw(encode_body([_tool(spec) for spec in specs]))
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
@@ -383,7 +387,7 @@ class _ResponsesResponse:
                     await self._read_event(event)
                 else:
                     foreign = data
-            if writer.written == written:
+            if writer.written == written and not events.has_arrived:
                 await writer.show_life()
         if stop is None:
             if foreign:

@@ -30,8 +30,7 @@ from attrs import frozen
 from agentloop._core.json_text import decode_own
 from agentloop.errors import ModelConnectionError, ModelError, ModelProtocolError, UsageError
 from agentloop.providers._bedrock_frames import FRAMES_TYPE, FrameParser
-from agentloop.providers._connections import root_cause
-from agentloop.providers._events import WireEvents
+from agentloop.providers._events import WireEvents, root_cause
 from agentloop.providers._failures import failure
 from agentloop.providers._network import check_network
 

@@ -44,9 +44,8 @@ class TextCalls:
     def __init__(self, reply: Reply, request: ModelRequest) -> None:
         self._reply = reply
         self._request = request
-        self._tools: Mapping[str, Mapping[str, Any]] = {
-            tool.name: cast("Mapping[str, Any]", tool.parameters.get("properties") or {}) for tool in request.tools
-        }
+        self._tools: dict[str, Mapping[str, Any]] = {}
+        """See `_offered`, which fills it: most responses have no text that looks like a call."""
         self._held = ""
         self._line = ""
         """The current line, as far as it was passed on; without its middle, if it is long."""
@@ -95,9 +94,9 @@ class TextCalls:
             await self._release()
             return
         try:
-            calls = read_calls(text, self._tools, is_start=self._is_start, has_ended=True)
+            calls = read_calls(text, self._offered(), is_start=self._is_start, has_ended=True)
         except (NoMarkupError, OpenMarkupError):
-            cut_off = cut_off_call(text, self._tools) if reason == "length" else None
+            cut_off = cut_off_call(text, self._offered()) if reason == "length" else None
             calls = [] if cut_off is None else [cut_off]
         if not calls:
             await self._release()
@@ -129,12 +128,19 @@ class TextCalls:
         if not start.startswith("{") and not any(opening.startswith(start[: len(opening)]) for opening in CALL_STARTS):
             return False
         try:
-            read_calls(text, self._tools, is_start=self._is_start, has_ended=False)
+            read_calls(text, self._offered(), is_start=self._is_start, has_ended=False)
         except OpenMarkupError:
             return True
         except NoMarkupError:
             return False
         return True
+
+    def _offered(self) -> Mapping[str, Mapping[str, Any]]:
+        """The properties of the arguments of each tool that is offered, by the tool's name."""
+        if not self._tools:
+            for tool in self._request.tools:
+                self._tools[tool.name] = cast("Mapping[str, Any]", tool.parameters.get("properties") or {})
+        return self._tools
 
     def _is_repeated(self, text: str) -> bool:
         """Whether a tool's result has the same text, apart from white space."""

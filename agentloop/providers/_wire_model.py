@@ -16,18 +16,18 @@ known format is one file, or a line in the table of `agentloop.providers`; a new
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from agentloop.errors import AgentLoopError, UsageError
 from agentloop.messages import Message
-from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
 from agentloop.providers._events import WireEvents
 from agentloop.providers._text_calls import calls_from_text
 from agentloop.providers._writing import ResponseWriter
 
-__all__ = ["EncodedMessages", "ResponseReader", "Transport", "WireFormat", "WireModel"]
+__all__ = ["EncodedRequest", "ResponseReader", "Transport", "WireFormat", "WireModel"]
 
 _T = TypeVar("_T")
 
@@ -36,13 +36,13 @@ class WireFormat(Protocol):
     """Encodes a request, and reads the response to it. Holds no state of a response, and never waits."""
 
     def exchange(
-        self, request: ModelRequest, encoded: EncodedMessages, *, name: str, writer: ResponseWriter
+        self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, ResponseReader]:
         """Encode ``request``.
 
         Args:
           request: the request.
-          encoded: the messages that an earlier request has encoded already.
+          encoded: the messages and tools that an earlier request has encoded already.
           name: the model's name, for errors.
           writer: receives the deltas of the response.
 
@@ -113,8 +113,8 @@ class WireModel:
         """The model's name in events and errors."""
         self._format = format
         self._transport = transport
-        self._encoded: EncodedMessages | None = None
-        """The messages of the last request, while the model is open."""
+        self._encoded: EncodedRequest | None = None
+        """The last request, while the model is open."""
 
     @property
     def identity(self) -> object:
@@ -127,7 +127,7 @@ class WireModel:
         async with self._transport.open() as transport:
             opened = copy.copy(self)
             opened._transport = transport
-            opened._encoded = EncodedMessages() if self._encoded is None else self._encoded
+            opened._encoded = EncodedRequest() if self._encoded is None else self._encoded
             yield opened
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
@@ -142,7 +142,7 @@ class WireModel:
           NetworkForbiddenError: models behind a network are forbidden here.
           UsageError: the block that opened the model has ended, or the request cannot be encoded.
         """
-        encoded = EncodedMessages() if self._encoded is None else self._encoded
+        encoded = EncodedRequest() if self._encoded is None else self._encoded
         calls = calls_from_text(reply, request)
         writer = ResponseWriter(calls or reply, model=self.name)
         try:
@@ -161,7 +161,7 @@ class WireModel:
     def body_of(self, request: ModelRequest) -> bytes:
         """The body of the HTTP request for ``request``, as `respond` sends it."""
         return self._format.exchange(
-            request, EncodedMessages(), name=self.name, writer=ResponseWriter(_NoReply(), model=self.name)
+            request, EncodedRequest(), name=self.name, writer=ResponseWriter(_NoReply(), model=self.name)
         )[0]
 
     def __repr__(self) -> str:
@@ -181,29 +181,39 @@ class _NoReply:
         """Drop it."""
 
 
-class EncodedMessages:
-    """The messages of the last request in their encoded form: each request repeats the one before and adds a few.
+class EncodedRequest:
+    """The messages and tools of the last request in their encoded form.
 
-    Holds one transcript. A message that the last request did not have is forgotten.
+    A request repeats the one before, and adds a few messages. Holds one transcript; a message that the last request did
+    not have is forgotten.
     """
 
-    __slots__ = ("_last",)
+    __slots__ = ("_encoded", "_messages", "_tools")
 
     def __init__(self) -> None:
-        # By identity: comparing a long message by value costs more than encoding it. Each entry keeps its message
-        # alive, so that no other message can have its id.
-        self._last: dict[int, tuple[Message, Any]] = {}
+        self._messages: tuple[Message, ...] = ()
+        self._encoded: list[Any] = []
+        """The encoded form of each of the messages."""
+        self._tools: tuple[tuple[ToolSpec, ...], Any] | None = None
 
     def __len__(self) -> int:
-        return len(self._last)
+        return len(self._messages)
 
-    def encode(self, messages: Iterable[Message], encode: Callable[[Message], _T]) -> list[_T]:
+    def messages(self, messages: Sequence[Message], encode: Callable[[Message], _T]) -> list[_T]:
         """``encode(message)`` for each of ``messages``, called only for those that the last request did not have."""
-        entries: dict[int, tuple[Message, _T]] = {}
-        encoded: list[_T] = []
-        for message in messages:
-            entry = self._last.get(id(message)) or (message, encode(message))
-            entries[id(message)] = entry
-            encoded.append(entry[1])
-        self._last = entries
+        whole, before = tuple(messages), self._messages
+        # Nearly always: one comparison of pointers for each message, and no other step.
+        if whole[: len(before)] == before:
+            encoded = self._encoded + [encode(message) for message in whole[len(before) :]]
+        else:
+            # By identity: comparing a long message by value costs more than encoding it.
+            known = dict(zip(map(id, before), self._encoded, strict=True))
+            encoded = [known[id(message)] if id(message) in known else encode(message) for message in whole]
+        self._messages, self._encoded = whole, encoded
         return encoded
+
+    def tools(self, tools: tuple[ToolSpec, ...], encode: Callable[[tuple[ToolSpec, ...]], _T]) -> _T:
+        """``encode(tools)``, called only if the last request had other tools."""
+        if self._tools is None or self._tools[0] != tools:
+            self._tools = (tools, encode(tools))
+        return cast("_T", self._tools[1])

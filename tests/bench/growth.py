@@ -10,14 +10,16 @@ import trio
 from attrs import evolve
 
 from agentloop import Agent, tool
+from agentloop._core import assembly
 from agentloop.events import ToolCallStarted
 from agentloop.messages import AssistantMessage, Message, Text, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
 from agentloop.providers._chat_format import ChatFormat
 from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
-from agentloop.providers._wire_model import EncodedMessages, WireFormat
+from agentloop.providers._wire_model import EncodedRequest, WireFormat
 from agentloop.providers._writing import ResponseWriter
+from agentloop.testing._patched import patched
 from tests.bench import ours
 from tests.bench.figures import Measured
 from tests.bench.measure import Samples, alternate, median, ratio
@@ -88,7 +90,7 @@ def _seconds_per_request(format: WireFormat, length: int, rounds: int) -> tuple[
         answer = AssistantMessage((Text(f"Answer {number}. " * 10),))
         messages.extend([UserMessage((Text(f"Question {number}?"),)), answer])
 
-    def seconds(encoded: EncodedMessages) -> float:
+    def seconds(encoded: EncodedRequest) -> float:
         request = _request(messages, spec)
         began = time.process_time()
         format.exchange(request, encoded, name="bench", writer=ResponseWriter(_NO_REPLY, model="bench"))
@@ -96,7 +98,7 @@ def _seconds_per_request(format: WireFormat, length: int, rounds: int) -> tuple[
 
     for number in range(length // 2):
         say(number)
-    encoded = EncodedMessages()
+    encoded = EncodedRequest()
     grown: Samples = []
     anew: Samples = []
     seconds(encoded)
@@ -104,7 +106,7 @@ def _seconds_per_request(format: WireFormat, length: int, rounds: int) -> tuple[
         say(length + number)
         gc.collect()
         grown.append(seconds(encoded))
-        anew.append(seconds(EncodedMessages()))
+        anew.append(seconds(EncodedRequest()))
     return grown, anew
 
 
@@ -136,7 +138,8 @@ async def _seconds_to_cancel(calls: int) -> float:
         raise AssertionError
 
     began, started = 0.0, 0
-    with trio.CancelScope() as scope:
+    # One response may ask for 256 calls, and each child run's for as many. Here one response asks for all of them.
+    with patched(assembly, "MAX_CALLS", calls), trio.CancelScope() as scope:
         async with Agent(_Asking(calls), tools=[wait]).stream("go") as stream:
             async for event in stream:
                 started += isinstance(event, ToolCallStarted)

@@ -291,13 +291,52 @@ async def test_responses_at_once_have_a_connection_each() -> None:
 
 
 async def test_a_connection_with_an_answer_left_unread_is_not_used_again() -> None:
-    async with serving(answering(whole(b"data: {nonsense\n\n"), whole(said("Hi")))) as server:
+    unended = HEAD + chunk(b"data: {nonsense\n\n")
+    async with serving(answering(unended, whole(said("Hi")))) as server:
         async with OpenAIChat("m", base_url=server.url).open() as model:
             with pytest.raises(ModelProtocolError):
                 await ask(model)
 
             assert (await ask(model)).text == "Hi"
         assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        whole(said("1")).replace(b"\r\n\r\n", b"\r\nConnection: Keep-Alive, close\r\n\r\n", 1),
+        whole(said("1")).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        whole(said("1")) + b"HTTP/1.1 200 OK\r\n",
+        answer(said("1") + finished(), type="text/event-stream") + b"HTTP/1.1 200 OK\r\n",
+    ],
+    ids=["close", "HTTP/1.0", "more after chunks", "more after a length"],
+)
+async def test_a_connection_that_can_carry_no_further_answer_is_not_used_again(first: bytes) -> None:
+    async with serving(answering(first, whole(said("2")))) as server:
+        async with OpenAIChat("m", base_url=server.url).open() as model:
+            assert [(await ask(model)).text, (await ask(model)).text] == ["1", "2"]
+
+        assert server.connections == 2
+
+
+async def test_an_interim_answer_is_no_answer() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+    async with serving(answering([interim, whole(said("Hi"))])) as server:
+        assert (await ask(OpenAIChat("m", base_url=server.url))).text == "Hi"
+
+
+async def test_an_answer_that_breaks_off_in_its_head_is_not_asked_for_again() -> None:
+    async def handler(peer: Peer) -> None:
+        if await peer.request() is not None:
+            await peer.send(whole(said("Hi")) if len(server.requests) == 1 else b"HTTP/1.1 200 OK\r\nConte")
+        if len(server.requests) == 1:
+            await handler(peer)
+
+    async with serving(handler) as server, OpenAIChat("m", base_url=server.url).open() as model:
+        await ask(model)
+        with pytest.raises(ModelConnectionError, match="no answer from"):
+            await ask(model)
+        assert len(server.requests) == 2
 
 
 async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
@@ -460,7 +499,9 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         OpenAIChat("m", base_url=url)
 
 
-@pytest.mark.parametrize("headers", [{"X": "a\nb"}, {"X\r\nY": "a"}, {"": "a"}, {"X": "\N{SNOWMAN}"}])
+@pytest.mark.parametrize(
+    "headers", [{"X": "a\nb"}, {"X\r\nY": "a"}, {"": "a"}, {"X": "\N{SNOWMAN}"}, {"Content-Length": "1"}]
+)
 def test_a_header_that_cannot_be_sent_is_refused(headers: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         OpenAIChat("m", headers=headers)

@@ -10,12 +10,12 @@ import pytest
 
 from agentloop import Agent
 from agentloop.messages import Message, Text, UserMessage
-from agentloop.models import ModelRequest, OpenableModel
+from agentloop.models import ModelRequest, OpenableModel, ToolSpec
 from agentloop.providers._chat_format import ChatFormat
 from agentloop.providers._events import WireEvents
 from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
-from agentloop.providers._wire_model import EncodedMessages, WireFormat, WireModel
+from agentloop.providers._wire_model import EncodedRequest, WireFormat, WireModel
 from agentloop.providers._writing import ResponseWriter
 from agentloop.providers.openai_chat import OpenAIChat
 from tests.providers.chat import Heard, ask
@@ -70,32 +70,57 @@ async def test_a_stream_opens_the_transport_of_its_model() -> None:
 
 
 def test_a_message_is_encoded_once_while_requests_repeat_it() -> None:
-    encoded, calls = EncodedMessages(), list[Message]()
+    encoded, calls = EncodedRequest(), list[Message]()
     first, second, third = (UserMessage((Text(text),)) for text in "123")
 
     def encode(message: Message) -> int:
         calls.append(message)
         return len(calls)
 
-    assert encoded.encode([first, second], encode) == [1, 2]
-    assert encoded.encode([first, second, third], encode) == [1, 2, 3]
-    assert encoded.encode([third, third], encode) == [3, 3]
+    assert encoded.messages([first, second], encode) == [1, 2]
+    assert encoded.messages([first, second, third], encode) == [1, 2, 3]
+    assert encoded.messages([third, third], encode) == [3, 3]
     assert len(calls) == 3
 
 
+def test_a_message_is_not_encoded_again_where_another_one_before_it_has_changed() -> None:
+    encoded, calls = EncodedRequest(), list[Message]()
+    first, second, third = (UserMessage((Text(text),)) for text in "123")
+
+    def encode(message: Message) -> int:
+        calls.append(message)
+        return len(calls)
+
+    encoded.messages([first, second], encode)
+
+    assert encoded.messages([third, second], encode) == [3, 2]
+    assert encoded.messages([second], encode) == [2]
+
+
+def test_tools_are_encoded_once_while_requests_repeat_them() -> None:
+    encoded, calls = EncodedRequest(), list[tuple[ToolSpec, ...]]()
+    tools, others = ((ToolSpec(name, "", {"type": "object"}),) for name in "ab")
+
+    def encode(specs: tuple[ToolSpec, ...]) -> int:
+        calls.append(specs)
+        return len(calls)
+
+    assert [encoded.tools(specs, encode) for specs in (tools, tools, others, others)] == [1, 1, 2, 2]
+
+
 def test_messages_that_are_no_longer_sent_are_forgotten() -> None:
-    encoded = EncodedMessages()
+    encoded = EncodedRequest()
     first, second = UserMessage((Text("1"),)), UserMessage((Text("2"),))
 
-    encoded.encode([first, second], str)
-    encoded.encode([second], str)
+    encoded.messages([first, second], str)
+    encoded.messages([second], str)
 
     assert len(encoded) == 1
 
 
 @pytest.mark.parametrize(("format", "wire"), FORMATS, ids=lambda value: type(value).__name__)
 def test_a_format_encodes_a_request_the_same_way_each_time(format: WireFormat, wire: Wire) -> None:
-    request, encoded = ModelRequest((UserMessage((Text("Hello?"),)),)), EncodedMessages()
+    request, encoded = ModelRequest((UserMessage((Text("Hello?"),)),)), EncodedRequest()
 
     bodies = {
         format.exchange(request, encoded, name="m", writer=ResponseWriter(Heard(), model="m"))[0] for _ in range(3)
