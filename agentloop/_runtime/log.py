@@ -110,6 +110,7 @@ class Entry(NamedTuple):
 
 
 _NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
+_NO_OUTPUT: dict[tuple[str, str], float] = {}
 _NOTHING_LOST: Mapping[str, int] = {}
 
 
@@ -136,6 +137,7 @@ class EventLog:
         "is_closed",
         "is_journaled",
         "lost",
+        "output_left",
         "seq",
     )
 
@@ -151,6 +153,8 @@ class EventLog:
         self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
         # A log without a journal, which most are, is spared what only a journal needs.
+        self.output_left: dict[tuple[str, str], float] = {} if journaled else _NO_OUTPUT
+        """How many characters of a call's output the journal may still save, by stream and call."""
         self._unsaved: deque[Entry] = deque() if journaled else _NOTHING_UNSAVED
         self._hidden = 0
         """How many entries, the last ones, are not visible."""
