@@ -334,13 +334,14 @@ class EventLog:
     def mark_saved(self, count: int) -> None:
         """Move the mark: the next ``count`` entries are saved, and so visible."""
         unsaved = self._unsaved
-        for _ in range(count):
+        visible = len(unsaved) - self._hidden
+        for number in range(count):
             entry = unsaved.popleft()
             if isinstance(entry.item, WORDS):
                 self._size -= len(words_of(entry.item))
             else:
                 self._facts -= 1
-            if self._hidden > len(unsaved):
+            if number >= visible:
                 self._show(entry)
         # The deltas behind it were hidden only by what stood before them.
         while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):
