@@ -433,7 +433,10 @@ class ToolCallStarted(Event):
 
 @frozen(kw_only=True, repr=False, eq=False)
 class ToolCallOutput(Event):
-    """A running tool wrote a fragment of output, ahead of its result."""
+    """A running tool wrote a fragment of output, ahead of its result.
+
+    The journal of a session saves no more of a call's output than its ``max_result``, and a line in place of the rest.
+    """
 
     call_id: str
     """Id of the call."""

@@ -38,6 +38,8 @@ def _tag(name: str) -> str:
 _TAGS: dict[type, str] = {cls: _tag(cls.__name__) for cls in get_args(StreamEvent)}
 _CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
 
+_PREFIXES: dict[type, bytes] = {cls: b'{"type":"%s",' % tag.encode() for cls, tag in _TAGS.items()}
+
 EVENT_TYPES = frozenset(_CLASSES)
 """The values of ``type`` that this version knows."""
 
@@ -57,7 +59,7 @@ def encode_event(event: StreamEvent | UnknownEvent) -> bytes:
     """Encode ``event`` as one JSON object without line breaks, in UTF-8."""
     if isinstance(event, UnknownEvent):
         return event.raw
-    return b'{"type":"%s",%s' % (_TAGS[type(event)].encode(), _encoder.encode(event)[1:])
+    return _PREFIXES[type(event)] + _encoder.encode(event)[1:]
 
 
 def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:

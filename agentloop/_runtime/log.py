@@ -110,6 +110,7 @@ class Entry(NamedTuple):
 
 
 _NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
+_NO_OUTPUT: dict[tuple[str, str], float] = {}
 _NOTHING_LOST: Mapping[str, int] = {}
 
 
@@ -136,6 +137,7 @@ class EventLog:
         "is_closed",
         "is_journaled",
         "lost",
+        "output_left",
         "seq",
     )
 
@@ -151,6 +153,8 @@ class EventLog:
         self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
         # A log without a journal, which most are, is spared what only a journal needs.
+        self.output_left: dict[tuple[str, str], float] = {} if journaled else _NO_OUTPUT
+        """How many characters of a call's output the journal may still save, by stream and call."""
         self._unsaved: deque[Entry] = deque() if journaled else _NOTHING_UNSAVED
         self._hidden = 0
         """How many entries, the last ones, are not visible."""
@@ -330,13 +334,14 @@ class EventLog:
     def mark_saved(self, count: int) -> None:
         """Move the mark: the next ``count`` entries are saved, and so visible."""
         unsaved = self._unsaved
-        for _ in range(count):
+        visible = len(unsaved) - self._hidden
+        for number in range(count):
             entry = unsaved.popleft()
             if isinstance(entry.item, WORDS):
                 self._size -= len(words_of(entry.item))
             else:
                 self._facts -= 1
-            if self._hidden > len(unsaved):
+            if number >= visible:
                 self._show(entry)
         # The deltas behind it were hidden only by what stood before them.
         while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):

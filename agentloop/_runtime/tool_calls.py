@@ -181,6 +181,8 @@ class Calls:
         arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
             context = RunningContext(run, call.id, deadline)
+            if run.log.is_journaled:
+                run.log.output_left[run.source.stream, call.id] = self._longest(call)
             if tool.context_name is not None:
                 arguments = {**arguments, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
