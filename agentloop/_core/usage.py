@@ -9,7 +9,7 @@ import msgspec
 from agentloop.limits import Limits, Price
 from agentloop.messages import Usage
 
-__all__ = ["Exceeded", "Meter", "RepeatDetector", "priced"]
+__all__ = ["Exceeded", "Meter", "RepeatDetector", "in_words", "priced"]
 
 
 class Exceeded(msgspec.Struct, frozen=True):
@@ -21,6 +21,11 @@ class Exceeded(msgspec.Struct, frozen=True):
     """A field of `Limits`."""
     used: float
     allowed: float
+
+
+def in_words(reached: Exceeded) -> str:
+    """The limit and its numbers, for a person."""
+    return f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used"
 
 
 class Meter:
@@ -74,9 +79,9 @@ class Meter:
             meter.requests += 1
             meter = meter.parent
 
-    def may_retry(self) -> bool:
-        """Whether one more request breaks no limit but that of turns, which it does not count for."""
-        return self._shared() is None
+    def before_retry(self) -> Exceeded | None:
+        """The first limit, inside out, that a request which is no new turn would break."""
+        return self._shared()
 
     @property
     def counts_cost(self) -> bool:
