@@ -48,12 +48,12 @@ class Meter:
         """Limits that a person has raised."""
 
     def restore(
-        self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float], discarded: int = 0
+        self, *, turns: int, requests: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]
     ) -> None:
         """Start from the usage of the stream that this one resumes. The meters above have counted it already.
 
         Args:
-          discarded: requests that failed and were made again.
+          requests: the requests that went out, failed ones included.
           allowed: limits that a person has raised, and to what.
         """
         for limit, most in allowed.items():
@@ -61,8 +61,7 @@ class Meter:
             if now is not None:
                 # The resumed run may have higher limits.
                 self.allowed[limit] = max(now, most)
-        self.turns, self.usage, self.tool_calls = turns, usage, tool_calls
-        self.requests = usage.requests + discarded
+        self.turns, self.requests, self.usage, self.tool_calls = turns, requests, usage, tool_calls
 
     def count_request(self) -> None:
         """A model request of this stream is about to go out."""

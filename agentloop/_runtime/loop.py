@@ -195,7 +195,13 @@ class _Loop:
         run, state = self._run, self._run.state
         if not state.is_prompted:
             return await self._submit("user_prompt_submit", (run.prompt,))
-        run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed, state.discarded)
+        run.meter.restore(
+            turns=state.turn,
+            requests=state.requests,
+            usage=state.usage,
+            tool_calls=state.tool_calls,
+            allowed=state.allowed,
+        )
         if state.message is not None:
             return await self._resume_turn(state.message, tools)
         # The previous run may have had its answer, and ended before it could emit the end.
@@ -284,10 +290,11 @@ class _Loop:
     async def _take_turn(self, tools: ToolList) -> Ending | None:
         """Ask the model, and act on its response."""
         run = self._run
-        # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
-        run.meter.count_request()
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
+        # At once, and not when the request goes out: while hooks wait, children side by side would all pass. The state
+        # counts it with `TurnStarted`.
+        run.meter.count_request()
         async with _Turn(run) as turn:
             # A copy: once room was made, the tool that reads long results may have to be added.
             listed = dict(await self._list(tools))

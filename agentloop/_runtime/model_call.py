@@ -19,6 +19,7 @@ import trio
 from agentloop._core.assembly import Assembler
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
+from agentloop._core.state import RequestSent
 from agentloop._core.stops import checked_stop
 from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep
@@ -302,6 +303,7 @@ async def ask(
         if reached is not None:
             raise RequestRefusedError(f"a limit leaves no request for it ({in_words(reached)})", reached=reached)
         run.meter.count_retry()
+        run.note(RequestSent(purpose))
     if models is None:
         return await _respond(ModelRetry(run, run.models, run.chain, purpose, call_id, shorten), request)
     async with AsyncExitStack() as stack:
