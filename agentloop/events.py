@@ -407,9 +407,10 @@ class MessageCommitted(Event):
 
 @frozen(kw_only=True, repr=False)
 class UsageReported(Event):
-    """A response is complete, whatever it was requested for.
+    """A response is complete, whatever it was requested for; or it broke off, and the provider has reported its usage.
 
-    Emitted before the tool calls that the response asks for run.
+    Emitted before the tool calls that the response asks for run. All ``usage`` of a stream and its children, those of
+    the streams that it resumes included, adds up to `Outcome.usage`.
     """
 
     usage: Usage
@@ -422,6 +423,8 @@ class UsageReported(Event):
     """Id of the tool call that asked, if the purpose is ``tool``."""
     model: str = ""
     """Name of the model that was asked; `Model.name`."""
+    is_complete: bool = True
+    """Whether the response is complete. One that is not was discarded or cancelled, or its model failed."""
 
 
 # --------------------------------------------------------------------------- tool calls

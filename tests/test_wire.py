@@ -180,6 +180,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "purpose": "tool",
         "call_id": "c",
         "model": "m",
+        "is_complete": True,
     },
     "tool_call_started": {"call_id": "c", "name": "add", "arguments": "{}"},
     "tool_call_output": {"call_id": "c", "text": "working"},

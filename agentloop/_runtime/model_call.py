@@ -20,7 +20,7 @@ from agentloop._core.assembly import Assembler
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
 from agentloop._core.state import RequestSent
-from agentloop._core.stops import checked_stop
+from agentloop._core.stops import checked_stop, checked_usage
 from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
@@ -80,6 +80,7 @@ class ModelCall:
         "_scope",
         "_waiting_for",
         "_writer",
+        "reported",
     )
 
     def __init__(self, run: Run, model: Model, *, silent: bool = False) -> None:
@@ -97,6 +98,8 @@ class ModelCall:
         self._give_up_at = math.inf
         """The time at which it is given up in spite of all signs of life."""
         self._waiting_for = FIRST_PIECE
+        self.reported = Usage()
+        """The usage of the response so far, as the model reports it."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model, and emit its deltas as they come.
@@ -136,7 +139,9 @@ class ModelCall:
             raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
         try:
             ending = checked_stop(stop, model=model.name)
-            message = self._assembler.finish(ending.reason, ending.usage, ending.model or model.name)
+            if ending.usage.total_tokens:
+                self.reported = ending.usage
+            message = self._assembler.finish(ending.reason, self.reported, ending.model or model.name)
         except ModelError as error:
             _name(error, model)
             raise
@@ -171,6 +176,9 @@ class ModelCall:
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
         self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
         await self._next()
+
+    def report_usage(self, usage: Usage, /) -> None:
+        self.reported = checked_usage(usage)
 
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
@@ -331,15 +339,17 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
     run = retry.run
     try:
         message = await retry.respond(request)
-        usage = _counted(run, message, retry)
-        message = msgspec.structs.replace(message, usage=usage)
+        retry.take_reported()
+        _count(retry, message.usage, message.model, is_complete=True)
+        message = msgspec.structs.replace(message, usage=retry.counted)
         if run.hooks.at("after_llm_call"):
             value = AfterLLMCall(run.source, run.state.turn, message, retry.purpose, retry.call_id)
             await run.hooks.notify("after_llm_call", value)
     except BaseException:
+        _count_broken(retry)
         cut_off = retry.interrupted()
         if cut_off is not None and retry.purpose == "turn":
-            commit(run, (cut_off,))
+            commit(run, (msgspec.structs.replace(cut_off, usage=retry.counted),))
         raise
     return message
 
@@ -347,14 +357,31 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
 # ---------------------------------------------------------------------------------- usage
 
 
-def _counted(run: Run, message: AssistantMessage, retry: ModelRetry) -> Usage:
-    """Count the usage of ``message``, emit it, and give it with its cost."""
-    name = retry.model.name
-    usage = _priced(run, msgspec.structs.replace(message.usage, requests=1), name, message.model)
+def _count(retry: ModelRetry, usage: Usage, model: str, *, is_complete: bool) -> None:
+    """Count the ``usage`` of a response, with its cost, and emit it.
+
+    Args:
+      model: the name of the model that answered, as the provider reports it.
+    """
+    run, name = retry.run, retry.model.name
+    usage = retry.counted = _priced(run, msgspec.structs.replace(usage, requests=1), name, model)
     run.meter.count_usage(usage)
-    total = run.meter.usage
-    run.emit(UsageReported, usage=usage, total=total, purpose=retry.purpose, call_id=retry.call_id, model=name)
-    return usage
+    run.emit(
+        UsageReported,
+        usage=usage,
+        total=run.meter.usage,
+        purpose=retry.purpose,
+        call_id=retry.call_id,
+        model=name,
+        is_complete=is_complete,
+    )
+
+
+def _count_broken(retry: ModelRetry) -> None:
+    """Count the usage that was reported of a response that broke off, once: the provider bills it."""
+    usage = retry.take_reported()
+    if usage != Usage():
+        _count(retry, usage, retry.model.name, is_complete=False)
 
 
 def _priced(run: Run, usage: Usage, *names: str) -> Usage:
@@ -385,7 +412,7 @@ class ModelRetry:
       shorten: see `ask`.
     """
 
-    __slots__ = ("_call", "_chain", "_failures", "_models", "_shorten", "call_id", "model", "purpose", "run")
+    __slots__ = ("_call", "_chain", "_failures", "_models", "_shorten", "call_id", "counted", "model", "purpose", "run")
 
     def __init__(
         self,
@@ -406,6 +433,8 @@ class ModelRetry:
         self._failures: list[str] = []
         self.model: Model = models[0]
         """The model that was asked last."""
+        self.counted = Usage()
+        """The usage of its response, as it was counted."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
         """Ask for the response to ``request``. Raises as `ask` does."""
@@ -414,11 +443,13 @@ class ModelRetry:
         failed: dict[int, int] = {}
         index = self._chain.first(now())
         while True:
-            self.model = self._models[index]
+            self.model, self.counted = self._models[index], Usage()
             self._call = ModelCall(run, self.model, silent=silent)
             try:
                 return await self._call.respond(request)
             except ModelError as error:
+                # First, since it may reach a limit.
+                _count_broken(self)
                 # A cancelled run makes no further request, even if the model swallowed the cancellation.
                 cancelled = trio.current_effective_deadline() == -math.inf
                 following: Next | None = None
@@ -438,18 +469,18 @@ class ModelRetry:
                     raise
                 info = error_info(error)
             self._failures.append(f"{info.type}: {info.message}")
-            index, self._call = following.model, None
             run.emit(
                 ResponseDiscarded,
                 error=info,
                 model=self.model.name,
-                next_model=self._models[index].name,
+                next_model=self._models[following.model].name,
                 delay=following.delay,
                 purpose=self.purpose,
                 call_id=self.call_id,
             )
             # At once, and not after the delay: meanwhile, children side by side would all pass the limit.
             run.meter.count_retry()
+            index, self._call = following.model, None
             if run.writer.readers_lag:
                 await run.writer.wait_for_readers()
             await sleep(following.delay)
@@ -463,6 +494,13 @@ class ModelRetry:
             return None if request is None else await _vetted(self.run, request, self.purpose, self.call_id)
         except RequestRefusedError:
             return None
+
+    def take_reported(self) -> Usage:
+        """The usage that was reported of the response at hand, once: nothing from then on."""
+        if self._call is None:
+            return Usage()
+        usage, self._call.reported = self._call.reported, Usage()
+        return usage
 
     def interrupted(self) -> AssistantMessage | None:
         """The part of a response that arrived before it was cut off; ``None`` if there is none, or it was discarded."""

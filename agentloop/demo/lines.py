@@ -122,7 +122,7 @@ class Narrator:
                 return self._speak(event, "says", event.text)
             case ReasoningDelta():
                 return self._speak(event, "thinks", event.text)
-            case UsageReported(purpose="turn") | TurnFinished():
+            case UsageReported(purpose="turn", is_complete=True) | TurnFinished():
                 # The response is complete, or cut off.
                 return self._finish_speech(event)
             case StreamStarted(message=message, resumes=resumes):

@@ -30,6 +30,7 @@ from agentloop.messages import (
     Image,
     Message,
     Text,
+    Usage,
     UserMessage,
     UserPart,
 )
@@ -264,6 +265,9 @@ class _Reply:
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         self.assembler.tool_call(index, id, name, arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """Drop it."""
 
 
 async def _respond(model: Model, request: ModelRequest) -> AssistantMessage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
@@ -424,8 +425,20 @@ class _ResponsesResponse:
                 content = self._decoded(event.item)
                 if content is not None:
                     await self._finish_item(content, event.item, self._item_to_finish(event, content))
+            case "response.created" | "response.queued" | "response.in_progress":
+                self._report_usage(event.response)
             case _:
                 pass
+
+    def _report_usage(self, raw: msgspec.Raw) -> None:
+        """Report the usage of the response in ``raw`` so far. Most servers have none before the end."""
+        if bytes(raw) == b"null":
+            return
+        # Nothing else of such a response matters, so a flaw of it does not either.
+        with suppress(ModelProtocolError):
+            usage = decode_event(_response_decoder, _Response, raw, model=self._name).usage
+            if usage is not None:
+                self._writer.report_usage(_usage(usage))
 
     def _delta(self, event: _Event) -> str:
         if event.delta is None or isinstance(event.delta, str):
@@ -561,6 +574,9 @@ class _ResponsesResponse:
         response = _Response()
         if bytes(raw) != b"null":
             response = decode_event(_response_decoder, _Response, raw, model=self._name)
+        if response.usage is not None:
+            # A response that failed has used something, too.
+            self._writer.report_usage(_usage(response.usage))
         status = response.status or event
         if response.error or status == "failed":
             raise failure_in_stream(self._name, response.error or {"message": "the response failed"}, show_code=True)
