@@ -182,7 +182,7 @@ class ModelCall:
 
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
-        if self._writer.readers_lag:
+        if self._writer.readers_lag and self._emit is not _drop:
             self._scope.deadline = math.inf
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import trio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from agentloop import Agent, Approve, Compaction, Limits, Retries, tool
-from agentloop.errors import ModelError
+import msgspec
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agentloop import Agent, Approve, Compaction, Limits, Retries, Tool, ToolContext, hooks, tool
+from agentloop.errors import AgentLoopError, BlockedError, LimitReachedError, ModelConnectionError, ModelError
+from agentloop.events import ResponseDiscarded, TextDelta, ToolCallStarted, UsageReported
+from agentloop.hooks import Block
 from agentloop.journal import OpenStore
-from agentloop.models import ModelRequest
+from agentloop.messages import AssistantMessage, Usage, user_message
+from agentloop.models import Model, ModelRequest
 from agentloop.outcome import Outcome
 from agentloop.stores import MemoryStore, stored_session
-from agentloop.testing import FunctionModel, Response, calls, fails, hangs
+from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
+from tests.runtime.builders import agent_with, results
+from tests.support import first, of, watch
 
 ONCE = Retries(attempts=1)
 
@@ -90,3 +101,126 @@ async def test_a_request_during_which_the_process_died_counts_when_the_run_is_re
         outcome = await ended(agent, store)
 
     assert (outcome.reason, outcome.detail, counting.asked) == ("limit", "requests: 1 of 1 used", 1)
+
+
+# -------------------------------------------------------------------- a tool asks a model
+
+QUESTION = ModelRequest((user_message("Is it blue?"),))
+
+
+def judging(model: Model | None = None) -> tuple[Tool, list[AssistantMessage | AgentLoopError]]:
+    """A tool that asks a model, and what came of it."""
+    answers: list[AssistantMessage | AgentLoopError] = []
+
+    @tool
+    async def judge(context: ToolContext[Any]) -> str:
+        try:
+            answers.append(await context.ask_model(QUESTION, model=model))
+        except AgentLoopError as error:
+            answers.append(error)
+        return "done"
+
+    return judge, answers
+
+
+async def test_a_tool_gets_the_response_of_the_model_that_it_asks() -> None:
+    judge, answers = judging(ScriptedModel("Yes.", name="judge"))
+
+    watched = await watch(agent_with(judge))
+
+    [answer] = answers
+    assert isinstance(answer, AssistantMessage)
+    assert (answer.text, answer.usage.requests) == ("Yes.", 1)
+    assert [event.text for event in of(watched.events, TextDelta)] == ["Done."]
+    assert [(event.purpose, event.model) for event in of(watched.events, UsageReported)] == [
+        ("turn", "scripted"),
+        ("tool", "judge"),
+        ("turn", "scripted"),
+    ]
+    assert watched.outcome.usage.requests == 3
+
+
+async def test_without_a_model_of_its_own_a_tool_asks_those_of_the_agent() -> None:
+    judge, answers = judging()
+    first_model = ScriptedModel(calls("judge"), fails(ModelError("busy")))
+    other = ScriptedModel("Yes.", "Done.", name="other")
+
+    watched = await watch(Agent(first_model, fallbacks=[other], tools=[judge]))
+
+    [answer] = answers
+    assert isinstance(answer, AssistantMessage)
+    assert answer.text == "Yes."
+    [discarded] = of(watched.events, ResponseDiscarded)
+    assert (discarded.purpose, discarded.next_model) == ("tool", "other")
+
+
+async def test_at_a_limit_a_tool_cannot_ask_a_model() -> None:
+    judge, answers = judging(ScriptedModel())
+
+    watched = await watch(agent_with(judge, limits=Limits(requests=1)), on_question="decline")
+
+    assert [type(answer) for answer in answers] == [LimitReachedError]
+    assert watched.outcome.reason == "limit"
+
+
+async def test_a_hook_may_keep_a_tool_from_asking_a_model() -> None:
+    @hooks.before_llm_call
+    def guard(call: hooks.BeforeLLMCall) -> Block | None:
+        return Block("no judges") if call.purpose == "tool" else None
+
+    judge, answers = judging(ScriptedModel())
+    watched = await watch(agent_with(judge, hooks=[guard]))
+
+    assert [(type(answer), str(answer)) for answer in answers] == [(BlockedError, "no judges")]
+    assert watched.outcome.reason == "completed"
+
+
+async def test_the_model_that_a_tool_asks_is_opened_and_closed() -> None:
+    doings: list[str] = []
+
+    class Opened(ScriptedModel):
+        @asynccontextmanager
+        async def open(self) -> AsyncGenerator[Model]:
+            doings.append("open")
+            yield self
+            doings.append("closed")
+
+    judge, answers = judging(Opened("Yes."))
+    await watch(agent_with(judge))
+
+    assert len(answers) == 1
+    assert doings == ["open", "closed"]
+
+
+async def test_a_tool_that_is_stopped_while_it_asks_a_model_has_used_what_was_reported() -> None:
+    early = msgspec.structs.replace(says("Well"), reported=Usage(input_tokens=100)) + hangs()
+    judge, _ = judging(ScriptedModel(early))
+
+    async with agent_with(judge).stream("go") as stream:
+        await first(stream, ToolCallStarted)
+        await wait_all_tasks_blocked()
+        stream.stop()
+        events = [event async for event in stream]
+
+    [report] = of(events, UsageReported)
+    assert (report.purpose, report.is_complete, report.usage.input_tokens) == ("tool", False, 100)
+    assert stream.outcome.usage.input_tokens == 110
+
+
+async def test_two_calls_that_ask_side_by_side_retry_each_for_itself() -> None:
+    asked: dict[str, int] = {}
+
+    def respond(request: ModelRequest) -> Response | str:
+        text = request.messages[0].text
+        asked[text] = asked.get(text, 0) + 1
+        return fails(ModelConnectionError("dropped")) if asked[text] < 3 else "Yes."
+
+    @tool
+    async def judge(what: str, context: ToolContext[Any]) -> str:
+        return (await context.ask_model(ModelRequest((user_message(what),)), model=FunctionModel(respond))).text
+
+    agent = agent_with(judge, response=calls("judge", what="a") + calls("judge", what="b"))
+    watched = await watch(agent)
+
+    assert asked == {"a": 3, "b": 3}
+    assert [result.text for result in results(watched)] == ["Yes.", "Yes."]
