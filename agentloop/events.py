@@ -143,7 +143,8 @@ WarningCode: TypeAlias = Literal[
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
 - ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; the message names it.
 - ``truncated``: the response was cut off at the token limit; none of its tool calls runs.
-- ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage.
+- ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage; an estimate
+  of it counts.
 - ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
 """
 

@@ -168,7 +168,7 @@ class RepeatDetector:
 
 
 def priced(usage: Usage, price: Price) -> Usage:
-    """``usage`` with its cost. Tokens that were read from the cache, or written to it, have prices of their own."""
+    """``usage`` of one response, with its cost. Tokens read from the cache, or written to it, have their own prices."""
     cached, written = usage.cached_tokens, usage.cache_written_tokens
     fresh = max(usage.input_tokens - cached - written, 0)
     cost = (
@@ -177,4 +177,4 @@ def priced(usage: Usage, price: Price) -> Usage:
         + written * (price.input if price.cache_written is None else price.cache_written)
         + usage.output_tokens * price.output
     )
-    return msgspec.structs.replace(usage, cost=cost / 1_000_000)
+    return msgspec.structs.replace(usage, cost=cost / 1_000_000, priced_requests=1)

@@ -370,7 +370,8 @@ class _Loop:
         message = await ask_model(run, request, shorten=partial(self._shortened, request, tools))
         self._overflowed = False
         if self._compactor is not None:
-            self._compactor.count(message.usage.total_tokens, len(run.transcript))
+            usage = message.usage
+            self._compactor.count(0 if usage.estimated_requests else usage.total_tokens, len(run.transcript))
         flaw = flaw_of(message, run.transcript.messages)
         if flaw:
             run.warn(flaw, FLAWS[flaw])

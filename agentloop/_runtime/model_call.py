@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.context_window import CHARACTERS_PER_TOKEN, estimate
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
 from agentloop._core.state import RequestSent
@@ -340,7 +341,7 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
     try:
         message = await retry.respond(request)
         retry.take_reported()
-        _count(retry, message.usage, message.model, is_complete=True)
+        _count(retry, message.usage, message, is_complete=True)
         message = msgspec.structs.replace(message, usage=retry.counted)
         if run.hooks.at("after_llm_call"):
             value = AfterLLMCall(run.source, run.state.turn, message, retry.purpose, retry.call_id)
@@ -357,14 +358,20 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
 # ---------------------------------------------------------------------------------- usage
 
 
-def _count(retry: ModelRetry, usage: Usage, model: str, *, is_complete: bool) -> None:
+def _count(retry: ModelRetry, usage: Usage, message: AssistantMessage | None, *, is_complete: bool) -> None:
     """Count the ``usage`` of a response, with its cost, and emit it.
 
     Args:
-      model: the name of the model that answered, as the provider reports it.
+      message: the response, or the visible part of it.
     """
     run, name = retry.run, retry.model.name
-    usage = retry.counted = _priced(run, msgspec.structs.replace(usage, requests=1), name, model)
+    if not usage.total_tokens and message is not None and run.meter.counts_tokens:
+        if is_complete:
+            problem = f"model {name!r} reports no usage: the limits on tokens and cost count an estimate of it"
+            run.warn_once("unmetered", problem)
+        usage = _estimated(retry.request, message)
+    usage = _priced(run, usage, name, name if message is None else message.model)
+    retry.counted = usage
     run.meter.count_usage(usage)
     run.emit(
         UsageReported,
@@ -378,22 +385,35 @@ def _count(retry: ModelRetry, usage: Usage, model: str, *, is_complete: bool) ->
 
 
 def _count_broken(retry: ModelRetry) -> None:
-    """Count the usage that was reported of a response that broke off, once: the provider bills it."""
+    """Count the usage of a response that broke off, once: the provider bills what it has reported.
+
+    If the response was to report its usage at its end, the part that arrived is estimated for a limit that needs it.
+    """
     usage = retry.take_reported()
-    if usage != Usage():
-        _count(retry, usage, retry.model.name, is_complete=False)
+    if usage is None:
+        return
+    part = retry.interrupted()
+    if usage != Usage() or (part is not None and retry.run.meter.counts_tokens):
+        _count(retry, usage, part, is_complete=False)
+
+
+def _estimated(request: ModelRequest, message: AssistantMessage) -> Usage:
+    """About what the response ``message`` to ``request`` used."""
+    front = (len(request.instructions) + len(msgspec.json.encode(request.tools))) // CHARACTERS_PER_TOKEN
+    read = front + sum(map(estimate, request.messages))
+    return Usage(input_tokens=read, output_tokens=estimate(message), estimated_requests=1)
 
 
 def _priced(run: Run, usage: Usage, *names: str) -> Usage:
-    """``usage`` of the model that goes by ``names``, with its cost."""
-    if not usage.total_tokens and run.meter.counts_tokens:
-        problem = f"the limits on tokens and cost cannot count model {names[0]!r}: it reports no usage"
-        run.warn_once("unmetered", problem)
+    """``usage`` of one response of the model that goes by ``names``, with its cost."""
+    # A model may report a cost of its own.
+    usage = msgspec.structs.replace(usage, requests=1, priced_requests=int(usage.cost > 0))
     price = run.price_of(*names)
     if price is not None:
         return priced(usage, price)
-    if run.meter.counts_cost:
-        run.warn_once("unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices=")
+    if run.meter.counts_cost and not usage.is_cost_known:
+        problem = f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
+        run.warn_once("unpriced", problem)
     return usage
 
 
@@ -412,7 +432,20 @@ class ModelRetry:
       shorten: see `ask`.
     """
 
-    __slots__ = ("_call", "_chain", "_failures", "_models", "_shorten", "call_id", "counted", "model", "purpose", "run")
+    __slots__ = (
+        "_call",
+        "_chain",
+        "_failures",
+        "_is_taken",
+        "_models",
+        "_shorten",
+        "call_id",
+        "counted",
+        "model",
+        "purpose",
+        "request",
+        "run",
+    )
 
     def __init__(
         self,
@@ -431,8 +464,12 @@ class ModelRetry:
         self._shorten = shorten
         self._call: ModelCall | None = None
         self._failures: list[str] = []
+        self._is_taken = False
+        """Whether the usage of the response at hand was taken, to be counted."""
         self.model: Model = models[0]
         """The model that was asked last."""
+        self.request: ModelRequest
+        """The request that it got."""
         self.counted = Usage()
         """The usage of its response, as it was counted."""
 
@@ -444,6 +481,7 @@ class ModelRetry:
         index = self._chain.first(now())
         while True:
             self.model, self.counted = self._models[index], Usage()
+            self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)
             try:
                 return await self._call.respond(request)
@@ -495,12 +533,12 @@ class ModelRetry:
         except RequestRefusedError:
             return None
 
-    def take_reported(self) -> Usage:
-        """The usage that was reported of the response at hand, once: nothing from then on."""
-        if self._call is None:
-            return Usage()
-        usage, self._call.reported = self._call.reported, Usage()
-        return usage
+    def take_reported(self) -> Usage | None:
+        """The usage that was reported of the response at hand, once: ``None`` from then on."""
+        if self._is_taken or self._call is None:
+            return None
+        self._is_taken = True
+        return self._call.reported
 
     def interrupted(self) -> AssistantMessage | None:
         """The part of a response that arrived before it was cut off; ``None`` if there is none, or it was discarded."""

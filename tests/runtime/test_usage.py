@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from agentloop import Agent, Compaction, Deadlines, Limits, Retries, Session, Text, ToolContext, tool
+from agentloop import Agent, Compaction, Deadlines, Limits, Price, Retries, Session, Text, ToolContext, tool
 from agentloop._runtime.stream import Stream
 from agentloop.errors import ModelConnectionError, ModelError, RunError
 from agentloop.events import (
@@ -291,3 +291,35 @@ async def test_what_was_reported_of_a_summary_that_failed_counts() -> None:
     reports = of(watched.events, UsageReported)
     assert [(report.purpose, report.usage) for report in reports] == [("summary", BILLED), ("turn", ONE)]
     assert watched.outcome.usage == BILLED + ONE
+
+
+async def test_a_response_that_broke_off_without_usage_reaches_a_limit_by_an_estimate() -> None:
+    model = ScriptedModel(says("word " * 400) + fails(ModelConnectionError("dropped")), "Hello.")
+
+    watched = await watch(Agent(model, limits=Limits(tokens=500), retries=Retries(delay=0.01)))
+
+    assert len(model.requests) == 1
+    assert isinstance(watched.error, ModelConnectionError)
+    [report] = of(watched.events, UsageReported)
+    assert (report.is_complete, report.usage.estimated_requests) == (False, 1)
+    assert report.usage == watched.outcome.usage
+
+
+# ------------------------------------------------------------------------------------ cost
+
+
+async def test_a_model_that_is_free_differs_from_one_without_a_price() -> None:
+    free = await Agent(ScriptedModel("Hi."), prices={"scripted": Price(0, 0)}).run("go")
+    unpriced = await Agent(ScriptedModel("Hi.")).run("go")
+
+    assert (free.usage.cost, free.usage.is_cost_known) == (0, True)
+    assert (unpriced.usage.cost, unpriced.usage.is_cost_known) == (0, False)
+
+
+async def test_the_cost_of_a_run_is_known_if_all_of_its_responses_have_a_price() -> None:
+    inner = Agent(ScriptedModel("Hi.", name="inner"), name="inner")
+    agent = agent_with(inner.as_tool(), response=calls("inner", prompt="go"), prices={"scripted": Price(1, 1)})
+
+    usage = (await agent.run("go")).usage
+
+    assert (usage.requests, usage.priced_requests, usage.is_cost_known) == (3, 2, False)
