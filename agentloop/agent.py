@@ -213,9 +213,13 @@ class Agent(AgentConfig):
 
         async def delegate(prompt: str, context: ToolContext[Any]) -> Any:
             try:
-                return (await context.run(self, prompt)).output
+                outcome = await context.run(self, prompt)
             except AgentLoopError as error:
                 raise ToolError(f"agent {self.name!r} gave no answer: {error}") from error
+            if outcome.detail and isinstance(outcome.output, str):
+                # An answer that is empty, or was cut off: the outer model must not take it for a whole one.
+                return f"{outcome.output}\n\n[{outcome.detail}]".lstrip()
+            return outcome.output
 
         if description is None:
             description = self.instructions if isinstance(self.instructions, str) else ""

@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from agentloop.events import Source
-from agentloop.messages import Prompt
+from agentloop.messages import AssistantMessage, Prompt
+from agentloop.models import Model, ModelRequest
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Cancel, Decline
 
@@ -153,6 +154,24 @@ class ToolContext(ABC, Generic[Deps]):
         Raises:
           UsageError: ``value`` has no JSON form.
           StoreError: the store failed; ``value`` is not saved.
+        """
+
+    @abstractmethod
+    async def ask_model(self, request: ModelRequest, /, *, model: Model | None = None) -> AssistantMessage:
+        """Ask a model for a response, as the stream itself does: to judge, to classify, to put into other words.
+
+        The request counts for the limits of the stream and of those above it. The agent's retries, deadlines, prices
+        and ``before_llm_call`` hooks apply; `UsageReported` has the usage. The response has no deltas, and is not part
+        of the transcript. It may not be whole: see `AssistantMessage.stop`. To run an agent, use `run`.
+
+        Args:
+          request: the request. Nothing is added to it.
+          model: the model to ask; ``None`` for those of the agent, fallbacks included.
+
+        Raises:
+          LimitReachedError: a limit leaves no request.
+          BlockedError: a hook refused the request.
+          ModelError: the model failed for good.
         """
 
     @abstractmethod

@@ -52,6 +52,7 @@ __all__ = [
     "QuestionParked",
     "QuestionWithdrawn",
     "ReasoningDelta",
+    "RequestPurpose",
     "ResponseDiscarded",
     "Source",
     "StreamEvent",
@@ -142,8 +143,18 @@ WarningCode: TypeAlias = Literal[
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
 - ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; the message names it.
 - ``truncated``: the response was cut off at the token limit; none of its tool calls runs.
-- ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage.
+- ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage; an estimate
+  of it counts.
 - ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
+"""
+
+
+RequestPurpose: TypeAlias = Literal["turn", "summary", "tool"]
+"""What a model is asked for.
+
+- ``turn``: the response of a turn, which becomes part of the transcript.
+- ``summary``: the summary of a compaction.
+- ``tool``: a response for a tool (`ToolContext.ask_model`), or for the MCP server of a tool (its sampling).
 """
 
 
@@ -354,8 +365,9 @@ class ToolCallDelta(Event):
 class ResponseDiscarded(Event):
     """A response failed and is requested again, from its beginning.
 
-    A reader drops every `TextDelta`, `ReasoningDelta` and `ToolCallDelta` since `TurnStarted`, or since the previous
-    event of this kind. None of them reaches the transcript: a response is never assembled from two requests.
+    If the purpose is ``turn``, a reader drops every `TextDelta`, `ReasoningDelta` and `ToolCallDelta` since
+    `TurnStarted`, or since the previous event of this kind and purpose. None of them reaches the transcript: a response
+    is never assembled from two requests. Responses for other purposes have no deltas.
     """
 
     error: ErrorInfo
@@ -366,6 +378,10 @@ class ResponseDiscarded(Event):
     """Name of the model that is asked next: the same one, or the next of the agent's ``fallbacks``."""
     delay: float
     """Seconds until the next request."""
+    purpose: RequestPurpose = "turn"
+    """What the model is asked for."""
+    call_id: str = ""
+    """Id of the tool call that asks, if the purpose is ``tool``."""
 
 
 @frozen(kw_only=True, repr=False, eq=False)
@@ -405,15 +421,24 @@ class MessageCommitted(Event):
 
 @frozen(kw_only=True, repr=False, eq=False)
 class UsageReported(Event):
-    """A response is complete, that with the summary of a compaction included.
+    """A response is complete, whatever it was requested for; or it broke off, and the provider has reported its usage.
 
-    Emitted before the tool calls that the response asks for run.
+    Emitted before the tool calls that the response asks for run. All ``usage`` of a stream and its children, those of
+    the streams that it resumes included, adds up to `Outcome.usage`.
     """
 
     usage: Usage
     """Usage of this response."""
     total: Usage
     """Usage of this stream and its children so far."""
+    purpose: RequestPurpose = "turn"
+    """What the model was asked for."""
+    call_id: str = ""
+    """Id of the tool call that asked, if the purpose is ``tool``."""
+    model: str = ""
+    """Name of the model that was asked; `Model.name`."""
+    is_complete: bool = True
+    """Whether the response is complete. One that is not was discarded or cancelled, or its model failed."""
 
 
 # --------------------------------------------------------------------------- tool calls

@@ -28,7 +28,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 import msgspec
 
 from agentloop.errors import UsageError
-from agentloop.events import Question, Source, StreamReason, TurnReason
+from agentloop.events import Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.questions import Deny
@@ -201,6 +201,10 @@ class BeforeLLMCall(msgspec.Struct, frozen=True):
     """Number of the turn within its stream, from 1."""
     request: ModelRequest
     """The request, as earlier hooks changed it."""
+    purpose: RequestPurpose = "turn"
+    """What the model is asked for: the response of the turn, a summary, or a response for a tool."""
+    call_id: str = ""
+    """Id of the tool call that asks, if the purpose is ``tool``."""
 
 
 class AfterLLMCall(msgspec.Struct, frozen=True):
@@ -211,7 +215,11 @@ class AfterLLMCall(msgspec.Struct, frozen=True):
     turn: int
     """Number of the turn within its stream, from 1."""
     message: AssistantMessage
-    """The response; not in the transcript yet."""
+    """The response; not in the transcript yet. Only a response with the purpose ``turn`` becomes part of it."""
+    purpose: RequestPurpose = "turn"
+    """What the model was asked for: the response of the turn, a summary, or a response for a tool."""
+    call_id: str = ""
+    """Id of the tool call that asked, if the purpose is ``tool``."""
 
 
 class PreCompact(msgspec.Struct, frozen=True):
@@ -480,12 +488,13 @@ before_llm_call: Point[BeforeLLMCall, ReplaceMessages | Block | None] = Point(
     ReplaceMessages,
     Block,
     guard=True,
-    doc="A request is about to go to the model. The hook may replace its messages, or block the run.",
+    doc="A request is about to go to a model: for the turn, a summary or a tool. The hook may replace its messages, or "
+    "refuse the request: `Block` ends the run, or leaves out the summary, or is an error for the tool.",
 )
 
 after_llm_call: Point[AfterLLMCall, None] = Point(
     "after_llm_call",
-    doc="The model has responded. The message is not in the transcript yet.",
+    doc="A model has responded, for the turn, a summary or a tool. The message is not in the transcript yet.",
 )
 
 pre_tool_use: Point[PreToolUse, Allow | Ask | Deny | ReplaceArguments | None] = Point(

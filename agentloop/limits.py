@@ -39,7 +39,8 @@ class Limits:
     requests: int | None = None
     """Model requests, children included."""
     tokens: int | None = None
-    """Tokens in and out, children included. Checked before each request, so the last one may overshoot."""
+    """Tokens in and out, children included. Checked before each request, so the last one may overshoot. A model that
+    reports no usage counts by an estimate, with a warning."""
     cost: float | None = None
     """Cost in the currency of the agents' ``prices``, children included. Checked before each request, as ``tokens``."""
     tool_calls: int | None = None

@@ -128,7 +128,10 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Usage of one or more model responses, in tokens as the provider counted them. Add two with ``+``."""
+    """Usage of one or more model responses, in tokens as the provider counted them. Add two with ``+``.
+
+    A response counts if it is complete, and if it broke off after the provider had reported some usage.
+    """
 
     input_tokens: int = 0
     """Tokens that the model read, cached ones included."""
@@ -143,7 +146,13 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cache_written_tokens: int = 0
     """The part of ``input_tokens`` that the provider wrote to its cache, if it reports that."""
     cost: float = 0.0
-    """Cost in the currency of the agent's ``prices``; 0 for models without a price."""
+    """Cost in the currency of the agent's ``prices``. Responses whose price is not known count 0: see
+    `is_cost_known`."""
+    priced_requests: int = 0
+    """Number of the responses whose cost is known: their model has a price, which may be 0."""
+    estimated_requests: int = 0
+    """Number of the responses whose tokens were estimated: a limit on tokens or cost needed them, and the provider
+    reported none."""
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:.4g}" if self.cost else ""
@@ -154,6 +163,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         """``input_tokens`` plus ``output_tokens``."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def is_cost_known(self) -> bool:
+        """Whether ``cost`` counts every response. If it does not, ``cost`` is less than what the provider bills."""
+        return self.priced_requests == self.requests
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.input_tokens + other.input_tokens,
@@ -163,6 +177,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             self.requests + other.requests,
             self.cache_written_tokens + other.cache_written_tokens,
             self.cost + other.cost,
+            self.priced_requests + other.priced_requests,
+            self.estimated_requests + other.estimated_requests,
         )
 
 

@@ -157,7 +157,7 @@ class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: StopReason = "end"
     """Why it ended."""
     usage: Usage = Usage()
-    """Usage of this response, as the provider counted it."""
+    """Usage of this response, as the provider counted it; if it is empty, the last `Reply.report_usage` counts."""
     model: str = ""
     """Name of the model that answered, as the provider reports it; empty if it does not."""
 
@@ -178,6 +178,12 @@ class Reply(Protocol):
         """Add a delta of the response's tool call number ``index``, from 0.
 
         The first ``id`` and ``name`` that are not empty count; ``arguments`` join. Calls may interleave.
+        """
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """Report the usage of the response so far, as soon as the provider does; it replaces an earlier report.
+
+        It counts if the response breaks off or is cancelled. `Stop.usage` replaces it at the end.
         """
 
 

@@ -158,6 +158,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "model": "one",
         "next_model": "two",
         "delay": 0.5,
+        "purpose": "summary",
+        "call_id": "",
     },
     "message_committed": {
         "message": {
@@ -172,7 +174,14 @@ GOLDEN: dict[str, dict[str, Any]] = {
         },
         "index": 3,
     },
-    "usage_reported": {"usage": {"input_tokens": 1}, "total": {"input_tokens": 2}},
+    "usage_reported": {
+        "usage": {"input_tokens": 1},
+        "total": {"input_tokens": 2},
+        "purpose": "tool",
+        "call_id": "c",
+        "model": "m",
+        "is_complete": True,
+    },
     "tool_call_started": {"call_id": "c", "name": "add", "arguments": "{}"},
     "tool_call_output": {"call_id": "c", "text": "working"},
     "tool_call_parked": {"call_id": "c", "name": "add"},

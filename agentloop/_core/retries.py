@@ -120,7 +120,7 @@ class Chain:
         failed together would come back together.
     """
 
-    __slots__ = ("_attempts", "_cooldowns", "_models", "_own_ends", "_retries", "_seed")
+    __slots__ = ("_cooldowns", "_models", "_own_ends", "_retries", "_seed")
 
     def __init__(self, models: Sequence[Model], retries: Retries, *, cooldowns: Cooldowns, seed: str) -> None:
         self._models = models
@@ -129,12 +129,9 @@ class Chain:
         self._own_ends: dict[int, float] = {}
         """The end of the cooldown of each model that this run's requests do not suit."""
         self._seed = seed
-        self._attempts: dict[int, int] | None = None
-        """Failed requests of the response at hand, by model; ``None`` as nearly always."""
 
     def first(self, now: float) -> int:
         """The model to ask for a new response: the first that is not left alone, or else the first of all."""
-        self._attempts = None
         if not self._cooldowns and not self._own_ends:
             return 0
         return next((at for at in range(len(self._models)) if self._end(at) <= now), 0)
@@ -142,10 +139,13 @@ class Chain:
     def _end(self, model: int) -> float:
         return max(self._cooldowns.end(self._models[model]), self._own_ends.get(model, -math.inf))
 
-    def after_failure(self, model: int, error: Exception, now: float) -> Next | None:
-        """The next step after ``model`` failed with ``error``; ``None`` to give up."""
+    def after_failure(self, model: int, error: Exception, now: float, attempts: dict[int, int]) -> Next | None:
+        """The next step after ``model`` failed with ``error``; ``None`` to give up.
+
+        Args:
+          attempts: the failed requests for the response at hand, by model. This failure is added to them.
+        """
         found = remedy(error)
-        attempts = self._attempts = {} if self._attempts is None else self._attempts
         asked = attempts[model] = attempts.get(model, 0) + 1
         other = next((at for at in range(len(self._models)) if at not in attempts), None) if found.other else None
         delay = self._delay(asked, error)

@@ -63,6 +63,7 @@ from agentloop.events import (
     QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
+    RequestPurpose,
     ResponseDiscarded,
     Source,
     StreamEvent,
@@ -101,6 +102,7 @@ __all__ = [
     "Note",
     "QuestionPhase",
     "QuestionRecord",
+    "RequestSent",
     "SessionRewound",
     "SessionSettings",
     "SessionState",
@@ -185,6 +187,13 @@ class LimitRaised(Note, frozen=True):
     allowed: float
 
 
+class RequestSent(Note, frozen=True):
+    """A request that is not the first of a turn, and no retry, is about to go out: for a summary, or for a tool."""
+
+    kind: ClassVar[str] = "request"
+    purpose: RequestPurpose
+
+
 class TurnAbandoned(Note, frozen=True):
     """An open turn is not resumed: these messages close it, and the next run starts after them."""
 
@@ -220,6 +229,7 @@ NOTES: Mapping[str, type[Note]] = {
         ChildReused,
         LongResultStored,
         LimitRaised,
+        RequestSent,
         TurnAbandoned,
         SessionRewound,
         SessionSettings,
@@ -289,6 +299,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         TextDelta: None,
         ReasoningDelta: None,
         ToolCallDelta: None,
+        RequestSent: None,
         ResponseDiscarded: None,
         UsageReported: None,
         CompactionStarted: _S.COMPACTING,
@@ -304,7 +315,13 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         ToolCallParked: None,
         TurnFinished: _S.BETWEEN_TURNS,
     },
-    _S.COMPACTING: {**_AT_ANY_TIME, ResponseDiscarded: None, UsageReported: None, CompactionFinished: _S.TURN},
+    _S.COMPACTING: {
+        **_AT_ANY_TIME,
+        RequestSent: None,
+        ResponseDiscarded: None,
+        UsageReported: None,
+        CompactionFinished: _S.TURN,
+    },
     _S.STOPPED: {StreamStarted: _S.BETWEEN_TURNS, ChildStreamStarted: _S.BETWEEN_TURNS},
 }
 """Which fact may follow in which phase of a stream, and the phase that it leads to; ``None`` for the same phase."""
@@ -626,7 +643,6 @@ class StreamState:
         "child_count",
         "complaints",
         "detail",
-        "discarded",
         "first_index",
         "is_bypassed",
         "is_prompted",
@@ -641,6 +657,7 @@ class StreamState:
         "prompt",
         "question_count",
         "reason",
+        "requests",
         "results",
         "session",
         "source",
@@ -685,8 +702,9 @@ class StreamState:
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.usage = Usage()
         """Its children's included."""
-        self.discarded = 0
-        """Requests that failed, and were made again, which ``usage`` does not count. Its children's included."""
+        self.requests = 0
+        """Requests that were about to go out, failed ones and its children's included. `Limits.requests` counts them;
+        ``usage`` counts responses."""
         self.tool_calls = 0
         """Its children's included."""
         self.allowed: dict[str, float] = {}
@@ -907,8 +925,11 @@ class StreamState:
         due = self.next_turn
         if event.turn != due and not (self._is_partial and not self.turn):
             self._complain(event, f"turn {event.turn} comes where turn {due} is due")
-        if event.turn > self.turn and self._questions is not None:
-            self._questions.clear()
+        if event.turn > self.turn:
+            # A turn that is resumed has its response already.
+            self._count_request(event)
+            if self._questions is not None:
+                self._questions.clear()
         self.turn = event.turn
 
     def _finish_turn(self, event: TurnFinished) -> None:
@@ -940,9 +961,11 @@ class StreamState:
             run.usage += event.usage
             run = run.parent
 
-    def _count_discarded(self, event: ResponseDiscarded) -> None:
-        for run in self.around:
-            run.discarded += 1
+    def _count_request(self, fact: TurnStarted | ResponseDiscarded | RequestSent) -> None:
+        run: StreamState | None = self
+        while run is not None:
+            run.requests += 1
+            run = run.parent
 
     def _open_turn(self, note: TurnOpened) -> None:
         self.message, self.results, self.calls = note.message, {}, {}
@@ -1082,7 +1105,8 @@ class StreamState:
         TurnFinished: _finish_turn,
         MessageCommitted: _commit,
         UsageReported: _count_usage,
-        ResponseDiscarded: _count_discarded,
+        RequestSent: _count_request,
+        ResponseDiscarded: _count_request,
         TurnOpened: _open_turn,
         LimitRaised: _raise_limit,
         ToolCallStarted: _start_call,

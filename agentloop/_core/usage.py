@@ -9,7 +9,7 @@ import msgspec
 from agentloop.limits import Limits, Price
 from agentloop.messages import Usage
 
-__all__ = ["Exceeded", "Meter", "RepeatDetector", "priced"]
+__all__ = ["Exceeded", "Meter", "RepeatDetector", "in_words", "priced"]
 
 
 class Exceeded(msgspec.Struct, frozen=True):
@@ -21,6 +21,11 @@ class Exceeded(msgspec.Struct, frozen=True):
     """A field of `Limits`."""
     used: float
     allowed: float
+
+
+def in_words(reached: Exceeded) -> str:
+    """The limit and its numbers, for a person."""
+    return f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used"
 
 
 class Meter:
@@ -43,12 +48,12 @@ class Meter:
         """Limits that a person has raised."""
 
     def restore(
-        self, turns: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float], discarded: int = 0
+        self, *, turns: int, requests: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]
     ) -> None:
         """Start from the usage of the stream that this one resumes. The meters above have counted it already.
 
         Args:
-          discarded: requests that failed and were made again.
+          requests: the requests that went out, failed ones included.
           allowed: limits that a person has raised, and to what.
         """
         for limit, most in allowed.items():
@@ -56,8 +61,7 @@ class Meter:
             if now is not None:
                 # The resumed run may have higher limits.
                 self.allowed[limit] = max(now, most)
-        self.turns, self.usage, self.tool_calls = turns, usage, tool_calls
-        self.requests = usage.requests + discarded
+        self.turns, self.requests, self.usage, self.tool_calls = turns, requests, usage, tool_calls
 
     def count_request(self) -> None:
         """A model request of this stream is about to go out."""
@@ -74,9 +78,9 @@ class Meter:
             meter.requests += 1
             meter = meter.parent
 
-    def may_retry(self) -> bool:
-        """Whether one more request breaks no limit but that of turns, which it does not count for."""
-        return self._shared() is None
+    def before_retry(self) -> Exceeded | None:
+        """The first limit, inside out, that a request which is no new turn would break."""
+        return self._shared()
 
     @property
     def counts_cost(self) -> bool:
@@ -164,7 +168,7 @@ class RepeatDetector:
 
 
 def priced(usage: Usage, price: Price) -> Usage:
-    """``usage`` with its cost. Tokens that were read from the cache, or written to it, have prices of their own."""
+    """``usage`` of one response, with its cost. Tokens read from the cache, or written to it, have their own prices."""
     cached, written = usage.cached_tokens, usage.cache_written_tokens
     fresh = max(usage.input_tokens - cached - written, 0)
     cost = (
@@ -173,4 +177,4 @@ def priced(usage: Usage, price: Price) -> Usage:
         + written * (price.input if price.cache_written is None else price.cache_written)
         + usage.output_tokens * price.output
     )
-    return msgspec.structs.replace(usage, cost=cost / 1_000_000)
+    return msgspec.structs.replace(usage, cost=cost / 1_000_000, priced_requests=1)

@@ -5,7 +5,6 @@ Also the tool with which a model reads the rest of a long result; a run offers t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -25,7 +24,7 @@ from agentloop._core.context_window import (
     result_cap,
 )
 from agentloop._runtime.hooks import HookFailedError
-from agentloop._runtime.model_call import ModelRetry, UsageAccount
+from agentloop._runtime.model_call import RequestRefusedError, ask
 from agentloop._runtime.run import Run
 from agentloop.errors import ModelError
 from agentloop.events import CompactionFinished, CompactionStarted
@@ -49,25 +48,12 @@ MOST_SHOWN_AT_LEAST = 40
 
 
 class Compactor:
-    """Makes room for one stream.
+    """Makes room for one stream."""
 
-    Args:
-      account: counts the usage of summaries.
-      vet: gives a request as the agent's hooks want it to go out; ``None`` if they refuse it.
-    """
+    __slots__ = ("_compaction", "_counted", "_counted_at", "_run")
 
-    __slots__ = ("_account", "_compaction", "_counted", "_counted_at", "_run", "_vet")
-
-    def __init__(
-        self,
-        run: Run,
-        compaction: Compaction,
-        account: UsageAccount,
-        vet: Callable[[ModelRequest], Awaitable[ModelRequest | None]],
-    ) -> None:
+    def __init__(self, run: Run, compaction: Compaction) -> None:
         self._run = run
-        self._account = account
-        self._vet = vet
         self._compaction = compaction
         self._counted = 0
         """Tokens of the last request and its response, as the provider counted them."""
@@ -173,11 +159,12 @@ class Compactor:
         if planned.first_kept is None:
             transcript.show_less(elided=planned.elided)
             return ""
-        if not self._run.meter.may_retry():
-            # The request that it is for was counted already: this would be one more than is allowed.
-            return "a limit leaves no request for it"
         try:
             message = await self._summary(planned.first_kept, request)
+        except RequestRefusedError as error:
+            # A limit may be raised, and is no reason to let compaction rest.
+            transcript.shown.failures += error.reached is None
+            return str(error)
         except ModelError as error:
             transcript.shown.failures += 1
             return str(error)
@@ -199,18 +186,17 @@ class Compactor:
         """
         run = self._run
         before = run.transcript.shown.shown(run.transcript.messages[:first_kept])
-        ask = UserMessage((Text(self._compaction.instructions),))
+        ask_for_it = UserMessage((Text(self._compaction.instructions),))
         choice: ToolChoice | None = "none" if turn.tools else None
         settings = msgspec.structs.replace(turn.settings, tool_choice=choice, max_tokens=None, stop=())
-        room = int(self._compaction.window * self._compaction.threshold) - _tokens_in_front(turn) - estimate(ask)
+        room = int(self._compaction.window * self._compaction.threshold) - _tokens_in_front(turn) - estimate(ask_for_it)
         # An eighth of the window is left for the summary itself.
         most = max(room - self._compaction.window // 8, 1)
         sent = fitted(before, most)
         attempts = 0
 
-        async def vetted_request() -> ModelRequest | None:
-            request = msgspec.structs.replace(turn, messages=(*sent, ask), output=None, settings=settings)
-            return await self._vet(request)
+        def summary_request() -> ModelRequest:
+            return msgspec.structs.replace(turn, messages=(*sent, ask_for_it), output=None, settings=settings)
 
         async def shorter() -> ModelRequest | None:
             """Give the request with half as much to sum up, after it was refused as too long."""
@@ -218,20 +204,12 @@ class Compactor:
             attempts += 1
             tokens = sum(map(estimate, sent))
             sent = fitted(before, tokens // 2)
+            await trio.lowlevel.checkpoint()
             if attempts > MOST_HALVES or sum(map(estimate, sent)) >= tokens:
-                await trio.lowlevel.checkpoint()
                 return None
-            return await vetted_request()
+            return summary_request()
 
-        vetted = await vetted_request()
-        if vetted is None:
-            raise ModelError("a before_llm_call hook refused the request")
-        run.meter.count_retry()
-        # No deltas: the summary is no answer.
-        retry = ModelRetry(run, shorter, silent=True)
-        message = await retry.respond(vetted)
-        self._account.count(message, retry.model)
-        return message
+        return await ask(run, summary_request(), purpose="summary", shorten=shorter)
 
 
 def _tokens_in_front(request: ModelRequest) -> int:

@@ -24,11 +24,11 @@ from agentloop._core.turn import (
     answer_at_the_end,
     flaw_of,
 )
-from agentloop._core.usage import Exceeded, RepeatDetector
+from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
-from agentloop._runtime.model_call import ModelRetry, UsageAccount, open_models
+from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
@@ -43,12 +43,9 @@ from agentloop.events import (
     TurnStarted,
 )
 from agentloop.hooks import (
-    AfterLLMCall,
-    BeforeLLMCall,
     Block,
     Context,
     Continue,
-    ReplaceMessages,
     SessionStart,
     StopRequested,
     TurnEnd,
@@ -139,7 +136,6 @@ async def _instructions(run: Run) -> str:
 
 class _Loop:
     __slots__ = (
-        "_account",
         "_compactor",
         "_instructions",
         "_output",
@@ -163,10 +159,7 @@ class _Loop:
         self._reminders = 0
         """How often the model was asked again, since its answer was empty or no valid output."""
         compaction = run.config.compaction
-        self._account = UsageAccount(run)
-        self._compactor = None
-        if compaction is not None:
-            self._compactor = Compactor(run, compaction, self._account, self._vetted_or_none)
+        self._compactor = None if compaction is None else Compactor(run, compaction)
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
@@ -202,7 +195,13 @@ class _Loop:
         run, state = self._run, self._run.state
         if not state.is_prompted:
             return await self._submit("user_prompt_submit", (run.prompt,))
-        run.meter.restore(state.turn, state.usage, state.tool_calls, state.allowed, state.discarded)
+        run.meter.restore(
+            turns=state.turn,
+            requests=state.requests,
+            usage=state.usage,
+            tool_calls=state.tool_calls,
+            allowed=state.allowed,
+        )
         if state.message is not None:
             return await self._resume_turn(state.message, tools)
         # The previous run may have had its answer, and ended before it could emit the end.
@@ -291,18 +290,20 @@ class _Loop:
     async def _take_turn(self, tools: ToolList) -> Ending | None:
         """Ask the model, and act on its response."""
         run = self._run
-        # At once, and not when the request goes out: while hooks wait, children side by side would all pass.
-        run.meter.count_request()
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
+        # At once, and not when the request goes out: while hooks wait, children side by side would all pass. The state
+        # counts it with `TurnStarted`.
+        run.meter.count_request()
         async with _Turn(run) as turn:
             # A copy: once room was made, the tool that reads long results may have to be added.
             listed = dict(await self._list(tools))
             request = await self._request(listed)
-            if isinstance(request, Ending):
+            try:
+                message = await self._ask_model(request, listed)
+            except RequestRefusedError as error:
                 turn.reason = "blocked"
-                return request
-            message = await self._ask_model(request, listed)
+                return Ending("blocked", str(error))
             match self._next_step(message):
                 case CallTools(calls=calls):
                     return await self._call_tools(turn, message, calls, listed)
@@ -337,8 +338,8 @@ class _Loop:
 
     # ---------------------------------------------------------------------- the response
 
-    async def _request(self, tools: dict[str, Tool]) -> ModelRequest | Ending:
-        """Build the request to the model, or return the end that a hook requires."""
+    async def _request(self, tools: dict[str, Tool]) -> ModelRequest:
+        """Build the request to the model."""
         run = self._run
         instructions = list(self._instructions)
         for hook in run.hooks.at("turn_start"):
@@ -355,25 +356,7 @@ class _Loop:
         if self._compactor is not None:
             await self._compactor.before_request(request)
             request = self._with_less(request, tools)
-        return await self._vetted(request)
-
-    async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
-        """``request`` as hooks want it to go out, or the end that they put to the run."""
-        run = self._run
-        for hook in run.hooks.at("before_llm_call"):
-            try:
-                verdict = await run.hooks.ask(hook, BeforeLLMCall(run.source, run.state.turn, request))
-            except HookFailedError as error:
-                return Ending("blocked", str(error))
-            if isinstance(verdict, Block):
-                return Ending("blocked", verdict.reason)
-            if isinstance(verdict, ReplaceMessages):
-                request = msgspec.structs.replace(request, messages=tuple(verdict.messages))
         return request
-
-    async def _vetted_or_none(self, request: ModelRequest) -> ModelRequest | None:
-        vetted = await self._vetted(request)
-        return None if isinstance(vetted, Ending) else vetted
 
     def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
         """The specs of ``tools``; built again only when the tools change."""
@@ -382,25 +365,16 @@ class _Loop:
         return self._specs[1]
 
     async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
-        """Ask the model for its response. The visible part of a response that is cut off is committed."""
+        """Ask the model for its response."""
         run = self._run
-        call = ModelRetry(run, partial(self._shortened, request, tools))
-        try:
-            message = await call.respond(request)
-            self._overflowed = False
-            usage = self._account.count(message, call.model)
-            message = msgspec.structs.replace(message, usage=usage)
-            if self._compactor is not None:
-                self._compactor.count(usage.total_tokens, len(run.transcript))
-            flaw = flaw_of(message, run.transcript.messages)
-            if flaw:
-                run.warn(flaw, FLAWS[flaw])
-            await run.hooks.notify("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
-        except BaseException:
-            cut_off = call.interrupted()
-            if cut_off is not None:
-                commit(run, (cut_off,))
-            raise
+        message = await ask_model(run, request, shorten=partial(self._shortened, request, tools))
+        self._overflowed = False
+        if self._compactor is not None:
+            usage = message.usage
+            self._compactor.count(0 if usage.estimated_requests else usage.total_tokens, len(run.transcript))
+        flaw = flaw_of(message, run.transcript.messages)
+        if flaw:
+            run.warn(flaw, FLAWS[flaw])
         return message
 
     async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
@@ -410,7 +384,7 @@ class _Loop:
         self._overflowed = True
         if not await self._compactor.after_overflow(request):
             return None
-        return await self._vetted_or_none(self._with_less(request, tools))
+        return self._with_less(request, tools)
 
     def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
         """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
@@ -497,4 +471,4 @@ class _Loop:
 
 
 def _limit(reached: Exceeded) -> Ending:
-    return Ending("limit", f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used")
+    return Ending("limit", in_words(reached))

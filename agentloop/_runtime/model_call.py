@@ -1,25 +1,33 @@
-"""Ask a model for a response: emit its deltas, assemble the message, enforce deadlines, retry, fall back."""
+"""Ask a model for a response: emit its deltas, assemble the message, enforce deadlines, retry, fall back.
+
+`ask` is the one place from which the requests of a run go out: those of its turns, those for summaries, and those for
+tools. So limits, prices, retries, fallbacks, hooks, deadlines and events hold for all of them.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
 
 import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
+from agentloop._core.context_window import CHARACTERS_PER_TOKEN, estimate
 from agentloop._core.results import error_info
-from agentloop._core.retries import Next
-from agentloop._core.stops import checked_stop
-from agentloop._core.usage import priced
+from agentloop._core.retries import Chain, Next
+from agentloop._core.state import RequestSent
+from agentloop._core.stops import checked_stop, checked_usage
+from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
+from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
-from agentloop._runtime.run import Run
+from agentloop._runtime.run import Run, commit
 from agentloop._runtime.user_code import describe
 from agentloop.errors import (
     AgentLoopError,
@@ -28,11 +36,22 @@ from agentloop.errors import (
     ModelError,
     ModelTimeoutError,
 )
-from agentloop.events import ReasoningDelta, ResponseDiscarded, TextDelta, ToolCallDelta, UsageReported
+from agentloop.events import (
+    ReasoningDelta,
+    RequestPurpose,
+    ResponseDiscarded,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages
 from agentloop.messages import AssistantMessage, Usage
 from agentloop.models import Model, ModelRequest, OpenableModel
 
-__all__ = ["ModelCall", "ModelRetry", "UsageAccount", "open_models"]
+__all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
+
+Shorten: TypeAlias = Callable[[], Awaitable[ModelRequest | None]]
+"""Gives a request once more, with less in it, after a model has refused it as too long; ``None`` to give up."""
 
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
@@ -62,6 +81,7 @@ class ModelCall:
         "_scope",
         "_waiting_for",
         "_writer",
+        "reported",
     )
 
     def __init__(self, run: Run, model: Model, *, silent: bool = False) -> None:
@@ -79,6 +99,8 @@ class ModelCall:
         self._give_up_at = math.inf
         """The time at which it is given up in spite of all signs of life."""
         self._waiting_for = FIRST_PIECE
+        self.reported = Usage()
+        """The usage of the response so far, as the model reports it."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model, and emit its deltas as they come.
@@ -118,7 +140,9 @@ class ModelCall:
             raise ModelTimeoutError(model=model.name, waiting_for=self._waiting_for, seconds=seconds)
         try:
             ending = checked_stop(stop, model=model.name)
-            message = self._assembler.finish(ending.reason, ending.usage, ending.model or model.name)
+            if ending.usage.total_tokens:
+                self.reported = ending.usage
+            message = self._assembler.finish(ending.reason, self.reported, ending.model or model.name)
         except ModelError as error:
             _name(error, model)
             raise
@@ -154,9 +178,12 @@ class ModelCall:
         self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
         await self._next()
 
+    def report_usage(self, usage: Usage, /) -> None:
+        self.reported = checked_usage(usage)
+
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
-        if self._writer.readers_lag:
+        if self._writer.readers_lag and self._emit is not _drop:
             self._scope.deadline = math.inf
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf
@@ -238,42 +265,159 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
             raise ModelConnectionError(f"opening model {model.name!r} failed: {describe(error)}") from error
 
 
+# ------------------------------------------------------------------ the one place that asks
+
+
+class RequestRefusedError(Exception):
+    """A request does not go out, since a hook refuses it, or a limit leaves no request. The message says why.
+
+    Args:
+      reached: the limit; ``None`` if a hook refuses.
+    """
+
+    def __init__(self, message: str, *, reached: Exceeded | None = None) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
+async def ask(
+    run: Run,
+    request: ModelRequest,
+    *,
+    purpose: RequestPurpose = "turn",
+    call_id: str = "",
+    models: Sequence[Model] | None = None,
+    shorten: Shorten | None = None,
+) -> AssistantMessage:
+    """Ask for the response to ``request``, and count its usage. The response may not be whole: see its ``stop``.
+
+    Args:
+      run: the run that asks.
+      request: the request, before hooks change it.
+      purpose: what the response is for. Only the response of a turn emits deltas, and its visible part is committed if
+        the response is cut off. The other purposes count as requests here; the loop has counted that of a turn.
+      call_id: the tool call that asks, if the purpose is ``tool``.
+      models: the models to ask, in order; ``None`` for those of the agent. They are opened until the response is there.
+      shorten: called as often as a model refuses the request as too long.
+
+    Raises:
+      RequestRefusedError: a hook refuses the request, or a limit leaves no request.
+      ModelError: the response failed for good: the last failure, with the earlier ones as notes.
+      UsageError: a model was used wrongly: a script at its end, say.
+    """
+    request = await _vetted(run, request, purpose, call_id)
+    if purpose != "turn":
+        # Nothing waits between the two: of requests side by side, the first counts before the second is checked.
+        reached = run.meter.before_retry()
+        if reached is not None:
+            raise RequestRefusedError(f"a limit leaves no request for it ({in_words(reached)})", reached=reached)
+        run.meter.count_retry()
+        run.note(RequestSent(purpose))
+    if models is None:
+        return await _respond(ModelRetry(run, run.models, run.chain, purpose, call_id, shorten), request)
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(_opened(run, model)) for model in models]
+        return await _respond(ModelRetry(run, opened, run.new_chain(models), purpose, call_id, shorten), request)
+
+
+async def _vetted(run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str) -> ModelRequest:
+    """``request`` as the before_llm_call hooks want it to go out."""
+    for hook in run.hooks.at("before_llm_call"):
+        value = BeforeLLMCall(run.source, run.state.turn, request, purpose, call_id)
+        try:
+            verdict = await run.hooks.ask(hook, value)
+        except HookFailedError as error:
+            raise RequestRefusedError(str(error)) from None
+        if isinstance(verdict, Block):
+            raise RequestRefusedError(verdict.reason)
+        if isinstance(verdict, ReplaceMessages):
+            request = msgspec.structs.replace(request, messages=tuple(verdict.messages))
+    return request
+
+
+async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage:
+    """The response, counted, after the hooks have seen it."""
+    run = retry.run
+    try:
+        message = await retry.respond(request)
+        retry.take_reported()
+        _count(retry, message.usage, message, is_complete=True)
+        message = msgspec.structs.replace(message, usage=retry.counted)
+        if run.hooks.at("after_llm_call"):
+            value = AfterLLMCall(run.source, run.state.turn, message, retry.purpose, retry.call_id)
+            await run.hooks.notify("after_llm_call", value)
+    except BaseException:
+        _count_broken(retry)
+        cut_off = retry.interrupted()
+        if cut_off is not None and retry.purpose == "turn":
+            commit(run, (msgspec.structs.replace(cut_off, usage=retry.counted),))
+        raise
+    return message
+
+
+# ---------------------------------------------------------------------------------- usage
+
+
+def _count(retry: ModelRetry, usage: Usage, message: AssistantMessage | None, *, is_complete: bool) -> None:
+    """Count the ``usage`` of a response, with its cost, and emit it.
+
+    Args:
+      message: the response, or the visible part of it.
+    """
+    run, name = retry.run, retry.model.name
+    if not usage.total_tokens and message is not None and run.meter.counts_tokens:
+        if is_complete:
+            problem = f"model {name!r} reports no usage: the limits on tokens and cost count an estimate of it"
+            run.warn_once("unmetered", problem)
+        usage = _estimated(retry.request, message)
+    usage = _priced(run, usage, name, name if message is None else message.model)
+    retry.counted = usage
+    run.meter.count_usage(usage)
+    run.emit(
+        UsageReported,
+        usage=usage,
+        total=run.meter.usage,
+        purpose=retry.purpose,
+        call_id=retry.call_id,
+        model=name,
+        is_complete=is_complete,
+    )
+
+
+def _count_broken(retry: ModelRetry) -> None:
+    """Count the usage of a response that broke off, once: the provider bills what it has reported.
+
+    If the response was to report its usage at its end, the part that arrived is estimated for a limit that needs it.
+    """
+    usage = retry.take_reported()
+    if usage is None:
+        return
+    part = retry.interrupted()
+    if usage != Usage() or (part is not None and retry.run.meter.counts_tokens):
+        _count(retry, usage, part, is_complete=False)
+
+
+def _estimated(request: ModelRequest, message: AssistantMessage) -> Usage:
+    """About what the response ``message`` to ``request`` used."""
+    front = (len(request.instructions) + len(msgspec.json.encode(request.tools))) // CHARACTERS_PER_TOKEN
+    read = front + sum(map(estimate, request.messages))
+    return Usage(input_tokens=read, output_tokens=estimate(message), estimated_requests=1)
+
+
+def _priced(run: Run, usage: Usage, *names: str) -> Usage:
+    """``usage`` of one response of the model that goes by ``names``, with its cost."""
+    # A model may report a cost of its own.
+    usage = msgspec.structs.replace(usage, requests=1, priced_requests=int(usage.cost > 0))
+    price = run.price_of(*names)
+    if price is not None:
+        return priced(usage, price)
+    if run.meter.counts_cost and not usage.is_cost_known:
+        problem = f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
+        run.warn_once("unpriced", problem)
+    return usage
+
+
 # ------------------------------------------------------------- retries and fallbacks
-
-
-class UsageAccount:
-    """Counts what the responses of a run use, and warns once of a model whose usage or price is unknown."""
-
-    __slots__ = ("_run", "_unmetered", "_unpriced")
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._unmetered = False
-        """Whether the warning about a model without usage was emitted."""
-        self._unpriced = False
-        """Whether the warning about a model without a price was emitted."""
-
-    def count(self, message: AssistantMessage, model: Model) -> Usage:
-        """Count the usage of ``message``, the response of ``model``, emit it, and give it with its cost."""
-        run = self._run
-        usage = self._priced(msgspec.structs.replace(message.usage, requests=1), model.name, message.model)
-        run.meter.count_usage(usage)
-        run.emit(UsageReported, usage=usage, total=run.meter.usage)
-        return usage
-
-    def _priced(self, usage: Usage, *names: str) -> Usage:
-        """``usage`` of the model that goes by ``names``, with its cost."""
-        run = self._run
-        if not usage.total_tokens and run.meter.counts_tokens and not self._unmetered:
-            self._unmetered = True
-            run.warn("unmetered", f"the limits on tokens and cost cannot count model {names[0]!r}: it reports no usage")
-        price = run.price_of(*names)
-        if price is not None:
-            return priced(usage, price)
-        if run.meter.counts_cost and not self._unpriced:
-            self._unpriced = True
-            run.warn("unpriced", f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices=")
-        return usage
 
 
 class ModelRetry:
@@ -283,69 +427,118 @@ class ModelRetry:
     emitted.
 
     Args:
-      shorten: gives the request once more, with less in it, after a model has refused it as too long; at most once.
-      silent: whether to emit no deltas.
+      models: the models, in the order in which they are asked.
+      chain: which of them to ask.
+      shorten: see `ask`.
     """
 
-    __slots__ = ("_call", "_failures", "_run", "_shorten", "_silent", "model")
+    __slots__ = (
+        "_call",
+        "_chain",
+        "_failures",
+        "_is_taken",
+        "_models",
+        "_shorten",
+        "call_id",
+        "counted",
+        "model",
+        "purpose",
+        "request",
+        "run",
+    )
 
     def __init__(
-        self, run: Run, shorten: Callable[[], Awaitable[ModelRequest | None]], *, silent: bool = False
+        self,
+        run: Run,
+        models: Sequence[Model],
+        chain: Chain,
+        purpose: RequestPurpose,
+        call_id: str,
+        shorten: Shorten | None,
     ) -> None:
-        self._run = run
+        self.run = run
+        self.purpose: RequestPurpose = purpose
+        self.call_id = call_id
+        self._models = models
+        self._chain = chain
         self._shorten = shorten
-        self._silent = silent
         self._call: ModelCall | None = None
         self._failures: list[str] = []
-        self.model: Model = run.models[0]
+        self._is_taken = False
+        """Whether the usage of the response at hand was taken, to be counted."""
+        self.model: Model = models[0]
         """The model that was asked last."""
+        self.request: ModelRequest
+        """The request that it got."""
+        self.counted = Usage()
+        """The usage of its response, as it was counted."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
-        """Ask for the response to ``request``, and emit its deltas as they come.
-
-        Raises:
-          ModelError: it failed for good: the last failure, with the earlier ones as notes.
-          UsageError: a model was used wrongly: a script at its end, say.
-        """
-        run = self._run
-        index = run.chain.first(now())
+        """Ask for the response to ``request``. Raises as `ask` does."""
+        run = self.run
+        silent = self.purpose != "turn"
+        failed: dict[int, int] = {}
+        index = self._chain.first(now())
         while True:
-            self.model = run.models[index]
-            self._call = ModelCall(run, self.model, silent=self._silent)
+            self.model, self.counted = self._models[index], Usage()
+            self.request, self._is_taken = request, False
+            self._call = ModelCall(run, self.model, silent=silent)
             try:
                 return await self._call.respond(request)
             except ModelError as error:
+                # First, since it may reach a limit.
+                _count_broken(self)
                 # A cancelled run makes no further request, even if the model swallowed the cancellation.
                 cancelled = trio.current_effective_deadline() == -math.inf
                 following: Next | None = None
-                if not cancelled and run.meter.may_retry():
+                if not cancelled and run.meter.before_retry() is None:
                     # Before another model is asked, which leaves this one alone for a while: it has only read too much.
                     shortened = await self._shortened(error)  # noqa: ASYNC120 - if it is cut off, so is the run
-                    if shortened is not None:
+                    if shortened is not None and (reached := run.meter.before_retry()) is not None:
+                        # The summary was one more request.
+                        error.add_note(f"It was shortened, but a limit leaves no request for it ({in_words(reached)})")
+                    elif shortened is not None:
                         request, following = shortened, Next(index, 0.0)
                     else:
-                        following = run.chain.after_failure(index, error, now())
+                        following = self._chain.after_failure(index, error, now(), failed)
                 if following is None:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")
                     raise
                 info = error_info(error)
             self._failures.append(f"{info.type}: {info.message}")
-            index, self._call = following.model, None
             run.emit(
                 ResponseDiscarded,
                 error=info,
                 model=self.model.name,
-                next_model=run.models[index].name,
+                next_model=self._models[following.model].name,
                 delay=following.delay,
+                purpose=self.purpose,
+                call_id=self.call_id,
             )
+            # At once, and not after the delay: meanwhile, children side by side would all pass the limit.
+            run.meter.count_retry()
+            index, self._call = following.model, None
             if run.writer.readers_lag:
                 await run.writer.wait_for_readers()
             await sleep(following.delay)
-            run.meter.count_retry()
 
     async def _shortened(self, error: ModelError) -> ModelRequest | None:
-        return await self._shorten() if isinstance(error, ModelContextOverflowError) else None
+        """The request with less in it, if ``error`` says that it was too long; ``None`` if it cannot be shortened."""
+        if self._shorten is None or not isinstance(error, ModelContextOverflowError):
+            return None
+        request = await self._shorten()
+        try:
+            return None if request is None else await _vetted(self.run, request, self.purpose, self.call_id)
+        except RequestRefusedError:
+            return None
+
+    def take_reported(self) -> Usage | None:
+        """The usage that was reported of the response at hand, once: ``None`` from then on."""
+        if self._is_taken or self._call is None:
+            return None
+        self._is_taken = True
+        return self._call.reported
 
     def interrupted(self) -> AssistantMessage | None:
         """The part of a response that arrived before it was cut off; ``None`` if there is none, or it was discarded."""

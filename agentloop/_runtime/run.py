@@ -158,6 +158,7 @@ class Run:
         "stopped",
         "transcript",
         "warn",
+        "warned",
         "writer",
     )
 
@@ -234,6 +235,8 @@ class Run:
         self.ended = trio.Event()
         """Set with the outcome, after the last event."""
         self.chain: Chain = self.new_chain(models)
+        self.warned: frozenset[str] = frozenset()
+        """Codes of the warnings that are emitted once, and were."""
 
     def new_chain(self, models: Sequence[Model]) -> Chain:
         """Which of ``models`` to ask, from the start."""
@@ -248,6 +251,12 @@ class Run:
                     return ancestor.config.prices[name]
             ancestor = ancestor.parent
         return None
+
+    def warn_once(self, code: str, message: str) -> None:
+        """Emit a warning of this run, and log it, unless one with the same code was emitted so."""
+        if code not in self.warned:
+            self.warned |= {code}
+            self.warn(code, message)
 
     def close(self) -> None:
         """Close both ends of the run's channel."""

@@ -16,12 +16,14 @@ from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
 from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import StoreError, StreamStateError, UsageError
+from agentloop.errors import BlockedError, LimitReachedError, StoreError, StreamStateError, UsageError
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
-from agentloop.messages import Prompt
+from agentloop.messages import AssistantMessage, Prompt
+from agentloop.models import Model, ModelRequest
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Answer, Cancel, Decline
 
@@ -190,6 +192,16 @@ class RunningContext(ToolContext[Any]):
         run.note(ValueRemembered(self._call_id, name, encoded))
         await flush(run)
         await trio.lowlevel.checkpoint()
+
+    async def ask_model(self, request: ModelRequest, /, *, model: Model | None = None) -> AssistantMessage:
+        with self._use() as run:
+            models = None if model is None else (model,)
+            try:
+                message = await ask_model(run, request, purpose="tool", call_id=self._call_id, models=models)
+            except RequestRefusedError as refusal:
+                error = BlockedError if refusal.reached is None else LimitReachedError
+                raise error(str(refusal)) from None
+        return message
 
     def warn(self, code: str, message: str, /) -> None:
         self._live_run().warn(code, message, logged=f"a warning of call {self._call_id!r}")

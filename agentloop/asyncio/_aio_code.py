@@ -21,6 +21,7 @@ import trio
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import guest_here, settle
 from agentloop.errors import UsageError
+from agentloop.messages import Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, Reply, Stop
 from agentloop.tools import OpenToolset, Tool, Toolset, tool
 
@@ -347,6 +348,10 @@ class _TrioReply:
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         delta = functools.partial(self._reply.tool_call, index, id=id, name=name, arguments=arguments)
         await Call(guest_here(), delta).wait()
+
+    def report_usage(self, usage: Usage, /) -> None:
+        # It waits for nothing, and both loops run in this thread.
+        self._reply.report_usage(usage)
 
 
 class _AsyncioToolset:

@@ -34,9 +34,15 @@ def told(value: Any) -> dict[str, Any]:
         case hooks.UserSteeringMessagesSubmit(messages=messages):
             return {"steering_messages": [message.text for message in messages]}
         case hooks.BeforeLLMCall():
-            return {"turn": value.turn, "messages": msgspec.Raw(encode_messages(list(value.request.messages)))}
+            conversation = msgspec.Raw(encode_messages(list(value.request.messages)))
+            return {"turn": value.turn, "purpose": value.purpose, "call_id": value.call_id, "messages": conversation}
         case hooks.AfterLLMCall():
-            return {"turn": value.turn, "message": value.message}
+            return {
+                "turn": value.turn,
+                "purpose": value.purpose,
+                "call_id": value.call_id,
+                "message": value.message,
+            }
         case hooks.PreToolUse():
             return _call(value)
         case hooks.PostToolUse(result=result):

@@ -122,7 +122,7 @@ class Narrator:
                 return self._speak(event, "says", event.text)
             case ReasoningDelta():
                 return self._speak(event, "thinks", event.text)
-            case UsageReported() | TurnFinished():
+            case UsageReported(purpose="turn", is_complete=True) | TurnFinished():
                 # The response is complete, or cut off.
                 return self._finish_speech(event)
             case StreamStarted(message=message, resumes=resumes):
@@ -185,9 +185,11 @@ class Narrator:
         return [] if speech is None or not speech.text.strip() else [_line(event, speech.kind, speech.text.strip())]
 
     def _discard(self, event: ResponseDiscarded) -> Sequence[Line]:
-        self.speaking.pop(event.stream, None)
         same = event.next_model == event.model
         then = f"asking again in {event.delay:.1f} s" if same else f"asking {event.next_model}"
+        if event.purpose != "turn":
+            return [_line(event, "warning", f"{event.error.message}; {then}")]
+        self.speaking.pop(event.stream, None)
         return [_line(event, "warning", f"{event.error.message}; what was said does not count, {then}")]
 
     def _prompt(self, event: Event, message: UserMessage) -> Sequence[Line]:

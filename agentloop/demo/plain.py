@@ -47,7 +47,7 @@ class Typesetter:
     def text_for(self, event: StreamEvent) -> str:
         """The text to write for ``event``."""
         lines = self._narrator.tell(event)
-        if isinstance(event, ResponseDiscarded) and self._pen == event.stream:
+        if isinstance(event, ResponseDiscarded) and event.purpose == "turn" and self._pen == event.stream:
             self._pen = None
         text = "".join(self._line(line) for line in lines)
         return text + self._speech(event) if isinstance(event, TextDelta) else text

@@ -40,6 +40,8 @@ class Call:
         self.stream = context.source.stream
         self.progress = Progress(context, spawn, max_timeout)
         self._ended = False
+        self._warned: set[str] = set()
+        """Codes of the warnings that are emitted once, and were."""
         self._answering: set[trio.CancelScope] = set()
         """The scopes of questions that are being answered."""
         self._all_answered = trio.Event()
@@ -76,6 +78,12 @@ class Call:
         """Emit a `WarningIssued` in the call's stream, unless the call has ended."""
         if not self._ended:
             self.context.warn(code, message)
+
+    def warn_once(self, code: str, message: str) -> None:
+        """As `warn`, unless a warning with the same code was emitted so: a server may ask in a loop."""
+        if code not in self._warned:
+            self._warned.add(code)
+            self.warn(code, message)
 
     async def end(self) -> None:
         """End the call: withdraw its open questions, and emit the progress that is queued."""

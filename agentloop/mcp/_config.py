@@ -146,7 +146,11 @@ class ServerConfig:
     roots: tuple[str, ...] = field(default=(), converter=_uris)
     """Folders that the server may work in, as the protocol's "roots": paths, or ``file://`` URIs."""
     sampling: Model | str | None = None
-    """The model that answers the server's sampling requests; ``None`` refuses them. A string goes to `find_model`."""
+    """The model that answers the server's sampling requests; ``None`` refuses them. A string goes to `find_model`.
+
+    The requests count for the limits of the stream whose call is running; its agent's retries, prices, deadlines and
+    ``before_llm_call`` hooks apply. At a limit, the server gets an error.
+    """
     approve_sampling: bool = True
     """Whether the user must approve each sampling request."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False

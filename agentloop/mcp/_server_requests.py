@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from textwrap import indent
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -14,13 +13,12 @@ import mcp_types as types
 import msgspec
 import trio
 
-from agentloop._core.assembly import Assembler
 from agentloop._core.forms import check_form
 from agentloop._core.redaction import names_a_secret
-from agentloop._core.stops import checked_stop
+from agentloop._core.turn import is_blank
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
-from agentloop.errors import ToolDefinitionError, UsageError
+from agentloop.errors import BlockedError, LimitReachedError, StreamStateError, ToolDefinitionError, UsageError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig
 from agentloop.messages import (
@@ -33,7 +31,7 @@ from agentloop.messages import (
     UserMessage,
     UserPart,
 )
-from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, Reply
+from agentloop.models import ModelRequest, ModelSettings
 from agentloop.providers import find_model
 from agentloop.questions import Accept, Cancel, Decline
 
@@ -192,7 +190,7 @@ class ServerRequests:
     async def sample(
         self, call: Call, params: types.CreateMessageRequestParams
     ) -> types.CreateMessageResult | types.ErrorData:
-        """Have the configured model answer, if the user approves.
+        """Have the configured model answer, if the user approves: under the limits, hooks and retries of the stream.
 
         Raises:
           StreamStateError: the call has ended.
@@ -226,11 +224,21 @@ class ServerRequests:
         try:
             model = find_model(sampling) if isinstance(sampling, str) else sampling
             with trio.fail_after(SAMPLING_SECONDS):
-                message = await _respond(model, request)
+                message = await call.context.ask_model(request, model=model)
+        except StreamStateError:
+            raise
+        except LimitReachedError as error:
+            call.warn_once("question_refused", f"MCP server {self._server.name!r} may not ask the model: {error}")
+            return refused("the client has reached its limits")
+        except BlockedError:
+            return refused("the client refused the request")
         except Exception as error:  # noqa: BLE001 - the server gets any error as its answer
             return types.ErrorData(
                 code=types.INTERNAL_ERROR, message=f"the model gave no answer: {describe(single(error))}"
             )
+        flaw = _flaw_of(message)
+        if flaw:
+            return types.ErrorData(code=types.INTERNAL_ERROR, message=f"the model gave no answer: {flaw}")
         return types.CreateMessageResult(
             role="assistant",
             content=types.TextContent(text=message.text),
@@ -250,30 +258,13 @@ def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
             return types.ElicitResult(action="cancel")
 
 
-class _Reply:
-    """Assembles a response that no reader follows."""
-
-    def __init__(self) -> None:
-        self.assembler = Assembler(prefix="sampling")
-
-    async def text(self, text: str, /) -> None:
-        self.assembler.text(text)
-
-    async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
-        self.assembler.reasoning(text, signature)
-
-    async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
-        self.assembler.tool_call(index, id, name, arguments)
-
-
-async def _respond(model: Model, request: ModelRequest) -> AssistantMessage:
-    reply = _Reply()
-    writer: Reply = reply
-    async with AsyncExitStack() as stack:
-        if isinstance(model, OpenableModel):
-            model = await stack.enter_async_context(model.open())
-        stop = checked_stop(await model.respond(request, writer), model=model.name)
-    return reply.assembler.finish(stop.reason, stop.usage, stop.model or model.name)
+def _flaw_of(message: AssistantMessage) -> str:
+    """Why ``message`` is no answer to a sampling request; empty if it is one. An answer may be cut off."""
+    if message.stop == "refusal":
+        return "it refused"
+    if message.stop == "paused":
+        return "it paused"
+    return "it said nothing" if is_blank(message.text) else ""
 
 
 def _message(message: types.SamplingMessage) -> Message:

@@ -23,7 +23,7 @@ from typing import Any, cast
 import msgspec
 
 from agentloop._core.json_text import decode_json
-from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage, UserPart
+from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, Usage, UserMessage, UserPart
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
 from agentloop.providers._fitting import object_arguments
 
@@ -229,6 +229,10 @@ class SchemaReply:
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         """Pass it on."""
         await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """Pass it on."""
+        self._reply.report_usage(usage)
 
     async def finish(self, stop: Stop) -> Stop:
         """Pass on the text that was held back, and return how the response ended."""

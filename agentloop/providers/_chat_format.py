@@ -510,6 +510,7 @@ class _ChatResponse:
         # Some servers send an empty one after the real one.
         if counted != Usage():
             self._usage = counted
+            self._writer.report_usage(counted)
 
     async def _read_delta(self, delta: _Delta) -> None:  # noqa: ASYNC910
         writer = self._writer

@@ -64,7 +64,8 @@ class Dialect:
     forced_choice_excludes_reasoning: bool = False
     """Whether the server refuses ``reasoning_effort`` beside a forced call."""
     may_user_follow_result: bool = True
-    """Whether a message of the user may follow a tool result."""
+    """Whether a message of the user may follow a tool result. Some chat templates leave out calls and results where
+    they check that user and model alternate, and then find two messages of the user in a row."""
     placeholder_signature: str | None = None
     """The signature for a call of another model, where the server demands one of each response with calls."""
 
@@ -127,6 +128,8 @@ _DIALECTS: dict[ChatDialect, Dialect] = {
     "compatible": Dialect(
         name="compatible",
         rules=WireRules(call_id=_IDS_OF_40, media=MediaRules(files=None, sounds=SOUNDS, schemes=None)),
+        # The name of a model that a server has loaded may say nothing about the model, nor about its chat template.
+        may_user_follow_result=False,
     ),
 }
 

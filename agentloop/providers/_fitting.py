@@ -29,6 +29,7 @@ from agentloop.messages import (
     Text,
     ToolCall,
     ToolResult,
+    Usage,
     UserMessage,
     UserPart,
 )
@@ -138,6 +139,10 @@ class RenamedReply:
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         """Pass it on under the tool's own name."""
         await self._reply.tool_call(index, id=id, name=self._names.get(name, name), arguments=arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """Pass it on."""
+        self._reply.report_usage(usage)
 
 
 # --------------------------------------------------------------------------- texts and JSON

@@ -776,6 +776,8 @@ class _MessagesResponse:
             value = getattr(usage, field)
             if value is not None:
                 setattr(self._usage, field, value)
+        if usage is not None:
+            self._writer.report_usage(_total(self._usage))
 
 
 def _is_message(event: _Event, events: WireEvents) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
@@ -97,9 +98,7 @@ class ResponsesFormat:
         self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ResponsesResponse]:
         """See `WireFormat.exchange`."""
-        items: list[Any] = [item for message in encoded.messages(request.messages, self._items) for item in message]
-        if not items:
-            items = [_user((Text(CONTINUE),))]
+        items = _joined(encoded.messages(request.messages, self._encoded)) or [_user([CONTINUE])]
         body: dict[str, Any] = {"model": self.model, "input": items, "stream": True, "store": False}
         if reasons(self.model) if self.encrypted_reasoning is None else self.encrypted_reasoning:
             body["include"] = ["reasoning.encrypted_content"]
@@ -132,15 +131,12 @@ class ResponsesFormat:
             if value is not None:
                 yield field, value
 
-    def _items(self, message: Message) -> tuple[msgspec.Raw, ...]:
+    def _encoded(self, message: Message) -> _Encoded:
         message = self.rules.fit(message)
         if isinstance(message, UserMessage):
-            items = [_user(message.parts)] if message.parts else []
-        elif isinstance(message, AssistantMessage):
-            items = self._assistant(message)
-        else:
-            items = [_result(message)]
-        return tuple(msgspec.Raw(encode_body(item)) for item in items)
+            return _Encoded(content=_content(message.parts))
+        items = self._assistant(message) if isinstance(message, AssistantMessage) else [_result(message)]
+        return _Encoded(items=tuple(msgspec.Raw(encode_body(item)) for item in items))
 
     def _assistant(self, message: AssistantMessage) -> list[dict[str, Any]]:
         """The items of a response, in order. They have no ids: the server stores none by which to find them."""
@@ -189,28 +185,58 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     }
 
 
-def _user(parts: Iterable[UserPart]) -> dict[str, Any]:
-    return {"type": "message", "role": "user", "content": _content(parts)}
+@frozen
+class _Encoded:
+    """A message of the transcript: its items, or the content of a message of the user."""
+
+    items: tuple[msgspec.Raw, ...] = ()
+    content: tuple[str | msgspec.Raw, ...] = ()
+    """A ``str`` for each text, and encoded pictures and files."""
 
 
-def _content(parts: Iterable[UserPart]) -> str | list[dict[str, Any]]:
-    content = [_part(part) for part in parts]
-    if all(part["type"] == "input_text" for part in content):
-        return "\n\n".join(part["text"] for part in content)
-    return content
+def _joined(messages: Iterable[_Encoded]) -> list[Any]:
+    """The items of ``messages``. Messages of the user in a row are one.
+
+    OpenAI accepts several, but a server that applies a model's own chat template may refuse them.
+    """
+    items: list[Any] = []
+    content: list[str | msgspec.Raw] = []
+    for message in messages:
+        content += message.content
+        if message.items and content:
+            items.append(_user(content))
+            content = []
+        items += message.items
+    return [*items, _user(content)] if content else items
 
 
-def _part(part: UserPart) -> dict[str, Any]:
+def _user(content: Sequence[str | msgspec.Raw]) -> dict[str, Any]:
+    return {"type": "message", "role": "user", "content": _text_or_parts(content)}
+
+
+def _text_or_parts(content: Sequence[str | msgspec.Raw]) -> str | list[Any]:
+    texts = [part for part in content if isinstance(part, str)]
+    if len(texts) == len(content):
+        return "\n\n".join(texts)
+    return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
+
+
+def _content(parts: Iterable[UserPart]) -> tuple[str | msgspec.Raw, ...]:
+    return tuple(_part(part) for part in parts)
+
+
+def _part(part: UserPart) -> str | msgspec.Raw:
     if isinstance(part, Text):
-        return {"type": "input_text", "text": part.text}
+        return part.text
     if isinstance(part, Image):
-        return {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
-    text = file_text(part)
-    if text is not None:
-        return {"type": "input_text", "text": text}
-    if part.data is None:
-        return {"type": "input_file", "file_url": data_url(part)}
-    return {"type": "input_file", "filename": part.name, "file_data": data_url(part)}
+        wire = {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
+    elif (text := file_text(part)) is not None:
+        return text
+    elif part.data is None:
+        wire = {"type": "input_file", "file_url": data_url(part)}
+    else:
+        wire = {"type": "input_file", "filename": part.name, "file_data": data_url(part)}
+    return msgspec.Raw(encode_body(wire))
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
@@ -219,7 +245,7 @@ def _result(result: ToolResult) -> dict[str, Any]:
         # The format has no other way to mark a call as failed.
         first = parts[0]
         parts = (Text(f"Error: {first.text}"), *parts[1:]) if isinstance(first, Text) else (Text("Error:"), *parts)
-    return {"type": "function_call_output", "call_id": result.call_id, "output": _content(parts)}
+    return {"type": "function_call_output", "call_id": result.call_id, "output": _text_or_parts(_content(parts))}
 
 
 # --------------------------------------------------------------------------------- response
@@ -428,8 +454,20 @@ class _ResponsesResponse:
                 content = self._decoded(event.item)
                 if content is not None:
                     await self._finish_item(content, event.item, self._item_to_finish(event, content))
+            case "response.created" | "response.queued" | "response.in_progress":
+                self._report_usage(event.response)
             case _:
                 pass
+
+    def _report_usage(self, raw: msgspec.Raw) -> None:
+        """Report the usage of the response in ``raw`` so far. Most servers have none before the end."""
+        if bytes(raw) == b"null":
+            return
+        # Nothing else of such a response matters, so a flaw of it does not either.
+        with suppress(ModelProtocolError):
+            usage = decode_event(_response_decoder, _Response, raw, model=self._name).usage
+            if usage is not None:
+                self._writer.report_usage(_usage(usage))
 
     def _delta(self, event: _Event) -> str:
         if event.delta is None or isinstance(event.delta, str):
@@ -565,6 +603,9 @@ class _ResponsesResponse:
         response = _Response()
         if bytes(raw) != b"null":
             response = decode_event(_response_decoder, _Response, raw, model=self._name)
+        if response.usage is not None:
+            # A response that failed has used something, too.
+            self._writer.report_usage(_usage(response.usage))
         status = response.status or event
         if response.error or status == "failed":
             raise failure_in_stream(self._name, response.error or {"message": "the response failed"}, show_code=True)

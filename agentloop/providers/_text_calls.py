@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from agentloop.messages import StopReason, Text, ToolResult
+from agentloop.messages import StopReason, Text, ToolResult, Usage
 from agentloop.models import ModelRequest, Reply
 from agentloop.providers._call_markup import (
     CALL_STARTS,
@@ -86,6 +86,10 @@ class TextCalls:
         await self._release()
         self._has_calls = True
         await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """See `Reply.report_usage`."""
+        self._reply.report_usage(usage)
 
     async def finish(self, reason: StopReason) -> None:
         """The response is complete: pass on the text that was held back, as calls or as text."""

@@ -21,7 +21,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from agentloop.errors import AgentLoopError, UsageError
-from agentloop.messages import Message
+from agentloop.messages import Message, Usage
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
 from agentloop.providers._events import WireEvents
 from agentloop.providers._text_calls import calls_from_text
@@ -178,6 +178,9 @@ class _NoReply:
         """Drop it."""
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
+        """Drop it."""
+
+    def report_usage(self, usage: Usage, /) -> None:
         """Drop it."""
 
 

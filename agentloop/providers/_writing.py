@@ -11,6 +11,7 @@ import msgspec
 from agentloop._core.json_text import decode_json
 from agentloop._core.turn import is_blank
 from agentloop.errors import ModelProtocolError
+from agentloop.messages import Usage
 from agentloop.models import Reply
 
 __all__ = ["ResponseWriter", "is_json", "json_text", "missing_end"]
@@ -73,6 +74,10 @@ class ResponseWriter:
         self._arguments.setdefault(index, []).append(arguments)
         self.written += 1
         await self._reply.tool_call(index, id=_encodable(id), name=_encodable(name), arguments=arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        """See `Reply.report_usage`."""
+        self._reply.report_usage(usage)
 
     async def show_life(self) -> None:
         """Restart the deadline for silence: the server works, and has nothing to say yet."""

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+from agentloop.messages import Usage
 from agentloop.models import Reply
 from agentloop.testing._redaction import Redaction
 from agentloop.testing._tape import Pieces, ReasoningPieces, TextPieces, ToolCallPieces
@@ -30,11 +31,13 @@ class _Row:
 class Recorder:
     """A `Reply` that records the deltas that it passes on."""
 
-    __slots__ = ("_reply", "_rows")
+    __slots__ = ("_reply", "_rows", "reported")
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._rows: list[_Row] = []
+        self.reported = Usage()
+        """The usage that was reported last, before the end of the response."""
 
     async def text(self, text: str, /) -> None:
         if text:
@@ -50,6 +53,10 @@ class Recorder:
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         self._row(ToolCallPieces, index, id, name).pieces.append(arguments)
         await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
+
+    def report_usage(self, usage: Usage, /) -> None:
+        self.reported = usage
+        self._reply.report_usage(usage)
 
     def _row(self, kind: _Kind, index: int = 0, id: str = "", name: str = "") -> _Row:
         """The row that the next piece belongs to: the last one, or a new one."""

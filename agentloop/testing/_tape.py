@@ -19,6 +19,7 @@ from agentloop import errors
 from agentloop._core.json_text import decode_own
 from agentloop._core.signature import parameters_of
 from agentloop.errors import CassetteError, ModelError
+from agentloop.messages import Usage
 from agentloop.models import ModelRequest, Stop
 
 __all__ = [
@@ -110,6 +111,8 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     stop: Stop | None = None
     """How the response ended, unless it failed."""
     error: Failure | None = None
+    reported: Usage = Usage()
+    """The usage that was reported before the response failed."""
 
 
 class _Head(msgspec.Struct):

@@ -18,6 +18,7 @@ from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
 from agentloop.config import AgentConfig
 from agentloop.errors import AgentLoopError, CassetteError, ModelConnectionError, ModelError, UsageError
+from agentloop.messages import Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, Reply, Stop
 from agentloop.providers import model_for
 from agentloop.providers._network import for_recording
@@ -233,6 +234,7 @@ class Cassette:
                     reply=recorder.pieces(self._redaction),
                     stop=self._clean(stop) if isinstance(stop, Stop) else None,
                     error=None if failure is None else self._clean(failure),
+                    reported=Usage() if failure is None else recorder.reported,
                 )
         returned: Stop = stop
         return returned
@@ -257,6 +259,8 @@ class Cassette:
         for pieces in exchange.reply:
             await play(pieces, reply)
         if exchange.error is not None:
+            if exchange.reported != Usage():
+                reply.report_usage(exchange.reported)
             raise exchange.error.error()
         assert exchange.stop is not None
         return exchange.stop

@@ -28,6 +28,8 @@ class Response(msgspec.Struct, frozen=True):
     """Whether the response never ends after its parts."""
     piece: int = 0
     """Characters per delta; 0 for a delta per word of text and whole arguments."""
+    reported: Usage = Usage()
+    """Usage to report before the parts, as some providers do. It counts if the response fails or is cancelled."""
 
     def __add__(self, other: Response) -> Response:
         return Response(
@@ -37,6 +39,7 @@ class Response(msgspec.Struct, frozen=True):
             self.error or other.error,
             self.hangs or other.hangs,
             self.piece or other.piece,
+            self.reported if self.reported != Usage() else other.reported,
         )
 
 
@@ -121,6 +124,8 @@ class ScriptedModel:
 async def play_response(response: Response, reply: Reply) -> Stop:
     """Give ``response`` piece by piece, as a real model would."""
     await trio.lowlevel.checkpoint()
+    if response.reported != Usage():
+        reply.report_usage(response.reported)
     index = 0
     for part in response.parts:
         if isinstance(part, Text):

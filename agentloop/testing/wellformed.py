@@ -116,7 +116,7 @@ class _Reader:
         match event:
             case TextDelta(text=text):
                 stream.text += text
-            case TurnStarted() | ResponseDiscarded():
+            case TurnStarted() | ResponseDiscarded(purpose="turn"):
                 stream.text = ""
             case MessageCommitted(message=AssistantMessage() as message):
                 # The response of a turn that is resumed was delivered by an earlier stream.

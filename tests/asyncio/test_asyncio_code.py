@@ -16,6 +16,7 @@ import trio
 import agentloop.asyncio
 from agentloop import Agent, Tool, UsageError, hooks, run_sync
 from agentloop.asyncio import TrioHost, aio_as_trio, asyncio_tool
+from agentloop.errors import ModelError
 from agentloop.events import Question, StreamEvent, ToolCallFinished, ToolCallOutput
 from agentloop.hooks import PreToolUse
 from agentloop.messages import Usage
@@ -206,6 +207,25 @@ async def test_a_model_may_be_asyncio_code() -> None:
     outcome = await agentloop.asyncio.run(Agent(aio_as_trio(Echo())), "Hi")
     assert outcome.output == "You said: hi"
     assert outcome.usage.output_tokens == 3
+
+
+class BreaksOff:
+    """A model that reports its usage, and then fails."""
+
+    name = "breaks off"
+
+    async def respond(self, request: ModelRequest, reply: Reply) -> Stop:
+        reply.report_usage(Usage(input_tokens=100))
+        await reply.text("Well")
+        raise ModelError("the model broke off")
+
+
+@in_asyncio
+async def test_the_usage_that_a_model_in_asyncio_reports_before_it_fails_counts() -> None:
+    outcome = await agentloop.asyncio.run(Agent(aio_as_trio(BreaksOff()), fallbacks=[ScriptedModel("Hello.")]), "Hi")
+
+    assert outcome.output == "Hello."
+    assert outcome.usage.input_tokens == 110
 
 
 @in_asyncio

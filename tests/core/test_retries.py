@@ -89,20 +89,23 @@ def chain(*names: str, cooldowns: Ends | None = None, seed: str = "a stream", **
 
 
 def test_a_model_is_asked_as_often_as_is_allowed() -> None:
+    failed: dict[int, int] = {}
     one = chain("one", attempts=3)
     assert one.first(0) == 0
-    found = [one.after_failure(0, DROPPED, 0) for _ in range(3)]
+    found = [one.after_failure(0, DROPPED, 0, failed) for _ in range(3)]
     assert [each is not None for each in found] == [True, True, False]
     assert one.first(0) == 0
-    assert one.after_failure(0, DROPPED, 0) is not None
+    assert one.after_failure(0, DROPPED, 0, {}) is not None
 
 
 def test_delays_double_up_to_a_bound_and_differ_from_stream_to_stream() -> None:
+    failed: dict[int, int] = {}
     delays: list[list[float]] = []
     for seed in ("a", "b"):
         models = chain("one", attempts=10, delay=1, max_delay=8, seed=seed)
         models.first(0)
-        found = [models.after_failure(0, DROPPED, 0) for _ in range(6)]
+        failed.clear()
+        found = [models.after_failure(0, DROPPED, 0, failed) for _ in range(6)]
         delays.append([each.delay for each in found if each is not None])
     for each in delays:
         for delay, most in zip(each, [1, 2, 4, 8, 8, 8], strict=True):
@@ -111,47 +114,53 @@ def test_delays_double_up_to_a_bound_and_differ_from_stream_to_stream() -> None:
 
 
 def test_retry_after_is_kept_to() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", attempts=9)
     models.first(0)
-    found = models.after_failure(0, status(ModelRateLimitError, 429, retry_after=17.0), 0)
+    found = models.after_failure(0, status(ModelRateLimitError, 429, retry_after=17.0), 0, failed)
     assert found == Next(0, 17.0)
 
 
 def test_a_server_that_wants_to_be_left_alone_for_too_long_is_given_up() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", max_wait=60)
     models.first(0)
-    assert models.after_failure(0, status(ModelRateLimitError, 429, retry_after=61.0), 0) is None
+    assert models.after_failure(0, status(ModelRateLimitError, 429, retry_after=61.0), 0, failed) is None
 
 
 def test_another_model_is_asked_after_the_last_attempt() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", "two", attempts=2)
     models.first(0)
-    found = [models.after_failure(0, DROPPED, 0) for _ in range(2)]
+    found = [models.after_failure(0, DROPPED, 0, failed) for _ in range(2)]
     assert [each and each.model for each in found] == [0, 1]
     assert found[1] == Next(1, 0.0)
 
 
 def test_where_there_is_another_model_it_is_asked_before_a_limit_of_rate_is_waited_for() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", "two")
     models.first(0)
-    assert models.after_failure(0, status(ModelRateLimitError, 429), 0) == Next(1, 0.0)
-    found = models.after_failure(1, status(ModelRateLimitError, 429), 0)
+    assert models.after_failure(0, status(ModelRateLimitError, 429), 0, failed) == Next(1, 0.0)
+    found = models.after_failure(1, status(ModelRateLimitError, 429), 0, failed)
     assert found is not None
     assert found.model == 1
     assert found.delay > 0
 
 
 def test_what_is_final_is_not_passed_on() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", "two")
     models.first(0)
-    assert models.after_failure(0, ModelRefusalError(model="one", text=""), 0) is None
+    assert models.after_failure(0, ModelRefusalError(model="one", text=""), 0, failed) is None
 
 
 def test_a_model_that_was_replaced_is_left_alone_for_a_while() -> None:
+    failed: dict[int, int] = {}
     cooldowns = Ends()
     models = chain("one", "two", attempts=1, cooldown=60, cooldowns=cooldowns)
     models.first(0)
-    models.after_failure(0, DROPPED, 10)
+    models.after_failure(0, DROPPED, 10, failed)
     assert [models.first(now) for now in (11, 69, 70)] == [1, 1, 0]
     # By other runs, too.
     assert chain("one", "three", cooldowns=cooldowns).first(11) == 1
@@ -161,10 +170,11 @@ def test_a_model_that_was_replaced_is_left_alone_for_a_while() -> None:
     "error", [status(ModelStatusError, 400), status(ModelContextOverflowError, 400), ModelError("a bug")]
 )
 def test_a_model_that_a_request_does_not_suit_is_left_alone_by_that_run_only(error: Exception) -> None:
+    failed: dict[int, int] = {}
     cooldowns = Ends()
     models = chain("one", "two", cooldown=60, cooldowns=cooldowns)
     models.first(0)
-    models.after_failure(0, error, 10)
+    models.after_failure(0, error, 10, failed)
 
     assert [models.first(now) for now in (11, 69, 70)] == [1, 1, 0]
     assert chain("one", "two", cooldowns=cooldowns).first(11) == 0
@@ -172,18 +182,20 @@ def test_a_model_that_a_request_does_not_suit_is_left_alone_by_that_run_only(err
 
 @pytest.mark.parametrize("error", [status(ModelAuthenticationError, 401), status(ModelQuotaError, 402)])
 def test_a_key_or_an_account_that_is_refused_is_left_alone_by_other_runs_too(error: Exception) -> None:
+    failed: dict[int, int] = {}
     cooldowns = Ends()
     models = chain("one", "two", cooldowns=cooldowns)
     models.first(0)
-    models.after_failure(0, error, 10)
+    models.after_failure(0, error, 10, failed)
 
     assert chain("one", "two", cooldowns=cooldowns).first(11) == 1
 
 
 def test_a_server_that_says_for_how_long_is_left_alone_for_as_long() -> None:
+    failed: dict[int, int] = {}
     models = chain("one", "two", cooldown=60)
     models.first(0)
-    models.after_failure(0, status(ModelRateLimitError, 429, retry_after=300.0), 0)
+    models.after_failure(0, status(ModelRateLimitError, 429, retry_after=300.0), 0, failed)
     assert [models.first(now) for now in (299, 300)] == [1, 0]
 
 
@@ -193,11 +205,12 @@ def test_where_all_are_left_alone_the_first_is_asked() -> None:
 
 @given(st.lists(st.sampled_from([DROPPED, status(ModelRateLimitError, 429), ModelError("x")]), max_size=40))
 def test_it_ends_and_no_model_is_asked_too_often(errors: list[Exception]) -> None:
+    failed: dict[int, int] = {}
     models = chain("one", "two", "three", attempts=3)
     at = models.first(0)
     asked = [at]
     for error in errors:
-        following = models.after_failure(at, error, 0)
+        following = models.after_failure(at, error, 0, failed)
         if following is None:
             break
         assert following.delay >= 0

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from agentloop._core.assembly import Assembler
-from agentloop.messages import AssistantMessage, Text, UserMessage
+from agentloop.messages import AssistantMessage, Text, Usage, UserMessage
 from agentloop.models import Model, ModelRequest, Stop
 from tests.providers.server import DONE, chunked, event
 
@@ -50,6 +50,7 @@ class Heard:
         self.signs_of_life = 0
         self.alive = trio.Event()
         """Set at the first sign of life."""
+        self.reported = Usage()
         self.told = trio.Event()
         """Set at the first piece."""
 
@@ -71,6 +72,9 @@ class Heard:
         self.pieces.append(("tool_call", index, id, name, arguments))
         self.assembler.tool_call(index, id, name, arguments)
         self.told.set()
+
+    def report_usage(self, usage: Usage, /) -> None:
+        self.reported = usage
 
     def message(self, stop: Stop) -> AssistantMessage:
         return self.assembler.finish(stop.reason, stop.usage, stop.model)

@@ -10,7 +10,7 @@ import pytest
 from agentloop.errors import ModelConnectionError, ModelStatusError
 from agentloop.messages import AssistantMessage, Reasoning, Text, ToolCall, Usage
 from agentloop.providers.anthropic import Anthropic
-from tests.providers.chat import ask
+from tests.providers.chat import ASK, Heard, ask
 from tests.providers.messages import (
     END,
     PING,
@@ -316,3 +316,13 @@ async def test_text_in_a_delta_of_an_unknown_type_is_no_answer() -> None:
     debug = delta(0, "debug_delta", text="hidden")
 
     assert (await response_to(whole(started(0, "text", text=""), debug, stopped(0), said("Hi", index=1)))).text == "Hi"
+
+
+async def test_the_usage_at_the_beginning_is_reported_before_a_response_breaks_off() -> None:
+    heard = Heard()
+
+    async with serving(answering(chunked(began(cache_read_input_tokens=90), said("Hi")))) as server:
+        with pytest.raises(ModelConnectionError):
+            await Anthropic("m", base_url=server.url).respond(ASK, heard)
+
+    assert heard.reported == Usage(input_tokens=100, output_tokens=1, cached_tokens=90)

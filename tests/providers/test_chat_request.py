@@ -148,21 +148,23 @@ async def test_pictures_of_results_follow_the_last_result() -> None:
         "assistant",
         "tool",
         "tool",
+        "assistant",
         "user",
         "assistant",
         "tool",
+        "assistant",
         "user",
     ]
     assert wire[2]["content"] == "Here:\n\n(image in the next message of the user)"
     assert wire[3]["content"] == "(file in the next message of the user)"
-    assert wire[4]["content"] == [
+    assert wire[5]["content"] == [
         {"type": "text", "text": "The image that the tool add returned (call c1):"},
         {"type": "image_url", "image_url": {"url": "https://example.org/1"}},
         {"type": "text", "text": "The file that the tool add returned (call c2):"},
         {"type": "file", "file": {"filename": "file", "file_data": "data:application/pdf;base64,JVBERg=="}},
         {"type": "text", "text": "More."},
     ]
-    assert wire[7]["content"][1]["image_url"]["url"] == "https://example.org/3"
+    assert wire[9]["content"][1]["image_url"]["url"] == "https://example.org/3"
 
 
 @pytest.mark.parametrize("status", ["error", "denied", "timeout", "interrupted"])
@@ -400,4 +402,5 @@ async def test_an_open_model_sends_the_same_as_one_that_is_not() -> None:
         sent = [request.json for request in server.requests]
 
     assert sent[0::2] == sent[1::2]
-    assert len(sent[-1]["messages"]) == 1 + 3 * 3
+    # Each turn has a call, its result, a word of the model, and the picture in a message of the user.
+    assert len(sent[-1]["messages"]) == 1 + 3 * 4

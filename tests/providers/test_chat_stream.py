@@ -381,3 +381,14 @@ async def test_an_empty_usage_does_not_replace_the_real_one() -> None:
     wire = chunked(said("Hi"), finished(), counted(prompt_tokens=9), counted(prompt_tokens=0), DONE)
 
     assert (await response_to(wire)).usage == Usage(9)
+
+
+async def test_usage_that_comes_with_each_chunk_is_reported_before_a_response_breaks_off() -> None:
+    begins = event(piece({"content": "Hi"}, usage={"prompt_tokens": 9, "completion_tokens": 1}))
+    heard = Heard()
+
+    async with serving(answering(chunked(begins))) as server:
+        with pytest.raises(ModelConnectionError):
+            await OpenAIChat("m", base_url=server.url).respond(ASK, heard)
+
+    assert heard.reported == Usage(9, 1)

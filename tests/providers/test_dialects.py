@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from agentloop.errors import UsageError
 from agentloop.messages import (
@@ -26,6 +28,7 @@ from agentloop.providers._wire_model import WireModel
 from agentloop.providers.anthropic import Anthropic
 from agentloop.providers.openai_chat import OpenAIChat
 from agentloop.providers.openai_responses import OpenAIResponses
+from agentloop.testing.transcripts import transcripts
 from tests.providers.chat import ask, called as called_event, whole
 from tests.providers.server import answering, serving
 
@@ -186,16 +189,35 @@ def test_a_picture_joins_the_message_of_the_user_beside_it() -> None:
     assert [part["type"] for part in message["content"]] == ["text", "text", "image_url"]
 
 
-def test_mistral_gets_a_word_of_the_model_between_a_result_and_the_user() -> None:
-    """Mistral refuses the user's message there: a steering one, or one with the picture that a tool returned."""
+@pytest.mark.parametrize("model", [mistral(), CHAT], ids=["mistral", "an unknown server"])
+def test_a_word_of_the_model_stands_between_a_result_and_the_user(model: OpenAIChat) -> None:
+    """As Mistral requires, and the templates of its models, whatever name a server gives them."""
     call, result = called("a" * 9)
     picture = ToolResult(result.call_id, "add", (Image(PNG),)) if isinstance(result, ToolResult) else result
 
-    assert roles(body(mistral(), user("Go."), call, result, user("Stop."))) == [
+    assert roles(body(model, user("Go."), call, result, user("Stop."))) == [
         "user", "assistant", "tool", "assistant", "user",
     ]  # fmt: skip
-    assert roles(body(mistral(), user("Go."), call, picture)) == ["user", "assistant", "tool", "assistant", "user"]
-    assert roles(body(CHAT, user("Go."), call, result, user("Stop."))) == ["user", "assistant", "tool", "user"]
+    assert roles(body(model, user("Go."), call, picture)) == ["user", "assistant", "tool", "assistant", "user"]
+
+
+def test_the_servers_that_accept_the_user_after_a_result_get_the_messages_as_they_are() -> None:
+    call, result = called("a" * 9)
+    openai = OpenAIChat("gpt-4o", base_url="https://api.openai.com/v1")
+
+    assert roles(body(openai, user("Go."), call, result, user("Stop."))) == ["user", "assistant", "tool", "user"]
+
+
+@settings(max_examples=30)
+@given(transcripts())
+def test_no_chat_template_finds_two_messages_of_one_role_in_a_row(messages: tuple[Message, ...]) -> None:
+    """Templates check the roles in two ways: with the calls and their results, or without."""
+    every = body(CHAT, *messages)["messages"]
+    talk = [message for message in every if message["role"] != "tool" and "tool_calls" not in message]
+
+    for sequence in (roles({"messages": talk}), roles({"messages": every})):
+        assert all(role != following or role == "tool" for role, following in pairwise(sequence)), sequence
+    assert talk[0]["role"] == "user"
 
 
 # ------------------------------------------------------------------------ ids of calls

@@ -91,8 +91,7 @@ async def test_a_whole_request() -> None:
             {"type": "function_call_output", "call_id": "c1", "output": "3"},
             {"type": "function_call_output", "call_id": "c2", "output": "Error: no such number"},
             {"type": "message", "role": "assistant", "content": "It is"},
-            {"type": "message", "role": "user", "content": "Go on."},
-            {"type": "message", "role": "user", "content": "Please."},
+            {"type": "message", "role": "user", "content": "Go on.\n\nPlease."},
         ],
         "tools": [
             {
@@ -207,7 +206,17 @@ async def test_an_id_that_is_too_long_is_shortened_in_the_call_and_in_its_result
 
 
 async def test_a_response_of_nothing_is_left_out() -> None:
-    assert [item["role"] for item in await items(user("Go."), AssistantMessage(()), user("Go on."))] == ["user", "user"]
+    assert await items(user("Go."), AssistantMessage(()), user("Go on.")) == [
+        {"type": "message", "role": "user", "content": "Go.\n\nGo on."}
+    ]
+
+
+async def test_messages_of_the_user_in_a_row_are_one_with_their_pictures_in_order() -> None:
+    picture = Image(url="https://example.org/1")
+
+    [item] = await items(user("Look:"), UserMessage((picture, Text("Nice?"))), user("Well?"))
+
+    assert [part["type"] for part in item["content"]] == ["input_text", "input_image", "input_text", "input_text"]
 
 
 # ------------------------------------------------------------------------------- settings
@@ -424,7 +433,7 @@ async def test_a_phase_whose_message_was_taken_out_is_left_out() -> None:
         answered = await ask(OpenAIResponses("m", base_url=server.url))
     kept = AssistantMessage(tuple(part for part in answered.parts if isinstance(part, Reasoning)))
 
-    assert [item["role"] for item in await items(user("Go."), kept, user("On."))] == ["user", "user"]
+    assert [item["role"] for item in await items(user("Go."), kept, user("On."))] == ["user"]
 
 
 async def test_what_one_model_wants_back_no_other_gets() -> None:

@@ -455,3 +455,28 @@ async def test_text_of_another_type_is_a_broken_protocol() -> None:
 @pytest.mark.parametrize("output", [{}, "none", 7])
 async def test_an_odd_output_does_not_cost_what_was_said(output: Any) -> None:
     assert (await response_to(chunked(BEGUN, said("Hi"), ended(output=output)))).text == "Hi"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [told("response.in_progress", response=response("in_progress", usage={"input_tokens": 9})), said("Hi")],
+        [said("Hi"), ended("failed", usage={"input_tokens": 9}, error={"code": "server_error", "message": "no"})],
+    ],
+    ids=["at its beginning", "with its failure"],
+)
+async def test_the_usage_of_a_response_that_fails_is_reported(events: list[bytes]) -> None:
+    heard = Heard()
+
+    async with serving(answering(chunked(*events))) as server:
+        with pytest.raises((ModelConnectionError, ModelStatusError)):
+            await OpenAIResponses("m", base_url=server.url).respond(ASK, heard)
+
+    assert heard.reported == Usage(9)
+
+
+@pytest.mark.parametrize("odd", ["?", [1], {"usage": "?"}, {"usage": {"input_tokens": "?"}}])
+async def test_odd_usage_before_the_end_does_not_spoil_a_response(odd: Any) -> None:
+    begins = told("response.in_progress", response=odd)
+
+    assert (await response_to(whole(begins, whole_message("Hi")))).text == "Hi"

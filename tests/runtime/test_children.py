@@ -39,7 +39,8 @@ from agentloop.events import (
 from agentloop.messages import Usage
 from agentloop.outcome import ChildStream, Outcome
 from agentloop.questions import Answer
-from agentloop.testing import FunctionModel, ScriptedModel, calls, fails, hangs, says
+from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
+from tests.runtime.builders import agent_with, only_result
 from tests.runtime.ways import FakeToolset, add, ask_name, delete, wait_forever
 from tests.support import first, nested, of, opened, stopped_at, watch
 
@@ -654,3 +655,17 @@ async def test_declined_means_declined_for_a_tool_that_asks_with_a_class() -> No
 
     await watch(Agent(ScriptedModel(calls("ask"), "Hi."), tools=[ask]), on_question=handler)
     assert got == [Name("Ada"), Decline("no")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        (says("The answer is", stop="length"), "The answer is\n\n[The response was cut off at the limit of tokens.]"),
+        (says(" "), "[The model said nothing.]"),
+    ],
+    ids=["cut off", "empty"],
+)
+async def test_an_outer_model_reads_that_an_answer_is_empty_or_was_cut_off(answer: Response, result: str) -> None:
+    inner = Agent(ScriptedModel(answer, answer), name="inner")
+
+    assert (await only_result(agent_with(inner.as_tool(), response=calls("inner", prompt="go")))).text == result

@@ -203,7 +203,7 @@ async def test_a_limit_of_requests_counts_the_one_for_a_summary() -> None:
     assert watched.outcome.output == "Hello."
     assert len(model.requests) == 1
     [finished] = of(watched.events, CompactionFinished)
-    assert finished.problem == "a limit leaves no request for it"
+    assert finished.problem == "a limit leaves no request for it (requests: 1 of 1 used)"
 
 
 async def test_of_overflows_in_a_row_one_is_recovered_from() -> None:
@@ -501,6 +501,48 @@ async def test_what_hooks_take_out_of_requests_is_not_in_that_for_a_summary_eith
     assert len(model.requests) == 3
     for request in model.requests:
         assert not any("question" in text for text in texts(request))
+
+
+async def test_the_hooks_around_a_model_call_see_the_request_for_a_summary_and_its_response() -> None:
+    asked: list[str] = []
+    responses: list[tuple[str, str]] = []
+
+    @hooks.before_llm_call
+    def before(call: hooks.BeforeLLMCall) -> None:
+        asked.append(call.purpose)
+
+    @hooks.after_llm_call
+    def after(call: hooks.AfterLLMCall) -> None:
+        responses.append((call.purpose, call.message.text))
+
+    agent = Agent(ScriptedModel("They said bla.", "Hello."), compaction=SMALL, hooks=[before, after])
+    await watch(agent, session=Session(messages=talk(5)))
+
+    assert asked == ["summary", "turn"]
+    assert responses == [("summary", "They said bla."), ("turn", "Hello.")]
+
+
+async def test_a_hook_that_refuses_the_request_for_a_summary_does_not_end_the_run() -> None:
+    @hooks.before_llm_call
+    def refuse(call: hooks.BeforeLLMCall) -> Block | None:
+        return Block("not now") if call.purpose == "summary" else None
+
+    model = ScriptedModel("Hello.")
+    watched = await watch(Agent(model, compaction=SMALL, hooks=[refuse]), session=Session(messages=talk(5)))
+
+    assert watched.outcome.output == "Hello."
+    assert [event.problem for event in of(watched.events, CompactionFinished)] == ["not now"]
+
+
+async def test_a_request_that_was_shortened_goes_out_only_if_the_limit_leaves_one() -> None:
+    model = ScriptedModel(fails(OVERFLOW), "Sum.", "Hello.")
+    agent = Agent(model, compaction=Compaction(window=100_000), limits=Limits(requests=2))
+
+    watched = await watch(agent, session=Session(messages=talk(3)))
+
+    assert len(model.requests) == 2
+    assert isinstance(watched.error, ModelContextOverflowError)
+    assert any("requests: 2 of 2 used" in note for note in watched.error.__notes__)
 
 
 # ----------------------------------------------------------------------------- decisions

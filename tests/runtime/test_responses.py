@@ -209,7 +209,8 @@ async def test_odd_usage_neither_lifts_a_limit_nor_reaches_it(odd: Any) -> None:
     watched = await watch(Agent(model, tools=[Cleaner().tool()], limits=Limits(tokens=40)), on_question="decline")
 
     assert watched.outcome.reason == "limit"
-    assert watched.outcome.usage.total_tokens == 45
+    assert watched.outcome.usage.estimated_requests == 1
+    assert 40 <= watched.outcome.usage.total_tokens < 100
     assert warnings_in(watched.events) == ["unmetered"]
 
 
@@ -225,14 +226,23 @@ async def test_a_session_opens_again_whatever_numbers_a_model_has_reported(usage
 
 @pytest.mark.parametrize(
     ("limits", "prices"),
-    [(Limits(tokens=100), {}), (Limits(cost=0.01), {"scripted": Price(10, 10)})],
+    [(Limits(tokens=1000), {}), (Limits(cost=0.01), {"scripted": Price(10, 10)})],
     ids=["tokens", "cost"],
 )
-async def test_a_limit_that_cannot_count_is_warned_of_once(limits: Limits, prices: dict[str, Price]) -> None:
-    silent = [msgspec.structs.replace(calls("clean", path=f"/{n}"), usage=Usage()) for n in range(3)]
-    agent = Agent(ScriptedModel(*silent, "Done."), tools=[Cleaner().tool()], limits=limits, prices=prices)
+async def test_a_model_that_reports_no_usage_is_warned_of_once_and_reaches_a_limit_by_an_estimate(
+    limits: Limits, prices: dict[str, Price]
+) -> None:
+    silent = [msgspec.structs.replace(calls("clean", path=f"/{n}"), usage=Usage()) for n in range(30)]
+    model = ScriptedModel(*silent, "Done.")
+    agent = Agent(model, tools=[Cleaner().tool()], limits=limits, prices=prices)
 
-    assert warnings_in((await watch(agent)).events) == ["unmetered"]
+    watched = await watch(agent, "word " * 400, on_question="decline")
+
+    assert warnings_in(watched.events) == ["unmetered"]
+    assert watched.outcome.reason == "limit"
+    usage = watched.outcome.usage
+    assert usage.estimated_requests == usage.requests == len(model.requests)
+    assert 1000 <= usage.total_tokens < 2000
 
 
 async def test_a_model_without_usage_is_no_warning_if_no_limit_counts_it() -> None:

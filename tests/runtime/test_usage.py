@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from agentloop import Agent, Limits, Session, ToolContext, tool
-from agentloop.errors import RunError
+from agentloop import Agent, Compaction, Deadlines, Limits, Price, Retries, Session, Text, ToolContext, tool
+from agentloop._runtime.stream import Stream
+from agentloop.errors import ModelConnectionError, ModelError, RunError
 from agentloop.events import (
     ChildStreamStopped,
     MessageCommitted,
+    StreamEvent,
     StreamStopped,
+    TextDelta,
     TurnFinished,
     UsageReported,
 )
-from agentloop.messages import AssistantMessage, Usage
+from agentloop.messages import AssistantMessage, Message, Usage, user_message
 from agentloop.testing import Response, ScriptedModel, calls, fails, hangs, says
 from tests.runtime.builders import agent_with
 from tests.support import first, nested, of, opened, watch
@@ -194,3 +198,128 @@ async def test_usage_is_reported_before_the_message_is_committed() -> None:
 
     told = [type(event) for event in watched.events if isinstance(event, (UsageReported, MessageCommitted))]
     assert told[:3] == [MessageCommitted, UsageReported, MessageCommitted]
+
+
+# ---------------------------------------------------------------- responses that break off
+
+EARLY = Usage(input_tokens=100, output_tokens=1)
+"""The usage that a provider reports at the beginning of a response."""
+BILLED = msgspec.structs.replace(EARLY, requests=1)
+
+
+def breaks_off(error: Exception | None = None) -> Response:
+    """A response that reports its usage at its beginning, and then fails, or hangs."""
+    start = msgspec.structs.replace(says("Well, "), reported=EARLY)
+    return start + (hangs() if error is None else fails(error))
+
+
+def total_of(events: Iterable[StreamEvent]) -> Usage:
+    return sum_of(report.usage for report in of(events, UsageReported))
+
+
+def sum_of(usages: Iterable[Usage]) -> Usage:
+    total = Usage()
+    for usage in usages:
+        total += usage
+    return total
+
+
+async def test_what_a_discarded_response_had_reported_counts() -> None:
+    model = ScriptedModel(breaks_off(ModelConnectionError("dropped")), "Hello.")
+
+    watched = await watch(Agent(model, retries=Retries(delay=0.01)))
+
+    assert watched.outcome.usage == BILLED + ONE == total_of(watched.events)
+    assert [report.is_complete for report in of(watched.events, UsageReported)] == [False, True]
+
+
+async def test_what_a_response_had_reported_that_failed_for_good_counts() -> None:
+    model = ScriptedModel(breaks_off(ModelError("broken")))
+
+    watched = await watch(Agent(model, retries=Retries(attempts=1)))
+
+    assert (watched.outcome.reason, watched.outcome.usage) == ("failed", BILLED)
+    assert total_of(watched.events) == BILLED
+    message = watched.messages[-1]
+    assert isinstance(message, AssistantMessage)
+    assert (message.stop, message.usage) == ("interrupted", BILLED)
+
+
+async def test_what_a_response_had_reported_that_was_stopped_counts() -> None:
+    def stop_at_text(stream: Stream, event: StreamEvent) -> None:
+        if isinstance(event, TextDelta):
+            stream.stop("enough")
+
+    watched = await watch(Agent(ScriptedModel(breaks_off())), on_event=stop_at_text)
+
+    assert (watched.outcome.reason, watched.outcome.usage) == ("cancelled", BILLED)
+    assert total_of(watched.events) == BILLED
+
+
+async def test_what_a_response_had_reported_that_a_deadline_ended_counts() -> None:
+    agent = Agent(ScriptedModel(breaks_off(), "Hello."), deadlines=Deadlines(idle=1), retries=Retries(delay=0.01))
+
+    watched = await watch(agent)
+
+    assert watched.outcome.usage == BILLED + ONE
+
+
+async def test_the_usage_of_responses_that_broke_off_reaches_a_limit() -> None:
+    model = ScriptedModel(breaks_off(ModelConnectionError("dropped")), "Hello.")
+
+    watched = await watch(Agent(model, limits=Limits(tokens=100), retries=Retries(delay=0.01)))
+
+    assert isinstance(watched.error, ModelConnectionError)
+    assert len(model.requests) == 1
+
+
+async def test_a_model_that_reports_its_usage_early_only_need_not_repeat_it_at_the_end() -> None:
+    response = msgspec.structs.replace(says("Hello."), reported=EARLY, usage=Usage())
+
+    watched = await watch(Agent(ScriptedModel(response)))
+
+    assert watched.outcome.usage == BILLED
+
+
+async def test_what_was_reported_of_a_summary_that_failed_counts() -> None:
+    model = ScriptedModel(breaks_off(ModelError("broken")), "Hello.")
+    long: list[Message] = [user_message("bla " * 400), AssistantMessage((Text("bla " * 400),))] * 3
+    agent = Agent(model, compaction=Compaction(window=1000), retries=Retries(attempts=1))
+
+    watched = await watch(agent, session=Session(messages=long))
+
+    reports = of(watched.events, UsageReported)
+    assert [(report.purpose, report.usage) for report in reports] == [("summary", BILLED), ("turn", ONE)]
+    assert watched.outcome.usage == BILLED + ONE
+
+
+async def test_a_response_that_broke_off_without_usage_reaches_a_limit_by_an_estimate() -> None:
+    model = ScriptedModel(says("word " * 400) + fails(ModelConnectionError("dropped")), "Hello.")
+
+    watched = await watch(Agent(model, limits=Limits(tokens=500), retries=Retries(delay=0.01)))
+
+    assert len(model.requests) == 1
+    assert isinstance(watched.error, ModelConnectionError)
+    [report] = of(watched.events, UsageReported)
+    assert (report.is_complete, report.usage.estimated_requests) == (False, 1)
+    assert report.usage == watched.outcome.usage
+
+
+# ------------------------------------------------------------------------------------ cost
+
+
+async def test_a_model_that_is_free_differs_from_one_without_a_price() -> None:
+    free = await Agent(ScriptedModel("Hi."), prices={"scripted": Price(0, 0)}).run("go")
+    unpriced = await Agent(ScriptedModel("Hi.")).run("go")
+
+    assert (free.usage.cost, free.usage.is_cost_known) == (0, True)
+    assert (unpriced.usage.cost, unpriced.usage.is_cost_known) == (0, False)
+
+
+async def test_the_cost_of_a_run_is_known_if_all_of_its_responses_have_a_price() -> None:
+    inner = Agent(ScriptedModel("Hi.", name="inner"), name="inner")
+    agent = agent_with(inner.as_tool(), response=calls("inner", prompt="go"), prices={"scripted": Price(1, 1)})
+
+    usage = (await agent.run("go")).usage
+
+    assert (usage.requests, usage.priced_requests, usage.is_cost_known) == (3, 2, False)

@@ -363,6 +363,17 @@ async def test_an_error_is_replayed_with_its_facts_after_the_pieces_before_it(pa
     assert str(caught.value) == str(error)
 
 
+async def test_the_usage_of_a_response_that_failed_is_replayed(path: Path) -> None:
+    usage = Usage(input_tokens=25_000, output_tokens=1)
+    await record(path, msgspec.structs.replace(says("Well"), reported=usage) + fails(ModelConnectionError("dropped")))
+
+    heard = Heard()
+    with cassette(path) as tape, pytest.raises(ModelConnectionError):
+        await tape.model("provider:m").respond(asking("Hi"), heard)
+
+    assert heard.reported == usage
+
+
 def made(kind: type[ModelError]) -> ModelError:
     facts: dict[str, Any] = {
         "advice": "a", "attempts": 2, "body": "b", "code": "c", "model": "m", "problem": "p", "retry_after": 1.0,

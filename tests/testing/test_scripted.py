@@ -39,6 +39,9 @@ class Pieces:
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         self.calls.append((index, id, name, arguments))
 
+    def report_usage(self, usage: Usage, /) -> None:
+        pass
+
 
 REQUEST = ModelRequest((user_message("go"),))
 
