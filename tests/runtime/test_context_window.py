@@ -299,6 +299,20 @@ async def test_a_summary_that_would_fill_the_window_replaces_nothing() -> None:
     assert "more than half of the window" in finished.problem
 
 
+@pytest.mark.parametrize("compaction", [None, Compaction(window=2_000)], ids=["no compaction", "compaction"])
+async def test_a_summary_by_a_model_with_a_larger_window_makes_room_for_a_smaller_one(
+    compaction: Compaction | None,
+) -> None:
+    session = Session(messages=[*talk(60), *_a_call("c1", "short")])
+    await session.compact(
+        Agent(ScriptedModel(says("bla " * 3_000)), compaction=Compaction(window=8_000, keep_recent=0.01))
+    )
+
+    outcome = await Agent(Small(2_000), tools=[read], compaction=compaction).run("go", session=session)
+
+    assert outcome.output == "fine"
+
+
 async def test_a_response_with_arguments_longer_than_the_window_of_the_next_model_makes_room() -> None:
     arguments = json.dumps({"text": "word " * 4_000})
     session = Session(
@@ -442,6 +456,35 @@ async def test_a_child_that_was_parked_goes_on_with_its_summary_and_its_results_
 
 def counted(tokens: int, text: str = "fine") -> Response:
     return Response((Text(text),), usage=Usage(tokens, 10))
+
+
+async def test_the_count_of_the_provider_holds_over_streams_reopening_and_forks() -> None:
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await Agent(ScriptedModel(counted(880))).run("One. " * 30, session=session)
+            assert session.context().counted == 890
+        for id in ("s", await fork_session(store, "s")):
+            async with stored_session(store, id) as session:
+                assert session.context().counted == session.context().tokens == 890
+            agent = Agent(ScriptedModel("Sum.", "Hello."), compaction=Compaction(window=1_000, keep_recent=0.01))
+            async with stored_session(store, id) as session:
+                [started] = of((await watch(agent, session=session)).events, CompactionStarted)
+                assert 890 < started.tokens < 900
+                # The count was of more than the model reads now.
+                assert session.context().counted == 0
+
+
+async def test_a_count_from_before_a_compaction_does_not_hold_for_the_shorter_view() -> None:
+    story = talk(5)
+    last = msgspec.structs.replace(story[-1], usage=Usage(5_000, 10))
+    session = Session(messages=[*story[:-1], last])
+    assert session.context().tokens == 5_010
+
+    await session.compact(Agent(ScriptedModel("Sum.")))
+
+    context = session.context()
+    assert 9 in context.messages
+    assert (context.counted, context.tokens < 500) == (0, True)
 
 
 def test_a_count_that_is_smaller_than_the_texts_can_be_is_not_taken() -> None:
