@@ -91,7 +91,8 @@ class Compactor:
     async def after_overflow(self, request: ModelRequest) -> bool:
         """Make room after the model has refused ``request`` as too long. Gives whether there is some."""
         self._overflows += 1
-        if self._overflows > MOST_OVERFLOWS:
+        if self._overflows > MOST_OVERFLOWS or (self._compaction is None and len(self._run.models) > 1):
+            # Without a compaction, a fallback may have a larger window.
             await trio.lowlevel.checkpoint()
             return False
         refused = self._measure(request).estimated
@@ -142,12 +143,14 @@ class Compactor:
     def refusal(self, request: ModelRequest, error: ModelContextOverflowError) -> ModelContextOverflowError:
         """The error for ``request``, which was refused as too long for good.
 
-        A prompt that is the reason is left out from then on: it would make every later request fail.
+        A prompt that is the reason is left out from then on: it would make every later request fail. Results that are
+        the reason are shown in part.
         """
         transcript = self._run.transcript
         messages, view = transcript.messages, transcript.shown
         prompt = newest_prompt(messages, view)
         if not prompt:
+            self._show_in_part(request, self._measure(request).estimated // 2, (ToolResult,))
             return error
         sizes = view.sizes(messages)
         tokens = sum([sizes[index].all for index in prompt])
