@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from importlib import import_module
 from typing import TypeAlias
 
 from agentloop.config import AgentConfig
 from agentloop.models import Model
 
-__all__ = ["Override", "Substitute", "models_of"]
+__all__ = ["Override", "Substitute", "models_of", "resolve", "resolve_model"]
 
 Substitute: TypeAlias = Callable[[AgentConfig, Model | str], Model | str]
 """The model for an agent, given the one that it would have otherwise."""
@@ -77,3 +78,22 @@ def models_of(agent: AgentConfig) -> list[Model | str]:
         if not any(model is other for other in models):
             models.append(model)
     return models
+
+
+def resolve(agent: AgentConfig) -> tuple[Model, ...]:
+    """The models that ``agent`` runs with, overrides applied and names resolved.
+
+    Raises:
+      ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
+      MissingExtraError: a model needs an extra; the message says what to install.
+      NetworkForbiddenError: a model is behind a network, and the network is forbidden.
+    """
+    return tuple([resolve_model(agent, model) for model in models_of(agent)])
+
+
+def resolve_model(agent: AgentConfig, model: Model | str) -> Model:
+    """``model``, made of its name if it is one. Raises as `resolve` does."""
+    if not isinstance(model, str):
+        return model
+    resolved: Model = import_module("agentloop.providers").model_for(agent.name, model)
+    return resolved

@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cache, partial
-from importlib import import_module
 from typing import Any, Literal, cast
 
 import attrs
@@ -15,7 +14,7 @@ from attrs import frozen
 
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
-from agentloop._model_overrides import Override, models_of
+from agentloop._model_overrides import Override, resolve
 from agentloop._runtime.lifecycle import IN_ASYNCIO, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
@@ -196,7 +195,7 @@ class Agent(AgentConfig):
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
-            resolve=_resolve,
+            resolve=resolve,
         )
 
     def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:
@@ -277,22 +276,6 @@ def _prompt_only() -> Signature:
         """
 
     return signature_of(delegate)
-
-
-def _resolve(agent: AgentConfig) -> tuple[Model, ...]:
-    """The models that ``agent`` runs with, overrides applied and names resolved.
-
-    Raises:
-      ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
-      MissingExtraError: a model needs an extra; the message says what to install.
-      NetworkForbiddenError: a model is behind a network, and the network is forbidden.
-    """
-    return tuple([_resolve_name(agent, model) if isinstance(model, str) else model for model in models_of(agent)])
-
-
-def _resolve_name(agent: AgentConfig, name: str) -> Model:
-    resolved: Model = import_module("agentloop.providers").model_for(agent.name, name)
-    return resolved
 
 
 def run_sync(

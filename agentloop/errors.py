@@ -23,6 +23,7 @@ __all__ = [
     "CassetteError",
     "ChildLimitError",
     "ClockError",
+    "CompactionError",
     "InternalError",
     "InvalidAnswerError",
     "LeaseLostError",
@@ -45,6 +46,7 @@ __all__ = [
     "ModelTimeoutError",
     "NeedsInputError",
     "OutputError",
+    "PromptTooLongError",
     "RunError",
     "ScriptError",
     "SequenceError",
@@ -288,6 +290,13 @@ class ModelContextOverflowError(ModelStatusError):
     """The request is longer than the model's context window. Use `Compaction`, or a model with a larger window."""
 
 
+class PromptTooLongError(ModelContextOverflowError):
+    """The prompt alone is longer than the model's context window. Send less, or use a model with a larger window.
+
+    The session can be used: its transcript keeps the prompt, and the model does not read it with later prompts.
+    """
+
+
 class ModelResponseError(ModelStatusError):
     """The server refused what its own model wrote, such as a tool call that it cannot parse. Retried."""
 
@@ -379,6 +388,10 @@ class BlockedError(RunError):
 
 class LimitReachedError(RunError):
     """A limit was reached, and the run was not allowed to go past it."""
+
+
+class CompactionError(RunError):
+    """`Session.compact` could not shorten the conversation. The message says why; the model reads it as before."""
 
 
 class NeedsInputError(RunError):

@@ -40,6 +40,7 @@ __all__ = [
     "ChildStreamStarted",
     "ChildStreamStopped",
     "CompactionFinished",
+    "CompactionReason",
     "CompactionStarted",
     "ContinueRequested",
     "ElicitationRequested",
@@ -117,6 +118,7 @@ WarningCode: TypeAlias = Literal[
     "handler_failed",
     "hook_failed",
     "hook_warning",
+    "messages_left_out",
     "model_failed",
     "predicate_failed",
     "question_refused",
@@ -136,6 +138,8 @@ WarningCode: TypeAlias = Literal[
 - ``handler_failed``: an ``on_question`` handler raised an error; the question goes to the next one who can answer.
 - ``hook_failed``: a hook that only observes raised an error or timed out.
 - ``hook_warning``: a hook raised `HookWarning`.
+- ``messages_left_out``: no summary could be had for a request that was refused as too long; the model reads the
+  conversation without its oldest messages.
 - ``model_failed``: a model could not be opened or closed; the stream uses the others.
 - ``predicate_failed``: a tool's ``requires_approval`` function raised an error; the call needs approval.
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
@@ -148,6 +152,14 @@ WarningCode: TypeAlias = Literal[
 - ``unpriced``: ``Limits.cost`` is set, and the model that answered has no price.
 """
 
+
+CompactionReason: TypeAlias = Literal["threshold", "overflow", "request"]
+"""Why the conversation is shortened.
+
+- ``threshold``: the next request would pass `Compaction.threshold`.
+- ``overflow``: the model refused a request as too long.
+- ``request``: the program called `Session.compact`.
+"""
 
 RequestPurpose: TypeAlias = Literal["turn", "summary", "tool"]
 """What a model is asked for.
@@ -260,7 +272,7 @@ class StreamStarted(Event):
     """The stream began. Always the first event."""
 
     message: UserMessage
-    """The prompt."""
+    """The prompt; without parts if the stream only shortens the conversation (`Session.compact`)."""
     model: str
     """Name of the model that answers first; `Model.name`."""
     resumes: str = ""
@@ -386,11 +398,10 @@ class ResponseDiscarded(Event):
 
 @frozen(kw_only=True, repr=False, eq=False)
 class CompactionStarted(Event):
-    """The conversation is about to outgrow the model's context window: compaction begins."""
+    """The conversation has outgrown the model's context window, or is about to: compaction begins."""
 
-    reason: Literal["threshold", "overflow"]
-    """``threshold``: the next request would pass `Compaction.threshold`. ``overflow``: the model refused a request as
-    too long."""
+    reason: CompactionReason
+    """Why."""
     tokens: int
     """Tokens that the next request would take, estimated."""
 

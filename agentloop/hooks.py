@@ -28,7 +28,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 import msgspec
 
 from agentloop.errors import UsageError
-from agentloop.events import Question, RequestPurpose, Source, StreamReason, TurnReason
+from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.questions import Deny
@@ -57,6 +57,7 @@ __all__ = [
     "SessionStart",
     "StopRequested",
     "SubagentStop",
+    "Summary",
     "TurnEnd",
     "TurnStart",
     "UserFollowupSubmit",
@@ -135,6 +136,13 @@ class ReplaceResult(msgspec.Struct, frozen=True):
 
     result: ToolResult
     """The result that the model reads; its ``call_id`` and ``name`` are set to those of the call."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Replace the messages by this summary; no model is asked for one."""
+
+    text: str
+    """The summary, for the model. It must be shorter than the messages."""
 
 
 class Continue(msgspec.Struct, frozen=True):
@@ -227,10 +235,12 @@ class PreCompact(msgspec.Struct, frozen=True):
 
     source: Source
     """The stream."""
-    reason: Literal["threshold", "overflow"]
+    reason: CompactionReason
     """As in `CompactionStarted.reason`."""
     tokens: int
     """Tokens that the next request would take, estimated."""
+    messages: tuple[Message, ...] = ()
+    """The messages to be replaced by a summary; empty if only old tool results are to be left out."""
 
 
 class PostCompact(msgspec.Struct, frozen=True):
@@ -238,10 +248,14 @@ class PostCompact(msgspec.Struct, frozen=True):
 
     source: Source
     """The stream."""
-    reason: Literal["threshold", "overflow"]
+    reason: CompactionReason
     """As in `CompactionStarted.reason`."""
     summary: str
-    """The summary that replaces the older messages; empty if only old tool results were left out."""
+    """The summary that replaces the older messages; empty if there is none, as only old tool results were left out."""
+    tokens_before: int = 0
+    """Tokens that the next request would have taken, estimated."""
+    tokens_after: int = 0
+    """Tokens that it takes now, estimated."""
 
 
 class PreToolUse(msgspec.Struct, frozen=True):
@@ -515,11 +529,13 @@ post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
     doc="A tool call has ended. The hook may replace its result; `Block` ends the run after this turn's calls.",
 )
 
-pre_compact: Point[PreCompact, Block | None] = Point(
+pre_compact: Point[PreCompact, Summary | Block | None] = Point(
     "pre_compact",
+    Summary,
     Block,
     guard=True,
-    doc="Compaction is about to shorten the conversation. `Block` prevents it; the run goes on with all messages.",
+    doc="Compaction is about to shorten the conversation. `Summary` replaces the messages, and no model is asked; "
+    "`Block` prevents it, and the run goes on with all messages.",
 )
 
 post_compact: Point[PostCompact, None] = Point("post_compact", doc="Compaction has shortened the conversation.")

@@ -158,7 +158,8 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     """Compaction: when a conversation outgrows the model's window, its older part is replaced by a summary.
 
     Checked before each model request, also in child streams. The session keeps all messages; only the model's view of
-    them changes. If a model refuses a request as too long, the conversation is compacted once and the request repeated.
+    them changes. If a model refuses a request as too long, the conversation is compacted and the request repeated, up
+    to four times. If no summary can be had then, the oldest messages are left out, and a warning says so.
     """
 
     window: int

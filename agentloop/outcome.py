@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from attrs import frozen
 
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
@@ -12,7 +13,7 @@ from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
 
-__all__ = ["ChildStream", "Outcome", "QuestionHandler", "error_of"]
+__all__ = ["ChildStream", "CompactionResult", "ContextUse", "Outcome", "QuestionHandler", "error_of"]
 
 QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
 """A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards."""
@@ -40,6 +41,44 @@ class Outcome:
     transcript; send them with the next prompt."""
     messages: tuple[Message, ...] = ()
     """The messages that the stream added to its session's transcript, whatever the reason; valid for a provider."""
+
+
+class CompactionResult(msgspec.Struct, frozen=True):
+    """What `Session.compact` has done."""
+
+    summary: str
+    """The summary, as the model reads it in place of the older messages; empty if only old results were left out."""
+    tokens_before: int
+    """Tokens that the next request would have taken, estimated from the provider's last count."""
+    tokens_after: int
+    """Tokens that it takes now, estimated."""
+    usage: Usage
+    """Usage of the request for the summary; nothing if a hook gave the summary."""
+
+
+class ContextUse(msgspec.Struct, frozen=True):
+    """The tokens of a session's next request, by part. See `Session.context`."""
+
+    tokens: int
+    """All of them, by the provider's last count where it holds, and by the estimate for what has been added since."""
+    counted: int
+    """The part of ``tokens`` that the provider has counted; 0 if no count holds."""
+    instructions: int
+    """The instructions of the agent. This field and those below are estimates, which do not add up to ``tokens``."""
+    tools: Mapping[str, int]
+    """The name, description and schema of each tool, by name."""
+    summary: int
+    """The summary in the place of older messages."""
+    prompts: int
+    """The texts of user messages."""
+    responses: int
+    """The texts, reasoning and calls of the model's responses."""
+    results: Mapping[str, int]
+    """The texts of tool results, by the name of the tool."""
+    media: int
+    """Pictures and documents, in prompts and results."""
+    messages: Mapping[int, int]
+    """Each message that the model reads, by its index in ``session.messages``."""
 
 
 class ChildStream(Protocol):

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
+import trio
+
+from agentloop._core.context_window import context_use
 from agentloop._core.transcript import Transcript, problems
+from agentloop._model_overrides import resolve, resolve_model
+from agentloop._runtime.lifecycle import open_stream
 from agentloop._runtime.log import Journal
-from agentloop.errors import UsageError
-from agentloop.messages import Message
+from agentloop._runtime.run import CompactionTask
+from agentloop.config import AgentConfig
+from agentloop.errors import SessionBusyError, UsageError
+from agentloop.messages import Message, UserMessage
+from agentloop.models import Model
+from agentloop.outcome import CompactionResult, ContextUse
 from agentloop.permissions import Grant, Permissions
 
 __all__ = ["Session"]
@@ -82,6 +91,69 @@ class Session:
     def is_busy(self) -> bool:
         """Whether a stream runs on it now."""
         return self._transcript.holder is not None
+
+    async def compact(
+        self, agent: AgentConfig, *, instructions: str = "", model: Model | str | None = None, deps: Any = None
+    ) -> CompactionResult:
+        """Replace all but the latest messages by a summary, for the model. The session keeps all messages.
+
+        It runs as a stream of ``agent`` without a prompt: with its hooks, limits and prices, and with its events in the
+        journal.
+
+        Args:
+          agent: the agent whose model is asked. Its instructions and tools stand in front of the request, so that the
+            provider's cache knows the conversation.
+          instructions: what the summary has to keep, above all, in addition to ``Compaction.instructions``.
+          model: the model to ask; the agent's own, with its fallbacks, if not given.
+          deps: as for `Agent.stream`.
+
+        Raises:
+          CompactionError: a hook refused it, there was nothing to sum up, or no whole summary that is shorter.
+          UsageError: a stream runs on the session, or it has an unfinished run, which a compaction would give up.
+          AgentLoopError: as for `Agent.run`.
+        """
+        if not isinstance(cast("object", agent), AgentConfig):
+            raise UsageError(f"compact() takes the agent whose model writes the summary, not {agent!r}")
+        transcript = self._transcript
+        if transcript.holder is not None:
+            raise SessionBusyError(session=self.id, stream=transcript.holder)
+        if self._journal is not None and self._journal.has_unfinished_run:
+            raise UsageError(
+                f"session {self.id!r} has an unfinished run: resume it, or start a new one, and then compact"
+            )
+        models = None if model is None else (resolve_model(agent, model),)
+        opening = open_stream(
+            agent,
+            UserMessage(()),
+            transcript=transcript,
+            journal=self._journal,
+            deps=deps,
+            answerer=None,
+            read=False,
+            resolve=resolve,
+            task=CompactionTask(instructions, models),
+        )
+        async with opening as stream:
+            await stream.wait()
+            result: CompactionResult = stream.result.output
+        await trio.lowlevel.checkpoint()
+        return result
+
+    def context(self, agent: AgentConfig | None = None) -> ContextUse:
+        """Where the tokens of the next request are, by part: estimates, but for what the provider has counted.
+
+        Args:
+          agent: the agent of the next request, whose instructions and tools count, as far as they are known before a
+            stream is opened. If not given, those of the session's last request in this process count.
+        """
+        transcript = self._transcript
+        instructions, tools = transcript.front
+        if agent is not None:
+            given = agent.instructions
+            # A function gives its instructions when a stream is opened.
+            instructions = given if isinstance(given, str) else instructions
+            tools = tuple([tool.spec for tool in agent.tools]) if not agent.toolsets else tools
+        return context_use(transcript.messages, transcript.shown, instructions, tools)
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._transcript)} messages{', busy' if self.is_busy else ''}>"

@@ -112,6 +112,7 @@ __all__ = [
     "TurnAbandoned",
     "TurnOpened",
     "ValueRemembered",
+    "ViewChanged",
     "asker",
 ]
 
@@ -217,7 +218,25 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     first_kept: int = 0
     """The model reads the messages from this index on, after ``summary``."""
     elided: tuple[int, ...] = ()
-    """Indices of the results whose text is left out."""
+    """Indices of the results whose text is left out, and of prompts that were refused as too long."""
+    in_part: tuple[tuple[int, int], ...] = ()
+    """Indices of the messages that the model reads in part, each with the tokens that it may take."""
+    changed_at: int = 0
+    """The messages that there were when that changed last. Counts of a provider before it are void."""
+    failures: int = 0
+    """Summaries that have failed in a row."""
+
+
+class ViewChanged(Note, frozen=True, omit_defaults=True):
+    """From here on, the model reads the transcript of a child run so. The fields are those of `SessionSettings`."""
+
+    kind: ClassVar[str] = "view"
+    summary: str = ""
+    first_kept: int = 0
+    elided: tuple[int, ...] = ()
+    in_part: tuple[tuple[int, int], ...] = ()
+    changed_at: int = 0
+    failures: int = 0
 
 
 NOTES: Mapping[str, type[Note]] = {
@@ -230,6 +249,7 @@ NOTES: Mapping[str, type[Note]] = {
         LongResultStored,
         LimitRaised,
         RequestSent,
+        ViewChanged,
         TurnAbandoned,
         SessionRewound,
         SessionSettings,
@@ -302,6 +322,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         RequestSent: None,
         ResponseDiscarded: None,
         UsageReported: None,
+        ViewChanged: None,
         CompactionStarted: _S.COMPACTING,
         TurnOpened: None,
         ToolCallStarted: None,
@@ -320,6 +341,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         RequestSent: None,
         ResponseDiscarded: None,
         UsageReported: None,
+        ViewChanged: None,
         CompactionFinished: _S.TURN,
     },
     _S.STOPPED: {StreamStarted: _S.BETWEEN_TURNS, ChildStreamStarted: _S.BETWEEN_TURNS},
@@ -665,6 +687,7 @@ class StreamState:
         "tool_calls",
         "turn",
         "usage",
+        "view",
     )
 
     def __init__(self, parent: StreamState | None = None, call_id: str = "") -> None:
@@ -700,6 +723,8 @@ class StreamState:
         self._questions: QuestionList | None = None
         self.long_results: dict[str, str] = {}
         """For a child run that is read from a journal: whole texts of long results, by call id."""
+        self.view: ViewChanged | None = None
+        """For a child run: how the model reads its transcript, unless it reads all of it."""
         self.usage = Usage()
         """Its children's included."""
         self.requests = 0
@@ -751,6 +776,9 @@ class StreamState:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to resume."""
+        if self.openings and not self.prompt.parts:
+            # It only shortened the conversation.
+            return self.phase is StreamPhase.STOPPED
         # A stream that ended before it had taken up the open turn has left the turn as it was.
         return self.reason not in (None, "needs_input", "interrupted") and self.message is None
 
@@ -970,6 +998,9 @@ class StreamState:
     def _open_turn(self, note: TurnOpened) -> None:
         self.message, self.results, self.calls = note.message, {}, {}
 
+    def _change_view(self, note: ViewChanged) -> None:
+        self.view = note
+
     def _raise_limit(self, note: LimitRaised) -> None:
         for run in self.around:
             if run.stream == note.stream:
@@ -1108,6 +1139,7 @@ class StreamState:
         RequestSent: _count_request,
         ResponseDiscarded: _count_request,
         TurnOpened: _open_turn,
+        ViewChanged: _change_view,
         LimitRaised: _raise_limit,
         ToolCallStarted: _start_call,
         ToolStarted: _start_tool,
@@ -1254,8 +1286,16 @@ class SessionState:
         self.removed += self.messages[count:]
         del self.messages[count:]
         settings = self.settings
-        if settings.first_kept > count or max(settings.elided, default=-1) >= count:
-            self.settings = SessionSettings(settings.grants)
+        is_summed_up = settings.first_kept <= count
+        self.settings = SessionSettings(
+            settings.grants,
+            settings.summary if is_summed_up else "",
+            settings.first_kept if is_summed_up else 0,
+            tuple([index for index in settings.elided if index < count]),
+            tuple([part for part in settings.in_part if part[0] < count]),
+            min(settings.changed_at, count),
+            settings.failures,
+        )
 
     def _forget_run(self) -> None:
         self.run = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agentloop._core.context_window import LongResults, View
 from agentloop.errors import SessionBusyError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult
+from agentloop.models import ToolSpec
 from agentloop.permissions import Grant, Permissions
 
 __all__ = ["Transcript", "close_turn", "interrupted_result", "problems"]
@@ -83,6 +84,7 @@ class Transcript:
         "_messages",
         "_scanned",
         "_shown",
+        "front",
         "grants",
         "holder",
         "id",
@@ -100,6 +102,8 @@ class Transcript:
         """Number of the last event."""
         self.streams = 0
         """How many streams were opened on it so far."""
+        self.front: tuple[str, tuple[ToolSpec, ...]] = ("", ())
+        """The instructions and tools of its last request."""
         self.permissions: Permissions | None = None
         """Permissions for the streams on it, and inside those."""
         self.grants: list[Grant] = []
@@ -132,12 +136,8 @@ class Transcript:
     def shown(self) -> View:
         """The model's view of it."""
         if self._shown is None:
-            self._shown = View()
+            self._shown = View(self.long_results)
         return self._shown
-
-    @shown.setter
-    def shown(self, view: View) -> None:
-        self._shown = view
 
     @property
     def long_results(self) -> LongResults:
@@ -149,14 +149,7 @@ class Transcript:
     @property
     def has_long_results(self) -> bool:
         """Whether a result of its tools was too long to be shown whole."""
-        return bool(self._long_results)
-
-    def show_less(self, *, elided: frozenset[int] = frozenset(), summary: str = "", first_kept: int = 0) -> None:
-        """Leave out the results at ``elided``, or show ``summary`` in the place of all before ``first_kept``."""
-        if elided:
-            self.shown.elide(elided)
-        if first_kept:
-            self.shown.summarize(summary, first_kept)
+        return bool(self._long_results) or (self._shown is not None and bool(self._shown.in_part))
 
     def __len__(self) -> int:
         return len(self._messages)

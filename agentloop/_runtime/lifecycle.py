@@ -33,7 +33,7 @@ from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
-from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
+from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
 from agentloop._runtime.trio_only import require_trio
 from agentloop.config import AgentConfig
@@ -73,14 +73,16 @@ def open_stream(
     answerer: Answerer | None,
     read: bool,
     resolve: Callable[[AgentConfig], tuple[Model, ...]],
+    task: CompactionTask | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. Wrong arguments raise here, before anything has started.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.
+      task: what the run is for, if the prompt has no parts.
     """
     root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve)
-    return _block(root, config, resolve(config), transcript, prompt, answerer=answerer, read=read)
+    return _block(root, config, resolve(config), transcript, prompt, answerer=answerer, read=read, task=task)
 
 
 def _open_child(
@@ -106,6 +108,15 @@ def _open_child(
         transcript.streams = previous.openings
         for id, text in previous.long_results.items():
             transcript.long_results.store(id, text)
+        if (view := previous.view) is not None:
+            transcript.shown.restore(
+                summary=view.summary,
+                first_kept=view.first_kept,
+                elided=view.elided,
+                in_part=view.in_part,
+                changed_at=view.changed_at,
+                failures=view.failures,
+            )
     block = _ended_block if previous.is_over else _block
     return block(
         parent.root,
@@ -157,6 +168,7 @@ async def _block(
     call_id: str = "",
     deadline: PausableDeadline | None = None,
     state: StreamState | None = None,
+    task: CompactionTask | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -189,6 +201,7 @@ async def _block(
             parent=parent,
             call_id=call_id,
             deadline=deadline,
+            task=task,
         )
         _open_questions(run, answerer)
         try:

@@ -694,6 +694,11 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
 class Journal(Protocol):
     """The journal of a session, as the runtime uses it: it opens logs, and has the resumable run."""
 
+    @property
+    def has_unfinished_run(self) -> bool:
+        """Whether there is a run to resume, as far as the journal was read."""
+        ...
+
     async def open_log(self, *, resumes: bool) -> EventLog:
         """Open a log whose entries the journal saves. An unfinished run is closed for good, unless it is resumed.
 

@@ -120,6 +120,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "handler_failed": QUESTIONS,
     "hook_failed": HOOKS,
     "hook_warning": HOOKS,
+    "messages_left_out": MODEL,
     "model_failed": MODEL,
     "question_refused": QUESTIONS,
     "toolset_failed": TOOLSETS,

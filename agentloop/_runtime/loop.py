@@ -30,11 +30,11 @@ from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
 from agentloop._runtime.questions import ask
-from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
+from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop._runtime.user_code import UserCodeError, call_user_code
-from agentloop.errors import UsageError
+from agentloop.errors import ModelContextOverflowError, UsageError
 from agentloop.events import (
     ContinueRequested,
     StreamReason,
@@ -140,7 +140,6 @@ class _Loop:
         "_instructions",
         "_output",
         "_output_spec",
-        "_overflowed",
         "_reminders",
         "_repeats",
         "_run",
@@ -158,14 +157,13 @@ class _Loop:
         self._repeats = RepeatDetector(run.config.limits.identical_turns)
         self._reminders = 0
         """How often the model was asked again, since its answer was empty or no valid output."""
-        compaction = run.config.compaction
-        self._compactor = None if compaction is None else Compactor(run, compaction)
-        self._overflowed = False
-        """Whether the last request was refused as too long, and room was made for it."""
+        self._compactor = Compactor(run)
         self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
 
     async def run(self, tools: ToolList) -> Ending:
         await self._start_session()
+        if self._run.task is not None:
+            return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
         await tools.list()
         self._instructions.extend(tools.instructions)
@@ -175,6 +173,18 @@ class _Loop:
                 ending = await self._submit_steering()
             ending = ending or await self._check_limits() or await self._take_turn(tools)
         return ending
+
+    async def _compact(self, tools: ToolList, task: CompactionTask) -> Ending:
+        """Shorten the conversation, and do nothing else."""
+        run = self._run
+        listed = dict(await self._list(tools))
+        self._instructions.extend(tools.instructions)
+        async with _Turn(run) as turn:
+            instructions, specs = "\n\n".join(self._instructions), self._tool_specs(tuple(listed.values()))
+            request = ModelRequest(run.transcript.view, instructions, specs, None, run.config.settings)
+            result = await self._compactor.on_request(request, task)
+            turn.reason = "final"
+        return Ending("completed", output=result)
 
     async def _list(self, tools: ToolList) -> dict[str, Tool]:
         """The tools that the model can call now."""
@@ -353,10 +363,12 @@ class _Loop:
             self._output_spec,
             run.config.settings,
         )
-        if self._compactor is not None:
-            await self._compactor.before_request(request)
-            request = self._with_less(request, tools)
-        return request
+        run.transcript.front = (request.instructions, request.tools)
+        self._compactor.begin_request()
+        if run.config.compaction is None:
+            return request
+        await self._compactor.before_request(request, run.config.compaction)
+        return self._with_less(request, tools)
 
     def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
         """The specs of ``tools``; built again only when the tools change."""
@@ -367,24 +379,21 @@ class _Loop:
     async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
         """Ask the model for its response."""
         run = self._run
-        message = await ask_model(run, request, shorten=partial(self._shortened, request, tools))
-        self._overflowed = False
-        if self._compactor is not None:
-            usage = message.usage
-            self._compactor.count(0 if usage.estimated_requests else usage.total_tokens, len(run.transcript))
+        try:
+            message = await ask_model(run, request, shorten=partial(self._shortened, request, tools))
+        except ModelContextOverflowError as error:
+            refusal = self._compactor.refusal(request, error)
+            if refusal is error:
+                raise
+            raise refusal from error
         flaw = flaw_of(message, run.transcript.messages)
         if flaw:
             run.warn(flaw, FLAWS[flaw])
         return message
 
     async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
-        """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
-        if self._compactor is None or self._overflowed:
-            return None
-        self._overflowed = True
-        if not await self._compactor.after_overflow(request):
-            return None
-        return self._with_less(request, tools)
+        """``request`` with less in it, after it was refused as too long; ``None`` if it cannot be shortened."""
+        return self._with_less(request, tools) if await self._compactor.after_overflow(request) else None
 
     def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
         """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""

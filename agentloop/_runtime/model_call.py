@@ -17,11 +17,11 @@ import msgspec
 import trio
 
 from agentloop._core.assembly import Assembler
-from agentloop._core.context_window import CHARACTERS_PER_TOKEN, estimate
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.stops import checked_stop, checked_usage
+from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single
@@ -399,8 +399,7 @@ def _count_broken(retry: ModelRetry) -> None:
 
 def _estimated(request: ModelRequest, message: AssistantMessage) -> Usage:
     """About what the response ``message`` to ``request`` used."""
-    front = (len(request.instructions) + len(msgspec.json.encode(request.tools))) // CHARACTERS_PER_TOKEN
-    read = front + sum(map(estimate, request.messages))
+    read = tokens_in_front(request.instructions, request.tools) + sum(map(estimate, request.messages))
     return Usage(input_tokens=read, output_tokens=estimate(message), estimated_requests=1)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
+import msgspec
 import trio
 
 from agentloop._core.mailbox import Mailbox
@@ -37,6 +38,7 @@ __all__ = [
     "PARK",
     "READER",
     "Answerer",
+    "CompactionTask",
     "OpenChild",
     "Root",
     "Run",
@@ -56,6 +58,15 @@ PARK: Literal["park"] = "park"
 """The answerer that resumes the run after it has ended."""
 
 Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
+
+
+class CompactionTask(msgspec.Struct, frozen=True):
+    """The task of a run that only shortens the conversation."""
+
+    instructions: str = ""
+    """What the summary has to keep, above all; empty for nothing in particular."""
+    models: tuple[Model, ...] | None = None
+    """The models to ask for the summary; ``None`` for those of the agent."""
 
 
 class OpenChild(Protocol):
@@ -156,6 +167,7 @@ class Run:
         "state",
         "stop_detail",
         "stopped",
+        "task",
         "transcript",
         "warn",
         "warned",
@@ -176,7 +188,10 @@ class Run:
         parent: Run | None = None,
         call_id: str = "",
         deadline: PausableDeadline | None = None,
+        task: CompactionTask | None = None,
     ) -> None:
+        self.task = task
+        """What the run is for, if it has no prompt."""
         self.config = config
         self.models = models
         """In the order in which they are asked."""

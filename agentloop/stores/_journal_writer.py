@@ -25,7 +25,6 @@ from functools import cache
 import msgspec
 import trio
 
-from agentloop._core.context_window import View
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
 from agentloop._core.state import (
@@ -104,6 +103,10 @@ class JournalWriter(Journal):
         self.lease = lease
         self.unfinished: StreamState | None = None
         """The run that ended without an end in the journal, or parked: it can be resumed."""
+
+    @property
+    def has_unfinished_run(self) -> bool:
+        return self.unfinished is not None
 
     async def run(self) -> None:
         """Save the entries of the logs that are opened, until `close`. The session's nursery runs this."""
@@ -185,8 +188,13 @@ class JournalWriter(Journal):
         self._settings = settings
         transcript = self._transcript
         transcript.grants.extend(grant for grant in settings.grants if grant not in transcript.grants)
-        transcript.show_less(
-            elided=frozenset(settings.elided), summary=settings.summary, first_kept=settings.first_kept
+        transcript.shown.restore(
+            summary=settings.summary,
+            first_kept=settings.first_kept,
+            elided=settings.elided,
+            in_part=settings.in_part,
+            changed_at=settings.changed_at,
+            failures=settings.failures,
         )
 
     async def _end_what_runs(self, loaded: StoredState) -> None:
@@ -236,8 +244,7 @@ class JournalWriter(Journal):
         await self._append(SessionRewound(messages))
         transcript = self._transcript
         transcript.truncate(messages)
-        if transcript.shown.first_kept > messages or max(transcript.shown.elided, default=0) >= messages:
-            transcript.shown = View()
+        transcript.shown.rewind(messages)
 
     async def accept(self, answers: Mapping[str, Answer]) -> None:
         await self.ready(resumes=True)
@@ -423,10 +430,16 @@ class JournalWriter(Journal):
         """The session's grants and view, if they are not in the store. If they are lost, a person is asked again."""
         transcript = self._transcript
         shown = transcript.shown
-        if shown.is_plain and not transcript.grants and self._settings == SessionSettings():
+        if shown.is_plain and not shown.failures and not transcript.grants and self._settings == SessionSettings():
             return None
         settings = SessionSettings(
-            tuple(transcript.grants), shown.summary, shown.first_kept, tuple(sorted(shown.elided))
+            tuple(transcript.grants),
+            shown.summary,
+            shown.first_kept,
+            tuple(sorted(shown.elided)),
+            tuple(sorted(shown.in_part.items())),
+            shown.changed_at,
+            shown.failures,
         )
         if settings == self._settings:
             return None

@@ -296,7 +296,7 @@ async def test_what_was_reported_of_a_summary_that_failed_counts() -> None:
 async def test_a_response_that_broke_off_without_usage_reaches_a_limit_by_an_estimate() -> None:
     model = ScriptedModel(says("word " * 400) + fails(ModelConnectionError("dropped")), "Hello.")
 
-    watched = await watch(Agent(model, limits=Limits(tokens=500), retries=Retries(delay=0.01)))
+    watched = await watch(Agent(model, limits=Limits(tokens=300), retries=Retries(delay=0.01)))
 
     assert len(model.requests) == 1
     assert isinstance(watched.error, ModelConnectionError)
