@@ -148,7 +148,7 @@ class Assembler:
         for call in self._calls.values():
             if not call.name and stop != "length":
                 raise ModelProtocolError(f"model {model!r} asked for a tool call ({call.id!r}) without a tool's name")
-        parts = tuple(_part(block) for block in self._blocks)
+        parts = tuple([_part(block) for block in self._blocks])
         return AssistantMessage(parts, "tool_calls" if self._calls and stop == "end" else stop, model, usage)
 
     def interrupted(self, model: str) -> AssistantMessage | None:
@@ -156,7 +156,7 @@ class Assembler:
 
         Reasoning and tool calls are left out: providers refuse an unsigned thought, and a half-written call.
         """
-        parts = tuple(_part(block) for block in self._blocks if type(block) is _Said)
+        parts = tuple([_part(block) for block in self._blocks if type(block) is _Said])
         return AssistantMessage(parts, "interrupted", model) if parts else None
 
 

@@ -30,11 +30,15 @@ def close_turn(
       results: call id to result, of the calls that ended.
       started: ids of the calls whose tools began to run.
     """
-    begun = frozenset(started)
-    return (
-        message,
-        *(results.get(call.id) or interrupted_result(call, started=call.id in begun) for call in message.calls),
-    )
+    closed: list[Message] = [message]
+    begun: frozenset[str] | None = None
+    for call in message.calls:
+        result = results.get(call.id)
+        if result is None:
+            begun = frozenset(started) if begun is None else begun
+            result = interrupted_result(call, started=call.id in begun)
+        closed.append(result)
+    return tuple(closed)
 
 
 def problems(messages: Sequence[Message]) -> list[str]:

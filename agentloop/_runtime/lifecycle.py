@@ -400,8 +400,9 @@ def _as_bug(error: Exception) -> InternalError:
 async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
     if isinstance(outcome.error, Exception):
         await run.hooks.notify_shielded("on_error", OnError(run.source, outcome.error))
-    await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
-    if run.parent is not None:
+    if run.hooks.at("session_end"):
+        await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
+    if run.parent is not None and run.parent.hooks.at("subagent_stop"):
         ended = SubagentStop(run.parent.source, run.source, outcome.reason)
         await run.parent.hooks.notify_shielded("subagent_stop", ended)
 

@@ -417,7 +417,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
             return
         event = kind(self.source, log.seq + 1, *args, **fields)
         self._apply(event)
-        logger = LOGGER_OF.get(kind)
+        logger = LOGGER_OF.get(type(event))
         if logger is not None and logger.isEnabledFor(logging.DEBUG):
             log_event(event)
         log.append(event, self)

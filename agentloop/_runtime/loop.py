@@ -100,7 +100,8 @@ class _Turn:
             reason = self.reason
         number = run.state.turn
         run.emit(TurnFinished, turn=number, reason=reason)
-        await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102 - see its name
+        if run.hooks.at("turn_end"):
+            await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102
         if error is None and run.writer.readers_lag:
             await run.writer.wait_for_readers()  # noqa: ASYNC102 - only where nothing was raised
 
@@ -149,6 +150,8 @@ class _Loop:
         "_repeats",
         "_run",
         "_specs",
+        "_specs_of",
+        "_tools",
     )
 
     def __init__(self, run: Run, instructions: str) -> None:
@@ -169,7 +172,11 @@ class _Loop:
             self._compactor = Compactor(run, compaction, self._account, self._vetted_or_none)
         self._overflowed = False
         """Whether the last request was refused as too long, and room was made for it."""
-        self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
+        self._tools: dict[str, Tool] = {}
+        """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
+        self._specs: tuple[ToolSpec, ...] = ()
+        self._specs_of = self._tools
+        """The tools that the specs are of."""
 
     async def run(self, tools: ToolList) -> Ending:
         await self._start_session()
@@ -183,10 +190,10 @@ class _Loop:
             ending = ending or await self._check_limits() or await self._take_turn(tools)
         return ending
 
-    async def _list(self, tools: ToolList) -> dict[str, Tool]:
-        """The tools that the model can call now."""
+    async def _list(self, tools: ToolList) -> None:
+        """List the tools that the model can call in this turn."""
         listed = await tools.list()
-        return with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
+        self._tools = with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
 
     # ---------------------------------------------------------------------- the beginning
 
@@ -212,10 +219,10 @@ class _Loop:
     async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
-            listed = await self._list(tools)
+            await self._list(tools)
             # A run that ends before the calls begin leaves the turn as it was, to be resumed.
             await trio.lowlevel.checkpoint_if_cancelled()
-            return await self._call_tools(turn, message, message.calls, listed, is_resumed=True)
+            return await self._call_tools(turn, message, message.calls, is_resumed=True)
 
     # ----------------------------------------------------------------- messages of people
 
@@ -296,16 +303,15 @@ class _Loop:
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
         await trio.lowlevel.checkpoint_if_cancelled()
         async with _Turn(run) as turn:
-            # A copy: once room was made, the tool that reads long results may have to be added.
-            listed = dict(await self._list(tools))
-            request = await self._request(listed)
+            await self._list(tools)
+            request = await self._request()
             if isinstance(request, Ending):
                 turn.reason = "blocked"
                 return request
-            message = await self._ask_model(request, listed)
+            message = await self._ask_model(request)
             match self._next_step(message):
                 case CallTools(calls=calls):
-                    return await self._call_tools(turn, message, calls, listed)
+                    return await self._call_tools(turn, message, calls)
                 case AskAgain(messages=messages):
                     self._reminders += 1
                     commit(run, messages)
@@ -337,7 +343,7 @@ class _Loop:
 
     # ---------------------------------------------------------------------- the response
 
-    async def _request(self, tools: dict[str, Tool]) -> ModelRequest | Ending:
+    async def _request(self) -> ModelRequest | Ending:
         """Build the request to the model, or return the end that a hook requires."""
         run = self._run
         instructions = list(self._instructions)
@@ -348,13 +354,13 @@ class _Loop:
         request = ModelRequest(
             run.transcript.view,
             "\n\n".join(instructions),
-            self._tool_specs(tuple(tools.values())),
+            self._tool_specs(),
             self._output_spec,
             run.config.settings,
         )
         if self._compactor is not None:
             await self._compactor.before_request(request)
-            request = self._with_less(request, tools)
+            request = self._with_less(request)
         return await self._vetted(request)
 
     async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
@@ -375,16 +381,19 @@ class _Loop:
         vetted = await self._vetted(request)
         return None if isinstance(vetted, Ending) else vetted
 
-    def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
-        """The specs of ``tools``; built again only when the tools change."""
-        if tools != self._specs[0]:
-            self._specs = (tools, tuple(tool.spec for tool in tools))
-        return self._specs[1]
+    def _tool_specs(self) -> tuple[ToolSpec, ...]:
+        """The specs of the tools; built again only when the tools change."""
+        if self._tools is not self._specs_of:
+            # Toolsets list theirs anew in each turn, and mostly the same.
+            if [*self._tools.values()] != [*self._specs_of.values()]:
+                self._specs = tuple([tool.spec for tool in self._tools.values()])
+            self._specs_of = self._tools
+        return self._specs
 
-    async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
+    async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model for its response. The visible part of a response that is cut off is committed."""
         run = self._run
-        call = ModelRetry(run, partial(self._shortened, request, tools))
+        call = ModelRetry(run, partial(self._shortened, request))
         try:
             message = await call.respond(request)
             self._overflowed = False
@@ -395,7 +404,8 @@ class _Loop:
             flaw = flaw_of(message, run.transcript.messages)
             if flaw:
                 run.warn(flaw, FLAWS[flaw])
-            await run.hooks.notify("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
+            if run.hooks.at("after_llm_call"):
+                await run.hooks.notify("after_llm_call", AfterLLMCall(run.source, run.state.turn, message))
         except BaseException:
             cut_off = call.interrupted()
             if cut_off is not None:
@@ -403,28 +413,26 @@ class _Loop:
             raise
         return message
 
-    async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
+    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
         """``request`` with less in it, after it was refused as too long; ``None`` if that was tried, or cannot be."""
         if self._compactor is None or self._overflowed:
             return None
         self._overflowed = True
         if not await self._compactor.after_overflow(request):
             return None
-        return await self._vetted_or_none(self._with_less(request, tools))
+        return await self._vetted_or_none(self._with_less(request))
 
-    def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
+    def _with_less(self, request: ModelRequest) -> ModelRequest:
         """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
         if self._run.transcript.has_long_results:
-            tools.update(with_reader(self._run, tools))
-        specs = self._tool_specs(tuple(tools.values()))
-        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=specs)
+            self._tools = with_reader(self._run, self._tools)
+        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=self._tool_specs())
 
     async def _call_tools(
         self,
         turn: _Turn,
         message: AssistantMessage,
         asked: tuple[ToolCall, ...],
-        tools: dict[str, Tool],
         *,
         is_resumed: bool = False,
     ) -> Ending | None:
@@ -434,11 +442,11 @@ class _Loop:
             record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
-        calls = Calls(run, asked, tools)
+        calls = Calls(run, asked, self._tools)
         try:
             ending = None if is_counted else await self._count_calls(len(asked))
             if ending is None and not is_resumed:
-                ending = self._check_repeats(asked, tools)
+                ending = self._check_repeats(asked)
             if ending is not None:
                 turn.reason = "limit"
                 return ending
@@ -461,9 +469,13 @@ class _Loop:
                 return _limit(reached)
         return None
 
-    def _check_repeats(self, calls: tuple[ToolCall, ...], tools: dict[str, Tool]) -> Ending | None:
+    def _check_repeats(self, calls: tuple[ToolCall, ...]) -> Ending | None:
         """End the run if the model asks for the same calls again and again."""
-        if all(call.name in tools and tools[call.name].polling for call in calls):
+        tools = self._tools
+        for call in calls:
+            if call.name not in tools or not tools[call.name].polling:
+                break
+        else:
             return None
         if not self._repeats.is_stuck(tuple([(call.name, call.arguments) for call in calls])):
             return None

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
+from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.call_order import CallOrder
@@ -30,6 +31,8 @@ from agentloop.tools import Tool
 
 __all__ = ["Calls"]
 
+_NO_CALLS: frozenset[str] = frozenset()
+
 ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect"
 
 
@@ -47,7 +50,7 @@ class Calls:
         """The cancel scope that has the deadline of all calls, if they share one."""
         results = run.state.results
         self._calls = tuple([call for call in calls if call.id not in results]) if results else calls
-        self._had_begun = frozenset[str](run.state.started_calls if run.state.calls else ())
+        self._had_begun: frozenset[str] = frozenset(run.state.started_calls) if run.state.calls else _NO_CALLS
         """Ids of the calls whose tools began to run before this run was resumed."""
         self._has_begun: set[str] = set(self._had_begun)
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
@@ -185,8 +188,11 @@ class Calls:
                 arguments = {**arguments, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        await record_tool_start(run, tool, call)
-        if run.log.is_journaled:
+        if run.root.journal is None:
+            # What `record_tool_start` does without a journal, and without a coroutine.
+            run.note(ToolStarted(call.id))
+        else:
+            await record_tool_start(run, tool, call)
             await trio.lowlevel.checkpoint_if_cancelled()
         self._has_begun.add(call.id)
         try:
