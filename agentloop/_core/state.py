@@ -329,6 +329,8 @@ CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
 }
 """Which fact may follow in which phase of a tool call, and the phase that it leads to."""
 
+_RUNNING = CALL_TABLE[_C.RUNNING]
+
 QUESTION_TABLE: Mapping[QuestionPhase, Mapping[type, QuestionPhase]] = {
     _Q.NEW: {ElicitationRequested: _Q.OPEN, ApprovalRequested: _Q.OPEN, ContinueRequested: _Q.OPEN},
     _Q.OPEN: {
@@ -843,12 +845,12 @@ class StreamState:
                 # An event of a newer version.
                 return
             self._complain(fact, f"cannot follow while its stream is {self.phase.value}")
-        phase, change = rule
+        phase, change, row = rule
         if change is not None:
             change(self, fact)
         if phase is not None:
             self.phase = phase
-            self._row = _ROWS[phase]
+            self._row = row
 
     def _complain(self, fact: Fact, problem: str) -> None:
         if len(self.complaints) < MOST_COMPLAINTS:
@@ -959,7 +961,9 @@ class StreamState:
     def _running_call(self, fact: Fact, id: str) -> CallState | None:
         """The call of that id, if ``fact`` may follow in its phase."""
         call = self.calls.get(id)
-        if call is None or fact.__class__ not in CALL_TABLE[call.phase]:
+        # The row of nearly every call is not looked up: the hash of an enum's member is slow.
+        row = None if call is None else _RUNNING if call.phase is CallPhase.RUNNING else CALL_TABLE[call.phase]
+        if row is None or fact.__class__ not in row:
             self._complain(fact, f"call {id!r} is not open")
         return call
 
@@ -1113,19 +1117,21 @@ def complaint(fact: Fact, stream: str, problem: str) -> str:
 _NO_PROMPT = UserMessage(())
 _NO_SOURCE = Source("", "", ())
 
-_Rule: TypeAlias = tuple[StreamPhase | None, Callable[..., None] | None]
+_Row: TypeAlias = dict[type, "_Rule"]
+_Rule: TypeAlias = tuple[StreamPhase | None, Callable[..., None] | None, _Row]
+"""The phase that a fact leads to, the change that it makes, and the row of that phase."""
 
-_STAYS: _Rule = (None, None)
+_STAYS: _Rule = (None, None, {})
 """The rule of facts that are allowed and change nothing: deltas, most of all."""
 
-
-def _row(table: Mapping[type, StreamPhase | None]) -> dict[type, _Rule]:
-    rules = {fact: (phase, StreamState.CHANGES.get(fact)) for fact, phase in table.items()}
-    return {fact: _STAYS if rule == _STAYS else rule for fact, rule in rules.items()}
-
-
-_ROWS: Mapping[StreamPhase, Mapping[type, _Rule]] = {phase: _row(table) for phase, table in STREAM_TABLE.items()}
+_ROWS: Mapping[StreamPhase, _Row] = {phase: {} for phase in STREAM_TABLE}
 """The stream table with the change that each fact makes, so that `StreamState.apply` looks once into one dict."""
+
+for _phase, _table in STREAM_TABLE.items():
+    for _fact, _next in _table.items():
+        _change = StreamState.CHANGES.get(_fact)
+        _is_stay = _next is None and _change is None
+        _ROWS[_phase][_fact] = _STAYS if _is_stay else (_next, _change, _ROWS[_phase if _next is None else _next])
 
 _RULES: Mapping[type, _Rule] = {fact: rule for row in _ROWS.values() for fact, rule in row.items()}
 """The effect of a fact, whatever the phase: for facts that the table does not allow."""

@@ -187,7 +187,9 @@ class _Loop:
         while ending is None:
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
-            ending = ending or await self._check_limits() or await self._take_turn(tools)
+            if ending is None and (reached := self._run.meter.before_request()) is not None:
+                ending = await self._check_limits(reached)
+            ending = ending or await self._take_turn(tools)
         return ending
 
     async def _list(self, tools: ToolList) -> None:
@@ -275,13 +277,13 @@ class _Loop:
 
     # -------------------------------------------------------------------------- a turn
 
-    async def _check_limits(self) -> Ending | None:
-        """Whether another request goes past a limit: then a person may let it, or the run ends."""
-        run = self._run
+    async def _check_limits(self, reached: Exceeded | None) -> Ending | None:
+        """Another request goes past the limit ``reached``: a person may let it, or the run ends."""
         # A loop: a person may let the run go past one limit and not past the next.
-        while reached := run.meter.before_request():
+        while reached is not None:
             if not await self._may_go_on(reached):
                 return _limit(reached)
+            reached = self._run.meter.before_request()
         return None
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
@@ -361,7 +363,7 @@ class _Loop:
         if self._compactor is not None:
             await self._compactor.before_request(request)
             request = self._with_less(request)
-        return await self._vetted(request)
+        return await self._vetted(request) if run.hooks.at("before_llm_call") else request
 
     async def _vetted(self, request: ModelRequest) -> ModelRequest | Ending:
         """``request`` as hooks want it to go out, or the end that they put to the run."""
@@ -444,7 +446,9 @@ class _Loop:
         is_counted = bool(state.calls or state.results)
         calls = Calls(run, asked, self._tools)
         try:
-            ending = None if is_counted else await self._count_calls(len(asked))
+            ending = None
+            if not is_counted and (reached := run.meter.before_tool_calls(len(asked))) is not None:
+                ending = await self._check_call_limits(reached, len(asked))
             if ending is None and not is_resumed:
                 ending = self._check_repeats(asked)
             if ending is not None:
@@ -462,11 +466,12 @@ class _Loop:
         turn.reason = "tool_calls"
         return None
 
-    async def _count_calls(self, calls: int) -> Ending | None:
-        """Whether so many calls go past a limit: then a person may let them, or the run ends."""
-        while reached := self._run.meter.before_tool_calls(calls):
+    async def _check_call_limits(self, reached: Exceeded | None, calls: int) -> Ending | None:
+        """So many calls go past the limit ``reached``: a person may let them, or the run ends."""
+        while reached is not None:
             if not await self._may_go_on(reached):
                 return _limit(reached)
+            reached = self._run.meter.before_tool_calls(calls)
         return None
 
     def _check_repeats(self, calls: tuple[ToolCall, ...]) -> Ending | None:
