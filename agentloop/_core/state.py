@@ -229,6 +229,10 @@ NOTES: Mapping[str, type[Note]] = {
 
 Fact: TypeAlias = StreamEvent | Note
 
+_NOTHING: Mapping[str, Any] = {}
+_NO_IDS: frozenset[str] = frozenset()
+"""No entries. Shared, and replaced, not changed: most mappings and sets of a state stay empty, and each takes room."""
+
 
 # ------------------------------------------------------------------------------ tables
 
@@ -397,17 +401,16 @@ class QuestionList:
 
     def __init__(self) -> None:
         self.records: list[QuestionRecord] = []
-        # Frozen, since most lists stay empty, and an empty frozen set takes no room.
-        self._asked: frozenset[str] = frozenset()
+        self._asked = _NO_IDS
         """Ids of the questions asked in this opening of the stream."""
-        self._new: frozenset[str] = frozenset()
+        self._new = _NO_IDS
         """Ids of those that were asked for the first time."""
         self._has_changed = False
         """Whether the asker has taken another way in this opening."""
 
     def begin(self) -> None:
         """The asker begins anew, in another opening of the stream."""
-        self._asked = self._new = frozenset()
+        self._asked = self._new = _NO_IDS
         self._has_changed = False
 
     def previous(self, question: Question) -> QuestionRecord | None:
@@ -505,11 +508,11 @@ class CallState:
         self._retry_questions: QuestionList | None = None
         self.children: list[StreamState] = []
         """The child runs that it opened, in order, ended ones included."""
-        self._opened: dict[str, None] = {}
+        self._opened = _NO_IDS
         """Sessions of the child runs that it has opened in this opening of the stream, or whose outcome it has got."""
         self._has_changed = False
         """Whether it has taken another way in this opening."""
-        self.remembered: dict[str, bytes] = {}
+        self.remembered: Mapping[str, bytes] = _NOTHING
         """Values that its tool stored for the next time, as JSON."""
         self.waits = 0
         """For how many people and other calls it is waiting now."""
@@ -520,7 +523,7 @@ class CallState:
             self._questions.begin()
         if self._retry_questions is not None:
             self._retry_questions.begin()
-        self._opened.clear()
+        self._opened = _NO_IDS
         self._has_changed = False
 
     @property
@@ -557,7 +560,7 @@ class CallState:
             for other in self.children:
                 other.is_bypassed = other.session not in self._opened
             self.children.append(child)
-        self._opened[child.session] = None
+        self._opened |= {child.session}
         return is_new
 
     def end_child(self, child: StreamState) -> None:
@@ -568,7 +571,7 @@ class CallState:
 
     def reuse_child(self, session: str) -> None:
         """Record that the call has got the outcome of the child run of ``session``, which had ended before."""
-        self._opened[session] = None
+        self._opened |= {session}
 
     def forget_child(self, child: StreamState) -> None:
         """Let go of ``child``, which has ended: only a run that is resumed needs it, and that reads the journal."""
@@ -683,7 +686,7 @@ class StreamState:
         self.calls: dict[str, CallState] = {}
         """The open turn's calls that have no result, by id, in call order."""
         self._questions: QuestionList | None = None
-        self.long_results: dict[str, str] = {}
+        self.long_results: Mapping[str, str] = _NOTHING
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.usage = Usage()
         """Its children's included."""
@@ -691,7 +694,7 @@ class StreamState:
         """Requests that failed, and were made again, which ``usage`` does not count. Its children's included."""
         self.tool_calls = 0
         """Its children's included."""
-        self.allowed: dict[str, float] = {}
+        self.allowed: Mapping[str, float] = _NOTHING
         """Limits that a person has raised."""
         self.reason: StreamReason | None = None
         """Why it stopped; ``None`` while it runs."""
@@ -713,7 +716,7 @@ class StreamState:
         # Dicts, since an empty one takes a quarter of the room of an empty set.
         self._call_ids: dict[str, None] = {}
         self._question_ids: dict[str, None] = {}
-        self._parked: list[str] = []
+        self._parked: tuple[str, ...] = ()
         """The calls and questions that were parked."""
         self._is_partial = False
         """Whether facts before the first one that was applied are missing."""
@@ -871,7 +874,7 @@ class StreamState:
         self.question_count = self.child_count = self._own_waits = 0
         if self._questions is not None:
             self._questions.begin()
-        self._parked.clear()
+        self._parked = ()
         self._question_ids.clear()
         self.open_now.clear()
         parent = self.parent
@@ -952,7 +955,7 @@ class StreamState:
     def _raise_limit(self, note: LimitRaised) -> None:
         for run in self.around:
             if run.stream == note.stream:
-                run.allowed[note.limit] = note.allowed
+                run.allowed = {**run.allowed, note.limit: note.allowed}
         # The run must not ask about it once more.
         self.questions.clear()
 
@@ -995,7 +998,7 @@ class StreamState:
     def _remember(self, note: ValueRemembered) -> None:
         call = self._running_call(note, note.call_id)
         if call is not None:
-            call.remembered[note.name] = note.value
+            call.remembered = {**call.remembered, note.name: note.value}
 
     def _reuse_child(self, note: ChildReused) -> None:
         call = self._running_call(note, note.call_id)
@@ -1019,7 +1022,7 @@ class StreamState:
         call = self._running_call(event, event.call_id)
         if call is not None:
             self._check_children(event, (call,))
-        self._parked.append(f"call {event.call_id!r}")
+        self._parked += (f"call {event.call_id!r}",)
         if call is not None:
             call.phase = CallPhase.PARKED
             # A call that waited for nothing but another call was cut off in the middle of its work.
@@ -1075,7 +1078,7 @@ class StreamState:
 
     def _park_question(self, event: QuestionParked) -> None:
         self._take_from_open(event)
-        self._parked.append(f"question {event.id!r}")
+        self._parked += (f"question {event.id!r}",)
 
     CHANGES: ClassVar[Mapping[type, Callable[..., None]]] = {
         StreamStarted: _start,
@@ -1197,8 +1200,10 @@ class SessionState:
             self.messages.append(fact.message)
         if isinstance(fact, LongResultStored):
             # The living run has them in its transcript, which makes room for new ones.
-            texts = self.long_results if run.parent is None else run.long_results
-            texts[fact.call_id] = fact.text
+            if run.parent is None:
+                self.long_results[fact.call_id] = fact.text
+            else:
+                run.long_results = {**run.long_results, fact.call_id: fact.text}
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
         run: StreamState | None = None

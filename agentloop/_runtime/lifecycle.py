@@ -308,25 +308,23 @@ def _close_questions(run: Run) -> None:
 
 async def _run_and_finish(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
+    ending: Ending | None = None
+    error: BaseException | None = None
     try:
-        ending, error = await _run_loop(run)
+        try:
+            # Entering a scope costs as much as emitting four events, so the time limit has one only if there is one.
+            with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
+                loops_ending = await run_loop(run)
+                await flush(run)
+                # Only now: the loop may have ended, and the time limit may have passed all the same.
+                ending = loops_ending
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - `_end` raises it when the stream has ended
+            error = raised
         await _end(run, ending, error)
     finally:
         # Also when an interrupt has torn the ending apart: observers wait for it.
         run.writer.close()
-
-
-async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
-    """How the loop has ended: by itself, or by an exception, which is raised again when the stream has ended."""
-    try:
-        # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
-        with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
-            ending = await run_loop(run)
-            await flush(run)
-            return ending, None
-    except BaseException as error:  # noqa: ASYNC103, BLE001 - not swallowed: see above
-        return None, error  # noqa: ASYNC104 - the caller raises it
-    return None, None
+        del error
 
 
 async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> None:

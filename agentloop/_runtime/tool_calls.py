@@ -44,15 +44,16 @@ class Calls:
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
         self._tools = tools
-        self._errors: dict[str, ErrorInfo] = {}
-        """The exceptions of tools, by call id."""
+        self._errors: dict[str, ErrorInfo] | None = None
+        """The exceptions of tools, by call id, once there is one."""
         self._shared: trio.CancelScope | None = None
         """The cancel scope that has the deadline of all calls, if they share one."""
         results = run.state.results
         self._calls = tuple([call for call in calls if call.id not in results]) if results else calls
         self._had_begun: frozenset[str] = frozenset(run.state.started_calls) if run.state.calls else _NO_CALLS
         """Ids of the calls whose tools began to run before this run was resumed."""
-        self._has_begun: set[str] = set(self._had_begun)
+        # A dict, since one with an entry takes half of the room of such a set.
+        self._has_begun: dict[str, None] = dict.fromkeys(self._had_begun)
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
         self.blocked: str | None = None
         """Why a hook ends the run after this turn, if one does."""
@@ -111,7 +112,8 @@ class Calls:
             else:
                 if result is None:
                     result = interrupted_result(call, started=call.id in self._has_begun)
-                error, elapsed = self._errors.get(call.id), since(began)
+                error = None if self._errors is None else self._errors.get(call.id)
+                elapsed = since(began)
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()
@@ -157,11 +159,11 @@ class Calls:
         # For a call that may itself wait for a person: then both can be parked.
         with run.state.waiting(call.id):
             await semaphore.acquire()
-        run.calls_in_turn[call.id] = tool
+        run.begin_turn(call.id, tool)
         try:
             return await self._use(tool, call, checked)
         finally:
-            del run.calls_in_turn[call.id]
+            run.end_turn(call.id)
             semaphore.release()
 
     def _settle(self, call: ToolCall) -> None:
@@ -194,7 +196,7 @@ class Calls:
         else:
             await record_tool_start(run, tool, call)
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._has_begun.add(call.id)
+        self._has_begun[call.id] = None
         try:
             if self._shared is not None:
                 value = await call_user_code(None, tool.function, **arguments)
@@ -210,6 +212,7 @@ class Calls:
                 return self._timed_out(tool, call, deadline.allowed)
             cause = error.__cause__
             if cause is not None:
+                self._errors = {} if self._errors is None else self._errors
                 self._errors[call.id] = error_info(cause)
             if isinstance(cause, ToolError):
                 self._log(logging.DEBUG, call, f"reported a {type(cause).__name__} to the model", cause)
@@ -249,7 +252,7 @@ class Calls:
         except trio.Cancelled:
             if begun.acquire(blocking=False):
                 if context.call_id not in self._had_begun:
-                    self._has_begun.discard(context.call_id)
+                    self._has_begun.pop(context.call_id, None)
             else:
                 self._run.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
             raise
