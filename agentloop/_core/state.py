@@ -884,10 +884,11 @@ class StreamState:
                 parent.child_count += call.open_child(self)
 
     def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
-        left = self.open_things
-        if left:
-            self._complain(event, f"leaves open: {', '.join(left)}")
-        self._check_children(event, self.calls.values())
+        if self.calls or self.open_now or self.phase is not StreamPhase.BETWEEN_TURNS:
+            left = self.open_things
+            if left:
+                self._complain(event, f"leaves open: {', '.join(left)}")
+            self._check_children(event, self.calls.values())
         if self._parked and event.reason not in ("needs_input", "interrupted"):
             self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
         if isinstance(event, ChildStreamStopped) is (self.parent is None):

@@ -200,7 +200,9 @@ async def _block(
                 _emit_start(run)
                 nursery.start_soon(_run_and_finish, run)
                 yield Stream(run)
-                nursery.cancel_scope.cancel()
+                # To cancel costs as much as emitting three events, and most runs have ended by now.
+                if not run.writer.is_closed:
+                    nursery.cancel_scope.cancel()
         finally:
             run.close()
             _close_questions(run)
