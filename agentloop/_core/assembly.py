@@ -82,7 +82,9 @@ class Assembler:
                 return
             block = _Said()
             self._begin(block)
-        self._take(len(text))
+        self._room -= len(text)
+        if self._room < 0:
+            self._check_room()
         block.text.write(text)
 
     def reasoning(self, text: str, signature: str | None) -> None:
@@ -91,7 +93,8 @@ class Assembler:
         if not isinstance(block, _Thought) or block.signature is not None:
             block = _Thought()
             self._begin(block)
-        self._take(len(text) + len(signature or ""))
+        self._room -= len(text) + len(signature or "")
+        self._check_room()
         block.text.write(text)
         block.signature = signature
 
@@ -105,18 +108,17 @@ class Assembler:
             call = _Call(self._unique(id, index))
             self._calls[index] = call
             self._begin(call)
-        self._take(len(arguments))
+        self._room -= len(arguments)
+        if self._room < 0:
+            self._check_room()
         call.name = call.name or name
         call.arguments.write(arguments)
         return call.id, call.name
 
     def _begin(self, block: _Said | _Thought | _Call) -> None:
-        self._take(BLOCK_SIZE)
-        self._blocks.append(block)
-
-    def _take(self, characters: int) -> None:
-        self._room -= characters
+        self._room -= BLOCK_SIZE
         self._check_room()
+        self._blocks.append(block)
 
     def _check_room(self) -> None:
         if self._room < 0:

@@ -61,7 +61,10 @@ class Calls:
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
         began = now()
-        self._run.call_order = CallOrder(call.id for call in self._calls) if len(self._calls) > 1 else None
+        seconds = self._shared_deadline() if len(self._calls) > 1 else None
+        # Calls that share a deadline have no questions to ask.
+        has_order = len(self._calls) > 1 and seconds is None
+        self._run.call_order = CallOrder(call.id for call in self._calls) if has_order else None
         for call in self._calls:
             # Told here, in call order: trio starts tasks in any order.
             self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
@@ -72,7 +75,6 @@ class Calls:
             await self._run_call(self._calls[0], began)
             return
         async with trio.open_nursery() as nursery:
-            seconds = self._shared_deadline()
             if seconds is not None:
                 self._shared = nursery.cancel_scope
                 nursery.cancel_scope.deadline = began + seconds
@@ -117,8 +119,7 @@ class Calls:
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()
-        if run.writer.readers_lag:
-            await run.writer.wait_for_readers()
+        # No wait for readers that lag: the turn waits for them when all of its calls have ended.
 
     def _longest(self, call: ToolCall) -> float:
         """How many characters of the result the model gets to read at once."""
@@ -136,7 +137,7 @@ class Calls:
         except ToolError as error:
             return error_result(call, str(error))
         checked = CheckedArguments(arguments, call.arguments)
-        is_unchecked = is_free(self._run, tool)
+        is_unchecked = self._shared is not None or is_free(self._run, tool)
         if not is_unchecked:
             verdict = await check_call(self._run, tool, call, checked)
             if isinstance(verdict, ToolResult):
