@@ -11,11 +11,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import trio
 
-from agentloop._core.mailbox import Mailbox
 from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
 from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
-from agentloop._core.transcript import Transcript
+from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.cooldowns import Cooldowns
