@@ -11,9 +11,7 @@ import msgspec
 import trio
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.structured_output import TEXT, OutputType, output_type
-from agentloop._core.transcript import close_turn
-from agentloop._core.turn import (
+from agentloop._core.response import (
     FLAWS,
     Answered,
     AskAgain,
@@ -24,6 +22,8 @@ from agentloop._core.turn import (
     answer_at_the_end,
     flaw_of,
 )
+from agentloop._core.structured_output import TEXT, OutputType, output_type
+from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
