@@ -11,10 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 import trio
 
-from agentloop._core.assembly import Assembler
+from agentloop._core.response import Assembler, checked_stop
 from agentloop._core.results import error_info
 from agentloop._core.retries import Next
-from agentloop._core.stops import checked_stop
 from agentloop._core.usage import priced
 from agentloop._runtime.deadlines import now, sleep
 from agentloop._runtime.exception_groups import single

@@ -14,10 +14,9 @@ import mcp_types as types
 import msgspec
 import trio
 
-from agentloop._core.assembly import Assembler
 from agentloop._core.forms import check_form
 from agentloop._core.redaction import names_a_secret
-from agentloop._core.stops import checked_stop
+from agentloop._core.response import Assembler, checked_stop
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
 from agentloop.errors import ToolDefinitionError, UsageError
