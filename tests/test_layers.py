@@ -19,7 +19,7 @@ LAYERS = (
     # values
     "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
+    "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.questions _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
