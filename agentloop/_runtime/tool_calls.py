@@ -21,8 +21,7 @@ from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
-from agentloop._runtime.tool_threads import tool_threads
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_user_code, tool_threads
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
