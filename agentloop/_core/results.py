@@ -26,7 +26,7 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     if isinstance(value, ToolResult):
         return ToolResult(call.id, call.name, tuple(map(whole_part, value.parts)), value.status)
     # Several providers refuse an empty text.
-    parts = () if isinstance(value, _NEVER_PARTS) else _parts(value)
+    parts = () if value.__class__ in _NEVER_PARTS else _parts(value)
     return ToolResult(call.id, call.name, parts or (Text(to_text(value) or "(no output)"),))
 
 
