@@ -26,7 +26,7 @@ from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.async_generators import refuse_bare_generator
+from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.hooks import observe
@@ -35,7 +35,6 @@ from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.run import PARK, Answerer, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
-from agentloop._runtime.trio_only import require_trio
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
 from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, UsageError
