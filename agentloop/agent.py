@@ -15,10 +15,10 @@ from attrs import frozen
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._model_overrides import Override, resolve
+from agentloop._runtime.blocks import asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
-from agentloop._runtime.trio_only import asyncio_runs_here
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError

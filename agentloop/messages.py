@@ -221,12 +221,12 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     @property
     def text(self) -> str:
         """The text parts, joined."""
-        return "".join(part.text for part in self.parts if type(part) is Text)
+        return text_of(self.parts)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in order."""
-        return tuple(part for part in self.parts if type(part) is ToolCall)
+        return tuple([part for part in self.parts if type(part) is ToolCall])
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=True, gc=False):
@@ -272,9 +272,9 @@ Prompt: TypeAlias = str | UserPart | UserMessage | Sequence[str | UserPart]
 """Everything that can be a prompt: text, one part, a message, or a list of texts and parts."""
 
 
-def text_of(parts: Iterable[UserPart]) -> str:
-    """The text parts, joined, without pictures and files."""
-    return "".join(part.text for part in parts if type(part) is Text)
+def text_of(parts: Iterable[UserPart | AssistantPart]) -> str:
+    """The text parts, joined, without all others."""
+    return "".join([part.text for part in parts if type(part) is Text])
 
 
 def whole_part(part: UserPart) -> UserPart:

@@ -21,9 +21,8 @@ from typing import Any, Literal, Protocol, TypeAlias, overload
 import msgspec
 from attrs import field, frozen
 
-from agentloop._core.docstrings import parse
 from agentloop._core.json_text import decode_json
-from agentloop._core.signature import context_parameter, signature_of
+from agentloop._core.signature import context_parameter, parse_docstring, signature_of
 from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
@@ -243,7 +242,7 @@ def tool(
         written = _written(function)
         return Tool(
             name=name or _name_of(written),
-            description=parse(inspect.getdoc(written)).summary if description is None else description,
+            description=parse_docstring(inspect.getdoc(written)).summary if description is None else description,
             function=function,
             arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
             kind=_kind(function),

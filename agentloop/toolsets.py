@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from agentloop._runtime.async_generators import refuse_bare_generator
+from agentloop._runtime.blocks import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.toolsets import ToolsetTask, list_all, run_all

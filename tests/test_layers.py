@@ -19,14 +19,14 @@ LAYERS = (
     # values
     "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
-    "_core.permissions _core.assembly _core.questions _core.tokens _core.context_window _core.mailbox",
-    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.stops _core.turn",
+    "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
+    "_core.permissions _core.questions _core.tokens _core.context_window",
+    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
     "context tools hooks observers config journal",
     # waiting
-    "_model_overrides _runtime.exception_groups _runtime.trio_only _runtime.async_generators _runtime.deadlines",
-    "_runtime.user_code _runtime.logs _runtime.log _runtime.tool_threads",
+    "_model_overrides _runtime.exception_groups _runtime.blocks _runtime.deadlines",
+    "_runtime.user_code _runtime.logs _runtime.log",
     "_runtime.call_order _runtime.cooldowns _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval _runtime.tool_context _runtime.tool_calls",
     "_runtime.loop _runtime.stream _runtime.lifecycle",

@@ -124,6 +124,10 @@ class AskedQuestion:
         return False
 
 
+_NO_IDS: frozenset[str] = frozenset()
+"""Shared, since the sets of most runs stay empty, and each would take 216 bytes."""
+
+
 class _Scope(Generic[A]):
     __slots__ = ("answerer", "granted", "parent", "questions")
 
@@ -132,7 +136,7 @@ class _Scope(Generic[A]):
         self.answerer = answerer
         self.questions: dict[str, AskedQuestion] = {}
         """The open ones, by id."""
-        self.granted: set[str] = set()
+        self.granted = _NO_IDS
         """Ids of questions that a rule has answered, perhaps before a reader got them."""
 
 
@@ -155,7 +159,7 @@ class Questions(Generic[A]):
         self._scopes: dict[str, _Scope[A]] = {}
         self._open: dict[str, AskedQuestion] = {}
         """By id, oldest first."""
-        self._deferred: set[str] = set()
+        self._deferred = _NO_IDS
         """Ids of the open questions that only a later run can be given answers to."""
         self._is_idle: Callable[[], bool] | None = None
         self._stop: Callable[[], None] = _nothing
@@ -180,7 +184,7 @@ class Questions(Generic[A]):
         """Close ``scope``. Its open questions end with it."""
         for id, question in self._scopes.pop(scope).questions.items():
             del self._open[id]
-            self._deferred.discard(id)
+            self._deferred -= {id}
             question.state = "withdrawn"
 
     def answerers(self, scope: str) -> list[A]:
@@ -245,7 +249,7 @@ class Questions(Generic[A]):
     def answer_granted(self, answer: Answer) -> None:
         """Give ``answer`` to every open question that asks for a thing that a person has approved for good by now."""
         for question in [question for question in self._open.values() if question.is_granted()]:
-            self._scopes[question.scope].granted.add(question.id)
+            self._scopes[question.scope].granted |= {question.id}
             self.answer(question.id, answer, by="rule")
 
     def was_granted(self, id: str, scope: str) -> bool:
@@ -265,7 +269,7 @@ class Questions(Generic[A]):
     def _close(self, question: AskedQuestion, state: QuestionState) -> None:
         del self._open[question.id]
         del self._scopes[question.scope].questions[question.id]
-        self._deferred.discard(question.id)
+        self._deferred -= {question.id}
         question.state = state
         question.on_change()
 
@@ -303,11 +307,11 @@ class Questions(Generic[A]):
     @contextmanager
     def deferred(self, question: AskedQuestion) -> Generator[None]:
         """While the block runs, only a later run can be given the answer to ``question``."""
-        self._deferred.add(question.id)
+        self._deferred |= {question.id}
         try:
             yield
         finally:
-            self._deferred.discard(question.id)
+            self._deferred -= {question.id}
 
     def notify(self) -> None:
         """Something has ended, begun to wait, or been answered: wake the tasks whose questions are deferred.

@@ -26,7 +26,12 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     if isinstance(value, ToolResult):
         return ToolResult(call.id, call.name, tuple(map(whole_part, value.parts)), value.status)
     # Several providers refuse an empty text.
-    return ToolResult(call.id, call.name, _parts(value) or (Text(to_text(value) or "(no output)"),))
+    parts = () if value.__class__ in _NEVER_PARTS else _parts(value)
+    return ToolResult(call.id, call.name, parts or (Text(to_text(value) or "(no output)"),))
+
+
+_NEVER_PARTS = (str, int, dict)
+"""The types that most tools return."""
 
 
 def _parts(value: object) -> tuple[UserPart, ...]:

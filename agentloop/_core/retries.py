@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from zlib import crc32
 
@@ -110,6 +110,9 @@ class Cooldowns(Protocol):
         ...
 
 
+_NO_ENDS: Mapping[int, float] = {}
+
+
 class Chain:
     """The models of an agent, in the order in which they are asked, and which of them are left alone for now.
 
@@ -126,7 +129,7 @@ class Chain:
         self._models = models
         self._retries = retries
         self._cooldowns = cooldowns
-        self._own_ends: dict[int, float] = {}
+        self._own_ends: Mapping[int, float] = _NO_ENDS
         """The end of the cooldown of each model that this run's requests do not suit."""
         self._seed = seed
 
@@ -163,7 +166,7 @@ class Chain:
             self._cooldowns.begin(self._models[model], end, now)
         else:
             # Another run's requests may suit it.
-            self._own_ends[model] = end
+            self._own_ends = {**self._own_ends, model: end}
 
     def _delay(self, asked: int, error: Exception) -> float | None:
         """Seconds before the next request to the same model; ``None`` if the server wants more than may be waited.

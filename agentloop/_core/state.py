@@ -259,6 +259,10 @@ NOTES: Mapping[str, type[Note]] = {
 
 Fact: TypeAlias = StreamEvent | Note
 
+_NOTHING: Mapping[str, Any] = {}
+_NO_IDS: frozenset[str] = frozenset()
+"""No entries. Shared, and replaced, not changed: most mappings and sets of a state stay empty, and each takes room."""
+
 
 # ------------------------------------------------------------------------------ tables
 
@@ -368,6 +372,8 @@ CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
 }
 """Which fact may follow in which phase of a tool call, and the phase that it leads to."""
 
+_RUNNING = CALL_TABLE[_C.RUNNING]
+
 QUESTION_TABLE: Mapping[QuestionPhase, Mapping[type, QuestionPhase]] = {
     _Q.NEW: {ElicitationRequested: _Q.OPEN, ApprovalRequested: _Q.OPEN, ContinueRequested: _Q.OPEN},
     _Q.OPEN: {
@@ -434,17 +440,16 @@ class QuestionList:
 
     def __init__(self) -> None:
         self.records: list[QuestionRecord] = []
-        # Frozen, since most lists stay empty, and an empty frozen set takes no room.
-        self._asked: frozenset[str] = frozenset()
+        self._asked = _NO_IDS
         """Ids of the questions asked in this opening of the stream."""
-        self._new: frozenset[str] = frozenset()
+        self._new = _NO_IDS
         """Ids of those that were asked for the first time."""
         self._has_changed = False
         """Whether the asker has taken another way in this opening."""
 
     def begin(self) -> None:
         """The asker begins anew, in another opening of the stream."""
-        self._asked = self._new = frozenset()
+        self._asked = self._new = _NO_IDS
         self._has_changed = False
 
     def previous(self, question: Question) -> QuestionRecord | None:
@@ -542,11 +547,11 @@ class CallState:
         self._retry_questions: QuestionList | None = None
         self.children: list[StreamState] = []
         """The child runs that it opened, in order, ended ones included."""
-        self._opened: dict[str, None] = {}
+        self._opened = _NO_IDS
         """Sessions of the child runs that it has opened in this opening of the stream, or whose outcome it has got."""
         self._has_changed = False
         """Whether it has taken another way in this opening."""
-        self.remembered: dict[str, bytes] = {}
+        self.remembered: Mapping[str, bytes] = _NOTHING
         """Values that its tool stored for the next time, as JSON."""
         self.waits = 0
         """For how many people and other calls it is waiting now."""
@@ -557,7 +562,7 @@ class CallState:
             self._questions.begin()
         if self._retry_questions is not None:
             self._retry_questions.begin()
-        self._opened.clear()
+        self._opened = _NO_IDS
         self._has_changed = False
 
     @property
@@ -594,7 +599,7 @@ class CallState:
             for other in self.children:
                 other.is_bypassed = other.session not in self._opened
             self.children.append(child)
-        self._opened[child.session] = None
+        self._opened |= {child.session}
         return is_new
 
     def end_child(self, child: StreamState) -> None:
@@ -605,7 +610,7 @@ class CallState:
 
     def reuse_child(self, session: str) -> None:
         """Record that the call has got the outcome of the child run of ``session``, which had ended before."""
-        self._opened[session] = None
+        self._opened |= {session}
 
     def forget_child(self, child: StreamState) -> None:
         """Let go of ``child``, which has ended: only a run that is resumed needs it, and that reads the journal."""
@@ -721,7 +726,7 @@ class StreamState:
         self.calls: dict[str, CallState] = {}
         """The open turn's calls that have no result, by id, in call order."""
         self._questions: QuestionList | None = None
-        self.long_results: dict[str, str] = {}
+        self.long_results: Mapping[str, str] = _NOTHING
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.view: ViewChanged | None = None
         """For a child run: how the model reads its transcript, unless it reads all of it."""
@@ -732,7 +737,7 @@ class StreamState:
         ``usage`` counts responses."""
         self.tool_calls = 0
         """Its children's included."""
-        self.allowed: dict[str, float] = {}
+        self.allowed: Mapping[str, float] = _NOTHING
         """Limits that a person has raised."""
         self.reason: StreamReason | None = None
         """Why it stopped; ``None`` while it runs."""
@@ -754,7 +759,7 @@ class StreamState:
         # Dicts, since an empty one takes a quarter of the room of an empty set.
         self._call_ids: dict[str, None] = {}
         self._question_ids: dict[str, None] = {}
-        self._parked: list[str] = []
+        self._parked: tuple[str, ...] = ()
         """The calls and questions that were parked."""
         self._is_partial = False
         """Whether facts before the first one that was applied are missing."""
@@ -889,12 +894,12 @@ class StreamState:
                 # An event of a newer version.
                 return
             self._complain(fact, f"cannot follow while its stream is {self.phase.value}")
-        phase, change = rule
+        phase, change, row = rule
         if change is not None:
             change(self, fact)
         if phase is not None:
             self.phase = phase
-            self._row = _ROWS[phase]
+            self._row = row
 
     def _complain(self, fact: Fact, problem: str) -> None:
         if len(self.complaints) < MOST_COMPLAINTS:
@@ -915,7 +920,7 @@ class StreamState:
         self.question_count = self.child_count = self._own_waits = 0
         if self._questions is not None:
             self._questions.begin()
-        self._parked.clear()
+        self._parked = ()
         self._question_ids.clear()
         self.open_now.clear()
         parent = self.parent
@@ -925,10 +930,11 @@ class StreamState:
                 parent.child_count += call.open_child(self)
 
     def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
-        left = self.open_things
-        if left:
-            self._complain(event, f"leaves open: {', '.join(left)}")
-        self._check_children(event, self.calls.values())
+        if self.calls or self.open_now or self.phase is not StreamPhase.BETWEEN_TURNS:
+            left = self.open_things
+            if left:
+                self._complain(event, f"leaves open: {', '.join(left)}")
+            self._check_children(event, self.calls.values())
         if self._parked and event.reason not in ("needs_input", "interrupted"):
             self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
         if isinstance(event, ChildStreamStopped) is (self.parent is None):
@@ -1004,7 +1010,7 @@ class StreamState:
     def _raise_limit(self, note: LimitRaised) -> None:
         for run in self.around:
             if run.stream == note.stream:
-                run.allowed[note.limit] = note.allowed
+                run.allowed = {**run.allowed, note.limit: note.allowed}
         # The run must not ask about it once more.
         self.questions.clear()
 
@@ -1013,7 +1019,9 @@ class StreamState:
     def _running_call(self, fact: Fact, id: str) -> CallState | None:
         """The call of that id, if ``fact`` may follow in its phase."""
         call = self.calls.get(id)
-        if call is None or fact.__class__ not in CALL_TABLE[call.phase]:
+        # The row of nearly every call is not looked up: the hash of an enum's member is slow.
+        row = None if call is None else _RUNNING if call.phase is CallPhase.RUNNING else CALL_TABLE[call.phase]
+        if row is None or fact.__class__ not in row:
             self._complain(fact, f"call {id!r} is not open")
         return call
 
@@ -1045,7 +1053,7 @@ class StreamState:
     def _remember(self, note: ValueRemembered) -> None:
         call = self._running_call(note, note.call_id)
         if call is not None:
-            call.remembered[note.name] = note.value
+            call.remembered = {**call.remembered, note.name: note.value}
 
     def _reuse_child(self, note: ChildReused) -> None:
         call = self._running_call(note, note.call_id)
@@ -1069,7 +1077,7 @@ class StreamState:
         call = self._running_call(event, event.call_id)
         if call is not None:
             self._check_children(event, (call,))
-        self._parked.append(f"call {event.call_id!r}")
+        self._parked += (f"call {event.call_id!r}",)
         if call is not None:
             call.phase = CallPhase.PARKED
             # A call that waited for nothing but another call was cut off in the middle of its work.
@@ -1125,7 +1133,7 @@ class StreamState:
 
     def _park_question(self, event: QuestionParked) -> None:
         self._take_from_open(event)
-        self._parked.append(f"question {event.id!r}")
+        self._parked += (f"question {event.id!r}",)
 
     CHANGES: ClassVar[Mapping[type, Callable[..., None]]] = {
         StreamStarted: _start,
@@ -1169,19 +1177,21 @@ def complaint(fact: Fact, stream: str, problem: str) -> str:
 _NO_PROMPT = UserMessage(())
 _NO_SOURCE = Source("", "", ())
 
-_Rule: TypeAlias = tuple[StreamPhase | None, Callable[..., None] | None]
+_Row: TypeAlias = dict[type, "_Rule"]
+_Rule: TypeAlias = tuple[StreamPhase | None, Callable[..., None] | None, _Row]
+"""The phase that a fact leads to, the change that it makes, and the row of that phase."""
 
-_STAYS: _Rule = (None, None)
+_STAYS: _Rule = (None, None, {})
 """The rule of facts that are allowed and change nothing: deltas, most of all."""
 
-
-def _row(table: Mapping[type, StreamPhase | None]) -> dict[type, _Rule]:
-    rules = {fact: (phase, StreamState.CHANGES.get(fact)) for fact, phase in table.items()}
-    return {fact: _STAYS if rule == _STAYS else rule for fact, rule in rules.items()}
-
-
-_ROWS: Mapping[StreamPhase, Mapping[type, _Rule]] = {phase: _row(table) for phase, table in STREAM_TABLE.items()}
+_ROWS: Mapping[StreamPhase, _Row] = {phase: {} for phase in STREAM_TABLE}
 """The stream table with the change that each fact makes, so that `StreamState.apply` looks once into one dict."""
+
+for _phase, _table in STREAM_TABLE.items():
+    for _fact, _next in _table.items():
+        _change = StreamState.CHANGES.get(_fact)
+        _is_stay = _next is None and _change is None
+        _ROWS[_phase][_fact] = _STAYS if _is_stay else (_next, _change, _ROWS[_phase if _next is None else _next])
 
 _RULES: Mapping[type, _Rule] = {fact: rule for row in _ROWS.values() for fact, rule in row.items()}
 """The effect of a fact, whatever the phase: for facts that the table does not allow."""
@@ -1247,8 +1257,10 @@ class SessionState:
             self.messages.append(fact.message)
         if isinstance(fact, LongResultStored):
             # The living run has them in its transcript, which makes room for new ones.
-            texts = self.long_results if run.parent is None else run.long_results
-            texts[fact.call_id] = fact.text
+            if run.parent is None:
+                self.long_results[fact.call_id] = fact.text
+            else:
+                run.long_results = {**run.long_results, fact.call_id: fact.text}
 
     def _start(self, event: StreamStarted | ChildStreamStarted) -> None:
         run: StreamState | None = None

@@ -12,6 +12,9 @@ from agentloop.messages import Usage
 __all__ = ["Exceeded", "Meter", "RepeatDetector", "in_words", "priced"]
 
 
+_NONE_RAISED: Mapping[str, float] = {}
+
+
 class Exceeded(msgspec.Struct, frozen=True):
     """A limit that is reached."""
 
@@ -44,7 +47,7 @@ class Meter:
         self.requests = 0
         self.tool_calls = 0
         self.usage = Usage()
-        self.allowed: dict[str, float] = {}
+        self.allowed: Mapping[str, float] = _NONE_RAISED
         """Limits that a person has raised."""
 
     def restore(
@@ -60,7 +63,7 @@ class Meter:
             now = getattr(self.limits, limit, None)
             if now is not None:
                 # The resumed run may have higher limits.
-                self.allowed[limit] = max(now, most)
+                self.allowed = {**self.allowed, limit: max(now, most)}
         self.turns, self.requests, self.usage, self.tool_calls = turns, requests, usage, tool_calls
 
     def count_request(self) -> None:
@@ -144,7 +147,7 @@ class Meter:
     def extend(self, reached: Exceeded) -> None:
         """Allow the same amount once more, counted from the present usage."""
         step = getattr(self.limits, reached.limit)
-        self.allowed[reached.limit] = max(reached.used, reached.allowed) + step
+        self.allowed = {**self.allowed, reached.limit: max(reached.used, reached.allowed) + step}
 
 
 class RepeatDetector:

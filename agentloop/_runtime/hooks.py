@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -27,15 +27,23 @@ class HookFailedError(Exception):
     """A guard failed, which counts as a refusal. The message says so."""
 
 
+_NO_HOOKS: Mapping[PointName, Sequence[Hook]] = {}
+
+
+def _by_point(hooks: Sequence[Hook]) -> Mapping[PointName, Sequence[Hook]]:
+    by_point: dict[PointName, list[Hook]] = {}
+    for hook in hooks:
+        by_point.setdefault(hook.point, []).append(hook)
+    return by_point
+
+
 class Hooks:
     """The hooks of one stream's agent."""
 
     __slots__ = ("_deadlines", "_hooks", "_writer")
 
     def __init__(self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter) -> None:
-        self._hooks: dict[PointName, list[Hook]] = {}
-        for hook in hooks:
-            self._hooks.setdefault(hook.point, []).append(hook)
+        self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
 

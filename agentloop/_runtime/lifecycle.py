@@ -26,7 +26,7 @@ from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.async_generators import refuse_bare_generator
+from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.hooks import observe
@@ -35,7 +35,6 @@ from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end
 from agentloop._runtime.stream import Stream
-from agentloop._runtime.trio_only import require_trio
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
 from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, UsageError
@@ -213,7 +212,9 @@ async def _block(
                 _emit_start(run)
                 nursery.start_soon(_run_and_finish, run)
                 yield Stream(run)
-                nursery.cancel_scope.cancel()
+                # To cancel costs as much as emitting three events, and most runs have ended by now.
+                if not run.writer.is_closed:
+                    nursery.cancel_scope.cancel()
         finally:
             run.close()
             _close_questions(run)
@@ -321,25 +322,23 @@ def _close_questions(run: Run) -> None:
 
 async def _run_and_finish(run: Run) -> None:
     """Run the loop, then end the stream: on every way out of it, and the same way on each."""
+    ending: Ending | None = None
+    error: BaseException | None = None
     try:
-        ending, error = await _run_loop(run)
+        try:
+            # Entering a scope costs as much as emitting four events, so the time limit has one only if there is one.
+            with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
+                loops_ending = await run_loop(run)
+                await flush(run)
+                # Only now: the loop may have ended, and the time limit may have passed all the same.
+                ending = loops_ending
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - `_end` raises it when the stream has ended
+            error = raised
         await _end(run, ending, error)
     finally:
         # Also when an interrupt has torn the ending apart: observers wait for it.
         run.writer.close()
-
-
-async def _run_loop(run: Run) -> tuple[Ending | None, BaseException | None]:
-    """How the loop has ended: by itself, or by an exception, which is raised again when the stream has ended."""
-    try:
-        # Entering a scope costs as much as emitting four events, so the time limit has one only if there is a limit.
-        with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
-            ending = await run_loop(run)
-            await flush(run)
-            return ending, None
-    except BaseException as error:  # noqa: ASYNC103, BLE001 - not swallowed: see above
-        return None, error  # noqa: ASYNC104 - the caller raises it
-    return None, None
+        del error
 
 
 async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> None:
@@ -413,8 +412,9 @@ def _as_bug(error: Exception) -> InternalError:
 async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
     if isinstance(outcome.error, Exception):
         await run.hooks.notify_shielded("on_error", OnError(run.source, outcome.error))
-    await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
-    if run.parent is not None:
+    if run.hooks.at("session_end"):
+        await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
+    if run.parent is not None and run.parent.hooks.at("subagent_stop"):
         ended = SubagentStop(run.parent.source, run.source, outcome.reason)
         await run.parent.hooks.notify_shielded("subagent_stop", ended)
 

@@ -11,9 +11,7 @@ import msgspec
 import trio
 
 from agentloop._core.questions import AskedQuestion
-from agentloop._core.structured_output import TEXT, OutputType, output_type
-from agentloop._core.transcript import close_turn
-from agentloop._core.turn import (
+from agentloop._core.response import (
     FLAWS,
     Answered,
     AskAgain,
@@ -24,6 +22,8 @@ from agentloop._core.turn import (
     answer_at_the_end,
     flaw_of,
 )
+from agentloop._core.structured_output import TEXT, OutputType, output_type
+from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
@@ -97,7 +97,8 @@ class _Turn:
             reason = self.reason
         number = run.state.turn
         run.emit(TurnFinished, turn=number, reason=reason)
-        await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102 - see its name
+        if run.hooks.at("turn_end"):
+            await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102
         if error is None and run.writer.readers_lag:
             await run.writer.wait_for_readers()  # noqa: ASYNC102 - only where nothing was raised
 
@@ -144,6 +145,8 @@ class _Loop:
         "_repeats",
         "_run",
         "_specs",
+        "_specs_of",
+        "_tools",
     )
 
     def __init__(self, run: Run, instructions: str) -> None:
@@ -158,7 +161,11 @@ class _Loop:
         self._reminders = 0
         """How often the model was asked again, since its answer was empty or no valid output."""
         self._compactor = Compactor(run)
-        self._specs: tuple[tuple[Tool, ...], tuple[ToolSpec, ...]] = ((), ())
+        self._tools: dict[str, Tool] = {}
+        """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
+        self._specs: tuple[ToolSpec, ...] = ()
+        self._specs_of = self._tools
+        """The tools that the specs are of."""
 
     async def run(self, tools: ToolList) -> Ending:
         await self._start_session()
@@ -171,25 +178,27 @@ class _Loop:
         while ending is None:
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
-            ending = ending or await self._check_limits() or await self._take_turn(tools)
+            if ending is None and (reached := self._run.meter.before_request()) is not None:
+                ending = await self._check_limits(reached)
+            ending = ending or await self._take_turn(tools)
         return ending
 
     async def _compact(self, tools: ToolList, task: CompactionTask) -> Ending:
         """Shorten the conversation, and do nothing else."""
         run = self._run
-        listed = dict(await self._list(tools))
+        await self._list(tools)
         self._instructions.extend(tools.instructions)
         async with _Turn(run) as turn:
-            instructions, specs = "\n\n".join(self._instructions), self._tool_specs(tuple(listed.values()))
+            instructions, specs = "\n\n".join(self._instructions), self._tool_specs()
             request = ModelRequest(run.transcript.view, instructions, specs, None, run.config.settings)
             result = await self._compactor.on_request(request, task)
             turn.reason = "final"
         return Ending("completed", output=result)
 
-    async def _list(self, tools: ToolList) -> dict[str, Tool]:
-        """The tools that the model can call now."""
+    async def _list(self, tools: ToolList) -> None:
+        """List the tools that the model can call in this turn."""
         listed = await tools.list()
-        return with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
+        self._tools = with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
 
     # ---------------------------------------------------------------------- the beginning
 
@@ -221,10 +230,10 @@ class _Loop:
     async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
-            listed = await self._list(tools)
+            await self._list(tools)
             # A run that ends before the calls begin leaves the turn as it was, to be resumed.
             await trio.lowlevel.checkpoint_if_cancelled()
-            return await self._call_tools(turn, message, message.calls, listed, is_resumed=True)
+            return await self._call_tools(turn, message, message.calls, is_resumed=True)
 
     # ----------------------------------------------------------------- messages of people
 
@@ -277,13 +286,13 @@ class _Loop:
 
     # -------------------------------------------------------------------------- a turn
 
-    async def _check_limits(self) -> Ending | None:
-        """Whether another request goes past a limit: then a person may let it, or the run ends."""
-        run = self._run
+    async def _check_limits(self, reached: Exceeded | None) -> Ending | None:
+        """Another request goes past the limit ``reached``: a person may let it, or the run ends."""
         # A loop: a person may let the run go past one limit and not past the next.
-        while reached := run.meter.before_request():
+        while reached is not None:
             if not await self._may_go_on(reached):
                 return _limit(reached)
+            reached = self._run.meter.before_request()
         return None
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
@@ -306,17 +315,16 @@ class _Loop:
         # counts it with `TurnStarted`.
         run.meter.count_request()
         async with _Turn(run) as turn:
-            # A copy: once room was made, the tool that reads long results may have to be added.
-            listed = dict(await self._list(tools))
-            request = await self._request(listed)
+            await self._list(tools)
+            request = await self._request()
             try:
-                message = await self._ask_model(request, listed)
+                message = await self._ask_model(request)
             except RequestRefusedError as error:
                 turn.reason = "blocked"
                 return Ending("blocked", str(error))
             match self._next_step(message):
                 case CallTools(calls=calls):
-                    return await self._call_tools(turn, message, calls, listed)
+                    return await self._call_tools(turn, message, calls)
                 case AskAgain(messages=messages):
                     self._reminders += 1
                     commit(run, messages)
@@ -348,7 +356,7 @@ class _Loop:
 
     # ---------------------------------------------------------------------- the response
 
-    async def _request(self, tools: dict[str, Tool]) -> ModelRequest:
+    async def _request(self) -> ModelRequest:
         """Build the request to the model."""
         run = self._run
         instructions = list(self._instructions)
@@ -359,7 +367,7 @@ class _Loop:
         request = ModelRequest(
             run.transcript.view,
             "\n\n".join(instructions),
-            self._tool_specs(tuple(tools.values())),
+            self._tool_specs(),
             self._output_spec,
             run.config.settings,
         )
@@ -368,19 +376,22 @@ class _Loop:
         if run.config.compaction is None:
             return request
         await self._compactor.before_request(request, run.config.compaction)
-        return self._with_less(request, tools)
+        return self._with_less(request)
 
-    def _tool_specs(self, tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
-        """The specs of ``tools``; built again only when the tools change."""
-        if tools != self._specs[0]:
-            self._specs = (tools, tuple(tool.spec for tool in tools))
-        return self._specs[1]
+    def _tool_specs(self) -> tuple[ToolSpec, ...]:
+        """The specs of the tools; built again only when the tools change."""
+        if self._tools is not self._specs_of:
+            # Toolsets list theirs anew in each turn, and mostly the same.
+            if [*self._tools.values()] != [*self._specs_of.values()]:
+                self._specs = tuple([tool.spec for tool in self._tools.values()])
+            self._specs_of = self._tools
+        return self._specs
 
-    async def _ask_model(self, request: ModelRequest, tools: dict[str, Tool]) -> AssistantMessage:
+    async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model for its response."""
         run = self._run
         try:
-            message = await ask_model(run, request, shorten=partial(self._shortened, request, tools))
+            message = await ask_model(run, request, shorten=partial(self._shortened, request))
         except ModelContextOverflowError as error:
             refusal = self._compactor.refusal(request, error)
             if refusal is error:
@@ -391,23 +402,21 @@ class _Loop:
             run.warn(flaw, FLAWS[flaw])
         return message
 
-    async def _shortened(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest | None:
+    async def _shortened(self, request: ModelRequest) -> ModelRequest | None:
         """``request`` with less in it, after it was refused as too long; ``None`` if it cannot be shortened."""
-        return self._with_less(request, tools) if await self._compactor.after_overflow(request) else None
+        return self._with_less(request) if await self._compactor.after_overflow(request) else None
 
-    def _with_less(self, request: ModelRequest, tools: dict[str, Tool]) -> ModelRequest:
+    def _with_less(self, request: ModelRequest) -> ModelRequest:
         """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
         if self._run.transcript.has_long_results:
-            tools.update(with_reader(self._run, tools))
-        specs = self._tool_specs(tuple(tools.values()))
-        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=specs)
+            self._tools = with_reader(self._run, self._tools)
+        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=self._tool_specs())
 
     async def _call_tools(
         self,
         turn: _Turn,
         message: AssistantMessage,
         asked: tuple[ToolCall, ...],
-        tools: dict[str, Tool],
         *,
         is_resumed: bool = False,
     ) -> Ending | None:
@@ -417,11 +426,13 @@ class _Loop:
             record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
-        calls = Calls(run, asked, tools)
+        calls = Calls(run, asked, self._tools)
         try:
-            ending = None if is_counted else await self._count_calls(len(asked))
+            ending = None
+            if not is_counted and (reached := run.meter.before_tool_calls(len(asked))) is not None:
+                ending = await self._check_call_limits(reached, len(asked))
             if ending is None and not is_resumed:
-                ending = self._check_repeats(asked, tools)
+                ending = self._check_repeats(asked)
             if ending is not None:
                 turn.reason = "limit"
                 return ending
@@ -437,16 +448,21 @@ class _Loop:
         turn.reason = "tool_calls"
         return None
 
-    async def _count_calls(self, calls: int) -> Ending | None:
-        """Whether so many calls go past a limit: then a person may let them, or the run ends."""
-        while reached := self._run.meter.before_tool_calls(calls):
+    async def _check_call_limits(self, reached: Exceeded | None, calls: int) -> Ending | None:
+        """So many calls go past the limit ``reached``: a person may let them, or the run ends."""
+        while reached is not None:
             if not await self._may_go_on(reached):
                 return _limit(reached)
+            reached = self._run.meter.before_tool_calls(calls)
         return None
 
-    def _check_repeats(self, calls: tuple[ToolCall, ...], tools: dict[str, Tool]) -> Ending | None:
+    def _check_repeats(self, calls: tuple[ToolCall, ...]) -> Ending | None:
         """End the run if the model asks for the same calls again and again."""
-        if all(call.name in tools and tools[call.name].polling for call in calls):
+        tools = self._tools
+        for call in calls:
+            if call.name not in tools or not tools[call.name].polling:
+                break
+        else:
             return None
         if not self._repeats.is_stuck(tuple([(call.name, call.arguments) for call in calls])):
             return None

@@ -16,11 +16,10 @@ from typing import TypeAlias
 import msgspec
 import trio
 
-from agentloop._core.assembly import Assembler
+from agentloop._core.response import Assembler, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
 from agentloop._core.state import RequestSent
-from agentloop._core.stops import checked_stop, checked_usage
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep

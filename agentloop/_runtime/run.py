@@ -12,11 +12,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 import trio
 
-from agentloop._core.mailbox import Mailbox
 from agentloop._core.questions import Questions
 from agentloop._core.retries import Chain
 from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
-from agentloop._core.transcript import Transcript
+from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.cooldowns import Cooldowns
@@ -124,11 +123,13 @@ class Root:
         self.open_child = open_child
         self.resolve = resolve
         """The models that an agent runs with when it is opened here."""
-        self.semaphores: dict[Tool, trio.Semaphore] = {}
+        self.semaphores: dict[Tool, trio.Semaphore] | None = None
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
     def semaphore(self, tool: Tool, concurrency: int) -> trio.Semaphore:
         """The semaphore that limits the concurrent calls of ``tool``."""
+        if self.semaphores is None:
+            self.semaphores = {}
         if tool not in self.semaphores:
             self.semaphores[tool] = trio.Semaphore(concurrency)
         return self.semaphores[tool]
@@ -138,15 +139,15 @@ class Run:
     """A run, from its opening to its end."""
 
     __slots__ = (
+        "_calls_in_turn",
+        "_ended",
         "call_id",
         "call_order",
-        "calls_in_turn",
         "chain",
         "config",
         "continuations",
         "deadline",
         "emit",
-        "ended",
         "events",
         "first_index",
         "hooks",
@@ -238,7 +239,7 @@ class Run:
         self.stop_detail = ""
         self.first_index = len(transcript)
         """Index of this run's first message in the transcript."""
-        self.calls_in_turn: dict[str, Tool] = {}
+        self._calls_in_turn: dict[str, Tool] | None = None
         """Call ids of the calls that have their tool's turn now, where only so many may run at once."""
         self.call_order: CallOrder | None = None
         """The order of the calls of this turn, if it has more than one."""
@@ -247,11 +248,18 @@ class Run:
         self.continuations = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
-        self.ended = trio.Event()
-        """Set with the outcome, after the last event."""
+        self._ended: trio.Event | None = None
         self.chain: Chain = self.new_chain(models)
         self.warned: frozenset[str] = frozenset()
         """Codes of the warnings that are emitted once, and were."""
+
+    @property
+    def ended(self) -> trio.Event:
+        """Set with the outcome, after the last event."""
+        # Made only here: nothing waits for the end of a run whose events are read.
+        if self._ended is None:
+            self._ended = trio.Event()
+        return self._ended
 
     def new_chain(self, models: Sequence[Model]) -> Chain:
         """Which of ``models`` to ask, from the start."""
@@ -284,9 +292,21 @@ class Run:
         run: Run = self
         count = 0
         while run.parent is not None:
-            count += run.parent.calls_in_turn.get(run.call_id) is tool
+            in_turn = run.parent._calls_in_turn
+            count += in_turn is not None and in_turn.get(run.call_id) is tool
             run = run.parent
         return count
+
+    def begin_turn(self, call_id: str, tool: Tool) -> None:
+        """The call has its tool's turn."""
+        if self._calls_in_turn is None:
+            self._calls_in_turn = {}
+        self._calls_in_turn[call_id] = tool
+
+    def end_turn(self, call_id: str) -> None:
+        """The call gives its tool's turn back."""
+        assert self._calls_in_turn is not None
+        del self._calls_in_turn[call_id]
 
 
 # --------------------------- what a run commits, and must not begin, or end, without saving

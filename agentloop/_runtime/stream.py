@@ -155,7 +155,10 @@ class Stream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        # An event that is there already is returned without a switch between tasks.
+        # An event that is there already is returned without a switch between tasks, and without a call more.
+        events = self._run.events
+        if events is not None and (event := events.take()) is not None:
+            return event
         while (event := self._take()) is None:
             assert self._run.events is not None
             await self._run.events.wait_until_ready()

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
+from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.call_order import CallOrder
@@ -20,8 +21,7 @@ from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
-from agentloop._runtime.tool_threads import tool_threads
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_user_code, tool_threads
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
@@ -29,6 +29,8 @@ from agentloop.messages import ToolCall, ToolResult
 from agentloop.tools import Tool
 
 __all__ = ["Calls"]
+
+_NO_CALLS: frozenset[str] = frozenset()
 
 ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect"
 
@@ -41,15 +43,16 @@ class Calls:
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
         self._tools = tools
-        self._errors: dict[str, ErrorInfo] = {}
-        """The exceptions of tools, by call id."""
+        self._errors: dict[str, ErrorInfo] | None = None
+        """The exceptions of tools, by call id, once there is one."""
         self._shared: trio.CancelScope | None = None
         """The cancel scope that has the deadline of all calls, if they share one."""
         results = run.state.results
         self._calls = tuple([call for call in calls if call.id not in results]) if results else calls
-        self._had_begun = frozenset[str](run.state.started_calls if run.state.calls else ())
+        self._had_begun: frozenset[str] = frozenset(run.state.started_calls) if run.state.calls else _NO_CALLS
         """Ids of the calls whose tools began to run before this run was resumed."""
-        self._has_begun: set[str] = set(self._had_begun)
+        # A dict, since one with an entry takes half of the room of such a set.
+        self._has_begun: dict[str, None] = dict.fromkeys(self._had_begun)
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
         self.blocked: str | None = None
         """Why a hook ends the run after this turn, if one does."""
@@ -57,7 +60,10 @@ class Calls:
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
         began = now()
-        self._run.call_order = CallOrder(call.id for call in self._calls) if len(self._calls) > 1 else None
+        seconds = self._shared_deadline() if len(self._calls) > 1 else None
+        # Calls that share a deadline have no questions to ask.
+        has_order = len(self._calls) > 1 and seconds is None
+        self._run.call_order = CallOrder(call.id for call in self._calls) if has_order else None
         for call in self._calls:
             # Told here, in call order: trio starts tasks in any order.
             self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
@@ -68,7 +74,6 @@ class Calls:
             await self._run_call(self._calls[0], began)
             return
         async with trio.open_nursery() as nursery:
-            seconds = self._shared_deadline()
             if seconds is not None:
                 self._shared = nursery.cancel_scope
                 nursery.cancel_scope.deadline = began + seconds
@@ -108,12 +113,12 @@ class Calls:
             else:
                 if result is None:
                     result = interrupted_result(call, started=call.id in self._has_begun)
-                error, elapsed = self._errors.get(call.id), since(began)
+                error = None if self._errors is None else self._errors.get(call.id)
+                elapsed = since(began)
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()
-        if run.writer.readers_lag:
-            await run.writer.wait_for_readers()
+        # No wait for readers that lag: the turn waits for them when all of its calls have ended.
 
     def _longest(self, call: ToolCall) -> float:
         """How many characters of the result the model gets to read at once."""
@@ -131,7 +136,7 @@ class Calls:
         except ToolError as error:
             return error_result(call, str(error))
         checked = CheckedArguments(arguments, call.arguments)
-        is_unchecked = is_free(self._run, tool)
+        is_unchecked = self._shared is not None or is_free(self._run, tool)
         if not is_unchecked:
             verdict = await check_call(self._run, tool, call, checked)
             if isinstance(verdict, ToolResult):
@@ -154,11 +159,11 @@ class Calls:
         # For a call that may itself wait for a person: then both can be parked.
         with run.state.waiting(call.id):
             await semaphore.acquire()
-        run.calls_in_turn[call.id] = tool
+        run.begin_turn(call.id, tool)
         try:
             return await self._use(tool, call, checked)
         finally:
-            del run.calls_in_turn[call.id]
+            run.end_turn(call.id)
             semaphore.release()
 
     def _settle(self, call: ToolCall) -> None:
@@ -187,10 +192,13 @@ class Calls:
                 arguments = {**arguments, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        await record_tool_start(run, tool, call)
-        if run.log.is_journaled:
+        if run.root.journal is None:
+            # What `record_tool_start` does without a journal, and without a coroutine.
+            run.note(ToolStarted(call.id))
+        else:
+            await record_tool_start(run, tool, call)
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._has_begun.add(call.id)
+        self._has_begun[call.id] = None
         try:
             if self._shared is not None:
                 value = await call_user_code(None, tool.function, **arguments)
@@ -206,6 +214,7 @@ class Calls:
                 return self._timed_out(tool, call, deadline.allowed)
             cause = error.__cause__
             if cause is not None:
+                self._errors = {} if self._errors is None else self._errors
                 self._errors[call.id] = error_info(cause)
             if isinstance(cause, ToolError):
                 self._log(logging.DEBUG, call, f"reported a {type(cause).__name__} to the model", cause)
@@ -245,7 +254,7 @@ class Calls:
         except trio.Cancelled:
             if begun.acquire(blocking=False):
                 if context.call_id not in self._had_begun:
-                    self._has_begun.discard(context.call_id)
+                    self._has_begun.pop(context.call_id, None)
             else:
                 self._run.warn("thread_abandoned", f"tool {tool.name!r} {ABANDONED}")
             raise

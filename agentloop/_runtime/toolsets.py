@@ -191,6 +191,9 @@ class ToolsetTask:
         return [problem for problem in cast("Sequence[object]", problems) if isinstance(problem, str)]
 
 
+_NOTHING_REPORTED: frozenset[str] = frozenset()
+
+
 class ToolList:
     """Lists the tools that a stream has now: its agent's own, and those of its toolsets.
 
@@ -206,7 +209,7 @@ class ToolList:
         self._warn = warn
         self._known = False
         """Whether the tools have been listed before."""
-        self._reported: set[str] = set()
+        self._reported = _NOTHING_REPORTED
 
     async def list(self) -> dict[str, Tool]:
         """By name.
@@ -226,7 +229,7 @@ class ToolList:
 
     def _report(self, problem: str) -> None:
         if self._warn is not None and problem not in self._reported:
-            self._reported.add(problem)
+            self._reported |= {problem}
             self._warn("toolset_problem", problem, logged="a toolset works around a problem")
 
     @property

@@ -1,4 +1,4 @@
-"""Call user code: tools, hooks, handlers. The only place where its exceptions are caught."""
+"""Call user code: tools, hooks, handlers. The only place where its exceptions are caught, and the threads it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import trio
 
 from agentloop._runtime.exception_groups import single
 
-__all__ = ["UserCodeError", "call_user_code", "describe"]
+__all__ = [
+    "MAX_TOOL_THREADS",
+    "UserCodeError",
+    "call_user_code",
+    "describe",
+    "tool_threads",
+]
 
 
 class UserCodeError(Exception):
@@ -50,3 +56,27 @@ async def call_user_code(
         error = single(group)
         raise UserCodeError(describe(error)) from error
     raise UserCodeError("it took too long", timed_out=True)
+
+
+# --------------------------------------------------------------------- threads
+
+
+# Plain tools have threads of their own, which are not trio's. A plain tool that hangs holds its thread after its call
+# has timed out, since a thread cannot be stopped. With trio's limiter, some forty of them would keep every other user
+# of threads waiting: host names, files, databases. So plain tools have a limiter of their own, one for each `trio.run`.
+
+MAX_TOOL_THREADS = 64
+"""Plain tools that run at once. A call beyond them waits for a thread, until its own deadline."""
+
+# In a `RunVar`: an abandoned thread gives its token back only while the trio run that lent it still runs.
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("agentloop_tool_threads")
+
+
+def tool_threads() -> trio.CapacityLimiter:
+    """The limiter of this `trio.run` for the threads of plain tools."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(MAX_TOOL_THREADS)
+        _limiter.set(limiter)
+        return limiter

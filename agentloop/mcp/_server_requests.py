@@ -15,7 +15,7 @@ import trio
 
 from agentloop._core.forms import check_form
 from agentloop._core.redaction import names_a_secret
-from agentloop._core.turn import is_blank
+from agentloop._core.response import is_blank
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
 from agentloop.errors import BlockedError, LimitReachedError, StreamStateError, ToolDefinitionError, UsageError

@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from agentloop._core.json_text import decode_json
-from agentloop._core.turn import is_blank
+from agentloop._core.response import is_blank
 from agentloop.errors import ModelProtocolError
 from agentloop.messages import Usage
 from agentloop.models import Reply

@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from agentloop._runtime import deadlines as trio_clock
-from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import trio
 
-from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.stores._leases import Clock, Moment, wall_clock

@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias, TypeVar
 import outcome
 import trio
 
+from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
 from agentloop._runtime.exception_groups import raise_single
-from agentloop._runtime.trio_only import OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores._group_commit import GroupCommit, Outcome, Write

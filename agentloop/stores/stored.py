@@ -11,10 +11,9 @@ from typing import Literal
 
 import trio
 
-from agentloop._runtime.async_generators import refuse_bare_generator
+from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
-from agentloop._runtime.trio_only import require_trio
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore

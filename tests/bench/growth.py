@@ -9,8 +9,7 @@ from collections.abc import Callable
 import trio
 from attrs import evolve
 
-from agentloop import Agent, tool
-from agentloop._core import assembly
+from agentloop import Agent, ToolContext, tool
 from agentloop.events import ToolCallStarted
 from agentloop.messages import AssistantMessage, Message, Text, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop, ToolSpec
@@ -19,7 +18,6 @@ from agentloop.providers._messages_format import MessagesFormat
 from agentloop.providers._responses_format import ResponsesFormat
 from agentloop.providers._wire_model import EncodedRequest, WireFormat
 from agentloop.providers._writing import ResponseWriter
-from agentloop.testing._patched import patched
 from tests.bench import ours
 from tests.bench.figures import Measured
 from tests.bench.measure import Samples, alternate, median, ratio
@@ -115,21 +113,29 @@ def _request(messages: list[Message], spec: ToolSpec) -> ModelRequest:
 
 
 class _Asking:
-    """A model that asks for so many calls at once."""
+    """A model that asks for so many calls of a tool at once."""
 
     name = "asking"
 
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
+    def __init__(self, calls: int, tool: str = "wait") -> None:
+        self._calls = calls
+        self._tool = tool
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
-        for index in range(self.calls):
-            await reply.tool_call(index, id=f"call_{index}", name="wait", arguments="{}")
+        for index in range(self._calls):
+            await reply.tool_call(index, id=f"call_{index}", name=self._tool, arguments="{}")
         return Stop()
 
 
+CALLS_OF_A_RESPONSE = 250
+"""A response may have 256, so more calls than that run only in several child runs."""
+
+
 async def _seconds_to_cancel(calls: int) -> float:
-    """The time from the cancellation of a run with so many running calls to the end of its block, for each call."""
+    """The time from the cancellation of a run with so many running calls to the end of its block, for each call.
+
+    The calls are those of child runs: `CALLS_OF_A_RESPONSE` of each.
+    """
 
     @tool
     async def wait() -> str:
@@ -137,12 +143,20 @@ async def _seconds_to_cancel(calls: int) -> float:
         await trio.sleep_forever()
         raise AssertionError
 
+    child = Agent(_Asking(CALLS_OF_A_RESPONSE), name="child", tools=[wait])
+
+    @tool
+    async def delegate(context: ToolContext[None]) -> str:
+        """Run the child agent."""
+        await context.run(child, "go")
+        raise AssertionError
+
     began, started = 0.0, 0
-    # One response may ask for 256 calls, and each child run's for as many. Here one response asks for all of them.
-    with patched(assembly, "MAX_CALLS", calls), trio.CancelScope() as scope:
-        async with Agent(_Asking(calls), tools=[wait]).stream("go") as stream:
+    with trio.CancelScope() as scope:
+        agent = Agent(_Asking(calls // CALLS_OF_A_RESPONSE, "delegate"), tools=[delegate])
+        async with agent.stream("go") as stream:
             async for event in stream:
-                started += isinstance(event, ToolCallStarted)
+                started += isinstance(event, ToolCallStarted) and event.name == "wait"
                 if started == calls and not scope.cancel_called:
                     began = time.process_time()
                     scope.cancel()
@@ -150,7 +164,7 @@ async def _seconds_to_cancel(calls: int) -> float:
 
 
 def cancelling(quick: bool) -> Measured:
-    """A call of a cancelled run that has many of them, against a call of a run that has few."""
+    """A call of a cancelled run whose child runs have many of them, against a call of one that has few."""
     many, few = (4_000, 500) if quick else (16_000, 1_000)
     pairs = [(trio.run(_seconds_to_cancel, many), trio.run(_seconds_to_cancel, few)) for _ in range(1 if quick else 5)]
     ours_, bare = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

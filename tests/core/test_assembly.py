@@ -8,7 +8,7 @@ import pytest
 from attrs import frozen
 from hypothesis import given, strategies as st
 
-from agentloop._core.assembly import MAX_CALLS, MAX_CHARACTERS, Assembler
+from agentloop._core.response import MAX_CALLS, MAX_CHARACTERS, Assembler
 from agentloop.errors import ModelOutputLimitError, ModelProtocolError
 from agentloop.messages import AssistantMessage, Reasoning, Text, ToolCall, Usage
 

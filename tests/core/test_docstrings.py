@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given, strategies as st
 
-from agentloop._core.docstrings import parse
+from agentloop._core.signature import parse_docstring
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 WORDS = st.lists(st.from_regex(r"[A-Za-z0-9.,()]{1,8}", fullmatch=True), min_size=1, max_size=30)
@@ -44,7 +44,7 @@ def test_what_is_written_in_any_style_is_read_back(
     if indented:
         text = text.replace("\n", "\n        ")
 
-    doc = parse(text)
+    doc = parse_docstring(text)
 
     assert doc.summary == "Do it."
     assert doc.parameters == {name: " ".join(words) for name, words in parameters.items()}
@@ -59,18 +59,18 @@ LINES = st.sampled_from(
 @example(":param:\n:param : x")
 @example("Parameters\n----------")
 def test_no_text_is_too_odd(text: str) -> None:
-    parse(text)
+    parse_docstring(text)
 
 
 def test_without_a_docstring_there_is_nothing() -> None:
-    doc = parse(None)
+    doc = parse_docstring(None)
 
     assert doc.summary == ""
     assert doc.parameters == {}
 
 
 def test_the_summary_is_all_that_stands_before_the_first_section() -> None:
-    doc = parse(
+    doc = parse_docstring(
         """Delete a file.
 
         Ask first:
@@ -88,7 +88,7 @@ def test_the_summary_is_all_that_stands_before_the_first_section() -> None:
 
 
 def test_a_warning_is_for_the_model_too() -> None:
-    doc = parse("Delete a file.\n\nWarning:\n    It is gone for good.\n\nArgs:\n    path: which.")
+    doc = parse_docstring("Delete a file.\n\nWarning:\n    It is gone for good.\n\nArgs:\n    path: which.")
 
     assert doc.summary == "Delete a file.\n\nWarning:\n    It is gone for good."
     assert doc.parameters == {"path": "which."}
@@ -96,16 +96,16 @@ def test_a_warning_is_for_the_model_too() -> None:
 
 @pytest.mark.parametrize("text", ["Examples:\nthere are none.", "Give the arguments.\nArgs:", "Do it.\n---"])
 def test_a_title_without_a_section_is_only_text(text: str) -> None:
-    assert parse(text).summary == text
+    assert parse_docstring(text).summary == text
 
 
 @pytest.mark.parametrize("role", [":func:`open` a file.", "See :ref:`there`.", ":note that:this is text"])
 def test_a_role_in_the_text_is_no_field(role: str) -> None:
-    assert parse(role).summary == role
+    assert parse_docstring(role).summary == role
 
 
 def test_google_types_stars_and_late_descriptions_are_understood() -> None:
-    doc = parse(
+    doc = parse_docstring(
         """Do it.
 
         Args:
@@ -128,21 +128,21 @@ def test_google_types_stars_and_late_descriptions_are_understood() -> None:
 
 
 def test_google_text_below_a_section_is_not_part_of_it() -> None:
-    assert parse("Do it.\n\nArgs:\n    x: the x.\n\nThus: done.").parameters == {"x": "the x."}
+    assert parse_docstring("Do it.\n\nArgs:\n    x: the x.\n\nThus: done.").parameters == {"x": "the x."}
 
 
 def test_numpy_names_may_share_a_description() -> None:
-    doc = parse("Do it.\n\nParameters\n----------\nx, y : int\n    Where.\n\n    Both.\n*rest\n    More.")
+    doc = parse_docstring("Do it.\n\nParameters\n----------\nx, y : int\n    Where.\n\n    Both.\n*rest\n    More.")
 
     assert doc.parameters == {"x": "Where. Both.", "y": "Where. Both.", "rest": "More."}
 
 
 def test_numpy_may_underline_with_equals_signs() -> None:
-    assert parse("Do it.\n\nParameters\n==========\nx\n    Where.").parameters == {"x": "Where."}
+    assert parse_docstring("Do it.\n\nParameters\n==========\nx\n    Where.").parameters == {"x": "Where."}
 
 
 def test_sphinx_types_are_left_out() -> None:
-    doc = parse(
+    doc = parse_docstring(
         """Do it.
 
         :param int count: how many.
@@ -158,7 +158,7 @@ def test_sphinx_types_are_left_out() -> None:
 
 
 def test_other_sections_describe_no_parameters() -> None:
-    assert parse("Do it.\n\nRaises:\n    ValueError: never.\n\nAttributes:\n    x: no.").parameters == {}
+    assert parse_docstring("Do it.\n\nRaises:\n    ValueError: never.\n\nAttributes:\n    x: no.").parameters == {}
 
 
 def test_our_own_docstrings_are_understood() -> None:
@@ -174,5 +174,5 @@ def test_our_own_docstrings_are_understood() -> None:
               ValueError: never.
             """
 
-    assert parse(inspect.getdoc(Own.method)).parameters == {"raw": "a text; or nothing."}
-    assert parse(Own.method.__doc__) == parse(inspect.getdoc(Own.method))
+    assert parse_docstring(inspect.getdoc(Own.method)).parameters == {"raw": "a text; or nothing."}
+    assert parse_docstring(Own.method.__doc__) == parse_docstring(inspect.getdoc(Own.method))

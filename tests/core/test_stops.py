@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentloop._core.stops import MAX_TOKENS, checked_stop, checked_usage
+from agentloop._core.response import MAX_TOKENS, checked_stop, checked_usage
 from agentloop.errors import ModelProtocolError
 from agentloop.messages import Usage
 from agentloop.models import Stop

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentloop._core.structured_output import output_type
-from agentloop._core.turn import (
+from agentloop._core.response import (
     Answered,
     AskAgain,
     CallTools,
@@ -17,6 +16,7 @@ from agentloop._core.turn import (
     answer_at_the_end,
     flaw_of,
 )
+from agentloop._core.structured_output import output_type
 from agentloop.errors import ModelOutputLimitError, ModelRefusalError, OutputError
 from agentloop.messages import AssistantMessage, Message, Reasoning, StopReason, Text, ToolCall, ToolResult, UserMessage
 

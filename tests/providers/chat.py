@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from agentloop._core.assembly import Assembler
+from agentloop._core.response import Assembler
 from agentloop.messages import AssistantMessage, Text, Usage, UserMessage
 from agentloop.models import Model, ModelRequest, Stop
 from tests.providers.server import DONE, chunked, event

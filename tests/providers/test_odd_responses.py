@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agentloop import Agent, Retries, tool
-from agentloop._core.assembly import MAX_CHARACTERS
+from agentloop._core.response import MAX_CHARACTERS
 from agentloop.errors import (
     ModelAuthenticationError,
     ModelConnectionError,

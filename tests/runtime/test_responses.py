@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agentloop import Agent, Limits, Price, Retries, Session, tool
-from agentloop._core.assembly import MAX_CALLS
+from agentloop._core.response import MAX_CALLS
 from agentloop.errors import LimitReachedError, ModelOutputLimitError, ModelProtocolError
 from agentloop.events import ResponseDiscarded, ToolCallStarted, TurnFinished
 from agentloop.messages import StopReason, Text, ToolCall, Usage

@@ -12,7 +12,7 @@ import trio.testing
 
 from agentloop import Accept, Agent, Approve, Deadlines, Deny, Limits, Session, ToolContext, hooks, run_sync, tool
 from agentloop._core import state
-from agentloop._core.assembly import Assembler
+from agentloop._core.response import Assembler
 from agentloop._core.transcript import Transcript, problems
 from agentloop._core.usage import Meter, RepeatDetector
 from agentloop._runtime import loop, tool_calls

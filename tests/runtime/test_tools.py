@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Accept, Agent, Approve, Deadlines, Tool, ToolContext, hooks, tool
 from agentloop._runtime.stream import Stream
-from agentloop._runtime.tool_threads import tool_threads
+from agentloop._runtime.user_code import tool_threads
 from agentloop.errors import StreamStateError
 from agentloop.events import (
     ApprovalRequested,

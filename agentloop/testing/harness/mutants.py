@@ -99,13 +99,13 @@ def close_races_a_send() -> Generator[None]:
 @mutant
 def terminal_event_dropped_when_full() -> Generator[None]:
     """#4136: the last event is sent without waiting, and dropped if the buffer is full."""
-    real = EventWriter.deliver
+    real = EventLog.append
 
-    def deliver(self: EventWriter, event: Any) -> None:
-        if not (isinstance(event, StreamStopped) and self.readers_lag):
-            real(self, event)
+    def append(self: EventLog, event: Any, writer: EventWriter) -> None:
+        if not (isinstance(event, StreamStopped) and writer.readers_lag):
+            real(self, event, writer)
 
-    with patched(EventWriter, "deliver", deliver):
+    with patched(EventLog, "append", append):
         yield
 
 

@@ -1,8 +1,10 @@
-"""Refuse blocks with a nursery inside an async generator that may be abandoned.
+"""Where a block may be opened: in a task of trio, and in no async generator that may be abandoned.
+
+The blocks of streams, sessions, stores and toolsets check it when they are entered, and name the way out.
 
 A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
 later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the program
-dies. Such a block is therefore refused when it is entered, unless the code that drives the generator also closes it.
+dies. A block with a nursery is therefore refused there, unless the code that drives the generator also closes it.
 """
 
 from __future__ import annotations
@@ -10,9 +12,35 @@ from __future__ import annotations
 import inspect
 import sys
 
+import trio
+
 from agentloop.errors import UsageError
 
-__all__ = ["refuse_bare_generator"]
+__all__ = ["OPEN_IN_ASYNCIO", "asyncio_runs_here", "refuse_bare_generator", "require_trio"]
+
+OPEN_IN_ASYNCIO = "`async with agentloop.asyncio.block(store.open()) as opened:`"
+
+
+def require_trio(what: str, *, in_asyncio: str) -> None:
+    """Raise `UsageError` unless a task of trio runs.
+
+    Args:
+      what: what needs it, with a verb: "an agent runs".
+      in_asyncio: what to write in asyncio instead.
+    """
+    if trio.lowlevel.in_trio_task():
+        return
+    if asyncio_runs_here():
+        raise UsageError(f"{what} on trio, and this is asyncio: write {in_asyncio}")
+    raise UsageError(f"{what} on trio, and this is no task of trio: start it with trio.run(), or with run_sync()")
+
+
+def asyncio_runs_here() -> bool:
+    """Whether this is a coroutine, or a callback, of a running asyncio loop."""
+    # Not imported here: a program without asyncio has no such loop, and need not wait for the import.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
 
 _DRIVERS = frozenset({"contextlib", "trio", "pytest_trio", "anyio", "async_generator", "agentloop"})
 """Packages that close each async generator that they drive: `contextlib.asynccontextmanager`, `trio.as_safe_channel`,
@@ -28,8 +56,10 @@ def refuse_bare_generator(action: str) -> None:
 
     Only the frames of this task are looked at, up to the tool call of a stream around it: 2 to 3 us.
     """
-    frame = sys._getframe(1).f_back
-    while frame is not None:
+    # Not by way of the block's own frame: each frame that is looked at becomes an object of 260 bytes, which lives as
+    # long as the frame does.
+    frame = sys._getframe(2)
+    while True:
         module = str(frame.f_globals.get("__name__", ""))
         driver = frame.f_back
         if module.startswith("trio.") or module in _ENDS or driver is None:
