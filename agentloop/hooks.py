@@ -352,6 +352,10 @@ PointName: TypeAlias = Literal[
 ]
 
 
+TOOL_POINTS: frozenset[PointName] = frozenset({"pre_tool_use", "post_tool_use"})
+"""The points around a tool call, whose hooks may be for some tools only."""
+
+
 class Hook(msgspec.Struct, frozen=True):
     """A function at a hook point. Made by a `Point`, as a decorator or called with a function."""
 
@@ -426,7 +430,7 @@ class Point(Generic[I, V]):
         def hook(function: Callable[[I], V | Awaitable[V]]) -> Hook:
             if not callable(function):
                 raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
-            if tools != "*" and self.name not in ("pre_tool_use", "post_tool_use"):
+            if tools != "*" and self.name not in TOOL_POINTS:
                 raise UsageError(f"tools={tools!r} of a {self.name} hook: only those around a tool call have it")
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
