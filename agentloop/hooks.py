@@ -31,6 +31,7 @@ from agentloop.errors import UsageError
 from agentloop.events import Question, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest
+from agentloop.permissions import check_tool_glob
 from agentloop.questions import Deny
 
 __all__ = [
@@ -370,7 +371,7 @@ class Hook(msgspec.Struct, frozen=True):
     verdicts: tuple[type, ...]
     """Classes of verdict that it may return, besides ``None``."""
     tools: str = "*"
-    """Glob on the tool's name (`fnmatch.fnmatchcase`); for ``pre_tool_use`` and ``post_tool_use``."""
+    """Glob on the tool's name, as in a `Rule`; for ``pre_tool_use`` and ``post_tool_use``."""
     timeout: float | None = None
     """Seconds; ``None`` for the agent's ``Deadlines.hook``."""
 
@@ -393,7 +394,7 @@ class Point(Generic[I, V]):
     ``help(hooks.pre_tool_use)`` explains each one.
 
     Args:
-      tools: glob on the tool's name; for ``pre_tool_use`` and ``post_tool_use`` only.
+      tools: glob on the tool's name, with ``*`` and ``?``; for ``pre_tool_use`` and ``post_tool_use`` only.
       timeout: seconds that the hook may take; ``None`` for the agent's ``Deadlines.hook``.
       name: the hook's name in warnings and refusals; the function's own by default.
     """
@@ -432,6 +433,7 @@ class Point(Generic[I, V]):
                 raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
             if tools != "*" and self.name not in TOOL_POINTS:
                 raise UsageError(f"tools={tools!r} of a {self.name} hook: only those around a tool call have it")
+            check_tool_glob(f"tools of a {self.name} hook", tools)
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))

@@ -654,7 +654,7 @@ async def test_a_child_can_be_sent_on_too() -> None:
 
 @pytest.mark.parametrize(
     ("glob", "called"),
-    [("*", {"look", "act"}), ("look", {"look"}), ("l*", {"look"}), ("[ab]*", {"act"}), ("LOOK", set()), ("x", set())],
+    [("*", {"look", "act"}), ("look", {"look"}), ("l*", {"look"}), ("?ct", {"act"}), ("LOOK", set()), ("x", set())],
 )
 @pytest.mark.parametrize("name", ["pre_tool_use", "post_tool_use"])
 async def test_a_hook_around_tool_calls_can_be_for_some_tools_only(name: str, glob: str, called: set[str]) -> None:
