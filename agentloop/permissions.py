@@ -44,7 +44,7 @@ docker-agent:
 
 **Several at once.** The stricter of the agent's and the session's permissions counts; if one of them leaves the
 decision to the tool, the other decides. The session's permissions hold for everything that runs in it, child streams
-included. A child stream obeys the permissions of its own agent and of all agents around it. The outer ones only make it
+included, and a stored session keeps them: a call that it denies is denied in the next process, too. A child stream obeys the permissions of its own agent and of all agents around it. The outer ones only make it
 stricter: a call that one of them denies is denied in the child, and a call that one of them asks about needs approval,
 whatever the child's agent allows. An agent without permissions does not restrict its child streams.
 

@@ -10,10 +10,11 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 import msgspec
+from attrs import evolve
 
 from agentloop.permissions import Condition, Exact, Glob, Grant, Permissions, Rule, Under
 
-__all__ = ["Call", "Decision", "Effect", "combine", "covers", "decide", "is_granted", "strictest"]
+__all__ = ["Call", "Decision", "Effect", "combine", "covers", "decide", "is_granted", "strictest", "without_allowing"]
 
 Effect: TypeAlias = Literal["allow", "tool", "ask", "deny"]
 """``tool``: as the tool itself says."""
@@ -87,6 +88,12 @@ def combine(own: Sequence[Decision], around: Sequence[Decision]) -> Decision:
 def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], call: Call) -> bool:
     """Whether a person has allowed ``call`` of the agent at ``agents`` for good."""
     return any(grant.agents == agents and covers(grant.rule, call, certainly=True) for grant in grants)
+
+
+def without_allowing(permissions: Permissions) -> Permissions:
+    """``permissions`` without the rules, and the mode, that let calls run which would need approval otherwise."""
+    mode = "default" if permissions.mode in ("accept_edits", "autonomous") else permissions.mode
+    return evolve(permissions, allow=(), mode=mode)
 
 
 # ----------------------------------------------------------------------------------- matching

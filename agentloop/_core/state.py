@@ -82,7 +82,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
-from agentloop.permissions import Grant
+from agentloop.permissions import Grant, Permissions
 from agentloop.questions import Answer, Approve, Decline
 
 __all__ = [
@@ -200,7 +200,7 @@ class SessionRewound(Note, frozen=True):
 
 
 class SessionSettings(Note, frozen=True, omit_defaults=True):
-    """The session's grants, and how much of its transcript the model reads."""
+    """The session's grants and permissions, and how much of its transcript the model reads."""
 
     kind: ClassVar[str] = "state"
     grants: tuple[Grant, ...] = ()
@@ -209,6 +209,7 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     """The model reads the messages from this index on, after ``summary``."""
     elided: tuple[int, ...] = ()
     """Indices of the results whose text is left out."""
+    permissions: Permissions | None = None
 
 
 NOTES: Mapping[str, type[Note]] = {
@@ -1231,7 +1232,7 @@ class SessionState:
         del self.messages[count:]
         settings = self.settings
         if settings.first_kept > count or max(settings.elided, default=-1) >= count:
-            self.settings = SessionSettings(settings.grants)
+            self.settings = SessionSettings(settings.grants, permissions=settings.permissions)
 
     def _forget_run(self) -> None:
         self.run = None
