@@ -44,9 +44,10 @@ docker-agent:
 
 **Several at once.** The stricter of the agent's and the session's permissions counts; if one of them leaves the
 decision to the tool, the other decides. The session's permissions hold for everything that runs in it, child streams
-included, and a stored session keeps them: a call that it denies is denied in the next process, too. A child stream obeys the permissions of its own agent and of all agents around it. The outer ones only make it
-stricter: a call that one of them denies is denied in the child, and a call that one of them asks about needs approval,
-whatever the child's agent allows. An agent without permissions does not restrict its child streams.
+included, and a stored session keeps them: a call that it denies is denied in the next process, too. A child stream
+obeys the permissions of its own agent and of all agents around it. The outer ones only make it stricter: a call that
+one of them denies is denied in the child, and a call that one of them asks about needs approval, whatever the child's
+agent allows. An agent without permissions does not restrict its child streams.
 
 **Hooks and answers.** A `pre_tool_use` hook that allows a call overrides the tool's ``requires_approval=``, not a rule
 or a mode. Arguments that a hook replaces are checked again; the strictest verdict counts. A person's approval satisfies

@@ -28,6 +28,8 @@ class Decision(msgspec.Struct, frozen=True):
     effect: Effect
     because: str = ""
     """The rule or the mode, in words; empty where the tool is to say."""
+    by: Literal["rule", "mode", "hook", "tool"] = "tool"
+    """The source of the decision."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -47,12 +49,13 @@ def decide(permissions: Permissions, call: Call) -> Decision:
     for effect, rules in (("deny", permissions.deny), ("ask", permissions.ask), ("allow", permissions.allow)):
         for rule in rules:
             if covers(rule, call, certainly=effect == "allow"):
-                return Decision(cast("Effect", effect), f"the rule {rule}")
+                return Decision(cast("Effect", effect), f"the rule {rule}", "rule")
     mode = permissions.mode
     effect = _effect_of_mode(mode, call)
     if effect == "tool":
         return Decision(effect)
-    return Decision(effect, f"the mode {mode!r}{', in which only tools that read run' if effect == 'deny' else ''}")
+    why = ", in which only tools that read run" if effect == "deny" else ""
+    return Decision(effect, f"the mode {mode!r}{why}", "mode")
 
 
 def _effect_of_mode(mode: str, call: Call) -> Effect:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import trio
 
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
-from agentloop.hooks import Hook, HookWarning, PointName
+from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
 from agentloop.observers import Observer
 
@@ -28,16 +29,39 @@ class HookFailedError(Exception):
 
 
 class Hooks:
-    """The hooks of one stream's agent."""
+    """The hooks of one stream's agent, and those of the agents around it that are called for its tool calls.
 
-    __slots__ = ("_deadlines", "_hooks", "_writer")
+    Args:
+      around: the hooks of the stream around it.
+    """
 
-    def __init__(self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter) -> None:
+    __slots__ = ("_deadlines", "_hooks", "_inherited", "_writer")
+
+    def __init__(
+        self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter, around: Hooks | None = None
+    ) -> None:
         self._hooks: dict[PointName, list[Hook]] = {}
         for hook in hooks:
             self._hooks.setdefault(hook.point, []).append(hook)
         self._deadlines = deadlines
         self._writer = writer
+        self._inherited: list[Hook] = []
+        if around is not None:
+            self._inherit(around)
+
+    def _inherit(self, around: Hooks) -> None:
+        for point in TOOL_POINTS:
+            own = self._hooks.setdefault(point, []) if around.at(point) else []
+            for hook in around.at(point):
+                # Agents of a team often share their hooks: each is called once.
+                if hook.children and not any(_are_alike(hook, other) for other in own):
+                    seconds = around._deadlines.hook if hook.timeout is None else hook.timeout
+                    own.append(msgspec.structs.replace(hook, timeout=seconds))
+                    self._inherited.append(own[-1])
+
+    def is_inherited(self, hook: Hook) -> bool:
+        """Whether ``hook`` is of an agent around this one, and can only make it stricter."""
+        return any(hook is other for other in self._inherited)
 
     def at(self, point: PointName) -> Sequence[Hook]:
         """The hooks at ``point``, in order; empty for most points of most agents."""
@@ -103,6 +127,10 @@ class Hooks:
                 name = f"the {hook.point} hook {hook.name!r} failed"
                 logged = name if failure else f"{name}: {problem}"
                 self._writer.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)
+
+
+def _are_alike(hook: Hook, other: Hook) -> bool:
+    return hook.function is other.function and hook.tools == other.tools
 
 
 # ------------------------------------------------------------------------- observers

@@ -7,9 +7,9 @@
 
 **In.** One JSON object on standard input: ``session_id``, ``stream_id``, ``agent_name``, ``cwd``, ``hook_event_name``
 (``PreToolUse`` for `pre_tool_use`, and so on), and the fields of the point: ``tool_name``, ``tool_input``,
-``tool_use_id`` and ``tool_response`` around a tool call; ``prompt`` or ``steering_messages``; ``turn``; ``message``,
-``messages`` or ``last_assistant_message``; ``stop_hook_active``; ``reason``; ``error``; ``question``. A program need
-not read its input.
+``tool_use_id`` and ``tool_response`` around a tool call, with ``decision``, ``decided_by`` and ``reason`` of an
+approval; ``prompt`` or ``steering_messages``; ``turn``; ``message``, ``messages`` or ``last_assistant_message``;
+``stop_hook_active``; ``reason``; ``error``; ``question``. A program need not read its input.
 
 **Out.** The exit code is the verdict:
 
@@ -64,6 +64,7 @@ def command_hook(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     fail_closed: bool = False,
+    children: bool = True,
 ) -> Hook:
     """Make a hook of a program.
 
@@ -77,6 +78,7 @@ def command_hook(
       env: variables to add to the environment of this process.
       fail_closed: whether an exit code that is neither 0 nor 2, and a denial among other text, count as a failure, so
         that a guard refuses.
+      children: whether it is called for the calls of child streams, too; for the points around a tool call.
 
     Raises:
       UsageError: an argument has the wrong type or value.
@@ -85,7 +87,8 @@ def command_hook(
     if not isinstance(given, Point):
         raise UsageError(f"{given!r} is no point: give one of agentloop.hooks, such as hooks.pre_tool_use")
     program = Program(checked(command), cwd, dict(env or {}), fail_closed, None)
-    return point(tools=tools, timeout=timeout, name=name or program.name)(program.at(point))
+    options: dict[str, Any] = {"tools": tools, "timeout": timeout, "name": name or program.name, "children": children}
+    return point(**options)(program.at(point))
 
 
 def hooks_from_settings(

@@ -32,6 +32,9 @@ LAST_WORDS = 1.0
 MAX_REASON = 10_000
 """Characters of standard error that errors and warnings quote."""
 
+TOOL_INPUTS = (hooks.PreToolUse, hooks.OnToolApprovalDecision, hooks.PostToolUse)
+"""The inputs that name a tool."""
+
 Path: TypeAlias = str | os.PathLike[str]
 
 
@@ -101,7 +104,7 @@ class Program:
         return hook
 
     def _concerns(self, value: Any) -> bool:
-        if self.globs is None or not isinstance(value, (hooks.PreToolUse, hooks.PostToolUse)):
+        if self.globs is None or not isinstance(value, TOOL_INPUTS):
             return True
         return any(fnmatchcase(value.name, glob) for glob in self.globs)
 

@@ -53,7 +53,9 @@ GIT = Rule("shell", {"command": Glob("git *")})
 def test_deny_comes_before_ask_and_ask_before_allow_and_rules_before_the_mode(
     permissions: Permissions, effect: Effect, because: str
 ) -> None:
-    assert decide(permissions, shell("git status")) == Decision(effect, because)
+    decision = decide(permissions, shell("git status"))
+    assert (decision.effect, decision.because) == (effect, because)
+    assert decision.by == ("rule" if "rule" in because else "mode" if "mode" in because else "tool")
 
 
 READER, EDITOR, SHREDDER = {"read_only": True}, {"destructive": False}, {"destructive": True}

@@ -62,6 +62,7 @@ POINTS: dict[str, Point[Any, Any]] = {
     "before_llm_call": hooks.before_llm_call,
     "after_llm_call": hooks.after_llm_call,
     "pre_tool_use": hooks.pre_tool_use,
+    "on_tool_approval_decision": hooks.on_tool_approval_decision,
     "post_tool_use": hooks.post_tool_use,
     "notification": hooks.notification,
     "on_error": hooks.on_error,
@@ -138,6 +139,7 @@ async def test_the_points_of_a_run_come_in_this_order() -> None:
         "before_llm_call",
         "after_llm_call",
         "pre_tool_use",
+        "on_tool_approval_decision",
         "post_tool_use",
         "turn_end",
         "turn_start",
@@ -170,6 +172,7 @@ async def everything(log: Log, depth: int) -> Watched:
         ("before_llm_call", 3),
         ("after_llm_call", 2),
         ("pre_tool_use", 4),
+        ("on_tool_approval_decision", 4),
         ("post_tool_use", 4),
         ("notification", 1),
         ("on_error", 1),
@@ -201,9 +204,9 @@ async def test_a_hook_gets_the_source_of_its_run(depth: int) -> None:
         assert value.source.agents[-1] == "inner"
 
 
-@pytest.mark.parametrize("name", [name for name in POINTS if name != "on_error"])
+@pytest.mark.parametrize("name", [name for name in POINTS if name != "on_error" and name not in hooks.TOOL_POINTS])
 async def test_the_hooks_of_an_agent_are_not_called_for_those_inside_it(name: str) -> None:
-    """Except that it is told of their end. Hooks belong to an agent, as its tools do."""
+    """Except for tool calls, and that it hears of their end: a child's conversation is its own."""
     log = Log()
     inner = agent_with(act, name="inner")
     outer = agent_with(inner.as_tool(), name="outer", response=calls("inner", prompt="go"), hooks=log.hooks)
