@@ -8,7 +8,10 @@
 
     agent = Agent(model, hooks=[no_deletes])
 
-A hook is async or plain. It gets one frozen value and returns a verdict, or ``None`` for no verdict. The hooks of a
+A hook is async or plain. A plain one runs in a thread, so that one that blocks stops no other stream, and its timeout
+works; it must not touch objects of trio or of a stream, except by `trio.from_thread`, and two calls may run it at once.
+An async one runs in the run's own task, which is the fast way for a hook that only looks at its input. A hook gets one
+frozen value and returns a verdict, or ``None`` for no verdict. The hooks of a
 point run one after another, in the order of ``Agent(hooks=...)``; each gets its input as the earlier ones changed it.
 
 There are two kinds. A *guard* decides: if it raises or times out, that counts as a refusal (it fails closed). An

@@ -152,7 +152,8 @@ class Tool:
     timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
-    """Whether a person must approve a call; a predicate gets the arguments as the function gets them."""
+    """Whether a person must approve a call; a predicate gets the arguments as the function gets them, and runs in a
+    thread if it is plain."""
     read_only: bool = False
     """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)

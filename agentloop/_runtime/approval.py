@@ -19,6 +19,7 @@ from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code
@@ -333,7 +334,7 @@ class ApprovalCheck:
             # Decoded anew: a predicate that changes them must not change what the function gets, unseen by the person.
             arguments = tool.arguments.decode(self.arguments.text)
             scope = trio.move_on_after(run.config.deadlines.hook)
-            return bool(await call_user_code(scope, tool.requires_approval, arguments))
+            return bool(await call_user_code(scope, in_thread_if_plain(tool.requires_approval), arguments))
         except UserCodeError as error:
             # The predicate is there to hold calls back: if it fails, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"

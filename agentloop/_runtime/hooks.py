@@ -16,6 +16,7 @@ import trio
 
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
 from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
@@ -78,7 +79,7 @@ class Hooks:
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            verdict = await call_user_code(trio.move_on_after(seconds), hook.function, value)
+            verdict = await call_user_code(trio.move_on_after(seconds), in_thread_if_plain(hook.function), value)
         except UserCodeError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):

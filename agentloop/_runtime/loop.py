@@ -29,6 +29,7 @@ from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import ModelRetry, UsageAccount, open_models
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
@@ -127,7 +128,8 @@ async def _instructions(run: Run) -> str:
     if isinstance(instructions, str):
         return instructions
     try:
-        text = await call_user_code(trio.move_on_after(run.config.deadlines.hook), instructions, run.source)
+        scope = trio.move_on_after(run.config.deadlines.hook)
+        text = await call_user_code(scope, in_thread_if_plain(instructions), run.source)
     except UserCodeError as error:
         problem = "stream %r: the instructions function failed"
         log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)

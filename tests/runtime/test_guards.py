@@ -1,25 +1,33 @@
-"""Guards: the calls of child streams that they are asked about, and the hook that hears of each decision."""
+"""Guards: the calls of child streams that they are asked about, the hook that hears of each decision, plain hooks."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trio
+import trio.lowlevel
+from trio.testing import MockClock
 
 from agentloop import Approve, Deadlines, Deny, Permissions, Rule, Session, hooks, tool
+from agentloop._runtime import plain_functions
 from agentloop.command_hooks import command_hook, hooks_from_settings
 from agentloop.errors import UsageError
-from agentloop.events import ApprovalRequested, ToolCallFinished
+from agentloop.events import ApprovalRequested, Source, ToolCallFinished
 from agentloop.hooks import (
     Allow,
     Ask,
     Block,
     Hook,
+    HookWarning,
     OnToolApprovalDecision,
     PreToolUse,
     ReplaceArguments,
@@ -339,3 +347,167 @@ async def test_the_decision_about_a_parked_call_is_heard_of_when_it_is_made() ->
         await agent.resume(session, on_question=handler)
 
     assert audit.decisions == [("deny", "person", "not today")]
+
+
+# ------------------------------------------------------------------------------ plain functions
+
+
+class Blocking:
+    """Plain functions that block until the test ends."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.calls = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.released.set()
+
+    def __call__(self, value: object) -> None:
+        self.calls += 1
+        self.released.wait(10)
+
+
+@pytest.mark.real_clock
+async def test_a_plain_guard_that_blocks_is_refused_when_its_time_is_up() -> None:
+    deleter = Deleter()
+    with Blocking() as block:
+        watched = await watch(agent_with(deleter.tool, hooks=[pre(block, name="slow", timeout=0.05)]))
+
+    assert result_of(watched).text == "Denied, since the pre_tool_use hook 'slow' failed: took longer than 0.05 s."
+    assert (block.calls, deleter.deleted) == (1, [])
+
+
+@pytest.mark.real_clock
+async def test_a_plain_hook_that_blocks_stops_nothing_else() -> None:
+    deleter = Deleter()
+    with Blocking() as block:
+
+        async def release() -> None:
+            while not block.calls:
+                await trio.lowlevel.checkpoint()
+            block.released.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(release)
+            await agent_with(deleter.tool, hooks=[pre(block)]).run("go")
+
+    assert deleter.deleted == ["a"]
+
+
+@pytest.mark.real_clock
+async def test_a_plain_predicate_that_blocks_leaves_the_decision_to_a_person() -> None:
+    with Blocking() as block:
+        deleter = Deleter(requires_approval=block)
+        agent = agent_with(deleter.tool, deadlines=Deadlines(hook=0.05))
+        watched = await watch(agent, on_event=answering(Deny("no")))
+
+    assert (block.calls, warnings_in(watched.events), deleter.deleted) == (1, ["predicate_failed"], [])
+
+
+@pytest.mark.real_clock
+async def test_a_plain_instructions_function_that_blocks_fails_the_run_when_its_time_is_up() -> None:
+    with Blocking() as block:
+
+        def instructions(source: Source) -> str:
+            block(source)
+            return ""
+
+        agent = agent_with(Deleter().tool, instructions=instructions, deadlines=Deadlines(hook=0.05))
+        with pytest.raises(UsageError, match="the instructions of agent 'agent' failed: it took too long"):
+            await agent.run("go")
+
+
+@pytest.mark.real_clock
+async def test_a_plain_observer_that_blocks_is_given_up_also_at_the_end_of_a_run() -> None:
+    with Blocking() as block:
+        given = [hooks.turn_start(timeout=0.05)(block), hooks.session_end(block)]
+        watched = await watch(agent_with(Deleter().tool, hooks=given, deadlines=Deadlines(cleanup=0.05)))
+
+    assert (watched.outcome.reason, warnings_in(watched.events)) == ("completed", ["hook_failed"] * 3)
+
+
+@pytest.mark.real_clock
+async def test_a_plain_hook_that_waits_for_a_thread_does_not_begin_once_its_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plain_functions, "MAX_THREADS", 1)
+    with Blocking() as block:
+        twice = calls("delete", path="a") + calls("delete", path="b")
+        watched = await watch(agent_with(Deleter().tool, response=twice, hooks=[pre(block, timeout=0.05)]))
+
+    assert block.calls == 1
+    assert [event.result.status for event in of(watched.events, ToolCallFinished)] == ["denied", "denied"]
+
+
+async def at_once(call: PreToolUse) -> Deny:
+    return Deny("no")
+
+
+def wrapped(call: PreToolUse) -> Awaitable[Deny]:
+    return at_once(call)
+
+
+variable: ContextVar[str] = ContextVar("variable")
+
+
+def leave(call: PreToolUse) -> None:
+    sys.exit(3)
+
+
+def warn(call: PreToolUse) -> None:
+    raise HookWarning("careful")
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize(
+    ("function", "text", "warnings"),
+    [
+        (lambda call: Deny("no"), "Denied by a hook: no", []),
+        (wrapped, "Denied by a hook: no", []),
+        (lambda call: Deny(variable.get()), "Denied by a hook: of the task", []),
+        (partial(lambda reason, call: Deny(reason), "no"), "Denied by a hook: no", []),
+        (warn, "deleted a", ["hook_warning"]),
+        (leave, "SystemExit: 3", []),
+        (lambda call: 1 / 0, "ZeroDivisionError: division by zero", []),
+    ],
+)
+async def test_the_verdict_and_the_exception_of_a_plain_hook_come_out_of_its_thread(
+    function: Any, text: str, warnings: list[str]
+) -> None:
+    variable.set("of the task")
+
+    watched = await watch(agent_with(Deleter().tool, hooks=[pre(function)]))
+
+    assert text in result_of(watched).text
+    assert warnings_in(watched.events) == warnings
+
+
+class AsyncCall:
+    async def __call__(self, call: PreToolUse) -> None:
+        threads.append(threading.get_ident())
+
+
+threads: list[int] = []
+
+
+@pytest.mark.parametrize("is_real", [True, False], ids=["real clock", "virtual clock"])
+@pytest.mark.parametrize("kind", ["async", "async object", "partial", "plain"])
+def test_only_a_plain_hook_runs_in_a_thread_and_none_on_a_virtual_clock(is_real: bool, kind: str) -> None:
+    async def here(call: PreToolUse) -> None:
+        threads.append(threading.get_ident())
+
+    def plain(call: PreToolUse) -> None:
+        threads.append(threading.get_ident())
+
+    function: Any = {"async": here, "async object": AsyncCall(), "partial": partial(here), "plain": plain}[kind]
+    threads.clear()
+
+    async def main() -> None:
+        await agent_with(Deleter().tool, hooks=[pre(function)]).run("go")
+
+    trio.run(main, clock=None if is_real else MockClock(autojump_threshold=0))
+
+    assert (threads == [threading.get_ident()]) is (not is_real or kind != "plain")
