@@ -228,6 +228,7 @@ class Agent(AgentConfig):
             function=delegate,
             arguments=_prompt_only(),
             context_name="context",
+            agent=self,
             **options,
         )
 

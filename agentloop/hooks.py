@@ -409,8 +409,8 @@ class Hook(msgspec.Struct, frozen=True):
     """Whether its failure counts as a refusal."""
     verdicts: tuple[type, ...]
     """Classes of verdict that it may return, besides ``None``."""
-    tools: str = "*"
-    """Glob on the tool's name, as in a `Rule`; for the points around a tool call."""
+    tools: tuple[str, ...] = ("*",)
+    """Globs on the tool's name, as in a `Rule`, any of which may match; for the points around a tool call."""
     timeout: float | None = None
     """Seconds; ``None`` for the agent's ``Deadlines.hook``."""
     children: bool = True
@@ -418,7 +418,7 @@ class Hook(msgspec.Struct, frozen=True):
 
     def concerns(self, tool: str) -> bool:
         """Whether the hook is called for calls of ``tool``."""
-        return fnmatchcase(tool, self.tools)
+        return any(fnmatchcase(tool, glob) for glob in self.tools)
 
 
 class Point(Generic[I, V]):
@@ -435,7 +435,7 @@ class Point(Generic[I, V]):
     ``help(hooks.pre_tool_use)`` explains each one.
 
     Args:
-      tools: glob on the tool's name, with ``*`` and ``?``; for the points around a tool call only.
+      tools: a glob on the tool's name, with ``*`` and ``?``, or several; for the points around a tool call only.
       timeout: seconds that the hook may take; ``None`` for the agent's ``Deadlines.hook``.
       name: the hook's name in warnings and refusals; the function's own by default.
       children: whether the hook is called for the calls of child streams, too; for the points around a tool call only.
@@ -457,14 +457,20 @@ class Point(Generic[I, V]):
     def __call__(self, function: Callable[[I], V | Awaitable[V]], /) -> Hook: ...
     @overload
     def __call__(
-        self, /, *, tools: str = "*", timeout: float | None = None, name: str | None = None, children: bool = True
+        self,
+        /,
+        *,
+        tools: str | Sequence[str] = "*",
+        timeout: float | None = None,
+        name: str | None = None,
+        children: bool = True,
     ) -> Callable[[Callable[[I], V | Awaitable[V]]], Hook]: ...
     def __call__(
         self,
         function: Callable[[I], V | Awaitable[V]] | None = None,
         /,
         *,
-        tools: str = "*",
+        tools: str | Sequence[str] = "*",
         timeout: float | None = None,
         name: str | None = None,
         children: bool = True,
@@ -474,18 +480,22 @@ class Point(Generic[I, V]):
         def hook(function: Callable[[I], V | Awaitable[V]]) -> Hook:
             if not callable(function):
                 raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
-            if tools != "*" and self.name not in TOOL_POINTS:
+            globs = (tools,) if isinstance(tools, str) else tuple(tools)
+            if globs != ("*",) and self.name not in TOOL_POINTS:
                 raise UsageError(f"tools={tools!r} of a {self.name} hook: only those around a tool call have it")
             if not isinstance(cast("object", children), bool) or (not children and self.name not in TOOL_POINTS):
                 raise UsageError(
                     f"children={children!r} of a {self.name} hook: True or False, for those around a tool call; "
                     "the others are called for their own agent only"
                 )
-            check_tool_glob(f"tools of a {self.name} hook", tools)
+            if not globs:
+                raise UsageError(f"tools={tools!r} of a {self.name} hook matches no tool: leave it out, for all tools")
+            for glob in globs:
+                check_tool_glob(f"tools of a {self.name} hook", glob)
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))
-            return Hook(self.name, function, name or called, self.guard, self.verdicts, tools, timeout, children)
+            return Hook(self.name, function, name or called, self.guard, self.verdicts, globs, timeout, children)
 
         return hook if function is None else hook(function)
 

@@ -24,7 +24,7 @@ from attrs import field, frozen
 from agentloop._core.docstrings import parse
 from agentloop._core.json_text import decode_json
 from agentloop._core.signature import context_parameter, signature_of
-from agentloop.context import ToolContext
+from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
@@ -172,6 +172,8 @@ class Tool:
     """Number of calls that may run at once in one root stream, child streams included; ``None`` for no limit."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
+    agent: AgentBase | None = field(default=None, repr=False)
+    """The agent that the tool runs in a child stream, if it is one's ``as_tool()``."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
 

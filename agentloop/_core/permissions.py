@@ -14,7 +14,18 @@ from attrs import evolve
 
 from agentloop.permissions import Condition, Exact, Glob, Grant, Permissions, Rule, Under
 
-__all__ = ["Call", "Decision", "Effect", "combine", "covers", "decide", "is_granted", "strictest", "without_allowing"]
+__all__ = [
+    "Call",
+    "Decision",
+    "Effect",
+    "combine",
+    "covers",
+    "decide",
+    "is_granted",
+    "is_like",
+    "strictest",
+    "without_allowing",
+]
 
 Effect: TypeAlias = Literal["allow", "tool", "ask", "deny"]
 """``tool``: as the tool itself says."""
@@ -296,6 +307,11 @@ def _like(pattern: str, text: str, carefully: bool) -> bool:
         states = moved
     states |= (states & stars) << 1
     return bool(states & last)
+
+
+def is_like(glob: str, name: str) -> bool:
+    """Whether the name of a tool is like ``glob``."""
+    return _like(glob, name, False)
 
 
 def _parts(path: str) -> list[str]:

@@ -121,6 +121,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "hook_failed": HOOKS,
     "hook_warning": HOOKS,
     "model_failed": MODEL,
+    "rule_matches_nothing": TOOLS,
     "question_refused": QUESTIONS,
     "toolset_failed": TOOLSETS,
     "toolset_problem": TOOLSETS,

@@ -34,6 +34,7 @@ from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
+from agentloop._runtime.unmatched_rules import warn_of_unmatched
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import UsageError
 from agentloop.events import (
@@ -176,7 +177,7 @@ class _Loop:
     async def run(self, tools: ToolList) -> Ending:
         await self._start_session()
         # Listed before the prompt is committed: where there are no tools, there is no run.
-        await tools.list()
+        warn_of_unmatched(self._run, await tools.list())
         self._instructions.extend(tools.instructions)
         ending = await self._begin(tools)
         while ending is None:

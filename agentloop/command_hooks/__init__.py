@@ -58,7 +58,7 @@ def command_hook(
     point: Point[Any, Any],
     command: str | Sequence[str],
     *,
-    tools: str = "*",
+    tools: str | Sequence[str] = "*",
     timeout: float | None = None,
     name: str | None = None,
     cwd: Path | None = None,
@@ -71,7 +71,7 @@ def command_hook(
     Args:
       point: a point of `agentloop.hooks`, such as ``hooks.pre_tool_use``.
       command: a line for the shell, or a program and its arguments.
-      tools: glob on the tool's name, for the points around a tool call.
+      tools: a glob on the tool's name, or several, for the points around a tool call.
       timeout: seconds; ``None`` for the agent's ``Deadlines.hook``.
       name: the hook's name in warnings and refusals; the command by default.
       cwd: the folder that it runs in, also in its variable ``CLAUDE_PROJECT_DIR``; this process's own by default.
@@ -86,7 +86,7 @@ def command_hook(
     given = cast("object", point)
     if not isinstance(given, Point):
         raise UsageError(f"{given!r} is no point: give one of agentloop.hooks, such as hooks.pre_tool_use")
-    program = Program(checked(command), cwd, dict(env or {}), fail_closed, None)
+    program = Program(checked(command), cwd, dict(env or {}), fail_closed)
     options: dict[str, Any] = {"tools": tools, "timeout": timeout, "name": name or program.name, "children": children}
     return point(**options)(program.at(point))
 
@@ -135,8 +135,8 @@ def hooks_from_settings(
         for handler, globs in _programs(event, groups):
             if globs != ("*",) and point.name not in TOOL_POINTS:
                 raise UsageError(f"matcher {'|'.join(globs)!r} of {event}: only those around a tool call have one")
-            program = Program(checked(handler.command), cwd, dict(env or {}), False, globs)
-            made.append(point(timeout=handler.timeout, name=program.name)(program.at(point)))
+            program = Program(checked(handler.command), cwd, dict(env or {}), False)
+            made.append(point(tools=globs, timeout=handler.timeout, name=program.name)(program.at(point)))
     return tuple(made)
 
 

@@ -7,14 +7,12 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
 
 import msgspec
 import trio
 from attrs import frozen
 
-from agentloop import hooks
 from agentloop._process_tree import SIGKILL, open_process_tree, signal_name
 from agentloop.command_hooks._input import event_name, told
 from agentloop.command_hooks._output import Answer, CommandFailedError, denies, read, verdict
@@ -31,9 +29,6 @@ LAST_WORDS = 1.0
 """Seconds to read what a program has written, once it has exited. A daemon of its may hold the pipe open for ever."""
 MAX_REASON = 10_000
 """Characters of standard error that errors and warnings quote."""
-
-TOOL_INPUTS = (hooks.PreToolUse, hooks.OnToolApprovalDecision, hooks.PostToolUse)
-"""The inputs that name a tool."""
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -84,8 +79,6 @@ class Program:
     cwd: Path | None
     env: dict[str, str]
     fail_closed: bool
-    globs: tuple[str, ...] | None
-    """On the tool's name, beside the hook's own."""
 
     @property
     def name(self) -> str:
@@ -96,17 +89,9 @@ class Program:
         """The function of a hook at ``point``."""
 
         async def hook(value: Any) -> Any:
-            if self._concerns(value):
-                return await self._ask(point, value)
-            await trio.lowlevel.checkpoint()
-            return None
+            return await self._ask(point, value)
 
         return hook
-
-    def _concerns(self, value: Any) -> bool:
-        if self.globs is None or not isinstance(value, TOOL_INPUTS):
-            return True
-        return any(fnmatchcase(value.name, glob) for glob in self.globs)
 
     async def _ask(self, point: Point[Any, Any], value: Any) -> Any:
         code, out, said = await self._run(self._input(point, value))

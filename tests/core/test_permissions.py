@@ -626,6 +626,11 @@ def test_a_rule_and_a_hook_whose_tool_can_have_no_such_name_are_refused_with_the
         assert advice in str(caught.value)
 
 
+def test_a_hook_for_no_tools_is_refused() -> None:
+    with pytest.raises(UsageError, match="matches no tool"):
+        hooks.pre_tool_use(tools=[])(print)
+
+
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 
 

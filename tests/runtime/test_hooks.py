@@ -657,10 +657,20 @@ async def test_a_child_can_be_sent_on_too() -> None:
 
 @pytest.mark.parametrize(
     ("glob", "called"),
-    [("*", {"look", "act"}), ("look", {"look"}), ("l*", {"look"}), ("?ct", {"act"}), ("LOOK", set()), ("x", set())],
+    [
+        ("*", {"look", "act"}),
+        ("look", {"look"}),
+        ("l*", {"look"}),
+        ("?ct", {"act"}),
+        (["look", "a*"], {"look", "act"}),
+        ("LOOK", set()),
+        ("x", set()),
+    ],
 )
 @pytest.mark.parametrize("name", ["pre_tool_use", "post_tool_use"])
-async def test_a_hook_around_tool_calls_can_be_for_some_tools_only(name: str, glob: str, called: set[str]) -> None:
+async def test_a_hook_around_tool_calls_can_be_for_some_tools_only(
+    name: str, glob: str | list[str], called: set[str]
+) -> None:
     seen: set[str] = set()
     agent = agent_with(
         look,
@@ -679,7 +689,7 @@ async def test_a_hook_decorates_a_function_with_options_by_name() -> None:
     def guard(call: PreToolUse) -> Allow:
         return Allow()
 
-    assert (guard.point, guard.tools, guard.name, guard.timeout) == ("pre_tool_use", "look", "guard of the sky", 7)
+    assert (guard.point, guard.tools, guard.name, guard.timeout) == ("pre_tool_use", ("look",), "guard of the sky", 7)
 
 
 # ----------------------------------------------------------------------- guards fail closed
