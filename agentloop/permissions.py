@@ -64,6 +64,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import msgspec
 from attrs import field, frozen
 
+from agentloop._core.json_text import decode_own
 from agentloop.errors import UsageError
 
 __all__ = ["Condition", "Exact", "Glob", "Grant", "Mode", "Permissions", "Rule", "Under", "check_tool_glob"]
@@ -84,9 +85,15 @@ class Exact(msgspec.Struct, frozen=True, tag="exact"):
     """A JSON value. 1.0 equals 1; ``true`` does not."""
 
     def __post_init__(self) -> None:
-        problem = _no_json(self.value)
+        try:
+            problem = _no_json(self.value)
+            # As the session's store will give it back: a list for a tuple, plain text for a subclass.
+            plain: object = None if problem else decode_own(msgspec.json.encode(self.value), Any)
+        except (RecursionError, msgspec.DecodeError) as error:
+            raise UsageError("Exact.value is nested too deeply: no argument can be equal to it") from error
         if problem:
             raise UsageError(f"Exact.value is a JSON value, and {problem} is none: no argument can be equal to it")
+        msgspec.structs.force_setattr(self, "value", plain)
 
     def __str__(self) -> str:
         return f"= {_shown(self.value)}"

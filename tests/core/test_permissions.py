@@ -547,6 +547,13 @@ def test_a_grant_is_for_one_agent_and_for_what_certainly_matches() -> None:
 # ------------------------------------------------------------------------- how it is written
 
 
+def endless() -> list[Any]:
+    """A list that holds itself."""
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
@@ -581,6 +588,7 @@ def test_a_rule_in_words(rule: Rule, words: str) -> None:
         (lambda: Under(".git/**"), "covers all inside; for a pattern give a Glob"),
         (lambda: Exact(float("nan")), "Exact.value is a JSON value, and nan is none"),
         (lambda: Exact([{"a": {1}}]), "Exact.value is a JSON value, and {1} is none"),
+        (lambda: Exact(endless()), "Exact.value is nested too deeply"),
         (lambda: Exact({1: "a"}), "Exact.value is a JSON value, and 1 is none"),
         (lambda: Grant(("a",), "shell"), "Grant.rule is a Rule, not 'shell'"),  # type: ignore[arg-type]
         (lambda: Grant("a", Rule("shell")), "Grant.agents is a tuple of names"),  # type: ignore[arg-type]
