@@ -181,6 +181,8 @@ def _texts(value: Any) -> Iterator[str]:
     for part in _parts_of(value):
         if isinstance(part, str):
             yield part
+            # Most tools ignore blanks around it.
+            yield part.strip()
         elif not isinstance(part, (Mapping, list, tuple)):
             yield _json(part)
             # As Python's own text has it; and 3.0 is 3 to a tool that takes integers.
@@ -205,7 +207,7 @@ def _may_be_same(wanted: Any, value: Any) -> bool:
         truths = {_truth(wanted), _truth(value)}
         return len(truths) == 1 and None not in truths
     if isinstance(wanted, str) and isinstance(value, str):
-        return _composed(wanted) == _composed(value)
+        return _composed(wanted).strip() == _composed(value).strip()
     if isinstance(wanted, str) or isinstance(value, str):
         text, other = (wanted, value) if isinstance(wanted, str) else (value, wanted)
         if isinstance(other, (int, float)):

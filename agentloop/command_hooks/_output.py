@@ -73,6 +73,8 @@ MAX_SEARCHED = 100_000
 MAX_OBJECTS = 100
 """Lines of them, the last ones, whose first brace may begin it."""
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 _TOP = ("continue", "stopReason", "suppressOutput", "systemMessage", "decision", "reason", "hookSpecificOutput")
 _SPECIFIC = (
     "hookEventName",
@@ -97,13 +99,16 @@ def read(point: Point[Any, Any], stdout: str) -> Answer:
         known.
       HookWarning: the output is text with a denial somewhere inside.
     """
-    text = stdout.strip().removeprefix("\ufeff").strip()
+    # Colours, as `jq -C` gives them, and a byte order mark are no part of the answer.
+    text = _COLOURS.sub("", stdout).strip().removeprefix("\ufeff").strip()
     if text.startswith("{"):
         return _answer(text)
     if _is_other_json(text):
         raise CommandFailedError(f"it wrote JSON that is no object: {text[:SHOWN]}")
-    if denies(text):
-        raise HookWarning("it wrote a denial among other text, which counts for nothing: write the JSON alone")
+    if denies(text) or _is_denial(text):
+        raise HookWarning(
+            "it wrote a denial that is no JSON, or among other text, which counts for nothing: write the JSON alone"
+        )
     adds = hooks.Context in point.verdicts
     return Answer(hook_specific_output=_Specific(additional_context=text if adds else None))
 
@@ -142,10 +147,10 @@ def _unread(fields: Mapping[str, Any], known: tuple[str, ...], elsewhere: tuple[
     return ""
 
 
-def closest(name: str, known: tuple[str, ...]) -> str:
+def closest(name: object, known: tuple[str, ...]) -> str:
     """The one of ``known`` that ``name`` was most likely meant to be; empty if it resembles none."""
     plain = {_plain(one): one for one in known}
-    near = get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
+    near = get_close_matches(_plain(str(name)), plain, n=1, cutoff=0.8)
     return plain[near[0]] if near else ""
 
 

@@ -212,6 +212,15 @@ async def test_a_call_whose_guard_was_not_understood_does_not_run_and_its_result
     assert "the pre_tool_use hook 'check' failed" in only(watched).text
 
 
+async def test_a_denial_in_colours_is_a_denial(tmp_path: Path) -> None:
+    coloured = json.dumps(NO).replace('"', '\x1b[1;34m"\x1b[0m')
+    (tmp_path / "answer").write_text(coloured)
+
+    watched = await watch(Actor().agent(pre("cat answer", cwd=tmp_path)))
+
+    assert only(watched).text == "Denied by a hook: no"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 async def test_a_denial_behind_a_byte_order_mark_is_a_denial(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "answer").write_bytes(json.dumps(NO).encode(encoding))
@@ -275,6 +284,7 @@ def test_of_two_verdicts_in_one_answer_the_stricter_counts() -> None:
         f"```json\n{json.dumps(NO, indent=2)}\n```",
         'x {"hook_specific_output": {"permission_decision": "deny"}}',
         '{x} \n {"continue": false}'.replace("{x}", "x"),
+        "DENY",
         "{ \n".replace("{", "x") * 1000 + json.dumps(NO),
     ],
 )
@@ -287,7 +297,7 @@ async def test_a_denial_among_other_text_is_a_warning_and_with_fail_closed_a_den
     closed = await watch(Actor().agent(pre("cat answer", cwd=tmp_path, fail_closed=True)))
 
     assert (only(watched).status, warnings_in(watched.events)) == ("ok", ["hook_warning"])
-    assert "it wrote a denial among other text" in warned(watched)
+    assert "it wrote a denial that is no JSON, or among other text" in warned(watched)
     assert only(closed).status == "denied"
 
 
@@ -798,6 +808,9 @@ def test_settings_keep_their_order_and_their_timeouts() -> None:
         (partial(hooks_from_settings, {"hooks": {}, "permissions": {"deny": []}}), "'permissions' in the settings"),
         (partial(hooks_from_settings, {"hook": {}}), "there is no hook event 'hook'"),
         (partial(hooks_from_settings, {"PretoolUse": [handler()]}), "did you mean 'PreToolUse'?"),
+        (partial(hooks_from_settings, {1: [handler()]}), "there is no hook event 1"),  # type: ignore[dict-item]
+        (partial(hooks_from_settings, {"Stop": [{1: 2, **handler()}]}), "1 in a group of Stop would not be obeyed"),
+        (partial(hooks_from_settings, {"Stop": [None]}), "a group of Stop is an object, not None"),
         (partial(hooks_from_settings, {"hooks": []}), "the hooks of settings are an object, by event"),
         (partial(hooks_from_settings, {"hooks": {}, "env": {"A": 1}}), "the 'env' of settings is an object of texts"),
         (partial(command_hook, hooks.stop, []), "a command is a line for the shell, or a list"),
@@ -807,7 +820,7 @@ def test_settings_keep_their_order_and_their_timeouts() -> None:
         (partial(command_hook, hooks.stop, "x", tools="a*"), "only those around a tool call have it"),
         (partial(command_hook, hooks.stop, "x", timeout=0), "give seconds above 0"),
     ],
-    ids=range(25),
+    ids=range(28),
 )
 def test_what_would_not_be_obeyed_is_refused(make: Callable[[], object], problem: str) -> None:
     with pytest.raises(UsageError) as caught:
