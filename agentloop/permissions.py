@@ -202,10 +202,9 @@ class Grant(msgspec.Struct, frozen=True):
     """The calls that are allowed."""
 
     def __post_init__(self) -> None:
-        agents: object = self.agents
-        if not isinstance(agents, tuple) or not agents:
-            raise UsageError(f"Grant.agents is a tuple of names, not {_described(agents)}")
-        for name in cast("tuple[object, ...]", agents):
+        if not isinstance(cast("object", self.agents), tuple) or not self.agents:
+            raise UsageError(f"Grant.agents is a tuple of names, not {_described(self.agents)}")
+        for name in self.agents:
             _check_text("a name in Grant.agents", name)
         if not isinstance(cast("object", self.rule), Rule):
             raise UsageError(f"Grant.rule is a Rule, not {_described(self.rule)}")
@@ -215,7 +214,7 @@ def _rules(name: str, rules: Iterable[Rule | str]) -> tuple[Rule, ...]:
     field_name = f"Permissions.{name}"
     listed = cast("object", rules)
     if isinstance(listed, (str, bytes, Rule, Mapping)) or not isinstance(listed, Iterable):
-        raise UsageError(f"{field_name} is a list of rules, not {_described(listed)}: put it in brackets")
+        raise UsageError(f"{field_name} is a list of rules, not {_described(rules)}: put it in brackets")
     converted: list[Rule] = []
     for rule in cast("Iterable[object]", listed):
         if not isinstance(rule, (Rule, str)):
@@ -318,12 +317,16 @@ def _no_json(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isfinite(value) else repr(value)
     if isinstance(value, (list, tuple)):
-        return next(filter(None, map(_no_json, cast("Sequence[object]", value))), "")
+        return _first(map(_no_json, cast("Sequence[object]", value)))
     if isinstance(value, dict):
         members = cast("dict[object, object]", value)
         names = (_described(name) for name in members if not isinstance(name, str))
-        return next(filter(None, (*names, *map(_no_json, members), *map(_no_json, members.values()))), "")
+        return _first((*names, *map(_no_json, members), *map(_no_json, members.values())))
     return _described(value)
+
+
+def _first(problems: Iterable[str]) -> str:
+    return next((problem for problem in problems if problem), "")
 
 
 def _is_torn(text: str) -> bool:
