@@ -565,8 +565,9 @@ pre_tool_use: Point[PreToolUse, Allow | Ask | Deny | ReplaceArguments | None] = 
 
 on_tool_approval_decision: Point[OnToolApprovalDecision, None] = Point(
     "on_tool_approval_decision",
-    doc="It is decided whether a tool is called, by the agent or by one inside it: once for each call, denied ones "
-    "included, with the source of the decision. The tool runs when the hook has returned.",
+    doc="It is decided whether a tool is called, by the agent or by one inside it. Called for each decision, "
+    "denials included, with its source; the tool runs when the hook has returned. A call whose outcome is unknown, "
+    "since its process died, has a decision about the second attempt as well.",
 )
 
 post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
