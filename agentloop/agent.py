@@ -231,6 +231,7 @@ class Agent(AgentConfig):
             function=delegate,
             arguments=_prompt_only(),
             context_name="context",
+            agent=self,
             **options,
         )
 

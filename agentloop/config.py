@@ -131,7 +131,7 @@ class AgentConfig(AgentBase):
     name: str = field(default="agent", kw_only=True, validator=_check_name)
     """Its name in events, and for other agents."""
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
-    """The system prompt: text, or a function of the stream's `Source`, called once per stream."""
+    """The system prompt: text, or a function of the stream's `Source`, called once per stream, in a thread if plain."""
     tools: tuple[Tool, ...] = field(default=(), kw_only=True, converter=_tools)
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)

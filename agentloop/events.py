@@ -122,6 +122,7 @@ WarningCode: TypeAlias = Literal[
     "model_failed",
     "predicate_failed",
     "question_refused",
+    "rule_matches_nothing",
     "thread_abandoned",
     "toolset_failed",
     "toolset_problem",
@@ -143,6 +144,7 @@ WarningCode: TypeAlias = Literal[
 - ``model_failed``: a model could not be opened or closed; the stream uses the others.
 - ``predicate_failed``: a tool's ``requires_approval`` function raised an error; the call needs approval.
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
+- ``rule_matches_nothing``: a permission rule or a hook names a tool, or an argument, that is not there.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
 - ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; the message names it.

@@ -8,13 +8,23 @@
 
     agent = Agent(model, hooks=[no_deletes])
 
-A hook is async or plain. It gets one frozen value and returns a verdict, or ``None`` for no verdict. The hooks of a
+A hook is async or plain. A plain one runs in a thread, so that one that blocks stops no other stream, and its timeout
+works; it must not touch objects of trio or of a stream, except by `trio.from_thread`, and two calls may run it at once.
+An async one runs in the run's own task, which is the fast way for a hook that only looks at its input. A hook gets one
+frozen value and returns a verdict, or ``None`` for no verdict. The hooks of a
 point run one after another, in the order of ``Agent(hooks=...)``; each gets its input as the earlier ones changed it.
 
 There are two kinds. A *guard* decides: if it raises or times out, that counts as a refusal (it fails closed). An
 *observer* decides nothing: if it fails, the run goes on and a `WarningIssued` event reports it. Either kind raises
 `HookWarning` to warn without refusing. ``turn_end`` and ``session_end`` hooks run on every path out of a run, also when
 it is cancelled: shielded, each within ``Deadlines.cleanup``.
+
+**Children.** The hooks around a tool call (`pre_tool_use`, `post_tool_use`, `on_tool_approval_decision`) are called for
+the calls of child streams, too: those of the child's own agent first, then those of the agents around it, from the
+inside out. A guard against deleting would be none if a sub-agent could delete. As with permissions, the outer ones only
+make the child stricter: their `Allow` counts for nothing there. ``children=False`` keeps a hook to its agent's own
+calls. All other points belong to their agent alone: a child's prompts, requests and answers are a conversation of its
+own, and not one with the user.
 
 The points have the names that Claude Code's and docker-agent's hooks have.
 """
@@ -23,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
@@ -31,6 +41,7 @@ from agentloop.errors import UsageError
 from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest
+from agentloop.permissions import check_tool_glob
 from agentloop.questions import Deny
 
 __all__ = [
@@ -41,10 +52,12 @@ __all__ = [
     "Block",
     "Context",
     "Continue",
+    "DecidedBy",
     "Hook",
     "HookWarning",
     "Notification",
     "OnError",
+    "OnToolApprovalDecision",
     "Point",
     "PostCompact",
     "PostToolUse",
@@ -67,6 +80,7 @@ __all__ = [
     "before_llm_call",
     "notification",
     "on_error",
+    "on_tool_approval_decision",
     "post_compact",
     "post_tool_use",
     "pre_compact",
@@ -271,6 +285,31 @@ class PreToolUse(msgspec.Struct, frozen=True):
     """The arguments as JSON values, with earlier hooks' replacements; they fit the tool's schema."""
 
 
+DecidedBy: TypeAlias = Literal["rule", "mode", "hook", "person", "tool", "nobody"]
+"""The source of a decision about a call: a rule of permissions, or a call that a person has approved for good; the mode
+of permissions; a `pre_tool_use` hook; a person, or the handler that answers in a person's place; the tool itself, which
+requires no approval; or nobody, where approval was needed and there was no one to ask."""
+
+
+class OnToolApprovalDecision(msgspec.Struct, frozen=True):
+    """Input of `on_tool_approval_decision`: it is decided whether a tool is called."""
+
+    source: Source
+    """The stream."""
+    call_id: str
+    """Id of the call; unique within its session."""
+    name: str
+    """Name of the tool."""
+    arguments: dict[str, Any]
+    """The arguments that the decision is about, as JSON values: with the replacements of hooks and of a person."""
+    decision: Literal["allow", "deny"]
+    """Whether the tool is called."""
+    by: DecidedBy
+    """The source of the decision."""
+    detail: str
+    """The rule, the mode, the hook or the reason, in words; empty if there is nothing to add."""
+
+
 class PostToolUse(msgspec.Struct, frozen=True):
     """Input of `post_tool_use`: a tool call has ended."""
 
@@ -364,6 +403,7 @@ PointName: TypeAlias = Literal[
     "pre_compact",
     "post_compact",
     "pre_tool_use",
+    "on_tool_approval_decision",
     "post_tool_use",
     "notification",
     "on_error",
@@ -372,6 +412,10 @@ PointName: TypeAlias = Literal[
     "turn_end",
     "session_end",
 ]
+
+
+TOOL_POINTS: frozenset[PointName] = frozenset({"pre_tool_use", "on_tool_approval_decision", "post_tool_use"})
+"""The points around a tool call. Their hooks may be for some tools only, and are called for child streams, too."""
 
 
 class Hook(msgspec.Struct, frozen=True):
@@ -387,14 +431,16 @@ class Hook(msgspec.Struct, frozen=True):
     """Whether its failure counts as a refusal."""
     verdicts: tuple[type, ...]
     """Classes of verdict that it may return, besides ``None``."""
-    tools: str = "*"
-    """Glob on the tool's name (`fnmatch.fnmatchcase`); for ``pre_tool_use`` and ``post_tool_use``."""
+    tools: tuple[str, ...] = ("*",)
+    """Globs on the tool's name, as in a `Rule`, any of which may match; for the points around a tool call."""
     timeout: float | None = None
     """Seconds; ``None`` for the agent's ``Deadlines.hook``."""
+    children: bool = True
+    """Whether the hook is called for the calls of child streams, too; for the points around a tool call."""
 
     def concerns(self, tool: str) -> bool:
         """Whether the hook is called for calls of ``tool``."""
-        return fnmatchcase(tool, self.tools)
+        return any(fnmatchcase(tool, glob) for glob in self.tools)
 
 
 class Point(Generic[I, V]):
@@ -411,9 +457,10 @@ class Point(Generic[I, V]):
     ``help(hooks.pre_tool_use)`` explains each one.
 
     Args:
-      tools: glob on the tool's name; for ``pre_tool_use`` and ``post_tool_use`` only.
+      tools: a glob on the tool's name, with ``*`` and ``?``, or several; for the points around a tool call only.
       timeout: seconds that the hook may take; ``None`` for the agent's ``Deadlines.hook``.
       name: the hook's name in warnings and refusals; the function's own by default.
+      children: whether the hook is called for the calls of child streams, too; for the points around a tool call only.
     """
 
     def __init__(self, name: PointName, *verdicts: type, guard: bool = False, doc: str) -> None:
@@ -432,28 +479,45 @@ class Point(Generic[I, V]):
     def __call__(self, function: Callable[[I], V | Awaitable[V]], /) -> Hook: ...
     @overload
     def __call__(
-        self, /, *, tools: str = "*", timeout: float | None = None, name: str | None = None
+        self,
+        /,
+        *,
+        tools: str | Sequence[str] = "*",
+        timeout: float | None = None,
+        name: str | None = None,
+        children: bool = True,
     ) -> Callable[[Callable[[I], V | Awaitable[V]]], Hook]: ...
     def __call__(
         self,
         function: Callable[[I], V | Awaitable[V]] | None = None,
         /,
         *,
-        tools: str = "*",
+        tools: str | Sequence[str] = "*",
         timeout: float | None = None,
         name: str | None = None,
+        children: bool = True,
     ) -> Hook | Callable[[Callable[[I], V | Awaitable[V]]], Hook]:
         """Make a hook of ``function``, or, without one, give a decorator that does."""
 
         def hook(function: Callable[[I], V | Awaitable[V]]) -> Hook:
             if not callable(function):
                 raise UsageError(f"a {self.name} hook is a function, not {function!r}: options go by name, tools=...")
-            if tools != "*" and self.name not in ("pre_tool_use", "post_tool_use"):
+            globs = (tools,) if isinstance(tools, str) else tuple(tools)
+            if globs != ("*",) and self.name not in TOOL_POINTS:
                 raise UsageError(f"tools={tools!r} of a {self.name} hook: only those around a tool call have it")
+            if not isinstance(cast("object", children), bool) or (not children and self.name not in TOOL_POINTS):
+                raise UsageError(
+                    f"children={children!r} of a {self.name} hook: True or False, for those around a tool call; "
+                    "the others are called for their own agent only"
+                )
+            if not globs:
+                raise UsageError(f"tools={tools!r} of a {self.name} hook matches no tool: leave it out, for all tools")
+            for glob in globs:
+                check_tool_glob(f"tools of a {self.name} hook", glob)
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))
-            return Hook(self.name, function, name or called, self.guard, self.verdicts, tools, timeout)
+            return Hook(self.name, function, name or called, self.guard, self.verdicts, globs, timeout, children)
 
         return hook if function is None else hook(function)
 
@@ -518,7 +582,15 @@ pre_tool_use: Point[PreToolUse, Allow | Ask | Deny | ReplaceArguments | None] = 
     Deny,
     ReplaceArguments,
     guard=True,
-    doc="A tool is about to be called. The strictest verdict counts: `Deny` over `Ask` over `Allow`.",
+    doc="A tool is about to be called, by the agent or by one inside it. The strictest verdict counts: `Deny` over "
+    "`Ask` over `Allow`, which counts for calls of the agent itself only.",
+)
+
+on_tool_approval_decision: Point[OnToolApprovalDecision, None] = Point(
+    "on_tool_approval_decision",
+    doc="It is decided whether a tool is called, by the agent or by one inside it. Called for each decision, "
+    "denials included, with its source; the tool runs when the hook has returned. A call whose outcome is unknown, "
+    "since its process died, has a decision about the second attempt as well.",
 )
 
 post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
@@ -526,7 +598,8 @@ post_tool_use: Point[PostToolUse, ReplaceResult | Block | None] = Point(
     ReplaceResult,
     Block,
     guard=True,
-    doc="A tool call has ended. The hook may replace its result; `Block` ends the run after this turn's calls.",
+    doc="A tool call of the agent, or of one inside it, has ended; calls that were denied have not begun. The hook may "
+    "replace its result; `Block` ends the run that made the call, after this turn's calls.",
 )
 
 pre_compact: Point[PreCompact, Summary | Block | None] = Point(

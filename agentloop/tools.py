@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from agentloop._core.json_text import decode_json
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
-from agentloop.context import ToolContext
+from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
@@ -151,7 +151,8 @@ class Tool:
     timeout: float | None = field(default=None, validator=_check_timeout)
     """Seconds; ``None`` for the agent's ``Deadlines.tool``, ``math.inf`` for none. A person's thinking time is free."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
-    """Whether a person must approve a call; a predicate gets the arguments as the function gets them."""
+    """Whether a person must approve a call; a predicate gets the arguments as the function gets them, and runs in a
+    thread if it is plain."""
     read_only: bool = False
     """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
@@ -170,6 +171,8 @@ class Tool:
     """Number of calls that may run at once in one root stream, child streams included; ``None`` for no limit."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
+    agent: AgentBase | None = field(default=None, repr=False)
+    """The agent that the tool runs in a child stream, if it is one's ``as_tool()``."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, cast
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import msgspec
+from attrs import evolve
 
 from agentloop.permissions import Condition, Exact, Glob, Grant, Permissions, Rule, Under
 
-__all__ = ["Call", "Decision", "Effect", "combine", "covers", "decide", "is_granted", "strictest"]
+__all__ = [
+    "Call",
+    "Decision",
+    "Effect",
+    "combine",
+    "covers",
+    "decide",
+    "is_granted",
+    "is_like",
+    "strictest",
+    "without_allowing",
+]
 
 Effect: TypeAlias = Literal["allow", "tool", "ask", "deny"]
 """``tool``: as the tool itself says."""
@@ -24,6 +39,8 @@ class Decision(msgspec.Struct, frozen=True):
     effect: Effect
     because: str = ""
     """The rule or the mode, in words; empty where the tool is to say."""
+    by: Literal["rule", "mode", "hook", "tool"] = "tool"
+    """The source of the decision."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -43,12 +60,13 @@ def decide(permissions: Permissions, call: Call) -> Decision:
     for effect, rules in (("deny", permissions.deny), ("ask", permissions.ask), ("allow", permissions.allow)):
         for rule in rules:
             if covers(rule, call, certainly=effect == "allow"):
-                return Decision(cast("Effect", effect), f"the rule {rule}")
+                return Decision(cast("Effect", effect), f"the rule {rule}", "rule")
     mode = permissions.mode
     effect = _effect_of_mode(mode, call)
     if effect == "tool":
         return Decision(effect)
-    return Decision(effect, f"the mode {mode!r}{', in which only tools that read run' if effect == 'deny' else ''}")
+    why = ", in which only tools that read run" if effect == "deny" else ""
+    return Decision(effect, f"the mode {mode!r}{why}", "mode")
 
 
 def _effect_of_mode(mode: str, call: Call) -> Effect:
@@ -86,6 +104,12 @@ def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], call: Call) -> 
     return any(grant.agents == agents and covers(grant.rule, call, certainly=True) for grant in grants)
 
 
+def without_allowing(permissions: Permissions) -> Permissions:
+    """``permissions`` without the rules, and the mode, that let calls run which would need approval otherwise."""
+    mode = "default" if permissions.mode in ("accept_edits", "autonomous") else permissions.mode
+    return evolve(permissions, allow=(), mode=mode)
+
+
 # ----------------------------------------------------------------------------------- matching
 
 
@@ -100,24 +124,125 @@ def covers(rule: Rule, call: Call, *, certainly: bool) -> bool:
             value = call.arguments[name]
         elif name in call.defaults:
             value = call.defaults[name]
-        else:
+        elif certainly or condition != Exact(None):
             return False
-        if not _holds(condition, value, certainly):
+        else:
+            # Left out, and without a default that is known: to the tool, it may be null.
+            continue
+        if not (_holds(condition, value) if certainly else _may_hold(condition, value)):
             return False
     return True
 
 
-def _holds(condition: Condition, value: Any, certainly: bool) -> bool:
+def _holds(condition: Condition, value: Any) -> bool:
+    """Whether ``condition`` certainly holds for ``value``."""
     if isinstance(condition, Exact):
         return _same(condition.value, value)
     if isinstance(value, list):
-        held = [_holds(condition, item, certainly) for item in cast("list[object]", value)]
-        return (bool(held) and all(held)) if certainly else any(held)
+        items = cast("list[object]", value)
+        return bool(items) and all(_holds(condition, item) for item in items)
     if not isinstance(value, str):
         return False
     if isinstance(condition, Glob):
-        return _like(condition.pattern, value, certainly and not condition.allow_shell_characters)
-    return _is_surely_under(condition, value) if certainly else _may_be_under(condition, value)
+        return _like(condition.pattern, value, not condition.allow_shell_characters)
+    return _is_surely_under(condition, value)
+
+
+def _may_hold(condition: Condition, value: Any) -> bool:
+    """Whether ``condition`` may hold for ``value``, or for something in it, as a tool may read it."""
+    match condition:
+        case Exact(value=wanted):
+            return any(_may_be_same(wanted, part) for part in _parts_of(value))
+        case Glob(pattern=pattern):
+            composed = _composed(pattern)
+            return any(_like(composed, _composed(text), False) for text in _texts(value))
+        case Under():
+            return any(_may_be_under(condition, part) for part in _parts_of(value) if isinstance(part, str))
+
+
+def _parts_of(value: Any) -> Iterator[Any]:
+    """``value``, and all that is in it: the items of lists, the names and the values of objects."""
+    rest: list[Any] = [value]
+    while rest:
+        part = rest.pop()
+        yield part
+        if isinstance(part, Mapping):
+            members = cast("Mapping[str, Any]", part)
+            rest += members.keys()
+            rest += members.values()
+        elif isinstance(part, (list, tuple)):
+            rest += cast("Sequence[Any]", part)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a tool may take ``value`` for, or something in it."""
+    if isinstance(value, (Mapping, list, tuple)):
+        yield _json(value)
+    for part in _parts_of(value):
+        if isinstance(part, str):
+            yield part
+            # Most tools ignore blanks around it.
+            yield part.strip()
+        elif not isinstance(part, (Mapping, list, tuple)):
+            yield _json(part)
+            # As Python's own text has it; and 3.0 is 3 to a tool that takes integers.
+            yield str(int(part) if isinstance(part, float) and part.is_integer() else part)
+
+
+def _json(value: Any) -> str:
+    # The default in a schema may be anything.
+    return msgspec.json.encode(value, enc_hook=repr).decode()
+
+
+_TRUE = frozenset({"true", "1", "yes", "y", "on", "t"})
+_FALSE = frozenset({"false", "0", "no", "n", "off", "f"})
+
+
+def _may_be_same(wanted: Any, value: Any) -> bool:
+    """Whether ``value`` is ``wanted``, or text that a tool may take for it; or the other way around."""
+    if _same(wanted, value):
+        return True
+    if isinstance(wanted, bool) or isinstance(value, bool):
+        # To Python, and to lenient tools, 1 is true.
+        truths = {_truth(wanted), _truth(value)}
+        return len(truths) == 1 and None not in truths
+    if isinstance(wanted, str) and isinstance(value, str):
+        return _composed(wanted).strip() == _composed(value).strip()
+    if isinstance(wanted, str) or isinstance(value, str):
+        text, other = (wanted, value) if isinstance(wanted, str) else (value, wanted)
+        if isinstance(other, (int, float)):
+            number = _number(text)
+            return number is not None and number == other
+        return other is None and text.strip().casefold() in ("null", "none", "")
+    if isinstance(wanted, Mapping) and isinstance(value, Mapping):
+        left = {_composed(name): part for name, part in cast("Mapping[str, Any]", wanted).items()}
+        right = {_composed(name): part for name, part in cast("Mapping[str, Any]", value).items()}
+        return left.keys() == right.keys() and all(_may_be_same(left[name], right[name]) for name in left)
+    if isinstance(wanted, (list, tuple)) and isinstance(value, (list, tuple)):
+        these, those = cast("Sequence[Any]", wanted), cast("Sequence[Any]", value)
+        return len(these) == len(those) and all(map(_may_be_same, these, those))
+    return False
+
+
+def _truth(value: Any) -> bool | None:
+    if isinstance(value, str):
+        text = value.strip().casefold()
+        return True if text in _TRUE else False if text in _FALSE else None
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else None
+
+
+def _number(text: str) -> int | float | None:
+    """The number that ``text`` stands for; ``None`` if it stands for none."""
+    for kind in (int, float):
+        # An integer of thousands of digits is refused by Python, as no number at all.
+        with suppress(ValueError, OverflowError):
+            return kind(text)
+    return None
+
+
+def _composed(text: str) -> str:
+    """``text`` in one of the two Unicode spellings that an accent has: many file systems do not tell them apart."""
+    return text if text.isascii() else normalize("NFC", text)
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -186,6 +311,11 @@ def _like(pattern: str, text: str, carefully: bool) -> bool:
     return bool(states & last)
 
 
+def is_like(glob: str, name: str) -> bool:
+    """Whether the name of a tool is like ``glob``."""
+    return _like(glob, name, False)
+
+
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
@@ -198,12 +328,39 @@ def _is_surely_under(condition: Under, path: str) -> bool:
 
 
 def _may_be_under(condition: Under, path: str) -> bool:
-    # Some file systems ignore case, and some treat both slashes alike.
-    path = path.replace("\\", "/").casefold()
-    parts, folder = _parts(path), _parts(condition.folder.casefold())
-    if ".." in parts or path.startswith("~"):
+    path, absolute = _loosely(path)
+    parts, (folder, folder_is_absolute) = _parts(path), _loosely(condition.folder)
+    if ".." in parts or path.startswith(("~", "$", "%")):
         return True
-    absolute = path.startswith("/")
-    if absolute and not condition.folder.startswith("/"):
-        return any(parts[start : start + len(folder)] == folder for start in range(len(parts) + 1))
-    return absolute == condition.folder.startswith("/") and parts[: len(folder)] == folder
+    wanted = [_name(part) for part in _parts(folder)]
+    names = [_name(part) for part in parts]
+    if absolute and not folder_is_absolute:
+        return any(names[start : start + len(wanted)] == wanted for start in range(len(names) + 1))
+    if folder_is_absolute and not absolute:
+        # The tool may run in a folder around it: then the path begins as the folder ends.
+        tails = [wanted[start:] for start in range(len(wanted))]
+        return not wanted or any(names[: len(tail)] == tail for tail in tails)
+    return names[: len(wanted)] == wanted
+
+
+_IGNORED = dict.fromkeys(
+    (0x200C, 0x200D, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF),
+)
+"""Characters in names that some file systems (HFS+) take for nothing."""
+
+
+def _loosely(path: str) -> tuple[str, bool]:
+    """``path`` without all that some file system does not tell apart, and whether it is absolute."""
+    path = path.translate(_IGNORED).strip().replace("\\", "/")
+    if path[:5].casefold() == "file:":
+        path = unquote(path[5:])
+    # Decomposed before the capitals go, since some of them have accents of their own.
+    path = normalize("NFC", normalize("NFD", path).casefold())
+    if path[1:3] == ":/":
+        path = path[2:]
+    return path, path.startswith("/")
+
+
+def _name(part: str) -> str:
+    # Windows drops dots and spaces at the end of a name, and reads what comes after a colon as a stream of the file.
+    return part.split(":", 1)[0].rstrip(" .") or part

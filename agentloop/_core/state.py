@@ -83,7 +83,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
-from agentloop.permissions import Grant
+from agentloop.permissions import Grant, Permissions
 from agentloop.questions import Answer, Approve, Decline
 
 __all__ = [
@@ -210,7 +210,7 @@ class SessionRewound(Note, frozen=True):
 
 
 class SessionSettings(Note, frozen=True, omit_defaults=True):
-    """The session's grants, and how much of its transcript the model reads."""
+    """The session's grants and permissions, and how much of its transcript the model reads."""
 
     kind: ClassVar[str] = "state"
     grants: tuple[Grant, ...] = ()
@@ -225,6 +225,7 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     """The messages that there were when that changed last. Counts of a provider before it are void."""
     failures: int = 0
     """Summaries that have failed in a row."""
+    permissions: Permissions | None = None
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):
@@ -1307,6 +1308,7 @@ class SessionState:
             tuple([part for part in settings.in_part if part[0] < count]),
             min(settings.changed_at, count),
             settings.failures,
+            settings.permissions,
         )
 
     def _forget_run(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import trio
@@ -19,12 +19,13 @@ from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
-from agentloop.hooks import Allow, Ask, PreToolUse, ReplaceArguments
+from agentloop.hooks import Allow, Ask, DecidedBy, Hook, OnToolApprovalDecision, PreToolUse, ReplaceArguments
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.permissions import Grant, Permissions, Rule
 from agentloop.questions import Answer, Approve, Deny
@@ -51,7 +52,8 @@ class CheckedArguments:
 
 def is_free(run: Run, tool: Tool) -> bool:
     """Whether calls of ``tool`` need no check."""
-    if tool.requires_approval or run.hooks.at("pre_tool_use"):
+    hooks = run.hooks
+    if tool.requires_approval or hooks.at("pre_tool_use") or hooks.at("on_tool_approval_decision"):
         return False
     # Called for each tool call, and nearly always true: written out, since lists and generators cost more than a call.
     if run.root.session.permissions is not None or run.config.permissions is not None:
@@ -63,7 +65,10 @@ async def check_call(
     run: Run, tool: Tool, call: ToolCall, arguments: CheckedArguments
 ) -> CheckedArguments | ToolResult:
     """The arguments that ``call`` may run with, or the result that says why it may not run."""
-    checked = await ApprovalCheck(run, tool, call, arguments).check()
+    check = ApprovalCheck(run, tool, call, arguments)
+    checked = await check.check()
+    decision: Literal["allow", "deny"] = "deny" if isinstance(checked, ToolResult) else "allow"
+    await _report(run, call, check.arguments, decision, *check.source)
     verdict = "denied" if isinstance(checked, ToolResult) else "allowed"
     log(TOOLS, logging.DEBUG, "stream %r: call %r of tool %r %s", run.source.stream, call.id, call.name, verdict)
     return checked
@@ -77,7 +82,27 @@ async def may_run_again(run: Run, tool: Tool, call: ToolCall) -> bool:
         arguments = CheckedArguments({}, call.arguments).plain()
     except msgspec.DecodeError:
         return False
-    return isinstance(await ask(run, RetryApproval(_approval_event(run, call, arguments, MAY_HAVE_RUN))), Approve)
+    answer = await ask(run, RetryApproval(_approval_event(run, call, arguments, MAY_HAVE_RUN)))
+    decision: Literal["allow", "deny"] = "allow" if isinstance(answer, Approve) else "deny"
+    by: DecidedBy = "nobody" if answer is None else "person"
+    await _report(run, call, CheckedArguments({}, call.arguments), decision, by, MAY_HAVE_RUN)
+    return decision == "allow"
+
+
+async def _report(
+    run: Run,
+    call: ToolCall,
+    arguments: CheckedArguments,
+    decision: Literal["allow", "deny"],
+    by: DecidedBy,
+    detail: str,
+) -> None:
+    """Call the hooks that hear of each decision about a call."""
+    for hook in run.hooks.at("on_tool_approval_decision"):
+        if hook.concerns(call.name):
+            shown = arguments.plain()
+            value = OnToolApprovalDecision(run.source, call.id, call.name, shown, decision, by, detail)
+            await run.hooks.ask(hook, value)
 
 
 class RetryApproval(AskedQuestion):
@@ -134,7 +159,7 @@ class CallApproval(AskedQuestion):
 class ApprovalCheck:
     """The check of one call: its steps, in order, and their findings so far."""
 
-    __slots__ = ("_allowed", "_call", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked", "arguments")
+    __slots__ = ("_allowed_by", "_call", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked", "arguments", "source")
 
     def __init__(self, run: Run, tool: Tool, call: ToolCall, arguments: CheckedArguments) -> None:
         self._run = run
@@ -145,10 +170,12 @@ class ApprovalCheck:
         self._must_ask = False
         self._reasons: dict[str, None] = {}
         """Why a person is asked, in order."""
-        self._allowed = False
-        """Whether a hook has allowed the call, with these arguments."""
+        self._allowed_by: Hook | None = None
+        """The hook that has allowed the call, with these arguments."""
         self._tool_asked = False
         """Whether the tool required approval of arguments that were replaced since."""
+        self.source: tuple[DecidedBy, str] = ("tool", "")
+        """The source of the decision, and its detail in words."""
 
     async def check(self) -> CheckedArguments | ToolResult:
         try:
@@ -158,10 +185,16 @@ class ApprovalCheck:
                 return denied
             await self.ask_tool()
         except HookFailedError as error:
-            return self._denied(f"Denied, since {error}.")
+            return self._denied(f"Denied, since {error}.", "hook", str(error))
         except ArgumentsError as error:
-            return self._denied(f"Denied, since a hook replaced the arguments, and {error}")
-        if not self._must_ask or self.is_granted():
+            text = f"a hook replaced the arguments, and {error}"
+            return self._denied(f"Denied, since {text}", "hook", text)
+        if not self._must_ask:
+            decision = self.decide(self.arguments)
+            self.source = decision.by, decision.because
+            return self.arguments
+        if self.is_granted():
+            self.source = "rule", GRANTED
             return self.arguments
         return await self.ask_person()
 
@@ -171,7 +204,7 @@ class ApprovalCheck:
         """Apply the permissions. Returns the result of a call that they deny."""
         decision = self.decide(self.arguments)
         if decision.effect == "deny":
-            return self._denied(f"Denied by {decision.because}.")
+            return self._denied(f"Denied by {decision.because}.", decision.by, decision.because)
         if decision.effect == "ask":
             self._must_ask = True
             self._reasons[f"{decision.because} asks"] = None
@@ -189,20 +222,20 @@ class ApprovalCheck:
                 if self.decide(self.arguments).effect == "tool" and await self._requires_approval():
                     self._tool_asked = True
                 self.arguments = self.replacement(verdict.arguments)
-                self._allowed = False
+                self._allowed_by = None
                 denied = self.apply_rules()
                 if denied is not None:
                     return denied
                 verdict = verdict.verdict
             match verdict:
                 case Deny(reason=reason):
-                    return self._denied(_with_reason("Denied by a hook", reason))
+                    return self._denied_by(hook, reason)
                 case Ask(reason=reason):
                     self._must_ask = True
                     if reason:
                         self._reasons[reason] = None
-                case Allow():
-                    self._allowed = True
+                case Allow() if not run.hooks.is_inherited(hook):
+                    self._allowed_by = hook
                 case _:
                     pass
         return None
@@ -212,7 +245,7 @@ class ApprovalCheck:
         if self._must_ask:
             return
         left_to_the_tool = self.decide(self.arguments).effect == "tool"
-        if self._tool_asked and not (self._allowed and not left_to_the_tool):
+        if self._tool_asked and not (self._allowed_by is not None and not left_to_the_tool):
             self._must_ask = True
         elif left_to_the_tool:
             self._must_ask = await self._requires_approval()
@@ -224,15 +257,16 @@ class ApprovalCheck:
         answer = await ask(self._run, question)
         match answer:
             case Approve():
+                self.source = ("rule", GRANTED) if question.by == "rule" else ("person", reason)
                 if question.approved is self.arguments:
                     return self.arguments
                 self.arguments = question.approved
                 return await self.run_hooks_on_revision()
             case Deny(reason=why):
-                return self._denied(_with_reason("Denied by the user", why))
+                return self._denied(_with_reason("Denied by the user", why), "person", why)
             case _:
                 because = f" ({reason})" if reason else ""
-                return self._denied(f"Denied: it needs approval{because}. {question.refusal}")
+                return self._denied(f"Denied: it needs approval{because}. {question.refusal}", "nobody", reason)
 
     async def run_hooks_on_revision(self) -> CheckedArguments | ToolResult:
         """Run the hooks on arguments that a person has revised: they may deny; all else the person has decided."""
@@ -242,16 +276,17 @@ class ApprovalCheck:
             try:
                 verdict = await self._run.hooks.ask(hook, self._hook_value())
             except HookFailedError as error:
-                return self._denied(f"Denied, since {error}.")
+                return self._denied(f"Denied, since {error}.", "hook", str(error))
             if isinstance(verdict, Deny):
-                return self._denied(_with_reason("Denied by a hook", verdict.reason))
+                return self._denied_by(hook, verdict.reason)
         return self.arguments
 
     # --------------------------------------------------------------- what the steps look at
 
     def decide(self, arguments: CheckedArguments) -> Decision:
         """The decision of all permissions together, and of the hooks that have allowed the call."""
-        by_hooks = [Decision("allow")] if self._allowed else []
+        hook = self._allowed_by
+        by_hooks = [] if hook is None else [Decision("allow", _named(hook), "hook")]
         own, around = _own_permissions(self._run), list(_permissions_around(self._run))
         if not own and not around:
             # As for most agents: no need to look at the arguments.
@@ -299,7 +334,7 @@ class ApprovalCheck:
             # Decoded anew: a predicate that changes them must not change what the function gets, unseen by the person.
             arguments = tool.arguments.decode(self.arguments.text)
             scope = trio.move_on_after(run.config.deadlines.hook)
-            return bool(await call_user_code(scope, tool.requires_approval, arguments))
+            return bool(await call_user_code(scope, in_thread_if_plain(tool.requires_approval), arguments))
         except UserCodeError as error:
             # The predicate is there to hold calls back: if it fails, a person decides.
             short = f"requires_approval of tool {tool.name!r} failed"
@@ -309,8 +344,20 @@ class ApprovalCheck:
     def _hook_value(self) -> PreToolUse:
         return PreToolUse(self._run.source, self._call.id, self._tool.name, self.arguments.plain())
 
-    def _denied(self, text: str) -> ToolResult:
+    def _denied_by(self, hook: Hook, reason: str) -> ToolResult:
+        detail = f"{_named(hook)}: {reason}" if reason else _named(hook)
+        return self._denied(_with_reason("Denied by a hook", reason), "hook", detail)
+
+    def _denied(self, text: str, by: DecidedBy, detail: str) -> ToolResult:
+        self.source = by, detail
         return error_result(self._call, text, "denied")
+
+
+GRANTED = "a person has approved it for good"
+
+
+def _named(hook: Hook) -> str:
+    return f"the hook {hook.name!r}"
 
 
 def _own_permissions(run: Run) -> list[Permissions]:

@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import trio
 
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
-from agentloop.hooks import Hook, HookWarning, PointName
+from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName
 from agentloop.limits import Deadlines
 from agentloop.observers import Observer
 
@@ -38,14 +40,40 @@ def _by_point(hooks: Sequence[Hook]) -> Mapping[PointName, Sequence[Hook]]:
 
 
 class Hooks:
-    """The hooks of one stream's agent."""
+    """The hooks of one stream's agent, and those of the agents around it that are called for its tool calls.
 
-    __slots__ = ("_deadlines", "_hooks", "_writer")
+    Args:
+      around: the hooks of the stream around it.
+    """
 
-    def __init__(self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter) -> None:
+    __slots__ = ("_deadlines", "_hooks", "_inherited", "_writer")
+
+    def __init__(
+        self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter, around: Hooks | None = None
+    ) -> None:
         self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
+        self._inherited: Sequence[Hook] = ()
+        if around is not None and any(around.at(point) for point in TOOL_POINTS):
+            self._inherit(around)
+
+    def _inherit(self, around: Hooks) -> None:
+        hooks = {point: list(own) for point, own in self._hooks.items()}
+        inherited: list[Hook] = []
+        for point in TOOL_POINTS:
+            own = hooks.setdefault(point, [])
+            for hook in around.at(point):
+                # Agents of a team often share their hooks: each is called once.
+                if hook.children and not any(_are_alike(hook, other) for other in own):
+                    seconds = around._deadlines.hook if hook.timeout is None else hook.timeout
+                    own.append(msgspec.structs.replace(hook, timeout=seconds))
+                    inherited.append(own[-1])
+        self._hooks, self._inherited = hooks, inherited
+
+    def is_inherited(self, hook: Hook) -> bool:
+        """Whether ``hook`` is of an agent around this one, and can only make it stricter."""
+        return any(hook is other for other in self._inherited)
 
     def at(self, point: PointName) -> Sequence[Hook]:
         """The hooks at ``point``, in order; empty for most points of most agents."""
@@ -62,7 +90,7 @@ class Hooks:
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            verdict = await call_user_code(trio.move_on_after(seconds), hook.function, value)
+            verdict = await call_user_code(trio.move_on_after(seconds), in_thread_if_plain(hook.function), value)
         except UserCodeError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):
@@ -111,6 +139,10 @@ class Hooks:
                 name = f"the {hook.point} hook {hook.name!r} failed"
                 logged = name if failure else f"{name}: {problem}"
                 self._writer.warn("hook_failed", f"{name}: {problem}", logged=logged, error=failure)
+
+
+def _are_alike(hook: Hook, other: Hook) -> bool:
+    return hook.function is other.function and hook.tools == other.tools
 
 
 # ------------------------------------------------------------------------- observers

@@ -122,6 +122,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "hook_warning": HOOKS,
     "messages_left_out": MODEL,
     "model_failed": MODEL,
+    "rule_matches_nothing": TOOLS,
     "question_refused": QUESTIONS,
     "toolset_failed": TOOLSETS,
     "toolset_problem": TOOLSETS,

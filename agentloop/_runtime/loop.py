@@ -29,10 +29,12 @@ from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
+from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
+from agentloop._runtime.unmatched_rules import warn_of_unmatched
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.errors import ModelContextOverflowError, UsageError
 from agentloop.events import (
@@ -125,7 +127,8 @@ async def _instructions(run: Run) -> str:
     if isinstance(instructions, str):
         return instructions
     try:
-        text = await call_user_code(trio.move_on_after(run.config.deadlines.hook), instructions, run.source)
+        scope = trio.move_on_after(run.config.deadlines.hook)
+        text = await call_user_code(scope, in_thread_if_plain(instructions), run.source)
     except UserCodeError as error:
         problem = "stream %r: the instructions function failed"
         log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)
@@ -172,7 +175,7 @@ class _Loop:
         if self._run.task is not None:
             return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
-        await tools.list()
+        warn_of_unmatched(self._run, await tools.list())
         self._instructions.extend(tools.instructions)
         ending = await self._begin(tools)
         while ending is None:

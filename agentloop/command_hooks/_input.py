@@ -45,6 +45,8 @@ def told(value: Any) -> dict[str, Any]:
             }
         case hooks.PreToolUse():
             return _call(value)
+        case hooks.OnToolApprovalDecision(decision=decision, by=by, detail=detail):
+            return {**_call(value), "decision": decision, "decided_by": by, "reason": detail}
         case hooks.PostToolUse(result=result):
             return {**_call(value), "tool_response": {"status": result.status, "content": result.text}}
         case hooks.Notification(question=question):
@@ -60,7 +62,7 @@ def told(value: Any) -> dict[str, Any]:
             return {name: getattr(value, name) for name in value.__struct_fields__ if name != "source"}
 
 
-def _call(value: hooks.PreToolUse | hooks.PostToolUse) -> dict[str, Any]:
+def _call(value: hooks.PreToolUse | hooks.OnToolApprovalDecision | hooks.PostToolUse) -> dict[str, Any]:
     return {"tool_name": value.name, "tool_input": value.arguments, "tool_use_id": value.call_id}
 
 

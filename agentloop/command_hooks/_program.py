@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, cast
 
 import msgspec
 import trio
 from attrs import frozen
 
-from agentloop import hooks
 from agentloop._process_tree import SIGKILL, open_process_tree, signal_name
 from agentloop.command_hooks._input import event_name, told
-from agentloop.command_hooks._output import Answer, CommandFailedError, read, verdict
+from agentloop.command_hooks._output import Answer, CommandFailedError, denies, read, verdict
 from agentloop.errors import UsageError
 from agentloop.hooks import HookWarning, Point
 
@@ -67,7 +66,9 @@ class _Spoken:
 
     @property
     def text(self) -> str:
-        return self.data.decode("utf-8", "replace")
+        # PowerShell writes UTF-16 with a byte order mark.
+        is_utf_16 = self.data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return self.data.decode("utf-16" if is_utf_16 else "utf-8-sig", "replace")
 
 
 @frozen
@@ -78,8 +79,6 @@ class Program:
     cwd: Path | None
     env: dict[str, str]
     fail_closed: bool
-    globs: tuple[str, ...] | None
-    """On the tool's name, beside the hook's own."""
 
     @property
     def name(self) -> str:
@@ -90,17 +89,9 @@ class Program:
         """The function of a hook at ``point``."""
 
         async def hook(value: Any) -> Any:
-            if self._concerns(value):
-                return await self._ask(point, value)
-            await trio.lowlevel.checkpoint()
-            return None
+            return await self._ask(point, value)
 
         return hook
-
-    def _concerns(self, value: Any) -> bool:
-        if self.globs is None or not isinstance(value, (hooks.PreToolUse, hooks.PostToolUse)):
-            return True
-        return any(fnmatchcase(value.name, glob) for glob in self.globs)
 
     async def _ask(self, point: Point[Any, Any], value: Any) -> Any:
         code, out, said = await self._run(self._input(point, value))
@@ -109,13 +100,17 @@ class Program:
             return verdict(point, value, Answer("block", reason))
         if code != 0:
             problem = _exit(code) + (f": {reason}" if reason else "")
-            # 126 and 127 are the shell's: the program was not started. A guard that is not there must not let pass.
-            if self.fail_closed or code < 0 or (isinstance(self.command, str) and code in (126, 127)):
+            if self.fail_closed or _has_not_run(code) or denies(out.text):
                 raise CommandFailedError(problem)
             raise HookWarning(problem)
         if out.too_long:
             raise CommandFailedError(f"it wrote more than {MAX_BYTES} bytes")
-        return verdict(point, value, read(point, out.text))
+        try:
+            return verdict(point, value, read(point, out.text))
+        except HookWarning as warning:
+            if self.fail_closed:
+                raise CommandFailedError(str(warning)) from warning
+            raise
 
     def _input(self, point: Point[Any, Any], value: Any) -> bytes:
         message = {
@@ -169,5 +164,24 @@ async def _feed(pipe: trio.abc.SendStream, data: bytes) -> None:
     await pipe.aclose()
 
 
+NOT_STARTED = frozenset({126, 127} if os.name == "posix" else {126, 127, 9009})
+"""Exit codes of shells, of ``env`` and of others that start a program: it is not there, or cannot be executed."""
+KILLED = range(129, 193)
+"""Exit codes of shells: 128, and the number of the signal that ended the program."""
+CRASHED = 0x8000_0000
+"""Exit codes from here on are Windows': an exception, such as an access violation, ended the program."""
+
+
+def _has_not_run(code: int) -> bool:
+    """Whether the program was not there, or did not come to its end. Such a guard must not let pass."""
+    return code < 0 or code in NOT_STARTED or code in KILLED or code >= CRASHED
+
+
 def _exit(code: int) -> str:
-    return f"it exited with code {code}" if code >= 0 else f"it was ended by {signal_name(-code)}"
+    if code < 0:
+        return f"it was ended by {signal_name(-code)}"
+    if code in NOT_STARTED:
+        return f"it exited with code {code}, as if its program could not be started"
+    if code in KILLED:
+        return f"it exited with code {code}, as if ended by {signal_name(code - 128)}"
+    return f"it exited with code {code}"

@@ -89,6 +89,8 @@ class JournalWriter(Journal):
         """How many records the store has."""
         self._settings = SessionSettings()
         """The last ones that were written."""
+        self._has_settings = False
+        """Whether the session in memory has the settings that the store had."""
         self._lock = trio.Lock()
         """Held by the task that reads or writes the store."""
         self._followers = trio.lowlevel.ParkingLot()
@@ -188,6 +190,9 @@ class JournalWriter(Journal):
         self._settings = settings
         transcript = self._transcript
         transcript.grants.extend(grant for grant in settings.grants if grant not in transcript.grants)
+        if not self._has_settings and transcript.permissions is None:
+            transcript.permissions = settings.permissions
+        self._has_settings = True
         transcript.shown.restore(
             summary=settings.summary,
             first_kept=settings.first_kept,
@@ -245,6 +250,19 @@ class JournalWriter(Journal):
         transcript = self._transcript
         transcript.truncate(messages)
         transcript.shown.rewind(messages)
+
+    async def save_permissions(self) -> None:
+        """Save the permissions of a session in the store, if they have changed since its last run.
+
+        Raises:
+          StoreError: they cannot be saved.
+        """
+        if not self._length or self._transcript.permissions == self._settings.permissions:
+            return
+        await self.ready(resumes=True)
+        settings = self._changed_settings()
+        if settings is not None:
+            await self._append(settings)
 
     async def accept(self, answers: Mapping[str, Answer]) -> None:
         await self.ready(resumes=True)
@@ -427,10 +445,11 @@ class JournalWriter(Journal):
         failed.fail(error)
 
     def _changed_settings(self) -> SessionSettings | None:
-        """The session's grants and view, if they are not in the store. If they are lost, a person is asked again."""
+        """The session's settings, if they are not in the store."""
         transcript = self._transcript
-        shown = transcript.shown
-        if shown.is_plain and not shown.failures and not transcript.grants and self._settings == SessionSettings():
+        shown, permissions = transcript.shown, transcript.permissions
+        is_plain = shown.is_plain and not shown.failures and not transcript.grants and permissions is None
+        if is_plain and self._settings == SessionSettings():
             return None
         settings = SessionSettings(
             tuple(transcript.grants),
@@ -440,6 +459,7 @@ class JournalWriter(Journal):
             tuple(sorted(shown.in_part.items())),
             shown.changed_at,
             shown.failures,
+            permissions,
         )
         if settings == self._settings:
             return None

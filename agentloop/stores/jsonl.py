@@ -23,6 +23,7 @@ import trio
 from attrs import define, field
 
 from agentloop._core.json_text import decode_own
+from agentloop._core.permissions import without_allowing
 from agentloop._core.state import LimitRaised, SessionSettings, SessionState, StreamState
 from agentloop._core.transcript import problems
 from agentloop.errors import StoreError
@@ -229,13 +230,15 @@ def _approved_questions(run: StreamState | None) -> frozenset[str]:
 
 
 def _without_approvals(record: Record, approved: Collection[str]) -> Record:
-    """``record`` without grants, raised limits, and the approval of a question that is among ``approved``."""
+    """``record`` without grants, raised limits, allow rules, and the approval of a question among ``approved``."""
     if record.kind not in _MAY_APPROVE:
         return record
     fact = decode_fact(record)
     match fact:
-        case SessionSettings(grants=grants) if grants:
-            return msgspec.structs.replace(record, data=encode_note(msgspec.structs.replace(fact, grants=())))
+        case SessionSettings(permissions=permissions):
+            stricter = None if permissions is None else without_allowing(permissions)
+            settings = msgspec.structs.replace(fact, grants=(), permissions=stricter)
+            return record if settings == fact else msgspec.structs.replace(record, data=encode_note(settings))
         case LimitRaised():
             return msgspec.structs.replace(record, data=encode_note(msgspec.structs.replace(fact, allowed=0.0)))
         case QuestionAnswered(source=source, seq=seq, id=id) if id in approved:

@@ -92,7 +92,8 @@ async def stored_session(
     Args:
       store: an open store: ``async with SQLiteStore("chats.db").open() as store``.
       id: the session's id; a random one if not given.
-      permissions: as for `Session`.
+      permissions: as for `Session`; those that are saved with the session if not given. ``Permissions()`` replaces them
+        by none. A change is saved with the next run, or at the end of the block.
       if_busy: if another process holds the session: ``"refuse"`` raises `SessionLeasedError`, ``"wait"`` waits until it
         is free, ``"fork"`` continues from its last message in a fork, a session of its own.
       lease_seconds: seconds after which another process may take the session over, should this one die. The lease is
@@ -123,6 +124,12 @@ async def stored_session(
             nursery.start_soon(journal.run)  # noqa: ASYNC113
             try:
                 yield session
+                await journal.save_permissions()
+            except BaseException:
+                # Shielded: what a session forbids is kept with it, however its block ends.
+                with suppress(StoreError), trio.move_on_after(lease_seconds, shield=True):
+                    await journal.save_permissions()
+                raise
             finally:
                 journal.close()
             nursery.cancel_scope.cancel()

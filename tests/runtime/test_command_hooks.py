@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Deadlines, Session, hooks, tool
-from agentloop.command_hooks import _program as module, command_hook, hooks_from_settings
+from agentloop import Agent, Approve, Deadlines, Deny, Session, hooks, tool
+from agentloop.command_hooks import (
+    CommandFailedError,
+    _output,
+    _program as module,
+    command_hook,
+    hooks_from_settings,
+)
 from agentloop.command_hooks._input import POINTS
 from agentloop.errors import UsageError
 from agentloop.events import ApprovalRequested, Source, ToolCallStarted, WarningIssued
@@ -103,6 +109,23 @@ async def test_a_program_that_exits_otherwise_is_a_warning_and_the_run_continues
     [
         ("exit 3", {"fail_closed": True}, "CommandFailedError: it exited with code 3"),
         ("kill -9 $$", {}, "CommandFailedError: it was ended by SIGKILL"),
+        ("sh -c 'kill -9 $$'; exit $?", {}, "CommandFailedError: it exited with code 137, as if ended by SIGKILL"),
+        (
+            "true | sh -c 'kill -SEGV $$'; exit $?",
+            {},
+            "CommandFailedError: it exited with code 139, as if ended by SIGSEGV",
+        ),
+        (["sh", "-c", "exit 130"], {}, "CommandFailedError: it exited with code 130, as if ended by SIGINT"),
+        (
+            ["/usr/bin/env", "no-such-program"],
+            {},
+            "CommandFailedError: it exited with code 127, as if its program could not be started",
+        ),
+        (
+            ["sh", "-c", "exit 126"],
+            {},
+            "CommandFailedError: it exited with code 126, as if its program could not be started",
+        ),
         ("./no-such-program", {}, "CommandFailedError: it exited with code 127"),
         (["./no-such-program"], {}, "FileNotFoundError"),
         (["/etc/passwd"], {}, "PermissionError"),
@@ -123,6 +146,159 @@ async def test_a_guard_whose_program_fails_denies_the_call_and_says_why(
     assert only(watched).status == "denied"
     assert f"the pre_tool_use hook 'check' failed: {problem}" in only(watched).text
     assert actor.acted == []
+
+
+NO = {"decision": "block", "reason": "no"}
+
+NOT_UNDERSTOOD = [
+    # JSON that is no object
+    ([NO], "it wrote JSON that is no object"),
+    ("deny", "it wrote JSON that is no object"),
+    (None, "it wrote JSON that is no object"),
+    (False, "it wrote JSON that is no object"),
+    ([], "it wrote JSON that is no object"),
+    # objects in which nothing is known
+    ({"foo": 1}, "none of its fields is known: 'foo'"),
+    ({"hookSpecificOutput": {"foo": 1}}, "none of its fields is known: 'foo'"),
+    # the spellings of other hosts, and misspelt ones
+    ({"hook_specific_output": {"permission_decision": "deny"}}, "did you mean 'hookSpecificOutput'?"),
+    ({"hookSpecificOutput": {"permission_decision": "deny"}}, "did you mean 'permissionDecision'?"),
+    ({"permissionDecision": "deny"}, "the field 'permissionDecision' counts in hookSpecificOutput only"),
+    ({"systemMessage": "x", "permissionDecision": "deny"}, "'permissionDecision' counts in hookSpecificOutput only"),
+    ({"updatedInput": {"what": "y"}}, "the field 'updatedInput' counts in hookSpecificOutput only"),
+    ({"hookSpecificOutput": {"decision": "deny"}}, "the field 'decision' counts at the top only"),
+    ({"permission": "deny", "suppressOutput": True}, "the field 'permission' is no verdict here"),
+    ({"systemMessage": "x", "result": "denied"}, "the field 'result' is no verdict here"),
+    ({"systemMessage": "x", "allowed": False}, "the field 'allowed' is no verdict here"),
+    ({"Decision": "block"}, "there is no field 'Decision': did you mean 'decision'?"),
+    ({"decison": "block"}, "there is no field 'decison': did you mean 'decision'?"),
+    # wrong types
+    ({"decision": {"behavior": "deny"}}, "Expected `str | null`, got `object`"),
+    ({"continue": "false"}, "Expected `bool`, got `str`"),
+    ({"hookSpecificOutput": None}, "Expected `object`, got `null`"),
+    ({"hookSpecificOutput": {"permissionDecision": "denied"}}, "Invalid enum value 'denied'"),
+    # what the point cannot do
+    (
+        {"hookSpecificOutput": {"updatedToolOutput": "x"}},
+        "it replaces the result of a call, which no pre_tool_use hook",
+    ),
+]
+
+
+@pytest.mark.parametrize(("output", "problem"), NOT_UNDERSTOOD, ids=repr)
+async def test_a_guard_whose_program_is_not_understood_denies_the_call(output: object, problem: str) -> None:
+    with pytest.raises(CommandFailedError) as caught:
+        _output.verdict(hooks.pre_tool_use, None, _output.read(hooks.pre_tool_use, json.dumps(output)))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"echo '[{json.dumps(NO)}]'",
+        f"echo '[{json.dumps(NO)}'",
+        "echo '{\"foo\": 1}'",
+        f"printf '\\357\\273\\277%s' '{json.dumps([NO])}'",
+        f"echo '{json.dumps(NO)}'; exit 1",
+    ],
+    ids=str,
+)
+async def test_a_call_whose_guard_was_not_understood_does_not_run_and_its_result_names_the_hook(command: str) -> None:
+    actor = Actor()
+
+    watched = await watch(actor.agent(pre(command)))
+
+    assert (only(watched).status, actor.acted) == ("denied", [])
+    assert "the pre_tool_use hook 'check' failed" in only(watched).text
+
+
+async def test_a_denial_in_colours_is_a_denial(tmp_path: Path) -> None:
+    coloured = json.dumps(NO).replace('"', '\x1b[1;34m"\x1b[0m')
+    (tmp_path / "answer").write_text(coloured)
+
+    watched = await watch(Actor().agent(pre("cat answer", cwd=tmp_path)))
+
+    assert only(watched).text == "Denied by a hook: no"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_a_denial_behind_a_byte_order_mark_is_a_denial(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "answer").write_bytes(json.dumps(NO).encode(encoding))
+
+    watched = await watch(Actor().agent(pre("cat answer", cwd=tmp_path)))
+
+    assert only(watched).text == "Denied by a hook: no"
+
+
+@pytest.mark.parametrize(
+    ("point", "output", "problem"),
+    [
+        (hooks.user_prompt_submit, {"decision": "ask"}, "it wants a person to be asked"),
+        (hooks.before_llm_call, {"hookSpecificOutput": {"updatedInput": {}}}, "it replaces the arguments of a call"),
+        (hooks.pre_compact, {"hookSpecificOutput": {"permissionDecision": "ask"}}, "it wants a person to be asked"),
+        (hooks.post_tool_use, {"hookSpecificOutput": {"updatedInput": {}}}, "it replaces the arguments of a call"),
+        (hooks.user_prompt_submit, ["x"], "JSON that is no object"),
+        (hooks.post_tool_use, {"foo": 1}, "none of its fields is known"),
+    ],
+    ids=repr,
+)
+def test_the_other_guards_refuse_what_they_cannot_do_or_understand(
+    point: Point[Any, Any], output: object, problem: str
+) -> None:
+    with pytest.raises(CommandFailedError, match=problem):
+        _output.verdict(point, None, _output.read(point, json.dumps(output)))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "{}",
+        "checked 3 files",
+        "[INFO] fine",
+        "3",
+        '{"systemMessage": "deny nothing"}',
+        '{"suppressOutput": true, "metadata": {"took": 3}}',
+        '{"hookSpecificOutput": {"hookEventName": "PreToolUse"}}',
+        "\ufeff{}",
+        'looked at {"decision": "allow"}',
+    ],
+    ids=str,
+)
+def test_idle_chatter_lets_pass(output: str) -> None:
+    assert _output.verdict(hooks.pre_tool_use, None, _output.read(hooks.pre_tool_use, output)) is None
+
+
+def test_of_two_verdicts_in_one_answer_the_stricter_counts() -> None:
+    allows = {"permissionDecision": "allow"}
+    for decision, expected in (("ask", hooks.Ask("")), ("block", Deny("")), ("approve", hooks.Allow())):
+        answer = _output.read(hooks.pre_tool_use, json.dumps({"decision": decision, "hookSpecificOutput": allows}))
+        assert _output.verdict(hooks.pre_tool_use, None, answer) == expected
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        f"loading\n{json.dumps(NO)}",
+        f"loading {json.dumps(NO)}\ndone",
+        f"```json\n{json.dumps(NO, indent=2)}\n```",
+        'x {"hook_specific_output": {"permission_decision": "deny"}}',
+        '{x} \n {"continue": false}'.replace("{x}", "x"),
+        "DENY",
+        "{ \n".replace("{", "x") * 1000 + json.dumps(NO),
+    ],
+)
+async def test_a_denial_among_other_text_is_a_warning_and_with_fail_closed_a_denial(
+    tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "answer").write_text(output)
+
+    watched = await watch(Actor().agent(pre("cat answer", cwd=tmp_path)))
+    closed = await watch(Actor().agent(pre("cat answer", cwd=tmp_path, fail_closed=True)))
+
+    assert (only(watched).status, warnings_in(watched.events)) == ("ok", ["hook_warning"])
+    assert "it wrote a denial that is no JSON, or among other text" in warned(watched)
+    assert only(closed).status == "denied"
 
 
 async def test_an_observer_whose_program_fails_is_a_warning() -> None:
@@ -572,6 +748,32 @@ async def test_settings_name_the_tools_that_a_program_is_for() -> None:
     assert (acted, actor.acted) == (["other"], [])
 
 
+async def test_a_command_that_several_groups_name_runs_once_for_a_call(tmp_path: Path) -> None:
+    entry = [{"type": "command", "command": f"echo once >> {tmp_path}/log"}]
+    groups = [{"matcher": "act", "hooks": [*entry, *entry]}, {"matcher": "*", "hooks": entry}]
+    made = hooks_from_settings({"PreToolUse": groups, "PostToolUse": groups[:1]})
+
+    await watch(Actor().agent(*made))
+
+    assert [hook.point for hook in made] == ["pre_tool_use", "post_tool_use"]
+    assert (tmp_path / "log").read_text() == "once\nonce\n"
+
+
+async def test_settings_give_their_programs_an_environment(tmp_path: Path) -> None:
+    command = 'echo "$MINE $YOURS" > seen'
+    settings = {"env": {"MINE": "file", "YOURS": "file"}, "hooks": {"PreToolUse": [handler(command=command)]}}
+
+    await watch(Actor().agent(*hooks_from_settings(settings, cwd=tmp_path, env={"MINE": "call"})))
+
+    assert (tmp_path / "seen").read_text() == "call file\n"
+
+
+def test_a_field_of_settings_that_is_off_demands_nothing() -> None:
+    off = handler(**{"async": False, "once": False, "statusMessage": "looking"})
+
+    assert len(hooks_from_settings({"disableAllHooks": False, "hooks": {"Stop": [off]}})) == 1
+
+
 def test_settings_keep_their_order_and_their_timeouts() -> None:
     handlers = [{"type": "command", "command": "one", "timeout": 5}, {"type": "command", "command": "two"}]
     made = hooks_from_settings({"hooks": {"PreToolUse": [{"hooks": handlers}], "Stop": [{"hooks": handlers[:1]}]}})
@@ -594,6 +796,23 @@ def test_settings_keep_their_order_and_their_timeouts() -> None:
         (partial(hooks_from_settings, {"PreToolUse": [{"matcher": "a|", **handler()}]}), "matcher 'a|': give globs"),
         (partial(hooks_from_settings, {"Stop": [{"matcher": "a", **handler()}]}), "matcher 'a' of Stop"),
         (partial(hooks_from_settings, {"Stop": [handler(command=" ")]}), "a command is a line for the shell"),
+        (
+            partial(hooks_from_settings, {"PreToolUse": [handler(**{"if": "shell(ls)"})]}),
+            "'if' in a hook of PreToolUse",
+        ),
+        (partial(hooks_from_settings, {"PreToolUse": [handler(**{"async": True})]}), "'async' in a hook of PreToolUse"),
+        (partial(hooks_from_settings, {"Stop": [handler(timeot=3)]}), "did you mean 'timeout'?"),
+        (partial(hooks_from_settings, {"Stop": [{"matchers": "a", **handler()}]}), "did you mean 'matcher'?"),
+        (partial(hooks_from_settings, {"hooks": {}, "disableAllHooks": True}), "'disableAllHooks' in the settings"),
+        (partial(hooks_from_settings, {"disableAllHooks": True}), "a file that turns its hooks off has none to give"),
+        (partial(hooks_from_settings, {"hooks": {}, "permissions": {"deny": []}}), "'permissions' in the settings"),
+        (partial(hooks_from_settings, {"hook": {}}), "there is no hook event 'hook'"),
+        (partial(hooks_from_settings, {"PretoolUse": [handler()]}), "did you mean 'PreToolUse'?"),
+        (partial(hooks_from_settings, {1: [handler()]}), "there is no hook event 1"),  # type: ignore[dict-item]
+        (partial(hooks_from_settings, {"Stop": [{1: 2, **handler()}]}), "1 in a group of Stop would not be obeyed"),
+        (partial(hooks_from_settings, {"Stop": [None]}), "a group of Stop is an object, not None"),
+        (partial(hooks_from_settings, {"hooks": []}), "the hooks of settings are an object, by event"),
+        (partial(hooks_from_settings, {"hooks": {}, "env": {"A": 1}}), "the 'env' of settings is an object of texts"),
         (partial(command_hook, hooks.stop, []), "a command is a line for the shell, or a list"),
         (partial(command_hook, hooks.stop, ["a", 7]), "a command is a line for the shell, or a list"),  # type: ignore[list-item]
         (partial(command_hook, hooks.stop, 7), "a command is a line for the shell, or a list"),  # type: ignore[arg-type]
@@ -601,7 +820,7 @@ def test_settings_keep_their_order_and_their_timeouts() -> None:
         (partial(command_hook, hooks.stop, "x", tools="a*"), "only those around a tool call have it"),
         (partial(command_hook, hooks.stop, "x", timeout=0), "give seconds above 0"),
     ],
-    ids=range(14),
+    ids=range(28),
 )
 def test_what_would_not_be_obeyed_is_refused(make: Callable[[], object], problem: str) -> None:
     with pytest.raises(UsageError) as caught:

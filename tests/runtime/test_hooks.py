@@ -62,6 +62,7 @@ POINTS: dict[str, Point[Any, Any]] = {
     "before_llm_call": hooks.before_llm_call,
     "after_llm_call": hooks.after_llm_call,
     "pre_tool_use": hooks.pre_tool_use,
+    "on_tool_approval_decision": hooks.on_tool_approval_decision,
     "post_tool_use": hooks.post_tool_use,
     "notification": hooks.notification,
     "on_error": hooks.on_error,
@@ -138,6 +139,7 @@ async def test_the_points_of_a_run_come_in_this_order() -> None:
         "before_llm_call",
         "after_llm_call",
         "pre_tool_use",
+        "on_tool_approval_decision",
         "post_tool_use",
         "turn_end",
         "turn_start",
@@ -170,6 +172,7 @@ async def everything(log: Log, depth: int) -> Watched:
         ("before_llm_call", 3),
         ("after_llm_call", 2),
         ("pre_tool_use", 4),
+        ("on_tool_approval_decision", 4),
         ("post_tool_use", 4),
         ("notification", 1),
         ("on_error", 1),
@@ -201,9 +204,9 @@ async def test_a_hook_gets_the_source_of_its_run(depth: int) -> None:
         assert value.source.agents[-1] == "inner"
 
 
-@pytest.mark.parametrize("name", [name for name in POINTS if name != "on_error"])
+@pytest.mark.parametrize("name", [name for name in POINTS if name != "on_error" and name not in hooks.TOOL_POINTS])
 async def test_the_hooks_of_an_agent_are_not_called_for_those_inside_it(name: str) -> None:
-    """Except that it is told of their end. Hooks belong to an agent, as its tools do."""
+    """Except for tool calls, and that it hears of their end: a child's conversation is its own."""
     log = Log()
     inner = agent_with(act, name="inner")
     outer = agent_with(inner.as_tool(), name="outer", response=calls("inner", prompt="go"), hooks=log.hooks)
@@ -654,10 +657,20 @@ async def test_a_child_can_be_sent_on_too() -> None:
 
 @pytest.mark.parametrize(
     ("glob", "called"),
-    [("*", {"look", "act"}), ("look", {"look"}), ("l*", {"look"}), ("[ab]*", {"act"}), ("LOOK", set()), ("x", set())],
+    [
+        ("*", {"look", "act"}),
+        ("look", {"look"}),
+        ("l*", {"look"}),
+        ("?ct", {"act"}),
+        (["look", "a*"], {"look", "act"}),
+        ("LOOK", set()),
+        ("x", set()),
+    ],
 )
 @pytest.mark.parametrize("name", ["pre_tool_use", "post_tool_use"])
-async def test_a_hook_around_tool_calls_can_be_for_some_tools_only(name: str, glob: str, called: set[str]) -> None:
+async def test_a_hook_around_tool_calls_can_be_for_some_tools_only(
+    name: str, glob: str | list[str], called: set[str]
+) -> None:
     seen: set[str] = set()
     agent = agent_with(
         look,
@@ -676,7 +689,7 @@ async def test_a_hook_decorates_a_function_with_options_by_name() -> None:
     def guard(call: PreToolUse) -> Allow:
         return Allow()
 
-    assert (guard.point, guard.tools, guard.name, guard.timeout) == ("pre_tool_use", "look", "guard of the sky", 7)
+    assert (guard.point, guard.tools, guard.name, guard.timeout) == ("pre_tool_use", ("look",), "guard of the sky", 7)
 
 
 # ----------------------------------------------------------------------- guards fail closed

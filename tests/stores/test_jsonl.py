@@ -9,7 +9,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from agentloop import Agent, Approve, tool
+from agentloop import Agent, Approve, Permissions, tool
 from agentloop.errors import SequenceError, StoreError
 from agentloop.events import (
     ApprovalRequested,
@@ -255,6 +255,21 @@ async def test_a_call_that_was_approved_for_good_is_asked_about_again_where_the_
             assert bool(session.grants) is approvals
             await agent_that_deletes(ran).run("again", session=session, on_question="decline")
     assert bool(ran) is approvals
+
+
+@pytest.mark.parametrize("approvals", [False, True])
+async def test_what_a_session_forbids_is_imported_and_what_it_allows_only_with_approvals(
+    file: Path, approvals: bool
+) -> None:
+    permissions = Permissions(allow=["a"], ask=["b"], deny=["c"], mode="autonomous")
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s", permissions=permissions) as session:
+            await Agent(ScriptedModel("Hello.")).run("go", session=session)
+        await export_session(store, "s", file)
+    async with MemoryStore().open() as store:
+        await import_session(store, file, approvals=approvals)
+        async with stored_session(store, "s") as session:
+            assert session.permissions == (permissions if approvals else Permissions(ask=["b"], deny=["c"]))
 
 
 @pytest.mark.parametrize("approvals", [False, True])

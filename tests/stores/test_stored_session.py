@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import pytest
 import trio
 from msgspec import structs
 
-from agentloop import Agent, Approve, Compaction, ToolContext, tool
+from agentloop import Agent, Approve, Compaction, Permissions, Rule, ToolContext, tool
 from agentloop._core.transcript import Transcript, problems
 from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import ApprovalRequested, MessageCommitted, StreamStopped, ToolCallFinished
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.messages import File, Text, ToolResult, UserMessage
-from agentloop.stores import MemoryStore, SQLiteStore, stored_session
+from agentloop.permissions import Under
+from agentloop.stores import MemoryStore, SQLiteStore, fork_session, stored_session
 from agentloop.testing import Response, ScriptedModel, calls
 from tests.support import first, opened
 
@@ -481,3 +482,72 @@ async def test_a_name_that_is_not_utf8_is_saved_in_a_prompt_and_in_a_result() ->
     result = outcome.messages[2]
     assert isinstance(result, ToolResult)
     assert result.parts == (Text("caf\ufffd.txt"), File(b"x", media_type="text/plain", name="caf\ufffd.txt"))
+
+
+# -------------------------------------------------------------------------- permissions
+
+FORBIDS = Permissions(deny=["wipe", Rule("read", {"path": Under("/etc")})], ask=["pay"], mode="plan")
+
+
+async def test_what_a_session_forbids_is_forbidden_in_the_next_process() -> None:
+    wiped: list[str] = []
+
+    @tool
+    async def wipe() -> str:
+        """Wipe the disk."""
+        wiped.append("all")
+        return "wiped"
+
+    async with memory() as store:
+        async with stored_session(store, "ann", permissions=Permissions(deny=["wipe"])) as session:
+            await Agent(ScriptedModel("Hello."), tools=[wipe]).run("go", session=session)
+        async with stored_session(store, "ann") as session:
+            outcome = await Agent(ScriptedModel(calls("wipe"), "Done."), tools=[wipe]).run("wipe", session=session)
+
+    assert outcome.messages[2].text == "Denied by the rule wipe."
+    assert wiped == []
+
+
+async def test_all_of_a_sessions_permissions_are_saved_with_it_and_go_along_with_a_fork_and_a_rewind() -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann", permissions=FORBIDS) as session:
+            await Agent(ScriptedModel("Hello.")).run("go", session=session)
+        async with stored_session(store, "ann") as session:
+            assert session.permissions == FORBIDS
+            await session.rewind(0)
+        async with stored_session(store, await fork_session(store, "ann")) as session:
+            assert session.permissions == FORBIDS
+
+
+async def test_permissions_that_are_given_replace_those_that_were_saved() -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann", permissions=FORBIDS) as session:
+            await Agent(ScriptedModel("Hello.")).run("go", session=session)
+        async with stored_session(store, "ann", permissions=Permissions()) as session:
+            assert session.permissions == Permissions()
+        async with stored_session(store, "ann") as session:
+            assert session.permissions == Permissions()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_permissions_that_change_after_the_last_run_are_saved_when_the_block_ends(fails: bool) -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann") as session:
+            await Agent(ScriptedModel("Hello.")).run("go", session=session)
+        with pytest.raises(KeyError) if fails else nullcontext():
+            async with stored_session(store, "ann") as session:
+                session.permissions = FORBIDS
+                if fails:
+                    raise KeyError
+        async with stored_session(store, "ann") as session:
+            assert session.permissions == FORBIDS
+            session.permissions = None
+        async with stored_session(store, "ann") as session:
+            assert session.permissions is None
+
+
+async def test_a_session_that_was_opened_with_permissions_and_not_used_is_not_in_the_store() -> None:
+    async with memory() as store:
+        async with stored_session(store, "ann", permissions=FORBIDS):
+            pass
+        assert await store.info("ann") is None

@@ -277,7 +277,8 @@ class _Play:
             script.append(response)
         script.append(fails(OSError("down")) if stream.end == "model_fails" else says("The end."))
         block = lab.hook(hooks.user_prompt_submit, Block("not this"))
-        enough = lab.hook(hooks.post_tool_use, Block("enough"))
+        # Its own calls only: each stream of the program says by itself whether it is blocked.
+        enough = lab.hook(hooks.post_tool_use, Block("enough"), children=False)
         return Agent(
             lab.model(*script, name=name),
             name=name,
