@@ -93,8 +93,14 @@ def _check_numbers(values: msgspec.Struct) -> None:
         value: object = getattr(values, name)
         if value is None or name == "instructions":
             continue
-        if not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
-            raise UsageError(f"{type(values).__name__}({name}={value!r}): give a number of 0 or more")
+        is_price = isinstance(values, Price)
+        if not isinstance(value, (int, float)) or math.isnan(value) or value < 0 or (is_price and value > MAX_PRICE):
+            most = f" and at most {MAX_PRICE:g}" if is_price else ""
+            raise UsageError(f"{type(values).__name__}({name}={value!r}): give a number of 0 or more{most}")
+
+
+MAX_PRICE = 1e12
+"""Per million tokens. JSON has no infinite cost, with which a journal could not be read again."""
 
 
 # Structs, unlike those above: an attrs class takes a millisecond to make, at every start of every program.

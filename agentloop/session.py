@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterable
 from typing import cast
 
+from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
 from agentloop._runtime.log import Journal
 from agentloop.errors import UsageError
-from agentloop.messages import Message
+from agentloop.messages import Message, checked_messages
 from agentloop.permissions import Grant, Permissions
 
 __all__ = ["Session"]
 
 
 def _check_id(id: object) -> None:
-    if id is not None and not (isinstance(id, str) and id):
-        raise UsageError(f"a session's id is some text, not {id!r}; a transcript goes in as messages=")
+    if id is not None and not is_name(id):
+        raise UsageError(f"a session's id is some text, not {shown(id)}; a transcript goes in as messages=")
 
 
 class Session:
@@ -43,7 +44,10 @@ class Session:
         permissions: Permissions | None = None,
     ) -> None:
         _check_id(id)
-        transcript = tuple(messages)
+        try:
+            transcript = checked_messages(messages, "messages")
+        except FieldError as error:
+            raise UsageError(f"these messages are no valid transcript: {error}") from error
         broken_rules = problems(transcript)
         if broken_rules:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(broken_rules)}")

@@ -22,6 +22,7 @@ import msgspec
 from attrs import field, frozen
 
 from agentloop._core.docstrings import parse
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_json
 from agentloop._core.signature import context_parameter, signature_of
 from agentloop.context import ToolContext
@@ -85,9 +86,16 @@ MIN_RESULT = 200
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def _check_name(instance: Tool, attribute: object, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ToolDefinitionError(f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {name!r}")
+def _check_name(instance: Tool, attribute: object, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ToolDefinitionError(
+            f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {shown(name)}"
+        )
+
+
+def _check_description(instance: Tool, attribute: object, description: Any) -> None:
+    if not isinstance(description, str):
+        raise ToolDefinitionError(f"tool {instance.name!r}: description={shown(description)}: give text for the model")
 
 
 def _check_concurrency(instance: Tool, attribute: object, value: Any) -> None:
@@ -139,7 +147,7 @@ class Tool:
 
     name: str = field(validator=_check_name)
     """Its name: 1 to 64 letters, digits, ``_`` and ``-``, which all providers accept."""
-    description: str
+    description: str = field(validator=_check_description)
     """What it is for, in words for the model."""
     function: Callable[..., Any] = field(repr=False)
     """Called with the arguments as keywords, and with the context under ``context_name``."""

@@ -17,7 +17,8 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
-    "errors _core.json_text messages permissions questions events outcome models limits wire",
+    "_core.json_text _core.field_checks _core.foreign_errors errors",
+    "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.assembly _core.questions _core.context_window _core.mailbox",

@@ -124,7 +124,8 @@ class Assembler:
             raise ModelOutputLimitError(model=self._model, problem=problem)
 
     def _unique(self, id: str, index: int) -> str:
-        if not id or id in self._ids or id in self._taken:
+        # The id is a key in journals, and some databases take no NUL in a text.
+        if not id or "\0" in id or id in self._ids or id in self._taken:
             id = f"{self._prefix}_{index}"
             while id in self._ids or id in self._taken:
                 id += "_"

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
 from attrs import evolve
 
+from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.forms import fill
 from agentloop._core.permissions import Call, covers
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
@@ -341,6 +342,11 @@ def check_answer(question: Question, answer: Answer) -> Answer:
     Raises:
       InvalidAnswerError: it is of the wrong kind, or its content does not fit the form.
     """
+    if isinstance(cast("object", answer), Answer):
+        try:
+            answer = checked(type(answer), answer)
+        except FieldError as error:
+            raise InvalidAnswerError(question=question.id, problem=str(error)) from error
     match question:
         case ElicitationRequested():
             if isinstance(answer, (Decline, Cancel)):
@@ -348,17 +354,12 @@ def check_answer(question: Question, answer: Answer) -> Answer:
             if not isinstance(answer, Accept):
                 raise _wrong_kind(question, answer, "Accept, Decline or Cancel")
             try:
-                return Accept(fill(question.form, _named_values(answer.content)))
+                return Accept(fill(question.form, answer.content))
             except ValueError as error:
                 raise InvalidAnswerError(question=question.id, problem=str(error)) from error
         case ApprovalRequested():
             if not isinstance(answer, (Approve, Deny)):
                 raise _wrong_kind(question, answer, "Approve or Deny")
-            if isinstance(answer, Approve) and answer.arguments is not None:
-                try:
-                    _named_values(answer.arguments)
-                except ValueError as error:
-                    raise InvalidAnswerError(question=question.id, problem=str(error)) from error
         case ContinueRequested():
             if not isinstance(answer, (Approve, Deny)):
                 raise _wrong_kind(question, answer, "Approve or Deny")
@@ -388,16 +389,6 @@ def check_always(question: str, always: object, call: Call) -> None:
         problem = f"always={always}: it does not match the call that it is to approve"
     if problem:
         raise InvalidAnswerError(question=question, problem=problem)
-
-
-def _named_values(content: object) -> dict[str, Any]:
-    """The content of an answer, once checked: its class is only a claim until then. Raises `ValueError`."""
-    if isinstance(content, dict):
-        values = cast("dict[object, Any]", content)
-        named = {name: value for name, value in values.items() if isinstance(name, str)}
-        if len(named) == len(values):
-            return named
-    raise ValueError(f"it holds {content!r}, where a dict of names and JSON values is due")
 
 
 def _wrong_kind(question: Question, answer: object, wanted: str) -> InvalidAnswerError:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import get_args
 
+from agentloop._core.field_checks import FieldError, checked, plain_text, shown
 from agentloop.errors import ModelProtocolError
 from agentloop.messages import StopReason, Usage
 from agentloop.models import Stop
 
-__all__ = ["MAX_TOKENS", "checked_stop", "checked_usage"]
+__all__ = ["MAX_TOKENS", "checked_delta", "checked_stop", "checked_usage"]
 
 MAX_TOKENS = 10**9
 """Tokens. A larger count is a mistake of the server, or an attack on limits and stores: no response has as many."""
@@ -25,13 +26,27 @@ def checked_stop(stop: object, *, model: str) -> Stop:
       ModelProtocolError: it is no `Stop`, or its reason is unknown.
     """
     if not isinstance(stop, Stop) or not _fits(stop.usage, Usage) or not _fits(stop.model, str):
-        raise ModelProtocolError(f"model {model!r} returned {stop!r} where a Stop is due")
-    if stop.reason not in _REASONS:
+        raise ModelProtocolError(f"model {model!r} returned {shown(stop)} where a Stop is due")
+    if not _fits(stop.reason, str) or stop.reason not in _REASONS:
         raise ModelProtocolError(
-            f"model {model!r} returned the unknown stop reason {stop.reason!r}; the reasons are {sorted(_REASONS)}"
+            f"model {model!r} returned the unknown stop reason {shown(stop.reason)}; the reasons are {sorted(_REASONS)}"
         )
     # The name may have lone surrogates, with which no message can be encoded.
-    return Stop(stop.reason, checked_usage(stop.usage), stop.model.encode(errors="replace").decode())
+    return Stop(checked(str, stop.reason), checked_usage(stop.usage), plain_text(stop.model))
+
+
+def checked_delta(model: str, name: str, text: object) -> str:
+    """A text that the model ``model`` passed to its `Reply`, in whole characters.
+
+    Raises:
+      ModelProtocolError: it is no text.
+    """
+    if type(text) is str and text.isascii():
+        return text
+    try:
+        return str(checked(str, text, f"reply.{name}"))
+    except FieldError as error:
+        raise ModelProtocolError(f"model {model!r} broke the protocol: {error}") from error
 
 
 def checked_usage(usage: Usage) -> Usage:

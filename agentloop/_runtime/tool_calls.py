@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from agentloop._core.foreign_errors import error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
@@ -21,7 +22,7 @@ from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
 from agentloop._runtime.tool_threads import tool_threads
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_in_thread, call_user_code
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
@@ -210,7 +211,7 @@ class Calls:
             else:
                 self._log(logging.ERROR, call, "failed", cause)
             # The words of a ToolError are chosen for the model; any other exception is shown with its type.
-            return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
+            return error_result(call, error_text(cause) if isinstance(cause, ToolError) else str(error))
         except trio.Cancelled:  # noqa: ASYNC103 - see below
             shared = self._shared
             if shared is None or not shared.cancel_called or since(shared.deadline) < 0:
@@ -236,7 +237,7 @@ class Calls:
 
         def call() -> tuple[Any]:
             # In a tuple, since trio refuses a coroutine here, as a plain wrapper of an async function returns it.
-            return (tool.function(**arguments) if begun.acquire(blocking=False) else None,)
+            return (call_in_thread(tool.function, arguments) if begun.acquire(blocking=False) else None,)
 
         try:
             (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=tool_threads())

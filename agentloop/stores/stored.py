@@ -7,15 +7,16 @@ import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
+from agentloop._core.field_checks import shown
 from agentloop._runtime.async_generators import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.trio_only import require_trio
-from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
+from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UnknownQuestionError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore
 from agentloop.permissions import Permissions
@@ -147,6 +148,8 @@ async def answer_question(store: OpenStore, session: str, question: str, answer:
       SessionLeasedError: another process holds the session; if its run is live, answer there.
       StoreError: the answer cannot be saved.
     """
+    if not isinstance(cast("object", question), str):
+        raise UnknownQuestionError(given=shown(question), open_ids=())
     async with stored_session(store, session) as parked:
         await parked._writer.accept({question: answer})
 

@@ -267,9 +267,9 @@ async def test_changed_arguments_are_converted_like_those_of_the_model() -> None
         (Approve({"path": 7}), "invalid arguments: `path`: expected `str`, got `int`"),
         (Approve({}), "invalid arguments: missing required field `path`"),
         (Approve({"path": "a", "force": True}), "unknown field `force`; the fields are `path`, `times`, `on`"),
-        (Approve({"path": object()}), "the arguments are not JSON"),
-        (Approve("a"), "it holds 'a', where a dict of names and JSON values is due"),  # type: ignore[arg-type]
-        (Approve({7: "a"}), "it holds {7: 'a'}"),  # type: ignore[dict-item]
+        (Approve({"path": object()}), "where a JSON value is due"),
+        (Approve("a"), "`Approve.arguments` is 'a', where a dict or None is due"),  # type: ignore[arg-type]
+        (Approve({7: "a"}), "`Approve.arguments` is {7: 'a'}, where a dict with texts as keys is due"),  # type: ignore[dict-item]
         (Accept(), "it wants Approve or Deny, not Accept"),
         (Decline(), "it wants Approve or Deny, not Decline"),
         (True, "it wants Approve or Deny, not bool"),
@@ -451,8 +451,8 @@ async def test_always_with_changed_arguments_holds_for_those() -> None:
         (Rule("*"), "it is for other tools than 'shred'"),
         (Rule("shred", {"path": Glob("b*")}), "it does not match the call that it is to approve"),
         (Rule("shred", {"path": Glob("*", allow_shell_characters=True)}), "allow_shell_characters=True is for rules"),
-        ("shred", "always='shred': give True, False, or a Rule"),
-        (1, "always=1: give True, False, or a Rule"),
+        ("shred", "`Approve.always` is 'shred', where a bool or a Rule is due"),
+        (1, "`Approve.always` is 1, where a bool or a Rule is due"),
     ],
     ids=str,
 )
@@ -785,7 +785,7 @@ async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> N
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [({"path": 7}, "`path`: expected `str`, got `int`"), ({}, "`path`"), ({"path": object()}, "not JSON")],
+    [({"path": 7}, "`path`: expected `str`, got `int`"), ({}, "`path`"), ({"path": object()}, "a JSON value is due")],
     ids=["type", "missing", "no JSON"],
 )
 async def test_replaced_arguments_that_do_not_fit_deny_the_call(arguments: dict[str, Any], problem: str) -> None:
