@@ -339,6 +339,6 @@ def checked_messages(messages: object, name: str) -> tuple[Message, ...]:
 
 
 def _listed(values: object) -> object:
-    if isinstance(values, Iterable) and not isinstance(values, (str, tuple)):
-        return list(cast("Iterable[object]", values))
-    return values
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        return cast("Any", values)
+    return list(cast("Iterable[object]", values))

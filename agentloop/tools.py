@@ -16,7 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Any, Literal, Protocol, TypeAlias, cast, overload
 
 import msgspec
 from attrs import field, frozen
@@ -24,6 +24,7 @@ from attrs import field, frozen
 from agentloop._core.docstrings import parse
 from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_json
+from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, signature_of
 from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolDefinitionError
@@ -71,13 +72,14 @@ class JsonArguments:
         if not raw.strip():
             return {}
         try:
-            return decode_json(raw, dict[str, Any])
+            arguments: dict[str, Any] = decode_json(raw, dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
+        return self.convert(arguments)
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
-        """Convert JSON values to keyword arguments."""
-        return dict(values)
+        """Convert JSON values to keyword arguments: 3.0 becomes 3 where the schema has an integer."""
+        return cast("dict[str, Any]", with_declared_integers(dict(values), self.schema))
 
 
 MIN_RESULT = 200

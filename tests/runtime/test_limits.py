@@ -62,7 +62,7 @@ def continues(events: list[StreamEvent]) -> list[tuple[str, float, float]]:
         (Limits(turns=2), "turns: 2 of 2 used", 2),
         (Limits(requests=2), "requests: 2 of 2 used", 2),
         (Limits(tokens=20), "tokens: 30 of 20 used", 2),
-        (Limits(tool_calls=2), "tool_calls: 2 of 2 used", 3),
+        (Limits(tool_calls=2), "tool_calls: 2 of 2 used, and the model asked for 1 more", 3),
     ],
     ids=["turns", "requests", "tokens", "tool_calls"],
 )
@@ -244,7 +244,7 @@ async def test_a_limit_of_tool_calls_of_the_stream_above_is_asked_about_beside_t
     [
         (Limits(requests=4), "requests: 4 of 4 used"),
         (Limits(tokens=60), "tokens: 60 of 60 used"),
-        (Limits(tool_calls=4), "tool_calls: 4 of 4 used"),
+        (Limits(tool_calls=4), "tool_calls: 4 of 4 used, and the model asked for 1 more"),
     ],
     ids=["requests", "tokens", "tool_calls"],
 )

@@ -138,7 +138,7 @@ async def test_an_error_is_shortened_too_and_images_stay() -> None:
 
     @tool(name="dump")
     async def draw() -> list[Text | Image]:
-        return [Text(LONG[:5000]), Image(b"png"), Text(LONG[5000:])]
+        return [Text(LONG[:5000]), Image(b"\x89PNG"), Text(LONG[5000:])]
 
     failed = await only_result(dumping(tools=[fail]))
     assert failed.status == "error"
