@@ -53,7 +53,7 @@ class Agent(AgentConfig):
       prices: prices by model name; without them, costs are 0.
       settings: sampling and tool settings of every request.
       compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
-      max_result: characters of a tool's result that the model reads at once.
+      max_result: characters of a tool's result that the model reads at once, text files included.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
 
     Raises:

@@ -49,7 +49,8 @@ class Limits:
     depth: int | float = 8
     """Levels of child streams below this one."""
     identical_turns: int | float = 5
-    """Turns in a row with the very same tool calls: the run ends at this number."""
+    """Turns in a row with the same tool calls: the run ends at this number. The order of keys in their arguments makes no
+    difference."""
     output_attempts: int | float = 3
     """Attempts that the model has to give valid structured output."""
 

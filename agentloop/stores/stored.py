@@ -102,7 +102,7 @@ async def stored_session(
 
     Raises:
       SessionLeasedError: another process holds the session; the error says which, and until when.
-      StoreError: the store cannot be read, or its records are not a session.
+      StoreError: the store cannot be read, or a record cannot be read that the transcript needs.
     """
     require_trio("a session is opened", in_asyncio="`async with agentloop.asyncio.block(stored_session(store, id))`")
     refuse_bare_generator("a session is opened")

@@ -819,3 +819,28 @@ async def test_a_handler_may_approve_in_a_persons_place() -> None:
 
     texts = [message.text for message in outcome.messages if isinstance(message, ToolResult)]
     assert texts == ["shredded", "Denied by the user: only a"]
+
+
+async def test_rules_hooks_people_and_the_function_see_the_same_number() -> None:
+    """A model may write 3.0 where an integer is due."""
+    seen: list[object] = []
+
+    @tool(requires_approval=True)
+    async def wait(seconds: int) -> str:
+        seen.append(seconds)
+        return "waited"
+
+    def watching(call: hooks.PreToolUse) -> None:
+        seen.append(call.arguments["seconds"])
+
+    agent = Agent(
+        ScriptedModel(calls("wait", raw='{"seconds": 3.0}'), calls("wait", raw='{"seconds": 3e0}'), "Done."),
+        tools=[wait],
+        hooks=[hooks.pre_tool_use(watching)],
+    )
+    watched = await watch(agent, on_event=answering(Approve({"seconds": 4.0}), Approve(always=True)))
+
+    asked = [question.arguments["seconds"] for question in of(watched.events, ApprovalRequested)]
+    assert asked == [3, 3]
+    assert seen == [3, 4, 4, 3, 3]
+    assert all(type(number) is int for number in [*asked, *seen])
