@@ -13,6 +13,7 @@ import attrs
 import trio
 from attrs import frozen
 
+from agentloop._core.field_checks import shown
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._model_overrides import Override, models_of
@@ -154,6 +155,8 @@ class Agent(AgentConfig):
         deps: Any,
         read: bool,
     ) -> AsyncGenerator[Stream]:
+        if answers is not None and not isinstance(cast("object", answers), Mapping):
+            raise UsageError(f"answers= maps ids of questions to answers, and is not {shown(answers)}")
         opening = self._open("", session, on_question, deps, read=read, resumes=True)
         assert session._journal is not None
         if session._transcript.holder is not None:

@@ -23,11 +23,12 @@ from attrs import field, frozen
 
 from agentloop._core.docstrings import parse
 from agentloop._core.field_checks import shown
+from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
 from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, signature_of
 from agentloop.context import ToolContext
-from agentloop.errors import ArgumentsError, ToolDefinitionError
+from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
 __all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool"]
@@ -194,7 +195,15 @@ class Tool:
     @property
     def spec(self) -> ToolSpec:
         """The tool as the model sees it."""
-        return ToolSpec(self.name, self.description, dict(self.arguments.schema))
+        try:
+            schema = dict(self.arguments.schema)
+        except AgentLoopError:
+            raise
+        except Exception as error:
+            # `Arguments` may be a class of the user's own.
+            problem = f"tool {self.name!r}: the schema of its arguments cannot be read: {describe(error)}"
+            raise ToolDefinitionError(problem) from error
+        return ToolSpec(self.name, self.description, schema)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, without a run."""

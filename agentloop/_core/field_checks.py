@@ -20,7 +20,7 @@ import msgspec
 
 from agentloop._core.json_text import MAX_DEPTH, whole_text
 
-__all__ = ["FieldError", "checked", "is_name", "json_value", "plain_text", "shown"]
+__all__ = ["FieldError", "checked", "is_name", "json_value", "plain_number", "plain_text", "shown"]
 
 
 class FieldError(ValueError):
@@ -52,6 +52,19 @@ def checked(kind: Any, value: object, name: str = "") -> Any:
 def plain_text(text: str) -> str:
     """``text`` as a plain ``str`` of whole characters: what a journal and a provider can take."""
     return whole_text(str.__str__(text))
+
+
+def plain_number(value: object) -> int | float | None:
+    """``value`` as a plain number, infinity included; ``None`` if it is NaN, too large for a float, or no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        is_number = not math.isnan(value)
+    except OverflowError:
+        return None
+    if not is_number:
+        return None
+    return value if value.__class__ in (int, float) else int(value) if isinstance(value, int) else float(value)
 
 
 def is_name(value: object) -> bool:

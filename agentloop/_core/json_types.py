@@ -29,6 +29,7 @@ __all__ = [
     "decode_leniently",
     "described_fields",
     "inspect_type",
+    "lacks_integer",
     "lifted",
     "malformed",
     "mismatch",
@@ -259,9 +260,15 @@ def decode_leniently(decoder: JsonDecoder[T], text: str | bytes) -> T:
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
-        if "got `float`" not in str(error):
+        if not lacks_integer(error):
             raise
     return decoder.decode(msgspec.json.encode(whole_numbers(decode_json(text))))
+
+
+def lacks_integer(error: msgspec.ValidationError) -> bool:
+    """Whether ``error`` is about a number with a point where an integer is due."""
+    text = str(error)
+    return "Expected `int" in text and "got `float`" in text
 
 
 def with_declared_integers(value: Any, schema: Any) -> Any:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
 from attrs import evolve
@@ -42,6 +43,7 @@ __all__ = [
     "Questions",
     "check_always",
     "check_answer",
+    "copy_of",
 ]
 
 AnsweredBy: TypeAlias = Literal["reader", "handler", "rule"]
@@ -106,7 +108,7 @@ class AskedQuestion:
     def numbered(self, source: Source, seq: int) -> Question:
         """Its event, with the place in order that the event is emitted at."""
         self.event = evolve(self.event, source=source, seq=seq)
-        return self.event
+        return copy_of(self.event)
 
     def check(self, answer: Answer) -> Answer:
         """The answer as it is accepted. Raises `InvalidAnswerError`."""
@@ -225,7 +227,7 @@ class Questions(Generic[A]):
 
     def pending(self, scope: str) -> tuple[Question, ...]:
         """The open questions of ``scope`` and of all scopes inside it, oldest first; none once it is closed."""
-        return tuple(question.event for question in self._open.values() if self.is_within(question.scope, scope))
+        return tuple(copy_of(asked.event) for asked in self._open.values() if self.is_within(asked.scope, scope))
 
     def answer(self, id: str, answer: Answer, *, by: AnsweredBy) -> None:
         """Answer question ``id``, once. On an error, the question stays as it was.
@@ -324,10 +326,19 @@ class Questions(Generic[A]):
             return
         self.is_parked = True
         questions = [question for id, question in self._open.items() if id in self._deferred]
-        self.parked = tuple(question.event for question in questions)
+        self.parked = tuple(copy_of(question.event) for question in questions)
         for question in questions:
             self._close(question, "parked")
         self._stop()
+
+
+def copy_of(question: Question) -> Question:
+    """``question`` for user code: what that writes into the form or the arguments changes neither run nor journal."""
+    if isinstance(question, ElicitationRequested):
+        return evolve(question, form=deepcopy(question.form))
+    if isinstance(question, ApprovalRequested):
+        return evolve(question, arguments=deepcopy(question.arguments))
+    return question
 
 
 # ------------------------------------------------------------------- which answer fits

@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 
 from agentloop._core.field_checks import FieldError, checked
-from agentloop._core.foreign_errors import error_text
+from agentloop._core.foreign_errors import error_name, error_text
 from agentloop._core.json_types import UNENCODABLE
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
@@ -77,7 +77,7 @@ def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
 
 def error_info(error: BaseException) -> ErrorInfo:
     """``error`` as data, in text that can be sent: an error may name a file, and a file's name may be any bytes."""
-    return ErrorInfo(type(error).__name__, error_text(error))
+    return ErrorInfo(error_name(error), error_text(error))
 
 
 def to_text(value: object, /) -> str:

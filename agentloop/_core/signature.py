@@ -19,6 +19,7 @@ from agentloop._core.json_types import (
     PLAIN,
     decode_leniently,
     inspect_type,
+    lacks_integer,
     lifted,
     malformed,
     mismatch,
@@ -108,7 +109,7 @@ class Signature:
         try:
             return msgspec.convert(values, self._struct, str_keys=True)
         except msgspec.ValidationError as error:
-            if "got `float`" not in str(error):
+            if not lacks_integer(error):
                 raise
         return msgspec.convert(whole_numbers(values), self._struct, str_keys=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from agentloop._core.foreign_errors import error_text
+from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
@@ -130,7 +130,10 @@ class Calls:
         try:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
-            return error_result(call, str(error))
+            return error_result(call, error_text(error))
+        except Exception as error:  # noqa: BLE001 - `Arguments` may be a class of the user's own
+            self._log(logging.ERROR, call, "failed: its arguments cannot be read", error)
+            return error_result(call, f"The arguments cannot be read: {describe(error)}")
         checked = CheckedArguments(arguments, call.arguments)
         is_unchecked = is_free(self._run, tool)
         if not is_unchecked:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop._core.state import SessionRewound, TurnAbandoned
 from agentloop._core.transcript import problems
@@ -83,8 +84,8 @@ def _stopped(record: Record) -> str:
 
 def check_cut(story: Sequence[Message], messages: int) -> None:
     """Raise `UsageError` if the first ``messages`` of ``story`` are no transcript of their own."""
-    if not 0 <= messages <= len(story):
-        raise UsageError(f"messages={messages}: the session has {len(story)}")
+    if type(messages) is not int or not 0 <= messages <= len(story):
+        raise UsageError(f"messages={shown(messages)}: give a number of messages; the session has {len(story)}")
     broken = problems(story[:messages])
     if broken:
         fits = [str(count) for count in range(len(story) + 1) if not problems(story[:count])]

@@ -8,6 +8,7 @@ import msgspec
 import trio
 from attrs import evolve
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
@@ -58,8 +59,8 @@ class Follower:
     """
 
     def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
-        if after < 0:
-            raise UsageError(f"after={after}: give the number of an event, or 0 for all")
+        if type(after) is not int or after < 0:
+            raise UsageError(f"after={shown(after)}: give the number of an event, or 0 for all")
         self._store = store
         self._session = session
         self._after = after

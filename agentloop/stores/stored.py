@@ -110,6 +110,9 @@ async def stored_session(
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
     if if_busy not in ("refuse", "wait", "fork"):
         raise UsageError(f"if_busy={if_busy!r}: say 'refuse', 'wait' or 'fork'")
+    if isinstance(id, str):
+        # A subclass of `str`, such as a member of an enum, cannot be written into each event.
+        id = str.__str__(id)
     lease = await _lease(store, os.urandom(8).hex() if id is None else id, if_busy, lease_seconds)
     log(JOURNAL, logging.DEBUG, "session %r: lease acquired by %s, token %d", lease.session, lease.holder, lease.token)
     session = StoredSession(store, lease, permissions)

@@ -90,6 +90,8 @@ def test_a_number_without_a_fraction_is_an_integer(text: str, name: str, value: 
     [
         ('{"count": 3.5}', "`count`: expected `int`, got `float`"),
         ('{"count": 3.0, "several": [1.5]}', "`several[0]`: expected `int`, got `float`"),
+        ('{"count": 1, "price": true}', "`price`: expected `decimal`, got `bool`"),
+        ('{"count": 1, "by_name": 3.0}', "`by_name`: expected `object | null`, got `float`"),
         ('{"count": "3"}', "`count`: expected `int`, got `str`"),
         ('{"count": true}', "`count`: expected `int`, got `bool`"),
         ('{"count": 1e300}', "`count`: expected `int`, got `float`"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, NoReturn
 
@@ -10,13 +11,28 @@ import attrs
 import pytest
 import trio
 
-from agentloop import Agent, Permissions, Session, Tool, hooks, tool
+from agentloop import (
+    Accept,
+    Agent,
+    Approve,
+    Deadlines,
+    Limits,
+    Permissions,
+    Price,
+    Retries,
+    Session,
+    Tool,
+    ToolContext,
+    hooks,
+    tool,
+)
 from agentloop._core.foreign_errors import describe, error_text
-from agentloop.errors import BlockedError, ModelError, ToolError, UsageError
-from agentloop.events import ToolCallFinished, WarningIssued
+from agentloop.errors import BlockedError, ModelError, ToolDefinitionError, ToolError, UsageError
+from agentloop.events import ApprovalRequested, ElicitationRequested, Question, ToolCallFinished, WarningIssued
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.observers import Observer
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls
 from tests.support import of, watch
 
@@ -34,6 +50,21 @@ class UnprintableToolError(ToolError):
 class OddTextError(Exception):
     def __str__(self) -> str:
         return "no file \udcff"
+
+
+class ExitingError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise ValueError("no name")
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    """An exception whose class has a name that cannot be read."""
 
 
 @attrs.frozen
@@ -83,6 +114,8 @@ async def results_of(broken: Tool) -> dict[str, ToolResult]:
         (UnprintableError, f"UnprintableError: {NO_TEXT}"),
         (UnprintableToolError, "(its text cannot be shown: __str__ raised RecursionError)"),
         (OddTextError, "OddTextError: no file \N{REPLACEMENT CHARACTER}"),
+        (ExitingError, "ExitingError: (its text cannot be shown: __str__ raised SystemExit)"),
+        (NamelessError, "NamelessError"),
         (asyncio.CancelledError, "CancelledError"),
         (FrozenError, "FrozenError"),
         (ToolError, "The call failed, and no reason was given."),
@@ -90,7 +123,19 @@ async def results_of(broken: Tool) -> dict[str, ToolResult]:
         (lambda: BaseExceptionGroup("", [asyncio.CancelledError(), ValueError("b")]), "CancelledError"),
         (lambda: ExceptionGroup("", [FrozenError(), UnprintableError()]), "FrozenError"),
     ],
-    ids=["unprintable", "tool-error", "half", "asyncio", "frozen", "silent", "stop", "group-asyncio", "group-frozen"],
+    ids=[
+        "unprintable",
+        "tool-error",
+        "half",
+        "exiting",
+        "nameless",
+        "asyncio",
+        "frozen",
+        "silent",
+        "stop",
+        "group-asyncio",
+        "group-frozen",
+    ],
 )
 async def test_the_exception_of_a_tool_is_the_result_of_its_call_alone(
     error: Callable[[], BaseException], text: str, plain: bool
@@ -323,3 +368,125 @@ async def test_a_generator_tool_whose_exception_is_odd_fails_its_call() -> None:
 
     results = await results_of(tool(name="broken")(broken))
     assert results["broken"].text == f"UnprintableError: {NO_TEXT}"
+
+
+# ------------------------------------------------- values of user code that are read by the runtime
+
+
+@tool(requires_approval=True)
+async def buy(goods: list[int]) -> str:
+    """Buy something."""
+    return f"bought {goods}"
+
+
+@tool
+async def ask_city(context: ToolContext[None]) -> str:
+    """Ask for a city."""
+    form = {"type": "object", "properties": {"city": {"type": "string"}}}
+    return str(await context.ask("Which city?", form))
+
+
+@pytest.mark.parametrize("door", ["handler", "hook", "reader", "pending"])
+async def test_what_user_code_writes_into_a_question_changes_neither_run_nor_journal(door: str) -> None:
+    def spoil(question: Any) -> None:
+        if isinstance(question, ApprovalRequested):
+            question.arguments["goods"] = object()
+        elif isinstance(question, ElicitationRequested):
+            question.form["properties"]["city"]["type"] = object()
+
+    async def handler(question: Question) -> Approve | Accept:
+        if door == "handler":
+            spoil(question)
+        await trio.lowlevel.checkpoint()
+        return Approve() if isinstance(question, ApprovalRequested) else Accept({"city": "Porto"})
+
+    @hooks.notification
+    def watching(value: hooks.Notification) -> None:
+        if door == "hook":
+            spoil(value.question)
+
+    model = ScriptedModel(calls("buy", goods=[1]) + calls("ask_city"), "done")
+    agent = Agent(model, tools=[buy, ask_city], hooks=[watching])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            if door in ("handler", "hook"):
+                outcome = await agent.run("go", session=session, on_question=handler)
+            else:
+                async with agent.stream("go", session=session) as stream:
+                    async for event in stream:
+                        if isinstance(event, (ApprovalRequested, ElicitationRequested)):
+                            spoil(event if door == "reader" else stream.pending[0])
+                            stream.answer(event.id, await handler(event))
+                outcome = stream.outcome
+            assert outcome.reason == "completed"
+        async with stored_session(store, "s") as session:
+            results = [message.text for message in session.messages if isinstance(message, ToolResult)]
+    assert results == ["bought [1]", "Accept(content={'city': 'Porto'})"]
+
+
+async def test_arguments_of_a_users_own_class_that_fail_are_the_failure_of_the_call_or_of_the_tool() -> None:
+    class Own:
+        schema: Any = {"type": "object"}  # noqa: RUF012
+
+        def decode(self, raw: str | bytes, /) -> Any:
+            raise UnprintableError
+
+        def convert(self, values: Any, /) -> Any:
+            return values
+
+    class Broken(Own):
+        @property
+        def schema(self) -> Any:
+            raise UnprintableError
+
+    own = Tool(name="broken", description="", function=fine.function, arguments=Own())
+    results = await results_of(own)
+    assert results["broken"].text == f"The arguments cannot be read: UnprintableError: {NO_TEXT}"
+    broken = Tool(name="broken", description="", function=fine.function, arguments=Broken())
+    with pytest.raises(ToolDefinitionError, match="tool 'broken': the schema of its arguments cannot be read"):
+        await Agent(ScriptedModel("x"), tools=[broken]).run("go")
+
+
+class Share(float):
+    """A number of another package's, such as ``numpy.float64``."""
+
+
+@pytest.mark.parametrize("limit", [True, math.nan, 10**400, "5", 0])
+def test_a_limit_that_cannot_be_counted_up_to_or_saved_is_refused(limit: Any) -> None:
+    for kind, field in ((Limits, "turns"), (Limits, "cost"), (Deadlines, "tool")):
+        with pytest.raises(UsageError, match=f"{kind.__name__}\\({field}="):
+            kind(**{field: limit})
+    if limit != 0:
+        for make in (lambda: Retries(delay=limit), lambda: Price(limit, 1)):
+            with pytest.raises(UsageError, match="give a number of 0 or more"):
+                make()
+
+
+async def test_numbers_of_another_package_become_plain_ones() -> None:
+    assert type(Limits(cost=Share(2)).cost) is float
+    assert type(Retries(delay=Share(2)).delay) is float
+    assert type(Price(Share(2), 1).input) is float
+    with pytest.raises(UsageError, match="at most 1e"):
+        Price(math.inf, 1)
+
+
+async def test_ids_and_numbers_of_sessions_of_a_wrong_type_are_refused() -> None:
+    wrong: list[Any] = [5, b"s", ["s"], None, "half \ud83d", ""]
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await Agent(ScriptedModel("Hello.")).run("Hello?", session=session)
+            numbers: list[Any] = ["1", 1.0, True, None, []]
+            for number in numbers:
+                with pytest.raises(UsageError):
+                    await session.rewind(number)
+                with pytest.raises(UsageError):
+                    session.follow(after=number)
+            with pytest.raises(UsageError, match="answers= maps ids of questions to answers"):
+                await Agent(ScriptedModel("x")).resume(session, [1])  # type: ignore[arg-type]
+        for id in wrong:
+            if id is not None:
+                with pytest.raises(UsageError, match="session's id"):
+                    async with stored_session(store, id):
+                        pass
+            with pytest.raises(UsageError):
+                Session("") if id is None else Session(id)
