@@ -85,7 +85,7 @@ def _stopped(record: Record) -> str:
 def check_cut(story: Sequence[Message], messages: int) -> None:
     """Raise `UsageError` if the first ``messages`` of ``story`` are no transcript of their own."""
     if type(messages) is not int or not 0 <= messages <= len(story):
-        raise UsageError(f"messages={shown(messages)}: give a number of messages; the session has {len(story)}")
+        raise UsageError(f"messages={shown(messages)}: the session has {len(story)}")
     broken = problems(story[:messages])
     if broken:
         fits = [str(count) for count in range(len(story) + 1) if not problems(story[:count])]
