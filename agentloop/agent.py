@@ -12,6 +12,7 @@ import attrs
 import trio
 from attrs import frozen
 
+from agentloop._core.field_checks import shown
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._model_overrides import Override, resolve
@@ -52,7 +53,7 @@ class Agent(AgentConfig):
       prices: prices by model name; without them, costs are 0.
       settings: sampling and tool settings of every request.
       compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
-      max_result: characters of a tool's result that the model reads at once.
+      max_result: characters of a tool's result that the model reads at once, text files included.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
 
     Raises:
@@ -153,6 +154,8 @@ class Agent(AgentConfig):
         deps: Any,
         read: bool,
     ) -> AsyncGenerator[Stream]:
+        if answers is not None and not isinstance(cast("object", answers), Mapping):
+            raise UsageError(f"answers= maps ids of questions to answers, and is not {shown(answers)}")
         opening = self._open("", session, on_question, deps, read=read, resumes=True)
         assert session._journal is not None
         if session._transcript.holder is not None:

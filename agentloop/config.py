@@ -12,13 +12,14 @@ from typing import Any, TypeAlias, cast
 import attrs
 from attrs import field, frozen
 
+from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
-from agentloop.models import Model, ModelSettings
+from agentloop.models import Model, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
@@ -65,8 +66,8 @@ def _observers(items: Iterable[Observer]) -> tuple[Observer, ...]:
 
 
 def _check_name(instance: object, attribute: object, name: object) -> None:
-    if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"an agent's name is some text, not {name!r}")
+    if not is_name(name) or not str(name).strip():
+        raise UsageError(f"an agent's name is some text, not {shown(name)}")
 
 
 def _check_instructions(instance: object, attribute: object, value: object) -> None:
@@ -120,6 +121,8 @@ def _check_model(instance: object, attribute: object, model: Model | str) -> Non
         raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
     if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
         raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
+    if not isinstance(model, str):
+        check_model_name(model)
 
 
 @frozen(eq=False)

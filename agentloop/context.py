@@ -69,7 +69,7 @@ class ToolContext(ABC, Generic[Deps]):
         """Emit the tool's progress as a `ToolCallProgress` event.
 
         Raises:
-          UsageError: ``progress`` or ``total`` is not finite.
+          UsageError: ``progress`` or ``total`` is not a finite number.
         """
 
     @abstractmethod

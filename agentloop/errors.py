@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from agentloop._core.field_checks import FieldError, checked
+
 __all__ = [
     "AgentLoopError",
     "AnswerError",
@@ -256,6 +258,12 @@ class ModelStatusError(ModelError):
         retry_after: float | None = None,
         advice: str = "",
     ) -> None:
+        # The runtime calculates with these, and saves the delay.
+        try:
+            checked(int, status, f"{type(self).__name__}(status=)")
+            checked(float | None, retry_after, f"{type(self).__name__}(retry_after=)")
+        except FieldError as error:
+            raise TypeError(str(error)) from error
         wait = "" if retry_after is None else f" (it asks to wait for {retry_after:g} s)"
         way_out = f" ({advice})" if advice else ""
         super().__init__(f"model {model!r}: HTTP status {status}{wait}: {body}{way_out}")

@@ -139,7 +139,10 @@ class ReplaceArguments(msgspec.Struct, frozen=True):
 
 
 class ReplaceMessages(msgspec.Struct, frozen=True):
-    """Send other messages with this one request. The transcript keeps its own."""
+    """Send other messages with this one request. The transcript keeps its own.
+
+    A call must stay with its result: the hook has failed otherwise, since providers refuse such messages.
+    """
 
     messages: Sequence[Message]
     """The messages to send."""

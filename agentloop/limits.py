@@ -8,6 +8,7 @@ import attrs
 import msgspec
 from attrs import fields, fields_dict, frozen
 
+from agentloop._core.field_checks import plain_number, shown
 from agentloop.errors import UsageError
 
 __all__ = ["Compaction", "Deadlines", "Limits", "Price", "Retries"]
@@ -18,9 +19,14 @@ def _check_positive(limits: attrs.AttrsInstance) -> None:
         value = getattr(limits, each.name)
         if value is None and each.default is None:
             continue
-        if not isinstance(value, (int, float)) or math.isnan(value) or value <= 0:
+        number = plain_number(value)
+        if number is None or number <= 0:
             unlimited = "None for no limit" if each.default is None else "math.inf for no limit"
-            raise UsageError(f"{type(limits).__name__}({each.name}={value!r}): give a number above 0, or {unlimited}")
+            raise UsageError(
+                f"{type(limits).__name__}({each.name}={shown(value)}): give a number above 0, or {unlimited}"
+            )
+        if number is not value:
+            object.__setattr__(limits, each.name, number)
 
 
 @frozen(kw_only=True)
@@ -50,7 +56,8 @@ class Limits:
     depth: int | float = 8
     """Levels of child streams below this one."""
     identical_turns: int | float = 5
-    """Turns in a row with the very same tool calls: the run ends at this number."""
+    """Turns in a row with the same tool calls: the run ends at this number. The order of keys in arguments makes no
+    difference."""
     output_attempts: int | float = 3
     """Attempts that the model has to give valid structured output."""
 
@@ -94,8 +101,16 @@ def _check_numbers(values: msgspec.Struct) -> None:
         value: object = getattr(values, name)
         if value is None or name == "instructions":
             continue
-        if not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
-            raise UsageError(f"{type(values).__name__}({name}={value!r}): give a number of 0 or more")
+        is_price, number = isinstance(values, Price), plain_number(value)
+        if number is None or number < 0 or (is_price and number > MAX_PRICE):
+            most = f" and at most {MAX_PRICE:g}" if is_price else ""
+            raise UsageError(f"{type(values).__name__}({name}={shown(value)}): give a number of 0 or more{most}")
+        if number is not value:
+            msgspec.structs.force_setattr(values, name, number)
+
+
+MAX_PRICE = 1e12
+"""Per million tokens. JSON has no infinite cost, with which a journal could not be read again."""
 
 
 # Structs, unlike those above: an attrs class takes a millisecond to make, at every start of every program.

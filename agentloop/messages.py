@@ -9,12 +9,12 @@ reference cycle, so the garbage collector skips them (``gc=False``): a session h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias, cast
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
-from agentloop._core.json_text import whole_text
+from agentloop._core.field_checks import FieldError, checked, plain_text, shown
 from agentloop.errors import UsageError
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Usage",
     "UserMessage",
     "UserPart",
+    "checked_messages",
     "text_of",
     "user_message",
     "whole_part",
@@ -80,7 +81,7 @@ class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True, gc=Fal
     """Media type of ``data`` (RFC 6838), such as ``image/png``. Ignored if ``url`` is given."""
 
     def __post_init__(self) -> None:
-        _one_of_data_and_url(self.data, self.url, "Image")
+        _check_media(self)
 
 
 class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True, gc=False):
@@ -96,12 +97,25 @@ class File(msgspec.Struct, frozen=True, tag="file", omit_defaults=True, gc=False
     """File name that the model reads."""
 
     def __post_init__(self) -> None:
-        _one_of_data_and_url(self.data, self.url, "File")
+        _check_media(self)
 
 
-def _one_of_data_and_url(data: bytes | None, url: str | None, kind: str) -> None:
-    if (data is None) == (url is None):
+_MEDIA_FIELDS: Mapping[str, object] = {"data": bytes | None, "url": str | None, "media_type": str, "name": str}
+
+
+def _check_media(media: Image | File) -> None:
+    """Check the fields of ``media`` where it is made: base64 in the place of the bytes is a common mistake."""
+    kind = type(media).__name__
+    if (media.data is None) == (media.url is None):
         raise UsageError(f"{kind} needs exactly one of data= and url=")
+    for field in media.__struct_fields__:
+        value: object = getattr(media, field)
+        try:
+            plain = checked(_MEDIA_FIELDS[field], value, f"{kind}.{field}")
+        except FieldError as error:
+            raise UsageError(str(error)) from error
+        if plain is not value:
+            msgspec.structs.force_setattr(media, field, plain)
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True, gc=False):
@@ -278,17 +292,12 @@ def text_of(parts: Iterable[UserPart | AssistantPart]) -> str:
 
 
 def whole_part(part: UserPart) -> UserPart:
-    """``part`` with whole characters only, as a journal and a provider need it: see ``_core.json_text.whole_text``."""
-    texts = {name: getattr(part, name) for name in _TEXT_FIELDS.get(type(part), ())}
-    whole = {name: whole_text(text) if isinstance(text, str) else text for name, text in texts.items()}
-    return part if whole == texts else msgspec.structs.replace(part, **whole)
+    """``part`` in a form that a journal and a provider can take: see `agentloop._core.field_checks.checked`.
 
-
-_TEXT_FIELDS: dict[type[UserPart], tuple[str, ...]] = {
-    Text: ("text",),
-    Image: ("url", "media_type"),
-    File: ("url", "media_type", "name"),
-}
+    Raises:
+      FieldError: a field of it is of another type than the class declares.
+    """
+    return cast("UserPart", checked(UserPart, part))
 
 
 def user_message(prompt: Prompt) -> UserMessage:
@@ -298,25 +307,54 @@ def user_message(prompt: Prompt) -> UserMessage:
       UsageError: the prompt is empty, or contains something other than text, images and files.
     """
     if isinstance(prompt, str) and prompt.strip():
-        return UserMessage((Text(prompt if prompt.isascii() else whole_text(prompt)),))
+        return UserMessage((Text(prompt if type(prompt) is str and prompt.isascii() else plain_text(prompt)),))
     parts: list[UserPart] = []
     for part in _parts_of(prompt):
         if isinstance(part, str):
-            parts.append(Text(whole_text(part)))
+            parts.append(Text(plain_text(part)))
         elif isinstance(part, (Text, Image, File)):
-            parts.append(whole_part(part))
+            parts.append(_part_of_prompt(part))
         else:
-            raise UsageError(f"a prompt is made of str, Text, Image and File, not {type(part).__name__}: {part!r}")
+            raise UsageError(f"a prompt is made of str, Text, Image and File, not {type(part).__name__}: {shown(part)}")
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
         raise UsageError("a prompt needs some text, an image or a file; this one is empty")
     return UserMessage(tuple(parts))
 
 
-def _parts_of(prompt: object) -> Iterable[object]:
+def _part_of_prompt(part: UserPart) -> UserPart:
+    try:
+        return whole_part(part)
+    except FieldError as error:
+        raise UsageError(f"this part of the prompt cannot be sent: {error}") from error
+
+
+def _parts_of(prompt: Any) -> Iterable[object]:
     if isinstance(prompt, UserMessage):
-        return prompt.parts
+        prompt = cast("Any", prompt.parts)
     if isinstance(prompt, (str, Text, Image, File)):
         return (prompt,)
-    if not isinstance(prompt, Iterable):
-        raise UsageError(f"a prompt is text, or a list of str, Text, Image and File, not {prompt!r}")
+    # A dict or bytes would be taken for its keys or numbers; a set has no order.
+    is_misread = isinstance(prompt, (bytes, bytearray, memoryview, Mapping, AbstractSet))
+    if is_misread or not isinstance(prompt, Iterable):
+        raise UsageError(
+            f"a prompt is text, or a list of str, Text, Image and File, not {shown(cast('object', prompt))}"
+        )
     return cast("Iterable[object]", prompt)
+
+
+def checked_messages(messages: object, name: str) -> tuple[Message, ...]:
+    """``messages`` in a form that a journal and a provider can take: see `agentloop._core.field_checks.checked`.
+
+    Args:
+      name: name of the messages in the error.
+
+    Raises:
+      FieldError: one is no message, or a field of one is of another type than its class declares.
+    """
+    return cast("tuple[Message, ...]", checked(tuple[Message, ...], _listed(messages), name))
+
+
+def _listed(values: object) -> object:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        return cast("Any", values)
+    return list(cast("Iterable[object]", values))

@@ -25,10 +25,11 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, get_args, runtime_ch
 
 import msgspec
 
+from agentloop._core.field_checks import is_name, shown
 from agentloop.errors import UsageError
 from agentloop.messages import Message, StopReason, Usage
 
-__all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "Stop", "ToolSpec"]
+__all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "Stop", "ToolSpec", "check_model_name"]
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -225,3 +226,14 @@ class OpenableModel(Model, Protocol):
         Opening a model that is open already shares its resources, so a caller can open one around several streams.
         """
         ...
+
+
+def check_model_name(model: object) -> None:
+    """Check the name of ``model``, which events and messages repeat.
+
+    Raises:
+      UsageError: it has none, or one that is no text.
+    """
+    name: object = getattr(model, "name", None)
+    if not is_name(name):
+        raise UsageError(f"a model has a name, some text, not {shown(name)}: {type(model).__name__}.name")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import trio
 
 from agentloop._core.context_window import context_use
+from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
 from agentloop._model_overrides import resolve, resolve_model
 from agentloop._runtime.lifecycle import open_stream
@@ -16,7 +17,7 @@ from agentloop._runtime.log import Journal
 from agentloop._runtime.run import CompactionTask
 from agentloop.config import AgentConfig
 from agentloop.errors import SessionBusyError, UsageError
-from agentloop.messages import Message, UserMessage
+from agentloop.messages import Message, UserMessage, checked_messages
 from agentloop.models import Model
 from agentloop.outcome import CompactionResult, ContextUse
 from agentloop.permissions import Grant, Permissions
@@ -25,8 +26,8 @@ __all__ = ["Session"]
 
 
 def _check_id(id: object) -> None:
-    if id is not None and not (isinstance(id, str) and id):
-        raise UsageError(f"a session's id is some text, not {id!r}; a transcript goes in as messages=")
+    if id is not None and not is_name(id):
+        raise UsageError(f"a session's id is some text, not {shown(id)}; a transcript goes in as messages=")
 
 
 class Session:
@@ -52,7 +53,10 @@ class Session:
         permissions: Permissions | None = None,
     ) -> None:
         _check_id(id)
-        transcript = tuple(messages)
+        try:
+            transcript = checked_messages(messages, "messages")
+        except FieldError as error:
+            raise UsageError(f"these messages are no valid transcript: {error}") from error
         broken_rules = problems(transcript)
         if broken_rules:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(broken_rules)}")

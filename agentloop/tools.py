@@ -16,15 +16,18 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Any, Literal, Protocol, TypeAlias, cast, overload
 
 import msgspec
 from attrs import field, frozen
 
+from agentloop._core.field_checks import shown
+from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
+from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import ArgumentsError, ToolDefinitionError
+from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
 __all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool"]
@@ -69,13 +72,14 @@ class JsonArguments:
         if not raw.strip():
             return {}
         try:
-            return decode_json(raw, dict[str, Any])
+            arguments: dict[str, Any] = decode_json(raw, dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ArgumentsError(f"the arguments are not a JSON object: {error}") from error
+        return self.convert(arguments)
 
     def convert(self, values: Mapping[str, Any], /) -> dict[str, Any]:
-        """Convert JSON values to keyword arguments."""
-        return dict(values)
+        """Convert JSON values to keyword arguments: 3.0 becomes 3 where the schema has an integer."""
+        return cast("dict[str, Any]", with_declared_integers(dict(values), self.schema))
 
 
 MIN_RESULT = 200
@@ -84,9 +88,16 @@ MIN_RESULT = 200
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def _check_name(instance: Tool, attribute: object, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ToolDefinitionError(f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {name!r}")
+def _check_name(instance: Tool, attribute: object, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ToolDefinitionError(
+            f"a tool's name is 1 to 64 letters, digits, '_' and '-' (providers' rule): {shown(name)}"
+        )
+
+
+def _check_description(instance: Tool, attribute: object, description: Any) -> None:
+    if not isinstance(description, str):
+        raise ToolDefinitionError(f"tool {instance.name!r}: description={shown(description)}: give text for the model")
 
 
 def _check_concurrency(instance: Tool, attribute: object, value: Any) -> None:
@@ -138,7 +149,7 @@ class Tool:
 
     name: str = field(validator=_check_name)
     """Its name: 1 to 64 letters, digits, ``_`` and ``-``, which all providers accept."""
-    description: str
+    description: str = field(validator=_check_description)
     """What it is for, in words for the model."""
     function: Callable[..., Any] = field(repr=False)
     """Called with the arguments as keywords, and with the context under ``context_name``."""
@@ -186,7 +197,15 @@ class Tool:
     @property
     def spec(self) -> ToolSpec:
         """The tool as the model sees it."""
-        return ToolSpec(self.name, self.description, dict(self.arguments.schema))
+        try:
+            schema = dict(self.arguments.schema)
+        except AgentLoopError:
+            raise
+        except Exception as error:
+            # `Arguments` may be a class of the user's own.
+            problem = f"tool {self.name!r}: the schema of its arguments cannot be read: {describe(error)}"
+            raise ToolDefinitionError(problem) from error
+        return ToolSpec(self.name, self.description, schema)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, without a run."""

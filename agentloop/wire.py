@@ -16,7 +16,15 @@ from agentloop.errors import UsageError
 from agentloop.events import StreamEvent, UnknownEvent
 from agentloop.messages import Message
 
-__all__ = ["EVENT_TYPES", "decode_event", "decode_messages", "encode_event", "encode_messages", "event_type"]
+__all__ = [
+    "EVENT_TYPES",
+    "check_readable",
+    "decode_event",
+    "decode_messages",
+    "encode_event",
+    "encode_messages",
+    "event_type",
+]
 
 _encoder = msgspec.json.Encoder()
 
@@ -48,6 +56,18 @@ EVENT_TYPES = frozenset(_CLASSES)
 def _decoder(tag: str) -> JsonDecoder[StreamEvent]:
     # Created on first use: a decoder for a class with nested unions takes a millisecond.
     return JsonDecoder(_CLASSES[tag], max_depth=MAX_OWN_DEPTH)
+
+
+def check_readable(kind: str, raw: bytes) -> None:
+    """Check that ``raw``, the JSON form of an event whose ``type`` is ``kind``, can be decoded.
+
+    Raises:
+      UsageError: a field of the event has a value of a wrong type. The message names it.
+    """
+    try:
+        _decoder(kind).decode(raw)
+    except (*_NOT_JSON, UsageError) as error:
+        raise UsageError(f"{_CLASSES[kind].__name__} could not be read again: {error}") from error
 
 
 def event_type(event: StreamEvent) -> str:

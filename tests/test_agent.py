@@ -283,7 +283,7 @@ async def test_an_empty_prompt_is_refused(prompt: Any) -> None:
     [
         (None, "a prompt is text, or a list of str, Text, Image and File, not None"),
         (7, "not 7"),
-        (b"Hello?", "a prompt is made of str, Text, Image and File, not int: 72"),
+        (b"Hello?", "a prompt is text, or a list of str, Text, Image and File, not b'Hello?'"),
         (["Hello?", 7], "a prompt is made of str, Text, Image and File, not int: 7"),
         ([ToolCall("a", "look", "{}")], "not ToolCall"),
         (UserMessage(("Hello?", 7)), "not int: 7"),  # type: ignore[arg-type]

@@ -17,10 +17,11 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
-    "errors _core.json_text messages permissions questions events outcome models limits wire",
+    "_core.json_text _core.field_checks _core.foreign_errors errors",
+    "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
-    "_core.permissions _core.questions _core.tokens _core.context_window",
+    "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
     "context tools hooks observers config journal",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from agentloop._core.media_types import text_of_media
 from agentloop._core.tokens import (
     TOKENS_OF_A_MESSAGE,
     Tokens,
@@ -19,6 +20,7 @@ from agentloop.limits import Compaction
 from agentloop.messages import (
     AssistantMessage,
     AssistantPart,
+    File,
     Message,
     Reasoning,
     Text,
@@ -47,6 +49,7 @@ __all__ = [
     "measure",
     "newest_prompt",
     "plan",
+    "text_of_part",
     "without_summary",
 ]
 
@@ -594,6 +597,20 @@ MOST_CHARACTERS = 20_000_000
 _NONE: Mapping[str, str] = {}
 
 
+def text_of_part(part: UserPart) -> str | None:
+    """What the model reads of ``part`` as text, a text file under its name; ``None`` for a picture or a document."""
+    if isinstance(part, Text):
+        return part.text
+    text = text_of_media(part)
+    if text is None:
+        return None
+    return f"\n[{part.name if isinstance(part, File) else 'file'}]\n{text}\n"
+
+
+def _length_of_files(parts: Sequence[UserPart]) -> int:
+    return sum(len(text_of_media(part) or "") for part in parts if not isinstance(part, Text))
+
+
 class LongResults:
     """The results of a session that were too long to be shown whole, by call id."""
 
@@ -609,16 +626,21 @@ class LongResults:
     def shorten(self, result: ToolResult, most: float) -> ToolResult:
         """``result`` with at most about ``most`` characters of text, and a word on how to read the rest.
 
-        Its beginning and its end are shown, three parts to one: an error comes last as a rule. Images and files are
-        left as they are.
+        Its beginning and its end are shown, three parts to one: an error comes last as a rule. Text files count, and
+        become a part of the text where they do not fit. Images and other files are left as they are.
         """
         length = 0
+        texts = True
         for part in result.parts:
             if type(part) is Text:
                 length += len(part.text)
-        if length <= most:
+            else:
+                texts = False
+        if length <= most and (texts or length + _length_of_files(result.parts) <= most):
             return result
-        text = "".join(part.text for part in result.parts if isinstance(part, Text))
+        pieces = [(part, text_of_part(part)) for part in result.parts]
+        text = "".join(words for _, words in pieces if words is not None)
+        length = len(text)
         self.store(result.call_id, text)
         head, tail = int(most * 3 / 4), int(most / 4)
         note = (
@@ -626,7 +648,7 @@ class LongResults:
             f'To read them: {READ_RESULT}(call_id="{result.call_id}", offset={head})]\n\n'
         )
         shown = Text(text[:head] + note + text[length - tail :])
-        others = (part for part in result.parts if not isinstance(part, Text))
+        others = (part for part, words in pieces if words is None)
         return ToolResult(result.call_id, result.name, (shown, *others), result.status)
 
     def read(self, call_id: str, offset: int, limit: int, find: str) -> str:

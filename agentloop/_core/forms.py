@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import inspect
 
-from agentloop._core.json_types import inspect_type
+from agentloop._core.json_types import described_fields, inspect_type
 from agentloop._core.signature import field_types
 from agentloop.errors import ToolDefinitionError
 
@@ -278,7 +278,7 @@ def form_of(type_: Any, /) -> dict[str, Any]:
     info = inspect_type(type_, what)
     if not isinstance(info, (inspect.DataclassType, inspect.StructType, inspect.TypedDictType)):
         raise ToolDefinitionError(f"{what} is not an attrs class, dataclass, TypedDict or Struct")
-    types = field_types(type_)
+    types, words = field_types(type_), described_fields(type_)
     form: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
     for field in info.fields:
         declared = _property(field.type, [*_literals(types.get(field.name))])
@@ -288,6 +288,8 @@ def form_of(type_: Any, /) -> dict[str, Any]:
             raise ToolDefinitionError(f"field `{field.name}` of {what} may be None: let that be its default")
         if field.default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
             declared["default"] = msgspec.to_builtins(field.default)
+        if field.name in words:
+            declared.setdefault("description", words[field.name])
         form["properties"][field.encode_name] = declared
         if field.required:
             form["required"].append(field.encode_name)

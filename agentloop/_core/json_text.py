@@ -7,7 +7,7 @@ Every JSON text is decoded here. Without a limit of its own, agentloop would dep
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 import msgspec
 
@@ -18,7 +18,11 @@ __all__ = [
     "NestingError",
     "decode_json",
     "decode_own",
+    "is_array",
+    "is_object",
     "nesting_depth",
+    "same_json",
+    "whole_numbers",
     "whole_text",
 ]
 
@@ -113,6 +117,41 @@ def decode_own(text: str | bytes | msgspec.Raw, type: Any, /) -> Any: ...
 def decode_own(text: str | bytes | msgspec.Raw, type: Any = Any, /) -> Any:
     """Decode one JSON value that agentloop has written. Raises what `JsonDecoder.decode` raises."""
     return decode_json(text, type, max_depth=MAX_OWN_DEPTH)
+
+
+def whole_numbers(value: Any) -> Any:
+    """A copy of a JSON value with 3 in the place of 3.0: to JSON Schema, a number without a fraction is an integer."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**63 else value
+    if is_array(value):
+        return list(map(whole_numbers, value))
+    if is_object(value):
+        return {name: whole_numbers(member) for name, member in value.items()}
+    return value
+
+
+def is_array(value: object) -> TypeGuard[list[Any]]:
+    """Whether ``value``, a JSON value, is an array."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether ``value``, a JSON value, is an object."""
+    return isinstance(value, dict)
+
+
+def same_json(text: str, other: str) -> bool:
+    """Whether two JSON texts say the same. The order of keys, white space and ``.0`` make no difference."""
+    if text == other:
+        return True
+    try:
+        return _canonical(text) == _canonical(other)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+
+
+def _canonical(text: str) -> bytes:
+    return msgspec.json.encode(whole_numbers(decode_json(text if text.strip() else "{}")), order="deterministic")
 
 
 def whole_text(text: str) -> str:

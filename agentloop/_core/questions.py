@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from copy import deepcopy
+from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
 from attrs import evolve
 
+from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.forms import fill
 from agentloop._core.permissions import Call, covers
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
@@ -41,6 +43,7 @@ __all__ = [
     "Questions",
     "check_always",
     "check_answer",
+    "copy_of",
 ]
 
 AnsweredBy: TypeAlias = Literal["reader", "handler", "rule"]
@@ -105,7 +108,7 @@ class AskedQuestion:
     def numbered(self, source: Source, seq: int) -> Question:
         """Its event, with the place in order that the event is emitted at."""
         self.event = evolve(self.event, source=source, seq=seq)
-        return self.event
+        return copy_of(self.event)
 
     def check(self, answer: Answer) -> Answer:
         """The answer as it is accepted. Raises `InvalidAnswerError`."""
@@ -228,7 +231,7 @@ class Questions(Generic[A]):
 
     def pending(self, scope: str) -> tuple[Question, ...]:
         """The open questions of ``scope`` and of all scopes inside it, oldest first; none once it is closed."""
-        return tuple(question.event for question in self._open.values() if self.is_within(question.scope, scope))
+        return tuple(copy_of(asked.event) for asked in self._open.values() if self.is_within(asked.scope, scope))
 
     def answer(self, id: str, answer: Answer, *, by: AnsweredBy) -> None:
         """Answer question ``id``, once. On an error, the question stays as it was.
@@ -327,10 +330,19 @@ class Questions(Generic[A]):
             return
         self.is_parked = True
         questions = [question for id, question in self._open.items() if id in self._deferred]
-        self.parked = tuple(question.event for question in questions)
+        self.parked = tuple(copy_of(question.event) for question in questions)
         for question in questions:
             self._close(question, "parked")
         self._stop()
+
+
+def copy_of(question: Question) -> Question:
+    """``question`` for user code: what that writes into the form or the arguments changes neither run nor journal."""
+    if isinstance(question, ElicitationRequested):
+        return evolve(question, form=deepcopy(question.form))
+    if isinstance(question, ApprovalRequested):
+        return evolve(question, arguments=deepcopy(question.arguments))
+    return question
 
 
 # ------------------------------------------------------------------- which answer fits
@@ -345,6 +357,11 @@ def check_answer(question: Question, answer: Answer) -> Answer:
     Raises:
       InvalidAnswerError: it is of the wrong kind, or its content does not fit the form.
     """
+    if isinstance(cast("object", answer), Answer):
+        try:
+            answer = checked(type(answer), answer)
+        except FieldError as error:
+            raise InvalidAnswerError(question=question.id, problem=str(error)) from error
     match question:
         case ElicitationRequested():
             if isinstance(answer, (Decline, Cancel)):
@@ -352,17 +369,12 @@ def check_answer(question: Question, answer: Answer) -> Answer:
             if not isinstance(answer, Accept):
                 raise _wrong_kind(question, answer, "Accept, Decline or Cancel")
             try:
-                return Accept(fill(question.form, _named_values(answer.content)))
+                return Accept(fill(question.form, answer.content))
             except ValueError as error:
                 raise InvalidAnswerError(question=question.id, problem=str(error)) from error
         case ApprovalRequested():
             if not isinstance(answer, (Approve, Deny)):
                 raise _wrong_kind(question, answer, "Approve or Deny")
-            if isinstance(answer, Approve) and answer.arguments is not None:
-                try:
-                    _named_values(answer.arguments)
-                except ValueError as error:
-                    raise InvalidAnswerError(question=question.id, problem=str(error)) from error
         case ContinueRequested():
             if not isinstance(answer, (Approve, Deny)):
                 raise _wrong_kind(question, answer, "Approve or Deny")
@@ -392,16 +404,6 @@ def check_always(question: str, always: object, call: Call) -> None:
         problem = f"always={always}: it does not match the call that it is to approve"
     if problem:
         raise InvalidAnswerError(question=question, problem=problem)
-
-
-def _named_values(content: object) -> dict[str, Any]:
-    """The content of an answer, once checked: its class is only a claim until then. Raises `ValueError`."""
-    if isinstance(content, dict):
-        values = cast("dict[object, Any]", content)
-        named = {name: value for name, value in values.items() if isinstance(name, str)}
-        if len(named) == len(values):
-            return named
-    raise ValueError(f"it holds {content!r}, where a dict of names and JSON values is due")
 
 
 def _wrong_kind(question: Question, answer: object, wanted: str) -> InvalidAnswerError:

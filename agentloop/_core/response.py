@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from agentloop._core.field_checks import FieldError, checked, plain_text, shown
 from agentloop._core.results import error_result
 from agentloop._core.structured_output import OutputType
 from agentloop._core.transcript import close_turn
@@ -46,6 +47,7 @@ __all__ = [
     "Proceed",
     "after_response",
     "answer_at_the_end",
+    "checked_delta",
     "checked_stop",
     "checked_usage",
     "flaw_of",
@@ -171,7 +173,8 @@ class Assembler:
             raise ModelOutputLimitError(model=self._model, problem=problem)
 
     def _unique(self, id: str, index: int) -> str:
-        if not id or id in self._ids or id in self._taken:
+        # The id is a key in journals, and some databases take no NUL in a text.
+        if not id or "\0" in id or id in self._ids or id in self._taken:
             id = f"{self._prefix}_{index}"
             while id in self._ids or id in self._taken:
                 id += "_"
@@ -232,17 +235,31 @@ def checked_stop(stop: object, *, model: str) -> Stop:
       ModelProtocolError: it is no `Stop`, or its reason is unknown.
     """
     if not isinstance(stop, Stop) or not _fits(stop.usage, Usage) or not _fits(stop.model, str):
-        raise ModelProtocolError(f"model {model!r} returned {stop!r} where a Stop is due")
-    if stop.reason not in _REASONS:
+        raise ModelProtocolError(f"model {model!r} returned {shown(stop)} where a Stop is due")
+    if not _fits(stop.reason, str) or stop.reason not in _REASONS:
         raise ModelProtocolError(
-            f"model {model!r} returned the unknown stop reason {stop.reason!r}; the reasons are {sorted(_REASONS)}"
+            f"model {model!r} returned the unknown stop reason {shown(stop.reason)}; the reasons are {sorted(_REASONS)}"
         )
     usage = checked_usage(stop.usage)
-    if usage is stop.usage and stop.model.isascii():
+    if usage is stop.usage and stop.model.isascii() and _is_str(stop.model) and _is_str(stop.reason):
         # As nearly always.
         return stop
     # The name may have lone surrogates, with which no message can be encoded.
-    return Stop(stop.reason, usage, stop.model.encode(errors="replace").decode())
+    return Stop(checked(str, stop.reason), usage, plain_text(stop.model))
+
+
+def checked_delta(model: str, name: str, text: object) -> str:
+    """A text that the model ``model`` passed to its `Reply`, in whole characters.
+
+    Raises:
+      ModelProtocolError: it is no text.
+    """
+    if type(text) is str and text.isascii():
+        return text
+    try:
+        return str(checked(str, text, f"reply.{name}"))
+    except FieldError as error:
+        raise ModelProtocolError(f"model {model!r} broke the protocol: {error}") from error
 
 
 def checked_usage(usage: Usage) -> Usage:
@@ -277,6 +294,11 @@ def _is_plain(usage: Usage) -> bool:
             return False
     cost = usage.cost
     return type(cost) is float and 0 <= cost <= MAX_TOKENS
+
+
+def _is_str(value: object) -> bool:
+    """Whether ``value`` is a text, and of no subclass."""
+    return type(value) is str
 
 
 def _fits(value: object, kind: type) -> bool:

@@ -7,11 +7,17 @@ from typing import cast
 
 import msgspec
 
+from agentloop._core.field_checks import FieldError, checked
+from agentloop._core.foreign_errors import error_name, error_text
 from agentloop._core.json_types import UNENCODABLE
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
-__all__ = ["error_info", "error_result", "result_of", "to_text", "unknown_tool"]
+__all__ = ["error_info", "error_result", "own_result", "result_of", "to_text", "unknown_tool"]
+
+
+NO_REASON = "The call failed, and no reason was given."
+"""The words for the model where an error has no text."""
 
 
 def result_of(call: ToolCall, value: object) -> ToolResult:
@@ -21,17 +27,32 @@ def result_of(call: ToolCall, value: object) -> ToolResult:
     tuple, are its parts. Anything else becomes one text.
 
     Raises:
-      TypeError: ``value`` cannot be turned into text or JSON.
+      TypeError: ``value`` cannot be turned into text or JSON, or a field of it is of a wrong type.
     """
-    if isinstance(value, ToolResult):
-        return ToolResult(call.id, call.name, tuple(map(whole_part, value.parts)), value.status)
-    # Several providers refuse an empty text.
-    parts = () if value.__class__ in _NEVER_PARTS else _parts(value)
+    if value.__class__ in _NEVER_PARTS:
+        # As nearly always. Several providers refuse an empty text.
+        return ToolResult(call.id, call.name, (Text(to_text(value) or "(no output)"),))
+    try:
+        if isinstance(value, ToolResult):
+            return own_result(call, value)
+        parts = _parts(value)
+    except FieldError as error:
+        raise TypeError(f"a tool returned a value that the model cannot read: {error}") from error
     return ToolResult(call.id, call.name, parts or (Text(to_text(value) or "(no output)"),))
 
 
 _NEVER_PARTS = (str, int, dict)
 """The types that most tools return."""
+
+
+def own_result(call: ToolCall, result: ToolResult) -> ToolResult:
+    """``result`` of user code, under the id and the name of ``call``.
+
+    Raises:
+      FieldError: a field of it is of another type than the class declares.
+    """
+    named = msgspec.structs.replace(result, call_id=call.id, name=call.name)
+    return cast("ToolResult", checked(ToolResult, named))
 
 
 def _parts(value: object) -> tuple[UserPart, ...]:
@@ -48,7 +69,8 @@ def _parts(value: object) -> tuple[UserPart, ...]:
 def error_result(call: ToolCall, text: str, status: ResultStatus = "error") -> ToolResult:
     """A result that describes an error to the model."""
     # As text that has a JSON form: an error may name a file, and a file's name may be any bytes.
-    return ToolResult(call.id, call.name, (Text(to_text(text)),), status)
+    # Several providers refuse an empty text.
+    return ToolResult(call.id, call.name, (Text(to_text(text) or NO_REASON),), status)
 
 
 def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
@@ -59,7 +81,7 @@ def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
 
 def error_info(error: BaseException) -> ErrorInfo:
     """``error`` as data, in text that can be sent: an error may name a file, and a file's name may be any bytes."""
-    return ErrorInfo(type(error).__name__, to_text(str(error)))
+    return ErrorInfo(error_name(error), error_text(error))
 
 
 def to_text(value: object, /) -> str:

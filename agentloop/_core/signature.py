@@ -13,11 +13,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder
+from agentloop._core.json_text import JsonDecoder, whole_numbers
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
+    decode_leniently,
     inspect_type,
+    lacks_integer,
     lifted,
     malformed,
     mismatch,
@@ -88,7 +90,7 @@ class Signature:
           ArgumentsError: not JSON, not an object, or not what the schema asks for.
         """
         try:
-            return self._keywords(self._decoder.decode(raw if raw.strip() else b"{}"))
+            return self._keywords(decode_leniently(self._decoder, raw if raw.strip() else b"{}"))
         except msgspec.ValidationError as error:
             raise self._invalid(error) from error
         except NOT_JSON as error:
@@ -101,9 +103,17 @@ class Signature:
           ArgumentsError: not what the schema asks for.
         """
         try:
-            return self._keywords(msgspec.convert(dict(values), self._struct))
+            return self._keywords(self._converted(dict(values)))
         except msgspec.ValidationError as error:
             raise self._invalid(error) from error
+
+    def _converted(self, values: dict[str, Any]) -> msgspec.Struct:
+        try:
+            return msgspec.convert(values, self._struct, str_keys=True)
+        except msgspec.ValidationError as error:
+            if not lacks_integer(error):
+                raise
+        return msgspec.convert(whole_numbers(values), self._struct, str_keys=True)
 
     @functools.cached_property
     def _struct(self) -> type[msgspec.Struct]:

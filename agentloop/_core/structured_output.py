@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from agentloop._core.json_text import JsonDecoder, decode_json
-from agentloop._core.json_types import NOT_JSON, inspect_type, lifted, malformed, mismatch, spelled_out
+from agentloop._core.json_types import (
+    NOT_JSON,
+    decode_leniently,
+    inspect_type,
+    lifted,
+    malformed,
+    mismatch,
+    spelled_out,
+)
 
 __all__ = ["TEXT", "OutputFormatError", "OutputType", "output_type", "schema_of"]
 
@@ -69,9 +77,9 @@ class OutputType:
     def _readers(self) -> tuple[Callable[[str], Any], ...]:
         bare = JsonDecoder(self._hint)
         if _is_object(lifted(self._hint)):
-            return (bare.decode,)
+            return (functools.partial(decode_leniently, bare),)
         wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint))
-        return (lambda raw: wrapped.decode(raw).value, bare.decode)
+        return (lambda raw: decode_leniently(wrapped, raw).value, functools.partial(decode_leniently, bare))
 
 
 TEXT = OutputType(str)

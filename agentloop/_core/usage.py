@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from agentloop._core.json_text import same_json
 from agentloop.limits import Limits, Price
 from agentloop.messages import Usage
 
@@ -24,11 +25,14 @@ class Exceeded(msgspec.Struct, frozen=True):
     """A field of `Limits`."""
     used: float
     allowed: float
+    asked: int = 0
+    """Tool calls that the model asks for at once, and that would go past the limit together."""
 
 
 def in_words(reached: Exceeded) -> str:
     """The limit and its numbers, for a person."""
-    return f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used"
+    used = f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used"
+    return used + (f", and the model asked for {reached.asked} more" if reached.asked else "")
 
 
 class Meter:
@@ -132,9 +136,11 @@ class Meter:
         """The first limit, inside out, that ``calls`` more tool calls would break."""
         meter: Meter | None = self
         while meter is not None:
-            reached = meter._over("tool_calls", meter.limits.tool_calls, meter.tool_calls + calls - 1)
-            if reached is not None:
-                return reached
+            limit = meter.limits.tool_calls
+            if limit is not None:
+                allowed = meter.allowed.get("tool_calls", limit)
+                if meter.tool_calls + calls > allowed:
+                    return Exceeded(meter, "tool_calls", meter.tool_calls, allowed, calls)
             meter = meter.parent
         return None
 
@@ -147,7 +153,9 @@ class Meter:
     def extend(self, reached: Exceeded) -> None:
         """Allow the same amount once more, counted from the present usage."""
         step = getattr(self.limits, reached.limit)
-        self.allowed = {**self.allowed, reached.limit: max(reached.used, reached.allowed) + step}
+        # Many calls at once are one question, not several.
+        needed = reached.used + max(reached.asked - 1, 0)
+        self.allowed = {**self.allowed, reached.limit: max(needed, reached.allowed) + step}
 
 
 class RepeatDetector:
@@ -162,9 +170,24 @@ class RepeatDetector:
 
     def is_stuck(self, calls: tuple[tuple[str, str], ...]) -> bool:
         """Whether ``calls``, as (tool name, arguments), came ``limit`` times in a row now."""
-        self._times = self._times + 1 if calls == self._last else 1
+        self._times = self._times + 1 if _are_same(calls, self._last) else 1
         self._last = calls
         return self._times >= self._limit
+
+    @property
+    def times(self) -> int:
+        """How many times in a row the last calls came."""
+        return self._times
+
+
+def _are_same(calls: tuple[tuple[str, str], ...], others: tuple[tuple[str, str], ...]) -> bool:
+    """Whether both are the same calls. Arguments are compared as JSON: models change the order of keys."""
+    if calls == others:
+        return True
+    return len(calls) == len(others) and all(
+        name == other_name and same_json(arguments, other_arguments)
+        for (name, arguments), (other_name, other_arguments) in zip(calls, others, strict=True)
+    )
 
 
 # ----------------------------------------------------------------------------- prices

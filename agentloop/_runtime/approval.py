@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import msgspec
 import trio
 
-from agentloop._core.json_text import decode_own
+from agentloop._core.json_text import decode_own, whole_numbers
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
@@ -47,7 +47,8 @@ class CheckedArguments:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, for hooks and people, and anew for each: one that changes them must not change the rest."""
-        return decode_own(self.text, dict[str, Any]) if self.text.strip() else {}
+        # A model may write 3.0 where the function gets 3: rules, hooks and people see what the function gets.
+        return cast("dict[str, Any]", whole_numbers(decode_own(self.text, dict[str, Any]))) if self.text.strip() else {}
 
 
 def is_free(run: Run, tool: Tool) -> bool:

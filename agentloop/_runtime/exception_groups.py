@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import NoReturn, TypeAlias, cast
 
 import trio
 
-__all__ = ["is_cancellation", "raise_single", "single", "split_plain"]
+from agentloop._core.foreign_errors import describe
+
+__all__ = ["failure_of", "is_cancellation", "raise_single", "single", "split_plain"]
 
 Group: TypeAlias = "BaseExceptionGroup[BaseException]"
 
@@ -25,11 +29,43 @@ def single(error: BaseException) -> BaseException:
     leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled)]
     if not leaves:
         return error
-    chosen = next((leaf for leaf in leaves if not isinstance(leaf, Exception)), leaves[0])
+    chosen = next((leaf for leaf in leaves if not _is_plain(leaf)), leaves[0])
     for other in leaves:
         if other is not chosen:
-            chosen.add_note(f"At the same time: {type(other).__name__}: {other}")
+            # The exception of a frozen class takes no notes.
+            with suppress(Exception):
+                chosen.add_note(f"At the same time: {describe(other)}")
     return chosen
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """The failure of user code that raised ``error``, as one exception.
+
+    `asyncio.CancelledError` counts as a failure: it comes from an asyncio loop of the user code's own, and no scope of
+    trio's is cancelled.
+
+    Raises:
+      BaseException: the part of ``error`` that is no failure: a cancellation of trio's, or an interrupt.
+    """
+    leaves = _leaves(error)
+    if all(map(_is_plain, leaves)):
+        return single(error)
+    if isinstance(error, BaseExceptionGroup) and any(map(_is_cancellation_of_asyncio, leaves)):
+        # A nursery above would take it for an interrupt.
+        _, rest = cast("Group", error).split(_is_cancellation_of_asyncio)
+        assert rest is not None
+        raise rest
+    raise error
+
+
+def _is_plain(error: BaseException) -> bool:
+    return isinstance(error, Exception) or _is_cancellation_of_asyncio(error)
+
+
+def _is_cancellation_of_asyncio(error: BaseException) -> bool:
+    # Looked up, not imported: most programs on trio never load asyncio.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def split_plain(error: BaseException) -> tuple[Exception | None, BaseException | None]:
@@ -60,6 +96,7 @@ def raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     try:
         raise error
     finally:
-        error.__context__ = context
+        # Not by plain assignment, which a frozen class refuses.
+        BaseException.__setattr__(error, "__context__", context)
         # Otherwise the traceback, this frame and the error would keep one another alive.
         del error, context, raised

@@ -14,11 +14,15 @@ from typing import Any
 import msgspec
 import trio
 
+from agentloop._core.field_checks import FieldError, checked, shown
+from agentloop._core.foreign_errors import describe, error_text
+from agentloop._core.transcript import problems
+from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.plain_functions import in_thread_if_plain
-from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
-from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName
+from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName, ReplaceMessages
 from agentloop.limits import Deadlines
 from agentloop.observers import Observer
 
@@ -94,19 +98,18 @@ class Hooks:
         except UserCodeError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):
-                self._writer.warn("hook_warning", f"{name}: {error}", logged=f"{name} warns")
+                self._writer.warn("hook_warning", f"{name}: {error_text(error)}", logged=f"{name} warns")
                 return None
             short = f"failed: took longer than {seconds:g} s" if failure.timed_out else "failed"
             problem = short if failure.timed_out else f"failed: {failure}"
         else:
-            if verdict is None or isinstance(verdict, hook.verdicts):
+            verdict, flaw = checked_verdict(hook, verdict)
+            if not flaw:
                 if HOOKS.isEnabledFor(logging.DEBUG):
                     took, kind = time.perf_counter() - began, type(verdict).__name__
                     log(HOOKS, logging.DEBUG, "stream %r: %s returned %s, %.3f s", stream, name, kind, took)
                 return verdict
-            allowed = ", ".join(kind.__name__ for kind in hook.verdicts) or "nothing"
-            problem = f"returned {verdict!r}, where it may return {allowed} or None"
-            short = f"returned a {type(verdict).__name__}, where it may return {allowed} or None"
+            problem, short = flaw
         message = f"{name} {problem}"
         if hook.guard:
             log(HOOKS, logging.ERROR, "stream %r: %s %s", stream, name, short, error=error)
@@ -145,6 +148,26 @@ def _are_alike(hook: Hook, other: Hook) -> bool:
     return hook.function is other.function and hook.tools == other.tools
 
 
+def checked_verdict(hook: Hook, verdict: Any) -> tuple[Any, tuple[str, str] | None]:
+    """The verdict that ``hook`` returned, with plain values only; and why it is none, for a person and for the log."""
+    if verdict is None:
+        return None, None
+    if not isinstance(verdict, hook.verdicts):
+        allowed = ", ".join(kind.__name__ for kind in hook.verdicts) or "nothing"
+        due = f"where it may return {allowed} or None"
+        return None, (f"returned {shown(verdict)}, {due}", f"returned a {type(verdict).__name__}, {due}")
+    short = f"returned a {type(verdict).__name__} with a wrong value"
+    try:
+        plain: Any = checked(type(verdict), verdict) if isinstance(verdict, msgspec.Struct) else verdict
+    except FieldError as error:
+        return None, (f"{short}: {error}", short)
+    # A provider answers such a request with an error that names no hook.
+    torn = problems(plain.messages) if isinstance(plain, ReplaceMessages) else ()
+    if torn:
+        return None, (f"returned messages that no provider takes: {'; '.join(torn)}", short)
+    return plain, None
+
+
 # ------------------------------------------------------------------------- observers
 
 
@@ -164,7 +187,8 @@ async def observe(events: Reader, observers: Sequence[Observer], stream: str) ->
             for observer in tuple(watching):
                 try:
                     observer.observe(event)
-                except Exception as error:  # noqa: BLE001 - it is the user's, and no reason to stop a run
+                except BaseException as raised:  # noqa: BLE001 - it is the user's, and no reason to stop a run
+                    error = failure_of(raised)
                     watching.remove(observer)
                     name, kind = type(observer).__qualname__, type(event).__name__
                     text = "stream %r: observer %s failed at a %s, and sees no more of the run"

@@ -22,6 +22,7 @@ from typing import Any
 import trio
 from attrs import evolve
 
+from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
@@ -347,14 +348,14 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
     try:
         outcome = _conclude(run, ending, error)
     except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
-        outcome = Outcome(reason="failed", detail=str(bug), error=_as_bug(bug))
+        outcome = Outcome(reason="failed", detail=error_text(bug), error=_as_bug(bug))
     if undelivered:
         outcome = evolve(outcome, undelivered=undelivered)
     await _call_last_hooks(run, outcome)
     plain, rest = (None, None) if error is None else split_plain(error)
     if plain is not None and outcome.error is None:
         late = single(plain)
-        problem = f"while the run was stopped: {type(late).__name__}: {late}"
+        problem = f"while the run was stopped: {describe(late)}"
         run.warn("error_while_stopping", problem, logged="an error while the run was stopped", error=late)
     _emit_end(run, outcome)
     await flush_at_end(run)
@@ -394,7 +395,7 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
         failure = single(error)
         if isinstance(failure, Exception) and not isinstance(failure, AgentLoopError):
             failure = _as_bug(failure)
-        return Outcome(reason="failed", detail=str(failure), error=failure, usage=usage, messages=messages)
+        return Outcome(reason="failed", detail=error_text(failure), error=failure, usage=usage, messages=messages)
     assert ending is not None
     return Outcome(reason=ending.reason, detail=ending.detail, output=ending.output, usage=usage, messages=messages)
 
@@ -404,7 +405,7 @@ class _OrderError(Exception):
 
 
 def _as_bug(error: Exception) -> InternalError:
-    bug = InternalError(f"a bug in agentloop, please report it: {type(error).__name__}: {error}")
+    bug = InternalError(f"a bug in agentloop, please report it: {describe(error)}")
     bug.__cause__ = error
     return bug
 

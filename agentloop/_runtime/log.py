@@ -40,6 +40,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
 import trio
 from attrs import evolve
 
+from agentloop._core.field_checks import plain_text
 from agentloop._core.state import Note, StreamState
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.logs import LOGGER_OF, log_event, log_warning
@@ -445,7 +446,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
           error: logged with its traceback.
         """
         log_warning(code, self.source.stream, logged or message, error)
-        self.emit(WarningIssued, code=code, message=message)
+        self.emit(WarningIssued, code=code, message=plain_text(message))
 
     def note(self, note: Note) -> None:
         """Append a fact for the state and the journal, which no reader gets. Does not wait, does not fail."""

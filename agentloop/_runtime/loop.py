@@ -469,8 +469,7 @@ class _Loop:
             return None
         if not self._repeats.is_stuck(tuple([(call.name, call.arguments) for call in calls])):
             return None
-        times = self._run.config.limits.identical_turns
-        return Ending("limit", f"the model asked for the same calls {times} times in a row")
+        return Ending("limit", f"the model asked for the same calls {self._repeats.times} times in a row")
 
     async def _stop(self, turn: _Turn, message: AssistantMessage, ending: Ending) -> Ending | None:
         """End the run with its answer, unless a hook or a message sends the agent on."""

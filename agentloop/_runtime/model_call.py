@@ -16,14 +16,15 @@ from typing import TypeAlias
 import msgspec
 import trio
 
-from agentloop._core.response import Assembler, checked_stop, checked_usage
+from agentloop._core.foreign_errors import error_text
+from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
 from agentloop._runtime.deadlines import now, sleep
-from agentloop._runtime.exception_groups import single
+from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
 from agentloop._runtime.run import Run, commit
@@ -45,7 +46,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages
 from agentloop.messages import AssistantMessage, Usage
-from agentloop.models import Model, ModelRequest, OpenableModel
+from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
 
 __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
 
@@ -123,8 +124,8 @@ class ModelCall:
         except AgentLoopError as own_error:
             _name(own_error, model)
             raise
-        except Exception as group:  # noqa: BLE001 - adapters let through what their libraries raise
-            error = single(group)
+        except BaseException as group:  # noqa: BLE001 - adapters let through what their libraries raise
+            error = failure_of(group)
             if isinstance(error, AgentLoopError):
                 _name(error, model)
                 raise error from error.__cause__
@@ -159,6 +160,8 @@ class ModelCall:
     # ------------------------------------------------------------------------- Reply
 
     async def text(self, text: str, /) -> None:
+        if text.__class__ is not str or not text.isascii():
+            text = checked_delta(self._model.name, "text(text)", text)
         if not text:
             self._show_life()
             return
@@ -167,12 +170,18 @@ class ModelCall:
         await self._next()
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
+        text = checked_delta(self._model.name, "reasoning(text)", text)
+        if signature is not None:
+            signature = checked_delta(self._model.name, "reasoning(signature=)", signature)
         self._assembler.reasoning(text, signature)
         if text:
             self._emit(ReasoningDelta, text)
         await self._next()
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
+        id = checked_delta(self._model.name, "tool_call(id=)", id)
+        name = checked_delta(self._model.name, "tool_call(name=)", name)
+        arguments = checked_delta(self._model.name, "tool_call(arguments=)", arguments)
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
         self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
         await self._next()
@@ -230,7 +239,7 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
                 failure = error
                 if len(run.models) > 1:
                     short = f"model {model.name!r} could not be opened: {type(error).__name__}"
-                    run.warn("model_failed", str(error), logged=short)
+                    run.warn("model_failed", error_text(error), logged=short)
         if not opened and failure is not None:
             raise failure
         run.models = tuple(opened)
@@ -247,13 +256,14 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
     entered = left = False
     try:
         async with model.open() as held:
+            check_model_name(held)
             entered = True
             yield held
             left = True
-    except Exception as group:
+    except BaseException as group:
         if entered and not left:
             raise
-        error = single(group)
+        error = failure_of(group)
         if left:
             short = f"closing model {model.name!r} failed"
             logged = f"{short}: {type(error).__name__}"

@@ -7,7 +7,7 @@ from functools import partial
 import trio
 from attrs import evolve
 
-from agentloop._core.questions import HANDLER_FAILED, AskedQuestion
+from agentloop._core.questions import HANDLER_FAILED, AskedQuestion, copy_of
 from agentloop._runtime.call_order import Arrivals
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation
@@ -93,7 +93,7 @@ async def _wait_for_answer(waiter: _Waiter) -> None:
     """Return when the question is closed, or when no answerer is left."""
     run, question = waiter.run, waiter.question
     questions = run.root.questions
-    await run.hooks.notify("notification", Notification(run.source, question.event))
+    await run.hooks.notify("notification", Notification(run.source, copy_of(question.event)))
     for answerer in questions.answerers(run.source.stream):
         if not question.is_open():
             return
@@ -132,7 +132,7 @@ async def _ask_handler(waiter: _Waiter, handler: QuestionHandler) -> None:
     run, question = waiter.run, waiter.question
     waiter.handler = trio.CancelScope()
     try:
-        reply = await call_user_code(waiter.handler, handler, question.event)
+        reply = await call_user_code(waiter.handler, handler, copy_of(question.event))
         if reply is not None and question.is_open():
             run.root.questions.answer(question.id, reply, by="handler")
     except (UserCodeError, AnswerError) as error:

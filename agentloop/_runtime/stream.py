@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._runtime import questions
 from agentloop._runtime.run import Run
-from agentloop.errors import StreamStateError, UsageError
+from agentloop.errors import StreamStateError, UnknownQuestionError, UsageError
 from agentloop.events import Question, Source, StreamEvent, TextDelta
 from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
@@ -82,6 +85,8 @@ class Stream:
           UnknownQuestionError: the question is not open.
           InvalidAnswerError: the answer is of the wrong class, or does not fit the form; the question stays open.
         """
+        if not isinstance(cast("object", question_id), str):
+            raise UnknownQuestionError(given=shown(question_id), open_ids=[question.id for question in self.pending])
         questions.answer(self._run, question_id, answer)
 
     def steer(self, message: Prompt, /) -> None:
@@ -109,6 +114,10 @@ class Stream:
         Args:
           detail: why; it becomes `StreamStopped.detail`.
         """
+        try:
+            detail = checked(str, detail, "stop(detail)")
+        except FieldError as error:
+            raise UsageError(str(error)) from error
         if not self._run.stopped:
             self._run.stopped = True
             self._run.stop_detail = detail

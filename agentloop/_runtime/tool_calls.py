@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
 from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
@@ -21,7 +22,7 @@ from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.tool_context import RunningContext
-from agentloop._runtime.user_code import UserCodeError, call_user_code, tool_threads
+from agentloop._runtime.user_code import UserCodeError, call_in_thread, call_user_code, tool_threads
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
@@ -134,7 +135,10 @@ class Calls:
         try:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
-            return error_result(call, str(error))
+            return error_result(call, error_text(error))
+        except Exception as error:  # noqa: BLE001 - `Arguments` may be a class of the user's own
+            self._log(logging.ERROR, call, "failed: its arguments cannot be read", error)
+            return error_result(call, f"The arguments cannot be read: {describe(error)}")
         checked = CheckedArguments(arguments, call.arguments)
         is_unchecked = self._shared is not None or is_free(self._run, tool)
         if not is_unchecked:
@@ -221,7 +225,7 @@ class Calls:
             else:
                 self._log(logging.ERROR, call, "failed", cause)
             # The words of a ToolError are chosen for the model; any other exception is shown with its type.
-            return error_result(call, str(cause) if isinstance(cause, ToolError) else str(error))
+            return error_result(call, error_text(cause) if isinstance(cause, ToolError) else str(error))
         except trio.Cancelled:  # noqa: ASYNC103 - see below
             shared = self._shared
             if shared is None or not shared.cancel_called or since(shared.deadline) < 0:
@@ -247,7 +251,7 @@ class Calls:
 
         def call() -> tuple[Any]:
             # In a tuple, since trio refuses a coroutine here, as a plain wrapper of an async function returns it.
-            return (tool.function(**arguments) if begun.acquire(blocking=False) else None,)
+            return (call_in_thread(tool.function, arguments) if begun.acquire(blocking=False) else None,)
 
         try:
             (value,) = await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=tool_threads())

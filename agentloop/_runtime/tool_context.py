@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 import trio
 
+from agentloop._core.field_checks import FieldError, checked
+from agentloop._core.foreign_errors import describe
 from agentloop._core.forms import check_form, form_of
-from agentloop._core.json_text import decode_own
+from agentloop._core.json_text import decode_json, decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
@@ -32,6 +34,14 @@ __all__ = ["RunningContext"]
 T = TypeVar("T")
 
 _YES_OR_NO: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
+def _argument(name: str, kind: Any, value: object) -> Any:
+    """An argument of a method of the context, checked: an event of a wrong value could not be read from a journal."""
+    try:
+        return checked(kind, value, name)
+    except FieldError as error:
+        raise UsageError(str(error)) from error
 
 
 class RunningContext(ToolContext[Any]):
@@ -112,9 +122,8 @@ class RunningContext(ToolContext[Any]):
         await self._room()
 
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
-        if not math.isfinite(progress) or not math.isfinite(total or 0.0):
-            # JSON has no other numbers.
-            raise UsageError(f"progress({progress}, total={total}): give finite numbers, or no total")
+        progress, message = _argument("progress()", float, progress), _argument("progress(message=)", str, message)
+        total = _argument("progress(total=)", float | None, total)
         self._live_run().emit(ToolCallProgress, call_id=self._call_id, progress=progress, total=total, message=message)
         await self._room()
 
@@ -128,14 +137,15 @@ class RunningContext(ToolContext[Any]):
                 await run.writer.wait_for_readers()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
-        schema = dict(_YES_OR_NO if form is None else form)
+        schema = _argument("ask(form)", dict[str, Any], dict(_YES_OR_NO if form is None else form))
         check_form(schema)
-        return await self._ask(message, schema)
+        return await self._ask(_argument("ask(message)", str, message), schema)
 
     async def ask_url(self, message: str, url: str, /) -> Accept | Decline | Cancel:
+        url = _argument("ask_url(url)", str, url)
         if not url.lower().startswith(("http://", "https://")):
             raise UsageError(f"ask_url() takes the address of a web page, not {url!r}")
-        return await self._ask(message, dict(_YES_OR_NO), url)
+        return await self._ask(_argument("ask_url(message)", str, message), dict(_YES_OR_NO), url)
 
     async def _ask(self, message: str, schema: dict[str, Any], url: str | None = None) -> Accept | Decline | Cancel:
         answer: Answer | None = None
@@ -184,11 +194,13 @@ class RunningContext(ToolContext[Any]):
             raise UsageError(f"what is remembered as {name!r} is no {type.__name__}: {error}") from error
 
     async def remember(self, name: str, value: object, /) -> None:
-        run = self._live_run()
+        run, name = self._live_run(), _argument("remember(name)", str, name)
         try:
             encoded = msgspec.json.encode(value)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"what is remembered as {name!r} has no JSON form: {error}") from error
+            decode_json(encoded, msgspec.Raw)
+        # The value is of the tool's own classes, whose encoding may raise anything.
+        except Exception as error:
+            raise UsageError(f"the value to remember as {name!r} has no JSON form: {describe(error)}") from error
         run.note(ValueRemembered(self._call_id, name, encoded))
         await flush(run)
         await trio.lowlevel.checkpoint()
@@ -204,6 +216,7 @@ class RunningContext(ToolContext[Any]):
         return message
 
     def warn(self, code: str, message: str, /) -> None:
+        code, message = _argument("warn(code)", str, code), _argument("warn(message)", str, message)
         self._live_run().warn(code, message, logged=f"a warning of call {self._call_id!r}")
 
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:

@@ -11,9 +11,10 @@ from typing import Any, Protocol, cast
 
 import trio
 
+from agentloop._core.field_checks import shown
 from agentloop._core.questions import AskedQuestion
 from agentloop._runtime.deadlines import PausableDeadline, after
-from agentloop._runtime.exception_groups import single
+from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
@@ -128,8 +129,8 @@ class ToolsetTask:
                     self.ready.set()
                     await self._stop.wait()
                     scope.deadline = after(deadlines.cleanup)
-        except Exception as group:  # noqa: BLE001 - what raises here is not ours
-            error = single(group)
+        except BaseException as group:  # noqa: BLE001 - what raises here is not ours
+            error = failure_of(group)
             if not started:
                 raise ToolsetError(toolset=self.toolset.name, problem=f"failed to start: {describe(error)}") from error
             short = f"toolset {self.toolset.name!r} failed"
@@ -167,11 +168,11 @@ class ToolsetTask:
         finally:
             _DEADLINE.reset(token)
         if not isinstance(listed, Iterable):
-            raise ToolsetError(toolset=self.toolset.name, problem=f"listed {listed!r}, which is no list of tools")
+            raise ToolsetError(toolset=self.toolset.name, problem=f"listed {shown(listed)}, which is no list of tools")
         tools: list[Tool] = []
         for item in cast("Iterable[object]", listed):
             if not isinstance(item, Tool):
-                raise ToolsetError(toolset=self.toolset.name, problem=f"listed {item!r}, which is no Tool")
+                raise ToolsetError(toolset=self.toolset.name, problem=f"listed {shown(item)}, which is no Tool")
             tools.append(item)
         log(TOOLSETS, logging.DEBUG, "toolset %r listed %d tools", self.toolset.name, len(tools))
         return tools

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
 import trio
 
-from agentloop._runtime.exception_groups import single
+from agentloop._core.foreign_errors import describe
+from agentloop._runtime.exception_groups import failure_of
 
 __all__ = [
     "MAX_TOOL_THREADS",
     "UserCodeError",
+    "call_in_thread",
     "call_user_code",
     "describe",
     "tool_threads",
@@ -25,12 +27,6 @@ class UserCodeError(Exception):
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
-
-
-def describe(error: BaseException) -> str:
-    """``error`` in one line, such as ``ValueError: no such city``."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 async def call_user_code(
@@ -52,8 +48,10 @@ async def call_user_code(
             value = function(*args, **kwargs)
             return (await value) if isawaitable(value) else value
     # Around the scope: one that takes away the cancellations of a mixed group leaves the plain errors of it.
-    except Exception as group:  # noqa: BLE001 - user code may raise anything
-        error = single(group)
+    except UserCodeError:
+        raise
+    except BaseException as group:  # noqa: BLE001 - `failure_of` raises a cancellation and an interrupt again
+        error = failure_of(group)
         raise UserCodeError(describe(error)) from error
     raise UserCodeError("it took too long", timed_out=True)
 
@@ -80,3 +78,15 @@ def tool_threads() -> trio.CapacityLimiter:
         limiter = trio.CapacityLimiter(MAX_TOOL_THREADS)
         _limiter.set(limiter)
         return limiter
+
+
+def call_in_thread(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Call ``function`` in the thread that runs this.
+
+    Raises:
+      UserCodeError: the function called ``sys.exit()``, which ends nothing in a thread: it is a failure as well.
+    """
+    try:
+        return function(**arguments)
+    except (SystemExit, GeneratorExit) as error:
+        raise UserCodeError(describe(error)) from error

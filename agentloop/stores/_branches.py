@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop._core.state import SessionRewound, TurnAbandoned
 from agentloop._core.transcript import problems
-from agentloop.errors import StoreError, UsageError
+from agentloop.errors import UsageError
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import Message
-from agentloop.stores._replay import Replay
+from agentloop.stores._replay import UNREADABLE, Replay
 
 __all__ = ["check_cut", "fork_session"]
 
@@ -51,7 +52,7 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
         match record.kind:
             case "stream_stopped":
                 # The calls of a run whose process died may have run: the original decides whether to make them again.
-                is_running = _stopped(id, record) == "interrupted"
+                is_running = _stopped(record) == "interrupted"
             case "stream_started":
                 is_running = True
                 replay.read_transcript((record,))
@@ -73,19 +74,18 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
     return name
 
 
-def _stopped(session: str, record: Record) -> str:
+def _stopped(record: Record) -> str:
     try:
         return decode_own(record.data, _Stopped).reason
-    except msgspec.DecodeError as error:
-        raise StoreError(
-            f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
-        ) from error
+    except UNREADABLE:
+        # In doubt, its calls may have run.
+        return "interrupted"
 
 
 def check_cut(story: Sequence[Message], messages: int) -> None:
     """Raise `UsageError` if the first ``messages`` of ``story`` are no transcript of their own."""
-    if not 0 <= messages <= len(story):
-        raise UsageError(f"messages={messages}: the session has {len(story)}")
+    if type(messages) is not int or not 0 <= messages <= len(story):
+        raise UsageError(f"messages={shown(messages)}: the session has {len(story)}")
     broken = problems(story[:messages])
     if broken:
         fits = [str(count) for count in range(len(story) + 1) if not problems(story[:count])]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop.errors import SequenceError, StoreError, UsageError
 from agentloop.journal import Record
@@ -35,8 +36,10 @@ def check_name(label: str, name: str) -> None:
       label: names the id in the error: ``"session's id"``.
 
     Raises:
-      UsageError: ``name`` is empty, or has characters that some databases refuse (see `check_text`).
+      UsageError: ``name`` is no text, is empty, or has characters that some databases refuse (see `check_text`).
     """
+    if not isinstance(cast("object", name), str):
+        raise UsageError(f"the {label} is some text, not {shown(name)}")
     if not name:
         raise UsageError(f"the {label} is empty")
     if not _is_plain(name):

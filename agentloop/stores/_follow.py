@@ -8,11 +8,13 @@ import msgspec
 import trio
 from attrs import evolve
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
 from agentloop.journal import OpenStore, Record
 from agentloop.stores._journal_writer import JournalWriter
+from agentloop.stores._replay import UNREADABLE, log_unreadable, number_of
 from agentloop.wire import EVENT_TYPES, decode_event
 
 __all__ = ["Follower", "follow_session"]
@@ -29,10 +31,6 @@ _ENDS = ("stream_started", "stream_stopped")
 class _Pieces(msgspec.Struct):
     sizes: tuple[int, ...] = ()
     """Characters of each delta, if the record stands for several."""
-
-
-class _Numbered(msgspec.Struct):
-    seq: int = 0
 
 
 def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
@@ -61,8 +59,8 @@ class Follower:
     """
 
     def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
-        if after < 0:
-            raise UsageError(f"after={after}: give the number of an event, or 0 for all")
+        if type(after) is not int or after < 0:
+            raise UsageError(f"after={shown(after)}: give the number of an event, or 0 for all")
         self._store = store
         self._session = session
         self._after = after
@@ -96,7 +94,11 @@ class Follower:
                 self._see(record)
                 if record.kind not in EVENT_TYPES:
                     continue
-                event = decode_event(record.data)
+                try:
+                    event = decode_event(record.data)
+                except UNREADABLE:
+                    log_unreadable(self._session, record)
+                    continue
                 if not isinstance(event, UnknownEvent) and event.seq > self._after:
                     self._found.append(_without(event, record.data, self._after))
                     self._after = event.seq
@@ -163,7 +165,7 @@ class Follower:
             middle = (low + high) // 2
             seq = 0
             for record in await self._store.read(self._session, after=middle, limit=PAGE):
-                seq = decode_own(record.data, _Numbered).seq if record.kind in EVENT_TYPES else 0
+                seq = number_of(record) if record.kind in EVENT_TYPES else 0
                 if seq:
                     break
             if 0 < seq <= self._after:

@@ -51,9 +51,9 @@ from agentloop.events import (
 )
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.questions import Answer
-from agentloop.stores._replay import StoredState, encode_note, load, note_key
+from agentloop.stores._replay import UNREADABLE, StoredState, encode_note, load, note_key
 from agentloop.stores._saved_output import saved_output
-from agentloop.wire import encode_event, event_type
+from agentloop.wire import check_readable, encode_event, event_type
 
 __all__ = ["DELTA_LAG", "LAG", "JournalWriter", "store_deadline"]
 
@@ -65,6 +65,21 @@ DELTA_LAG = 0.25
 
 WRITE_SECONDS = 30.0
 """Seconds that one call of the store may take. A run that waits for it has a deadline of its own."""
+
+PLAIN_KINDS = frozenset(
+    {
+        "child_stream_stopped",
+        "stream_stopped",
+        "tool_call_finished",
+        "tool_call_parked",
+        "tool_call_started",
+        "turn_finished",
+        "turn_started",
+        "usage_reported",
+    }
+)
+"""Kinds of events that are not checked when they are saved: the runtime makes their values, or the message that is
+committed has them as well. The check of an event takes as long as its encoding."""
 
 Delta = TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput
 
@@ -164,9 +179,13 @@ class JournalWriter(Journal):
           StoreError: the store cannot be read or written, or its records are not a session.
         """
         with store_deadline(self._session):
-            await self._open()
+            lacks_step = await self._open()
+        if lacks_step and self.unfinished is not None:
+            # A record is unreadable without which a resumed run might do something for a second time.
+            await self._give_up()
 
-    async def _open(self) -> None:
+    async def _open(self) -> bool:
+        """Returns whether the unfinished run, if there is one, must not be resumed."""
         async with self._lock:
             loaded = await load(self._store, self._session)
             self._length = loaded.length
@@ -185,6 +204,7 @@ class JournalWriter(Journal):
             resumable = self.unfinished is not None
             text = "session %r: journal read: %d records, resumable: %s"
             log(JOURNAL, logging.DEBUG, text, self._session, self._length, resumable)
+            return loaded.replay.lacks_step
 
     def _show(self, settings: SessionSettings) -> None:
         self._settings = settings
@@ -290,10 +310,9 @@ class JournalWriter(Journal):
             if asked is not None and asked.lacks_answer:
                 try:
                     asked.answer = decode_own(data, Answer)
-                except msgspec.DecodeError as error:
-                    raise StoreError(
-                        f"session {self._session!r}: the answer to {id!r} cannot be read: {error}"
-                    ) from error
+                except UNREADABLE:
+                    text = "session %r: the answer to question %r cannot be read: the question is asked again"
+                    log(JOURNAL, logging.WARNING, text, self._session, id)
 
     def take_up(self) -> StreamState | None:
         """The unfinished run. Its open turn is no longer part of the transcript."""
@@ -404,6 +423,8 @@ class JournalWriter(Journal):
                 else:
                     omitted = None
                     kind, data, key = event_type(item), encode_event(item), _key(item)
+                    if kind not in PLAIN_KINDS:
+                        check_readable(kind, data)
                     if item.__class__ is ToolCallFinished:
                         log.output_left.pop((writer.source.stream, key), None)
                 records.append(Record(number + len(records), kind, data, writer.source.stream, key, now))

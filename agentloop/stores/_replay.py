@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own
 from agentloop._core.state import (
     NOTES,
+    ChildReused,
     Fact,
     LongResultStored,
     Note,
@@ -20,14 +22,26 @@ from agentloop._core.state import (
     TurnOpened,
     ValueRemembered,
 )
-from agentloop._runtime.logs import JOURNAL
+from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import StoreError, UsageError
-from agentloop.events import UnknownEvent
+from agentloop.events import ChildStreamStopped, Source, StreamReason, StreamStopped, UnknownEvent
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import AssistantMessage, Message
 from agentloop.wire import EVENT_TYPES, decode_event
 
-__all__ = ["DELTAS", "TRANSCRIPT_KINDS", "Replay", "StoredState", "decode_fact", "encode_note", "load", "note_key"]
+__all__ = [
+    "DELTAS",
+    "TRANSCRIPT_KINDS",
+    "UNREADABLE",
+    "Replay",
+    "StoredState",
+    "decode_fact",
+    "encode_note",
+    "load",
+    "log_unreadable",
+    "note_key",
+    "number_of",
+]
 
 DELTAS = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_call_output"})
 """Kinds of records that change no state: most of a journal. They are not decoded."""
@@ -120,8 +134,39 @@ class _Numbered(msgspec.Struct):
 _committed = JsonDecoder(_Committed, max_depth=MAX_OWN_DEPTH)
 
 
+class _Stopped(msgspec.Struct):
+    """As much of the end of a stream as the state needs."""
+
+    source: Source
+    seq: int
+    reason: StreamReason
+    call_id: str = ""
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeError, UsageError)
+"""The errors of decoding a record that holds no such fact."""
+
+_NEEDED = frozenset({"message_committed", "stream_started", TurnAbandoned.kind, SessionRewound.kind})
+"""Kinds of records without which the transcript would be another one. Messages of child streams do not count."""
+
+_STEPS = frozenset(
+    {
+        "child_stream_started",
+        "message_committed",
+        "tool_call_started",
+        TurnOpened.kind,
+        ToolStarted.kind,
+        ValueRemembered.kind,
+        ChildReused.kind,
+    }
+)
+"""Kinds of records without which a resumed run might do for a second time what it has done before."""
+
+
 class Replay:
     """Applies the records of a session's journal to a fresh state.
+
+    A record that cannot be read is left out, with a warning in the log, unless the transcript needs it.
 
     Args:
       session: its id, for errors.
@@ -129,6 +174,8 @@ class Replay:
 
     def __init__(self, session: str) -> None:
         self.state = SessionState()
+        self.lacks_step = False
+        """Whether a record is left out without which the last run must not be resumed."""
         self._session = session
         self._root = ""
         """The stream that runs on the session itself: after a fork, its id is not made of the session's."""
@@ -137,16 +184,18 @@ class Replay:
         """Apply ``records``, which follow those that were applied before.
 
         Raises:
-          StoreError: a record cannot be decoded.
+          StoreError: a record cannot be read that the transcript needs.
         """
         state = self.state
         for record in records:
             if record.kind in DELTAS:
                 continue
+            if record.kind == "stream_started":
+                self._root = record.stream
             try:
                 fact = decode_fact(record)
-            except (msgspec.DecodeError, UsageError) as error:
-                raise self._unreadable(record, error) from error
+            except UNREADABLE as error:
+                fact = self._salvaged(record, error)
             if fact is not None:
                 state.apply(fact, record.stream)
         for complaint in state.complaints:
@@ -157,7 +206,7 @@ class Replay:
         """Apply ``records`` of `TRANSCRIPT_KINDS`, as far as they change the transcript, and not the last run.
 
         Raises:
-          StoreError: a record cannot be decoded.
+          StoreError: a record cannot be read that the transcript needs.
         """
         state = self.state
         messages = state.messages
@@ -177,11 +226,39 @@ class Replay:
                     fact = decode_fact(record)
                     if fact is not None:
                         state.apply(fact)
-            except msgspec.DecodeError as error:
-                raise self._unreadable(record, error) from error
+            except UNREADABLE as error:
+                self._salvaged(record, error)
 
-    def _unreadable(self, record: Record, error: Exception) -> StoreError:
-        return StoreError(f"session {self._session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}")
+    def _salvaged(self, record: Record, error: Exception) -> Fact | None:
+        """What is left of ``record``, which cannot be read; ``None`` to go on without it.
+
+        Raises:
+          StoreError: the transcript needs it.
+        """
+        kind = record.kind
+        if kind in _NEEDED and (kind != "message_committed" or record.stream == self._root):
+            raise StoreError(
+                f"session {self._session!r}: record {record.seq}, {kind!r}, cannot be read: {error}"
+            ) from error
+        log_unreadable(self._session, record)
+        if kind in _STEPS:
+            self.lacks_step = True
+        if kind not in ("stream_stopped", "child_stream_stopped"):
+            return None
+        # That the run ended, and why, must not be lost with a detail.
+        try:
+            end = decode_own(record.data, _Stopped)
+        except UNREADABLE:
+            return None
+        if kind == "stream_stopped":
+            return StreamStopped(end.source, end.seq, reason=end.reason)
+        return ChildStreamStopped(end.source, end.seq, call_id=end.call_id, reason=end.reason)
+
+
+def log_unreadable(session: str, record: Record) -> None:
+    """Log that ``record`` is left out, without its words."""
+    text = "session %r: record %d, %r, cannot be read, and is left out"
+    log(JOURNAL, logging.WARNING, text, session, record.seq, record.kind)
 
 
 class StoredState(msgspec.Struct):
@@ -205,7 +282,7 @@ async def load(store: OpenStore, session: str) -> StoredState:
     Runs that have ended are decoded only as far as their transcript; the last run is decoded whole.
 
     Raises:
-      StoreError: the store cannot be read, or a record cannot be decoded.
+      StoreError: the store cannot be read, or a record cannot be read that the transcript needs.
     """
     replay = Replay(session)
     info = await store.info(session)
@@ -228,7 +305,7 @@ def _last_run(session: str, records: Sequence[Record]) -> int:
         if record.kind == "stream_started":
             try:
                 started = decode_own(record.data, _Started)
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise StoreError(
                     f"session {session!r}: record {record.seq}, {record.kind!r}, cannot be read: {error}"
                 ) from error
@@ -242,7 +319,15 @@ def _last_number(records: Sequence[Record]) -> int:
     for record in reversed(records):
         if record.kind in NOTES:
             continue
-        seq = decode_own(record.data, _Numbered).seq
+        seq = number_of(record)
         if seq:
             return seq
     return 0
+
+
+def number_of(record: Record) -> int:
+    """The ``seq`` of the event in ``record``; 0 if it cannot be read."""
+    try:
+        return decode_own(record.data, _Numbered).seq
+    except UNREADABLE:
+        return 0

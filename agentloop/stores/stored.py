@@ -7,14 +7,15 @@ import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
+from agentloop._core.field_checks import shown
 from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
-from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UsageError
+from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UnknownQuestionError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore
 from agentloop.permissions import Permissions
@@ -101,7 +102,7 @@ async def stored_session(
 
     Raises:
       SessionLeasedError: another process holds the session; the error says which, and until when.
-      StoreError: the store cannot be read, or its records are not a session.
+      StoreError: the store cannot be read, or a record cannot be read that the transcript needs.
     """
     require_trio("a session is opened", in_asyncio="`async with agentloop.asyncio.block(stored_session(store, id))`")
     refuse_bare_generator("a session is opened")
@@ -109,6 +110,9 @@ async def stored_session(
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
     if if_busy not in ("refuse", "wait", "fork"):
         raise UsageError(f"if_busy={if_busy!r}: say 'refuse', 'wait' or 'fork'")
+    if isinstance(id, str):
+        # A subclass of `str`, such as a member of an enum, cannot be written into each event.
+        id = str.__str__(id)
     lease = await _lease(store, os.urandom(8).hex() if id is None else id, if_busy, lease_seconds)
     log(JOURNAL, logging.DEBUG, "session %r: lease acquired by %s, token %d", lease.session, lease.holder, lease.token)
     session = StoredSession(store, lease, permissions)
@@ -153,6 +157,8 @@ async def answer_question(store: OpenStore, session: str, question: str, answer:
       SessionLeasedError: another process holds the session; if its run is live, answer there.
       StoreError: the answer cannot be saved.
     """
+    if not isinstance(cast("object", question), str):
+        raise UnknownQuestionError(given=shown(question), open_ids=())
     async with stored_session(store, session) as parked:
         await parked._writer.accept({question: answer})
 

@@ -52,4 +52,4 @@ def test_an_end_of_another_kind_breaks_the_protocol(stop: object) -> None:
 
 
 def test_the_name_of_the_model_can_be_sent() -> None:
-    assert checked_stop(Stop(model="m\ud83d"), model="m").model == "m?"
+    assert checked_stop(Stop(model="m\ud83d"), model="m").model == "m\N{REPLACEMENT CHARACTER}"

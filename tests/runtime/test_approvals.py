@@ -267,9 +267,9 @@ async def test_changed_arguments_are_converted_like_those_of_the_model() -> None
         (Approve({"path": 7}), "invalid arguments: `path`: expected `str`, got `int`"),
         (Approve({}), "invalid arguments: missing required field `path`"),
         (Approve({"path": "a", "force": True}), "unknown field `force`; the fields are `path`, `times`, `on`"),
-        (Approve({"path": object()}), "the arguments are not JSON"),
-        (Approve("a"), "it holds 'a', where a dict of names and JSON values is due"),  # type: ignore[arg-type]
-        (Approve({7: "a"}), "it holds {7: 'a'}"),  # type: ignore[dict-item]
+        (Approve({"path": object()}), "where a JSON value is due"),
+        (Approve("a"), "`Approve.arguments` is 'a', where a dict or None is due"),  # type: ignore[arg-type]
+        (Approve({7: "a"}), "`Approve.arguments` is {7: 'a'}, where a dict with texts as keys is due"),  # type: ignore[dict-item]
         (Accept(), "it wants Approve or Deny, not Accept"),
         (Decline(), "it wants Approve or Deny, not Decline"),
         (True, "it wants Approve or Deny, not bool"),
@@ -451,8 +451,8 @@ async def test_always_with_changed_arguments_holds_for_those() -> None:
         (Rule("*"), "it is for other tools than 'shred'"),
         (Rule("shred", {"path": Glob("b*")}), "it does not match the call that it is to approve"),
         (Rule("shred", {"path": Glob("*", allow_shell_characters=True)}), "allow_shell_characters=True is for rules"),
-        ("shred", "always='shred': give True, False, or a Rule"),
-        (1, "always=1: give True, False, or a Rule"),
+        ("shred", "`Approve.always` is 'shred', where a bool or a Rule is due"),
+        (1, "`Approve.always` is 1, where a bool or a Rule is due"),
     ],
     ids=str,
 )
@@ -785,7 +785,7 @@ async def test_a_hook_that_changes_the_arguments_in_place_changes_nothing() -> N
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [({"path": 7}, "`path`: expected `str`, got `int`"), ({}, "`path`"), ({"path": object()}, "not JSON")],
+    [({"path": 7}, "`path`: expected `str`, got `int`"), ({}, "`path`"), ({"path": object()}, "a JSON value is due")],
     ids=["type", "missing", "no JSON"],
 )
 async def test_replaced_arguments_that_do_not_fit_deny_the_call(arguments: dict[str, Any], problem: str) -> None:
@@ -819,3 +819,28 @@ async def test_a_handler_may_approve_in_a_persons_place() -> None:
 
     texts = [message.text for message in outcome.messages if isinstance(message, ToolResult)]
     assert texts == ["shredded", "Denied by the user: only a"]
+
+
+async def test_rules_hooks_people_and_the_function_see_the_same_number() -> None:
+    """A model may write 3.0 where an integer is due."""
+    seen: list[object] = []
+
+    @tool(requires_approval=True)
+    async def wait(seconds: int) -> str:
+        seen.append(seconds)
+        return "waited"
+
+    def watching(call: hooks.PreToolUse) -> None:
+        seen.append(call.arguments["seconds"])
+
+    agent = Agent(
+        ScriptedModel(calls("wait", raw='{"seconds": 3.0}'), calls("wait", raw='{"seconds": 3e0}'), "Done."),
+        tools=[wait],
+        hooks=[hooks.pre_tool_use(watching)],
+    )
+    watched = await watch(agent, on_event=answering(Approve({"seconds": 4.0}), Approve(always=True)))
+
+    asked = [question.arguments["seconds"] for question in of(watched.events, ApprovalRequested)]
+    assert asked == [3, 3]
+    assert seen == [3, 4, 4, 3, 3]
+    assert all(type(number) is int for number in [*asked, *seen])

@@ -62,7 +62,7 @@ def continues(events: list[StreamEvent]) -> list[tuple[str, float, float]]:
         (Limits(turns=2), "turns: 2 of 2 used", 2),
         (Limits(requests=2), "requests: 2 of 2 used", 2),
         (Limits(tokens=20), "tokens: 30 of 20 used", 2),
-        (Limits(tool_calls=2), "tool_calls: 2 of 2 used", 3),
+        (Limits(tool_calls=2), "tool_calls: 2 of 2 used, and the model asked for 1 more", 3),
     ],
     ids=["turns", "requests", "tokens", "tool_calls"],
 )
@@ -244,7 +244,7 @@ async def test_a_limit_of_tool_calls_of_the_stream_above_is_asked_about_beside_t
     [
         (Limits(requests=4), "requests: 4 of 4 used"),
         (Limits(tokens=60), "tokens: 60 of 60 used"),
-        (Limits(tool_calls=4), "tool_calls: 4 of 4 used"),
+        (Limits(tool_calls=4), "tool_calls: 4 of 4 used, and the model asked for 1 more"),
     ],
     ids=["requests", "tokens", "tool_calls"],
 )
@@ -510,6 +510,40 @@ async def test_how_often_is_a_limit_of_the_agent() -> None:
 async def test_other_arguments_are_other_calls() -> None:
     watched = await watch(looker(9, limits=Limits(identical_turns=2)))
 
+    assert watched.outcome.reason == "completed"
+
+
+async def test_the_same_call_with_its_keys_in_another_order_is_the_same_call() -> None:
+    texts = ['{"n": 1, "to": {"a": 1, "b": 2}}', '{"to":{"b":2.0,"a":1},"n":1}', '{"to": {"b": 2, "a": 1}, "n": 1.0}']
+
+    @tool
+    async def place(n: int, to: dict[str, int]) -> str:
+        """Place something."""
+        return "placed"
+
+    model = ScriptedModel(*[calls("place", raw=text) for text in texts], "Done.")
+    watched = await watch(Agent(model, tools=[place], limits=Limits(identical_turns=3)))
+
+    assert watched.outcome.detail == "the model asked for the same calls 3 times in a row"
+    assert len(of(watched.events, ToolCallFinished)) == 2
+
+
+async def test_a_person_reads_what_was_used_of_a_limit_on_calls() -> None:
+    five = calls("look", n=1) + calls("look", n=2) + calls("look", n=3) + calls("look", n=4) + calls("look", n=5)
+    agent = agent_with(look, model=ScriptedModel(five, "Done."), limits=Limits(tool_calls=3))
+    watched = await watch(agent, on_event=answering(Deny()))
+
+    [question] = of(watched.events, ContinueRequested)
+    assert (question.limit, question.used, question.allowed) == ("tool_calls", 0, 3)
+    assert watched.outcome.detail == "tool_calls: 0 of 3 used, and the model asked for 5 more"
+
+
+async def test_one_answer_lets_all_calls_of_a_response_go_past_their_limit() -> None:
+    five = calls("look", n=1) + calls("look", n=2) + calls("look", n=3) + calls("look", n=4) + calls("look", n=5)
+    agent = agent_with(look, model=ScriptedModel(five, "Done."), limits=Limits(tool_calls=1))
+    watched = await watch(agent, on_event=answering(Approve()))
+
+    assert len(of(watched.events, ContinueRequested)) == 1
     assert watched.outcome.reason == "completed"
 
 

@@ -12,7 +12,7 @@ from agentloop._core import context_window
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ToolCallFinished
 from agentloop.hooks import ReplaceResult, post_tool_use
-from agentloop.messages import ToolResult
+from agentloop.messages import File, ToolResult
 from agentloop.testing import ScriptedModel, calls
 from tests.runtime.builders import only_result, results
 from tests.support import of, watch
@@ -138,7 +138,7 @@ async def test_an_error_is_shortened_too_and_images_stay() -> None:
 
     @tool(name="dump")
     async def draw() -> list[Text | Image]:
-        return [Text(LONG[:5000]), Image(b"png"), Text(LONG[5000:])]
+        return [Text(LONG[:5000]), Image(b"\x89PNG"), Text(LONG[5000:])]
 
     failed = await only_result(dumping(tools=[fail]))
     assert failed.status == "error"
@@ -172,3 +172,57 @@ def test_a_limit_that_leaves_no_room_for_the_note_is_refused() -> None:
         Agent(ScriptedModel(), max_result=10)
     with pytest.raises(ToolDefinitionError, match="tool 'dump': max_result='all'"):
         tool(max_result="all", name="dump")(dump.function)  # type: ignore[call-overload]
+
+
+# --------------------------------------------------------------------------- text files
+
+
+async def test_text_files_of_a_result_count_and_are_read_on_as_its_text() -> None:
+    @tool(name="dump")
+    async def files() -> list[Text | Image | File]:
+        """Give files."""
+        texts = [File(b"line %d\n" % number * 500, media_type="text/plain", name=f"{number}.txt") for number in (1, 2)]
+        return [Text("Here they are."), Image(b"\x89PNG"), *texts, File(b"%PDF", media_type="application/pdf")]
+
+    model = ScriptedModel(calls("dump", id="c1"), calls("read_result", call_id="c1", offset=3500), "Done.")
+    await Agent(model, tools=[files], max_result=1000).run("go")
+
+    shown, read = [message for message in model.requests[2].messages if isinstance(message, ToolResult)]
+    assert [type(part) for part in shown.parts] == [Text, Image, File]
+    assert shown.parts[2] == File(b"%PDF", media_type="application/pdf")
+    assert len(shown.text) < 1300
+    assert shown.text.startswith("Here they are.\n[1.txt]\nline 1\n")
+    assert "[2.txt]" in read.text
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        File(b"[" + b"1," * 3000 + b"1]", media_type="application/json; charset=utf-8"),
+        File(b"<svg>" + b" " * 3000 + b"</svg>", media_type="image/svg+xml"),
+        File(url="data:text/csv," + "a,b%0A" * 1000, media_type="text/csv"),
+        Image(b"<html>not found" + b" " * 3000, media_type="image/png"),
+    ],
+    ids=["json", "svg", "url", "error page"],
+)
+async def test_everything_that_is_sent_as_text_counts(file: File | Image) -> None:
+    @tool(name="dump")
+    async def give() -> File | Image:
+        """Give a file."""
+        return file
+
+    result = await only_result(dumping(tools=[give]))
+    assert [type(part) for part in result.parts] == [Text]
+    assert len(result.text) < 1300
+
+
+async def test_files_that_fit_stay_files() -> None:
+    file = File(b"a" * 900, media_type="text/plain")
+
+    @tool(name="dump")
+    async def give() -> File:
+        """Give a file."""
+        return file
+
+    result = await only_result(dumping(tools=[give]))
+    assert result.parts == (file,)

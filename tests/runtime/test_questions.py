@@ -319,9 +319,9 @@ async def test_an_answer_after_the_end_is_refused() -> None:
         (Accept({"city": 7}), "`city`: expected a text, got 7"),
         (Accept({"city": "Porto", "days": "two"}), "`days`: expected an integer, got 'two'"),
         (Accept({"city": "Porto", "colour": "red"}), "`colour`: not a field of this form"),
-        (Accept("Porto"), "it holds 'Porto', where a dict of names and JSON values is due"),  # type: ignore[arg-type]
-        (Accept(None), "it holds None"),  # type: ignore[arg-type]
-        (Accept({7: "Porto"}), "it holds {7: 'Porto'}"),  # type: ignore[dict-item]
+        (Accept("Porto"), "`Accept.content` is 'Porto', where a dict is due"),  # type: ignore[arg-type]
+        (Accept(None), "`Accept.content` is None, where a dict is due"),  # type: ignore[arg-type]
+        (Accept({7: "Porto"}), "`Accept.content` is {7: 'Porto'}, where a dict with texts as keys is due"),  # type: ignore[dict-item]
     ],
     ids=repr,
 )

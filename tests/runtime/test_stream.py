@@ -831,7 +831,7 @@ async def test_progress_is_emitted_in_finite_numbers(progress: float, total: flo
         await context.progress(progress, total=total)
 
     watched = await watch(Agent(ScriptedModel(calls("odd"), "Well."), tools=[odd]))
-    assert "give finite numbers" in of(watched.events, ToolCallFinished)[0].result.text
+    assert "a finite number" in of(watched.events, ToolCallFinished)[0].result.text
 
 
 async def test_a_block_that_is_entered_when_all_is_cancelled_already_has_no_effect() -> None:

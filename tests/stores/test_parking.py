@@ -1329,7 +1329,7 @@ async def test_the_limits_of_a_resumed_run_count_the_earlier_usage() -> None:
         assert (question.limit, question.used, question.allowed) == ("tool_calls", 2, 2)
         last = await resume(store, agent, {question.id: Deny()})
     assert last.outcome.reason == "limit"
-    assert last.outcome.detail == "tool_calls: 2 of 2 used"
+    assert last.outcome.detail == "tool_calls: 2 of 2 used, and the model asked for 1 more"
 
 
 async def test_a_limit_is_asked_about_as_often_as_in_a_stream_that_waits() -> None:
