@@ -18,7 +18,7 @@ import trio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
-from agentloop._process_tree import ProcessTree, open_process_tree
+from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.mcp._config import Stdio
 from agentloop.mcp._lines import read_line
 
@@ -80,7 +80,7 @@ async def run_program(
     Raises:
       OSError: the program cannot be started.
     """
-    opening = open_process_tree(
+    opening = open_supervised_tree(
         [target.command, *target.args],
         env={**get_default_environment(), **(target.env or {})},
         grace=GRACE_SECONDS,
@@ -111,7 +111,7 @@ async def run_program(
 
 
 class _Program:
-    def __init__(self, tree: ProcessTree, output: ProgramOutput, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, tree: Tree, output: ProgramOutput, on_failure: Callable[[str], None]) -> None:
         self._tree = tree
         self._output = output
         self._on_failure = on_failure
