@@ -173,6 +173,9 @@ class Tool:
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
+    records_start: bool = False
+    """Whether the function calls `ToolContext.record_start` before it has an effect. Until then the call counts as not
+    started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
 
     @property
     def may_run_again(self) -> bool:

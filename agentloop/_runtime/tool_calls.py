@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from inspect import isawaitable
 from threading import Lock
 from typing import Any
@@ -180,15 +181,15 @@ class Calls:
         context: RunningContext | None = None
         arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
-            context = RunningContext(run, call.id, deadline)
+            context = RunningContext(run, call.id, deadline, partial(self._begin, tool, call))
+            if not tool.records_start:
+                context.is_start_recorded = True
             if tool.context_name is not None:
                 arguments = {**arguments, tool.context_name: context}
-        # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await record_tool_start(run, tool, call)
-        if run.log.is_journaled:
+        if tool.records_start:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._has_begun.add(call.id)
+        else:
+            await self._begin(tool, call)
         try:
             if self._shared is not None:
                 value = await call_user_code(None, tool.function, **arguments)
@@ -224,6 +225,16 @@ class Calls:
         finally:
             if context is not None and context.end():
                 await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
+
+    async def _begin(self, tool: Tool, call: ToolCall) -> None:
+        """Record that the tool is about to have an effect."""
+        run = self._run
+        # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await record_tool_start(run, tool, call)
+        if run.log.is_journaled:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        self._has_begun.add(call.id)
 
     def _log(self, level: int, call: ToolCall, problem: str, error: BaseException | None = None) -> None:
         stream = self._run.source.stream
