@@ -7,7 +7,7 @@ The first argument is the descriptor of a socket. From it come the request, then
 SIGTERM to each descendant, ``K`` kills them all, and so does the end of the socket, when the program at the other end
 has died. Onto it go lines: ``E`` and a wait status when the command has exited; ``L`` and the number of live
 descendants, in reply to the first order; ``D`` when no descendant is left, which ends this program. The second argument
-is the descriptor of a pipe, which is closed when the command has started. If it cannot be, the error number comes first.
+is the descriptor of a pipe, which is closed when the command has started. If it cannot be, it gets the error number.
 
 It imports few modules, and `ctypes` without its Python part, to start within some 15 ms.
 """

@@ -293,7 +293,11 @@ class OpenToolset(Protocol):
 
 
 class Toolset(Protocol):
-    """A source of tools that is started and stopped, such as a server."""
+    """A source of tools that is started and stopped, such as a server.
+
+    It may have an ``identity``, a text that says which source it is, the same in every process. An approval for good
+    belongs to an agent with the same tools and toolsets; without an ``identity``, the class and the name count.
+    """
 
     @property
     def name(self) -> str:
