@@ -17,6 +17,7 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
+    "_demo_interrupts",
     "errors _core.json_text messages permissions questions events outcome models limits wire",
     # decisions
     "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
