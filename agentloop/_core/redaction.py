@@ -100,7 +100,7 @@ SHORTEST = 4
 
 _SECRET_WORD = re.compile(
     "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"
-    "jwt|pass(code|phrase|wd|words?)?|pwd|secrets?|token"
+    "jwt|pass(code)?|[a-z]*pass(phrase|wd|words?)|pwd|secrets?|token"
 )
 _KEY_WORD = re.compile("access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret|subscription")
 """The words before ``key`` that make it a secret: the key of a map or of an issue is none."""
