@@ -22,7 +22,7 @@ LAYERS = (
     # decisions
     "_core.docstrings _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.assembly _core.questions _core.context_window _core.mailbox",
-    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.stops _core.turn",
+    "_core.redaction _core.visible _core.results _core.retries _core.transcript _core.state _core.stops _core.turn",
     # what users write against
     "context tools hooks observers config journal",
     # waiting

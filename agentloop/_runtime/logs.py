@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentloop._core.redaction import redacted, secrets_of_fields, secrets_of_url
+from agentloop._core.visible import visible
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -139,14 +140,14 @@ def log(logger: logging.Logger, level: int, text: str, *values: object, error: B
     """
     if not logger.isEnabledFor(level):
         return
-    values = tuple([_shown(value) if isinstance(value, str) else value for value in values])
+    values = tuple([visible(value) if isinstance(value, str) else value for value in values])
     # A filter or a handler of the application may raise. Events are posted from here, which must not fail.
     try:
         if error is None:
             logger.log(level, text, *values, stacklevel=2)
             return
         whole = "".join(traceback.format_exception(error)).rstrip()
-        clean = _shown(redacted(whole, _keys()))
+        clean = visible(redacted(whole, _keys()))
         if clean == whole:
             logger.log(level, text, *values, exc_info=error, stacklevel=2)
         else:
@@ -231,11 +232,3 @@ def _keys() -> set[str]:
 
 
 _URL = re.compile(r"\w+://\S+@")
-
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that a terminal obeys, or that no file of a log can have."""
-
-
-def _shown(text: str) -> str:
-    """``text`` of a tool or a server, for a log that may be a terminal."""
-    return _OBEYED.sub(lambda character: ascii(character[0])[1:-1], text)
