@@ -20,7 +20,7 @@ from mcp.shared.message import SessionMessage
 
 from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.mcp._config import Stdio
-from agentloop.mcp._lines import read_line
+from agentloop.mcp._lines import JoinedLines, read_line
 
 __all__ = ["ProgramOutput", "run_program"]
 
@@ -116,6 +116,7 @@ class _Program:
         self._output = output
         self._on_failure = on_failure
         self._stopping = False
+        self._joined = JoinedLines(MAX_LINE)
         self._written = trio.Event()
         self._stderr_ended = trio.Event()
         """Set when all of stderr has been read."""
@@ -148,8 +149,10 @@ class _Program:
         incoming.close()
 
     async def _pass_on(self, line: bytes, incoming: Any) -> None:
-        if not line.strip() or self._stopping:
+        joined = self._joined.add(line)
+        if joined is None or not joined.strip() or self._stopping:
             return
+        line = joined
         messages = read_line(line, self._pending)
         if not messages:
             # A banner, or a print for debugging. The server may work in spite of it.
