@@ -11,7 +11,7 @@ from agentloop._core.json_types import UNENCODABLE
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
-__all__ = ["error_info", "error_result", "result_of", "to_text", "unknown_tool"]
+__all__ = ["error_info", "error_result", "result_of", "to_text", "unknown_tool", "words_of"]
 
 
 def result_of(call: ToolCall, value: object) -> ToolResult:
@@ -54,7 +54,15 @@ def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
 
 def error_info(error: BaseException) -> ErrorInfo:
     """``error`` as data, in text that can be sent: an error may name a file, and a file's name may be any bytes."""
-    return ErrorInfo(type(error).__name__, to_text(str(error)))
+    return ErrorInfo(type(error).__name__, to_text(words_of(error)))
+
+
+def words_of(error: BaseException) -> str:
+    """The message of ``error``, whose own code makes it, and may fail as well."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - see above
+        return "(its message cannot be made: str() of it raises)"
 
 
 def to_text(value: object, /) -> str:

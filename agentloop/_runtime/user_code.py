@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from agentloop._core.results import words_of
 from agentloop._runtime.exception_groups import single
 
 __all__ = ["UserCodeError", "call_user_code", "describe"]
@@ -23,7 +24,7 @@ class UserCodeError(Exception):
 
 def describe(error: BaseException) -> str:
     """``error`` in one line, such as ``ValueError: no such city``."""
-    text = str(error)
+    text = words_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
