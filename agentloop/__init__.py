@@ -14,7 +14,7 @@ The layers, from values to the front door; each imports only from those before i
 
 from __future__ import annotations
 
-import agentloop._demo_interrupts  # noqa: F401 - changes how a signal is handled
+import agentloop._demo_interrupts  # noqa: F401  # pyright: ignore[reportUnusedImport] - changes a signal handler
 from agentloop import errors, events, hooks
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync

@@ -87,7 +87,7 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         # Without a handler, the signal is ignored and wakes nothing.
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _do_nothing)
         return wakes
 
     def _read_request(self) -> tuple[list[bytes], dict[bytes, bytes]] | None:
@@ -248,6 +248,10 @@ def _execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> int:
             if number == errno.ENOENT and error.errno not in (None, errno.ENOTDIR):
                 number = error.errno
     return number
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a signal."""
 
 
 def _become_subreaper() -> None:
