@@ -14,6 +14,7 @@ The layers, from values to the front door; each imports only from those before i
 
 from __future__ import annotations
 
+import agentloop._demo_interrupts  # noqa: F401  # pyright: ignore[reportUnusedImport] - changes a signal handler
 from agentloop import errors, events, hooks
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync

@@ -50,7 +50,6 @@ class ProcessTree:
     __slots__ = (
         "_bare",
         "_code",
-        "_daemons",
         "_ended",
         "_ending",
         "_grace",
@@ -64,11 +63,10 @@ class ProcessTree:
         "leftovers",
     )
 
-    def __init__(self, process: trio.Process, mark: str, daemons: bool, grace: float, grace_after: float) -> None:
+    def __init__(self, process: trio.Process, mark: str, grace: float, grace_after: float) -> None:
         self._process = process
         self._group = process.pid
         self._mark = mark.encode()
-        self._daemons = daemons
         self._grace = grace
         self._grace_after = grace_after
         self._signalled: dict[int, int] = {}
@@ -285,7 +283,7 @@ class ProcessTree:
                     # Orphans become children of this process if it is the first one of a container.
                     os.waitpid(pid, os.WNOHANG)
                 return None
-            if in_session or (self._daemons and self._has_mark(pid, fields)):
+            if in_session or self._has_mark(pid, fields):
                 return group == self._group
         except (OSError, ValueError, IndexError):  # ended, or not readable by this user
             pass
@@ -347,8 +345,6 @@ class _Options(TypedDict, total=False):
     """By default the same pipe as the output; or ``subprocess.PIPE``, or a file."""
     pass_fds: Sequence[int]
     """File descriptors to inherit."""
-    daemons: bool
-    """Whether processes that leave the session belong to the tree too; by default yes."""
 
 
 async def start_process_tree(command: str | Sequence[str], **options: Unpack[_Options]) -> ProcessTree:
@@ -383,7 +379,7 @@ async def start_process_tree(command: str | Sequence[str], **options: Unpack[_Op
     except ValueError as error:  # a NUL, or a lone surrogate
         raise OSError(errno.EINVAL, f"not a possible command line: {error}") from error
     grace = options["grace"]
-    return ProcessTree(process, mark, options.get("daemons", True), grace, options.get("grace_after", grace))
+    return ProcessTree(process, mark, grace, options.get("grace_after", grace))
 
 
 @asynccontextmanager

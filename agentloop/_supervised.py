@@ -6,13 +6,15 @@ and groups of `_process_tree` find the processes that are left.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import trio
@@ -38,14 +40,19 @@ class SupervisedTree:
         "_has_reported",
         "_is_closed",
         "_received",
+        "_started",
         "_supervisor",
         "_waiting",
         "leftovers",
     )
 
-    def __init__(self, supervisor: ProcessTree, channel: socket.socket, grace: float) -> None:
+    def __init__(
+        self, supervisor: ProcessTree, channel: socket.socket, started: trio.lowlevel.FdStream, grace: float
+    ) -> None:
         self._supervisor = supervisor
         self._channel = channel
+        self._started = started
+        """Ends when the command has started; holds the error number if it cannot be."""
         self._grace = grace
         self._begun = False
         self._received = b""
@@ -61,11 +68,12 @@ class SupervisedTree:
         """How many processes outlived the leader and were ended by `end`."""
 
     async def begin(self, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """Send the request to the supervisor, which starts the command."""
-        variables = [part for item in env.items() for part in item]
-        parts = [str(len(command)), *command, *variables]
-        request = b"\0".join(os.fsencode(part) for part in parts)
-        data = memoryview(b"%016d" % len(request) + request)
+        """Have the supervisor start the command.
+
+        Raises:
+          OSError: the command cannot be started.
+        """
+        data = memoryview(_request(command, env))
         while data:
             await trio.lowlevel.wait_writable(self._channel)
             try:
@@ -75,11 +83,29 @@ class SupervisedTree:
             except OSError:  # the supervisor could not start: its error output is the output
                 break
         self._begun = True
+        digits = b"".join([bytes(piece) async for piece in self._started])
+        if digits:
+            raise OSError(int(digits), os.strerror(int(digits)), command[0])
+
+    @property
+    def stdin(self) -> trio.abc.SendStream:
+        """The leader's input; only if it was started with ``stdin=subprocess.PIPE``."""
+        return self._supervisor.stdin
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream:
-        """The output and error output of all processes."""
+        """The output of all processes, and their error output unless that has a pipe of its own."""
         return self._supervisor.stdout
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream:
+        """The error output of all processes; only if started with ``stderr=subprocess.PIPE``."""
+        return self._supervisor.stderr
+
+    @property
+    def exit_code(self) -> int | None:
+        """The leader's exit code, negative for a signal; ``None`` while it runs, or if it is unknown."""
+        return self._code
 
     async def leader_exited(self) -> None:
         """Wait until the leader has exited."""
@@ -115,6 +141,7 @@ class SupervisedTree:
         """End all processes that are left, and close the pipes."""
         await self.end()
         self._channel.close()
+        self._started.close()
         await self._supervisor.aclose()
 
     async def _end_all(self, grace: float) -> None:
@@ -174,40 +201,55 @@ Tree: TypeAlias = ProcessTree | SupervisedTree
 
 @asynccontextmanager
 async def open_supervised_tree(
-    command: Sequence[str], *, env: Mapping[str, str], grace: float, cwd: str | os.PathLike[str]
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    grace: float,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.STDOUT,
 ) -> AsyncGenerator[Tree]:
     """Start ``command``, and end it and all its descendants when the block ends.
 
     Args:
-      command: the program, as an absolute path, and its arguments.
+      command: the program, a path or a name on the ``PATH`` of ``env``, and its arguments.
       env: the complete environment.
       grace: seconds from SIGTERM to SIGKILL; 0 for SIGKILL at once.
-      cwd: the folder to start in.
+      cwd: the folder to start in; by default the current one.
+      stdin: empty by default; or ``subprocess.PIPE``.
+      stderr: by default the same pipe as the output; or ``subprocess.PIPE``.
 
     Raises:
       OSError: the program cannot be started.
     """
     supervisor = _supervisor_command()
     if supervisor is None:
-        async with open_process_tree(command, env=env, grace=grace, cwd=cwd) as tree:
+        opening = open_process_tree(command, env=env, grace=grace, cwd=cwd, stdin=stdin, stderr=stderr)
+        async with opening as tree:
             yield tree
         return
-    ours, theirs = socket.socketpair()
-    try:
-        ours.setblocking(False)
-        process = await start_process_tree(
-            [*supervisor, str(theirs.fileno())],
-            env=loader_environment(),
-            grace=grace,
-            cwd=cwd,
-            pass_fds=[theirs.fileno()],
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    supervised = SupervisedTree(process, ours, grace)
+    with ExitStack() as closing:
+        # Closed here in any case: those of the supervisor. If it cannot be started: ours too.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            closing.callback(ours.close)
+            ours.setblocking(False)
+            read_end, write_end = os.pipe()
+            try:
+                closing.callback(os.close, read_end)
+                process = await start_process_tree(
+                    [*supervisor, str(theirs.fileno()), str(write_end)],
+                    env=loader_environment(),
+                    grace=grace,
+                    cwd=cwd,
+                    stdin=stdin,
+                    stderr=stderr,
+                    pass_fds=[theirs.fileno(), write_end],
+                )
+            finally:
+                os.close(write_end)
+        closing.pop_all()
+    supervised = SupervisedTree(process, ours, trio.lowlevel.FdStream(read_end), grace)
     # No checkpoint from the start to the `try`: a cancel would leave the supervisor running.
     try:
         await supervised.begin(command, env)
@@ -216,12 +258,31 @@ async def open_supervised_tree(
         await supervised.aclose()  # noqa: ASYNC102  # shielded, and bounded in time
 
 
+def _request(command: Sequence[str], env: Mapping[str, str]) -> bytes:
+    """The message that asks the supervisor to start a command.
+
+    Raises:
+      OSError: the system takes no such command line or environment.
+    """
+    parts = [*command, *(part for item in env.items() for part in item)]
+    try:
+        encoded = [os.fsencode(part) for part in parts]
+    except ValueError as error:  # a lone surrogate
+        raise OSError(errno.EINVAL, f"not a possible command line: {error}") from error
+    if any(b"\0" in part for part in encoded):
+        raise OSError(errno.EINVAL, "not a possible command line: it has a NUL character")
+    if any(not name or "=" in name for name in env):
+        raise OSError(errno.EINVAL, "not a possible environment: a name is empty or has an equals sign")
+    request = b"\0".join([b"%d" % len(command), *encoded])
+    return b"%016d" % len(request) + request
+
+
 def _supervisor_command() -> list[str] | None:
     """The command that starts the supervisor; ``None`` where there cannot be one."""
     if sys.platform != "linux" or platform.python_implementation() != "CPython" or not _process_tree.has_proc():
         return None
     try:
-        interpreter = python_command("The shell")
+        interpreter = python_command("The supervisor of a program")
     except UsageError:
         return None
     return [interpreter, "-I", "-S", "-B", *script_arguments("agentloop", "_supervisor.py")]

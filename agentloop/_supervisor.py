@@ -3,10 +3,11 @@
 It is a subreaper: a descendant whose parent ends becomes a child of this program, whatever it has done to its session,
 its environment or its title. So none can escape, neither a daemon nor a process that forks and exits again and again.
 
-The one argument is the descriptor of a socket. From it come the request, then orders of one letter: ``T`` sends SIGTERM
-to each descendant, ``K`` kills them all, and so does the end of the socket, when the program at the other end has died.
-Onto it go lines: ``E`` and a wait status when the command has exited; ``L`` and the number of live descendants, in
-reply to the first order; ``D`` when no descendant is left, which ends this program.
+The first argument is the descriptor of a socket. From it come the request, then orders of one letter: ``T`` sends
+SIGTERM to each descendant, ``K`` kills them all, and so does the end of the socket, when the program at the other end
+has died. Onto it go lines: ``E`` and a wait status when the command has exited; ``L`` and the number of live
+descendants, in reply to the first order; ``D`` when no descendant is left, which ends this program. The second argument
+is the descriptor of a pipe, which is closed when the command has started. If it cannot be, it gets the error number.
 
 It imports few modules, and `ctypes` without its Python part, to start within some 15 ms.
 """
@@ -16,6 +17,7 @@ It imports few modules, and `ctypes` without its Python part, to start within so
 from __future__ import annotations
 
 import _ctypes
+import errno
 import os
 import select
 import signal
@@ -29,9 +31,8 @@ SIGNALS_TO_IGNORE = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
 """A command like ``pkill python`` may send them to this program."""
 SIGNALS_OF_PYTHON = ("SIGPIPE", "SIGXFSZ")
 """Python ignores them, and a command must not inherit that."""
-PAUSE_MS = 250
-"""Milliseconds between two looks for orphans that have exited, while the command runs."""
 ENDING_PAUSE_MS = 5
+"""Milliseconds between two scans while the descendants end."""
 NEXT_IDS = 6
 """How many process ids behind the one of a process that has exited may be those of its children."""
 
@@ -39,8 +40,9 @@ NEXT_IDS = 6
 class Supervisor:
     """A command and its descendants."""
 
-    def __init__(self, channel: int) -> None:
+    def __init__(self, channel: int, starting: int) -> None:
         self._channel = channel
+        self._starting = starting
         self._me = os.getpid()
         self._leader = 0
         self._order = b""
@@ -52,20 +54,22 @@ class Supervisor:
         request = self._read_request()
         if request is None:
             return
+        wakes = self._wake_at_exits()
         self._start(*request)
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        leader = os.pidfd_open(self._leader)
-        poll.register(leader, select.POLLIN)
+        poll.register(wakes, select.POLLIN)
         has_exited = False
         while True:
-            pause = 0 if self._order == b"K" else ENDING_PAUSE_MS if has_exited or self._order else PAUSE_MS
-            if any(descriptor == self._channel for descriptor, _ in poll.poll(pause)):
+            # While the command runs, this program sleeps until an order comes or a child exits.
+            pause = 0 if self._order == b"K" else ENDING_PAUSE_MS if has_exited or self._order else None
+            ready = [descriptor for descriptor, _ in poll.poll(pause)]
+            if wakes in ready:
+                os.read(wakes, 4096)
+            if self._channel in ready:
                 self._take_order()
             is_done, exited = self._reap()
-            if not has_exited and exited:
-                has_exited = True
-                poll.unregister(leader)
+            has_exited = has_exited or exited
             if is_done:
                 break
             if self._order == b"T":
@@ -75,6 +79,16 @@ class Supervisor:
         self._report(b"D", 0)
 
     # ------------------------------------------------------------------------------- starting
+
+    def _wake_at_exits(self) -> int:
+        """A descriptor that becomes readable when a child exits."""
+        wakes, wake = os.pipe()
+        for descriptor in (wakes, wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        # Without a handler, the signal is ignored and wakes nothing.
+        signal.signal(signal.SIGCHLD, _do_nothing)
+        return wakes
 
     def _read_request(self) -> tuple[list[bytes], dict[bytes, bytes]] | None:
         """The arguments and the environment of the command; ``None`` if the program at the other end has died."""
@@ -92,20 +106,27 @@ class Supervisor:
 
     def _start(self, arguments: list[bytes], environment: dict[bytes, bytes]) -> None:
         os.set_inheritable(self._channel, False)
+        os.set_inheritable(self._starting, False)
         # Before the command can send any.
         for name in SIGNALS_TO_IGNORE:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+        waiting, closed = os.pipe()
         self._leader = os.fork()
         if not self._leader:
+            number = errno.EIO
             try:
                 os.setsid()
                 for name in (*SIGNALS_TO_IGNORE, *SIGNALS_OF_PYTHON):
                     signal.signal(getattr(signal, name), signal.SIG_DFL)
-                os.execve(arguments[0], arguments, environment)  # noqa: S606 - that is its purpose
-            except OSError as error:
-                os.write(2, f"{os.fsdecode(arguments[0])} cannot be run: {error.strerror}\n".encode("utf-8", "replace"))
+                # Until this program has closed its end of the pipe: the command might stop it before it can.
+                os.close(closed)
+                os.read(waiting, 1)
+                number = _execute(arguments, environment)
             finally:
+                os.write(self._starting, b"%d" % number)
                 os._exit(126)
+        for descriptor in (self._starting, closed, waiting):
+            os.close(descriptor)
         # The output ends when no descendant has it open any more.
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -215,6 +236,24 @@ class Supervisor:
             return []
 
 
+def _execute(arguments: list[bytes], environment: dict[bytes, bytes]) -> int:
+    """Replace this program by another one, found on the ``PATH`` of its environment. Returns the error number."""
+    # Not `os.execvpe`: it imports modules, and ignores why a program that is there cannot be run.
+    program, number = arguments[0], errno.ENOENT
+    folders = [b""] if b"/" in program else environment.get(b"PATH", os.defpath.encode()).split(b":")
+    for folder in folders:
+        try:
+            os.execve(os.path.join(folder, program), arguments, environment)  # noqa: S606, PTH118
+        except OSError as error:
+            if number == errno.ENOENT and error.errno not in (None, errno.ENOTDIR):
+                number = error.errno
+    return number
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a signal."""
+
+
 def _become_subreaper() -> None:
     prctl = _ctypes.dlsym(_ctypes.dlopen("", 0), "prctl")
     _ctypes.call_cdeclfunction(prctl, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
@@ -224,4 +263,4 @@ def _become_subreaper() -> None:
 
 if __name__ == "__main__":
     _become_subreaper()
-    Supervisor(int(sys.argv[1])).run()
+    Supervisor(int(sys.argv[1]), int(sys.argv[2])).run()

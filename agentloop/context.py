@@ -114,7 +114,17 @@ class ToolContext(ABC, Generic[Deps]):
 
         Args:
           parks: whether the run may be parked meanwhile, which cancels the call. When the run is resumed, the call's
-            outcome is unknown: see `Tool.if_interrupted`.
+            outcome is unknown, if its start was recorded: see `Tool.if_interrupted` and `Tool.records_start`.
+        """
+
+    @abstractmethod
+    async def record_start(self) -> None:
+        """Record in the journal that the call is about to have an effect. Only for a tool with `Tool.records_start`.
+
+        Calling it again does nothing. The start of other tools is recorded before their function is called.
+
+        Raises:
+          StoreError: the store failed, or another process has taken the session over; the tool must not go on.
         """
 
     @abstractmethod

@@ -194,12 +194,15 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A rule that a person has allowed for good, in one session, for one agent."""
+    """A rule that a person has allowed for good, in one session, for the agent that asked."""
 
     agents: tuple[str, ...]
     """Names of the agents, from the root down to the one that may. The whole path, because names are seldom unique."""
     rule: Rule
     """The calls that are allowed."""
+    fingerprint: str = ""
+    """Identifies the definition of that agent: its instructions, tools and toolsets. Another agent of the same name, or
+    the same one after a change of those, asks again."""
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.agents), tuple) or not self.agents:

@@ -186,6 +186,9 @@ class Tool:
     """The agent that the tool runs in a child stream, if it is one's ``as_tool()``."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
+    records_start: bool = False
+    """Whether the function calls `ToolContext.record_start` before it has an effect. Until then the call counts as not
+    started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
 
     @property
     def may_run_again(self) -> bool:
@@ -311,7 +314,11 @@ class OpenToolset(Protocol):
 
 
 class Toolset(Protocol):
-    """A source of tools that is started and stopped, such as a server."""
+    """A source of tools that is started and stopped, such as a server.
+
+    It may have an ``identity``, a text that says which source it is, the same in every process. An approval for good
+    belongs to an agent with the same tools and toolsets; without an ``identity``, the class and the name count.
+    """
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from agentloop._runtime.agent_fingerprint import identity_of
 from agentloop._runtime.blocks import refuse_bare_generator
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
@@ -47,6 +48,11 @@ class Toolsets:
         self._tasks: Sequence[ToolsetTask] | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._problems: list[str] = []
+
+    @property
+    def identity(self) -> str:
+        """The identities of the toolsets, as the same text in every process."""
+        return "\n".join(identity_of(toolset) for toolset in self._toolsets)
 
     @property
     def problems(self) -> tuple[str, ...]:

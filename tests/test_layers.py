@@ -17,19 +17,21 @@ FOLDER = Path(agentloop.__file__).parent
 
 LAYERS = (
     # values
+    "_demo_interrupts",
     "_core.json_text _core.field_checks _core.foreign_errors errors",
     "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
-    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
+    "_core.redaction _core.visible _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
     "context tools hooks observers config journal",
     # waiting
     "_model_overrides _runtime.exception_groups _runtime.blocks _runtime.deadlines",
     "_runtime.user_code _runtime.logs _runtime.log _runtime.plain_functions",
     "_runtime.call_order _runtime.cooldowns _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
-    "_runtime.context_window _runtime.toolsets _runtime.approval _runtime.tool_context _runtime.tool_calls",
+    "_runtime.context_window _runtime.toolsets _runtime.agent_fingerprint _runtime.approval",
+    "_runtime.tool_context _runtime.tool_calls",
     "_runtime.unmatched_rules _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door
     "session agent toolsets",

@@ -92,23 +92,13 @@ async def test_several_tasks_may_wait_for_it_and_end_it() -> None:
 
 async def test_a_job_in_a_group_of_its_own_ends_with_the_session() -> None:
     program = "import subprocess; print(subprocess.Popen(['sleep', '1000'], process_group=0).pid)"
-    async with tree([sys.executable, "-c", program], daemons=False) as process:
+    async with tree([sys.executable, "-c", program]) as process:
         job = await line(process)
         assert os.getpgid(job) == job != process.pid
         await process.leader_exited()
 
     assert gone(job)
     assert process.leftovers == 1
-
-
-async def test_what_left_the_session_is_no_part_where_daemons_are_not_wanted() -> None:
-    async with tree("setsid sh -c 'echo $$; exec sleep 1000'", daemons=False) as process:
-        daemon = await line(process)
-
-    try:
-        assert not gone(daemon)
-    finally:
-        os.kill(daemon, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("command", [f"({STUBBORN}) &", f"({STUBBORN}) & wait"], ids=["exited", "asked"])

@@ -99,9 +99,12 @@ def combine(own: Sequence[Decision], around: Sequence[Decision]) -> Decision:
     return strictest((strictest(decision for decision in own if decision.effect != "tool"), *around))
 
 
-def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], call: Call) -> bool:
-    """Whether a person has allowed ``call`` of the agent at ``agents`` for good."""
-    return any(grant.agents == agents and covers(grant.rule, call, certainly=True) for grant in grants)
+def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], fingerprint: str, call: Call) -> bool:
+    """Whether a person has allowed ``call`` for good, for the agent at ``agents`` that has this ``fingerprint``."""
+    return any(
+        grant.agents == agents and grant.fingerprint == fingerprint and covers(grant.rule, call, certainly=True)
+        for grant in grants
+    )
 
 
 def without_allowing(permissions: Permissions) -> Permissions:

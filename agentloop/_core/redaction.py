@@ -32,13 +32,21 @@ SHAPES = (
     # GitHub
     r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{16,}",
     r"github_pat_[A-Za-z0-9_]{20,}",
-    # GitLab, Google, Hugging Face, Groq, xAI, Slack, npm
-    r"(?<![A-Za-z0-9])(?:glpat-|AIza|hf_|gsk_|xai-|xox[abeprs]-|npm_)[A-Za-z0-9_-]{16,}",
+    # GitLab, Google, Hugging Face, Groq, xAI, Slack, npm; Stripe, PyPI, Docker, DigitalOcean, Shopify, Grafana
+    r"(?<![A-Za-z0-9])(?:glpat-|AIza|ya29\.|hf_|gsk_|xai-|xox[abeprs]-|xapp-|npm_)[A-Za-z0-9_-]{16,}",
+    r"(?<![A-Za-z0-9])(?:[prs]k_(?:live|test)_|whsec_|pypi-|dckr_pat_|do[oprt]_v1_|shp(?:at|ca|pa|ss)_|gls?a_)[\w-]{16,}",
+    # Perplexity, Cerebras, NVIDIA, Tavily, Replicate, Fireworks, Linear, Notion, Databricks, Vault, SendGrid, Telegram
+    r"(?<![A-Za-z0-9])(?:pplx-|csk-|nvapi-|tvly-|r8_|fw_|lin_api_|ntn_|dapi|hv[bs]\.)(?=[\w-]*\d)[\w-]{20,}",
+    r"(?<![A-Za-z0-9])SG\.[\w-]{16,}\.[\w-]{16,}",
+    r"(?<!\d)\d{8,10}:AA[\w-]{30,}",
     # a JSON web token
     r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
     # a user's password in a URL
     r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)",
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+    # a user of a URL that is a key
+    r"(?<=://)[A-Za-z0-9_.~-]{16,}(?=@)",
+    # Up to the end of a text that was cut. Not across the next beginning: the time would grow as the square of many.
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----BEGIN).)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
 )
 """Regular expressions of the keys of common services."""
 
@@ -47,6 +55,7 @@ _NAMED = (
     r"(?i:\b(?:proxy-)?authorization|\bx-(?:goog-)?api-key)\\?['\"]?\s*[:,]\s*b?\\?['\"]?(?:\w+ )?[^\s'\",\\]{4,}",
     # an argument or a field, whose value is a literal
     r"(?i:\bapi[-_]?key)\\?['\"]?\s*[:=]\s*b?\\?['\"][^\s'\"]{4,}",
+    r"(?im:(?<![\w-])(?:set-)?cookie\s*:\s*)[^\r\n]{4,}",
 )
 """Regular expressions of secrets of any shape, by their names."""
 
@@ -60,7 +69,30 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     # The longest first: a key may begin with another one.
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
-    return re.sub(_PATTERN, REDACTED, text)
+    return re.sub(_PAIR_IN_TEXT, _without_secret, re.sub(_PATTERN, REDACTED, text))
+
+
+_PAIR_IN_TEXT = (
+    r"(?<![\w.-])(?P<name>[A-Za-z][\w.-]{0,60})(?P<end>\\?['\"])?(?P<sign>\s{0,2}[=:]\s{0,2}b?(?:\\?['\"])?)"
+    r"(?P<value>(?!//)[^\s'\",;&\\<>]{4,})"
+)
+"""A name and its value, as headers, URLs, JSON, settings and command lines write them."""
+
+
+def _without_secret(pair: re.Match[str]) -> str:
+    name, value, sign = pair["name"], pair["value"], pair["sign"]
+    # "key" alone has a secret in the query of a URL, and an ordinary word elsewhere.
+    in_query = pair.start() > 0 and pair.string[pair.start() - 1] in "?&"
+    # "Unexpected token: else" has none: behind a colon, the name is quoted too, or the value has a digit.
+    is_value = "=" in sign or pair["end"] is not None or any(character.isdigit() for character in value)
+    is_plain = value.lower() in _NO_SECRETS or value.startswith(("$", "/"))
+    if not is_value or is_plain or not names_a_secret(name, bare_key=in_query):
+        return pair[0]
+    return f"{name}{pair['end'] or ''}{sign}{REDACTED}"
+
+
+_NO_SECRETS = ("none", "null", "true", "false", "missing", "required", "empty")
+"""Values that explain why a secret is not there."""
 
 
 # ------------------------------------------------------------------ names of secrets
@@ -70,9 +102,9 @@ SHORTEST = 4
 
 _SECRET_WORD = (
     "(api|access|auth|private|secret)(key|token)s?|authorization|bearer|cookie|credentials?|"  # noqa: S105  # a pattern
-    "jwt|pass(code|phrase|wd|words?)?|pwd|secrets?|token"
+    "jwt|pass(code)?|[a-z]*pass(phrase|wd|words?)|pwd|secrets?|token"
 )
-_KEY_WORD = "access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret"
+_KEY_WORD = "access|account|api|app|auth|client|encryption|licen[cs]e|master|private|secret|subscription"
 """The words before ``key`` that make it a secret: the key of a map or of an issue is none."""
 _HARMLESS_KEY = "cache|foreign|group|issue|partition|primary|public|row|sort"
 """The words before ``key`` that make it none, where ``key`` alone is a secret."""

@@ -17,6 +17,7 @@ from agentloop._core.permissions import Call, Decision, combine, decide, is_gran
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
+from agentloop._runtime.agent_fingerprint import agent_fingerprint
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.plain_functions import in_thread_if_plain
@@ -315,14 +316,16 @@ class ApprovalCheck:
 
     def is_granted(self) -> bool:
         """Whether a person has approved the call for good."""
-        grants = self._run.root.session.grants
-        return bool(grants) and is_granted(grants, self._run.source.agents, self.call_with(self.arguments))
+        run, grants = self._run, self._run.root.session.grants
+        if not grants:
+            return False
+        return is_granted(grants, run.source.agents, agent_fingerprint(run.config), self.call_with(self.arguments))
 
     def grant(self, approved: CheckedArguments, always: bool | Rule) -> None:
         """Approve for good: the call with these arguments, or all calls that a rule matches."""
         session = self._run.root.session
         rule = always if isinstance(always, Rule) else Rule.exactly(self._tool.name, approved.plain())
-        grant = Grant(self._run.source.agents, rule)
+        grant = Grant(self._run.source.agents, rule, agent_fingerprint(self._run.config))
         if grant not in session.grants:
             session.grants.append(grant)
         self._run.root.questions.answer_granted(Approve())

@@ -30,11 +30,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from agentloop._core.redaction import redacted
+from agentloop._core.redaction import redacted, secrets_of_fields, secrets_of_url
+from agentloop._core.visible import visible
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -140,17 +142,18 @@ def log(logger: logging.Logger, level: int, text: str, *values: object, error: B
     """
     if not logger.isEnabledFor(level):
         return
+    values = tuple([visible(value) if isinstance(value, str) else value for value in values])
     # A filter or a handler of the application may raise. Events are posted from here, which must not fail.
     try:
         if error is None:
             logger.log(level, text, *values, stacklevel=2)
             return
         whole = "".join(traceback.format_exception(error)).rstrip()
-        clean = redacted(whole, _keys())
+        clean = visible(redacted(whole, _keys()))
         if clean == whole:
             logger.log(level, text, *values, exc_info=error, stacklevel=2)
         else:
-            # Not as `exc_info`: a handler would format the exception again, with the key in it.
+            # Not as `exc_info`: a handler would format the exception again, with the key or the escape sequence in it.
             logger.log(level, text + "\n%s", *values, clean, stacklevel=2)  # noqa: G003 - both are formats
     except Exception:  # noqa: BLE001, S110 - see above
         pass
@@ -223,6 +226,11 @@ def _step(event: StreamEvent) -> tuple[Any, ...]:
 
 
 def _keys() -> set[str]:
-    """The keys in the environment. A short one, such as ``none``, occurs in ordinary words."""
-    values = {value.strip() for name, value in os.environ.items() if name.endswith("_API_KEY")}
-    return {value for value in values if len(value) >= 8}
+    """The secrets in the environment. A short one, such as ``none``, occurs in ordinary words."""
+    # A path is none: `PWD` is the current folder.
+    variables = {name: value for name, value in os.environ.items() if not value.startswith("/")}
+    secrets = secrets_of_fields(variables).union(*map(secrets_of_url, filter(_URL.match, variables.values())))
+    return {secret for secret in secrets if len(secret) >= 8}
+
+
+_URL = re.compile(r"\w+://\S+@")

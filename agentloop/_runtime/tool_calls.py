@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from inspect import isawaitable
 from threading import Lock
 from typing import Any
@@ -189,20 +190,23 @@ class Calls:
         context: RunningContext | None = None
         arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
-            context = RunningContext(run, call.id, deadline)
+            context = RunningContext(run, call.id, deadline, partial(self._begin, tool, call))
+            if not tool.records_start:
+                context.is_start_recorded = True
             if run.log.is_journaled:
                 run.log.output_left[run.source.stream, call.id] = self._longest(call)
             if tool.context_name is not None:
                 arguments = {**arguments, tool.context_name: context}
         # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
         await trio.lowlevel.checkpoint_if_cancelled()
-        if run.root.journal is None:
-            # What `record_tool_start` does without a journal, and without a coroutine.
-            run.note(ToolStarted(call.id))
+        if tool.records_start:
+            pass  # It calls `_begin` itself.
+        elif run.root.journal is not None:
+            await self._begin(tool, call)
         else:
-            await record_tool_start(run, tool, call)
-            await trio.lowlevel.checkpoint_if_cancelled()
-        self._has_begun[call.id] = None
+            # What `_begin` does without a journal, and without two coroutines.
+            run.note(ToolStarted(call.id))
+            self._has_begun[call.id] = None
         try:
             if self._shared is not None:
                 value = await call_user_code(None, tool.function, **arguments)
@@ -239,6 +243,16 @@ class Calls:
         finally:
             if context is not None and context.end():
                 await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
+
+    async def _begin(self, tool: Tool, call: ToolCall) -> None:
+        """Record that the tool is about to have an effect."""
+        run = self._run
+        # No side effect may begin once the stream is cancelled, not even that of a tool that never waits.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await record_tool_start(run, tool, call)
+        if run.log.is_journaled:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        self._has_begun[call.id] = None
 
     def _log(self, level: int, call: ToolCall, problem: str, error: BaseException | None = None) -> None:
         stream = self._run.source.stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -47,10 +47,24 @@ def _argument(name: str, kind: Any, value: object) -> Any:
 class RunningContext(ToolContext[Any]):
     """The context of one call, valid until the call has ended."""
 
-    __slots__ = ("_call_id", "_deadline", "_ended", "_run", "_uses", "_waiting_for_uses")
+    __slots__ = (
+        "_call_id",
+        "_deadline",
+        "_ended",
+        "_record_start",
+        "_run",
+        "_uses",
+        "_waiting_for_uses",
+        "is_start_recorded",
+    )
 
-    def __init__(self, run: Run, call_id: str, deadline: PausableDeadline) -> None:
+    def __init__(
+        self, run: Run, call_id: str, deadline: PausableDeadline, record_start: Callable[[], Awaitable[None]]
+    ) -> None:
         self._run = run
+        self._record_start = record_start
+        self.is_start_recorded = False
+        """Whether the journal has the start of the call in this opening of the run."""
         self._call_id = call_id
         self._deadline = deadline
         self._ended = False
@@ -179,6 +193,14 @@ class RunningContext(ToolContext[Any]):
         with waits, self._deadline.paused():
             run.root.questions.notify()
             yield
+
+    async def record_start(self) -> None:
+        self._live_run()
+        if self.is_start_recorded:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._record_start()
+        self.is_start_recorded = True
 
     def restart_deadline(self, *, at_most: float = math.inf) -> None:
         self._live_run()

@@ -34,8 +34,9 @@ point cannot do. A guard then refuses, and an observer emits a warning, as for a
 is a warning; with ``fail_closed=True`` it is a failure.
 
 **Ownership.** The program runs in a session of its own. When it exits, times out or the run is cancelled, all
-processes of that session are killed; the program itself has ``GRACE`` seconds to end by itself. A process that leaves
-the session, as a daemon does, escapes.
+processes that it started are killed, also those in the background; the program itself has ``GRACE`` seconds to end by
+itself. On Linux that includes daemons, unless they have cleared their environment too: a hook runs around each tool
+call, and the supervisor that `agentloop.toolkit.shell` has would cost as much as the start of a Python program.
 """
 
 from __future__ import annotations

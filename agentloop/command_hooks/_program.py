@@ -26,7 +26,7 @@ GRACE = 2.0
 MAX_BYTES = 1_000_000
 """How much of each of its outputs is read; the rest is thrown away."""
 LAST_WORDS = 1.0
-"""Seconds to read what a program has written, once it has exited. A daemon of its may hold the pipe open for ever."""
+"""Seconds to read the rest of the output once a program has exited. A process that escaped may hold the pipe open."""
 MAX_REASON = 10_000
 """Characters of standard error that errors and warnings quote."""
 
@@ -127,7 +127,7 @@ class Program:
         return os.path.abspath(self.cwd or os.curdir)  # noqa: PTH100  # no file is looked at
 
     async def _run(self, data: bytes) -> tuple[int, _Spoken, _Spoken]:
-        """Run the program to its end, and end all processes of its session.
+        """Run the program to its end, and end all processes that it started.
 
         Returns:
           The exit code, negative for a signal, and the two outputs, up to `MAX_BYTES` each.
@@ -144,7 +144,6 @@ class Program:
             cwd=self.cwd,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            daemons=False,
         )
         out, said = _Spoken(), _Spoken()
         async with opening as tree, trio.open_nursery() as nursery:

@@ -27,10 +27,3 @@ The demo opens the stream, shows what happens, and has the person answer the que
     tour  cast          what is run if no example is named, and who plays in it
     __main__            arguments, interrupts, exit statuses
 """
-
-import signal
-import sys
-
-if sys.argv[:1] == ["-m"] and "agentloop.demo" in sys.orig_argv:
-    # Ctrl-C while the modules of `python -m agentloop.demo` are imported ends it without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

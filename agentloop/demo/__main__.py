@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import trio
 
@@ -54,9 +54,16 @@ PARKING = 1.0
 """Seconds that an interrupted run has to end by itself, so that it can be resumed."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """As `argparse` has it, but where the help cannot be written, that is an error."""
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file or sys.stdout, flush=True)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="python -m agentloop.demo",
         description="Shows what agentloop does: a tour, or one of the examples.",
         epilog=f"""

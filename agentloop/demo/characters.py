@@ -42,11 +42,14 @@ def exact(value: Any) -> str:
     r"""``value`` on one line, so that two values that differ also look different.
 
     A text of visible characters stands as it is. Any other text stands in quotes, as JSON, with its invisible
-    characters as ``\u`` escapes; so does a text that could be read as JSON, or has white space at an end.
+    characters as ``\u`` escapes; so does a text that could be read as JSON, or has white space at an end. A text that
+    Unicode could also spell in another way (an accent as a character of its own) has all but ASCII as escapes.
     """
     if isinstance(value, str) and value and value == value.strip() and _is_visible(value) and not _is_json(value):
         return value
-    return "".join(_escaped(character) for character in json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    is_usual = unicodedata.is_normalized("NFC", text)
+    return "".join(_escaped(character) if is_usual or character.isascii() else _code(character) for character in text)
 
 
 def exact_lines(value: Any) -> list[str]:
@@ -67,12 +70,14 @@ def _is_json(text: str) -> bool:
 
 
 def _is_visible(text: str) -> bool:
-    return text.isprintable() and not _INVISIBLE.search(text)
+    return text.isprintable() and not _INVISIBLE.search(text) and unicodedata.is_normalized("NFC", text)
 
 
 def _escaped(character: str) -> str:
-    if _is_visible(character):
-        return character
+    return character if _is_visible(character) else _code(character)
+
+
+def _code(character: str) -> str:
     code = ord(character)
     if code < 0x10000:
         return f"\\u{code:04x}"

@@ -177,6 +177,12 @@ class ServerConfig:
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"McpServer(concurrency={self.concurrency!r}): give a number above 0, or None")
 
+    @property
+    def identity(self) -> str:
+        """Where the server is, as the same text in every process; without secrets."""
+        place = "" if isinstance(self.target, InProcess) else repr(self.target)
+        return f"{self.name} {self.prefix} {place}"
+
     def offers(self, tool: str) -> bool:
         """Whether ``allow`` and ``deny`` let the model see the server's tool of that name (without the prefix)."""
         return any(fnmatchcase(tool, glob) for glob in self.allow) and not any(

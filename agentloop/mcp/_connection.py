@@ -23,6 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.redaction import redacted, redacted_url
+from agentloop._core.visible import visible
 from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
@@ -245,7 +246,7 @@ class Connection:
         target = self.server.target
         if isinstance(target, Http) and (url := redacted_url(target.url)) not in problem:
             problem = f"{problem} ({url})"
-        return redacted(problem, self._secrets)
+        return visible(redacted(problem, self._secrets))
 
     def _without_secrets(self, cause: BaseException | None) -> BaseException | None:
         """``cause``, unless its traceback would show a secret."""
@@ -388,7 +389,7 @@ class Connection:
             self.retired = self.lost = True
             return ServerGoneError(server=name, problem=self._shown(f"cannot be reached any more: {error.message}"))
         kind = McpStateError if _is_about_state(error) else McpError
-        problem = redacted(f"answered with an error: {error.message}", self._secrets)
+        problem = visible(redacted(f"answered with an error: {error.message}", self._secrets))
         return kind(server=name, problem=problem, code=error.code)
 
     async def list_tools(self) -> list[types.Tool]:

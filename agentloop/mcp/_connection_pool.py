@@ -287,6 +287,7 @@ class ConnectionPool:
             destructive=None if read_only else trusted.destructive_hint,
             idempotent=read_only or bool(trusted.idempotent_hint),
             if_interrupted=self.server.if_interrupted,
+            records_start=True,
         )
 
     # ------------------------------------------------------------------------------- calls
@@ -416,6 +417,10 @@ class ConnectionPool:
         state: str | None,
     ) -> types.CallToolResult | types.InputRequiredResult:
         for is_last in (False, True):
+            # So far, the call only waits: for the start of the server, or for a connection.
+            await self._connection_for(call)
+            await call.context.record_start()
+            # Found again: another stream may have taken that connection while the start was saved.
             connection = await self._connection_for(call)
             try:
                 return await connection.call(call, tool, arguments, responses=answers, state=state)

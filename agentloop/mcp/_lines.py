@@ -16,7 +16,7 @@ import mcp_types as types
 
 from agentloop._core.json_text import nesting_depth
 
-__all__ = ["read_line", "without_lone_surrogates"]
+__all__ = ["JoinedLines", "read_line", "without_lone_surrogates"]
 
 MAX_DEPTH = 900
 """Levels of a line that is read at all. What is nested less, but too deeply for the SDK, can be left out by itself."""
@@ -55,6 +55,29 @@ def read_line(line: bytes, pending: Collection[str | int]) -> list[types.JSONRPC
         if id not in answered:
             messages.append(_failed(id, f"the server answered with a line that is not JSON: {problem}"))
     return messages
+
+
+class JoinedLines:
+    """Joins the lines of a message that a server has written with indentation, against the protocol."""
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def add(self, line: bytes) -> bytes | None:
+        """Take a line. Returns it, or the message that it completes; ``None`` if more lines belong to it."""
+        line = line.rstrip(b"\r")
+        is_first, is_inside = line == b"{", bool(self._lines) and (not line or line[:1] in b" \t")
+        self._size += len(line)
+        if is_first or not (is_inside or (self._lines and line == b"}")) or self._size > self._max_size:
+            # Not a message so far, or no longer.
+            self._lines, self._size = [], len(line)
+        if is_first or is_inside:
+            self._lines.append(line)
+            return None
+        joined, self._lines = b"\n".join([*self._lines, line]), []
+        return joined
 
 
 _ESCAPE = re.compile(rb"\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(\\u[dD][89a-fA-F]\w\w)")
@@ -111,8 +134,11 @@ def _messages(value: Any, pending: Collection[str | int]) -> list[types.JSONRPCM
         return [message]
     id = _pending_id(fields.get("id"), pending)
     is_answer = not fields.keys() - {"jsonrpc", "id", "result", "error"} or "jsonrpc" in fields
-    if id is None or not is_answer or "method" in fields or not fields.keys() & {"result", "error"}:
+    if id is None or not is_answer or "method" in fields:
         return []
+    if not fields.keys() & {"result", "error"}:
+        is_message = "jsonrpc" in fields
+        return [_failed(id, "the server answered with a message without a result")] if is_message else []
     error = fields.get("error")
     if error is None:
         # `"error": null` beside the result, or no `jsonrpc`.

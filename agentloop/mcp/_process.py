@@ -18,9 +18,9 @@ import trio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
-from agentloop._process_tree import ProcessTree, open_process_tree
+from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.mcp._config import Stdio
-from agentloop.mcp._lines import read_line
+from agentloop.mcp._lines import JoinedLines, read_line
 
 __all__ = ["ProgramOutput", "run_program"]
 
@@ -80,7 +80,7 @@ async def run_program(
     Raises:
       OSError: the program cannot be started.
     """
-    opening = open_process_tree(
+    opening = open_supervised_tree(
         [target.command, *target.args],
         env={**get_default_environment(), **(target.env or {})},
         grace=GRACE_SECONDS,
@@ -111,11 +111,12 @@ async def run_program(
 
 
 class _Program:
-    def __init__(self, tree: ProcessTree, output: ProgramOutput, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, tree: Tree, output: ProgramOutput, on_failure: Callable[[str], None]) -> None:
         self._tree = tree
         self._output = output
         self._on_failure = on_failure
         self._stopping = False
+        self._joined = JoinedLines(MAX_LINE)
         self._written = trio.Event()
         self._stderr_ended = trio.Event()
         """Set when all of stderr has been read."""
@@ -148,8 +149,10 @@ class _Program:
         incoming.close()
 
     async def _pass_on(self, line: bytes, incoming: Any) -> None:
-        if not line.strip() or self._stopping:
+        joined = self._joined.add(line)
+        if joined is None or not joined.strip() or self._stopping:
             return
+        line = joined
         messages = read_line(line, self._pending)
         if not messages:
             # A banner, or a print for debugging. The server may work in spite of it.

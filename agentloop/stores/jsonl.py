@@ -26,6 +26,7 @@ from agentloop._core.json_text import decode_own
 from agentloop._core.permissions import without_allowing
 from agentloop._core.state import LimitRaised, SessionSettings, SessionState, StreamState
 from agentloop._core.transcript import problems
+from agentloop._core.visible import visible
 from agentloop.errors import StoreError
 from agentloop.events import QuestionAnswered, QuestionWithdrawn
 from agentloop.journal import OpenStore, Record
@@ -263,8 +264,8 @@ def _read(path: Path, whole_only: bool) -> _Export:
     try:
         with path.open("rb") as lines:
             return _parsed(path, lines, whole_only)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL, or that cannot be encoded
+        raise StoreError(f"{visible(str(path))} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _parsed(path: Path, lines: Iterator[bytes], whole_only: bool) -> _Export:
@@ -347,15 +348,22 @@ async def _replaced(path: Path) -> AsyncGenerator[IO[bytes]]:
     """A file to write to, which replaces ``path`` if the block succeeds."""
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
-        output = await trio.to_thread.run_sync(lambda: part.open("wb"))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+        # Private, as a store is: an export has what people say.
+        output = await trio.to_thread.run_sync(lambda: open(part, "wb", opener=_private))  # noqa: SIM115
+    except (OSError, ValueError) as error:  # a name with a NUL, or that cannot be encoded
+        raise StoreError(
+            f"{visible(str(path))} cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from error
     try:
         yield output
         await trio.to_thread.run_sync(_finish, output, part, path)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_clean, output, part)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _finish(output: IO[bytes], part: Path, path: Path) -> None:

@@ -76,7 +76,7 @@ class SQLiteStore:
         clock: Callable[[], float] | None = None,
     ) -> None:
         name = fspath(path)
-        if not name or name.startswith((":", "file:")):
+        if not name or name.startswith((":", "file:")) or not _is_encodable(name):
             raise UsageError(f"{name!r} is not the path of a file: give one, or use MemoryStore")
         if synchronous not in ("normal", "full"):
             raise UsageError(f"synchronous={synchronous!r} is unknown: say 'normal' or 'full'")
@@ -320,12 +320,20 @@ def _switch_to_wal(db: sqlite3.Connection, path: Path, busy_seconds: float) -> N
 # --------------------------------------------------------------------------------------- errors, explained
 
 
+def _is_encodable(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def _create_private(path: Path) -> None:
     """Create the file, if there is none, so that only this user can read it: sessions have what people say."""
     # Only a new file is opened here: closing an old one would take away the locks that other connections hold on it.
     # Whatever else goes wrong, SQLite's own error says.
     with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        # The file that a link leads to: there, SQLite would create one with the usual mode.
+        os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -399,7 +399,7 @@ def _in_style(content: str, old: bytes) -> str:
 
 def _around(text: str, place: int, size: int) -> str:
     """The lines that were changed, some before and some after, with their numbers."""
-    lines = text.removesuffix("\n").split("\n")
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
     first = text.count("\n", 0, place)
     last = text.count("\n", 0, place + size)
     numbers = range(max(0, first - CONTEXT_LINES), min(len(lines), last + CONTEXT_LINES + 1))

@@ -58,8 +58,13 @@ def _last_state(line: str) -> str:
     kept = line[len(body) :]
     start = body.rfind("\r") + 1
     body = body[start:]
-    while "\b" in body:
-        # Each one takes the character before it, unless that is another one.
-        shorter = re.sub("[^\b]\b", "", body)
-        body = shorter.replace("\b", "") if shorter == body or shorter.startswith("\b") else shorter
-    return body + kept
+    if "\b" not in body:
+        return body + kept
+    # One pass: a command may write any number of them in any order.
+    shown: list[str] = []
+    for character in body:
+        if character != "\b":
+            shown.append(character)
+        elif shown:
+            shown.pop()
+    return "".join(shown) + kept

@@ -540,11 +540,12 @@ def test_the_strictest_of_nothing_is_left_to_the_tool() -> None:
 
 
 def test_a_grant_is_for_one_agent_and_for_what_certainly_matches() -> None:
-    grants = [Grant(("agent",), GIT)]
-    assert is_granted(grants, ("agent",), shell("git x"))
-    assert not is_granted(grants, ("agent", "agent"), shell("git x"))
-    assert not is_granted(grants, ("agent",), shell("git x; rm"))
-    assert not is_granted([], ("agent",), shell("git x"))
+    grants = [Grant(("agent",), GIT, "f")]
+    assert is_granted(grants, ("agent",), "f", shell("git x"))
+    assert not is_granted(grants, ("agent", "agent"), "f", shell("git x"))
+    assert not is_granted(grants, ("agent",), "other", shell("git x"))
+    assert not is_granted(grants, ("agent",), "f", shell("git x; rm"))
+    assert not is_granted([], ("agent",), "f", shell("git x"))
 
 
 # ------------------------------------------------------------------------- how it is written

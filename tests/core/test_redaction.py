@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from agentloop._core.redaction import (
+    REDACTED,
     names_a_secret,
+    redacted,
     redacted_arguments,
     redacted_url,
     secrets_of_arguments,
@@ -86,3 +90,65 @@ def test_a_secret_inside_of_an_argument_is_recognized(argument: str) -> None:
 def test_headers_and_variables_with_the_name_of_a_secret_are_secrets() -> None:
     fields = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter3", "Accept": "text/html", "NO_KEY": "h"}
     assert secrets_of_fields(fields) == {"Bearer hunter2", "hunter2", "hunter3"}
+
+
+# -------------------------------------------------------------------------------------- texts
+
+LONG = "Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z"
+HEX = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"sk_live_{LONG}", f"rk_test_{LONG}", f"whsec_{LONG}", f"pypi-AgEIcHlwaS5vcmc{LONG}", f"dckr_pat_{LONG}"),
+        *(f"xapp-1-A012-34-{HEX}", f"dop_v1_{HEX}", f"shpat_{HEX}", f"glsa_{LONG}_01234567", f"ya29.{LONG}"),
+        *(f"pplx-{LONG}", f"csk-{LONG}", f"nvapi-{LONG}", f"tvly-{LONG}", f"r8_{LONG}", f"fw_{LONG}", f"ntn_{LONG}"),
+        *(f"lin_api_{LONG}", f"dapi{HEX}", f"hvs.{LONG}", f"SG.{LONG}.{LONG}", f"bot123456789:AAF{LONG}"),
+        f"https://{HEX}@sentry.io/1",
+        "redis://:hunter22@host:6379",
+    ],
+)
+def test_a_key_of_a_common_service_is_taken_out_of_a_text(text: str) -> None:
+    clean = redacted(f"the key {text} is wrong")
+    assert REDACTED in clean
+    assert not any(secret in clean for secret in (LONG, HEX, "hunter22"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"api-key: {HEX}", f"Ocp-Apim-Subscription-Key: {HEX}", f"X-Auth-Token: {HEX}", f"api_key={HEX}"),
+        *(f"GET https://h/v1?key={HEX}", f"https://h/x?a=1&access_token={HEX}", f"https://h/c?sv=1&sig={LONG}%3D"),
+        *(f"Cookie: a=1; session={LONG}", f"Set-Cookie: sid={LONG}; Path=/", f"MY_API_KEY={HEX}"),
+        *("Server=h;Password=hunter22;", "host=h password=hunter22 dbname=d", '{"password": "hunter22"}'),
+        *("{'MISTRAL_API_KEY': 'hunter22'}", '{\\"secret\\": \\"hunter22\\"}', "aws_secret_access_key=hunter22/K7MD"),
+    ],
+)
+def test_the_value_of_a_secret_is_taken_out_of_a_text_by_its_name(text: str) -> None:
+    clean = redacted(f"it failed with {text}")
+    assert REDACTED in clean
+    assert not any(secret in clean for secret in (LONG, HEX, "hunter22"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Unexpected token: else", "max_tokens=4096 is too many", "api_key=None", "password: required", "key=user:42"),
+        *("PWD=/home/ada", "session_id=abc-12345", "https://127.0.0.1:8080/mcp", "ssh://git@github.com/x"),
+        *("set OPENAI_API_KEY, or give api_key=", "tokens: {'input': 1200}", f"commit {HEX}01234567", "author=ada1234"),
+    ],
+)
+def test_an_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_a_private_key_that_was_cut_off_is_taken_out() -> None:
+    assert redacted("see -----BEGIN OPENSSH PRIVATE KEY-----\nabc") == f"see {REDACTED}"
+
+
+@pytest.mark.parametrize("piece", ["-----BEGIN PRIVATE KEY-----", "key=", '"a":', "a.b-", "eyJaaaaaaaa.", "://a:"])
+def test_the_time_to_redact_grows_with_the_length_alone(piece: str) -> None:
+    began = time.perf_counter()
+    redacted(piece * (100_000 // len(piece)))
+    assert time.perf_counter() - began < 5

@@ -304,6 +304,10 @@ def test_a_printable_text_has_no_character_that_a_terminal_obeys_or_hides() -> N
         (True, "true"),
         ("true", '"true"'),
         ({"a": "\u202e"}, '{"a": "\\u202e"}'),
+        ("caf\u00e9", "caf\u00e9"),
+        ("cafe\u0301", '"cafe\\u0301"'),
+        ("\u212b", '"\\u212b"'),
+        ({"a": "e\u0301"}, '{"a": "e\\u0301"}'),
     ],
 )
 def test_an_exact_value_shows_every_character_and_its_type(value: object, shown: str) -> None:

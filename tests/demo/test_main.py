@@ -162,10 +162,11 @@ def test_the_tour_runs_without_a_terminal_a_key_or_a_network(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("hello", "--prompt", "hi", "--no-store"), ("--help",)], ids=["run", "help"])
+def test_a_full_disk_is_one_line(arguments: Sequence[str], tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
-            command("hello", "--prompt", "hi", "--no-store"),
+            command(*arguments),
             cwd=tmp_path,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -213,6 +214,18 @@ def test_a_signal_ends_the_program_with_one_line(number: signal.Signals, status:
         _, told = running.communicate(timeout=PATIENCE)
 
     assert (running.returncode, told) == (status, b"\nInterrupted.\n")
+
+
+@POSIX
+def test_ctrl_c_while_modules_are_imported_is_silent(tmp_path: Path) -> None:
+    # Found in place of the real one, which the package imports before the demo begins.
+    (tmp_path / "trio.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+
+    ran = subprocess.run(
+        command("hello"), cwd=tmp_path, env=environment(), capture_output=True, timeout=PATIENCE, check=False
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, b"", b"")
 
 
 # --------------------------------------------------------------------------- on a terminal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -246,6 +247,45 @@ async def test_a_daemon_that_a_server_has_started_ends_with_it(tmp_path: Path) -
     await pid_of(McpServer.stdio("sh", *wrapped, name="raw"))
 
     assert not alive(int(path.read_text()))
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid")
+async def test_a_daemon_that_has_cleared_its_environment_ends_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "daemon"
+    daemon = f"setsid env -i sh -c 'echo $$ > {path}; exec sleep 1000' <&- >&- 2>&- &"
+    wait = f"while [ ! -s {path} ]; do sleep 0.01; done"
+    server = raw()
+    assert isinstance(server.target, Stdio)
+    wrapped = ["-c", f'{daemon} {wait}; exec "$@"', "sh", server.target.command, *server.target.args]
+
+    await pid_of(McpServer.stdio("sh", *wrapped, name="raw"))
+
+    assert not alive(int(path.read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no supervisor elsewhere")
+async def test_a_server_ends_when_the_process_of_its_client_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "server"
+    # Its stdin stays open in another process, so only the supervisor can notice.
+    server = f"sleep 1000 <&0 & echo $! $$ > {path}; exec sleep 1000"
+    program = (
+        "import trio\n"
+        "from agentloop.mcp import McpServer\n"
+        "async def main():\n"
+        f"    async with McpServer.stdio('sh', '-c', {server!r}).open():\n"
+        "        pass\n"
+        "trio.run(main)\n"
+    )
+    async with trio.open_nursery() as nursery:
+        client = await nursery.start(partial(trio.run_process, [sys.executable, "-c", program], check=False))
+        with trio.fail_after(20):
+            while not path.exists() or not path.read_text().endswith("\n"):
+                await trio.sleep(0.01)
+        client.kill()
+
+    with trio.fail_after(5):
+        for pid in path.read_text().split():
+            await until_gone(int(pid))
 
 
 async def test_a_server_that_will_not_go_is_killed() -> None:

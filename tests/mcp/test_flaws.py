@@ -182,6 +182,15 @@ async def test_half_of_an_emoji_does_not_lose_the_result() -> None:
     assert results(await watched(spoken({"lines": {"t": [line]}}), calls("t")))["t"].text == "title ?"
 
 
+async def test_a_message_of_several_lines_and_an_error_with_an_escape_sequence_are_read() -> None:
+    pretty = '{\n  "jsonrpc": "2.0",\n  "id": $ID,\n  "result": {\n    "content": []\n  }\n}'
+    odd = r'{"jsonrpc": "2.0", "id": $ID, "error": {"code": 1, "message": "\u001b[31mno\u202e"}}'
+    said = {"lines": {"t": [pretty], "u": [odd]}, "tools": [GOOD, {**GOOD, "name": "u"}]}
+    found = results(await watched(spoken(said, timeout=20), calls("t") + calls("u")))
+    assert (found["t"].status, found["t"].text) == ("ok", "(no output)")
+    assert found["u"].text.endswith(r"answered with an error: \x1b[31mno\u202e")
+
+
 # ---------------------------------------------------------------------------- the start
 
 

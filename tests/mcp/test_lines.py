@@ -7,7 +7,7 @@ from typing import Any
 import mcp_types as types
 import pytest
 
-from agentloop.mcp._lines import read_line, without_lone_surrogates
+from agentloop.mcp._lines import JoinedLines, read_line, without_lone_surrogates
 
 PENDING = (3, 4, "five")
 
@@ -55,6 +55,7 @@ def test_an_answer_that_is_nearly_a_message_is_read(line: bytes, expected: dict[
         b'{"jsonrpc":"2.0","id":3,"result":{"a":' + b"9" * 5000 + b"}}",
         b'{"jsonrpc":"2.0","id":3,"result":[1]}',
         b'{"jsonrpc":"2.0","id":3,"result":null}',
+        b'{"jsonrpc":"2.0","id":3}',
     ],
 )
 def test_an_answer_that_cannot_be_read_fails_its_call(line: bytes) -> None:
@@ -98,3 +99,29 @@ def test_a_question_with_half_of_an_emoji_is_read() -> None:
 )
 def test_halves_of_emoji_are_replaced_and_whole_ones_stay(text: bytes, expected: bytes) -> None:
     assert without_lone_surrogates(text) == expected
+
+
+def joined(text: bytes, max_size: int = 1000) -> list[bytes]:
+    lines = JoinedLines(max_size)
+    return [whole for line in text.split(b"\n") if (whole := lines.add(line)) is not None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"a": 1}', [b'{"a": 1}']),
+        (b'{\n  "a": 1\n}', [b'{\n  "a": 1\n}']),
+        (b'{\r\n\t"a": {\r\n\t\t"b": 1\r\n\t}\r\n}\r', [b'{\n\t"a": {\n\t\t"b": 1\n\t}\n}']),
+        (b'{\n  "a": 1\n}\n{\n  "b": 2\n}\n{}', [b'{\n  "a": 1\n}', b'{\n  "b": 2\n}', b"{}"]),
+        (b'{\nLoading\n{"a": 1}', [b"Loading", b'{"a": 1}']),
+        (b'{\n{\n  "a": 1\n}', [b'{\n  "a": 1\n}']),
+        (b"}\n  x\n}", [b"}", b"  x", b"}"]),
+    ],
+    ids=["line", "indented", "tabs", "several", "banner", "twice", "noise"],
+)
+def test_a_message_that_was_written_with_indentation_is_joined(text: bytes, expected: list[bytes]) -> None:
+    assert joined(text) == expected
+
+
+def test_lines_that_never_become_a_message_are_forgotten() -> None:
+    assert joined(b"{\n" + b"  xxxxxxxx\n" * 50 + b'{"a": 1}', max_size=100)[-1:] == [b'{"a": 1}']

@@ -439,6 +439,24 @@ async def test_what_to_do_about_a_call_that_was_cut_off_can_be_said_of_a_server(
             assert rounds.asked_for == ["book begin"]
 
 
+async def test_a_call_that_was_queued_when_the_process_died_is_made_after_a_resume() -> None:
+    """The journal has the start of the call that was sent, and none of the call behind it."""
+    log: list[str] = []
+    server = McpServer.in_process(old_server(log), concurrency=1, mode="legacy")
+    two = calls("work", seconds=1) + calls("work", seconds=1)
+    async with memory() as store:
+        recorder: Any = Recorder(store)
+        async with stored_session(recorder, "ann") as session:
+            await Agent(ScriptedModel(two, "done"), toolsets=[server]).run("go", session=session)
+    cut = next(state for state in recorder.states if any(record.kind == "call" for record in state))
+    async with memory(cut) as store:
+        log.clear()
+        assert (await resume(store, server, lambda question: None)).output == "done"
+        found = await results(store)
+    assert sorted(result.status for result in found) == ["interrupted", "ok"]
+    assert log == ["work"]
+
+
 # ---------------------------------------------------------------------- the older era
 
 

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Accept, Agent, Approve, Decline, Deny, Rule, Session, Tool, hooks, tool
+from agentloop._runtime.agent_fingerprint import agent_fingerprint
 from agentloop._runtime.stream import Stream
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import (
@@ -22,6 +23,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.hooks import Allow, Ask, Hook, PreToolUse, ReplaceArguments
+from agentloop.mcp import McpServer
 from agentloop.messages import ToolResult
 from agentloop.permissions import Exact, Glob, Grant
 from agentloop.questions import Answer
@@ -47,6 +49,12 @@ class Shredder:
         """An agent that shreds each of ``paths``, a turn each."""
         script = [calls("shred", path=path) for path in paths or ("a",)]
         return Agent(ScriptedModel(*script, "Done."), tools=[self.tool], **options)
+
+
+@tool(name="shred", requires_approval=True)
+async def shred_everything(path: str) -> str:
+    """Shred a folder."""
+    return "shredded"
 
 
 # --------------------------------------------------------------------------------- who is asked
@@ -407,7 +415,10 @@ async def test_a_permanent_approval_is_a_grant_of_the_session() -> None:
 
     await watch(Shredder().agent("a", name="clerk"), session=session, on_event=answering(Approve(always=True)))
 
-    assert session.grants == (Grant(("clerk",), Rule("shred", {"path": Exact("a")}, allow_other_arguments=False)),)
+    [grant] = session.grants
+    rule = Rule("shred", {"path": Exact("a")}, allow_other_arguments=False)
+    assert grant == Grant(("clerk",), rule, grant.fingerprint)
+    assert grant.fingerprint
 
 
 async def test_once_is_once() -> None:
@@ -609,6 +620,33 @@ async def test_always_does_not_hold_for_a_child_of_the_same_name_either() -> Non
 
     assert [question.path for question in asked(watched.events)] == [("agent",), ("agent", "agent")]
     assert (shredder.shredded, inners.shredded) == ([("a", 1)], [])
+
+
+async def test_always_does_not_hold_for_another_agent_of_the_same_name_on_the_session() -> None:
+    session = Session()
+    await watch(Shredder().agent("a", instructions="Shred drafts."), session=session, on_event=answering(ANY))
+
+    others = {
+        "instructions": Shredder().agent("a", instructions="Shred the archive."),
+        "tools": Shredder().agent("a", instructions="Shred drafts.").replace(tools=[shred_everything]),
+        "toolsets": Shredder()
+        .agent("a", instructions="Shred drafts.")
+        .replace(toolsets=[McpServer.stdio("uvx", "shredder")]),
+    }
+    fingerprints = {agent_fingerprint(agent) for agent in others.values()}
+    assert len(fingerprints | {grant.fingerprint for grant in session.grants}) == 4
+
+    watched = await watch(others["tools"], session=session, on_event=answering(Deny()))
+    assert len(asked(watched.events)) == 1
+
+
+async def test_always_holds_for_the_same_agent_with_another_model() -> None:
+    shredder, session = Shredder(), Session()
+
+    await watch(shredder.agent("a", instructions="Shred."), session=session, on_event=answering(ANY))
+    watched = await watch(shredder.agent("b", instructions="Shred."), session=session)
+
+    assert (asked(watched.events), shredder.shredded) == ([], [("a", 1), ("b", 1)])
 
 
 async def test_always_said_of_a_childs_tool_holds_the_next_time_that_child_runs() -> None:

@@ -680,15 +680,29 @@ async def test_what_a_program_leaves_behind_ends_with_it(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="setsid is a program there")
-async def test_a_daemon_that_holds_the_pipes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LAST_WORDS", 0.1)
+async def test_a_daemon_that_a_program_has_started_ends_with_it(tmp_path: Path) -> None:
     command = f"setsid sh -c 'echo $$ > {tmp_path}/pid; echo up > {tmp_path}/up; exec sleep 30' &"
     command += f" while [ ! -e {tmp_path}/up ]; do sleep 0.01; done; echo no >&2; exit 2"
     began = trio.current_time()
 
     watched = await watch(Actor().agent(pre(command)))
 
-    # It has left the group, so it is not ours to end; but the test's.
+    assert only(watched).text == "Denied by a hook: no"
+    assert trio.current_time() - began < 5
+    await is_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setsid is a program there")
+async def test_a_daemon_that_has_cleared_its_environment_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_WORDS", 0.1)
+    command = f"setsid env -i sh -c 'echo $$ > {tmp_path}/pid; echo up > {tmp_path}/up; exec sleep 30' &"
+    command += f" while [ ! -e {tmp_path}/up ]; do sleep 0.01; done; echo no >&2; exit 2"
+    began = trio.current_time()
+
+    watched = await watch(Actor().agent(pre(command)))
+
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert only(watched).text == "Denied by a hook: no"
     assert trio.current_time() - began < 5

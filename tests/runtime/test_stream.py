@@ -58,6 +58,20 @@ from tests.support import first, nested, of, opened, stopped_at, watch
 # ----------------------------------------------------------------------------- the handle
 
 
+async def test_a_reader_that_is_interrupted_while_it_waits_shows_nothing_of_how_it_waited() -> None:
+    """A traceback of Ctrl-C began with `trio.WouldBlock`."""
+    contexts: list[BaseException | None] = []
+    async with opened(Agent(ScriptedModel(calls("wait_forever")), tools=[wait_forever])) as stream:
+        await first(stream, ToolCallStarted)
+        with trio.move_on_after(1):
+            try:
+                await first(stream, ToolCallFinished)
+            except trio.Cancelled as interrupt:
+                contexts.append(interrupt.__context__)
+                raise
+    assert contexts == [None]
+
+
 async def test_a_stream_gives_its_events_in_order_and_ends_after_the_last() -> None:
     watched = await watch(Agent(ScriptedModel(calls("add", a=2, b=3), "It is 5."), tools=[add]), "2 + 3?")
 

@@ -244,6 +244,26 @@ async def test_the_error_of_arguments_raised_inside_a_tool_is_the_tools() -> Non
     assert (await only_result(raising(ArgumentsError("a is too big")))).text == "a is too big"
 
 
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class MuteToolError(MuteError, ToolError):
+    pass
+
+
+@pytest.mark.parametrize("error", [MuteError(), MuteToolError()], ids=["error", "tool-error"])
+async def test_an_exception_whose_message_cannot_be_made_is_the_result_of_its_call(error: Exception) -> None:
+    watched = await watch(raising(error))
+
+    [result] = results(watched)
+    assert (result.status, watched.outcome.reason) == ("error", "completed")
+    assert "its message cannot be made" in result.text
+
+
 async def test_an_interrupt_raised_in_a_tool_goes_up_through_the_block_bare() -> None:
     """It is for the whole program. The turn is kept all the same."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -75,6 +77,28 @@ async def test_a_session_goes_from_one_store_to_another_under_its_own_id(place: 
     async with place.store().open() as store:
         assert await import_session(store, file) == "s"
         assert len(await store.read("s")) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+async def test_an_export_is_private(file: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        async with MemoryStore().open() as store:
+            await fill(store)
+            await export_session(store, "s", file)
+    finally:
+        os.umask(umask)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"], ids=["nul", "surrogate"])
+async def test_a_name_that_no_file_can_have_is_an_error(name: str, tmp_path: Path) -> None:
+    async with MemoryStore().open() as store:
+        await fill(store)
+        with pytest.raises(StoreError, match="cannot be written"):
+            await export_session(store, "s", tmp_path / name)
+        with pytest.raises(StoreError, match="cannot be read"):
+            await import_session(store, tmp_path / name)
 
 
 async def test_an_export_is_a_line_for_each_record(file: Path) -> None:

@@ -597,6 +597,24 @@ async def test_a_new_file_and_those_beside_it_are_private(path: Path) -> None:
     assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+async def test_a_new_file_behind_a_link_is_private(path: Path) -> None:
+    path.with_name("link").symlink_to(path)
+    umask = os.umask(0o022)
+    try:
+        async with SQLiteStore(path.with_name("link")).open() as store:
+            await store.append("s", records(1, 3))
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"], ids=["nul", "surrogate"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is not the path of a file"):
+        SQLiteStore(name)
+
+
 async def test_a_file_that_is_there_keeps_its_mode(path: Path) -> None:
     async with SQLiteStore(path).open():
         pass

@@ -13,7 +13,7 @@ import pytest
 import trio
 from msgspec import structs
 
-from agentloop import Agent, Approve, Compaction, Permissions, Rule, ToolContext, tool
+from agentloop import Agent, Approve, Compaction, Permissions, Rule, ToolContext, hooks, tool
 from agentloop._core.transcript import Transcript, problems
 from agentloop.errors import LeaseLostError, SessionLeasedError, StoreError, UsageError
 from agentloop.events import ApprovalRequested, MessageCommitted, StreamStopped, ToolCallFinished
@@ -194,20 +194,21 @@ async def test_a_lease_is_renewed_again_after_renewals_that_failed(failures: int
             await Agent(ScriptedModel("Hi.")).run("go", session=session)
 
 
+class Sleepy:
+    """A store through which this process cannot renew its lease."""
+
+    def __init__(self, store: OpenStore) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
+        raise StoreError("no connection")
+
+
 @pytest.mark.seconds(1000)
 async def test_who_has_lost_the_lease_adds_nothing() -> None:
-    class Sleepy:
-        """A store through which this process cannot renew its lease."""
-
-        def __init__(self, store: OpenStore) -> None:
-            self.store = store
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.store, name)
-
-        async def renew(self, lease: Lease, /, *, seconds: float) -> Lease:
-            raise StoreError("no connection")
-
     async with memory() as store:
         asleep: Any = Sleepy(store)
         async with stored_session(asleep, "ann", lease_seconds=10) as session:
@@ -218,6 +219,32 @@ async def test_who_has_lost_the_lease_adds_nothing() -> None:
                     await Agent(ScriptedModel("never")).run("go", session=session)
         async with stored_session(store, "ann") as session:
             assert [message.text for message in session.messages] == ["mine", "Hi."]
+
+
+@pytest.mark.seconds(1000)
+@pytest.mark.parametrize("effects", ["any", "idempotent"])
+async def test_a_tool_does_not_begin_if_its_process_has_just_lost_the_lease(effects: str) -> None:
+    ran: list[str] = []
+
+    @tool(idempotent=effects == "idempotent")
+    async def pay() -> None:
+        """Pay."""
+        ran.append("pay")
+
+    async with memory() as store:
+
+        @hooks.pre_tool_use
+        async def lose_the_lease(value: hooks.PreToolUse) -> None:
+            await trio.sleep(20)
+            await store.acquire("ann", "another process", seconds=60)
+
+        asleep: Any = Sleepy(store)
+        async with stored_session(asleep, "ann", lease_seconds=10) as session:
+            agent = Agent(ScriptedModel(calls("pay"), "done"), tools=[pay], hooks=[lose_the_lease])
+            with pytest.raises(LeaseLostError, match="ann"):
+                await agent.run("go", session=session)
+
+    assert ran == []
 
 
 async def test_what_leaves_the_block_is_not_wrapped() -> None:

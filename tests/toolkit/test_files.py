@@ -779,3 +779,13 @@ async def test_a_regular_expression_takes_no_more_memory_than_it_may(
     (root / "a.txt").write_text("x" * 2_000_000)
 
     assert "too much memory" in await refused(root, "search_files", pattern="((x)|(y))*z")
+
+
+async def test_an_edit_shows_no_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\nb\n")
+    tools = {tool.name: tool for tool in file_tools(tmp_path, write=True)}
+
+    told = await tools["edit_file"](path="a.txt", old_text="a", new_text="A")
+
+    assert told.endswith("1\tA\n2\tb")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xef\xbb\xbfA\nb\n"
