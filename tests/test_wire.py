@@ -52,7 +52,9 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=3,
 )
 names = st.text("abc*?", min_size=1, max_size=8)
-conditions = st.builds(Exact, json_values) | st.builds(Glob, names, st.booleans()) | st.builds(Under, names)
+# `Under` takes the path of a folder, and no pattern.
+folders = st.text("abc/", min_size=1, max_size=8)
+conditions = st.builds(Exact, json_values) | st.builds(Glob, names, st.booleans()) | st.builds(Under, folders)
 PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: texts,
     int: st.integers(-(2**53), 2**53),
@@ -62,7 +64,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     NoneType: st.none(),
     dict[str, Any]: st.dictionaries(texts, json_values, max_size=2),
     # What is checked when it is made.
-    Rule: st.builds(Rule, names, st.dictionaries(texts, conditions, max_size=2), st.booleans()),
+    Rule: st.builds(Rule, names, st.dictionaries(names, conditions, max_size=2), st.booleans()),
     # Exactly one of two fields, which their types do not say.
     Image: st.builds(Image, st.binary(max_size=8), st.none(), texts) | st.builds(Image, st.none(), texts, texts),
     File: st.builds(File, st.binary(max_size=8), st.none(), texts, texts)

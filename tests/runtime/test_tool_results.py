@@ -261,7 +261,7 @@ async def test_an_exception_whose_message_cannot_be_made_is_the_result_of_its_ca
 
     [result] = results(watched)
     assert (result.status, watched.outcome.reason) == ("error", "completed")
-    assert "its message cannot be made" in result.text
+    assert "its text cannot be shown" in result.text
 
 
 async def test_an_interrupt_raised_in_a_tool_goes_up_through_the_block_bare() -> None:

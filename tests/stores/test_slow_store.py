@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 
-from agentloop import Agent, Deadlines, Decline, ToolContext, tool
+from agentloop import Agent, Deadlines, ToolContext, tool
 from agentloop._runtime.log import UNSAVED_CHARACTERS, UNSAVED_EVENTS
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, Question, StreamStopped, TextDelta, ToolCallOutput
+from agentloop.events import MessageCommitted, StreamStopped, TextDelta, ToolCallOutput
 from agentloop.journal import OpenStore, Record
 from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.questions import Answer
-from agentloop.stores import MemoryStore, stored_session
+from agentloop.stores import MemoryStore, _journal_writer, stored_session
 from agentloop.testing import ScriptedModel, calls
 
 
@@ -55,23 +53,39 @@ class Talker:
 # ------------------------------------------------------------------- what cannot be encoded
 
 
+def break_encoding(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Have no event with the word "half" be encoded: the values of user code are checked before they get there."""
+    encode = _journal_writer.encode_event
+
+    def broken(event: Any) -> bytes:
+        encoded = encode(event)
+        if b"half" in encoded:
+            raise error
+        return encoded
+
+    monkeypatch.setattr(_journal_writer, "encode_event", broken)
+
+
 @pytest.mark.seconds(60)
-async def test_a_response_that_no_encoding_has_ends_the_run_of_a_stored_session_with_a_store_error() -> None:
-    half = "\ud800"
+@pytest.mark.parametrize("error", [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), ZeroDivisionError("odd")])
+async def test_an_event_that_cannot_be_encoded_ends_the_run_of_a_stored_session_with_a_store_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    break_encoding(monkeypatch, error)
 
     @tool
     async def work() -> str:
         """Work."""
         return "ok"
 
-    model = ScriptedModel(calls("work"), half)
+    model = ScriptedModel(calls("work"), "half")
     agent = Agent(model, tools=[work])
     async with MemoryStore().open() as store:
         async with stored_session(store, "ann") as session:
             with trio.fail_after(5):
                 async with agent.stream("go", session=session) as stream:
                     events: list[Any] = []
-                    with pytest.raises(StoreError, match="cannot be saved"):
+                    with pytest.raises(StoreError, match=f"cannot be saved: {type(error).__name__}"):
                         async for event in stream:
                             events.append(event)  # noqa: PERF401 - it raises at the end
             assert isinstance(events[-1], StreamStopped)
@@ -152,32 +166,8 @@ async def test_a_store_that_hangs_while_the_model_talks_ends_the_run_with_a_stor
             assert isinstance(events[-1], StreamStopped)
 
 
-class _OddZone(dt.tzinfo):
-    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
-        raise ZeroDivisionError("odd")
-
-    def dst(self, moment: dt.datetime | None) -> None:
-        return None
-
-    def tzname(self, moment: dt.datetime | None) -> str:
-        return "odd"
-
-
-@pytest.mark.seconds(60)
-async def test_a_value_whose_encoding_raises_any_error_ends_the_run_with_a_store_error() -> None:
-    @tool
-    async def ask(context: ToolContext[None]) -> str:
-        """Ask."""
-        await context.ask("Go?")
-        return "asked"
-
-    async def decline(question: Question) -> Answer:
-        note: Any = dt.datetime(2020, 1, 1, tzinfo=_OddZone())
-        return Decline(note)
-
-    agent = Agent(ScriptedModel(calls("ask"), "Done."), tools=[ask])
+async def test_half_of_a_character_is_replaced_and_the_session_goes_on() -> None:
     async with MemoryStore().open() as store, stored_session(store, "ann") as session:
-        with pytest.raises(StoreError, match="cannot be saved: ZeroDivisionError"):
-            await agent.run("Go.", session=session, on_question=decline)
-        # The session can be used as before.
+        outcome = await Agent(ScriptedModel("\ud800")).run("go", session=session)
+        assert outcome.output == "\ufffd"
         await Agent(ScriptedModel("Hi.")).run("Once more?", session=session)
