@@ -295,7 +295,7 @@ def whole_part(part: UserPart) -> UserPart:
     """``part`` in a form that a journal and a provider can take: see `agentloop._core.field_checks.checked`.
 
     Raises:
-      FieldError: a field of it is of another type than the class declares.
+      ValueError: a field of it is of another type than the class declares.
     """
     return cast("UserPart", checked(UserPart, part))
 
@@ -349,7 +349,7 @@ def checked_messages(messages: object, name: str) -> tuple[Message, ...]:
       name: name of the messages in the error.
 
     Raises:
-      FieldError: one is no message, or a field of one is of another type than its class declares.
+      ValueError: one is no message, or a field of one is of another type than its class declares.
     """
     return cast("tuple[Message, ...]", checked(tuple[Message, ...], _listed(messages), name))
 

@@ -187,7 +187,7 @@ async def observe(events: Reader, observers: Sequence[Observer], stream: str) ->
             for observer in tuple(watching):
                 try:
                     observer.observe(event)
-                except BaseException as raised:  # noqa: BLE001 - it is the user's, and no reason to stop a run
+                except BaseException as raised:  # noqa: ASYNC103, BLE001 - `observe` is plain, and never cancelled
                     error = failure_of(raised)
                     watching.remove(observer)
                     name, kind = type(observer).__qualname__, type(event).__name__

@@ -128,12 +128,12 @@ class ModelCall:
             error = failure_of(group)
             if isinstance(error, AgentLoopError):
                 _name(error, model)
-                raise error from error.__cause__
+                raise error from error.__cause__  # noqa: ASYNC104 - `failure_of` has raised a cancellation
             # Whatever an adapter lets through is a failure of the model: the reader catches one type.
             kind = ModelConnectionError if isinstance(error, (OSError, trio.BrokenResourceError)) else ModelError
             failure = kind(f"model {model.name!r} failed: {describe(error)}")
             _name(failure, model)
-            raise failure from error
+            raise failure from error  # noqa: ASYNC104 - as above
         if self._scope.cancelled_caught:
             was_alive = self._scope.deadline == self._give_up_at
             seconds = self._patience * SIGNS_OF_LIFE if was_alive else self._patience
@@ -260,7 +260,7 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
             entered = True
             yield held
             left = True
-    except BaseException as group:
+    except BaseException as group:  # noqa: ASYNC103 - `failure_of` raises a cancellation again
         if entered and not left:
             raise
         error = failure_of(group)
@@ -269,9 +269,10 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
             logged = f"{short}: {type(error).__name__}"
             run.warn("model_failed", f"{short}: {describe(error)}", logged=logged)
         elif isinstance(error, ModelError):
-            raise error from error.__cause__
+            raise error from error.__cause__  # noqa: ASYNC104 - as above
         else:
-            raise ModelConnectionError(f"opening model {model.name!r} failed: {describe(error)}") from error
+            problem = f"opening model {model.name!r} failed: {describe(error)}"
+            raise ModelConnectionError(problem) from error  # noqa: ASYNC104 - as above
 
 
 # ------------------------------------------------------------------ the one place that asks

@@ -129,10 +129,11 @@ class ToolsetTask:
                     self.ready.set()
                     await self._stop.wait()
                     scope.deadline = after(deadlines.cleanup)
-        except BaseException as group:  # noqa: BLE001 - what raises here is not ours
+        except BaseException as group:  # noqa: ASYNC103, BLE001 - `failure_of` raises a cancellation again
             error = failure_of(group)
             if not started:
-                raise ToolsetError(toolset=self.toolset.name, problem=f"failed to start: {describe(error)}") from error
+                problem = f"failed to start: {describe(error)}"
+                raise ToolsetError(toolset=self.toolset.name, problem=problem) from error  # noqa: ASYNC104 - as above
             short = f"toolset {self.toolset.name!r} failed"
             self._warn("toolset_failed", f"{short}: {describe(error)}", logged=short, error=error)
         else:

@@ -52,7 +52,7 @@ async def call_user_code(
         raise
     except BaseException as group:  # noqa: BLE001 - `failure_of` raises a cancellation and an interrupt again
         error = failure_of(group)
-        raise UserCodeError(describe(error)) from error
+        raise UserCodeError(describe(error)) from error  # noqa: ASYNC104 - as above
     raise UserCodeError("it took too long", timed_out=True)
 
 

@@ -88,7 +88,7 @@ class Connections:
         try:
             return await exchange(stream, request)
         except BaseException:
-            await _close(stream)
+            await _close(stream)  # noqa: ASYNC102 - shielded, and it never waits
             raise
 
     async def _idle_connection(self) -> trio.abc.Stream | None:
@@ -155,7 +155,7 @@ async def _secured(
             await secured.do_handshake()
     except BaseException:
         # Closed here, since nothing else holds the socket yet.
-        await _close(stream)
+        await _close(stream)  # noqa: ASYNC102 - shielded, and it never waits
         raise
     return secured
 

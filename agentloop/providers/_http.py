@@ -152,7 +152,7 @@ class HttpTransport:
             content_type = headers.get(b"content-type", b"").decode("latin-1")
             yield WireEvents(model, answer, content_type, _FAILURES, is_ended=answer.is_ended)
         finally:
-            await self._connections.release(answer)
+            await self._connections.release(answer)  # noqa: ASYNC102 - shielded, and it never waits
 
     def _secrets(self) -> list[str]:
         """The keys among the headers, the longest first. A server may echo them in an error."""
