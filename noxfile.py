@@ -64,8 +64,13 @@ nox.options.sessions = ["lint", "types", *(f"tests-{version}" for version in rev
 
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 SMOKE = ("tests/core", "tests/runtime", *sorted(str(path) for path in Path("tests").glob("test_*.py")))
-# Hunts through thousands of runs. Coverage doubles their time, and the other tests execute enough lines.
-HUNTS = tuple(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep"))
+# Hunts and sweeps through thousands of runs, and of kills. Coverage doubles their time, and the other tests execute
+# enough lines.
+HUNTS = (
+    *(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep")),
+    *(f"tests/stores/test_{name}.py" for name in ("clients", "crashes", "interrupted", "killed_runs", "replay")),
+    "tests/mcp/test_sweeps.py",
+)
 EXTRAS = "anthropic,demo,http,mcp,openai,postgres,testing"
 
 
