@@ -16,6 +16,7 @@ from agentloop.journal import OpenStore, Record
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import MemoryStore, _journal_writer, stored_session
 from agentloop.testing import ScriptedModel, calls
+from agentloop.wire import encode_event
 
 
 class SlowStore:
@@ -55,7 +56,7 @@ class Talker:
 
 def break_encoding(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Have no event with the word "half" be encoded: the values of user code are checked before they get there."""
-    encode = _journal_writer.encode_event
+    encode = encode_event
 
     def broken(event: Any) -> bytes:
         encoded = encode(event)
