@@ -12,6 +12,7 @@ from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
 from agentloop._model_overrides import resolve, resolve_model
+from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.lifecycle import open_stream
 from agentloop._runtime.log import Journal
 from agentloop._runtime.run import CompactionTask
@@ -116,6 +117,7 @@ class Session:
           UsageError: a stream runs on the session, or it has an unfinished run, which a compaction would give up.
           AgentLoopError: as for `Agent.run`.
         """
+        require_trio("a session is compacted", in_asyncio="`await agentloop.asyncio.call(session.compact, agent)`")
         if not isinstance(cast("object", agent), AgentConfig):
             raise UsageError(f"compact() takes the agent whose model writes the summary, not {agent!r}")
         transcript = self._transcript

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from agentloop._runtime.agent_fingerprint import identity_of
-from agentloop._runtime.blocks import refuse_bare_generator
+from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.toolsets import ToolsetTask, list_all, run_all
@@ -65,6 +65,7 @@ class Toolsets:
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise UsageError(f"the toolsets {self.name!r} are open already")
+        require_trio("toolsets are started", in_asyncio="`async with agentloop.asyncio.block(toolsets):`")
         refuse_bare_generator("toolsets are started")
         self._block = self._opened()
         try:

@@ -16,9 +16,10 @@ import trio
 
 from agentloop.errors import UsageError
 
-__all__ = ["OPEN_IN_ASYNCIO", "asyncio_runs_here", "refuse_bare_generator", "require_trio"]
+__all__ = ["CALL_IN_ASYNCIO", "OPEN_IN_ASYNCIO", "asyncio_runs_here", "refuse_bare_generator", "require_trio"]
 
 OPEN_IN_ASYNCIO = "`async with agentloop.asyncio.block(store.open()) as opened:`"
+CALL_IN_ASYNCIO = "`await agentloop.asyncio.call(function, ...)` in the place of `await function(...)`"
 
 
 def require_trio(what: str, *, in_asyncio: str) -> None:

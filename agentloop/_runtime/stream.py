@@ -6,6 +6,7 @@ from typing import cast
 
 from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._runtime import questions
+from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UnknownQuestionError, UsageError
 from agentloop.events import Question, Source, StreamEvent, TextDelta
@@ -14,6 +15,8 @@ from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
 
 __all__ = ["Stream", "Text"]
+
+READ_IN_ASYNCIO = "`async with agentloop.asyncio.stream(agent, prompt) as stream:`, whose stream asyncio reads"
 
 
 class Stream:
@@ -145,12 +148,16 @@ class Stream:
         Without a reader, questions that would go to it are declined. Raises nothing for a run that failed; see
         `result`.
         """
+        require_trio("a stream is awaited", in_asyncio=READ_IN_ASYNCIO)
+        self._drop_events()
+        await self._run.ended.wait()
+        return self.outcome
+
+    def _drop_events(self) -> None:
         if self._run.events is not None:
             self._run.events.close()
         if self._run.parent is None:
             self._run.root.questions.lose_reader()
-        await self._run.ended.wait()
-        return self.outcome
 
     def text(self) -> Text:
         """The answer's text, piece by piece: ``async for text in stream.text()``.
@@ -169,6 +176,7 @@ class Stream:
         if events is not None and (event := events.take()) is not None:
             return event
         while (event := self._take()) is None:
+            require_trio("a stream is read", in_asyncio=READ_IN_ASYNCIO)
             assert self._run.events is not None
             await self._run.events.wait_until_ready()
         return event

@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.asyncio._aio_code import aio_as_trio, asyncio_tool
+from agentloop.asyncio._blocks import AsyncWith
 from agentloop.asyncio._host import TrioHost
+from agentloop.errors import UsageError
 from agentloop.messages import Prompt
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
@@ -55,21 +58,16 @@ async def run(
         return await host.run(agent, prompt, session=session, on_question=on_question, deps=deps)
 
 
-@asynccontextmanager
-async def stream(
+def stream(
     agent: Agent,
     prompt: Prompt,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Any = None,
-) -> AsyncGenerator[Stream]:
+) -> AbstractAsyncContextManager[Stream]:
     """`Agent.stream`, read by asyncio code. The stream has the methods of any other."""
-    async with (
-        TrioHost() as host,
-        host.stream(agent, prompt, session=session, on_question=on_question, deps=deps) as opened,
-    ):
-        yield opened
+    return _Hosted(lambda host: host.stream(agent, prompt, session=session, on_question=on_question, deps=deps))
 
 
 async def resume(
@@ -85,21 +83,16 @@ async def resume(
         return await host.resume(agent, session, answers, on_question=on_question, deps=deps)
 
 
-@asynccontextmanager
-async def resume_stream(
+def resume_stream(
     agent: Agent,
     session: Session,
     answers: Mapping[str, Answer] | None = None,
     *,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Any = None,
-) -> AsyncGenerator[Stream]:
+) -> AbstractAsyncContextManager[Stream]:
     """`Agent.resume_stream`, read by asyncio code."""
-    async with (
-        TrioHost() as host,
-        host.resume_stream(agent, session, answers, on_question=on_question, deps=deps) as opened,
-    ):
-        yield opened
+    return _Hosted(lambda host: host.resume_stream(agent, session, answers, on_question=on_question, deps=deps))
 
 
 async def call(function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -108,8 +101,7 @@ async def call(function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: 
         return await host.call(function, *args, **kwargs)
 
 
-@asynccontextmanager
-async def block(manager: AbstractAsyncContextManager[T], /) -> AsyncGenerator[T]:
+def block(manager: AbstractAsyncContextManager[T], /) -> AbstractAsyncContextManager[T]:
     """Enter a context manager of trio from asyncio code.
 
     ::
@@ -119,5 +111,29 @@ async def block(manager: AbstractAsyncContextManager[T], /) -> AsyncGenerator[T]
 
     An exception of the asyncio code is raised inside of the trio block too.
     """
-    async with TrioHost() as host, host.block(manager) as value:
-        yield value
+    return _Hosted(lambda host: host.block(manager))
+
+
+class _Hosted(AsyncWith[T]):
+    """A block in the block of a host of its own."""
+
+    def __init__(self, opening: Callable[[TrioHost], AbstractAsyncContextManager[T]]) -> None:
+        self._opening = opening
+        self._block: AbstractAsyncContextManager[T] | None = None
+
+    async def __aenter__(self) -> T:
+        if self._block is not None:
+            raise UsageError("this block is entered once: make another for each `async with`")
+        self._block = self._hosted()
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._block is not None
+        return await self._block.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _hosted(self) -> AsyncGenerator[T]:
+        async with TrioHost() as host, self._opening(host) as opened:
+            yield opened

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
@@ -20,6 +20,8 @@ import trio
 
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import guest_here, settle
+from agentloop.asyncio._tool_context import AsyncioContext
+from agentloop.context import ToolContext
 from agentloop.errors import UsageError
 from agentloop.messages import Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, Reply, Stop
@@ -116,6 +118,8 @@ class _AsyncioTask(Generic[T]):
             ) from None
         self._function = function
         self._task: asyncio.Task[T] | None = None
+        self._error: Exception | None = None
+        """Why the task could not be started."""
         self._is_cancelled = False
         self._ended = trio.Event()
         self.call_at_end: Callable[[], object] | None = None
@@ -127,12 +131,19 @@ class _AsyncioTask(Generic[T]):
         return self._ended.is_set()
 
     def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._function())
+        coroutine = self._function()
+        try:
+            self._task = asyncio.get_running_loop().create_task(coroutine)
+        except Exception as error:  # noqa: BLE001 - the loop's task factory is user code; `wait` raises its error
+            coroutine.close()
+            self._error = error
+            self._end()
+            return
         self._task.add_done_callback(self._end)
         if self._is_cancelled:
             self._task.cancel()
 
-    def _end(self, task: asyncio.Task[T]) -> None:
+    def _end(self, task: asyncio.Task[T] | None = None) -> None:
         self._ended.set()
         if self.call_at_end is not None:
             self.call_at_end()
@@ -147,8 +158,7 @@ class _AsyncioTask(Generic[T]):
         self.cancel()
         with trio.CancelScope(shield=True):
             await self._ended.wait()
-        assert self._task is not None
-        if not self._task.cancelled():
+        if self._task is not None and not self._task.cancelled():
             self._task.exception()
 
     async def wait(self) -> T:
@@ -164,6 +174,8 @@ class _AsyncioTask(Generic[T]):
                 await self._ended.wait()
             if self._task is None or self._task.cancelled():
                 raise
+        if self._error is not None:
+            raise self._error
         assert self._task is not None
         if self._task.cancelled():
             raise RuntimeError(f"{self._name} was cancelled from within asyncio: asyncio.CancelledError")
@@ -176,23 +188,43 @@ class _AsyncioTask(Generic[T]):
 def _function(wrapped: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(wrapped)
     async def function(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = _for_asyncio(args, kwargs)
+
         async def body() -> Any:
-            return await wrapped(*args, **kwargs)
+            awaitable = wrapped(*args, **kwargs)
+            if not inspect.isawaitable(awaitable):
+                raise UsageError(
+                    f"{getattr(wrapped, '__qualname__', wrapped)} is a plain function: write it with `async def`, or "
+                    "leave asyncio_tool() or aio_as_trio() out"
+                )
+            return await awaitable
 
         return await _AsyncioTask(body, wrapped).wait()
 
     return function
 
 
-def _generator(wrapped: Callable[..., AsyncIterable[Any]]) -> Callable[..., AsyncGenerator[Any]]:
+def _for_asyncio(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, with a context that asyncio code can await in the place of the tool's."""
+    return tuple(map(_seen, args)), {name: _seen(value) for name, value in kwargs.items()}
+
+
+def _seen(value: Any) -> Any:
+    return AsyncioContext(cast("Any", value)) if isinstance(value, ToolContext) else value
+
+
+def _generator(wrapped: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncGenerator[Any]]:
     @functools.wraps(wrapped)
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        args, kwargs = _for_asyncio(args, kwargs)
         # One asyncio task runs the whole generator: a timeout in it may span several values.
         handover = _Handover()
 
         async def body() -> None:
-            async for value in wrapped(*args, **kwargs):
-                await handover.put(value)
+            # Closed in here: a generator that is left half-way would clean up in a task that is awaited nowhere.
+            async with aclosing(wrapped(*args, **kwargs)) as values:
+                async for value in values:
+                    await handover.put(value)
 
         task = _AsyncioTask(body, wrapped)
         task.call_at_end = handover.close
@@ -292,13 +324,14 @@ class _AsyncioBlock(AbstractAsyncContextManager[T]):
             settle(self._leave)
         try:
             await self._task.wait()
+            # The asyncio block has handled the error, or has ended by itself, as one with a timeout may.
+            return is_torn or error is not None
         except Exception as raised:
             if raised is error:
                 return False
             raise
         finally:
             del error, traceback
-        return None
 
     async def _hold(self) -> None:
         async with self._manager as value:

@@ -22,7 +22,7 @@ import trio
 
 from agentloop.errors import UsageError
 
-__all__ = ["Guest", "guest_here", "settle", "settled", "share_guest"]
+__all__ = ["Guest", "guest_here", "running_loop", "settle", "settled", "share_guest"]
 
 
 class Guest:
@@ -133,14 +133,34 @@ async def share_guest() -> AsyncGenerator[Guest]:
 
 def guest_here() -> Guest:
     """The guest of the running loop, which asyncio code finds that a run of an agent has called."""
-    guest = _guests.get(asyncio.get_running_loop())
+    guest = _guests.get(running_loop())
     if guest is None:
         raise UsageError("no run of an agent is hosted by this asyncio loop any more")
     return guest
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The asyncio loop that runs the caller.
+
+    Raises:
+      UsageError: trio runs the caller, or no loop does.
+    """
+    if trio.lowlevel.in_trio_task():
+        raise UsageError(
+            "this is trio code, which needs no host: write `await agent.run(prompt)`, or, in a tool, `await "
+            "context.run(agent, prompt)`"
+        )
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError(
+            "no asyncio loop runs in this thread: use agentloop.asyncio in an `async def` function that asyncio "
+            "awaits, or, without asyncio, run_sync(agent, prompt)"
+        ) from None
+
+
 async def _join() -> Guest:
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     # The last user of the previous guest may have left it: a thread has one trio run at a time.
     while (guest := _guests.get(loop)) is not None and not guest.users:
         await asyncio.shield(guest.ended)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
-from agentloop.asyncio._calls import Block, Call
-from agentloop.asyncio._guest import Guest, settle, share_guest
+from agentloop.asyncio._blocks import AsyncWith, Block
+from agentloop.asyncio._calls import Call
+from agentloop.asyncio._guest import Guest, running_loop, share_guest
 from agentloop.errors import UsageError
-from agentloop.events import StreamEvent
 from agentloop.messages import Prompt
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
 
-__all__ = ["HostedStream", "TrioHost"]
+__all__ = ["TrioHost"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _checked(agent: Agent) -> Agent:
+    if not isinstance(cast("object", agent), Agent):
+        raise UsageError(f"the first argument is an Agent, and the second its prompt, or its session: not {agent!r}")
+    return agent
 
 
 class TrioHost:
@@ -84,7 +89,7 @@ class TrioHost:
           AgentLoopError: as `Agent.run` does.
           UsageError: the host's block was left.
         """
-        return await self.call(agent.run, prompt, session=session, on_question=on_question, deps=deps)
+        return await self.call(_checked(agent).run, prompt, session=session, on_question=on_question, deps=deps)
 
     def stream(
         self,
@@ -100,7 +105,7 @@ class TrioHost:
         The stream has the methods of any other. Leaving the block, in whatever way, stops the run and returns when
         everything that it started has ended.
         """
-        return self._hosted(agent.stream(prompt, session=session, on_question=on_question, deps=deps))
+        return self.block(_checked(agent).stream(prompt, session=session, on_question=on_question, deps=deps))
 
     async def resume(
         self,
@@ -112,7 +117,7 @@ class TrioHost:
         deps: Any = None,
     ) -> Outcome:
         """`Agent.resume`, awaited by asyncio code."""
-        return await self.call(agent.resume, session, answers, on_question=on_question, deps=deps)
+        return await self.call(_checked(agent).resume, session, answers, on_question=on_question, deps=deps)
 
     def resume_stream(
         self,
@@ -124,7 +129,7 @@ class TrioHost:
         deps: Any = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """`Agent.resume_stream`, read by asyncio code."""
-        return self._hosted(agent.resume_stream(session, answers, on_question=on_question, deps=deps))
+        return self.block(_checked(agent).resume_stream(session, answers, on_question=on_question, deps=deps))
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await a function of trio, in a task of trio, with the context variables of the caller.
@@ -132,14 +137,38 @@ class TrioHost:
         Raises:
           UsageError: the host's block was left.
         """
-        return await self._track(Call(self._running(), partial(function, *args, **kwargs))).wait()
+        guest = self._running()
+        if inspect.iscoroutine(cast("object", function)):
+            cast("Any", function).close()
+        if not callable(function):
+            raise UsageError(
+                "call() takes an async function of trio and its arguments, `call(function, argument)`, "
+                f"not {function!r}"
+            )
+
+        async def called() -> T:
+            awaitable = function(*args, **kwargs)
+            if not inspect.isawaitable(awaitable):
+                raise UsageError(
+                    f"call() awaits an async function of trio, and {function!r} is a plain one: call it as it is"
+                )
+            return await awaitable
+
+        return await self._track(Call(guest, called)).wait()
 
     def block(self, manager: AbstractAsyncContextManager[T], /) -> AbstractAsyncContextManager[T]:
         """Enter a context manager of trio from asyncio code: ``async with host.block(SQLiteStore("chats.db").open())``.
 
         The code inside of the block is asyncio's. An exception that it raises is raised inside of the trio block too.
         """
-        return Block(self._running(), manager, self._track)
+        guest = self._running()
+        if not isinstance(cast("object", manager), AbstractAsyncContextManager):
+            is_closed_store = callable(getattr(manager, "open", None))
+            instead = "`block(store.open())`" if is_closed_store else "what stands after `async with` in trio"
+            raise UsageError(f"block() takes {instead}, not {manager!r}")
+        if isinstance(manager, AsyncWith):
+            return manager
+        return Block(guest, manager, self._track)
 
     def iterate(self, iterable: AsyncIterable[T], /) -> AsyncIterator[T]:
         """Iterate what trio code iterates: ``async for event in host.iterate(follow_session(store, id))``.
@@ -151,6 +180,8 @@ class TrioHost:
             ``trio.as_safe_channel``.
         """
         self._running()
+        if not isinstance(cast("object", iterable), AsyncIterable):
+            raise UsageError(f"iterate() takes what stands after `async for` in trio, not {iterable!r}")
         if inspect.isasyncgen(iterable):
             raise UsageError(
                 "an async generator of trio cannot be iterated step by step: decorate its function with "
@@ -161,8 +192,7 @@ class TrioHost:
     def _running(self) -> Guest:
         if self._guest is None or self._is_left:
             raise UsageError("a TrioHost runs agents inside of its block: async with TrioHost() as host: ...")
-        running = asyncio.get_running_loop()
-        if running is not self._guest.loop:
+        if running_loop() is not self._guest.loop:
             raise UsageError("this TrioHost belongs to another asyncio loop: enter one in each loop")
         return self._guest
 
@@ -170,11 +200,6 @@ class TrioHost:
         self._calls.add(call)
         call.done.add_done_callback(lambda _: self._calls.discard(call))
         return call
-
-    @asynccontextmanager
-    async def _hosted(self, opening: AbstractAsyncContextManager[Stream]) -> AsyncGenerator[Stream]:
-        async with self.block(opening) as stream:
-            yield HostedStream(stream, self)
 
 
 class _HostedIterator(AsyncIterator[T]):
@@ -198,24 +223,3 @@ class _HostedIterator(AsyncIterator[T]):
 
 class _IterationEndError(Exception):
     """`StopAsyncIteration`, on its way from trio to asyncio."""
-
-
-class HostedStream(Stream):
-    """A stream that asyncio code reads. All other methods are plain ones, and work in both."""
-
-    __slots__ = ("_host",)
-
-    def __init__(self, stream: Stream, host: TrioHost) -> None:
-        super().__init__(stream._run)
-        self._host = host
-
-    async def wait(self) -> Outcome:
-        return await self._host.call(super().wait)
-
-    async def __anext__(self) -> StreamEvent:
-        while (event := self._take()) is None:
-            ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            assert self._run.events is not None
-            self._run.events.call_when_ready(partial(settle, ready))
-            await ready
-        return event

@@ -10,6 +10,7 @@ from attrs import evolve
 
 from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
+from agentloop._runtime.blocks import require_trio
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
 from agentloop.journal import OpenStore, Record
@@ -78,6 +79,8 @@ class Follower:
         return self
 
     async def __anext__(self) -> StreamEvent:
+        if not self._found:
+            require_trio("a session is followed", in_asyncio="`async for event in host.iterate(follow_session(...))`")
         while not self._found:
             await self._read()
         return self._found.popleft()

@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from agentloop._runtime import deadlines as trio_clock
-from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (
@@ -199,6 +199,7 @@ class _OpenMemory:
         self._sessions.pop(session, None)
 
     async def _checkpoint(self) -> None:
+        require_trio("a store is used", in_asyncio=CALL_IN_ASYNCIO)
         if self.closed:
             raise StoreError("the store in memory is closed: use it inside the block that opens it")
         await trio.lowlevel.checkpoint()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import trio
 
-from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.stores._leases import Clock, Moment, wall_clock
@@ -248,6 +248,7 @@ class _OpenPostgres(OpenSqlStore):
 
     async def _run(self, first_statement: bytes, function: Callable[[_Transaction], T]) -> T:
         """In a thread with a connection: run ``first_statement``, then ``function``."""
+        require_trio("a store is used", in_asyncio=CALL_IN_ASYNCIO)
 
         def run() -> T:
             if self._closed:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, TypeVar
 import outcome
 import trio
 
-from agentloop._runtime.blocks import OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
@@ -131,9 +131,11 @@ class _OpenSQLite(OpenSqlStore):
         self._reading = reading
 
     async def read_in(self, transaction: Callable[[Transaction], T], /) -> T:
+        require_trio("a store is used", in_asyncio=CALL_IN_ASYNCIO)
         return await self._reading.read(transaction)
 
     async def write_in(self, transaction: Callable[[Transaction], T], /) -> T:
+        require_trio("a store is used", in_asyncio=CALL_IN_ASYNCIO)
         return await self._group_commit.write(transaction)
 
 

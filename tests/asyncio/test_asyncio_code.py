@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,16 +15,16 @@ import pytest
 import trio
 
 import agentloop.asyncio
-from agentloop import Agent, Tool, UsageError, hooks, run_sync
+from agentloop import Agent, Tool, ToolContext, UsageError, hooks, run_sync, tool
 from agentloop.asyncio import TrioHost, aio_as_trio, asyncio_tool
 from agentloop.errors import ModelError
-from agentloop.events import Question, StreamEvent, ToolCallFinished, ToolCallOutput
+from agentloop.events import ElicitationRequested, Question, StreamEvent, ToolCallFinished, ToolCallOutput
 from agentloop.hooks import PreToolUse
 from agentloop.messages import Usage
 from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.questions import Answer, Approve
+from agentloop.questions import Accept, Answer, Approve
 from agentloop.testing import ScriptedModel, calls
-from tests.asyncio.support import in_asyncio, run_in_loop, steps
+from tests.asyncio.support import Waiting, in_asyncio, run_in_loop, steps
 
 request_id: ContextVar[str] = ContextVar("request_id")
 
@@ -133,6 +134,89 @@ async def test_an_asyncio_generator_streams_its_output_in_one_task() -> None:
     assert results_of(events) == ["0 1 2 "]
     assert "".join(event.text for event in events if isinstance(event, ToolCallOutput)) == "0 1 2 "
     assert len(tasks) == 1
+
+
+@in_asyncio
+async def test_an_asyncio_generator_that_is_left_early_has_cleaned_up_when_its_run_ends() -> None:
+    said: list[str] = []
+
+    @asyncio_tool
+    async def count() -> AsyncGenerator[str]:
+        """Count."""
+        try:
+            for number in range(100):
+                yield f"{number} "
+        finally:
+            await steps(50)
+            said.append("cleaned up")
+
+    async with agentloop.asyncio.stream(Agent(ScriptedModel(calls("count")), tools=[count]), "Hi") as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallOutput):
+                break
+    assert said == ["cleaned up"]
+
+
+@in_asyncio
+async def test_an_asyncio_tool_awaits_the_methods_of_its_context() -> None:
+    inner = Agent(ScriptedModel("Hello!", "Hello again!", "And again!"), name="inner")
+
+    @asyncio_tool
+    async def work(context: ToolContext[None]) -> str:
+        """Work."""
+        await context.record_start()
+        await context.output("begun ")
+        await context.progress(0.5, message="half")
+        await context.remember("receipt", 7)
+        answer = await context.ask("Go on?")
+        said = (await context.run(inner, "Hi")).output
+        async with context.stream(inner, "Hi") as child:
+            said += "".join([text async for text in child.text()])
+            assert (await child.wait()).reason == "completed"
+        # Trio code may use the context too.
+        said += (await agentloop.asyncio.call(context.run, inner, "Hi")).output
+        return f"{said} {type(answer).__name__} {context.recall('receipt', int)}"
+
+    agent = Agent(ScriptedModel(calls("work"), "Done."), tools=[work])
+    events: list[StreamEvent] = []
+    async with agentloop.asyncio.stream(agent, "Hi") as stream:
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, ElicitationRequested):
+                stream.answer(event.id, Accept({}))
+    assert results_of(events)[-1] == "Hello!Hello again!And again! Accept 7"
+    assert [event.text for event in events if isinstance(event, ToolCallOutput)] == ["begun "]
+
+
+@in_asyncio
+async def test_a_child_stream_that_an_asyncio_tool_reads_ends_with_its_run() -> None:
+    waiting = Waiting(cleanup_steps=5)
+
+    @asyncio_tool
+    async def work(context: ToolContext[None]) -> str:
+        """Work."""
+        async with context.stream(waiting.agent, "Hi") as child:
+            async for _ in child:
+                pass
+        raise AssertionError
+
+    task = asyncio.create_task(agentloop.asyncio.run(Agent(ScriptedModel(calls("work")), tools=[work]), "Hi"))
+    await waiting.started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert waiting.ends == 1
+
+
+@in_asyncio
+async def test_a_plain_function_is_no_asyncio_tool() -> None:
+    @asyncio_tool
+    def work() -> str:
+        """Work."""
+        return "done"
+
+    [result] = results_of(await events_of(Agent(ScriptedModel(calls("work"), "Done."), tools=[work])))
+    assert "work is a plain function: write it with `async def`" in result
 
 
 @in_asyncio
@@ -271,6 +355,39 @@ async def test_an_error_in_an_asyncio_block_is_raised_inside_of_it() -> None:
     assert seen == [raised.value]
 
 
+@in_asyncio
+async def test_an_asyncio_block_that_handles_an_error_has_handled_it() -> None:
+    @asynccontextmanager
+    async def lenient() -> AsyncGenerator[None]:
+        with suppress(LookupError):
+            yield
+
+    async def use() -> str:
+        async with aio_as_trio(lenient()):
+            dict[str, str]().pop("nothing")
+        return "went on"
+
+    assert await agentloop.asyncio.call(use) == "went on"
+
+
+@in_asyncio
+async def test_an_asyncio_block_that_ends_by_itself_without_an_error_ends_the_code_inside() -> None:
+    @asynccontextmanager
+    async def limited() -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(0):
+                yield
+        except TimeoutError:
+            pass
+
+    async def use() -> str:
+        async with aio_as_trio(limited()):
+            await trio.Event().wait()
+        return "went on"
+
+    assert await agentloop.asyncio.call(use) == "went on"
+
+
 def test_asyncio_code_says_what_it_needs_where_trio_has_no_host() -> None:
     agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), tools=[look_up])
     outcome = run_sync(agent, "Hi")
@@ -287,9 +404,32 @@ def test_what_cannot_be_adapted_is_refused() -> None:
 async def test_an_eager_task_factory_does_not_confuse_asyncio_code() -> None:
     if not hasattr(asyncio, "eager_task_factory"):
         pytest.skip("Python 3.12 brings eager tasks")
+    if os.environ.get("ASYNCIO_LOOP") == "uvloop":
+        pytest.skip("uvloop 0.22 gives a task factory an argument that eager tasks take from Python 3.14 on")
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     agent = Agent(ScriptedModel(calls("look_up", number=3), "Done."), tools=[look_up])
     assert results_of(await events_of(agent)) == ["3 nobody"]
+
+
+@in_asyncio
+async def test_a_task_factory_that_fails_is_the_result_of_the_call() -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise LookupError("no more tasks")
+
+    @tool
+    async def break_tasks() -> str:
+        """Break tasks."""
+        loop.set_task_factory(fail)
+        return "done"
+
+    loop = asyncio.get_running_loop()
+    agent = Agent(
+        ScriptedModel(calls("break_tasks"), calls("look_up", number=3), "Done."), tools=[break_tasks, look_up]
+    )
+    async with agentloop.asyncio.stream(agent, "Hi") as stream:
+        events = [event async for event in stream]
+        loop.set_task_factory(None)
+    assert "no more tasks" in results_of(events)[-1]
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.nightly)])

@@ -7,6 +7,7 @@ import gc
 import signal
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -131,6 +132,30 @@ async def test_an_abandoned_iteration_ends_the_run() -> None:
     while len(asyncio.all_tasks()) > 1 or trio.lowlevel.in_trio_run():
         await asyncio.sleep(0)
     assert waiting.ends == waiting.started.is_set()
+
+
+@in_asyncio
+async def test_a_block_that_cannot_be_entered_leaves_its_task_uncancelled() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncGenerator[None]:
+        await trio.lowlevel.checkpoint()
+        await fail()
+        yield
+
+    with pytest.raises(ValueError, match="mine"):
+        async with agentloop.asyncio.block(broken()):
+            pass
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    # asyncio counts a cancellation that was not taken back as one of the group's parent.
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+
+async def fail() -> None:
+    raise ValueError("mine")
 
 
 @in_asyncio
