@@ -166,7 +166,8 @@ _STEPS = frozenset(
 class Replay:
     """Applies the records of a session's journal to a fresh state.
 
-    A record that cannot be read is left out, with a warning in the log, unless the transcript needs it.
+    A record that cannot be read is left out, with a warning in the log, unless the transcript needs it, or it has the
+    newest settings: what the session forbids must not be allowed because a record is lost.
 
     Args:
       session: its id, for errors.
@@ -177,6 +178,8 @@ class Replay:
         self.lacks_step = False
         """Whether a record is left out without which the last run must not be resumed."""
         self._session = session
+        self._lost_settings: StoreError | None = None
+        """Why the newest settings of the session cannot be read."""
         self._root = ""
         """The stream that runs on the session itself: after a fork, its id is not made of the session's."""
 
@@ -198,6 +201,8 @@ class Replay:
                 fact = self._salvaged(record, error)
             if fact is not None:
                 state.apply(fact, record.stream)
+            if isinstance(fact, SessionSettings):
+                self._lost_settings = None
         for complaint in state.complaints:
             JOURNAL.warning("session %r: the journal is out of order: %s", self._session, complaint)
         state.complaints.clear()
@@ -226,8 +231,15 @@ class Replay:
                     fact = decode_fact(record)
                     if fact is not None:
                         state.apply(fact)
+                    if isinstance(fact, SessionSettings):
+                        self._lost_settings = None
             except UNREADABLE as error:
                 self._salvaged(record, error)
+
+    def check(self) -> None:
+        """Raise `StoreError` if the newest settings of the session cannot be read: they have what it forbids."""
+        if self._lost_settings is not None:
+            raise self._lost_settings
 
     def _salvaged(self, record: Record, error: Exception) -> Fact | None:
         """What is left of ``record``, which cannot be read; ``None`` to go on without it.
@@ -236,10 +248,12 @@ class Replay:
           StoreError: the transcript needs it.
         """
         kind = record.kind
+        failure = StoreError(f"session {self._session!r}: record {record.seq}, {kind!r}, cannot be read: {error}")
         if kind in _NEEDED and (kind != "message_committed" or record.stream == self._root):
-            raise StoreError(
-                f"session {self._session!r}: record {record.seq}, {kind!r}, cannot be read: {error}"
-            ) from error
+            raise failure from error
+        if kind == SessionSettings.kind:
+            failure.add_note("It has what the session allows and forbids, so the session is not opened without it.")
+            self._lost_settings = failure
         log_unreadable(self._session, record)
         if kind in _STEPS:
             self.lacks_step = True
@@ -295,6 +309,7 @@ async def load(store: OpenStore, session: str) -> StoredState:
     if begins < len(records):
         tail = await store.read(session, after=records[begins].seq - 1)
         replay.read(tail)
+    replay.check()
     return StoredState(replay, info.records, _last_number(tail))
 
 

@@ -207,6 +207,7 @@ def _replayed(path: Path, export: _Export) -> SessionState:
     replay = Replay(export.header.id)
     try:
         replay.read(export.records)
+        replay.check()
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from error
     return replay.state

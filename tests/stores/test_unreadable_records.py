@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from agentloop import Agent, ToolContext, hooks, tool
+from agentloop import Agent, Permissions, Rule, ToolContext, hooks, tool
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import StreamEvent, StreamStopped
 from agentloop.journal import OpenStore, Record
@@ -130,6 +130,24 @@ async def test_each_record_that_the_transcript_does_not_need_may_be_unreadable()
                 assert session.messages[:5] == messages[:5]
         opened.add(kind)
     assert opened >= {"tool_call_finished", "question_answered", "tool_call_progress", "long_result", "turn", "memory"}
+
+
+async def test_a_session_is_not_opened_without_what_it_forbids() -> None:
+    agent = Agent(ScriptedModel("Hi.", repeat=True))
+    async with MemoryStore().open() as original, MemoryStore().open() as copy, MemoryStore().open() as other:
+        for rule in (Rule("buy"), Rule("look")):
+            async with stored_session(original, "s", permissions=Permissions(deny=[rule])) as session:
+                await agent.run("Hi", session=session)
+        records = await original.read("s")
+        first, last = [record for record in records if record.kind == "state"]
+        await damaged(records, copy, [last], spoilt)
+        with pytest.raises(StoreError, match=f"record {last.seq}, 'state', cannot be read"):
+            async with stored_session(copy, "s"):
+                pass
+        # The older one is void.
+        await damaged(records, other, [first], spoilt)
+        async with stored_session(other, "s") as session:
+            assert session.permissions == Permissions(deny=[Rule("look")])
 
 
 async def test_the_end_of_a_run_whose_detail_cannot_be_read_is_an_end() -> None:
