@@ -40,6 +40,7 @@ class Guest:
         """The ends of the tasks that asyncio code awaits: an error inside of trio must not leave one of them open."""
         self._started: asyncio.Future[None] = loop.create_future()
         self._nursery: trio.Nursery | None = None
+        self._is_ending = False
         self._close_loop: Callable[[], None] = loop.close
 
     def start(self) -> None:
@@ -76,6 +77,7 @@ class Guest:
 
     def end(self) -> None:
         """Cancel what still runs. `ended` is done when all of it has ended."""
+        self._is_ending = True
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -83,6 +85,9 @@ class Guest:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             settle(self._started)
+            if self._is_ending:
+                # Its only user was cancelled before this step.
+                nursery.cancel_scope.cancel()
             await trio.sleep_forever()
 
     def _finish(self, result: Any) -> None:

@@ -15,6 +15,7 @@ import trio
 import agentloop.asyncio
 from agentloop import Agent, UsageError, tool
 from agentloop.asyncio import TrioHost
+from agentloop.asyncio._guest import Guest, settled
 from agentloop.events import StreamEvent, ToolCallStarted
 from agentloop.testing import ScriptedModel, calls
 from tests.asyncio.support import Waiting, assert_nothing_is_left, in_asyncio, run_in_loop, steps
@@ -156,6 +157,15 @@ async def test_a_block_that_cannot_be_entered_leaves_its_task_uncancelled() -> N
 
 async def fail() -> None:
     raise ValueError("mine")
+
+
+@in_asyncio
+async def test_a_guest_that_is_ended_before_its_first_step_ends() -> None:
+    guest = Guest(asyncio.get_running_loop())
+    guest.start()
+    guest.end()
+    async with asyncio.timeout(10):
+        await settled(guest.ended)
 
 
 @in_asyncio
