@@ -28,7 +28,7 @@ LAYERS = (
     "context tools hooks observers config journal",
     # waiting
     "_model_overrides _runtime.exception_groups _runtime.blocks _runtime.deadlines",
-    "_runtime.user_code _runtime.logs _runtime.log _runtime.plain_functions",
+    "_runtime.user_code _runtime.logs _runtime.log",
     "_runtime.call_order _runtime.cooldowns _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.agent_fingerprint _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",

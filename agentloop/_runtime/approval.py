@@ -20,10 +20,9 @@ from agentloop._core.state import MAY_HAVE_RUN
 from agentloop._runtime.agent_fingerprint import agent_fingerprint
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
-from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
 from agentloop.hooks import Allow, Ask, DecidedBy, Hook, OnToolApprovalDecision, PreToolUse, ReplaceArguments

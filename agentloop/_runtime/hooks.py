@@ -20,8 +20,7 @@ from agentloop._core.transcript import problems
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
-from agentloop._runtime.plain_functions import in_thread_if_plain
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName, ReplaceMessages
 from agentloop.limits import Deadlines
 from agentloop.observers import Observer

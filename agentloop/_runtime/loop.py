@@ -29,13 +29,12 @@ from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
-from agentloop._runtime.plain_functions import in_thread_if_plain
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop._runtime.unmatched_rules import warn_of_unmatched
-from agentloop._runtime.user_code import UserCodeError, call_user_code
+from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.errors import ModelContextOverflowError, UsageError
 from agentloop.events import (
     ContinueRequested,

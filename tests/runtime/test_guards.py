@@ -18,7 +18,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from agentloop import Approve, Deadlines, Deny, Permissions, Rule, Session, hooks, tool
-from agentloop._runtime import plain_functions
+from agentloop._runtime import user_code
 from agentloop.command_hooks import command_hook, hooks_from_settings
 from agentloop.errors import UsageError
 from agentloop.events import ApprovalRequested, Source, ToolCallFinished
@@ -433,7 +433,7 @@ async def test_a_plain_observer_that_blocks_is_given_up_also_at_the_end_of_a_run
 async def test_a_plain_hook_that_waits_for_a_thread_does_not_begin_once_its_time_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plain_functions, "MAX_THREADS", 1)
+    monkeypatch.setattr(user_code, "MAX_HOOK_THREADS", 1)
     with Blocking() as block:
         twice = calls("delete", path="a") + calls("delete", path="b")
         watched = await watch(agent_with(Deleter().tool, response=twice, hooks=[pre(block, timeout=0.05)]))
