@@ -8,11 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from agentloop._runtime.agent_fingerprint import identity_of
 from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
-from agentloop._runtime.toolsets import ToolsetTask, list_all, run_all
+from agentloop._runtime.toolsets import ToolsetTask, identity_of, list_all, run_all
 from agentloop.errors import ToolsetError, UsageError
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset

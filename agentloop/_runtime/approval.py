@@ -1,37 +1,52 @@
 """May this call run, and with which arguments? Permissions first, then hooks, then the tool's own rule, then a person.
 
-Arguments that a hook or a person replaces are checked again, and the strictest verdict counts.
+Arguments that a hook or a person replaces are checked again, and the strictest verdict counts. When a run begins, rules
+and hooks that can decide about no call of it are reported as misspelt.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import partial
+from hashlib import sha256
 from typing import Any, Literal, cast
 
 import msgspec
 import trio
 
+from agentloop._core.context_window import READ_RESULT
 from agentloop._core.json_text import decode_own, whole_numbers
-from agentloop._core.permissions import Call, Decision, combine, decide, is_granted
+from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_like
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
-from agentloop._runtime.agent_fingerprint import agent_fingerprint
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
+from agentloop._runtime.toolsets import identity_of
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
+from agentloop.config import AgentConfig
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
-from agentloop.hooks import Allow, Ask, DecidedBy, Hook, OnToolApprovalDecision, PreToolUse, ReplaceArguments
+from agentloop.hooks import (
+    TOOL_POINTS,
+    Allow,
+    Ask,
+    DecidedBy,
+    Hook,
+    OnToolApprovalDecision,
+    PreToolUse,
+    ReplaceArguments,
+)
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.permissions import Grant, Permissions, Rule
 from agentloop.questions import Answer, Approve, Deny
 from agentloop.tools import Tool
 
-__all__ = ["CheckedArguments", "check_call", "is_free", "may_run_again"]
+__all__ = ["CheckedArguments", "agent_fingerprint", "check_call", "is_free", "may_run_again", "warn_of_unmatched"]
 
 
 class CheckedArguments:
@@ -395,3 +410,140 @@ def _defaults(tool: Tool) -> dict[str, Any]:
 
 def _with_reason(text: str, reason: str) -> str:
     return f"{text}: {reason}" if reason else f"{text}."
+
+
+# ------------------------------------------------- whom an approval for good belongs to
+
+
+def agent_fingerprint(config: AgentConfig) -> str:
+    """A fingerprint of an agent's definition: its instructions, its tools and its toolsets, without its model.
+
+    It is the same in each process that defines the agent in the same way. An approval for good belongs to the agent
+    that asked, and names do not identify it: the default name of all agents is the same, and a session may go on with
+    another agent, or in another process. An agent that was changed so that its tools may do something else has another
+    fingerprint, and a person is asked again.
+    """
+    instructions = config.instructions if isinstance(config.instructions, str) else _code_of(config.instructions)
+    definition = [
+        config.name,
+        instructions,
+        [[tool.name, tool.description, tool.arguments.schema, _code_of(tool.function)] for tool in config.tools],
+        # Not their tools: those of a server come and go, and it describes them as it likes.
+        [identity_of(toolset) for toolset in config.toolsets],
+    ]
+    # A schema may have values of any class.
+    encoded = msgspec.json.encode(definition, order="deterministic", enc_hook=_type_of)
+    return sha256(encoded).hexdigest()[:16]
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else _type_of(function)
+
+
+def _type_of(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+# ------------------------------------------ rules and hooks that can decide about no call
+
+
+def warn_of_unmatched(run: Run, listed: Mapping[str, Tool]) -> None:
+    """Emit a warning for each rule, and each hook, of the run that names a tool, or an argument, which is not there.
+
+    Such a rule is most likely misspelt, and a guard that never speaks looks like one that has nothing to say. A name
+    with wildcards is a policy about whatever tools there may be, and no reason to warn.
+
+    Args:
+      listed: the tools of the run's agent, by name.
+    """
+    config, session = run.config, run.root.session.permissions if run.parent is None else None
+    hooks = [hook for hook in config.hooks if hook.point in TOOL_POINTS and hook.tools != ("*",)]
+    if not hooks and config.permissions is None and session is None:
+        return
+    tools = _Tools(config, listed)
+    problems: dict[str, None] = {}
+    for owner, permissions in ((f"agent {config.name!r}", config.permissions), ("the session", session)):
+        for rule in () if permissions is None else _rules(permissions):
+            # A session has rules for whatever agents may run on it: there, only a name that is nearly right is wrong.
+            problem = tools.problem_of(rule.tool, only_misspelt=permissions is session) or tools.misfit(rule)
+            if problem:
+                problems[f"the rule {rule} of {owner} {problem}"] = None
+    for hook in hooks:
+        for glob in hook.tools:
+            if problem := tools.problem_of(glob):
+                problems[f"the {hook.point} hook {hook.name!r} of agent {config.name!r} {problem}"] = None
+    for text in problems:
+        run.warn("rule_matches_nothing", text)
+
+
+def _rules(permissions: Permissions) -> Iterable[Rule]:
+    return (*permissions.deny, *permissions.ask, *permissions.allow)
+
+
+class _Tools:
+    """The tools that rules and hooks of an agent may be about: its own, and those of the agents inside it."""
+
+    def __init__(self, config: AgentConfig, listed: Mapping[str, Tool]) -> None:
+        self._tools: dict[str, list[Tool]] = {}
+        self._is_complete = True
+        """Whether there are no other tools."""
+        self._add(listed.values())
+        agents: list[AgentConfig] = [config]
+        for agent in agents:
+            if agent is not config:
+                self._add(agent.tools)
+                self._is_complete = self._is_complete and not agent.toolsets
+            for tool in agent.tools:
+                if isinstance(tool.agent, AgentConfig):
+                    if all(tool.agent is not other for other in agents):
+                        agents.append(tool.agent)
+                elif tool.context_name is not None and not _is_ours(tool):
+                    # It may open a child stream of any agent.
+                    self._is_complete = False
+
+    def _add(self, tools: Iterable[Tool]) -> None:
+        for tool in tools:
+            self._tools.setdefault(tool.name, []).append(tool)
+
+    def problem_of(self, glob: str, *, only_misspelt: bool = False) -> str:
+        """What is wrong with the name of a tool in a rule or a hook; empty if nothing is."""
+        if not self._is_complete or "*" in glob or "?" in glob or glob in self._tools or glob == READ_RESULT:
+            return ""
+        meant = _closest(glob, self._tools)
+        if only_misspelt and not meant:
+            return ""
+        return f"is about a tool {glob!r} that is not there{meant or _among(self._tools)}"
+
+    def misfit(self, rule: Rule) -> str:
+        """The argument in ``rule`` that none of its tools has, in words; empty if there is none."""
+        tools = [tool for name, those in self._tools.items() if is_like(rule.tool, name) for tool in those]
+        if not rule.where or not tools:
+            return ""
+        arguments: dict[str, None] = {}
+        for tool in tools:
+            properties: object = tool.arguments.schema.get("properties")
+            if not isinstance(properties, Mapping):
+                return ""
+            arguments.update(dict.fromkeys(cast("Mapping[str, Any]", properties)))
+        for name in rule.where:
+            if name not in arguments:
+                meant = _closest(name, arguments) or _among(arguments)
+                return f"has a condition on an argument {name!r} that is not there{meant}"
+        return ""
+
+
+def _is_ours(tool: Tool) -> bool:
+    return str(getattr(tool.function, "__module__", "")).startswith("agentloop.")
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    folded = {other.casefold(): other for other in known}
+    near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.7)
+    return f": did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def _among(known: Iterable[str]) -> str:
+    return f": there are {', '.join(map(repr, known))}"[:300] if known else ""

@@ -25,6 +25,7 @@ from agentloop._core.response import (
 from agentloop._core.structured_output import TEXT, OutputType, output_type
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
+from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
@@ -33,7 +34,6 @@ from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
-from agentloop._runtime.unmatched_rules import warn_of_unmatched
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.errors import ModelContextOverflowError, UsageError
 from agentloop.events import (

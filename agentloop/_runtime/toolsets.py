@@ -30,6 +30,7 @@ __all__ = [
     "ToolsetTask",
     "Warn",
     "ask_to_visit",
+    "identity_of",
     "list_all",
     "open_toolsets",
     "persons_time",
@@ -79,6 +80,13 @@ def time_left() -> float:
     """Seconds until the runtime gives up the start, or the listing, that the current task works for."""
     deadline = _DEADLINE.get()
     return math.inf if deadline is None else deadline.scope.deadline - trio.current_time()
+
+
+def identity_of(toolset: Toolset) -> str:
+    """The class of ``toolset`` and its ``identity``, if it has one, or else its name: for the agent's fingerprint."""
+    identity = getattr(toolset, "identity", None)
+    kind = type(toolset)
+    return f"{kind.__module__}.{kind.__qualname__} {identity if isinstance(identity, str) else toolset.name}"
 
 
 class Warn(Protocol):

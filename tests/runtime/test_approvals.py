@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Accept, Agent, Approve, Decline, Deny, Rule, Session, Tool, hooks, tool
-from agentloop._runtime.agent_fingerprint import agent_fingerprint
+from agentloop._runtime.approval import agent_fingerprint
 from agentloop._runtime.stream import Stream
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import (
