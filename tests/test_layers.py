@@ -29,7 +29,7 @@ LAYERS = (
     # waiting
     "_model_overrides _runtime.exception_groups _runtime.blocks _runtime.deadlines",
     "_runtime.user_code _runtime.logs _runtime.log",
-    "_runtime.call_order _runtime.cooldowns _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
+    "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",
     "_runtime.loop _runtime.stream _runtime.lifecycle",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Hashable, Mapping, Sequence
 from zlib import crc32
 
 import msgspec
+from attrs import frozen
 
 from agentloop.errors import (
     ModelAuthenticationError,
@@ -94,20 +94,63 @@ class Next(msgspec.Struct, frozen=True):
     delay: float
 
 
-class Cooldowns(Protocol):
-    """The models that are left alone, and until when."""
+@frozen(eq=False)
+class _Same:
+    """A model without an identity of its own, as a key. The key holds the model, so that no other can get its id."""
+
+    model: Model
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.model is self.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+class Cooldowns:
+    """The models that failed a short while ago, and are left alone until their cooldowns end. Runs share them.
+
+    A cooldown belongs to a model: to its object, or to its name, address and key, if it has an ``identity``. A server
+    that is busy for one prompt is busy for the next.
+    """
+
+    __slots__ = ("_ends",)
+
+    def __init__(self) -> None:
+        self._ends: dict[Hashable, float] = {}
+        """The end of each cooldown; those that are over go when the next one begins."""
 
     def __len__(self) -> int:
         """An upper bound of their number."""
-        ...
+        return len(self._ends)
 
     def end(self, model: Model) -> float:
         """The time at which the cooldown of ``model`` ends; minus infinity if it has none."""
-        ...
+        return self._ends.get(_key(model), -math.inf)
 
     def begin(self, model: Model, end: float, now: float) -> None:
         """Leave ``model`` alone from ``now`` to ``end``."""
-        ...
+        # A list, since runs in other threads add to it.
+        for key, other_end in list(self._ends.items()):
+            if other_end <= now:
+                self._ends.pop(key, None)
+        key = _key(model)
+        self._ends[key] = max(end, self._ends.get(key, -math.inf))
+
+    def clear(self) -> None:
+        """Leave no model alone any more."""
+        self._ends.clear()
+
+
+def _key(model: Model) -> Hashable:
+    identity: object = getattr(model, "identity", None)
+    if identity is None:
+        return _Same(model)
+    try:
+        hash(identity)
+    except TypeError:
+        return _Same(model)
+    return (model.name, identity)
 
 
 _NO_ENDS: Mapping[int, float] = {}
@@ -118,7 +161,8 @@ class Chain:
 
     Args:
       models: the models, before they were opened.
-      cooldowns: the models that failed by faults of their own. Shared with other runs.
+      cooldowns: the models that failed by faults of their own. Shared with other runs, so all of their times, and those
+        that the methods of the chain get, are on one clock.
       seed: some text, different for each stream, from which the jitter of its delays is made. Without any, clients that
         failed together would come back together.
     """

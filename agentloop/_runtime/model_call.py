@@ -11,7 +11,8 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import msgspec
 import trio
@@ -19,7 +20,7 @@ import trio
 from agentloop._core.foreign_errors import error_text
 from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
-from agentloop._core.retries import Chain, Next
+from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
@@ -243,7 +244,7 @@ async def open_models(run: Run) -> AsyncGenerator[None]:
         if not opened and failure is not None:
             raise failure
         run.models = tuple(opened)
-        run.chain = run.new_chain(originals)
+        run.chain = _new_chain(run, originals)
         yield
 
 
@@ -324,10 +325,12 @@ async def ask(
         run.meter.count_retry()
         run.note(RequestSent(purpose))
     if models is None:
+        if run.chain is None:
+            run.chain = _new_chain(run, run.models)
         return await _respond(ModelRetry(run, run.models, run.chain, purpose, call_id, shorten), request)
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(_opened(run, model)) for model in models]
-        return await _respond(ModelRetry(run, opened, run.new_chain(models), purpose, call_id, shorten), request)
+        return await _respond(ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten), request)
 
 
 async def _vetted(run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str) -> ModelRequest:
@@ -429,6 +432,31 @@ def _priced(run: Run, usage: Usage, *names: str) -> Usage:
 # ------------------------------------------------------------- retries and fallbacks
 
 
+_COOLDOWNS = Cooldowns()
+"""Those of all runs of the process, on the clock of `time.monotonic`: each run of trio counts from another number."""
+_COOLDOWNS_OF_CLOCKS: WeakKeyDictionary[Any, Cooldowns] = WeakKeyDictionary()
+"""Those of runs on a clock of their own, such as a test's, which know nothing of one another."""
+
+
+def _new_chain(run: Run, models: Sequence[Model]) -> Chain:
+    """Which of ``models`` to ask, from the start."""
+    clock = trio.lowlevel.current_clock()
+    try:
+        cooldowns = _COOLDOWNS if _is_real(clock) else _COOLDOWNS_OF_CLOCKS.setdefault(clock, Cooldowns())
+    except TypeError:
+        # A clock that cannot be such a key: its runs share no cooldowns.
+        cooldowns = Cooldowns()
+    return Chain(models, run.config.retries, cooldowns=cooldowns, seed=run.source.stream)
+
+
+def _is_real(clock: trio.abc.Clock) -> bool:
+    return type(clock).__name__ == "SystemClock"
+
+
+def _time_of_cooldowns() -> float:
+    return time.monotonic() if _is_real(trio.lowlevel.current_clock()) else now()
+
+
 class ModelRetry:
     """Asks for a response, and retries, or asks the next model, where that may help.
 
@@ -487,7 +515,7 @@ class ModelRetry:
         run = self.run
         silent = self.purpose != "turn"
         failed: dict[int, int] = {}
-        index = self._chain.first(now())
+        index = self._chain.first(_time_of_cooldowns())
         while True:
             self.model, self.counted = self._models[index], Usage()
             self.request, self._is_taken = request, False
@@ -509,7 +537,7 @@ class ModelRetry:
                     elif shortened is not None:
                         request, following = shortened, Next(index, 0.0)
                     else:
-                        following = self._chain.after_failure(index, error, now(), failed)
+                        following = self._chain.after_failure(index, error, _time_of_cooldowns(), failed)
                 if following is None:
                     for failure in self._failures:
                         error.add_note(f"Before that: {failure}")

@@ -18,7 +18,6 @@ from agentloop._core.state import LimitRaised, LongResultStored, StreamState, To
 from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.call_order import Arrivals, CallOrder
-from agentloop._runtime.cooldowns import Cooldowns
 from agentloop._runtime.deadlines import PausableDeadline, after
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
@@ -249,7 +248,8 @@ class Run:
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
         self._ended: trio.Event | None = None
-        self.chain: Chain = self.new_chain(models)
+        self.chain: Chain | None = None
+        """Which of its models to ask; made with the first request."""
         self.warned: frozenset[str] = frozenset()
         """Codes of the warnings that are emitted once, and were."""
 
@@ -260,10 +260,6 @@ class Run:
         if self._ended is None:
             self._ended = trio.Event()
         return self._ended
-
-    def new_chain(self, models: Sequence[Model]) -> Chain:
-        """Which of ``models`` to ask, from the start."""
-        return Chain(models, self.config.retries, cooldowns=Cooldowns(), seed=self.source.stream)
 
     def price_of(self, *names: str) -> Price | None:
         """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from agentloop._core.retries import Chain, Next, remedy
+from agentloop._core.retries import Chain, Cooldowns, Next, remedy
 from agentloop._core.usage import priced
 from agentloop.errors import (
     ModelAuthenticationError,
@@ -27,7 +27,6 @@ from agentloop.errors import (
 )
 from agentloop.limits import Price, Retries
 from agentloop.messages import Usage
-from agentloop.models import Model
 from agentloop.testing import ScriptedModel
 
 
@@ -73,19 +72,15 @@ def test_each_kind_of_failure_has_its_remedy(error: Exception, same: bool, other
     assert (found.same, found.other) == (same, other)
 
 
-class Ends(dict[str, float]):
-    """The end of each model's cooldown, by its name."""
+class ServedModel(ScriptedModel):
+    """A model behind a server: another object with the same name is the same model."""
 
-    def end(self, model: Model) -> float:
-        return self.get(model.name, 0)
-
-    def begin(self, model: Model, end: float, now: float) -> None:
-        self[model.name] = end
+    identity = "a server"
 
 
-def chain(*names: str, cooldowns: Ends | None = None, seed: str = "a stream", **retries: Any) -> Chain:
-    models = [ScriptedModel(name=name) for name in names]
-    return Chain(models, Retries(**retries), cooldowns=Ends() if cooldowns is None else cooldowns, seed=seed)
+def chain(*names: str, cooldowns: Cooldowns | None = None, seed: str = "a stream", **retries: Any) -> Chain:
+    models = [ServedModel(name=name) for name in names]
+    return Chain(models, Retries(**retries), cooldowns=Cooldowns() if cooldowns is None else cooldowns, seed=seed)
 
 
 def test_a_model_is_asked_as_often_as_is_allowed() -> None:
@@ -157,7 +152,7 @@ def test_what_is_final_is_not_passed_on() -> None:
 
 def test_a_model_that_was_replaced_is_left_alone_for_a_while() -> None:
     failed: dict[int, int] = {}
-    cooldowns = Ends()
+    cooldowns = Cooldowns()
     models = chain("one", "two", attempts=1, cooldown=60, cooldowns=cooldowns)
     models.first(0)
     models.after_failure(0, DROPPED, 10, failed)
@@ -171,7 +166,7 @@ def test_a_model_that_was_replaced_is_left_alone_for_a_while() -> None:
 )
 def test_a_model_that_a_request_does_not_suit_is_left_alone_by_that_run_only(error: Exception) -> None:
     failed: dict[int, int] = {}
-    cooldowns = Ends()
+    cooldowns = Cooldowns()
     models = chain("one", "two", cooldown=60, cooldowns=cooldowns)
     models.first(0)
     models.after_failure(0, error, 10, failed)
@@ -183,7 +178,7 @@ def test_a_model_that_a_request_does_not_suit_is_left_alone_by_that_run_only(err
 @pytest.mark.parametrize("error", [status(ModelAuthenticationError, 401), status(ModelQuotaError, 402)])
 def test_a_key_or_an_account_that_is_refused_is_left_alone_by_other_runs_too(error: Exception) -> None:
     failed: dict[int, int] = {}
-    cooldowns = Ends()
+    cooldowns = Cooldowns()
     models = chain("one", "two", cooldowns=cooldowns)
     models.first(0)
     models.after_failure(0, error, 10, failed)
@@ -200,7 +195,28 @@ def test_a_server_that_says_for_how_long_is_left_alone_for_as_long() -> None:
 
 
 def test_where_all_are_left_alone_the_first_is_asked() -> None:
-    assert chain("one", "two", cooldowns=Ends(one=100, two=50)).first(10) == 0
+    cooldowns = Cooldowns()
+    cooldowns.begin(ServedModel(name="one"), 100, 0)
+    cooldowns.begin(ServedModel(name="two"), 50, 0)
+    assert chain("one", "two", cooldowns=cooldowns).first(10) == 0
+
+
+def test_a_model_without_an_identity_is_left_alone_as_the_object_that_it_is() -> None:
+    cooldowns = Cooldowns()
+    model = ScriptedModel(name="one")
+    cooldowns.begin(model, 100, 0)
+    assert cooldowns.end(model) == 100
+    assert cooldowns.end(ScriptedModel(name="one")) < 0
+
+
+def test_a_shorter_cooldown_does_not_shorten_a_longer_one_and_one_that_is_over_is_forgotten() -> None:
+    cooldowns = Cooldowns()
+    one, two = ScriptedModel(name="one"), ScriptedModel(name="two")
+    cooldowns.begin(one, 100, 0)
+    cooldowns.begin(one, 50, 10)
+    assert cooldowns.end(one) == 100
+    cooldowns.begin(two, 200, 100)
+    assert len(cooldowns) == 1
 
 
 @given(st.lists(st.sampled_from([DROPPED, status(ModelRateLimitError, 429), ModelError("x")]), max_size=40))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentloop._runtime import cooldowns
+from agentloop._runtime import model_call
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -48,7 +48,7 @@ def no_socket_is_left() -> Generator[None]:
 @pytest.fixture(autouse=True)
 def no_cooldown_is_left() -> None:
     """A server whose port was used before is another one."""
-    cooldowns._on_real_time.clear()
+    model_call._COOLDOWNS.clear()
 
 
 @pytest.fixture(autouse=True)
