@@ -1,22 +1,37 @@
-"""Where a block may be opened: in a task of trio, and in no async generator that may be abandoned.
+"""The blocks of streams, sessions, stores and toolsets: where they may be opened, and until when they may run.
 
-The blocks of streams, sessions, stores and toolsets check it when they are entered, and name the way out.
-
-A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
-later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the program
-dies. A block with a nursery is therefore refused there, unless the code that drives the generator also closes it.
+A block is opened in a task of trio, and in no async generator that may be abandoned. It checks both when it is entered,
+and names the way out. It runs until its deadline, on trio's clock, and so does a tool call inside it; the time that a
+person takes to think does not count.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import trio
 
-from agentloop.errors import UsageError
+from agentloop.errors import ClockError, UsageError
 
-__all__ = ["CALL_IN_ASYNCIO", "OPEN_IN_ASYNCIO", "asyncio_runs_here", "refuse_bare_generator", "require_trio"]
+__all__ = [
+    "CALL_IN_ASYNCIO",
+    "OPEN_IN_ASYNCIO",
+    "PausableDeadline",
+    "after",
+    "asyncio_runs_here",
+    "now",
+    "refuse_bare_generator",
+    "require_trio",
+    "since",
+    "sleep",
+]
+
+# ------------------------------------------------------------- where it may be opened
+
 
 OPEN_IN_ASYNCIO = "`async with agentloop.asyncio.block(store.open()) as opened:`"
 CALL_IN_ASYNCIO = "`await agentloop.asyncio.call(function, ...)` in the place of `await function(...)`"
@@ -55,6 +70,11 @@ _ENDS = frozenset({"agentloop._runtime.user_code", "agentloop._runtime.tool_call
 def refuse_bare_generator(action: str) -> None:
     """Raise `UsageError` if an async generator that may be abandoned opens this block. Call it from the block itself.
 
+    A caller that leaves a loop over an async generator early leaves the generator where it stands. Python finishes it
+    later, in another task, where trio cannot close the nursery inside it: unrelated tasks are cancelled, and the
+    program dies. A block with a nursery is therefore refused there, unless the code that drives the generator also
+    closes it.
+
     Only the frames of this task are looked at, up to the tool call of a stream around it: 2 to 3 us.
     """
     # Not by way of the block's own frame: each frame that is looked at becomes an object of 260 bytes, which lives as
@@ -78,3 +98,136 @@ def refuse_bare_generator(action: str) -> None:
                 "the text is used"
             )
         frame = driver
+
+
+# ---------------------------------------------------------------- until when it may run
+
+
+class PausableDeadline:
+    """A deadline that can be paused.
+
+    Deadlines form a chain: a tool call's lies inside its stream's, which lies inside that of the tool call which opened
+    the stream. While a run down the chain waits for a person, the whole chain is paused.
+
+    Args:
+      seconds: ``None`` for no deadline of its own: then only those around it are paused.
+      began: the time that the seconds count from, if it was just read; now if left out.
+    """
+
+    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "_seconds", "allowed", "parent")
+
+    def __init__(self, seconds: float | None, parent: PausableDeadline | None, began: float | None = None) -> None:
+        self._scope: trio.CancelScope | None = None
+        if seconds is not None:
+            self._scope = trio.CancelScope(deadline=(now() if began is None else began) + seconds)
+        self.parent = parent
+        self._seconds = self.allowed = math.inf if seconds is None else seconds
+        """Seconds from the beginning to the deadline, pauses not counted. `restart` adds to ``allowed``."""
+        self._pauses = 0
+        """How many blocks pause it now."""
+        self._left = 0.0
+        """The remaining seconds when it was paused."""
+        self._deadline = math.inf
+        """The time of the deadline when it was paused."""
+
+    @property
+    def scope(self) -> trio.CancelScope:
+        """The cancel scope that has the deadline."""
+        assert self._scope is not None
+        return self._scope
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time limit is what ended the block under ``scope``."""
+        return self._scope is not None and self._scope.cancelled_caught
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Pause this deadline, and all around it, while the block runs.
+
+        Raises:
+          ClockError: on entering; then nothing is paused.
+        """
+        began = now()
+        chain: list[PausableDeadline] = []
+        deadline: PausableDeadline | None = self
+        while deadline is not None:
+            chain.append(deadline)
+            deadline = deadline.parent
+        for member in chain:
+            member._pause(began)
+        try:
+            yield
+        finally:
+            for member in chain:
+                member._resume()
+
+    def restart(self, at_most: float) -> None:
+        """Allow all seconds anew from now on, but not more than ``at_most`` in total. Deadlines around it stay."""
+        if self._scope is None or math.isinf(self._seconds):
+            return
+        time = now()
+        left = self._left if self._pauses else self._scope.deadline - time
+        # What was allowed and is not left has been used.
+        more = min(self._seconds, at_most - (self.allowed - left)) - left
+        if more <= 0:
+            return
+        self.allowed += more
+        if self._pauses:
+            self._left += more
+        else:
+            self._scope.deadline += more
+
+    def _pause(self, began: float) -> None:
+        # Counted: the tools of one stream may wait for several people at once.
+        if self._pauses == 0 and self._scope is not None:
+            self._deadline = self._scope.deadline
+            self._left = self._deadline - began
+            self._scope.deadline = math.inf
+        self._pauses += 1
+
+    def _resume(self) -> None:
+        self._pauses -= 1
+        if self._pauses == 0 and self._scope is not None:
+            self._scope.deadline = after(self._left, otherwise=self._deadline)
+
+
+# ------------------------------------------------------------------------- the clock
+
+
+# A user can replace trio's clock, and it can fail like all user code. The start of something reads it with `now`, which
+# raises: without the time it does not start. The end of something is emitted even if the clock fails, so ends use the
+# functions that never raise.
+
+
+def now() -> float:
+    """Seconds on trio's clock.
+
+    Raises:
+      ClockError: the clock failed.
+    """
+    try:
+        return trio.current_time()
+    except Exception as error:
+        raise ClockError(f"trio's clock failed: {type(error).__name__}: {error}") from error
+
+
+def since(began: float) -> float:
+    """Seconds since ``began``; 0 if the clock fails. For ends, which are emitted in any case."""
+    try:
+        return now() - began
+    except ClockError:
+        return 0.0
+
+
+def after(seconds: float, *, otherwise: float = -math.inf) -> float:
+    """The time ``seconds`` from now; ``otherwise`` if the clock fails, so that nothing waits without a deadline."""
+    try:
+        return now() + seconds
+    except ClockError:
+        return otherwise
+
+
+async def sleep(seconds: float) -> None:
+    """Wait. Raises `ClockError` before it begins, if the clock fails."""
+    await trio.sleep_until(now() + seconds)

@@ -27,8 +27,7 @@ from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.blocks import refuse_bare_generator, require_trio
-from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal

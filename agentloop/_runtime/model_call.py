@@ -24,7 +24,7 @@ from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
-from agentloop._runtime.deadlines import now, sleep
+from agentloop._runtime.blocks import now, sleep
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log

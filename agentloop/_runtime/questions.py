@@ -8,8 +8,8 @@ import trio
 from attrs import evolve
 
 from agentloop._core.questions import HANDLER_FAILED, AskedQuestion, copy_of
+from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.call_order import Arrivals
-from agentloop._runtime.deadlines import PausableDeadline
 from agentloop._runtime.exception_groups import is_cancellation
 from agentloop._runtime.run import PARK, READER, Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code

@@ -17,8 +17,8 @@ from agentloop._core.retries import Chain
 from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
 from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
+from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
-from agentloop._runtime.deadlines import PausableDeadline, after
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
 from agentloop._runtime.user_code import UserCodeError, call_user_code

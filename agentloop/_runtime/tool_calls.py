@@ -17,8 +17,8 @@ from agentloop._core.results import error_info, error_result, result_of, to_text
 from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
+from agentloop._runtime.blocks import PausableDeadline, now, since
 from agentloop._runtime.call_order import CallOrder
-from agentloop._runtime.deadlines import PausableDeadline, now, since
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start

@@ -17,7 +17,7 @@ from agentloop._core.json_text import decode_json, decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
-from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush

@@ -13,7 +13,7 @@ import trio
 
 from agentloop._core.field_checks import shown
 from agentloop._core.questions import AskedQuestion
-from agentloop._runtime.deadlines import PausableDeadline, after
+from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.questions import ask

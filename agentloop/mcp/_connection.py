@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop._core.visible import visible
-from agentloop._runtime.deadlines import PausableDeadline
+from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
 from agentloop._runtime.toolsets import persons_time

@@ -36,7 +36,7 @@ from agentloop._core.state import (
     TurnAbandoned,
 )
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.deadlines import after
+from agentloop._runtime.blocks import after
 from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, words_of
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.user_code import describe

@@ -10,8 +10,7 @@ from itertools import islice
 import trio
 from attrs import define, field
 
-from agentloop._runtime import deadlines as trio_clock
-from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, now, require_trio
 from agentloop.errors import StoreError
 from agentloop.journal import Lease, Record, SessionInfo
 from agentloop.stores._checks import (
@@ -70,8 +69,8 @@ class MemoryStore:
         require_trio("a store is opened", in_asyncio=OPEN_IN_ASYNCIO)
         clock = self._clock
         if clock is None:
-            offset = time.time() - trio_clock.now()
-            clock = lambda: trio_clock.now() + offset  # noqa: E731
+            offset = time.time() - now()
+            clock = lambda: now() + offset  # noqa: E731
         opened = _OpenMemory(self._sessions, self._leases, wall_clock(clock))
         try:
             yield opened

@@ -17,7 +17,7 @@ from typing import Any, Self
 import trio
 
 from agentloop._core import questions as core_questions, state, transcript
-from agentloop._runtime import deadlines, hooks, lifecycle, log, questions, stream, tool_calls, user_code
+from agentloop._runtime import blocks, hooks, lifecycle, log, questions, stream, tool_calls, user_code
 from agentloop._runtime.log import EventLog, EventWriter
 from agentloop._runtime.run import Run
 from agentloop.errors import ToolsetError
@@ -311,10 +311,10 @@ def thinking_counts() -> Generator[None]:
     """A person's thinking time counts towards the tool's deadline."""
 
     @contextmanager
-    def paused(self: deadlines.PausableDeadline) -> Generator[None]:
+    def paused(self: blocks.PausableDeadline) -> Generator[None]:
         yield
 
-    with patched(deadlines.PausableDeadline, "paused", paused):
+    with patched(blocks.PausableDeadline, "paused", paused):
         yield
 
 
@@ -423,8 +423,8 @@ def guard_fails_open() -> Generator[None]:
 def no_deadline_for_tools() -> Generator[None]:
     """A tool that hangs hangs the run."""
 
-    def for_ever(_seconds: float, parent: Any) -> deadlines.PausableDeadline:
-        return deadlines.PausableDeadline(float("inf"), parent)
+    def for_ever(_seconds: float, parent: Any) -> blocks.PausableDeadline:
+        return blocks.PausableDeadline(float("inf"), parent)
 
     with patched(tool_calls, "PausableDeadline", for_ever):
         yield
