@@ -15,9 +15,8 @@ from attrs import frozen
 from agentloop._core.field_checks import shown
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
-from agentloop._model_overrides import Override, resolve
 from agentloop._runtime.blocks import asyncio_runs_here
-from agentloop._runtime.lifecycle import IN_ASYNCIO, open_stream
+from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
@@ -198,7 +197,6 @@ class Agent(AgentConfig):
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
-            resolve=resolve,
         )
 
     def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:

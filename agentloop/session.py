@@ -11,9 +11,8 @@ import trio
 from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
-from agentloop._model_overrides import resolve, resolve_model
 from agentloop._runtime.blocks import require_trio
-from agentloop._runtime.lifecycle import open_stream
+from agentloop._runtime.lifecycle import open_stream, resolve_model
 from agentloop._runtime.log import Journal
 from agentloop._runtime.run import CompactionTask
 from agentloop.config import AgentConfig
@@ -136,7 +135,6 @@ class Session:
             deps=deps,
             answerer=None,
             read=False,
-            resolve=resolve,
             task=CompactionTask(instructions, models),
         )
         async with opening as stream:

@@ -27,7 +27,7 @@ LAYERS = (
     # what users write against
     "context tools hooks observers config journal",
     # waiting
-    "_model_overrides _runtime.exception_groups _runtime.blocks",
+    "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log",
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval",

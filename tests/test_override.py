@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from agentloop import Agent, ToolContext, UsageError, _model_overrides, run_sync
+from agentloop import Agent, ToolContext, UsageError, run_sync
+from agentloop._runtime import lifecycle
 from agentloop.errors import ModelConnectionError
 from agentloop.events import ChildStreamStarted, StreamStarted, ToolCallStarted
 from agentloop.limits import Retries
@@ -247,7 +248,7 @@ async def test_an_override_can_hold_everywhere() -> None:
             await trio.testing.wait_all_tasks_blocked()
 
     assert heard == ["other"]
-    assert _model_overrides._everywhere == []
+    assert lifecycle._everywhere == []
 
 
 async def test_an_override_takes_the_place_of_the_fallbacks_too() -> None:

@@ -16,8 +16,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
-from typing import Any
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    nullcontext,
+)
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any, TypeAlias
 
 import trio
 from attrs import evolve
@@ -50,7 +58,7 @@ from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_messa
 from agentloop.models import Model
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
-__all__ = ["IN_ASYNCIO", "open_stream"]
+__all__ = ["IN_ASYNCIO", "Override", "Substitute", "open_stream", "resolve_model"]
 
 IN_ASYNCIO = (
     "`await agentloop.asyncio.run(agent, prompt)`, or `async with agentloop.asyncio.stream(agent, prompt) as "
@@ -71,7 +79,6 @@ def open_stream(
     deps: Any,
     answerer: Answerer | None,
     read: bool,
-    resolve: Callable[[AgentConfig], tuple[Model, ...]],
     task: CompactionTask | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. Wrong arguments raise here, before anything has started.
@@ -80,8 +87,8 @@ def open_stream(
       prompt: ``None`` to resume the unfinished run of the session.
       task: what the run is for, if the prompt has no parts.
     """
-    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve)
-    return _block(root, config, resolve(config), transcript, prompt, answerer=answerer, read=read, task=task)
+    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child)
+    return _block(root, config, resolve_models(config), transcript, prompt, answerer=answerer, read=read, task=task)
 
 
 def _open_child(
@@ -97,7 +104,7 @@ def _open_child(
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
     _check_lineage(parent, agent)
-    message, models, state = user_message(prompt), parent.root.resolve(agent), parent.state
+    message, models, state = user_message(prompt), resolve_models(agent), parent.state
     previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
@@ -446,3 +453,83 @@ def _release_readers(run: Run) -> None:
     """End the loops of the stream's readers, and `Stream.wait`."""
     run.writer.close()
     run.ended.set()
+
+
+# -------------------------------------------------- the models that an agent is opened with
+
+
+def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
+    """The models that ``agent`` runs with when it is opened here: of overrides, the innermost block has the last word.
+
+    Its fallbacks are replaced, too; a model that takes the place of several counts once.
+
+    Raises:
+      ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
+      MissingExtraError: a model needs an extra; the message says what to install.
+      NetworkForbiddenError: a model is behind a network, and the network is forbidden.
+    """
+    models: list[Model | str] = []
+    for original in (agent.model, *agent.fallbacks):
+        model = original
+        for override in (*_everywhere, *_here.get()):
+            model = override(agent, model)
+        if not any(model is other for other in models):
+            models.append(model)
+    return tuple([resolve_model(agent, model) for model in models])
+
+
+def resolve_model(agent: AgentConfig, model: Model | str) -> Model:
+    """``model``, made of its name if it is one. Raises as `resolve_models` does."""
+    if not isinstance(model, str):
+        return model
+    resolved: Model = import_module("agentloop.providers").model_for(agent.name, model)
+    return resolved
+
+
+Substitute: TypeAlias = Callable[[AgentConfig, Model | str], Model | str]
+"""The model for an agent, given the one that it would have otherwise."""
+
+
+class Override(AbstractContextManager[None]):
+    """While the block runs, agents run with what ``substitute`` gives.
+
+    Nothing is written on an agent, which is shared. What is in force is a property of where the agent is opened: of the
+    task (a context variable, which tasks and threads inherit when they are started), or of the whole process.
+
+    Blocks may be nested, and left in any order: leaving one takes away what it added, and nothing else.
+
+    Args:
+      substitute: called whenever a stream is opened.
+      everywhere: whether it holds for the whole process, and not just for this task and what it starts.
+    """
+
+    # A class, and not `@contextmanager`: its blocks would be decorators too, which do nothing for an async function.
+    __slots__ = ("_everywhere", "_substitute")
+
+    def __init__(self, substitute: Substitute, *, everywhere: bool = False) -> None:
+        self._substitute = substitute
+        self._everywhere = everywhere
+
+    def __enter__(self) -> None:
+        if self._everywhere:
+            _everywhere.append(self)
+        else:
+            _here.set((*_here.get(), self))
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._everywhere:
+            _everywhere.remove(self)
+        else:
+            # Not `ContextVar.reset`: it would restore overrides that have ended since.
+            left = list(_here.get())
+            # The override is missing if the block is left in another context than it was entered in.
+            if self in left:
+                left.remove(self)
+                _here.set(tuple(left))
+
+    def __call__(self, agent: AgentConfig, model: Model | str) -> Model | str:
+        return self._substitute(agent, model)
+
+
+_here: ContextVar[tuple[Override, ...]] = ContextVar("agentloop_overrides", default=())
+_everywhere: list[Override] = []

@@ -5,7 +5,7 @@ The acting agent is a field of its run, never of an object that runs share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -95,7 +95,6 @@ class Root:
         "log",
         "open_child",
         "questions",
-        "resolve",
         "semaphores",
         "session",
     )
@@ -107,7 +106,6 @@ class Root:
         session: Transcript,
         journal: Journal | None,
         open_child: OpenChild,
-        resolve: Callable[[AgentConfig], tuple[Model, ...]],
     ) -> None:
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
@@ -120,8 +118,6 @@ class Root:
         self.log = EventLog(seq=session.seq)
         """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
-        self.resolve = resolve
-        """The models that an agent runs with when it is opened here."""
         self.semaphores: dict[Tool, trio.Semaphore] | None = None
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 

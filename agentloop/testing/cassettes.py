@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 import msgspec
 import trio
 
-from agentloop._model_overrides import Override
 from agentloop._runtime.exception_groups import single
+from agentloop._runtime.lifecycle import Override
 from agentloop._runtime.user_code import describe
 from agentloop.config import AgentConfig
 from agentloop.errors import AgentLoopError, CassetteError, ModelConnectionError, ModelError, UsageError

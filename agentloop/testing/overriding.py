@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from agentloop._model_overrides import Override
+from agentloop._runtime.lifecycle import Override
 from agentloop.config import AgentConfig
 from agentloop.models import Model
 
