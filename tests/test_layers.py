@@ -23,7 +23,7 @@ LAYERS = (
     # decisions
     "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
-    "_core.redaction _core.visible _core.results _core.retries _core.transcript _core.state _core.response",
+    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
     "context tools hooks observers config journal",
     # waiting

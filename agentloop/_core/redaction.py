@@ -1,4 +1,4 @@
-"""Recognize keys, and remove them from text, from URLs and from the arguments of programs."""
+"""Text that may be shown: without keys, which are recognized, and with nothing that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "secrets_of_arguments",
     "secrets_of_fields",
     "secrets_of_url",
+    "visible",
 ]
 
 REDACTED = "<redacted>"
@@ -242,3 +243,14 @@ def _values(arguments: Sequence[str], index: int) -> Iterator[str]:
         yield from option[2].split()[-1:]
     elif re.fullmatch(_LOOKS_RANDOM, argument) and not argument.startswith("-") and not {*".="} & {*argument}:
         yield argument
+
+
+# ------------------------------------------------------------ what a terminal obeys
+
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, overrides of the direction, and halves of a character."""
+
+
+def visible(text: str) -> str:
+    r"""``text`` from outside, with escapes such as ``\x1b`` in the place of those characters, for errors and logs."""
+    return _OBEYED.sub(lambda character: ascii(character[0])[1:-1], text)

@@ -35,8 +35,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from agentloop._core.redaction import redacted, secrets_of_fields, secrets_of_url
-from agentloop._core.visible import visible
+from agentloop._core.redaction import redacted, secrets_of_fields, secrets_of_url, visible
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,

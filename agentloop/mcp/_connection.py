@@ -22,8 +22,7 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
-from agentloop._core.redaction import redacted, redacted_url
-from agentloop._core.visible import visible
+from agentloop._core.redaction import redacted, redacted_url, visible
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log

@@ -24,9 +24,9 @@ from attrs import define, field
 
 from agentloop._core.json_text import decode_own
 from agentloop._core.permissions import without_allowing
+from agentloop._core.redaction import visible
 from agentloop._core.state import LimitRaised, SessionSettings, SessionState, StreamState
 from agentloop._core.transcript import problems
-from agentloop._core.visible import visible
 from agentloop.errors import StoreError
 from agentloop.events import QuestionAnswered, QuestionWithdrawn
 from agentloop.journal import OpenStore, Record
