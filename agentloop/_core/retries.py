@@ -120,10 +120,6 @@ class Cooldowns:
         self._ends: dict[Hashable, float] = {}
         """The end of each cooldown; those that are over go when the next one begins."""
 
-    def __len__(self) -> int:
-        """An upper bound of their number."""
-        return len(self._ends)
-
     def end(self, model: Model) -> float:
         """The time at which the cooldown of ``model`` ends; minus infinity if it has none."""
         return self._ends.get(_key(model), -math.inf)
@@ -179,7 +175,7 @@ class Chain:
 
     def first(self, now: float) -> int:
         """The model to ask for a new response: the first that is not left alone, or else the first of all."""
-        if not self._cooldowns and not self._own_ends:
+        if len(self._models) == 1:
             return 0
         return next((at for at in range(len(self._models)) if self._end(at) <= now), 0)
 

@@ -85,10 +85,6 @@ class Meter:
             meter.requests += 1
             meter = meter.parent
 
-    def before_retry(self) -> Exceeded | None:
-        """The first limit, inside out, that a request which is no new turn would break."""
-        return self._shared()
-
     @property
     def counts_cost(self) -> bool:
         """Whether there is a limit on cost, here or above."""
@@ -116,10 +112,10 @@ class Meter:
 
     def before_request(self) -> Exceeded | None:
         """The first limit, inside out, that another model request would break."""
-        return self._over("turns", self.limits.turns, self.turns) or self._shared()
+        return self._over("turns", self.limits.turns, self.turns) or self.before_retry()
 
-    def _shared(self) -> Exceeded | None:
-        """The first limit, inside out, of those that children draw on."""
+    def before_retry(self) -> Exceeded | None:
+        """The first limit, inside out, that a request which is no new turn would break: those that children draw on."""
         reached: Exceeded | None = None
         meter: Meter | None = self
         while reached is None and meter is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "PausableDeadline",
     "after",
     "asyncio_runs_here",
+    "is_real",
     "now",
     "refuse_bare_generator",
     "require_trio",
@@ -198,6 +199,11 @@ class PausableDeadline:
 # A user can replace trio's clock, and it can fail like all user code. The start of something reads it with `now`, which
 # raises: without the time it does not start. The end of something is emitted even if the clock fails, so ends use the
 # functions that never raise.
+
+
+def is_real(clock: trio.abc.Clock) -> bool:
+    """Whether ``clock`` is trio's own, which runs in real time. A test's may run ahead of it."""
+    return type(clock).__name__ == "SystemClock"
 
 
 def now() -> float:

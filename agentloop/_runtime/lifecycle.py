@@ -468,14 +468,13 @@ def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
       MissingExtraError: a model needs an extra; the message says what to install.
       NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
-    models: list[Model | str] = []
+    models: dict[int, Model | str] = {}
     for original in (agent.model, *agent.fallbacks):
         model = original
         for override in (*_everywhere, *_here.get()):
             model = override(agent, model)
-        if not any(model is other for other in models):
-            models.append(model)
-    return tuple([resolve_model(agent, model) for model in models])
+        models[id(model)] = model
+    return tuple([resolve_model(agent, model) for model in models.values()])
 
 
 def resolve_model(agent: AgentConfig, model: Model | str) -> Model:

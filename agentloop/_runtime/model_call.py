@@ -24,7 +24,7 @@ from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced
-from agentloop._runtime.blocks import now, sleep
+from agentloop._runtime.blocks import is_real, now, sleep
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
@@ -442,19 +442,15 @@ def _new_chain(run: Run, models: Sequence[Model]) -> Chain:
     """Which of ``models`` to ask, from the start."""
     clock = trio.lowlevel.current_clock()
     try:
-        cooldowns = _COOLDOWNS if _is_real(clock) else _COOLDOWNS_OF_CLOCKS.setdefault(clock, Cooldowns())
+        cooldowns = _COOLDOWNS if is_real(clock) else _COOLDOWNS_OF_CLOCKS.setdefault(clock, Cooldowns())
     except TypeError:
         # A clock that cannot be such a key: its runs share no cooldowns.
         cooldowns = Cooldowns()
     return Chain(models, run.config.retries, cooldowns=cooldowns, seed=run.source.stream)
 
 
-def _is_real(clock: trio.abc.Clock) -> bool:
-    return type(clock).__name__ == "SystemClock"
-
-
 def _time_of_cooldowns() -> float:
-    return time.monotonic() if _is_real(trio.lowlevel.current_clock()) else now()
+    return time.monotonic() if is_real(trio.lowlevel.current_clock()) else now()
 
 
 class ModelRetry:

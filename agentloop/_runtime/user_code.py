@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from agentloop._core.foreign_errors import describe
+from agentloop._runtime.blocks import is_real
 from agentloop._runtime.exception_groups import failure_of
 
 __all__ = [
@@ -111,7 +112,7 @@ def in_thread_if_plain(function: Callable[..., Any]) -> Callable[..., Any]:
     On the virtual clock of a test, a plain function runs in the task itself: a thread takes real time, in which such a
     clock jumps to the next deadline, and the order of events would depend on the machine.
     """
-    if _is_async(function) or type(trio.lowlevel.current_clock()).__name__ != "SystemClock":
+    if _is_async(function) or not is_real(trio.lowlevel.current_clock()):
         return function
     return partial(_await_in_thread, function)
 
