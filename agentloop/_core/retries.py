@@ -133,10 +133,6 @@ class Cooldowns:
         key = _key(model)
         self._ends[key] = max(end, self._ends.get(key, -math.inf))
 
-    def clear(self) -> None:
-        """Leave no model alone any more."""
-        self._ends.clear()
-
 
 def _key(model: Model) -> Hashable:
     identity: object = getattr(model, "identity", None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentloop._core.retries import Cooldowns
 from agentloop._runtime import model_call
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -46,9 +47,9 @@ def no_socket_is_left() -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_cooldown_is_left() -> None:
+def no_cooldown_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose port was used before is another one."""
-    model_call._COOLDOWNS.clear()
+    monkeypatch.setattr(model_call, "_COOLDOWNS", Cooldowns())
 
 
 @pytest.fixture(autouse=True)
