@@ -4,8 +4,9 @@ A root run has one `EventLog`. Each run of the tree appends to it through a writ
 `trio.abc.SendChannel`), and may have readers (`Reader`, a `trio.abc.ReceiveChannel`). A reader of a run gets the events
 of that run and of the runs inside it. The nursery of a run owns both ends, and closes both when it exits.
 
-Everything that happens to an event after it was appended is done by a reader: the user's loop, an observer, and the
-journal writer, which differs from the others in that it moves a mark. This module calls neither a store nor user code.
+Everything that happens to an event after it was appended is done by a reader: the user's loop, an observer, a follower
+of the session in this process, and the journal writer, which differs from the others in that it moves a mark. This
+module calls neither a store nor user code.
 
 Three marks move along the log::
 
@@ -16,6 +17,9 @@ Three marks move along the log::
 
 Without a journal the marks move together. With one, an event becomes visible when it is saved. Deltas, which come
 faster than a store can write, become visible at once, unless an event that is not visible yet stands before them.
+
+A `LiveTail` is what a follower reads of a run in its own process. The run does not wait for it: a follower that falls
+too far behind reads the journal instead.
 
 **Appending never waits and never fails.** An event that was made is delivered, in order, also if the task that emits
 it is cancelled at that moment, and also if nothing reads. The poster waits *afterwards*, by
@@ -33,7 +37,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
@@ -73,6 +77,7 @@ __all__ = [
     "EventLog",
     "EventWriter",
     "Journal",
+    "LiveTail",
     "Reader",
     "substitute_if_unsaved",
     "words_of",
@@ -123,6 +128,7 @@ class EventLog:
     Args:
       seq: number of the session's last event.
       journaled: whether a journal writer saves the entries. Otherwise they count as saved when they are appended.
+      tails: of the followers of the session, which come and go.
     """
 
     __slots__ = (
@@ -142,9 +148,10 @@ class EventLog:
         "lost",
         "output_left",
         "seq",
+        "tails",
     )
 
-    def __init__(self, *, seq: int = 0, journaled: bool = False) -> None:
+    def __init__(self, *, seq: int = 0, journaled: bool = False, tails: Sequence[LiveTail] = ()) -> None:
         self.seq = seq
         """Number of the last event."""
         self.end = 0
@@ -152,6 +159,7 @@ class EventLog:
         self.is_journaled = journaled
         """Whether entries still have to be saved: not without a journal, nor after it has failed."""
         self.is_closed = False
+        self.tails = tails
         self.failure: StoreError | None = None
         self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
@@ -525,6 +533,10 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
                 if reader._is_waited_for:
                     reader.wake()
             writer = writer._parent
+        # A log whose journal has failed has events that no follower may show: nothing will ever have saved them.
+        if self._log.tails and self._log.is_journaled:
+            for tail in self._log.tails:
+                tail.add(event)
 
     def close(self) -> None:
         """End the channel: its readers' loops end after the last event. Closing a root run's closes the log, too."""
@@ -702,6 +714,42 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class LiveTail:
+    """The visible events of a session's runs that one follower in this process has not read yet. No run waits for it.
+
+    Args:
+      size: with how many unread events the follower is too far behind.
+    """
+
+    __slots__ = ("_is_waited_for", "_ready", "_size", "events", "is_behind")
+
+    def __init__(self, size: int) -> None:
+        self.events: deque[StreamEvent] = deque()
+        self.is_behind = False
+        """Whether events are missing from here on: they were too many."""
+        self._size = size
+        self._ready = trio.lowlevel.ParkingLot()
+        self._is_waited_for = False
+
+    def add(self, event: StreamEvent) -> None:
+        if len(self.events) < self._size:
+            self.events.append(event)
+        else:
+            self.is_behind = True
+        if self._is_waited_for:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the task that waits look again, at these events and at the journal."""
+        self._is_waited_for = False
+        self._ready.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait for the next event, or for `wake`."""
+        self._is_waited_for = True
+        await self._ready.park()
 
 
 class Journal(Protocol):

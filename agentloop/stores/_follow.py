@@ -11,8 +11,18 @@ from attrs import evolve
 from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop._runtime.blocks import require_trio
+from agentloop._runtime.log import LiveTail
 from agentloop.errors import StoreError, UsageError
-from agentloop.events import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallOutput, UnknownEvent
+from agentloop.events import (
+    ReasoningDelta,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallOutput,
+    UnknownEvent,
+)
 from agentloop.journal import OpenStore, Record
 from agentloop.stores._journal_writer import JournalWriter
 from agentloop.stores._replay import UNREADABLE, log_unreadable, number_of
@@ -39,7 +49,8 @@ def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
 
     Any process may follow, and none needs to hold the session. Followers never slow a run down. The events, their order
     and their numbers are those of the stream's own reader; but consecutive deltas come as one, with the number of the
-    last, at most a quarter of a second late, and a quarter of a second later in another process.
+    last, at most half a second late. A follower in the process that runs the stream, made by ``session.follow()``, gets
+    each event as soon as the reader can have it, deltas too, while it keeps up.
 
     It ends when the last stream on the session has ended. Follow again, after the last event's number, for the next.
 
@@ -56,7 +67,7 @@ def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
 class Follower:
     """The events of a session, each once, in order. Made by `follow_session`, and by ``session.follow()``.
 
-    There is nothing to close: it holds a place in the journal, and no more.
+    There is nothing to close: it holds a place in the journal, and of a run in this process at most `PAGE` events.
     """
 
     def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
@@ -66,7 +77,11 @@ class Follower:
         self._session = session
         self._after = after
         self._journal = journal
-        """If this process runs the session, its journal writer wakes the follower."""
+        """If this process runs the session, its journal writer."""
+        self._tail: LiveTail | None = None
+        """The events of that run, as they become visible."""
+        self._is_live = False
+        """Whether the next event of that run will be the next one of ``_tail``."""
         self._place = -1
         """The number of the record that was read last."""
         self._found: deque[StreamEvent] = deque()
@@ -85,10 +100,44 @@ class Follower:
             await self._read()
         return self._found.popleft()
 
+    def _take_live(self, journal: JournalWriter) -> None:
+        """Take the events that the run in this process has made visible, if none is missing before them."""
+        if self._tail is None:
+            self._tail = journal.open_tail(PAGE)
+        events = self._tail.events
+        while events and events[0].seq <= self._after + 1:
+            event = events.popleft()
+            if event.seq > self._after:
+                self._found.append(event)
+                self._after = event.seq
+                if isinstance(event, StreamStarted | StreamStopped):
+                    self._runs, self._last = isinstance(event, StreamStarted), event.source.stream
+        if self._tail.is_behind:
+            self._leave()
+            self._tail = journal.open_tail(PAGE)
+        elif self._found:
+            self._is_live = not events
+            if self._is_live and journal.is_idle:
+                # What is in the journal by now need not be read again.
+                self._place = journal.length
+
+    def _leave(self) -> None:
+        if self._tail is not None and self._journal is not None:
+            self._journal.close_tail(self._tail)
+        self._tail, self._is_live = None, False
+
     async def _read(self) -> None:
         if self._place < 0:
             self._place = await self._locate()
         while True:
+            if self._journal is not None:
+                self._take_live(self._journal)
+                if self._found:
+                    await trio.lowlevel.checkpoint()
+                    return
+                if self._is_live and self._runs and self._begun() == self._last:
+                    await self._wait()
+                    continue
             # Asked before the store is read: a change in between must not be slept through.
             holder, begun = await self._holder(), self._begun()
             records = await self._store.read(self._session, after=self._place, limit=PAGE)
@@ -112,6 +161,7 @@ class Follower:
             if self._runs is None:
                 await self._look_back()
             if not self._runs and begun in ("", self._last):
+                self._leave()
                 raise StopAsyncIteration
             if not begun and self._journal is not None:
                 # No process here could still save it.
@@ -143,10 +193,12 @@ class Follower:
 
     async def _wait(self) -> None:
         with trio.move_on_after(POLL_SECONDS):
-            if self._journal is None:
+            if self._tail is None or self._journal is None:
                 await trio.sleep_forever()
+            elif self._is_live or self._journal.length <= self._place:
+                await self._tail.wait()
             else:
-                await self._journal.news(self._place)
+                await trio.lowlevel.checkpoint()
 
     async def _holder(self) -> str:
         info = await self._store.info(self._session)

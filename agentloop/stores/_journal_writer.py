@@ -37,7 +37,7 @@ from agentloop._core.state import (
 )
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import after
-from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, words_of
+from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, LiveTail, words_of
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.user_code import describe
 from agentloop.errors import LeaseLostError, StoreError, UnknownQuestionError
@@ -108,7 +108,8 @@ class JournalWriter(Journal):
         """Whether the session in memory has the settings that the store had."""
         self._lock = trio.Lock()
         """Held by the task that reads or writes the store."""
-        self._followers = trio.lowlevel.ParkingLot()
+        self._tails: list[LiveTail] = []
+        """Of the followers in this process."""
         self._is_stale = True
         """Whether the session in memory may differ from the one in the store."""
         self._log: EventLog | None = None
@@ -147,7 +148,7 @@ class JournalWriter(Journal):
         await self.ready(resumes=resumes)
         if self._scope.cancel_called:
             raise StoreError(f"session {self._session!r} is used outside of its block: async with stored_session(...)")
-        self._log = EventLog(seq=self._transcript.seq, journaled=True)
+        self._log = EventLog(seq=self._transcript.seq, journaled=True, tails=self._tails)
         self._opened.unpark_all()
         return self._log
 
@@ -456,8 +457,11 @@ class JournalWriter(Journal):
             took = time.perf_counter() - began
             text = "session %r: %d records written, %d in all, %.3f s"
             log(JOURNAL, logging.DEBUG, text, self._session, len(records), self._length, took)
-        if self._followers:
-            self._followers.unpark_all()
+        if self._tails:
+            # A follower that is behind may be gone for good; if it is not, it opens another tail.
+            self._tails[:] = [tail for tail in self._tails if not tail.is_behind]
+            for tail in self._tails:
+                tail.wake()
 
     def _fail(self, failed: EventLog, error: StoreError) -> None:
         # Without the traceback: a database's error quotes the records.
@@ -512,12 +516,25 @@ class JournalWriter(Journal):
         """The stream that is open on the session; empty if none is."""
         return self._transcript.holder or ""
 
-    async def news(self, after: int) -> None:
-        """Return when the journal has more than ``after`` records."""
-        if self._length <= after:
-            await self._followers.park()
-        else:
-            await trio.lowlevel.checkpoint()
+    @property
+    def length(self) -> int:
+        """How many records the journal has."""
+        return self._length
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every event that was emitted is in the journal."""
+        return self._log is None or self._log.saved == self._log.end
+
+    def open_tail(self, size: int) -> LiveTail:
+        """Open a tail for a follower. See `LiveTail`."""
+        tail = LiveTail(size)
+        self._tails.append(tail)
+        return tail
+
+    def close_tail(self, tail: LiveTail) -> None:
+        if tail in self._tails:
+            self._tails.remove(tail)
 
 
 LOST_NUMBERS = 100_000

@@ -226,21 +226,88 @@ async def test_a_delta_is_saved_within_the_promised_lag() -> None:
     async with memory() as store, stored_session(store, "ann") as session, trio.open_nursery() as nursery:
 
         async def follow() -> None:
-            async for event in session.follow():
+            # Not `session.follow()`, which does not wait for the store.
+            async for event in follow_session(store, session.id):
                 for seq in told:
                     if seq <= event.seq:
                         kept.setdefault(seq, trio.current_time())
 
         async with Agent(SlowModel(60, 0.03)).stream("go", session=session) as stream:
-            nursery.start_soon(follow)
             async for event in stream:
+                if isinstance(event, StreamStarted):
+                    nursery.start_soon(follow)
                 if isinstance(event, TextDelta):
                     told[event.seq] = trio.current_time()
     assert len(told) == 60
     late = [kept[seq] - told[seq] for seq in told]
-    assert 0 < max(late) <= DELTA_LAG + 0.001
+    assert 0 < max(late) <= DELTA_LAG + _follow.POLL_SECONDS + 0.001
     # They come together, and not one by one.
     assert len(set(kept.values())) < 15
+
+
+async def test_a_follower_in_the_same_process_gets_each_delta_with_the_reader() -> None:
+    async with memory() as store, stored_session(store, "ann") as session, trio.open_nursery() as nursery:
+        followed: list[tuple[StreamEvent, float]] = []
+        read: list[tuple[StreamEvent, float]] = []
+
+        async def follow() -> None:
+            followed.extend([(event, trio.current_time()) async for event in session.follow()])
+
+        async with Agent(SlowModel(60, 0.03)).stream("go", session=session) as stream:
+            nursery.start_soon(follow)
+            read.extend([(event, trio.current_time()) async for event in stream])
+        await trio.testing.wait_all_tasks_blocked()
+        assert followed == read
+
+
+async def test_a_follower_that_kept_up_reads_no_record_again() -> None:
+    async with memory() as memory_store:
+        records = 0
+
+        class Counting(Proxy):
+            async def read(self, *args: Any, **options: Any) -> Any:
+                nonlocal records
+                found = await self.store.read(*args, **options)
+                records += len(found)
+                return found
+
+        store: Any = Counting(memory_store)
+        async with stored_session(store, "ann") as session:
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+
+                    async def follow(after: int) -> None:
+                        async for _ in session.follow(after=after):
+                            pass
+
+                    async with Agent(SlowModel(200, 0.01)).stream("go", session=session) as stream:
+                        nursery.start_soon(follow, 0)
+                        async for _ in stream:
+                            pass
+        total = len(await memory_store.read("ann", limit=None))
+    # The second follower reads the first run's records, and the third those of two runs: as many as there are.
+    # Of a run that it follows, it reads the last ones, or none.
+    assert 0 < records <= total + 5
+
+
+async def test_followers_that_are_given_up_hold_no_more_than_a_page() -> None:
+    async with memory() as store, stored_session(store, "ann") as session:
+        given_up: list[Follower] = []
+        async with Agent(SlowModel(3 * _follow.PAGE, 0.01)).stream("go", session=session) as stream:
+            async for event in stream:
+                if event.seq == 5:
+                    for _ in range(10):
+                        given_up.append(session.follow())
+                        await anext(given_up[-1])
+        assert session._writer._tails == []
+        assert all(follower._tail is not None for follower in given_up)
+        assert {len(follower._tail.events) for follower in given_up if follower._tail is not None} == {_follow.PAGE}
+        # They are read on as if nothing had been missed.
+        rest = [event async for event in given_up[0]]
+        assert rest[-1].seq == event.seq
+        assert "".join(each.text for each in rest if isinstance(each, TextDelta)) == "".join(
+            f"{number} " for number in range(3 * _follow.PAGE)
+        )
 
 
 async def test_an_event_after_deltas_is_not_held_up_as_long_as_the_deltas() -> None:

@@ -6,7 +6,7 @@ step. However it ends, the session is opened once more in a quiet world, and res
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from attrs import evolve
 
 from agentloop._core.transcript import problems
 from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.log import WORDS, words_of
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError
@@ -27,6 +28,7 @@ from agentloop.events import (
     StreamStopped,
     TextDelta,
     ToolCallFinished,
+    TurnStarted,
 )
 from agentloop.messages import AssistantMessage, ToolResult
 from agentloop.models import ModelRequest, Reply, Stop
@@ -40,6 +42,7 @@ from agentloop.testing.scripted import calls, says
 from agentloop.testing.simulation import InjectedFault
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import Tool
+from agentloop.wire import event_type
 
 __all__ = ["STORIES"]
 
@@ -176,14 +179,14 @@ class Story:
                 self.lab.watch.note(f"the transcript says that {message.call_id} did not run, and it did")
 
     def _check_followers(self) -> None:
-        """Check that each follower has read the saved events, each once, in order."""
+        """Check that each follower has read the saved events, each once, in order; deltas may come before they are."""
         saved = self.journal.saved(ID).events
         for name, read in self.followed.items():
             numbers = [event.seq for event in read]
             if numbers != sorted(set(numbers)):
                 self.lab.watch.note(f"{name} read the numbers {numbers}")
             for event in read:
-                if saved.get(event.seq) != event:
+                if not isinstance(event, WORDS) and saved.get(event.seq) != event:
                     self.lab.watch.note(f"{name} read {event}, which is not kept")
             for part in parts_of(read):
                 # As its reader got them, but for pieces of text that were put together.
@@ -192,9 +195,34 @@ class Story:
                 for problem in event_problems(numbered, complete=complete):
                     self.lab.watch.note(f"{name}: {problem}")
             upto = max(numbers, default=0)
-            missed = [event for seq, event in saved.items() if seq <= upto and event not in read]
+            missed = [
+                event
+                for seq, event in saved.items()
+                if seq <= upto and not isinstance(event, WORDS) and event not in read
+            ]
             if missed:
                 self.lab.watch.note(f"{name} missed {missed[0]}")
+            there = texts_of(event for seq, event in saved.items() if seq <= upto)
+            for text, words in texts_of(read).items():
+                # What was not saved yet when a process was killed, its followers may have read, and no other can.
+                if not words.startswith(there.get(text, "")):
+                    self.lab.watch.note(f"{name} read {words!r} of {text}, and {there[text]!r} is kept")
+            for text in there.keys() - texts_of(read).keys():
+                self.lab.watch.note(f"{name} missed {there[text]!r} of {text}")
+
+
+def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
+    """The texts that ``events`` are deltas of, as far as they go, by kind, stream, and turn or call."""
+    texts: dict[tuple[str, ...], str] = {}
+    turns: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, TurnStarted):
+            turns[event.stream] = event.turn
+        if isinstance(event, WORDS):
+            key = getattr(event, "call_id", "") or str(turns.get(event.stream, 0))
+            text = (event_type(event), event.stream, key)
+            texts[text] = texts.get(text, "") + words_of(event)
+    return texts
 
 
 def _tools_of(agent: Agent) -> list[Tool]:
