@@ -41,8 +41,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
+import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.field_checks import plain_text
 from agentloop._core.state import Note, StreamState
@@ -383,7 +383,7 @@ class EventLog:
                 reader.hidden -= 1
             if isinstance(event, MessageCommitted):
                 self.lost = {event.session: event.index, **self.lost}
-            self.append(evolve(event, seq=self.seq + 1), writer)
+            self.append(msgspec.structs.replace(event, seq=self.seq + 1), writer)
             # Also if nothing was put in its place: it may have been the last one.
             for reader in writer.all_readers():
                 reader.wake()
@@ -473,7 +473,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.is_closed:
             raise trio.ClosedResourceError
-        event = evolve(value, seq=self._log.seq + 1)
+        event = msgspec.structs.replace(value, seq=self._log.seq + 1)
         self._apply(event)
         self._log.append(event, self)
         if self.readers_lag:
@@ -692,7 +692,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
                 return StreamStopped(
                     source, seq, reason=event.reason, detail=event.detail, error=event.error, usage=event.usage
                 )
-        return evolve(event, seq=seq)
+        return msgspec.structs.replace(event, seq=seq)
 
     def close(self) -> None:
         """Leave: drop unread and future events. Posters stop waiting for this reader. Idempotent."""
@@ -804,7 +804,7 @@ def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
         return None
     if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
         call = ToolCall(event.call_id, event.name, "")
-        return evolve(event, result=interrupted_result(call, started=True), error=None)
+        return msgspec.structs.replace(event, result=interrupted_result(call, started=True), error=None)
     return event
 
 
