@@ -145,13 +145,20 @@ def same_json(text: str, other: str) -> bool:
     if text == other:
         return True
     try:
-        return _canonical(text) == _canonical(other)
+        value, other_value = _decoded(text), _decoded(other)
     except (msgspec.DecodeError, UnicodeError):
         return False
+    # Asked of each turn, and nearly always no. Python, to which 3.0 is 3, and the order of keys nothing, says so in a
+    # quarter of the time; but to it 1 is also true.
+    return bool(value == other_value) and _canonical(value) == _canonical(other_value)
 
 
-def _canonical(text: str) -> bytes:
-    return msgspec.json.encode(whole_numbers(decode_json(text if text.strip() else "{}")), order="deterministic")
+def _decoded(text: str) -> Any:
+    return decode_json(text if text.strip() else "{}")
+
+
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(whole_numbers(value), order="deterministic")
 
 
 def whole_text(text: str) -> str:
