@@ -208,8 +208,8 @@ def _type_name(name: str) -> str:
 class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag=_type_name):
     """The fields that all events share."""
 
-    __attrs_attrs__: ClassVar[AttrsFields] = AttrsFields()
-    """For `attrs.evolve`, `attrs.fields`, `attrs.asdict` and `attrs.has`, which take an event as well."""
+    __attrs_attrs__: ClassVar[Any] = AttrsFields()
+    """For `attrs.evolve`, `attrs.fields`, `attrs.asdict` and `attrs.has`."""
 
     source: Source
     """The stream that the event belongs to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import attrs
 import msgspec
@@ -24,7 +24,9 @@ from agentloop.events import (
     UnknownEvent,
     WarningIssued,
 )
+from agentloop.limits import Deadlines, Limits
 from agentloop.messages import Text, ToolResult, Usage, UserMessage
+from agentloop.outcome import Outcome
 
 EVENTS: tuple[type[StreamEvent], ...] = get_args(StreamEvent)
 ROOT = Source("s", "s/1", ("outer",))
@@ -129,7 +131,7 @@ def test_events_can_be_copied_changed_and_pickled(event: Any) -> None:
 def test_the_functions_of_attrs_take_events(cls: type[StreamEvent]) -> None:
     """Events were attrs classes once."""
     event = some(cls)
-    fields: Any = attrs.fields(cast(Any, cls))
+    fields: Any = attrs.fields(cls)
     assert attrs.has(cls)
     assert [field.name for field in fields] == list(some(cls).__struct_fields__)
     values = attrs.asdict(event, recurse=False)
@@ -138,6 +140,14 @@ def test_the_functions_of_attrs_take_events(cls: type[StreamEvent]) -> None:
     assert (type(changed), changed.seq) == (cls, 99)
     defaults = {field.name: field.default for field in fields if field.default is not attrs.NOTHING}
     assert defaults.items() <= values.items()
+
+
+@pytest.mark.parametrize("value", [Limits(turns=7), Deadlines(tool=3), Outcome(reason="completed", output="Done.")])
+def test_the_functions_of_attrs_take_limits_deadlines_and_outcomes(value: Any) -> None:
+    values = attrs.asdict(value, recurse=False)
+    assert values == msgspec.structs.asdict(value)
+    assert attrs.evolve(value) == value == type(value)(**values)
+    assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value
 
 
 def test_the_source_is_one_value_shared_by_all_events_of_a_stream() -> None:
