@@ -39,7 +39,8 @@ class _Head(msgspec.Struct):
 _head = JsonDecoder(_Head, max_depth=MAX_OWN_DEPTH)
 
 
-_CLASSES: dict[str, type[StreamEvent]] = {str(cls.__struct_config__.tag): cls for cls in get_args(StreamEvent)}
+_TAGS: dict[type, str] = {cls: cls.__struct_config__.tag for cls in get_args(StreamEvent)}
+_CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
 
 EVENT_TYPES = frozenset(_CLASSES)
 """The values of ``type`` that this version knows."""
@@ -65,7 +66,7 @@ def check_readable(kind: str, raw: bytes) -> None:
 
 def event_type(event: StreamEvent) -> str:
     """The ``type`` field of the JSON form of ``event``."""
-    return str(event.__struct_config__.tag)
+    return _TAGS[type(event)]
 
 
 def encode_event(event: StreamEvent | UnknownEvent) -> bytes:

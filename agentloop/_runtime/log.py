@@ -220,13 +220,17 @@ class EventLog:
         if not isinstance(event, WORDS):
             self._facts += 1
             self._hide(writer)
+            # A writer that waits for `NOW`, as it nearly always does, is not asked for its `urgency`: of all that
+            # decides over that, a fact changes only this.
+            wakes = self._wanted < NOW or self._hidden >= _HALF
         else:
             self._size += len(words_of(event))
             if self._hidden:
                 self._hide(writer)
             else:
                 writer.deliver(event)
-        if self._wanted < NEVER:
+            wakes = self._wanted < NEVER
+        if wakes:
             self._wake_writer()
 
     def note(self, note: Note, writer: EventWriter) -> None:
