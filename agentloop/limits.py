@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
-import attrs
 import msgspec
-from attrs import fields, fields_dict, frozen
 
+from agentloop._core.attrs_fields import AttrsFields
 from agentloop._core.field_checks import plain_number, shown
 from agentloop.errors import UsageError
 
 __all__ = ["Compaction", "Deadlines", "Limits", "Price", "Retries"]
 
 
-def _check_positive(limits: attrs.AttrsInstance) -> None:
-    for each in fields(type(limits)):
-        value = getattr(limits, each.name)
-        if value is None and each.default is None:
+def _check_positive(limits: Limits | Deadlines) -> None:
+    # Each field has a default.
+    for name, default in zip(limits.__struct_fields__, limits.__struct_defaults__, strict=True):
+        value = getattr(limits, name)
+        if value is None and default is None:
             continue
         number = plain_number(value)
         if number is None or number <= 0:
-            unlimited = "None for no limit" if each.default is None else "math.inf for no limit"
-            raise UsageError(
-                f"{type(limits).__name__}({each.name}={shown(value)}): give a number above 0, or {unlimited}"
-            )
+            unlimited = "None for no limit" if default is None else "math.inf for no limit"
+            raise UsageError(f"{type(limits).__name__}({name}={shown(value)}): give a number above 0, or {unlimited}")
         if number is not value:
-            object.__setattr__(limits, each.name, number)
+            msgspec.structs.force_setattr(limits, name, number)
 
 
-@frozen(kw_only=True)
-class Limits:
+# Structs: an attrs class takes a millisecond to make, at every start of every program.
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a stream may use.
 
     At a limit, the run asks whether to continue (`ContinueRequested`). If nobody can be asked, it ends, with reason
@@ -39,6 +40,9 @@ class Limits:
     A child stream has its own limits *and* draws on those of every stream above it, so no delegation uses more than its
     caller has left.
     """
+
+    __attrs_attrs__: ClassVar[Any] = AttrsFields()
+    """For `attrs.evolve`, `attrs.fields`, `attrs.asdict` and `attrs.has`."""
 
     turns: int | float = 50
     """Turns of this stream alone, without those of its children."""
@@ -61,16 +65,18 @@ class Limits:
     output_attempts: int | float = 3
     """Attempts that the model has to give valid structured output."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         _check_positive(self)
 
 
-@frozen(kw_only=True)
-class Deadlines:
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for models, tools, hooks and servers. A person's thinking time never counts.
 
     Everything has a deadline by default; ``math.inf`` turns one off.
     """
+
+    __attrs_attrs__: ClassVar[Any] = AttrsFields()
+    """For `attrs.evolve`, `attrs.fields`, `attrs.asdict` and `attrs.has`."""
 
     first_token: float = 120.0
     """From a model request to the first delta of the response. A sign of life of its server (a keep-alive event, a
@@ -87,13 +93,13 @@ class Deadlines:
     cleanup: float = 5.0
     """For each step of the cleanup: every hook at the end of a run, every toolset that stops."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         _check_positive(self)
 
     @classmethod
     def none(cls) -> Deadlines:
         """No deadlines at all."""
-        return cls(**dict.fromkeys(fields_dict(cls), math.inf))
+        return cls(**dict.fromkeys(cls.__struct_fields__, math.inf))
 
 
 def _check_numbers(values: msgspec.Struct) -> None:
@@ -111,9 +117,6 @@ def _check_numbers(values: msgspec.Struct) -> None:
 
 MAX_PRICE = 1e12
 """Per million tokens. JSON has no infinite cost, with which a journal could not be read again."""
-
-
-# Structs, unlike those above: an attrs class takes a millisecond to make, at every start of every program.
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):

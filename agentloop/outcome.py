@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import msgspec
-from attrs import frozen
 
+from agentloop._core.attrs_fields import AttrsFields
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
@@ -19,9 +19,12 @@ QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
 """A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards."""
 
 
-@frozen(kw_only=True)
-class Outcome:
+# A Struct, as the classes of `agentloop.limits` are, and for the same reason.
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended, and with what result."""
+
+    __attrs_attrs__: ClassVar[Any] = AttrsFields()
+    """For `attrs.evolve`, `attrs.fields`, `attrs.asdict` and `attrs.has`."""
 
     reason: StreamReason
     """Why it ended."""

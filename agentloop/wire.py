@@ -39,14 +39,8 @@ class _Head(msgspec.Struct):
 _head = JsonDecoder(_Head, max_depth=MAX_OWN_DEPTH)
 
 
-def _tag(name: str) -> str:
-    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-_TAGS: dict[type, str] = {cls: _tag(cls.__name__) for cls in get_args(StreamEvent)}
+_TAGS: dict[type, str] = {cls: cls.__struct_config__.tag for cls in get_args(StreamEvent)}
 _CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
-
-_PREFIXES: dict[type, bytes] = {cls: b'{"type":"%s",' % tag.encode() for cls, tag in _TAGS.items()}
 
 EVENT_TYPES = frozenset(_CLASSES)
 """The values of ``type`` that this version knows."""
@@ -79,7 +73,7 @@ def encode_event(event: StreamEvent | UnknownEvent) -> bytes:
     """Encode ``event`` as one JSON object without line breaks, in UTF-8."""
     if isinstance(event, UnknownEvent):
         return event.raw
-    return _PREFIXES[type(event)] + _encoder.encode(event)[1:]
+    return _encoder.encode(event)
 
 
 def decode_event(raw: bytes | str) -> StreamEvent | UnknownEvent:

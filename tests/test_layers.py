@@ -18,10 +18,10 @@ FOLDER = Path(agentloop.__file__).parent
 LAYERS = (
     # values
     "_demo_interrupts",
-    "_core.json_text _core.field_checks _core.foreign_errors errors",
+    "_core.json_text _core.field_checks _core.foreign_errors _core.attrs_fields errors",
     "messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",
+    "_core.on_first_use _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
@@ -227,6 +227,17 @@ def test_importing_the_package_imports_no_extra() -> None:
     )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
     code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_nothing_that_few_programs_need() -> None:
+    code = """if True:
+        import sys, trio, attrs, msgspec
+        before = set(sys.modules)
+        import agentloop
+        print([name for name in ("urllib.parse", "ipaddress", "difflib") if name in sys.modules.keys() - before])
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

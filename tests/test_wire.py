@@ -7,7 +7,6 @@ import typing
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
-import attrs
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -84,10 +83,9 @@ def anything(hint: Any) -> st.SearchStrategy[Any]:
     if origin is tuple:
         assert arguments[1:] == (...,)
         return st.lists(anything(arguments[0]), max_size=3).map(tuple)
-    assert attrs.has(hint) or issubclass(hint, msgspec.Struct), hint
+    assert issubclass(hint, msgspec.Struct), hint
     hints = typing.get_type_hints(hint)
-    names = [field.name for field in attrs.fields(hint)] if attrs.has(hint) else hint.__struct_fields__
-    return st.builds(hint, **{name: anything(hints[name]) for name in names})
+    return st.builds(hint, **{name: anything(hints[name]) for name in hint.__struct_fields__})
 
 
 ANY_EVENT = {cls: anything(cls) for cls in EVENTS}
@@ -372,7 +370,13 @@ def test_a_picture_or_file_comes_by_value_or_by_reference(cls: type, fields: dic
 def test_an_event_holds_values_only() -> None:
     """What is sent is what was told: nothing in an event is left behind."""
     event = ToolCallFinished(ROOT, 1, call_id="c", name="f", result=ToolResult("c", "f", ()), elapsed=1.5)
-    assert {field.name for field in attrs.fields(type(event))} == set(json.loads(encode_event(event))) - {"type"}
+    assert set(event.__struct_fields__) == set(json.loads(encode_event(event))) - {"type"}
+
+
+def test_an_event_inside_of_a_value_of_the_users_is_encoded_alike() -> None:
+    event = TextDelta(ROOT, 7, "Hi")
+    assert msgspec.json.encode([event]) == b"[" + encode_event(event) + b"]"
+    assert msgspec.json.decode(encode_event(event), type=StreamEvent) == event
 
 
 def test_the_examples_of_the_documentation_hold() -> None:

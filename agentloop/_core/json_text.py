@@ -79,7 +79,7 @@ class JsonDecoder(Generic[T]):
           UnicodeError: it is not UTF-8, or has a lone surrogate.
         """
         # Most texts, asked here: two calls less make the decoding of a long session 15 % faster.
-        if not isinstance(text, bytes) or text.count(b"[") + text.count(b"{") > self._limit:
+        if not isinstance(text, bytes) or (len(text) > self._limit and _opening_brackets(text) > self._limit):
             _check_depth(text, self._limit)
         return self._decode(text)  # type: ignore[no-any-return]
 
@@ -145,13 +145,20 @@ def same_json(text: str, other: str) -> bool:
     if text == other:
         return True
     try:
-        return _canonical(text) == _canonical(other)
+        value, other_value = _decoded(text), _decoded(other)
     except (msgspec.DecodeError, UnicodeError):
         return False
+    # Asked of each turn, and nearly always no. Python, to which 3.0 is 3, and the order of keys nothing, says so in a
+    # quarter of the time; but to it 1 is also true.
+    return bool(value == other_value) and _canonical(value) == _canonical(other_value)
 
 
-def _canonical(text: str) -> bytes:
-    return msgspec.json.encode(whole_numbers(decode_json(text if text.strip() else "{}")), order="deterministic")
+def _decoded(text: str) -> Any:
+    return decode_json(text if text.strip() else "{}")
+
+
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(whole_numbers(value), order="deterministic")
 
 
 def whole_text(text: str) -> str:
@@ -184,12 +191,15 @@ def nesting_depth(text: str | bytes | msgspec.Raw, *, enough: int = 0) -> int:
     """
     if isinstance(text, msgspec.Raw):
         text = bytes(text)
-    # As many opening brackets as that, in strings or not, cannot nest any deeper. Nearly every text ends here.
+    # So few characters, or so few opening brackets, in strings or not, cannot nest any deeper. Nearly every text ends
+    # here.
+    if len(text) <= enough:
+        return len(text)
     if isinstance(text, str):
         most = text.count("[") + text.count("{")
         data = b"" if most <= enough else text.encode("utf-8", "replace")
     else:
-        most = text.count(b"[") + text.count(b"{")
+        most = _opening_brackets(text)
         data = text
     if most <= enough:
         return most
@@ -197,3 +207,9 @@ def nesting_depth(text: str | bytes | msgspec.Raw, *, enough: int = 0) -> int:
     data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(data.translate(None, _REST).split(b'"')[::2])
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
+def _opening_brackets(data: bytes) -> int:
+    # Up to Python 3.13, `count` looks at each byte, and `replace` leaps from one bracket to the next: in a message of
+    # 3 KB, a sixth of the instructions; there, `count` takes twice as many as the decoder.
+    return 2 * len(data) - len(data.replace(b"[", b"")) - len(data.replace(b"{", b""))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from urllib.parse import unquote_to_bytes
 
+from agentloop._core.on_first_use import unquote_to_bytes
 from agentloop.messages import File, Image
 
 __all__ = ["IMAGES", "SOUNDS", "bytes_of", "decoded_text", "plain_type", "text_of_media", "type_of"]

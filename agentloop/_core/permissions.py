@@ -7,11 +7,11 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, cast
 from unicodedata import normalize
-from urllib.parse import unquote
 
 import msgspec
 from attrs import evolve
 
+from agentloop._core.on_first_use import unquote
 from agentloop.permissions import Condition, Exact, Glob, Grant, Permissions, Rule, Under
 
 __all__ = [

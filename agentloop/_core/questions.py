@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Generic, Literal, TypeAlias, TypeVar, cast
 
-from attrs import evolve
+import msgspec
 
 from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.forms import fill
@@ -107,7 +107,7 @@ class AskedQuestion:
 
     def numbered(self, source: Source, seq: int) -> Question:
         """Its event, with the place in order that the event is emitted at."""
-        self.event = evolve(self.event, source=source, seq=seq)
+        self.event = msgspec.structs.replace(self.event, source=source, seq=seq)
         return copy_of(self.event)
 
     def check(self, answer: Answer) -> Answer:
@@ -339,9 +339,9 @@ class Questions(Generic[A]):
 def copy_of(question: Question) -> Question:
     """``question`` for user code: what that writes into the form or the arguments changes neither run nor journal."""
     if isinstance(question, ElicitationRequested):
-        return evolve(question, form=deepcopy(question.form))
+        return msgspec.structs.replace(question, form=deepcopy(question.form))
     if isinstance(question, ApprovalRequested):
-        return evolve(question, arguments=deepcopy(question.arguments))
+        return msgspec.structs.replace(question, arguments=deepcopy(question.arguments))
     return question
 
 

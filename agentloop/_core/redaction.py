@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from urllib.parse import unquote_plus, urlsplit
+
+from agentloop._core.on_first_use import unquote_plus, urlsplit
 
 __all__ = [
     "REDACTED",
@@ -182,15 +183,15 @@ def _without_value(name: str, value: str | None) -> str:
 def secrets_of_url(url: str) -> set[str]:
     """The texts that `redacted_url` takes out of ``url``, except for short values of ordinary options."""
     try:
-        parts = urlsplit(url)
+        _, location, path, query, _ = urlsplit(url)
     except ValueError:
         # A URL that cannot be read is shown in no other way than by `redacted_url`.
         return set()
-    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    user, colon, password = location.rpartition("@")[0].partition(":")
     # A user without a password may be a key; another one is an ordinary word.
     found = {password if colon else user}
-    found.update(part for part in parts.path.split("/") if re.fullmatch(_LOOKS_RANDOM, part))
-    for option in re.split("[&;]", parts.query):
+    found.update(part for part in path.split("/") if re.fullmatch(_LOOKS_RANDOM, part))
+    for option in re.split("[&;]", query):
         name, equals, value = option.partition("=")
         value = value if equals else name
         if (equals and names_a_secret(name, bare_key=True)) or len(value) >= 2 * SHORTEST:

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from zlib import crc32
 
 import msgspec
-from attrs import frozen
 
 from agentloop.errors import (
     ModelAuthenticationError,
@@ -94,8 +93,7 @@ class Next(msgspec.Struct, frozen=True):
     delay: float
 
 
-@frozen(eq=False)
-class _Same:
+class _Same(msgspec.Struct, frozen=True):
     """A model without an identity of its own, as a key. The key holds the model, so that no other can get its id."""
 
     model: Model

@@ -45,7 +45,6 @@ from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
-from attrs import evolve
 
 from agentloop._core.transcript import close_turn
 from agentloop.events import (
@@ -505,7 +504,8 @@ class QuestionList:
 
 def _is_same(question: Question, other: Question) -> bool:
     """Whether both ask the same, in the same words."""
-    return evolve(question, source=other.source, seq=0, id="") == evolve(other, seq=0, id="")
+    # As if the first had been asked in the place of the other.
+    return msgspec.structs.replace(question, source=other.source, seq=other.seq, id=other.id) == other
 
 
 # ------------------------------------------------------------------------------- calls

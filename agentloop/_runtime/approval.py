@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from typing import Any, Literal, cast
@@ -18,6 +17,7 @@ import trio
 
 from agentloop._core.context_window import READ_RESULT
 from agentloop._core.json_text import decode_own, whole_numbers
+from agentloop._core.on_first_use import get_close_matches
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_like
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
@@ -541,7 +541,7 @@ def _is_ours(tool: Tool) -> bool:
 
 def _closest(name: str, known: Iterable[str]) -> str:
     folded = {other.casefold(): other for other in known}
-    near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.7)
+    near = get_close_matches(name.casefold(), folded, 1, 0.7)
     return f": did you mean {folded[near[0]]!r}?" if near else ""
 
 

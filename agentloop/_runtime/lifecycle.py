@@ -27,8 +27,8 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, TypeAlias
 
+import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
@@ -356,7 +356,7 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
     except Exception as bug:  # noqa: BLE001 - ours, and no reason to leave a reader without an end
         outcome = Outcome(reason="failed", detail=error_text(bug), error=_as_bug(bug))
     if undelivered:
-        outcome = evolve(outcome, undelivered=undelivered)
+        outcome = msgspec.structs.replace(outcome, undelivered=undelivered)
     await _call_last_hooks(run, outcome)
     plain, rest = (None, None) if error is None else split_plain(error)
     if plain is not None and outcome.error is None:
@@ -368,7 +368,7 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
     if run.root.journal is not None:
         # Messages that could not be saved are not part of the session.
         last = len(run.transcript) - run.transcript.provisional
-        run.outcome = evolve(outcome, messages=run.transcript.messages[run.first_index : last])
+        run.outcome = msgspec.structs.replace(outcome, messages=run.transcript.messages[run.first_index : last])
     if run.parent is not None and (call := run.parent.state.calls.get(run.call_id)) is not None:
         call.forget_child(run.state)
         # The child may have been the last that kept the run around it from being idle.

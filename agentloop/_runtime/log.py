@@ -41,8 +41,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
+import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.field_checks import plain_text
 from agentloop._core.state import Note, StreamState
@@ -220,13 +220,17 @@ class EventLog:
         if not isinstance(event, WORDS):
             self._facts += 1
             self._hide(writer)
+            # A writer that waits for `NOW`, as it nearly always does, is not asked for its `urgency`: of all that
+            # decides over that, a fact changes only this.
+            wakes = self._wanted < NOW or self._hidden >= _HALF
         else:
             self._size += len(words_of(event))
             if self._hidden:
                 self._hide(writer)
             else:
                 writer.deliver(event)
-        if self._wanted < NEVER:
+            wakes = self._wanted < NEVER
+        if wakes:
             self._wake_writer()
 
     def note(self, note: Note, writer: EventWriter) -> None:
@@ -383,7 +387,7 @@ class EventLog:
                 reader.hidden -= 1
             if isinstance(event, MessageCommitted):
                 self.lost = {event.session: event.index, **self.lost}
-            self.append(evolve(event, seq=self.seq + 1), writer)
+            self.append(msgspec.structs.replace(event, seq=self.seq + 1), writer)
             # Also if nothing was put in its place: it may have been the last one.
             for reader in writer.all_readers():
                 reader.wake()
@@ -473,7 +477,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.is_closed:
             raise trio.ClosedResourceError
-        event = evolve(value, seq=self._log.seq + 1)
+        event = msgspec.structs.replace(value, seq=self._log.seq + 1)
         self._apply(event)
         self._log.append(event, self)
         if self.readers_lag:
@@ -692,7 +696,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
                 return StreamStopped(
                     source, seq, reason=event.reason, detail=event.detail, error=event.error, usage=event.usage
                 )
-        return evolve(event, seq=seq)
+        return msgspec.structs.replace(event, seq=seq)
 
     def close(self) -> None:
         """Leave: drop unread and future events. Posters stop waiting for this reader. Idempotent."""
@@ -804,7 +808,7 @@ def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
         return None
     if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
         call = ToolCall(event.call_id, event.name, "")
-        return evolve(event, result=interrupted_result(call, started=True), error=None)
+        return msgspec.structs.replace(event, result=interrupted_result(call, started=True), error=None)
     return event
 
 

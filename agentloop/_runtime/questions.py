@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.questions import HANDLER_FAILED, AskedQuestion, copy_of
 from agentloop._runtime.blocks import PausableDeadline
@@ -176,7 +176,7 @@ def _open(run: Run, question: AskedQuestion) -> None:
         recorded = state.questions_of(question.event).previous(question.event)
         id = f"{state.stream}?{state.question_count + 1}" if recorded is None else recorded.question.id
         answer = None if recorded is None else recorded.answer
-        question.event = evolve(question.event, id=id)
+        question.event = msgspec.structs.replace(question.event, id=id)
         # Open before it is emitted: the answer may come before the next line runs.
         run.root.questions.open(question)
         run.emit(question.numbered)

@@ -246,7 +246,7 @@ class Run:
         self._ended: trio.Event | None = None
         self.chain: Chain | None = None
         """Which of its models to ask; made with the first request."""
-        self.warned: frozenset[str] = frozenset()
+        self.warned: tuple[str, ...] = ()
         """Codes of the warnings that are emitted once, and were."""
 
     @property
@@ -270,7 +270,7 @@ class Run:
     def warn_once(self, code: str, message: str) -> None:
         """Emit a warning of this run, and log it, unless one with the same code was emitted so."""
         if code not in self.warned:
-            self.warned |= {code}
+            self.warned += (code,)
             self.warn(code, message)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
@@ -186,7 +187,10 @@ class Calls:
         """
         run = self._run
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
-        deadline = PausableDeadline(None if self._shared is not None else seconds, run.deadline, began)
+        # No cancel scope where there is no deadline, as for an agent as a tool: it would take a tenth of a turn.
+        has_deadline = self._shared is None and seconds < math.inf
+        deadline = PausableDeadline(seconds if has_deadline else None, run.deadline, began)
+        scope = deadline.scope if has_deadline else None
         context: RunningContext | None = None
         arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
@@ -208,13 +212,11 @@ class Calls:
             run.note(ToolStarted(call.id))
             self._has_begun[call.id] = None
         try:
-            if self._shared is not None:
-                value = await call_user_code(None, tool.function, **arguments)
-            elif context is None or tool.kind == "async":
-                value = await call_user_code(deadline.scope, tool.function, **arguments)
+            if context is None or tool.kind == "async":
+                value = await call_user_code(scope, tool.function, **arguments)
             else:
                 indirect = self._call_in_thread if tool.kind == "sync" else _call_generator
-                value = await call_user_code(deadline.scope, indirect, tool, context, arguments)
+                value = await call_user_code(scope, indirect, tool, context, arguments)
             return result_of(call, value)
         except UserCodeError as error:
             if error.timed_out:

@@ -6,7 +6,6 @@ from collections import deque
 
 import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
@@ -241,5 +240,5 @@ def _without(event: StreamEvent, data: bytes, after: int) -> StreamEvent:
     if not known:
         return event
     if isinstance(event, ToolCallDelta):
-        return evolve(event, arguments=event.arguments[known:])
-    return evolve(event, text=event.text[known:])
+        return msgspec.structs.replace(event, arguments=event.arguments[known:])
+    return msgspec.structs.replace(event, text=event.text[known:])

@@ -119,7 +119,7 @@ def decode_fact(record: Record) -> Fact | None:
 # ------------------------------------------------------------------------------ replay
 
 
-class _Committed(msgspec.Struct):
+class _Committed(msgspec.Struct, gc=False):
     message: Message
 
 

@@ -117,7 +117,8 @@ class RowReader:
             return []
         before = last - count + 1
         names: list[str] = _decode_keys(keys) if has_keys else []
-        in_transcript, in_data = _split(transcript), _split(data)
+        # Opening a session reads one of the columns.
+        in_transcript, in_data = _split(transcript), _split(data) if data else ()
         records = [
             Record(
                 before + number,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-from attrs import evolve
+import msgspec
 
 from agentloop.events import ToolCallOutput
 
@@ -34,4 +34,4 @@ def saved_output(event: ToolCallOutput, left: MutableMapping[tuple[str, str], fl
         left[call] = most - len(event.text)
         return event
     left[call] = -1
-    return evolve(event, text=event.text[: int(most)] + OMITTED if most >= 0 else "")
+    return msgspec.structs.replace(event, text=event.text[: int(most)] + OMITTED if most >= 0 else "")

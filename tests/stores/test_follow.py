@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from attrs import evolve
@@ -123,7 +124,7 @@ def merged(events: Iterable[StreamEvent]) -> list[StreamEvent]:
         if isinstance(event, Delta) and type(last) is type(event) and _place(last) == _place(event):
             field = "arguments" if isinstance(event, ToolCallDelta) else "text"
             words = getattr(last, field) + getattr(event, field)
-            found[-1] = evolve(event, **{field: words})
+            found[-1] = msgspec.structs.replace(event, **{field: words})
         else:
             found.append(event)
     return found
@@ -141,7 +142,7 @@ async def read(follower: Follower, into: list[StreamEvent] | None = None) -> lis
 
 
 def renumbered(events: Iterable[StreamEvent]) -> list[StreamEvent]:
-    return [evolve(event, seq=number) for number, event in enumerate(events, 1)]
+    return [msgspec.structs.replace(event, seq=number) for number, event in enumerate(events, 1)]
 
 
 # --------------------------------------------------------------------------- what is told

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 import trio
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from agentloop import Accept, Agent, Approve, Deny, Limits, ToolContext, tool
 from agentloop._core.state import NOTES
@@ -371,7 +372,7 @@ def per_stream(events: Sequence[StreamEvent]) -> list[list[StreamEvent]]:
     for event in events:
         if isinstance(event, StreamStarted):
             found.append([])
-        found[-1].append(evolve(event, seq=len(found[-1]) + 1))
+        found[-1].append(msgspec.structs.replace(event, seq=len(found[-1]) + 1))
     return found
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from attrs import evolve
 
 from agentloop import Agent, Approve, Permissions, tool
 from agentloop.errors import SequenceError, StoreError
@@ -327,7 +326,7 @@ async def test_an_approval_of_a_parked_call_is_asked_for_again_where_the_session
                 started,
                 TurnStarted(source, 91, turn=1),
                 call,
-                evolve(question, source=source, seq=93),
+                msgspec.structs.replace(question, source=source, seq=93),
                 QuestionAnswered(source, 94, id=question.id, answer=Approve(), by="reader"),
             ]
             await store.append(

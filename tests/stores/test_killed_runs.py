@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from attrs import evolve
 
 from agentloop._core.transcript import problems
 from agentloop.events import (
@@ -99,7 +98,7 @@ def check_journal(records: Sequence[Record]) -> None:
     assert numbers == sorted(set(numbers))
     parts: list[list[StreamEvent]] = [[]]
     for event in events:
-        parts[-1].append(evolve(event, seq=len(parts[-1]) + 1))
+        parts[-1].append(msgspec.structs.replace(event, seq=len(parts[-1]) + 1))
         if isinstance(event, StreamStopped):
             parts.append([])
     assert parts.pop() == []

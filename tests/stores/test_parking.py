@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from agentloop import (
     Accept,
@@ -323,7 +323,7 @@ def per_stream(events: list[StreamEvent]) -> list[list[StreamEvent]]:
     for event in events:
         if isinstance(event, StreamStarted):
             found.append([])
-        found[-1].append(evolve(event, seq=len(found[-1]) + 1))
+        found[-1].append(msgspec.structs.replace(event, seq=len(found[-1]) + 1))
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
-from attrs import evolve
 
 from agentloop import Agent, Approve
 from agentloop.events import (
@@ -67,7 +67,7 @@ def without(kind: type[StreamEvent], place: int = 0) -> Callable[[list[StreamEve
     def change(events: list[StreamEvent]) -> list[StreamEvent]:
         index = [index for index, event in enumerate(events) if isinstance(event, kind)][place]
         left = [*events[:index], *events[index + 1 :]]
-        return [evolve(event, seq=number) for number, event in enumerate(left, start=1)]
+        return [msgspec.structs.replace(event, seq=number) for number, event in enumerate(left, start=1)]
 
     return change
 
@@ -77,18 +77,20 @@ def twice(kind: type[StreamEvent]) -> Callable[[list[StreamEvent]], list[StreamE
         more: list[StreamEvent] = []
         for event in events:
             more.extend([event, event] if isinstance(event, kind) else [event])
-        return [evolve(event, seq=number) for number, event in enumerate(more, start=1)]
+        return [msgspec.structs.replace(event, seq=number) for number, event in enumerate(more, start=1)]
 
     return change
 
 
 def misplaced(events: list[StreamEvent]) -> list[StreamEvent]:
     source = events[0].source
-    return [evolve(event, source=source) if isinstance(event, TurnFinished) else event for event in events]
+    return [
+        msgspec.structs.replace(event, source=source) if isinstance(event, TurnFinished) else event for event in events
+    ]
 
 
 def renumbered(events: list[StreamEvent]) -> list[StreamEvent]:
-    return [evolve(event, seq=event.seq + (event.seq > 5)) for event in events]
+    return [msgspec.structs.replace(event, seq=event.seq + (event.seq > 5)) for event in events]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,10 @@ async def test_the_events_of_a_parked_and_a_resumed_run_are_well_formed() -> Non
 
 def stopped_for(reason: StreamReason) -> Callable[[list[StreamEvent]], list[StreamEvent]]:
     def change(events: list[StreamEvent]) -> list[StreamEvent]:
-        return [evolve(event, reason=reason) if isinstance(event, StreamStopped) else event for event in events]
+        return [
+            msgspec.structs.replace(event, reason=reason) if isinstance(event, StreamStopped) else event
+            for event in events
+        ]
 
     return change
 
@@ -161,11 +166,14 @@ def parked_before_its_child_has_stopped(events: list[StreamEvent]) -> list[Strea
     call = next(each for each in reversed(events) if isinstance(each, ToolCallParked) and each.call_id == child.call_id)
     moved = [*events[:index], call, *(event for event in events[index:] if event is not call)]
     first = events[0].seq
-    return [evolve(event, seq=number) for number, event in enumerate(moved, start=first)]
+    return [msgspec.structs.replace(event, seq=number) for number, event in enumerate(moved, start=first)]
 
 
 def resuming_itself(events: list[StreamEvent]) -> list[StreamEvent]:
-    return [evolve(event, resumes=event.stream) if isinstance(event, StreamStarted) else event for event in events]
+    return [
+        msgspec.structs.replace(event, resumes=event.stream) if isinstance(event, StreamStarted) else event
+        for event in events
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
-from attrs import evolve
 
 from agentloop._core.transcript import problems
 from agentloop._runtime.exception_groups import raise_single
@@ -191,7 +191,7 @@ class Story:
             for part in parts_of(read):
                 # As its reader got them, but for pieces of text that were put together.
                 complete = isinstance(part[-1], StreamStopped)
-                numbered = [evolve(event, seq=number) for number, event in enumerate(part)]
+                numbered = [msgspec.structs.replace(event, seq=number) for number, event in enumerate(part)]
                 for problem in event_problems(numbered, complete=complete):
                     self.lab.watch.note(f"{name}: {problem}")
             upto = max(numbers, default=0)
