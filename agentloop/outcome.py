@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, cast
 
 import msgspec
 from attrs import frozen
 
+from agentloop._core.typevars import Output_co
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
@@ -20,7 +21,7 @@ QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
 
 
 @frozen(kw_only=True)
-class Outcome:
+class Outcome(Generic[Output_co]):
     """How a stream ended, and with what result."""
 
     reason: StreamReason
@@ -28,7 +29,7 @@ class Outcome:
     detail: str = ""
     """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``; for an answer that
     is empty or was cut off, that it is."""
-    output: Any = None
+    output: Output_co = cast("Any", None)  # noqa: RUF009 - it is None
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None
     """The error that ended the run. ``None`` unless the reason is ``failed``."""
@@ -81,16 +82,16 @@ class ContextUse(msgspec.Struct, frozen=True):
     """Each message that the model reads, by its index in ``session.messages``."""
 
 
-class ChildStream(Protocol):
+class ChildStream(Protocol[Output_co]):
     """The handle of a child stream, for the tool that opened it. It has the methods of `Stream`."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome[Output_co]:
         """The outcome. Raises `StreamStateError` while it runs."""
         ...
 
     @property
-    def result(self) -> Outcome:
+    def result(self) -> Outcome[Output_co]:
         """The outcome of a run that has a result; raises the run's error otherwise."""
         ...
 
@@ -103,7 +104,7 @@ class ChildStream(Protocol):
         """Its text, piece by piece."""
         ...
 
-    def __aiter__(self) -> ChildStream: ...
+    def __aiter__(self) -> ChildStream[Output_co]: ...
     async def __anext__(self) -> StreamEvent: ...
     def answer(self, question_id: str, answer: Answer, /) -> None:
         """Answer an open question of this stream, or of a stream inside it."""
@@ -121,7 +122,7 @@ class ChildStream(Protocol):
         """End the run, with reason ``cancelled``."""
         ...
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[Output_co]:
         """Wait for its end without reading its events."""
         ...
 

@@ -29,12 +29,13 @@ __all__ = [
     "Deps",
     "Deps_co",
     "Deps_contra",
+    "Function_co",
     "Output",
     "Output_co",
     "Padded",
     "Params",
     "Result",
-    "Result_co",
+    "Takes_co",
     "TypeForm",
 ]
 
@@ -57,8 +58,13 @@ Output_co = TypeVar("Output_co", covariant=True, default=Any)
 """The type of the output of an outcome or a stream; any by default."""
 AgentOutput_co = TypeVar("AgentOutput_co", covariant=True, default=str)
 """The type of the output of an agent; text by default, as for an agent without ``output_type=``."""
-Result_co = TypeVar("Result_co", covariant=True, default=Any)
-"""The type that a tool's function returns; any by default."""
+Function_co = TypeVar("Function_co", covariant=True, default=Any)
+"""The type of a tool's function; any function by default."""
+Takes_co = TypeVar("Takes_co", covariant=True, default=Any)
+"""The deps that a tool reads, as the function ``(ToolContext[Deps]) -> object``; any by default.
+
+mypy joins the types of the tools in a list if all type variables are covariant, and falls back to `object` otherwise.
+"""
 
 
 class Padded:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Generic, cast
 
 from agentloop._core.field_checks import FieldError, checked, shown
+from agentloop._core.typevars import Output_co
 from agentloop._runtime import questions
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
@@ -19,7 +20,7 @@ __all__ = ["Stream", "Text"]
 READ_IN_ASYNCIO = "`async with agentloop.asyncio.stream(agent, prompt) as stream:`, whose stream asyncio reads"
 
 
-class Stream:
+class Stream(Generic[Output_co]):
     """A running stream: read it, answer its questions, stop it. Valid inside the block that opened it.
 
     Reading it (``async for event in stream``) gives every event up to `StreamStopped`, which always comes, once.
@@ -54,7 +55,7 @@ class Stream:
         return questions.pending(self._run)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome[Output_co]:
         """How the run ended.
 
         Raises:
@@ -65,7 +66,7 @@ class Stream:
         return self._run.outcome
 
     @property
-    def result(self) -> Outcome:
+    def result(self) -> Outcome[Output_co]:
         """The outcome of a run that has a result.
 
         Raises:
@@ -142,7 +143,7 @@ class Stream:
         run.root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
         run.root.questions.leave_to_resume()
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[Output_co]:
         """Wait for the end of the run without reading: unread and future events are dropped.
 
         Without a reader, questions that would go to it are declined. Raises nothing for a run that failed; see
@@ -167,7 +168,7 @@ class Stream:
         """
         return Text(self)
 
-    def __aiter__(self) -> Stream:
+    def __aiter__(self) -> Stream[Output_co]:
         return self
 
     async def __anext__(self) -> StreamEvent:
