@@ -20,7 +20,7 @@ from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, 
 from agentloop._runtime.blocks import asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
-from agentloop._runtime.stream import Stream
+from agentloop._runtime.stream import Stream, Text, TextBlock
 from agentloop.config import AgentConfig, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
@@ -99,6 +99,38 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
           UsageError: on entering, if the prompt is empty, the model is unknown, or the session is busy.
         """
         return self._open(prompt, session, on_question, deps, read=True)
+
+    def stream_text(
+        self,
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+        deps: Deps_contra = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Text[AgentOutput_co]]:
+        """Open a stream for its text alone, piece by piece.
+
+        ::
+
+            async with agent.stream_text("...") as text:
+                async for piece in text:
+                    print(piece, end="", flush=True)
+
+        The text is that of `Stream.text`, and ``text.stream`` is its stream. A run without a result raises its error
+        after the last piece, as `run` does, unless it was parked. Leaving the loop or the block ends the run.
+
+        Args:
+          prompt: as for `stream`.
+          session: as for `stream`.
+          on_question: as for `run`, since a reader of text gets no questions.
+          deps: as for `stream`.
+
+        Raises:
+          UsageError: as for `stream`.
+        """
+        if cast("object", on_question) == READER:
+            raise UsageError("stream_text() gives text and no questions: give on_question= a function, or use stream()")
+        return TextBlock(self._open(prompt, session, on_question, deps, read=True))
 
     async def run(
         self,

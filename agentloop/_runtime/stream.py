@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Generic, cast
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, NoReturn, cast
 
 from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._core.typevars import Output_co
@@ -15,9 +18,11 @@ from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
 
-__all__ = ["Stream", "Text"]
+__all__ = ["Stream", "Text", "TextBlock"]
 
 READ_IN_ASYNCIO = "`async with agentloop.asyncio.stream(agent, prompt) as stream:`, whose stream asyncio reads"
+
+READ_TEXT = "`async with agent.stream_text(prompt) as text:`, and in the block `async for piece in text:`"
 
 
 class Stream(Generic[Output_co]):
@@ -160,11 +165,13 @@ class Stream(Generic[Output_co]):
         if self._run.parent is None:
             self._run.root.questions.lose_reader()
 
-    def text(self) -> Text:
+    def text(self) -> Text[Output_co]:
         """The answer's text, piece by piece: ``async for text in stream.text()``.
 
         Only the text of this stream, without that of child streams, reasoning and tools. It reads the stream, so all
-        other events are passed over, and it ends, or raises, as reading the stream does.
+        other events are passed over, questions too, and it ends, or raises, as reading the stream does. If a response
+        fails half-way and is requested again, its text begins again. `Agent.stream_text` opens a stream for its text
+        alone.
         """
         return Text(self)
 
@@ -206,20 +213,58 @@ class Stream(Generic[Output_co]):
         return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
 
 
-class Text:
+class Text(Generic[Output_co]):
     """The text of a stream, piece by piece. A plain iterator: it may be left at any piece, and owns nothing."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_must_complete", "stream")
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream[Output_co], *, must_complete: bool = False) -> None:
+        self.stream = stream
+        """The stream that it reads, with the outcome."""
+        self._must_complete = must_complete
 
-    def __aiter__(self) -> Text:
+    def of(self, stream: Stream[Output_co]) -> Text[Output_co]:
+        """The same text, read from another handle of its stream."""
+        return Text(stream, must_complete=self._must_complete)
+
+    def __aiter__(self) -> Text[Output_co]:
         return self
 
     async def __anext__(self) -> str:
-        own = self._stream.id
-        while True:
-            event = await self._stream.__anext__()
-            if isinstance(event, TextDelta) and event.stream == own:
-                return event.text
+        own = self.stream.id
+        try:
+            while True:
+                event = await self.stream.__anext__()
+                if isinstance(event, TextDelta) and event.stream == own:
+                    return event.text
+        except StopAsyncIteration:
+            if self._must_complete and self.stream.outcome.reason != "needs_input":
+                _ = self.stream.result
+            raise
+
+
+class TextBlock(AbstractAsyncContextManager[Text[Output_co]]):
+    """The block of a stream of which only the text is read."""
+
+    def __init__(self, opening: AbstractAsyncContextManager[Stream[Output_co]]) -> None:
+        self._opening = opening
+
+    async def __aenter__(self) -> Text[Output_co]:
+        return Text(await self._opening.__aenter__(), must_complete=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, traceback)
+
+    def __aiter__(self) -> NoReturn:
+        raise UsageError(f"the text is read inside of its block: {READ_TEXT}")
+
+    def __await__(self) -> Generator[Any, Any, NoReturn]:
+        raise UsageError(f"the text is not awaited: {READ_TEXT}")
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError(f"the block of a text is entered with `async with`: {READ_TEXT}")
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError("the block is never entered")

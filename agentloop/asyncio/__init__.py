@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
 from agentloop._core.typevars import Deps, Output
-from agentloop._runtime.stream import Stream
+from agentloop._runtime.stream import Stream, Text
 from agentloop.agent import Agent
 from agentloop.asyncio._aio_code import aio_as_trio, asyncio_tool
 from agentloop.asyncio._blocks import AsyncWith
@@ -37,7 +37,18 @@ from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
 
-__all__ = ["TrioHost", "aio_as_trio", "asyncio_tool", "block", "call", "resume", "resume_stream", "run", "stream"]
+__all__ = [
+    "TrioHost",
+    "aio_as_trio",
+    "asyncio_tool",
+    "block",
+    "call",
+    "resume",
+    "resume_stream",
+    "run",
+    "stream",
+    "stream_text",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +81,18 @@ def stream(
 ) -> AbstractAsyncContextManager[Stream[Output]]:
     """`Agent.stream`, read by asyncio code. The stream has the methods of any other."""
     return _Hosted(lambda host: host.stream(agent, prompt, session=session, on_question=on_question, deps=deps))
+
+
+def stream_text(
+    agent: Agent[Deps, Output],
+    prompt: Prompt,
+    *,
+    session: Session | None = None,
+    on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+    deps: Deps = NO_DEPS,
+) -> AbstractAsyncContextManager[Text[Output]]:
+    """`Agent.stream_text`, read by asyncio code."""
+    return _Hosted(lambda host: host.stream_text(agent, prompt, session=session, on_question=on_question, deps=deps))
 
 
 async def resume(

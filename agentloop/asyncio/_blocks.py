@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import trio
 
 from agentloop._core.typevars import Output_co
-from agentloop._runtime.stream import Stream
+from agentloop._runtime.stream import Stream, Text
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import Guest, settle
 from agentloop.errors import UsageError
@@ -168,6 +168,9 @@ class Block(AsyncWith[T]):
     def _for_asyncio(self, value: T) -> T:
         if isinstance(value, Stream):
             return cast("T", HostedStream(cast("Stream[Any]", value), self._guest))
+        if isinstance(value, Text):
+            text = cast("Text[Any]", value)
+            return cast("T", text.of(HostedStream(text.stream, self._guest)))
         return value
 
     def _end(self, future: asyncio.Future[None]) -> None:

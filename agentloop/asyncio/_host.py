@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from agentloop._core.typevars import Deps, Output
-from agentloop._runtime.stream import Stream
+from agentloop._runtime.stream import Stream, Text
 from agentloop.agent import Agent
 from agentloop.asyncio._blocks import AsyncWith, Block
 from agentloop.asyncio._calls import Call
@@ -108,6 +108,18 @@ class TrioHost:
         everything that it started has ended.
         """
         return self.block(_checked(agent).stream(prompt, session=session, on_question=on_question, deps=deps))
+
+    def stream_text(
+        self,
+        agent: Agent[Deps, Output],
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+        deps: Deps = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Text[Output]]:
+        """`Agent.stream_text`, read by asyncio code."""
+        return self.block(_checked(agent).stream_text(prompt, session=session, on_question=on_question, deps=deps))
 
     async def resume(
         self,
