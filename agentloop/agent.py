@@ -20,7 +20,7 @@ from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, 
 from agentloop._runtime.blocks import asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
-from agentloop._runtime.stream import Stream, Text, TextBlock
+from agentloop._runtime.stream import Stream, StreamedText, TextBlock
 from agentloop.config import AgentConfig, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
@@ -107,7 +107,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps_contra = NO_DEPS,
-    ) -> AbstractAsyncContextManager[Text[AgentOutput_co]]:
+    ) -> AbstractAsyncContextManager[StreamedText[AgentOutput_co]]:
         """Open a stream for its text alone, piece by piece.
 
         ::

@@ -18,7 +18,7 @@ from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
 
-__all__ = ["Stream", "Text", "TextBlock"]
+__all__ = ["Stream", "StreamedText", "TextBlock"]
 
 READ_IN_ASYNCIO = "`async with agentloop.asyncio.stream(agent, prompt) as stream:`, whose stream asyncio reads"
 
@@ -165,7 +165,7 @@ class Stream(Generic[Output_co]):
         if self._run.parent is None:
             self._run.root.questions.lose_reader()
 
-    def text(self) -> Text[Output_co]:
+    def text(self) -> StreamedText[Output_co]:
         """The answer's text, piece by piece: ``async for text in stream.text()``.
 
         Only the text of this stream, without that of child streams, reasoning and tools. It reads the stream, so all
@@ -173,7 +173,7 @@ class Stream(Generic[Output_co]):
         fails half-way and is requested again, its text begins again. `Agent.stream_text` opens a stream for its text
         alone.
         """
-        return Text(self)
+        return StreamedText(self)
 
     def __aiter__(self) -> Stream[Output_co]:
         return self
@@ -213,7 +213,7 @@ class Stream(Generic[Output_co]):
         return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
 
 
-class Text(Generic[Output_co]):
+class StreamedText(Generic[Output_co]):
     """The text of a stream, piece by piece. A plain iterator: it may be left at any piece, and owns nothing."""
 
     __slots__ = ("_must_complete", "stream")
@@ -223,11 +223,11 @@ class Text(Generic[Output_co]):
         """The stream that it reads, with the outcome."""
         self._must_complete = must_complete
 
-    def of(self, stream: Stream[Output_co]) -> Text[Output_co]:
+    def of(self, stream: Stream[Output_co]) -> StreamedText[Output_co]:
         """The same text, read from another handle of its stream."""
-        return Text(stream, must_complete=self._must_complete)
+        return StreamedText(stream, must_complete=self._must_complete)
 
-    def __aiter__(self) -> Text[Output_co]:
+    def __aiter__(self) -> StreamedText[Output_co]:
         return self
 
     async def __anext__(self) -> str:
@@ -243,14 +243,14 @@ class Text(Generic[Output_co]):
             raise
 
 
-class TextBlock(AbstractAsyncContextManager[Text[Output_co]]):
+class TextBlock(AbstractAsyncContextManager[StreamedText[Output_co]]):
     """The block of a stream of which only the text is read."""
 
     def __init__(self, opening: AbstractAsyncContextManager[Stream[Output_co]]) -> None:
         self._opening = opening
 
-    async def __aenter__(self) -> Text[Output_co]:
-        return Text(await self._opening.__aenter__(), must_complete=True)
+    async def __aenter__(self) -> StreamedText[Output_co]:
+        return StreamedText(await self._opening.__aenter__(), must_complete=True)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
 from agentloop._core.typevars import Deps, Output
-from agentloop._runtime.stream import Stream, Text
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
 from agentloop.asyncio._aio_code import aio_as_trio, asyncio_tool
 from agentloop.asyncio._blocks import AsyncWith
@@ -90,7 +90,7 @@ def stream_text(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
     deps: Deps = NO_DEPS,
-) -> AbstractAsyncContextManager[Text[Output]]:
+) -> AbstractAsyncContextManager[StreamedText[Output]]:
     """`Agent.stream_text`, read by asyncio code."""
     return _Hosted(lambda host: host.stream_text(agent, prompt, session=session, on_question=on_question, deps=deps))
 

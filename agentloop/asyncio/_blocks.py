@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import trio
 
 from agentloop._core.typevars import Output_co
-from agentloop._runtime.stream import Stream, Text
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import Guest, settle
 from agentloop.errors import UsageError
@@ -168,8 +168,8 @@ class Block(AsyncWith[T]):
     def _for_asyncio(self, value: T) -> T:
         if isinstance(value, Stream):
             return cast("T", HostedStream(cast("Stream[Any]", value), self._guest))
-        if isinstance(value, Text):
-            text = cast("Text[Any]", value)
+        if isinstance(value, StreamedText):
+            text = cast("StreamedText[Any]", value)
             return cast("T", text.of(HostedStream(text.stream, self._guest)))
         return value
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from agentloop._core.typevars import Deps, Output
-from agentloop._runtime.stream import Stream, Text
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
 from agentloop.asyncio._blocks import AsyncWith, Block
 from agentloop.asyncio._calls import Call
@@ -117,7 +117,7 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps = NO_DEPS,
-    ) -> AbstractAsyncContextManager[Text[Output]]:
+    ) -> AbstractAsyncContextManager[StreamedText[Output]]:
         """`Agent.stream_text`, read by asyncio code."""
         return self.block(_checked(agent).stream_text(prompt, session=session, on_question=on_question, deps=deps))
 

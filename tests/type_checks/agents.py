@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_type
 
 import agentloop.asyncio
 from agentloop import Agent, Outcome, Session, Stream, ToolContext, run_sync, tool
-from agentloop._runtime.stream import Text
+from agentloop._runtime.stream import StreamedText
 from agentloop.asyncio import TrioHost
 from agentloop.testing import ScriptedModel
 
@@ -93,7 +93,7 @@ async def a_stream_has_the_output_of_its_agent(session: Session) -> None:
     async with agent.resume_stream(session) as stream:
         assert_type([piece async for piece in stream.text()], list[str])
     async with agent.stream_text("Hi") as text:
-        assert_type(text, Text[Weather])
+        assert_type(text, StreamedText[Weather])
         assert_type([piece async for piece in text], list[str])
 
 
