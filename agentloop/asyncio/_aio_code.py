@@ -204,7 +204,9 @@ class _AsyncioTask(Generic[T]):
 def _function(wrapped: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(wrapped)
     async def function(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = _for_asyncio(args, kwargs)
+        is_called_by_trio = trio.lowlevel.in_trio_task()
+        if is_called_by_trio:
+            args, kwargs = _for_asyncio(args, kwargs)
 
         async def body() -> Any:
             awaitable = wrapped(*args, **kwargs)
@@ -215,7 +217,8 @@ def _function(wrapped: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine
                 )
             return await awaitable
 
-        return await _AsyncioTask(body, wrapped).wait()
+        # Asyncio code, such as a test, calls the function as it is.
+        return await (_AsyncioTask(body, wrapped).wait() if is_called_by_trio else body())
 
     return function
 
@@ -232,6 +235,12 @@ def _seen(value: Any) -> Any:
 def _generator(wrapped: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncGenerator[Any]]:
     @functools.wraps(wrapped)
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        if not trio.lowlevel.in_trio_task():
+            # Asyncio code, such as a test, iterates the generator as it is.
+            async with aclosing(wrapped(*args, **kwargs)) as values:
+                async for value in values:
+                    yield value
+            return
         args, kwargs = _for_asyncio(args, kwargs)
         # One asyncio task runs the whole generator: a timeout in it may span several values.
         handover = _Handover()
