@@ -137,10 +137,21 @@ def lint_tests(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of everything with mypy, and of the library with pyright too."""
+    """Check the types of everything with mypy, and of the library with pyright too.
+
+    Three checkers read the programs of the README and of the documentation, and ``tests/type_checks``, whose expected
+    errors must be there.
+    """
     install(session, "test", "types")
     session.run("mypy")
     session.run("pyright")
+    programs = Path(session.create_tmp()) / "programs"
+    session.run("python", "-m", "tests.type_checks.programs", str(programs))
+    session.run("mypy", str(programs))
+    for folder in (programs, Path("tests/type_checks")):
+        session.run("pyright", "-p", str(folder))
+        files = [str(file) for file in folder.glob("*.py")]
+        session.run("pyrefly", "check", "--config", str(folder / "pyrefly.toml"), *files)
 
 
 @nox.session

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cache, partial
-from typing import Any, Literal, cast
+from types import NoneType
+from typing import Any, Literal, Unpack, cast, overload
 
 import attrs
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
+from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, TypeForm
 from agentloop._runtime.blocks import asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
-from agentloop._runtime.stream import Stream
-from agentloop.config import AgentConfig
-from agentloop.context import ToolContext
+from agentloop._runtime.stream import Stream, StreamedText, TextBlock
+from agentloop.config import AgentConfig, tools_of
+from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
 from agentloop.messages import Prompt, user_message
 from agentloop.models import Model
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
-from agentloop.tools import Tool
+from agentloop.tools import Tool, ToolOptions
 
 __all__ = ["Agent", "run_sync"]
 
 
+_MAY_BE_NONE = (Any, object, NoneType)
+"""The classes of deps of which ``None`` is one."""
+
+
 @frozen(eq=False)
-class Agent(AgentConfig):
+class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     """A model with instructions, tools, hooks and limits. Immutable; any number of runs can share it.
+
+    ``Agent[Deps, Output]`` is the type of an agent whose runs take ``deps=`` of the type ``Deps``, and whose outcomes
+    have an output of the type ``Output``. Both follow from ``deps_type=`` and ``output_type=``.
 
     Args:
       model: a `Model`, or its name, ``"provider:model"``.
@@ -53,11 +62,18 @@ class Agent(AgentConfig):
       settings: sampling and tool settings of every request.
       compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
       max_result: characters of a tool's result that the model reads at once, text files included.
+      deps_type: type of the deps that the tools read; type checkers compare it with ``deps=`` and with the tools.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
 
     Raises:
       UsageError: an argument is wrong; the message names the value and the way out.
     """
+
+    # As in `AgentConfig`: mypy finds the types in a converter's parameter only in the class of the field.
+    tools: tuple[Tool[Any, Callable[[ToolContext[Deps_contra]], object]], ...] = field(
+        default=(), kw_only=True, converter=tools_of
+    )
+    """Tools, or typed functions, which become tools. Their names are unique."""
 
     def stream(
         self,
@@ -65,8 +81,8 @@ class Agent(AgentConfig):
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
-        deps: Any = None,
-    ) -> AbstractAsyncContextManager[Stream]:
+        deps: Deps_contra = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
         """Open a stream: ``async with agent.stream("...") as stream: async for event in stream: ...``.
 
         When the block ends, everything that the stream started has ended.
@@ -84,14 +100,46 @@ class Agent(AgentConfig):
         """
         return self._open(prompt, session, on_question, deps, read=True)
 
+    def stream_text(
+        self,
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+        deps: Deps_contra = NO_DEPS,
+    ) -> AbstractAsyncContextManager[StreamedText[AgentOutput_co]]:
+        """Open a stream for its text alone, piece by piece.
+
+        ::
+
+            async with agent.stream_text("...") as text:
+                async for piece in text:
+                    print(piece, end="", flush=True)
+
+        The text is that of `Stream.text`, and ``text.stream`` is its stream. A run without a result raises its error
+        after the last piece, as `run` does, unless it was parked. Leaving the loop or the block ends the run.
+
+        Args:
+          prompt: as for `stream`.
+          session: as for `stream`.
+          on_question: as for `run`, since a reader of text gets no questions.
+          deps: as for `stream`.
+
+        Raises:
+          UsageError: as for `stream`.
+        """
+        if cast("object", on_question) == READER:
+            raise UsageError("stream_text() gives text and no questions: give on_question= a function, or use stream()")
+        return TextBlock(self._open(prompt, session, on_question, deps, read=True))
+
     async def run(
         self,
         prompt: Prompt,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
-        deps: Any = None,
-    ) -> Outcome:
+        deps: Deps_contra = NO_DEPS,
+    ) -> Outcome[AgentOutput_co]:
         """Run to the end and return the outcome, which has the result. The same loop as `stream`, without a reader.
 
         With ``on_question="park"``, the outcome's reason may also be ``needs_input``.
@@ -107,8 +155,8 @@ class Agent(AgentConfig):
         answers: Mapping[str, Answer] | None = None,
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = PARK,
-        deps: Any = None,
-    ) -> Outcome:
+        deps: Deps_contra = NO_DEPS,
+    ) -> Outcome[AgentOutput_co]:
         """Resume the unfinished run of ``session``, in any process.
 
         That run was parked (``on_question="park"``), or its process died. Resuming repeats no finished work: it
@@ -138,8 +186,8 @@ class Agent(AgentConfig):
         answers: Mapping[str, Answer] | None = None,
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
-        deps: Any = None,
-    ) -> AbstractAsyncContextManager[Stream]:
+        deps: Deps_contra = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
         """`resume`, as a stream to read. Its first event names, in ``resumes``, the stream that it resumes."""
         return self._resume(session, answers, on_question=on_question, deps=deps, read=True)
 
@@ -150,9 +198,9 @@ class Agent(AgentConfig):
         answers: Mapping[str, Answer] | None,
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"],
-        deps: Any,
+        deps: Deps_contra,
         read: bool,
-    ) -> AsyncGenerator[Stream]:
+    ) -> AsyncGenerator[Stream[AgentOutput_co]]:
         if answers is not None and not isinstance(cast("object", answers), Mapping):
             raise UsageError(f"answers= maps ids of questions to answers, and is not {shown(answers)}")
         opening = self._open("", session, on_question, deps, read=read, resumes=True)
@@ -168,11 +216,15 @@ class Agent(AgentConfig):
         prompt: Prompt,
         session: Session | None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"],
-        deps: Any,
+        deps: Deps_contra,
         *,
         read: bool,
         resumes: bool = False,
-    ) -> AbstractAsyncContextManager[Stream]:
+    ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
+        if deps is None and isinstance(self.deps_type, type) and self.deps_type not in _MAY_BE_NONE:
+            raise UsageError(
+                f"agent {self.name!r} has deps_type={self.deps_type.__name__}, and this run has no deps: give it deps="
+            )
         if on_question not in ("reader", "decline", "park") and not callable(on_question):
             raise UsageError(f"on_question is 'reader', 'decline', 'park' or a function, not {on_question!r}")
         if on_question == "reader" and not read:
@@ -199,7 +251,9 @@ class Agent(AgentConfig):
             read=read,
         )
 
-    def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:
+    def as_tool(
+        self, *, name: str | None = None, description: str | None = None, **options: Unpack[ToolOptions]
+    ) -> Tool[Callable[[str, ToolContext[Any]], Awaitable[Any]], Callable[[ToolContext[Deps_contra]], object]]:
         """Make a tool of this agent, for another one: its argument is the prompt, its result is the answer.
 
         It runs as a child stream: its events appear in the outer stream, its questions go outwards, and it draws on the
@@ -236,7 +290,17 @@ class Agent(AgentConfig):
             **options,
         )
 
-    def replace(self, **changes: Any) -> Agent:
+    @overload
+    def replace(
+        self, *, deps_type: TypeForm[Deps], output_type: TypeForm[Output], **changes: Any
+    ) -> Agent[Deps, Output]: ...
+    @overload
+    def replace(self, *, deps_type: TypeForm[Deps], **changes: Any) -> Agent[Deps, AgentOutput_co]: ...
+    @overload
+    def replace(self, *, output_type: TypeForm[Output], **changes: Any) -> Agent[Deps_contra, Output]: ...
+    @overload
+    def replace(self, **changes: Any) -> Agent[Deps_contra, AgentOutput_co]: ...
+    def replace(self, **changes: Any) -> Agent[Any, Any]:
         """Make a copy with some fields changed: ``agent.replace(model=other)``."""
         return attrs.evolve(self, **changes)
 
@@ -260,7 +324,7 @@ class Agent(AgentConfig):
         return Override(lambda agent, model_now: substitute if agent is self else model_now)
 
 
-async def _result(opening: AbstractAsyncContextManager[Stream], on_question: object) -> Outcome:
+async def _result(opening: AbstractAsyncContextManager[Stream[Output]], on_question: object) -> Outcome[Output]:
     async with opening as stream:
         outcome = await stream.wait()
         return outcome if outcome.reason == "needs_input" and on_question == PARK else stream.result
@@ -281,13 +345,13 @@ def _prompt_only() -> Signature:
 
 
 def run_sync(
-    agent: Agent,
+    agent: Agent[Deps, Output],
     prompt: Prompt,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline"] = "decline",
-    deps: Any = None,
-) -> Outcome:
+    deps: Deps = NO_DEPS,
+) -> Outcome[Output]:
     """`Agent.run` for scripts: start trio, run the agent and return its outcome.
 
     Args:

@@ -7,6 +7,7 @@ Three classes for one idea, so that imports run one way: `AgentBase` (context.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -14,7 +15,8 @@ from attrs import field, frozen
 
 from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import output_type
-from agentloop.context import AgentBase
+from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
+from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.hooks import Hook
@@ -22,9 +24,9 @@ from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
-from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
+from agentloop.tools import MIN_RESULT, Tool, ToolFunction, Toolset, is_tool, tool
 
-__all__ = ["AgentConfig", "Instructions"]
+__all__ = ["AgentConfig", "Instructions", "tools_of"]
 
 Instructions: TypeAlias = str | Callable[[Source], str]
 """The system prompt; a function is called with the stream's `Source`, once per stream."""
@@ -36,12 +38,15 @@ def _listed(name: str, values: object) -> tuple[Any, ...]:
     return tuple(cast("Iterable[object]", values))
 
 
-def _tools(items: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+def tools_of(
+    items: Iterable[Tool[Any, Callable[[ToolContext[Deps]], object]] | ToolFunction | partial[Any]],
+) -> tuple[Tool[Any, Callable[[ToolContext[Deps]], object]], ...]:
+    """The tools of an agent: each item, made a tool if it is a function."""
     listed = _listed("tools", items)
     for item in listed:
         if isinstance(item, AgentBase):
             raise UsageError(f"{item!r} is an agent, not a tool: give its as_tool()")
-    tools = tuple(item if isinstance(item, Tool) else tool(item) for item in listed)
+    tools = tuple([item if is_tool(item) else tool(item) for item in listed])
     names = [item.name for item in tools]
     for name in names:
         if names.count(name) > 1:
@@ -116,6 +121,15 @@ def _check_output_type(instance: object, attribute: object, value: object) -> No
     output_type(value)
 
 
+def _check_deps_type(instance: object, attribute: object, value: object) -> None:
+    if value is not None and not isinstance(value, type) and type(value).__module__ not in _MODULES_OF_TYPES:
+        raise UsageError(f"deps_type= takes the type of the deps, not {value!r}: the deps themselves go to each run")
+
+
+_MODULES_OF_TYPES = frozenset({"types", "typing", "typing_extensions"})
+"""Where the classes of types that are no classes come from: of ``int | str``, ``list[int]``, ``Literal["a"]``."""
+
+
 def _check_model(instance: object, attribute: object, model: Model | str) -> None:
     if isinstance(model, type):
         raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
@@ -126,7 +140,7 @@ def _check_model(instance: object, attribute: object, model: Model | str) -> Non
 
 
 @frozen(eq=False)
-class AgentConfig(AgentBase):
+class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """The configuration of an agent. Immutable; any number of runs can share it."""
 
     model: Model | str = field(validator=_check_model)
@@ -135,7 +149,9 @@ class AgentConfig(AgentBase):
     """Its name in events, and for other agents."""
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
     """The system prompt: text, or a function of the stream's `Source`, called once per stream, in a thread if plain."""
-    tools: tuple[Tool, ...] = field(default=(), kw_only=True, converter=_tools)
+    tools: tuple[Tool[Any, Callable[[ToolContext[Deps_contra]], object]], ...] = field(
+        default=(), kw_only=True, converter=tools_of
+    )
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Sources of tools, started and stopped with each stream."""
@@ -163,5 +179,12 @@ class AgentConfig(AgentBase):
     max_result: int | float = field(default=100_000, kw_only=True, repr=False, validator=_check_max_result)
     """Characters of a tool's result that the model reads at once; ``math.inf`` for all. The session keeps the rest, and
     the model gets a tool to read it."""
-    output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
+    deps_type: TypeForm[Deps_contra] = field(
+        default=cast("TypeForm[Deps_contra]", None), kw_only=True, repr=False, validator=_check_deps_type
+    )
+    """Type of the deps that its tools read; ``None`` if it is not given. Type checkers compare it with ``deps=`` and
+    with the contexts of the tools. If it is a class, a run without ``deps=`` is refused."""
+    output_type: TypeForm[Output_co] = field(
+        default=cast("TypeForm[Output_co]", str), kw_only=True, validator=_check_output_type
+    )
     """Type of ``result.output``: ``str`` for free text, another type for JSON that is validated against it."""

@@ -8,25 +8,28 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar
 
+from agentloop._core.typevars import Deps_co, Deps_contra, Output, Output_co, Padded, TypeForm
 from agentloop.events import Source
 from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import Model, ModelRequest
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Cancel, Decline
 
-__all__ = ["AgentBase", "ToolContext"]
+__all__ = ["NO_DEPS", "AgentBase", "ToolContext"]
 
 T = TypeVar("T")
-Deps = TypeVar("Deps")
+
+NO_DEPS: Any = None
+"""The default of ``deps=``, for any type of deps."""
 
 
-class AgentBase:
+class AgentBase(Padded, Generic[Deps_contra, Output_co]):
     """The base of `Agent`: the type of agent that `ToolContext` can name without importing the layers above it."""
 
     __slots__ = ()
 
 
-class ToolContext(ABC, Generic[Deps]):
+class ToolContext(ABC, Generic[Deps_co]):
     """A tool's access to the stream that it runs in.
 
     A tool receives it through a parameter of this type, which the model does not see. The context is valid while the
@@ -57,7 +60,7 @@ class ToolContext(ABC, Generic[Deps]):
 
     @property
     @abstractmethod
-    def deps(self) -> Deps:
+    def deps(self) -> Deps_co:
         """The ``deps=`` argument of the root stream."""
 
     @abstractmethod
@@ -138,7 +141,7 @@ class ToolContext(ABC, Generic[Deps]):
         """
 
     @abstractmethod
-    def recall(self, name: str, type: type[T], /) -> T | None:
+    def recall(self, name: str, type: TypeForm[T], /) -> T | None:
         """The value that an earlier attempt at this call saved as ``name``, or ``None`` if there is none.
 
         Resuming a run calls a tool again, from its beginning, if the run was parked while the call waited for an
@@ -190,8 +193,8 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     def stream(
-        self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None
-    ) -> AbstractAsyncContextManager[ChildStream]:
+        self, agent: AgentBase[Deps_co, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> AbstractAsyncContextManager[ChildStream[Output]]:
         """Open a child stream: ``async with context.stream(helper, "...") as child``.
 
         Its events also appear in this stream. Its questions go outwards, unless ``on_question`` answers them. It draws
@@ -202,7 +205,9 @@ class ToolContext(ABC, Generic[Deps]):
         """
 
     @abstractmethod
-    async def run(self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None) -> Outcome:
+    async def run(
+        self, agent: AgentBase[Deps_co, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> Outcome[Output]:
         """Run a child stream to its end.
 
         Raises:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, cast
 
 import msgspec
 
 from agentloop._core.attrs_fields import AttrsFields
+from agentloop._core.typevars import Output_co
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
@@ -20,7 +21,7 @@ QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
 
 
 # A Struct, as the classes of `agentloop.limits` are, and for the same reason.
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, Generic[Output_co], frozen=True, kw_only=True):
     """How a stream ended, and with what result."""
 
     __attrs_attrs__: ClassVar[Any] = AttrsFields()
@@ -31,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``; for an answer that
     is empty or was cut off, that it is."""
-    output: Any = None
+    output: Output_co = cast("Any", None)  # noqa: RUF009 - it is None
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None
     """The error that ended the run. ``None`` unless the reason is ``failed``."""
@@ -84,16 +85,16 @@ class ContextUse(msgspec.Struct, frozen=True):
     """Each message that the model reads, by its index in ``session.messages``."""
 
 
-class ChildStream(Protocol):
+class ChildStream(Protocol[Output_co]):
     """The handle of a child stream, for the tool that opened it. It has the methods of `Stream`."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome[Output_co]:
         """The outcome. Raises `StreamStateError` while it runs."""
         ...
 
     @property
-    def result(self) -> Outcome:
+    def result(self) -> Outcome[Output_co]:
         """The outcome of a run that has a result; raises the run's error otherwise."""
         ...
 
@@ -106,7 +107,7 @@ class ChildStream(Protocol):
         """Its text, piece by piece."""
         ...
 
-    def __aiter__(self) -> ChildStream: ...
+    def __aiter__(self) -> ChildStream[Output_co]: ...
     async def __anext__(self) -> StreamEvent: ...
     def answer(self, question_id: str, answer: Answer, /) -> None:
         """Answer an open question of this stream, or of a stream inside it."""
@@ -124,7 +125,7 @@ class ChildStream(Protocol):
         """End the run, with reason ``cancelled``."""
         ...
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[Output_co]:
         """Wait for its end without reading its events."""
         ...
 

@@ -11,11 +11,13 @@ import trio
 from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
+from agentloop._core.typevars import Deps
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.lifecycle import open_stream, resolve_model
 from agentloop._runtime.log import Journal
 from agentloop._runtime.run import CompactionTask
 from agentloop.config import AgentConfig
+from agentloop.context import NO_DEPS
 from agentloop.errors import SessionBusyError, UsageError
 from agentloop.messages import Message, UserMessage, checked_messages
 from agentloop.models import Model
@@ -97,7 +99,12 @@ class Session:
         return self._transcript.holder is not None
 
     async def compact(
-        self, agent: AgentConfig, *, instructions: str = "", model: Model | str | None = None, deps: Any = None
+        self,
+        agent: AgentConfig[Deps, Any],
+        *,
+        instructions: str = "",
+        model: Model | str | None = None,
+        deps: Deps = NO_DEPS,
     ) -> CompactionResult:
         """Replace all but the latest messages by a summary, for the model. The session keeps all messages.
 

@@ -16,7 +16,8 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias, cast, overload
+from types import CodeType
+from typing import Any, Concatenate, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeGuard, cast, overload
 
 import msgspec
 from attrs import field, frozen
@@ -26,11 +27,23 @@ from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
 from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
+from agentloop._core.typevars import Deps, Function_co, Padded, Params, Result, Takes_co
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError
 from agentloop.models import ToolSpec
 
-__all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool"]
+__all__ = [
+    "Arguments",
+    "JsonArguments",
+    "OpenToolset",
+    "Tool",
+    "ToolDecorator",
+    "ToolFunction",
+    "ToolOptions",
+    "Toolset",
+    "is_tool",
+    "tool",
+]
 
 ToolKind: TypeAlias = Literal["async", "sync", "generator"]
 
@@ -143,15 +156,21 @@ def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
         raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
 
 
-@frozen(kw_only=True, eq=False)
-class Tool:
-    """A function that a model can call, with its promises. Usually made by `tool`."""
+# Without slots, since a tool has the docstring of its function.
+@frozen(kw_only=True, eq=False, slots=False)
+class Tool(Padded, Generic[Function_co, Takes_co]):
+    """A function that a model can call, with its promises. Usually made by `tool`.
+
+    Calling it is calling the function: it has the function's signature, name and docstring. ``Tool`` without brackets
+    is the type of all tools, ``Tool[Callable[[int, int], int]]`` that of a tool with this signature. The second type in
+    the brackets, ``Callable[[ToolContext[Deps]], object]``, names the deps that the function reads from its context.
+    """
 
     name: str = field(validator=_check_name)
     """Its name: 1 to 64 letters, digits, ``_`` and ``-``, which all providers accept."""
     description: str = field(validator=_check_description)
     """What it is for, in words for the model."""
-    function: Callable[..., Any] = field(repr=False)
+    function: Function_co = field(repr=False)
     """Called with the arguments as keywords, and with the context under ``context_name``."""
     arguments: Arguments = field(repr=False)
     """The schema of the arguments, and the way to decode them."""
@@ -182,7 +201,7 @@ class Tool:
     """Number of calls that may run at once in one root stream, child streams included; ``None`` for no limit."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
-    agent: AgentBase | None = field(default=None, repr=False)
+    agent: AgentBase[Any, Any] | None = field(default=None, repr=False)
     """The agent that the tool runs in a child stream, if it is one's ``as_tool()``."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
@@ -210,13 +229,94 @@ class Tool:
             raise ToolDefinitionError(problem) from error
         return ToolSpec(self.name, self.description, schema)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __attrs_post_init__(self) -> None:
+        function = cast("Callable[..., Any]", self.function)
+        written = _written(function)
+        # In the instance, as `functools.update_wrapper` does: `inspect.signature(Tool)` is about the class.
+        vars(self).update(
+            __doc__=written.__doc__,
+            __qualname__=getattr(written, "__qualname__", type(written).__qualname__),
+            __wrapped__=function,
+        )
+
+    @property
+    def __name__(self) -> str:
+        """Name of the function."""
+        return _name_of(_written(cast("Callable[..., Any]", self.function)))
+
+    def __call__(self: Tool[Callable[Params, Result], Any], *args: Params.args, **kwargs: Params.kwargs) -> Result:
         """Call the function itself, without a run."""
         return self.function(*args, **kwargs)
 
 
+def is_tool(value: object) -> TypeGuard[Tool]:
+    """Whether ``value`` is a tool, of any signature."""
+    return isinstance(value, Tool)
+
+
+class ToolFunction(Protocol):
+    """A function, a method or a lambda that can become a tool.
+
+    A tool, which is callable too, is none, so that a type checker compares its deps with those of its agent. Other
+    callable objects are made tools by `tool`.
+    """
+
+    @property
+    def __code__(self) -> CodeType:
+        """Its code."""
+        ...
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """Call it."""
+        ...
+
+
+class ToolOptions(TypedDict, total=False):
+    """The options of `tool` besides name and description, as in `Tool`."""
+
+    timeout: float | None
+    """As in `Tool.timeout`."""
+    requires_approval: bool | Callable[[dict[str, Any]], bool]
+    """As in `Tool.requires_approval`."""
+    read_only: bool
+    """As in `Tool.read_only`."""
+    destructive: bool | None
+    """As in `Tool.destructive`."""
+    idempotent: bool
+    """As in `Tool.idempotent`."""
+    if_interrupted: IfInterrupted | None
+    """As in `Tool.if_interrupted`."""
+    concurrency: int | None
+    """As in `Tool.concurrency`."""
+    max_result: int | float | None
+    """As in `Tool.max_result`."""
+    polling: bool
+    """As in `Tool.polling`."""
+    records_start: bool
+    """As in `Tool.records_start`."""
+
+
+class ToolDecorator(Protocol):
+    """The decorator that `tool` makes of its options."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[ToolContext[Deps], Params], Result], /
+    ) -> Tool[Callable[Concatenate[ToolContext[Deps], Params], Result], Callable[[ToolContext[Deps]], object]]: ...
+    @overload
+    def __call__(self, function: Callable[Params, Result], /) -> Tool[Callable[Params, Result]]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Tool:
+        """Make a tool of ``function``."""
+        ...
+
+
 @overload
-def tool(function: Callable[..., Any], /) -> Tool: ...
+def tool(
+    function: Callable[Concatenate[ToolContext[Deps], Params], Result], /
+) -> Tool[Callable[Concatenate[ToolContext[Deps], Params], Result], Callable[[ToolContext[Deps]], object]]: ...
+@overload
+def tool(function: Callable[Params, Result], /) -> Tool[Callable[Params, Result]]: ...
 @overload
 def tool(
     *,
@@ -231,15 +331,25 @@ def tool(
     concurrency: int | None = None,
     max_result: float | None = None,
     polling: bool = False,
-) -> Callable[[Callable[..., Any]], Tool]: ...
+    records_start: bool = False,
+) -> ToolDecorator: ...
 def tool(
     function: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
     description: str | None = None,
-    **options: Any,
-) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    timeout: float | None = None,
+    requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    read_only: bool = False,
+    destructive: bool | None = None,
+    idempotent: bool = False,
+    if_interrupted: IfInterrupted | None = None,
+    concurrency: int | None = None,
+    max_result: float | None = None,
+    polling: bool = False,
+    records_start: bool = False,
+) -> Tool | ToolDecorator:
     """Make a tool of a typed function. Use it bare, or with options.
 
     An async function runs in a task of its stream. A plain one runs in a thread, which cannot be stopped: after a
@@ -247,18 +357,29 @@ def tool(
     and all of them, joined, are the result. The model reads the return value as text: a string as it is, other values
     as JSON; `Text`, `Image` and `File`, alone or in a list, stay as they are.
 
+    The tool has the function's signature, name and docstring: a test calls it as the function. If the function's first
+    parameter is the context, ``context: ToolContext[Deps]``, type checkers compare ``Deps`` with the agent's deps.
+
     Args:
       function: the function, if `tool` is used without options.
       name: as in `Tool.name`; the function's own by default.
       description: as in `Tool.description`; the first paragraph of the docstring by default.
-      options: ``timeout``, ``requires_approval``, ``read_only``, ``destructive``, ``idempotent``, ``if_interrupted``,
-        ``concurrency``, ``max_result`` and ``polling``, as in `Tool`.
+      timeout: as in `Tool.timeout`.
+      requires_approval: as in `Tool.requires_approval`.
+      read_only: as in `Tool.read_only`.
+      destructive: as in `Tool.destructive`.
+      idempotent: as in `Tool.idempotent`.
+      if_interrupted: as in `Tool.if_interrupted`.
+      concurrency: as in `Tool.concurrency`.
+      max_result: as in `Tool.max_result`.
+      polling: as in `Tool.polling`.
+      records_start: as in `Tool.records_start`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
     """
 
-    def make(function: Callable[..., Any]) -> Tool:
+    def make(function: Callable[..., Any], /) -> Tool:
         if isinstance(function, Tool):
             raise ToolDefinitionError(f"{function.name!r} is a tool already")
         if not callable(function):
@@ -272,10 +393,19 @@ def tool(
             arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
             kind=_kind(function),
             context_name=context_name,
-            **options,
+            timeout=timeout,
+            requires_approval=requires_approval,
+            read_only=read_only,
+            destructive=destructive,
+            idempotent=idempotent,
+            if_interrupted=if_interrupted,
+            concurrency=concurrency,
+            max_result=max_result,
+            polling=polling,
+            records_start=records_start,
         )
 
-    return make if function is None else make(function)
+    return cast("ToolDecorator", make) if function is None else make(function)
 
 
 def _written(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     (r"py:.*|any", rf"({OTHERS})(\..*)?"),
     # Private names, type variables and parts of generic types, which show in signatures.
     (r"py:.*|any", r"(.*\.)?_\w+(\..*)?"),
-    (r"py:.*", r"(.*\.)?(A|Deps|I|P|T|V|Instructions)"),
+    (r"py:.*", r"(.*\.)?(A|\w+_(co|contra)|Deps|I|Output|P|Params|Result|T|TypeForm|V|Instructions|partial)"),
     (r"py:.*", r"(dict|list|tuple|type)\[.*"),
     # The simulation is for contributors.
     (r"py:.*|any", r"agentloop\.testing\.(simulation|harness)\..*"),

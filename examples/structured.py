@@ -46,7 +46,7 @@ def offline(request: ModelRequest) -> str:
     return msgspec.json.encode(found).decode()
 
 
-def make_agent(model: Model | str | None = None) -> Agent:
+def make_agent(model: Model | str | None = None) -> Agent[None, Contacts]:
     return Agent(
         model or FunctionModel(offline),
         name="clerk",
@@ -65,8 +65,7 @@ async def main() -> None:
                     print("reminded:", text)
                 case _:
                     pass
-    contacts: Contacts = stream.result.output
-    print(contacts)
+    print(stream.result.output)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ E = TypeVar("E")
 # ------------------------------------------------------------------------- agents in agents
 
 
-def nested(agent: Agent, depth: int, *, limits: Limits | None = None) -> Agent:
+def nested(agent: Agent[Any, Any], depth: int, *, limits: Limits | None = None) -> Agent[Any, Any]:
     """An agent in which ``agent`` runs ``depth`` levels down, as a tool; ``agent`` itself at depth 0.
 
     Each agent around it calls it once, and then says "Done.".
@@ -95,7 +95,12 @@ OnEvent = Callable[[Stream, StreamEvent], object]
 
 
 async def watch(
-    agent: Agent, prompt: str = "go", *, session: Session | None = None, on_event: OnEvent | None = None, **options: Any
+    agent: Agent[Any, Any],
+    prompt: str = "go",
+    *,
+    session: Session | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
 ) -> Watched:
     """Read a stream of ``agent`` to its end, and check all that must hold.
 
@@ -124,7 +129,7 @@ async def watch(
 
 @asynccontextmanager
 async def opened(
-    agent: Agent, prompt: str = "go", *, session: Session | None = None, **options: Any
+    agent: Agent[Any, Any], prompt: str = "go", *, session: Session | None = None, **options: Any
 ) -> AsyncGenerator[Stream]:
     """A stream of ``agent``; once it is left, in whatever way, all that must hold is checked."""
     session = Session() if session is None else session

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, NoReturn, cast
 
 from agentloop._core.field_checks import FieldError, checked, shown
+from agentloop._core.typevars import Output_co
 from agentloop._runtime import questions
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
@@ -14,12 +18,14 @@ from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
 
-__all__ = ["Stream", "Text"]
+__all__ = ["Stream", "StreamedText", "TextBlock"]
 
 READ_IN_ASYNCIO = "`async with agentloop.asyncio.stream(agent, prompt) as stream:`, whose stream asyncio reads"
 
+READ_TEXT = "`async with agent.stream_text(prompt) as text:`, and in the block `async for piece in text:`"
 
-class Stream:
+
+class Stream(Generic[Output_co]):
     """A running stream: read it, answer its questions, stop it. Valid inside the block that opened it.
 
     Reading it (``async for event in stream``) gives every event up to `StreamStopped`, which always comes, once.
@@ -54,7 +60,7 @@ class Stream:
         return questions.pending(self._run)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome[Output_co]:
         """How the run ended.
 
         Raises:
@@ -65,7 +71,7 @@ class Stream:
         return self._run.outcome
 
     @property
-    def result(self) -> Outcome:
+    def result(self) -> Outcome[Output_co]:
         """The outcome of a run that has a result.
 
         Raises:
@@ -142,7 +148,7 @@ class Stream:
         run.root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
         run.root.questions.leave_to_resume()
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[Output_co]:
         """Wait for the end of the run without reading: unread and future events are dropped.
 
         Without a reader, questions that would go to it are declined. Raises nothing for a run that failed; see
@@ -159,15 +165,17 @@ class Stream:
         if self._run.parent is None:
             self._run.root.questions.lose_reader()
 
-    def text(self) -> Text:
+    def text(self) -> StreamedText[Output_co]:
         """The answer's text, piece by piece: ``async for text in stream.text()``.
 
         Only the text of this stream, without that of child streams, reasoning and tools. It reads the stream, so all
-        other events are passed over, and it ends, or raises, as reading the stream does.
+        other events are passed over, questions too, and it ends, or raises, as reading the stream does. If a response
+        fails half-way and is requested again, its text begins again. `Agent.stream_text` opens a stream for its text
+        alone.
         """
-        return Text(self)
+        return StreamedText(self)
 
-    def __aiter__(self) -> Stream:
+    def __aiter__(self) -> Stream[Output_co]:
         return self
 
     async def __anext__(self) -> StreamEvent:
@@ -205,20 +213,58 @@ class Stream:
         return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
 
 
-class Text:
+class StreamedText(Generic[Output_co]):
     """The text of a stream, piece by piece. A plain iterator: it may be left at any piece, and owns nothing."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_must_complete", "stream")
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream[Output_co], *, must_complete: bool = False) -> None:
+        self.stream = stream
+        """The stream that it reads, with the outcome."""
+        self._must_complete = must_complete
 
-    def __aiter__(self) -> Text:
+    def of(self, stream: Stream[Output_co]) -> StreamedText[Output_co]:
+        """The same text, read from another handle of its stream."""
+        return StreamedText(stream, must_complete=self._must_complete)
+
+    def __aiter__(self) -> StreamedText[Output_co]:
         return self
 
     async def __anext__(self) -> str:
-        own = self._stream.id
-        while True:
-            event = await self._stream.__anext__()
-            if isinstance(event, TextDelta) and event.stream == own:
-                return event.text
+        own = self.stream.id
+        try:
+            while True:
+                event = await self.stream.__anext__()
+                if isinstance(event, TextDelta) and event.stream == own:
+                    return event.text
+        except StopAsyncIteration:
+            if self._must_complete and self.stream.outcome.reason != "needs_input":
+                _ = self.stream.result
+            raise
+
+
+class TextBlock(AbstractAsyncContextManager[StreamedText[Output_co]]):
+    """The block of a stream of which only the text is read."""
+
+    def __init__(self, opening: AbstractAsyncContextManager[Stream[Output_co]]) -> None:
+        self._opening = opening
+
+    async def __aenter__(self) -> StreamedText[Output_co]:
+        return StreamedText(await self._opening.__aenter__(), must_complete=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, traceback)
+
+    def __aiter__(self) -> NoReturn:
+        raise UsageError(f"the text is read inside of its block: {READ_TEXT}")
+
+    def __await__(self) -> Generator[Any, Any, NoReturn]:
+        raise UsageError(f"the text is not awaited: {READ_TEXT}")
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError(f"the block of a text is entered with `async with`: {READ_TEXT}")
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError("the block is never entered")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import trio
@@ -17,6 +17,7 @@ from agentloop._core.json_text import decode_json, decode_own
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
+from agentloop._core.typevars import TypeForm
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
@@ -206,14 +207,16 @@ class RunningContext(ToolContext[Any]):
         self._live_run()
         self._deadline.restart(at_most)
 
-    def recall(self, name: str, type: type[T], /) -> T | None:
+    def recall(self, name: str, type: TypeForm[T], /) -> T | None:
         value = self._live_run().state.calls[self._call_id].remembered.get(name)
         if value is None:
             return None
         try:
-            return decode_own(value, type)
+            return cast("T", decode_own(value, cast("Any", type)))
         except msgspec.DecodeError as error:
-            raise UsageError(f"what is remembered as {name!r} is no {type.__name__}: {error}") from error
+            raise UsageError(
+                f"what is remembered as {name!r} is no {getattr(type, '__name__', type)}: {error}"
+            ) from error
 
     async def remember(self, name: str, value: object, /) -> None:
         run, name = self._live_run(), _argument("remember(name)", str, name)

@@ -23,7 +23,7 @@ from agentloop.errors import ToolsetError
 from agentloop.events import ElicitationRequested
 from agentloop.limits import Deadlines
 from agentloop.questions import Accept, Cancel, Decline
-from agentloop.tools import OpenToolset, Tool, Toolset
+from agentloop.tools import OpenToolset, Tool, Toolset, is_tool
 
 __all__ = [
     "ToolList",
@@ -180,7 +180,7 @@ class ToolsetTask:
             raise ToolsetError(toolset=self.toolset.name, problem=f"listed {shown(listed)}, which is no list of tools")
         tools: list[Tool] = []
         for item in cast("Iterable[object]", listed):
-            if not isinstance(item, Tool):
+            if not is_tool(item):
                 raise ToolsetError(toolset=self.toolset.name, problem=f"listed {shown(item)}, which is no Tool")
             tools.append(item)
         log(TOOLSETS, logging.DEBUG, "toolset %r listed %d tools", self.toolset.name, len(tools))

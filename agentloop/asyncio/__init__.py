@@ -22,33 +22,46 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
-from agentloop._runtime.stream import Stream
+from agentloop._core.typevars import Deps, Output
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
 from agentloop.asyncio._aio_code import aio_as_trio, asyncio_tool
 from agentloop.asyncio._blocks import AsyncWith
 from agentloop.asyncio._host import TrioHost
+from agentloop.context import NO_DEPS
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
 
-__all__ = ["TrioHost", "aio_as_trio", "asyncio_tool", "block", "call", "resume", "resume_stream", "run", "stream"]
+__all__ = [
+    "TrioHost",
+    "aio_as_trio",
+    "asyncio_tool",
+    "block",
+    "call",
+    "resume",
+    "resume_stream",
+    "run",
+    "stream",
+    "stream_text",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def run(
-    agent: Agent,
+    agent: Agent[Deps, Output],
     prompt: Prompt,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
-    deps: Any = None,
-) -> Outcome:
+    deps: Deps = NO_DEPS,
+) -> Outcome[Output]:
     """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
     Raises:
@@ -59,38 +72,50 @@ async def run(
 
 
 def stream(
-    agent: Agent,
+    agent: Agent[Deps, Output],
     prompt: Prompt,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
-    deps: Any = None,
-) -> AbstractAsyncContextManager[Stream]:
+    deps: Deps = NO_DEPS,
+) -> AbstractAsyncContextManager[Stream[Output]]:
     """`Agent.stream`, read by asyncio code. The stream has the methods of any other."""
     return _Hosted(lambda host: host.stream(agent, prompt, session=session, on_question=on_question, deps=deps))
 
 
+def stream_text(
+    agent: Agent[Deps, Output],
+    prompt: Prompt,
+    *,
+    session: Session | None = None,
+    on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+    deps: Deps = NO_DEPS,
+) -> AbstractAsyncContextManager[StreamedText[Output]]:
+    """`Agent.stream_text`, read by asyncio code."""
+    return _Hosted(lambda host: host.stream_text(agent, prompt, session=session, on_question=on_question, deps=deps))
+
+
 async def resume(
-    agent: Agent,
+    agent: Agent[Deps, Output],
     session: Session,
     answers: Mapping[str, Answer] | None = None,
     *,
     on_question: QuestionHandler | Literal["decline", "park"] = "park",
-    deps: Any = None,
-) -> Outcome:
+    deps: Deps = NO_DEPS,
+) -> Outcome[Output]:
     """`Agent.resume`, awaited by asyncio code."""
     async with TrioHost() as host:
         return await host.resume(agent, session, answers, on_question=on_question, deps=deps)
 
 
 def resume_stream(
-    agent: Agent,
+    agent: Agent[Deps, Output],
     session: Session,
     answers: Mapping[str, Answer] | None = None,
     *,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
-    deps: Any = None,
-) -> AbstractAsyncContextManager[Stream]:
+    deps: Deps = NO_DEPS,
+) -> AbstractAsyncContextManager[Stream[Output]]:
     """`Agent.resume_stream`, read by asyncio code."""
     return _Hosted(lambda host: host.resume_stream(agent, session, answers, on_question=on_question, deps=deps))
 

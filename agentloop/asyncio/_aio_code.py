@@ -14,10 +14,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 import trio
 
+from agentloop._core.typevars import Deps, Params, Result
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import guest_here, settle
 from agentloop.asyncio._tool_context import AsyncioContext
@@ -25,7 +26,7 @@ from agentloop.context import ToolContext
 from agentloop.errors import UsageError
 from agentloop.messages import Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, Reply, Stop
-from agentloop.tools import OpenToolset, Tool, Toolset, tool
+from agentloop.tools import OpenToolset, Tool, ToolDecorator, ToolOptions, Toolset, tool
 
 __all__ = ["aio_as_trio", "asyncio_tool"]
 
@@ -78,10 +79,23 @@ def aio_as_trio(wrapped: Any, /) -> Any:
 
 
 @overload
-def asyncio_tool(function: Callable[..., Any], /) -> Tool: ...
+def asyncio_tool(
+    function: Callable[Concatenate[ToolContext[Deps], Params], Result], /
+) -> Tool[Callable[Concatenate[ToolContext[Deps], Params], Result], Callable[[ToolContext[Deps]], object]]: ...
 @overload
-def asyncio_tool(**options: Any) -> Callable[[Callable[..., Any]], Tool]: ...
-def asyncio_tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def asyncio_tool(function: Callable[Params, Result], /) -> Tool[Callable[Params, Result]]: ...
+@overload
+def asyncio_tool(
+    *, name: str | None = None, description: str | None = None, **options: Unpack[ToolOptions]
+) -> ToolDecorator: ...
+def asyncio_tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **options: Unpack[ToolOptions],
+) -> Tool | ToolDecorator:
     """Make a tool of a function whose body is asyncio code, which may await aiohttp, asyncpg or an SDK.
 
     It is `agentloop.tools.tool` otherwise. A call of the tool is cancelled, and awaited, with its run. The run must be
@@ -89,16 +103,18 @@ def asyncio_tool(function: Callable[..., Any] | None = None, /, **options: Any) 
 
     Args:
       function: an async function, or an async generator function.
-      options: those of `agentloop.tools.tool`.
+      name: as in `Tool.name`; the function's own by default.
+      description: as in `Tool.description`; the first paragraph of the docstring by default.
+      options: the other options of `agentloop.tools.tool`.
 
     Raises:
       ToolDefinitionError: as `agentloop.tools.tool` does.
     """
 
-    def make(function: Callable[..., Any]) -> Tool:
-        return tool(**options)(aio_as_trio(function))
+    def make(function: Callable[..., Any], /) -> Tool:
+        return tool(name=name, description=description, **options)(aio_as_trio(function))
 
-    return make if function is None else make(function)
+    return cast("ToolDecorator", make) if function is None else make(function)
 
 
 # ----------------------------------------------------------------------- one asyncio task
@@ -188,7 +204,9 @@ class _AsyncioTask(Generic[T]):
 def _function(wrapped: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(wrapped)
     async def function(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = _for_asyncio(args, kwargs)
+        is_called_by_trio = trio.lowlevel.in_trio_task()
+        if is_called_by_trio:
+            args, kwargs = _for_asyncio(args, kwargs)
 
         async def body() -> Any:
             awaitable = wrapped(*args, **kwargs)
@@ -199,7 +217,8 @@ def _function(wrapped: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine
                 )
             return await awaitable
 
-        return await _AsyncioTask(body, wrapped).wait()
+        # Asyncio code, such as a test, calls the function as it is.
+        return await (_AsyncioTask(body, wrapped).wait() if is_called_by_trio else body())
 
     return function
 
@@ -216,6 +235,12 @@ def _seen(value: Any) -> Any:
 def _generator(wrapped: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncGenerator[Any]]:
     @functools.wraps(wrapped)
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        if not trio.lowlevel.in_trio_task():
+            # Asyncio code, such as a test, iterates the generator as it is.
+            async with aclosing(wrapped(*args, **kwargs)) as values:
+                async for value in values:
+                    yield value
+            return
         args, kwargs = _for_asyncio(args, kwargs)
         # One asyncio task runs the whole generator: a timeout in it may span several values.
         handover = _Handover()

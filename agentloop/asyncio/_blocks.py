@@ -12,7 +12,8 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import trio
 
-from agentloop._runtime.stream import Stream
+from agentloop._core.typevars import Output_co
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import Guest, settle
 from agentloop.errors import UsageError
@@ -43,16 +44,16 @@ class AsyncWith(AbstractAsyncContextManager[T]):
         raise AssertionError("the block is never entered")
 
 
-class HostedStream(Stream):
+class HostedStream(Stream[Output_co]):
     """A stream that asyncio code reads. All other methods are plain ones, and work in both."""
 
     __slots__ = ("_guest",)
 
-    def __init__(self, stream: Stream, guest: Guest) -> None:
+    def __init__(self, stream: Stream[Output_co], guest: Guest) -> None:
         super().__init__(stream._run)
         self._guest = guest
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[Output_co]:
         self._drop_events()
         # After its block, perhaps after its host's, there is nothing to wait for.
         if not self._run.ended.is_set():
@@ -158,11 +159,19 @@ class Block(AsyncWith[T]):
     async def _hold(self) -> None:
         """The block itself, in its task of trio."""
         async with self._manager as value:
-            self._value.append(cast("T", HostedStream(value, self._guest)) if isinstance(value, Stream) else value)
+            self._value.append(self._for_asyncio(value))
             settle(self._entered)
             await self._leave.wait()
             if self._error is not None:
                 raise self._error
+
+    def _for_asyncio(self, value: T) -> T:
+        if isinstance(value, Stream):
+            return cast("T", HostedStream(cast("Stream[Any]", value), self._guest))
+        if isinstance(value, StreamedText):
+            text = cast("StreamedText[Any]", value)
+            return cast("T", text.of(HostedStream(text.stream, self._guest)))
+        return value
 
     def _end(self, future: asyncio.Future[None]) -> None:
         """The trio block has ended: by itself, if the asyncio code is still inside."""

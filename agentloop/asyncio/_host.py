@@ -9,11 +9,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
-from agentloop._runtime.stream import Stream
+from agentloop._core.typevars import Deps, Output
+from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
 from agentloop.asyncio._blocks import AsyncWith, Block
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import Guest, running_loop, share_guest
+from agentloop.context import NO_DEPS
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
 from agentloop.outcome import Outcome, QuestionHandler
@@ -26,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _checked(agent: Agent) -> Agent:
+def _checked(agent: Agent[Deps, Output]) -> Agent[Deps, Output]:
     if not isinstance(cast("object", agent), Agent):
         raise UsageError(f"the first argument is an Agent, and the second its prompt, or its session: not {agent!r}")
     return agent
@@ -76,13 +78,13 @@ class TrioHost:
 
     async def run(
         self,
-        agent: Agent,
+        agent: Agent[Deps, Output],
         prompt: Prompt,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
-        deps: Any = None,
-    ) -> Outcome:
+        deps: Deps = NO_DEPS,
+    ) -> Outcome[Output]:
         """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
         Raises:
@@ -93,13 +95,13 @@ class TrioHost:
 
     def stream(
         self,
-        agent: Agent,
+        agent: Agent[Deps, Output],
         prompt: Prompt,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
-        deps: Any = None,
-    ) -> AbstractAsyncContextManager[Stream]:
+        deps: Deps = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Stream[Output]]:
         """`Agent.stream`, read by asyncio code: ``async with host.stream(...) as stream: async for event in stream``.
 
         The stream has the methods of any other. Leaving the block, in whatever way, stops the run and returns when
@@ -107,27 +109,39 @@ class TrioHost:
         """
         return self.block(_checked(agent).stream(prompt, session=session, on_question=on_question, deps=deps))
 
+    def stream_text(
+        self,
+        agent: Agent[Deps, Output],
+        prompt: Prompt,
+        *,
+        session: Session | None = None,
+        on_question: QuestionHandler | Literal["decline", "park"] = "decline",
+        deps: Deps = NO_DEPS,
+    ) -> AbstractAsyncContextManager[StreamedText[Output]]:
+        """`Agent.stream_text`, read by asyncio code."""
+        return self.block(_checked(agent).stream_text(prompt, session=session, on_question=on_question, deps=deps))
+
     async def resume(
         self,
-        agent: Agent,
+        agent: Agent[Deps, Output],
         session: Session,
         answers: Mapping[str, Answer] | None = None,
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = "park",
-        deps: Any = None,
-    ) -> Outcome:
+        deps: Deps = NO_DEPS,
+    ) -> Outcome[Output]:
         """`Agent.resume`, awaited by asyncio code."""
         return await self.call(_checked(agent).resume, session, answers, on_question=on_question, deps=deps)
 
     def resume_stream(
         self,
-        agent: Agent,
+        agent: Agent[Deps, Output],
         session: Session,
         answers: Mapping[str, Answer] | None = None,
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
-        deps: Any = None,
-    ) -> AbstractAsyncContextManager[Stream]:
+        deps: Deps = NO_DEPS,
+    ) -> AbstractAsyncContextManager[Stream[Output]]:
         """`Agent.resume_stream`, read by asyncio code."""
         return self.block(_checked(agent).resume_stream(session, answers, on_question=on_question, deps=deps))
 

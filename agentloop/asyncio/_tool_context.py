@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from agentloop._core.typevars import Output, TypeForm
 from agentloop.asyncio._blocks import Block
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import guest_here
@@ -81,7 +82,7 @@ class AsyncioContext(ToolContext[Any]):
     def restart_deadline(self, *, at_most: float = math.inf) -> None:
         self._context.restart_deadline(at_most=at_most)
 
-    def recall(self, name: str, type: type[T], /) -> T | None:
+    def recall(self, name: str, type: TypeForm[T], /) -> T | None:
         return self._context.recall(name, type)
 
     async def remember(self, name: str, value: object, /) -> None:
@@ -94,10 +95,12 @@ class AsyncioContext(ToolContext[Any]):
         self._context.warn(code, message)
 
     def stream(
-        self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None
-    ) -> AbstractAsyncContextManager[ChildStream]:
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> AbstractAsyncContextManager[ChildStream[Output]]:
         opening = self._context.stream(agent, prompt, on_question=on_question)
         return opening if trio.lowlevel.in_trio_task() else Block(guest_here(), opening)
 
-    async def run(self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None) -> Outcome:
+    async def run(
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> Outcome[Output]:
         return await _call(self._context.run, agent, prompt, on_question=on_question)

@@ -200,7 +200,7 @@ async def _play_tour(given: argparse.Namespace, door: Door, model: Model | str |
         await tour(stage, model, prompt)
 
 
-async def _begin(given: argparse.Namespace, door: Door, agent: Agent, prompts: Sequence[str]) -> None:
+async def _begin(given: argparse.Namespace, door: Door, agent: Agent[Any, Any], prompts: Sequence[str]) -> None:
     """A new session with ``agent``."""
     if given.no_store:
         async with _open_stage(given, door) as stage:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -47,7 +48,7 @@ class Example:
 class Program:
     """The parts of an example."""
 
-    make_agent: Callable[[Model | str | None], Agent] | None
+    make_agent: Callable[[Model | str | None], Agent[Any, Any]] | None
     prompts: tuple[str, ...]
     main: Callable[..., Awaitable[None]]
 

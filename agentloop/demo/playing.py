@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import trio
 
@@ -27,7 +28,7 @@ async def _nothing() -> None:
 
 
 async def play(
-    agent: Agent,
+    agent: Agent[Any, Any],
     prompts: Sequence[str],
     stage: Stage,
     session: Session | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import trio
 from attrs import frozen
@@ -27,7 +28,7 @@ GO_ON = "Go on."
 class Talk:
     """An agent, its session, and who talks to it."""
 
-    agent: Agent
+    agent: Agent[Any, Any]
     session: Session
     stage: Stage
     store: OpenStore | None = None

@@ -187,7 +187,7 @@ class Lab:
     @asynccontextmanager
     async def stream(
         self,
-        agent: Agent,
+        agent: Agent[Any, Any],
         prompt: Prompt = "go",
         *,
         name: str = "A",

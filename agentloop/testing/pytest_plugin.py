@@ -292,7 +292,9 @@ def record_stream() -> Generator[Callable[..., AbstractAsyncContextManager[Recor
     """Record streams; their events are checked after the test."""
     made: list[RecordedStream] = []
 
-    def make(agent: Agent, prompt: Prompt = "go", **options: Any) -> AbstractAsyncContextManager[RecordedStream]:
+    def make(
+        agent: Agent[Any, Any], prompt: Prompt = "go", **options: Any
+    ) -> AbstractAsyncContextManager[RecordedStream]:
         return record(agent, prompt, into=made, **options)
 
     yield make

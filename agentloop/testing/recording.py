@@ -70,7 +70,7 @@ class RecordedStream:
 
 @asynccontextmanager
 async def record(
-    agent: Agent, prompt: Prompt, *, into: list[RecordedStream] | None = None, **options: Any
+    agent: Agent[Any, Any], prompt: Prompt, *, into: list[RecordedStream] | None = None, **options: Any
 ) -> AsyncGenerator[RecordedStream]:
     """Open a stream of ``agent`` that keeps its events; ``options`` are those of `Agent.stream`."""
     async with agent.stream(prompt, **options) as stream:

@@ -158,6 +158,26 @@ async def test_an_asyncio_generator_that_is_left_early_has_cleaned_up_when_its_r
 
 
 @in_asyncio
+async def test_asyncio_code_calls_a_tool_as_its_function() -> None:
+    @asyncio_tool(name="fetch_page")
+    async def fetch(url: str) -> str:
+        """Fetch a page."""
+        await asyncio.sleep(0)
+        return f"page of {url}"
+
+    @asyncio_tool
+    async def count(to: int) -> AsyncGenerator[int]:
+        """Count."""
+        for number in range(to):
+            await asyncio.sleep(0)
+            yield number
+
+    assert await fetch("here") == "page of here"
+    assert [number async for number in count(3)] == [0, 1, 2]
+    assert (fetch.__name__, fetch.name, fetch.__doc__) == ("fetch", "fetch_page", "Fetch a page.")
+
+
+@in_asyncio
 async def test_an_asyncio_tool_awaits_the_methods_of_its_context() -> None:
     inner = Agent(ScriptedModel("Hello!", "Hello again!", "And again!"), name="inner")
 

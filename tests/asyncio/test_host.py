@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import agentloop.asyncio
-from agentloop import Agent, UsageError, run_sync, tool
+from agentloop import Agent, Limits, UsageError, run_sync, tool
 from agentloop.asyncio import TrioHost
-from agentloop.errors import ModelError
+from agentloop.errors import LimitReachedError, ModelError
 from agentloop.events import ApprovalRequested, StreamStopped, TextDelta, ToolCallFinished
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Approve
 from agentloop.stores import MemoryStore, SQLiteStore, follow_session, stored_session
-from agentloop.testing import ScriptedModel, calls, fails
+from agentloop.testing import ScriptedModel, calls, fails, hangs, says
 from tests.asyncio.support import Waiting, in_asyncio, run_in_loop
 
 
@@ -233,9 +235,40 @@ def test_a_host_refuses_the_loop_of_another_thread() -> None:
     run_in_loop(main)
 
 
-@pytest.mark.parametrize("name", ["run", "stream", "resume", "resume_stream"])
+@pytest.mark.parametrize("name", ["run", "stream", "stream_text", "resume", "resume_stream"])
 def test_a_host_takes_the_arguments_that_an_agent_takes(name: str) -> None:
-    of_agent = list(inspect.signature(getattr(Agent, name)).parameters.values())[1:]
-    of_host = list(inspect.signature(getattr(TrioHost, name)).parameters.values())[2:]
-    of_module = list(inspect.signature(getattr(agentloop.asyncio, name)).parameters.values())[1:]
+    def parameters(function: Callable[..., Any], first: int) -> list[inspect.Parameter]:
+        listed = list(inspect.signature(function).parameters.values())[first:]
+        # The same type is another type variable for a function than for a class.
+        return [each.replace(annotation="Deps") if each.name == "deps" else each for each in listed]
+
+    of_agent = parameters(getattr(Agent, name), 1)
+    of_host = parameters(getattr(TrioHost, name), 2)
+    of_module = parameters(getattr(agentloop.asyncio, name), 1)
     assert of_agent == of_host == of_module
+
+
+async def _words(text: Any) -> list[str]:
+    return [piece async for piece in text]
+
+
+def test_asyncio_code_reads_the_words_of_a_run() -> None:
+    agent = Agent(ScriptedModel("One two", "One two", says("One ") + hangs(), calls("nothing")), limits=Limits(turns=1))
+
+    async def main() -> None:
+        async with agentloop.asyncio.stream_text(agent, "Hi") as text:
+            assert await _words(text) == ["One ", "two"]
+            assert (await text.stream.wait()).output == "One two"
+        async with TrioHost() as host:
+            async with host.stream_text(agent, "Hi") as text:
+                assert await _words(text) == ["One ", "two"]
+            async with host.stream_text(agent, "Hi") as text:
+                async for piece in text:
+                    assert piece == "One "
+                    break
+            assert text.stream.outcome.reason == "cancelled"
+            async with host.stream_text(agent, "Hi") as text:
+                with pytest.raises(LimitReachedError):
+                    await _words(text)
+
+    run_in_loop(main)

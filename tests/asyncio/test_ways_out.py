@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -305,7 +306,7 @@ async def test_a_run_is_ended_at_each_of_its_steps() -> None:
     assert count > 20
 
 
-async def read(agent: Agent) -> str:
+async def read(agent: Agent[Any, Any]) -> str:
     async with agentloop.asyncio.stream(agent, "Hi") as stream:
         async for _ in stream:
             pass

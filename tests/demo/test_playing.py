@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import pytest
@@ -50,7 +50,9 @@ def make_agent(*script: object) -> Agent:
     return Agent(ScriptedModel(*script), tools=[book, delete, count])  # type: ignore[arg-type]
 
 
-async def played(agent: Agent, *answers: Answer, prompts: tuple[str, ...] = ("Go.",)) -> tuple[str, Answering]:
+async def played(
+    agent: Agent[Any, Any], *answers: Answer, prompts: tuple[str, ...] = ("Go.",)
+) -> tuple[str, Answering]:
     out, person = io.StringIO(), Answering(answers)
     await play(agent, prompts, Stage(Plain(out), person))
     return out.getvalue(), person

@@ -27,7 +27,7 @@ __all__ = ["agent_with", "answering", "asked", "only_result", "results", "result
 
 def agent_with(
     *tools: Tool | Callable[..., Any], response: Response | None = None, model: Model | None = None, **options: Any
-) -> Agent:
+) -> Agent[Any, Any]:
     """An agent that calls its first tool, or gives ``response``, and then says "Done."."""
     agent = Agent(ScriptedModel(), tools=tools, **options)
     if model is None:

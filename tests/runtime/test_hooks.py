@@ -860,7 +860,7 @@ async def sleeping() -> str:
     await trio.sleep_forever()
 
 
-EXITS: dict[str, tuple[Callable[[list[Hook]], Agent], str, int, dict[str, Any]]] = {
+EXITS: dict[str, tuple[Callable[[list[Hook]], Agent[Any, Any]], str, int, dict[str, Any]]] = {
     "completed": (lambda log: looking(*log), "completed", 2, {}),
     "stopped in the model": (
         lambda log: Agent(ScriptedModel(says("Well") + hangs()), name="agent", hooks=log),

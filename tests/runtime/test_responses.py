@@ -92,7 +92,7 @@ async def test_an_answer_that_was_cut_off_says_so_in_the_outcome() -> None:
 
 
 @pytest.mark.parametrize(("text", "output"), [("12", int), ("[1]", list[int])])
-async def test_the_beginning_of_an_output_is_not_the_output(text: str, output: type) -> None:
+async def test_the_beginning_of_an_output_is_not_the_output(text: str, output: Any) -> None:
     model = ScriptedModel(says(text, stop="length"), says("1234" if output is int else "[1, 2]"))
 
     assert (await Agent(model, output_type=output).run("Go.")).output in (1234, [1, 2])

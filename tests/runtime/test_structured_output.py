@@ -48,7 +48,7 @@ ONE_ATTEMPT = Limits(output_attempts=1)
 PORTO = '{"name": "Porto", "people": 230000}'
 
 
-def writer(output_type: Any, *script: Response | str, **options: Any) -> Agent:
+def writer(output_type: Any, *script: Response | str, **options: Any) -> Agent[Any, Any]:
     return Agent(ScriptedModel(*script), output_type=output_type, **options)
 
 

@@ -143,7 +143,7 @@ async def read(stream: Stream, way: Way, count: int, events: list[StreamEvent]) 
     return True
 
 
-async def by_break(way: Way, agent: Agent, count: int, events: list[StreamEvent]) -> Stream:
+async def by_break(way: Way, agent: Agent[Any, Any], count: int, events: list[StreamEvent]) -> Stream:
     async with opened(agent, **way.options) as stream:
         if count:
             async for event in stream:
@@ -155,13 +155,13 @@ async def by_break(way: Way, agent: Agent, count: int, events: list[StreamEvent]
     return stream
 
 
-async def by_return(way: Way, agent: Agent, count: int, events: list[StreamEvent]) -> Stream:
+async def by_return(way: Way, agent: Agent[Any, Any], count: int, events: list[StreamEvent]) -> Stream:
     async with opened(agent, **way.options) as stream:
         await read(stream, way, count, events)
         return stream
 
 
-async def by_exception(way: Way, agent: Agent, count: int, events: list[StreamEvent]) -> Stream:
+async def by_exception(way: Way, agent: Agent[Any, Any], count: int, events: list[StreamEvent]) -> Stream:
     error = LeaveError("the reader's own")
     with pytest.raises(LeaveError) as raised:
         async with opened(agent, **way.options) as stream:
@@ -171,7 +171,7 @@ async def by_exception(way: Way, agent: Agent, count: int, events: list[StreamEv
     return stream
 
 
-async def by_cancel(way: Way, agent: Agent, count: int, events: list[StreamEvent]) -> Stream:
+async def by_cancel(way: Way, agent: Agent[Any, Any], count: int, events: list[StreamEvent]) -> Stream:
     with trio.CancelScope() as scope:
         async with opened(agent, **way.options) as stream:
             await read(stream, way, count, events)
@@ -181,7 +181,7 @@ async def by_cancel(way: Way, agent: Agent, count: int, events: list[StreamEvent
     return stream
 
 
-async def by_deadline(way: Way, agent: Agent, count: int, events: list[StreamEvent]) -> Stream:
+async def by_deadline(way: Way, agent: Agent[Any, Any], count: int, events: list[StreamEvent]) -> Stream:
     """Of a reader that has stopped reading; so the run may come to its end before."""
     with trio.CancelScope() as scope:
         async with opened(agent, **way.options) as stream:

@@ -132,7 +132,9 @@ async def read(opening: AbstractAsyncContextManager[Stream], session: Session, o
     return Read(stream, events, error)
 
 
-async def park(store: OpenStore, agent: Agent, prompt: str = "go", *, on_event: OnEvent | None = None) -> Read:
+async def park(
+    store: OpenStore, agent: Agent[Any, Any], prompt: str = "go", *, on_event: OnEvent | None = None
+) -> Read:
     """A run that is expected to park."""
     async with stored_session(store, "ann") as session:
         parked = await read(agent.stream(prompt, session=session, on_question="park"), session, on_event)
@@ -142,7 +144,9 @@ async def park(store: OpenStore, agent: Agent, prompt: str = "go", *, on_event: 
         return parked
 
 
-async def resume(store: OpenStore, agent: Agent, answers: Mapping[str, Answer] | None = None, **options: Any) -> Read:
+async def resume(
+    store: OpenStore, agent: Agent[Any, Any], answers: Mapping[str, Answer] | None = None, **options: Any
+) -> Read:
     """Go on with it, on another day."""
     async with stored_session(store, "ann") as session:
         options.setdefault("on_question", "park")

@@ -72,7 +72,7 @@ def find_scenario(token: str) -> Callable[[], AgentScenario]:
 
 
 Play = Callable[[Lab], Awaitable[None]]
-MakeAgent = Callable[[Lab], Agent]
+MakeAgent = Callable[[Lab], Agent[Any, Any]]
 
 
 def scenario(expect: Callable[[Lab], None] | None = None) -> Callable[[Play], Play]:
@@ -124,7 +124,7 @@ def on_depths(
     return add
 
 
-def nested(lab: Lab, agent: Agent, depth: int) -> Agent:
+def nested(lab: Lab, agent: Agent[Any, Any], depth: int) -> Agent[Any, Any]:
     """``agent`` as the tool of an agent, ``depth`` times."""
     for level in range(depth):
         helper = agent.as_tool(name="helper")
@@ -180,7 +180,7 @@ def streaming_tool(lab: Lab) -> Agent:
 
 
 @on_depths("completed")
-def structured_output(lab: Lab) -> Agent:
+def structured_output(lab: Lab) -> Agent[Any, int]:
     return Agent(lab.model("no JSON", '{"value": 7}'), output_type=int)
 
 
@@ -373,7 +373,7 @@ def same_calls_again_and_again(lab: Lab) -> Agent:
 
 
 @on_depths("failed")
-def output_never_comes(lab: Lab) -> Agent:
+def output_never_comes(lab: Lab) -> Agent[Any, int]:
     return Agent(lab.model("no", "no"), output_type=int, limits=Limits(output_attempts=2))
 
 
@@ -848,7 +848,7 @@ async def a_tool_stops_one_child_of_two(lab: Lab) -> None:
     async def delegate(context: ToolContext[Any]) -> object:
         outcomes: list[Outcome] = []
 
-        async def run(agent: Agent, *, stop: bool) -> None:
+        async def run(agent: Agent[Any, Any], *, stop: bool) -> None:
             try:
                 async with context.stream(agent, "go") as child:
                     async for event in child:

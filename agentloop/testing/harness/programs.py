@@ -427,7 +427,7 @@ async def _output(context: ToolContext[Any]) -> object:
 
 
 async def _run_child(
-    agent: Agent, leave_after: int | None, handler: QuestionHandler | None, context: ToolContext[Any]
+    agent: Agent[Any, Any], leave_after: int | None, handler: QuestionHandler | None, context: ToolContext[Any]
 ) -> object:
     prompt: Prompt = "go on"
     if leave_after is None:

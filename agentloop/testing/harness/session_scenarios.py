@@ -60,7 +60,7 @@ class Story:
       rewinds: whether messages were taken back, so that some delivered ones are no part of the session any more.
     """
 
-    def __init__(self, lab: Lab, journal: SeamJournal, make: Callable[[Lab], Agent]) -> None:
+    def __init__(self, lab: Lab, journal: SeamJournal, make: Callable[[Lab], Agent[Any, Any]]) -> None:
         self.lab = lab
         self.journal = journal
         self.agent = make(lab)
@@ -225,7 +225,7 @@ def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
     return texts
 
 
-def _tools_of(agent: Agent) -> list[Tool]:
+def _tools_of(agent: Agent[Any, Any]) -> list[Tool]:
     return list(agent.tools)
 
 
@@ -233,7 +233,7 @@ Play = Callable[[Story], Awaitable[None]]
 
 
 def story(
-    make: Callable[[Lab], Agent], *, reasons: tuple[str, ...], effects: Mapping[str, int]
+    make: Callable[[Lab], Agent[Any, Any]], *, reasons: tuple[str, ...], effects: Mapping[str, int]
 ) -> Callable[[Play], Play]:
     """Add a story to the corpus, under its function's name.
 
