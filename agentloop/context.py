@@ -89,7 +89,10 @@ class ToolContext(ABC, Generic[Deps]):
 
     @abstractmethod
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
-        """Like `ask`, with a class as the form: an attrs class, a dataclass, a TypedDict or a msgspec Struct.
+        """Like `ask`, with a class as the form: an attrs class, a dataclass, a TypedDict, a Struct or a pydantic model.
+
+        Validators of the class check the answer: one that they refuse raises `InvalidAnswerError` where it is given,
+        and the question stays open.
 
         Returns:
           An instance of ``form`` if the user accepted.

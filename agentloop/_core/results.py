@@ -10,6 +10,7 @@ import msgspec
 from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.foreign_errors import error_name, error_text
 from agentloop._core.json_types import UNENCODABLE
+from agentloop._core.pydantic_types import encode_json
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
@@ -88,7 +89,7 @@ def to_text(value: object, /) -> str:
     """What a tool returned, as the model gets to read it.
 
     Text stays as it is, ``None`` is empty, and everything else that has a JSON form is compact JSON: attrs
-    classes, dataclasses, Structs, dicts, lists, enums, dates.
+    classes, dataclasses, Structs, models of pydantic, dicts, lists, enums, dates.
 
     Raises:
       TypeError: bytes, or an object without a JSON form. The message names its type.
@@ -102,7 +103,7 @@ def to_text(value: object, /) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
     try:
-        return msgspec.json.encode(value).decode()
+        return encode_json(value).decode()
     except RecursionError as error:
         raise TypeError(
             f"a tool returned `{kind}` without a JSON form: it nests too deeply, or contains itself"

@@ -17,8 +17,9 @@ from agentloop._core.json_types import (
     lifted,
     malformed,
     mismatch,
-    spelled_out,
 )
+from agentloop._core.pydantic_types import FieldProblemsError
+from agentloop._core.type_hints import field_problems, read_hook, spelled_out
 
 __all__ = ["TEXT", "OutputFormatError", "OutputType", "output_type", "schema_of"]
 
@@ -70,17 +71,27 @@ class OutputType:
                 return read(raw)
             except msgspec.ValidationError as error:
                 problems.append(error)
-        # The first is about the form that the model was asked for.
-        raise OutputFormatError(f"the output does not fit: {mismatch(problems[0])}") from problems[0]
+        # The first is about the form that the model was asked for. The second is about the value without its wrapper,
+        # and helps more if it is about a part of the value.
+        problem, without_wrapper = problems[0], problems[-1]
+        if _WRAPPED.match(raw) is None and _is_about_part(without_wrapper):
+            problem = without_wrapper
+        raise OutputFormatError(f"the output does not fit: {mismatch(problem)}") from problem
 
     @functools.cached_property
     def _readers(self) -> tuple[Callable[[str], Any], ...]:
-        bare = JsonDecoder(self._hint)
+        bare = JsonDecoder(self._hint, dec_hook=read_hook)
         if _is_object(lifted(self._hint)):
             return (functools.partial(decode_leniently, bare),)
-        wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint))
+        wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint), dec_hook=read_hook)
         return (lambda raw: decode_leniently(wrapped, raw).value, functools.partial(decode_leniently, bare))
 
+
+def _is_about_part(error: msgspec.ValidationError) -> bool:
+    return isinstance(error.__cause__, FieldProblemsError) or any(path for path, _ in field_problems(error))
+
+
+_WRAPPED = re.compile(r'\s*\{\s*"value"\s*:')
 
 TEXT = OutputType(str)
 """Any text."""

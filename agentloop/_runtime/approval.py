@@ -19,6 +19,7 @@ import trio
 from agentloop._core.context_window import READ_RESULT
 from agentloop._core.json_text import decode_own, whole_numbers
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_like
+from agentloop._core.pydantic_types import encode_json
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
@@ -323,7 +324,7 @@ class ApprovalCheck:
           ArgumentsError: they have no JSON form, or do not fit the tool.
         """
         try:
-            text = msgspec.json.encode(arguments).decode()
+            text = encode_json(arguments, by_alias=True).decode()
         except (TypeError, ValueError) as error:
             raise ArgumentsError(f"the arguments are not JSON: {error}") from error
         return CheckedArguments(self._tool.arguments.decode(text), text)
