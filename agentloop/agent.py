@@ -54,6 +54,7 @@ class Agent(AgentConfig):
       compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
       max_result: characters of a tool's result that the model reads at once, text files included.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
+      output_validators: functions that check each output, and may change it or have the model try again.
 
     Raises:
       UsageError: an argument is wrong; the message names the value and the way out.

@@ -13,7 +13,7 @@ import attrs
 from attrs import field, frozen
 
 from agentloop._core.field_checks import is_name, shown
-from agentloop._core.structured_output import output_type
+from agentloop._core.structured_output import check_validator, output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
@@ -24,10 +24,14 @@ from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 
-__all__ = ["AgentConfig", "Instructions"]
+__all__ = ["AgentConfig", "Instructions", "OutputValidator"]
 
 Instructions: TypeAlias = str | Callable[[Source], str]
 """The system prompt; a function is called with the stream's `Source`, once per stream."""
+
+
+OutputValidator: TypeAlias = Callable[..., Any]
+"""A function of the output, and of an `OutputInfo` if it takes two arguments. Returns the output, or raises `Retry`."""
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
@@ -59,6 +63,13 @@ def _hooks(items: Iterable[Hook]) -> tuple[Hook, ...]:
         if not isinstance(hook, Hook):
             raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
     return hooks
+
+
+def _output_validators(items: Iterable[OutputValidator]) -> tuple[OutputValidator, ...]:
+    validators = _listed("output_validators", items)
+    for validator in validators:
+        check_validator(validator)
+    return validators
 
 
 def _observers(items: Iterable[Observer]) -> tuple[Observer, ...]:
@@ -165,3 +176,10 @@ class AgentConfig(AgentBase):
     the model gets a tool to read it."""
     output_type: Any = field(default=str, kw_only=True, validator=_check_output_type)
     """Type of ``result.output``: ``str`` for free text, another type for JSON that is validated against it."""
+    output_validators: tuple[OutputValidator, ...] = field(
+        default=(), kw_only=True, converter=_output_validators, repr=False
+    )
+    """Functions that check each output, in this order, and may change it. Each is plain (then it runs in a thread) or
+    async, and gets the output, and an `OutputInfo` if it takes two arguments. It returns the output, or raises `Retry`
+    to have the model try again, within ``Limits.output_attempts``. It is called again for an output that a resumed run
+    finds in its transcript."""

@@ -106,7 +106,8 @@ TurnReason: TypeAlias = Literal[
 - ``tool_calls``: the model called tools; it reads their results in the next turn.
 - ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run; or the
   provider had paused the response.
-- ``output_retry``: the answer was empty, or no valid structured output; the model is asked for it again.
+- ``output_retry``: the answer was empty, no valid structured output, or refused by an output validator; the model is
+  asked for it again.
 - ``cancelled``, ``failed``, ``blocked``, ``limit``, ``needs_input``, ``interrupted``: the stream ended in this turn.
 """
 

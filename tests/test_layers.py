@@ -33,7 +33,7 @@ LAYERS = (
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",
-    "_runtime.loop _runtime.stream _runtime.lifecycle",
+    "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door
     "session agent toolsets",
 )

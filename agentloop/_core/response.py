@@ -45,6 +45,7 @@ __all__ = [
     "Flaw",
     "Next",
     "Proceed",
+    "after_refused_output",
     "after_response",
     "answer_at_the_end",
     "checked_delta",
@@ -410,11 +411,33 @@ def after_response(
     except ValueError as error:
         if attempt >= attempts:
             raise OutputError(model=message.model, attempts=attempts, problem=str(error), text=message.text) from error
-        reminder = Text(
-            f"That is not the output that was asked for: {error}\n"
-            "Answer again, with nothing but JSON that fits the schema."
-        )
-        return AskAgain((message, UserMessage((reminder,))))
+        return AskAgain((message, _reminder(str(error), output)))
+
+
+def after_refused_output(
+    message: AssistantMessage, problem: str, output: OutputType, *, attempt: int, attempts: float
+) -> AskAgain:
+    """The step after an output validator refused the output of ``message``, which is part of the transcript already.
+
+    Args:
+      message: the response.
+      problem: the words of the validator, for the model.
+      output: the type of the final answer.
+      attempt: the number of answers so far that were no valid output, this one included.
+      attempts: the most answers that may be no valid output.
+
+    Raises:
+      OutputError: that was the last attempt.
+    """
+    if attempt >= attempts:
+        raise OutputError(model=message.model, attempts=attempts, problem=problem, text=message.text)
+    return AskAgain((_reminder(problem, output),))
+
+
+def _reminder(problem: str, output: OutputType) -> UserMessage:
+    """The message that asks for the output again."""
+    how = "." if output.schema is None else ", with nothing but JSON that fits the schema."
+    return UserMessage((Text(f"That is not the output that was asked for: {problem}\nAnswer again{how}"),))
 
 
 def _after_text(message: AssistantMessage, flaw: Flaw, attempt: int) -> Next:

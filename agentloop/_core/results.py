@@ -11,10 +11,11 @@ from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.foreign_errors import error_name, error_text
 from agentloop._core.json_types import UNENCODABLE
 from agentloop._core.pydantic_types import encode_json
+from agentloop.errors import Retry, ToolError
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
-__all__ = ["error_info", "error_result", "own_result", "result_of", "to_text", "unknown_tool"]
+__all__ = ["error_info", "error_result", "own_result", "result_of", "to_text", "unknown_tool", "words_for_model"]
 
 
 NO_REASON = "The call failed, and no reason was given."
@@ -72,6 +73,12 @@ def error_result(call: ToolCall, text: str, status: ResultStatus = "error") -> T
     # As text that has a JSON form: an error may name a file, and a file's name may be any bytes.
     # Several providers refuse an empty text.
     return ToolResult(call.id, call.name, (Text(to_text(text) or NO_REASON),), status)
+
+
+def words_for_model(error: ToolError) -> str:
+    """The text of a `ToolError`, which was chosen for the model; for a `Retry`, with the request to try again."""
+    text = error_text(error)
+    return f"{text}\n\nCorrect this, and call the tool again.".lstrip() if isinstance(error, Retry) else text
 
 
 def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
