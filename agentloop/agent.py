@@ -55,6 +55,7 @@ class Agent(AgentConfig):
       max_result: characters of a tool's result that the model reads at once, text files included.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
       output_validators: functions that check each output, and may change it or have the model try again.
+      output_deltas: whether streams emit the parts of a structured output while the model writes it.
 
     Raises:
       UsageError: an argument is wrong; the message names the value and the way out.

@@ -183,3 +183,6 @@ class AgentConfig(AgentBase):
     async, and gets the output, and an `OutputInfo` if it takes two arguments. It returns the output, or raises `Retry`
     to have the model try again, within ``Limits.output_attempts``. It is called again for an output that a resumed run
     finds in its transcript."""
+    output_deltas: bool = field(default=False, kw_only=True, repr=False, validator=_check_kind)
+    """Whether streams emit an `OutputDelta` for each part of a structured output while the model writes it.
+    `Stream.partial` needs no such events."""

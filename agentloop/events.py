@@ -47,6 +47,7 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "MessageCommitted",
+    "OutputDelta",
     "Question",
     "QuestionAnswered",
     "QuestionDeclined",
@@ -377,6 +378,24 @@ class ToolCallDelta(Event):
 
 
 @frozen(kw_only=True, repr=False, eq=False)
+class OutputDelta(Event):
+    """A part of the structured output became known, while the model writes it.
+
+    Emitted after the `TextDelta` that has the part, if the agent has ``output_deltas=True``. The change at the location
+    ``()`` begins the output anew, also after `ResponseDiscarded`. The journal of a session does not have these events:
+    a follower reads the `TextDelta` alone.
+    """
+
+    location: tuple[str | int, ...]
+    """The names of members and the indexes of items that lead from the output to the part; empty for the output."""
+    value: Any
+    """The part, as plain JSON data: a whole number, ``True``, ``False`` or ``None``; or an empty text, object or array
+    that begins, and that later events fill. Or a piece of a text, if ``is_piece``."""
+    is_piece: bool = False
+    """Whether the text at ``location`` is longer by ``value``."""
+
+
+@frozen(kw_only=True, repr=False, eq=False)
 class ResponseDiscarded(Event):
     """A response failed and is requested again, from its beginning.
 
@@ -651,6 +670,7 @@ StreamEvent: TypeAlias = (
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta
+    | OutputDelta
     | ResponseDiscarded
     | CompactionStarted
     | CompactionFinished

@@ -61,6 +61,11 @@ class OutputType:
         """
         return None if self._hint is str else schema_of(self._hint)
 
+    @functools.cached_property
+    def is_wrapped(self) -> bool:
+        """Whether `schema` wraps the output as ``{"value": ...}``."""
+        return self._hint is not str and not _is_object(lifted(self._hint))
+
     def decode(self, text: str, /) -> Any:
         """Read what the model wrote.
 
@@ -94,7 +99,7 @@ class OutputType:
     @functools.cached_property
     def _readers(self) -> tuple[Callable[[str], Any], ...]:
         bare = JsonDecoder(self._hint, dec_hook=read_hook)
-        if _is_object(lifted(self._hint)):
+        if not self.is_wrapped:
             return (functools.partial(decode_leniently, bare),)
         wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint), dec_hook=read_hook)
         return (lambda raw: decode_leniently(wrapped, raw).value, functools.partial(decode_leniently, bare))
