@@ -19,7 +19,6 @@ import trio
 from agentloop._core.context_window import READ_RESULT
 from agentloop._core.json_text import decode_own, whole_numbers
 from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_like
-from agentloop._core.pydantic_types import encode_json
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
@@ -324,7 +323,7 @@ class ApprovalCheck:
           ArgumentsError: they have no JSON form, or do not fit the tool.
         """
         try:
-            text = encode_json(arguments, by_alias=True).decode()
+            text = msgspec.json.encode(arguments).decode()
         except (TypeError, ValueError) as error:
             raise ArgumentsError(f"the arguments are not JSON: {error}") from error
         return CheckedArguments(self._tool.arguments.decode(text), text)

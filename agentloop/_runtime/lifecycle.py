@@ -33,7 +33,6 @@ from attrs import evolve
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
-from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
@@ -42,7 +41,7 @@ from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.output_validation import validated
-from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end
+from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
@@ -290,7 +289,7 @@ async def _outcome_of(run: Run) -> Outcome:
     if reason == "completed":
         last = state.messages[-1]
         assert isinstance(last, AssistantMessage)
-        output = output_type(run.config.output_type).decode(last.text)
+        output = output_of(run.config).decode(last.text)
         try:
             # The journal has the response, and not what the validators have made of it.
             output = await validated(run, last, output, attempt=state.output_retries + 1)

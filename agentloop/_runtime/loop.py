@@ -24,7 +24,7 @@ from agentloop._core.response import (
     answer_at_the_end,
     flaw_of,
 )
-from agentloop._core.structured_output import TEXT, OutputType, output_type
+from agentloop._core.structured_output import TEXT, OutputType
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
@@ -34,7 +34,7 @@ from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.questions import ask
-from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
+from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
@@ -158,7 +158,7 @@ class _Loop:
         self._run = run
         self._instructions = [instructions] if instructions else []
         type_ = run.config.output_type
-        self._output: OutputType = TEXT if type_ is str else output_type(type_)
+        self._output: OutputType = TEXT if type_ is str else output_of(run.config)
         self._output_spec: ToolSpec | None = None
         if self._output is not TEXT and (schema := self._output.schema) is not None:
             self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
