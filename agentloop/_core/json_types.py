@@ -143,7 +143,7 @@ def _kind_of(info: msgspec.inspect.Type) -> str:
 
 def _advice(stranger: type) -> str:
     name = f"`{stranger.__qualname__}`"
-    if hasattr(stranger, "parse_obj") and hasattr(stranger, "__fields__"):
+    if hasattr(stranger, "parse_obj") and not hasattr(stranger, "model_validate"):
         return (
             f"{name} is a model of pydantic 1. Derive it from the BaseModel of pydantic 2 (`pydantic.BaseModel`, not "
             "`pydantic.v1.BaseModel`), or use an attrs class, a dataclass, a TypedDict or a msgspec.Struct"
@@ -271,10 +271,12 @@ class _Definitions:
             top = self.describe(mirror.struct)
             # The Struct's own definition is the only one that refers to it.
             definition = self._definitions.pop(top["$ref"].removeprefix(_DEFS))
+            # A tuple with names has none.
+            properties = definition.get("properties", {})
             for field in mirror.fields:
                 shown = shown_default(field.default)
-                if shown is not None:
-                    definition["properties"][field.key].setdefault("default", shown)
+                if shown is not None and field.key in properties:
+                    properties[field.key].setdefault("default", shown)
             self._mirrors[name] = definition
         return {"$ref": _DEFS + name}
 

@@ -137,9 +137,8 @@ class PydanticType:
             return cast("dict[str, Any]", _simplified(self._make_schema()))
         except Exception as error:
             problem = " ".join(error_text(error).partition("\n\nFor further")[0].split())
-            raise ToolDefinitionError(
-                f"`{self.name}` is a pydantic type, and pydantic can make no JSON Schema of it: {problem}"
-            ) from error
+            what = f"`{self.name}` is a pydantic type" if self.type else "it is annotated with objects of pydantic"
+            raise ToolDefinitionError(f"{what}, and pydantic can make no JSON Schema of it: {problem}") from error
 
     def read(self, value: object) -> Any:
         """A JSON value as a value of the type. A value that is one already stays as it is.
@@ -157,11 +156,7 @@ class PydanticType:
 
 
 def adapted(type_: Any) -> PydanticType:
-    """A pydantic class, or an `Annotated` with objects of pydantic in it, as a type that can be described and read.
-
-    Raises:
-      ToolDefinitionError: pydantic does not know the type.
-    """
+    """A pydantic class, or an `Annotated` with objects of pydantic in it, as a type that can be described and read."""
     if isinstance(type_, type):
         return _adapted_class(type_)
     return _by_adapter("output", None, type_)
@@ -184,21 +179,19 @@ def _adapted_class(cls: type) -> PydanticType:
 
 
 def _by_adapter(name: str, cls: type | None, type_: Any) -> PydanticType:
-    adapter_class = getattr(sys.modules.get("pydantic"), "TypeAdapter", None)
-    if adapter_class is None:
-        raise ToolDefinitionError(f"`{name}` is a type of pydantic, and reading it takes pydantic 2, which is missing")
-    try:
-        adapter = adapter_class(type_)
-    except Exception as error:
-        problem = " ".join(error_text(error).partition("\n\n")[0].split())
-        raise ToolDefinitionError(f"`{type_}` has objects of pydantic in it, and pydantic refuses it: {problem}") from (
-            error
-        )
+    @functools.cache
+    def adapter() -> Any:
+        # Made late: an error is to name the parameter or the field that has the type.
+        adapter_class = getattr(sys.modules.get("pydantic"), "TypeAdapter", None)
+        if adapter_class is None:
+            raise TypeError("reading it takes pydantic 2, which is not imported")
+        return adapter_class(type_)
+
     return PydanticType(
         name,
         cls,
-        functools.partial(adapter.json_schema, ref_template="#/$defs/{model}"),
-        adapter.validate_json,
+        lambda: adapter().json_schema(ref_template="#/$defs/{model}"),
+        lambda raw: adapter().validate_json(raw),
     )
 
 
@@ -209,7 +202,7 @@ def _problems(error: Exception) -> list[tuple[str, str]]:
         return [("", f"its validator failed: {describe(error)}")]
     # Without the inputs, which may be secrets.
     listed = cast("list[dict[str, Any]]", list_errors(include_url=False, include_context=False, include_input=False))
-    problems = [(_path(each["loc"]), _reason(each["msg"])) for each in listed[:_MAX_PROBLEMS]]
+    problems = [(_path(each["loc"]), _reason(each["type"], each["msg"])) for each in listed[:_MAX_PROBLEMS]]
     if len(listed) > _MAX_PROBLEMS:
         problems.append(("", f"and {len(listed) - _MAX_PROBLEMS} more"))
     return problems
@@ -220,9 +213,11 @@ def _path(location: Sequence[str | int]) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def _reason(message: str) -> str:
-    reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return reason[:1].lower() + reason[1:] if reason.startswith(("Input should", "Field required")) else reason
+def _reason(kind: str, message: str) -> str:
+    if kind in ("value_error", "assertion_error"):
+        # The words of a validator, which stay as they are.
+        return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return message[:1].lower() + message[1:]
 
 
 def _simplified(node: Any, name: str = "") -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from agentloop._core.field_checks import FieldError, checked, plain_text, shown
+from agentloop._core.json_text import is_object
 from agentloop._core.partial_json import Change, PartialJson
 from agentloop._core.results import error_result
 from agentloop._core.structured_output import OutputType
@@ -255,8 +256,9 @@ class PartialOutput:
         """The output so far, as a JSON value; ``None`` before it begins."""
         self.update()
         value = self._parser.value
-        is_wrapper = self._is_wrapped and isinstance(value, dict) and value.keys() <= {"value"}
-        return value.get("value") if is_wrapper else value
+        if self._is_wrapped and is_object(value) and value.keys() <= {"value"}:
+            return value.get("value")
+        return value
 
     def _report(self, change: Change) -> None:
         assert self._on_change is not None

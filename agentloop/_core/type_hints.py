@@ -183,13 +183,17 @@ def words_in(metadata: Sequence[object]) -> str:
 # ---------------------------------------------------------------------------------------- stand-ins
 
 
-_PLAIN: frozenset[Any] = frozenset({Any, bool, bytes, float, int, str, type(None)})
+_PLAIN: frozenset[Any] = frozenset({bool, bytes, float, int, str, type(None)})
+
+
+def _is_plain(hint: Any) -> bool:
+    # A list is that of a callable's arguments. The metadata of an `Annotated` may have no hash.
+    return hint is Any or isinstance(hint, list) or (isinstance(hint, type) and hint in _PLAIN)
 
 
 def _has_foreign(hint: Any, seen: set[Any]) -> bool:
     """Whether ``hint``, or a field of a class in it, is of a type that msgspec cannot read."""
-    if isinstance(hint, list) or hint in _PLAIN:
-        # A list is that of a callable's arguments.
+    if _is_plain(hint):
         return False
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -267,7 +271,7 @@ def _bare(hint: Any) -> Any:
 
 def _with_stand_ins(hint: Any) -> Any:
     """``hint`` with a stand-in for each type that msgspec cannot read."""
-    if hint in _PLAIN or not _has_foreign(hint, set()):
+    if not _has_foreign(hint, set()):
         return hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -283,7 +287,8 @@ def _with_stand_ins(hint: Any) -> Any:
     if origin is not None:
         if getattr(origin, "__module__", "") in ("builtins", "collections.abc"):
             return origin[tuple(map(_with_stand_ins, arguments))]
-        return hint
+        # With its text, since unions in another order are equal.
+        return _generic_stand_in(hint, str(hint)) if _has_fields(origin) else hint
     if (unnamed := _unnamed(hint)) is not None:
         return _with_stand_ins(unnamed)
     return _stand_in(hint)
@@ -293,6 +298,12 @@ def _with_stand_ins(hint: Any) -> Any:
 def _stand_in(cls: type) -> StandIn:
     """The stand-in for a class: the same each time, since classes may refer to themselves."""
     return StandIn(cast("Kind", adapted(cls)) if is_pydantic_class(cls) else Mirror(cls))
+
+
+@functools.lru_cache(maxsize=1024)
+def _generic_stand_in(hint: Any, text: str) -> StandIn:
+    """The stand-in for a generic class with its arguments."""
+    return StandIn(Mirror(hint))
 
 
 # ------------------------------------------------------------------------------------------- unions
@@ -353,7 +364,7 @@ def json_names(hint: Any) -> frozenset[str] | None:
             if "properties" in schema and not schema.get("additionalProperties"):
                 return frozenset(schema["properties"])
         return None
-    fields = _fields(bare) if isinstance(bare, type) else ()
+    fields = _fields(bare)
     return frozenset(field.key for field in fields) if fields else None
 
 
@@ -385,10 +396,11 @@ class Mirror:
     The values go to the constructor of the class, so its validators run.
     """
 
-    def __init__(self, cls: type) -> None:
-        self.name = cls.__name__
+    def __init__(self, hint: Any) -> None:
+        cls = typing.get_origin(hint) or hint
+        self.name = str(cls.__name__)
         self._cls = cls
-        self.fields = _fields(cls)
+        self.fields = _fields(hint)
 
     @functools.cached_property
     def struct(self) -> type[msgspec.Struct]:
@@ -400,7 +412,8 @@ class Mirror:
             default: Any = msgspec.NODEFAULT if is_required else msgspec.UNSET
             fields.append((name, spelled_out(field.hint), msgspec.field(name=field.key, default=default)))
         config: Any = getattr(self._cls, "__struct_config__", None)
-        options: dict[str, Any] = {"kw_only": True}
+        is_tuple = issubclass(self._cls, tuple)
+        options: dict[str, Any] = {"kw_only": not is_tuple, "array_like": is_tuple}
         if config is not None:
             options = {
                 "forbid_unknown_fields": config.forbid_unknown_fields,
@@ -451,7 +464,12 @@ def _has_fields(cls: Any) -> bool:
         or dataclasses.is_dataclass(cls)
         or _is_typed_dict(cls)
         or (isinstance(cls, type) and issubclass(cls, msgspec.Struct))
+        or _is_named_tuple(cls)
     )
+
+
+def _is_named_tuple(cls: Any) -> bool:
+    return hasattr(cls, "_field_defaults") and issubclass(cls, tuple)
 
 
 def _is_typed_dict(cls: Any) -> bool:
@@ -459,14 +477,23 @@ def _is_typed_dict(cls: Any) -> bool:
     return hasattr(cls, "__required_keys__") and issubclass(cls, dict)
 
 
-def _fields(cls: Any) -> tuple[_Field, ...]:
+def _fields(hint: Any) -> tuple[_Field, ...]:
     """The fields of a class of msgspec's kinds; none for other classes, and if an annotation cannot be evaluated."""
+    cls: Any = typing.get_origin(hint) or hint
     if not _has_fields(cls):
         return ()
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
+        arguments = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(hint), strict=False))
+        if arguments:
+            hints = {name: _substituted(declared, arguments) for name, declared in hints.items()}
     except Exception:  # noqa: BLE001 - any expression may raise anything; msgspec words the error
         return ()
+    if _is_named_tuple(cls):
+        return tuple(
+            _Field(name, name, hints.get(name, Any), cls._field_defaults.get(name, msgspec.NODEFAULT))
+            for name in cls._fields
+        )
     if _is_typed_dict(cls):
         return tuple(_typed_dict_fields(cls, hints))
     if hasattr(cls, "__attrs_attrs__"):
@@ -474,6 +501,15 @@ def _fields(cls: Any) -> tuple[_Field, ...]:
     if dataclasses.is_dataclass(cls):
         return tuple(_dataclass_fields(cls, hints))
     return tuple(_struct_fields(cls, hints))
+
+
+def _substituted(hint: Any, arguments: Mapping[Any, Any]) -> Any:
+    """``hint`` with the arguments of a generic class in the place of its type variables."""
+    if isinstance(hint, typing.TypeVar):
+        return arguments.get(hint, Any)
+    if parameters := getattr(hint, "__parameters__", ()):
+        return hint[tuple(arguments.get(parameter, Any) for parameter in parameters)]
+    return hint
 
 
 def _typed_dict_fields(cls: Any, hints: Mapping[str, Any]) -> Iterator[_Field]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from agentloop._core.json_text import is_array, is_object
 from agentloop._core.partial_json import Change, PartialJson
 
 JSON = st.recursive(
@@ -34,33 +35,31 @@ def fed(*pieces: str) -> Any:
 
 def applied(changes: list[Change]) -> Any:
     """The value that a reader of the changes builds."""
-    top: list[Any] = [None]
+    top: Any = {}
     for change in changes:
-        *steps, last = (0, *change.path)
+        *steps, last = ("top", *change.path)
         part: Any = top
         for step in steps:
             part = part[step]
         value = json.loads(json.dumps(change.value))
         if change.is_piece:
             part[last] += value
-        elif isinstance(part, list) and part is not top:
+        elif is_array(part):
             assert last == len(part)
             part.append(value)
         else:
             part[last] = value
-    return top[0]
+    return top.get("top")
 
 
 def is_beginning(value: Any, whole: Any) -> bool:
     """Whether ``value`` can become ``whole`` by additions alone."""
     if isinstance(whole, str):
         return isinstance(value, str) and whole.startswith(value)
-    if isinstance(whole, list):
-        return isinstance(value, list) and all(map(is_beginning, value, whole)) and len(value) <= len(whole)
-    if isinstance(whole, dict):
-        return isinstance(value, dict) and all(
-            name in whole and is_beginning(value[name], whole[name]) for name in value
-        )
+    if is_array(whole):
+        return is_array(value) and all(map(is_beginning, value, whole)) and len(value) <= len(whole)
+    if is_object(whole):
+        return is_object(value) and all(name in whole and is_beginning(value[name], whole[name]) for name in value)
     return bool(value == whole)
 
 
@@ -93,36 +92,36 @@ def test_no_text_is_too_odd_to_be_read(text: str, size: int) -> None:
     assert [change for change in changes if change.is_piece and not change.value] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("", None),
-        ("Let me see.", None),
-        ("{", {}),
-        ('{"ci', {}),
-        ('{"city"', {}),
-        ('{"city": ', {}),
-        ('{"city": "', {"city": ""}),
-        ('{"city": "Po\\', {"city": "Po"}),
-        ('{"city": "Po\\u00f', {"city": "Po"}),
-        ('{"city": "\\ud83d', {"city": ""}),
-        ('{"city": "\\ud83d\\ude00', {"city": "\U0001f600"}),
-        ('{"city": "\\ud83dx', {"city": "\ufffdx"}),
-        ('{"n": 12', {}),
-        ('{"n": 12,', {"n": 12}),
-        ('{"n": tru', {}),
-        ('{"n": true}', {"n": True}),
-        ("[1, [2, {", [1, [2, {}]]),
-        ("[1.5e3]", [1500.0]),
-        ('Here: ```json\n{"a": 1}\n```\nBye!', {"a": 1}),
-        ('See [1]. {"a": "b', {"a": "b"}),
-        ('{"a": 1} no: {"a": 2', {}),
-        ('{"a": 1} no: {"a": 2}', {"a": 2}),
-        ('{"a" 1}', None),
-        ('{bad} {"a": 1}', {"a": 1}),
-        ("[" * 200, []),
-    ],
-)
+BEGINNINGS: list[tuple[str, Any]] = [
+    ("", None),
+    ("Let me see.", None),
+    ("{", {}),
+    ('{"ci', {}),
+    ('{"city"', {}),
+    ('{"city": ', {}),
+    ('{"city": "', {"city": ""}),
+    ('{"city": "Po\\', {"city": "Po"}),
+    ('{"city": "Po\\u00f', {"city": "Po"}),
+    ('{"city": "\\ud83d', {"city": ""}),
+    ('{"city": "\\ud83d\\ude00', {"city": "\U0001f600"}),
+    ('{"city": "\\ud83dx', {"city": "\ufffdx"}),
+    ('{"n": 12', {}),
+    ('{"n": 12,', {"n": 12}),
+    ('{"n": tru', {}),
+    ('{"n": true}', {"n": True}),
+    ("[1, [2, {", [1, [2, {}]]),
+    ("[1.5e3]", [1500.0]),
+    ('Here: ```json\n{"a": 1}\n```\nBye!', {"a": 1}),
+    ('See [1]. {"a": "b', {"a": "b"}),
+    ('{"a": 1} no: {"a": 2', {}),
+    ('{"a": 1} no: {"a": 2}', {"a": 2}),
+    ('{"a" 1}', None),
+    ('{bad} {"a": 1}', {"a": 1}),
+    ("[" * 200, []),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), BEGINNINGS)
 def test_the_value_is_what_is_certain_so_far(text: str, value: Any) -> None:
     if text != "[" * 200:
         assert fed(text) == value

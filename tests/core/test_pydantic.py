@@ -9,7 +9,7 @@ import sys
 import typing
 from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
 
 import attrs
 import msgspec
@@ -26,6 +26,8 @@ from agentloop._core.structured_output import OutputFormatError, output_type
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 from agentloop.providers._structured_output import anthropic_schema, openai_schema
 from agentloop.providers._tool_schema import GEMINI, PLAIN, fit_schema, references
+
+T = TypeVar("T")
 
 
 class Street(BaseModel):
@@ -126,11 +128,23 @@ class Trip(TypedDict):
     by: NotRequired[Cat | Dog]
 
 
+class Pair(NamedTuple):
+    home: Address
+    point: Point = Point(3)
+
+
+@attrs.frozen
+class Box(Generic[T]):
+    item: T
+    boxes: list[Box[T]] = attrs.field(factory=list["Box[T]"])
+
+
 class Travel(BaseModel):
     square: Square
     words: Text
 
 
+A_CAT = Cat(kind="cat")
 RUA = Street(name="Rua", number=5)
 
 
@@ -187,6 +201,9 @@ def refusal(type_: Any) -> str:
             '{"to": {"street": {"name": "Rua", "number": 5}}, "by": {"kind": "dog"}}',
             {"to": Address(street=RUA), "by": Dog(kind="dog")},
         ),
+        (Pair, '[{"street": {"name": "Rua", "number": 5}}]', Pair(Address(street=RUA))),
+        (Box[Cat], '{"item": {"kind": "cat"}, "boxes": [{"item": {"kind": "cat"}}]}', Box(A_CAT, [Box(A_CAT)])),
+        (Box[Cat | Dog], '{"item": {"kind": "dog"}}', Box(Dog(kind="dog"))),
         (Trip, '{"to": {"street": {"name": "Rua", "number": 5}}}', {"to": Address(street=RUA)}),
     ],
     ids=str,
@@ -579,6 +596,10 @@ def test_a_model_without_a_json_schema_is_refused_with_the_reason() -> None:
 
     assert "`Called` is a pydantic type, and pydantic can make no JSON Schema of it: Cannot generate" in refusal(Called)
     assert "`Holder` is a pydantic type, and pydantic can make no JSON Schema of it" in refusal(list[Holder])
+    assert (
+        "the output type cannot be read from JSON: it is annotated with objects of pydantic, and pydantic"
+        in refusal(Annotated[Circle, Field(gt=1)])
+    )
     assert "the output type: field `holder` of `Outer` cannot be read from JSON: `Holder`" in refusal(
         attrs.make_class("Outer", {"holder": attrs.field(type=Holder)})
     )

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from agentloop import Agent, Limits, ToolContext, tool
+from agentloop._core.json_text import is_array
 from agentloop._core.partial_json import PartialJson
 from agentloop.errors import ModelConnectionError
 from agentloop.events import OutputDelta, ResponseDiscarded, StreamEvent, TextDelta
@@ -79,7 +80,7 @@ def built(events: Sequence[StreamEvent]) -> list[Any]:
         value = json.loads(json.dumps(event.value))
         if event.is_piece:
             part[last] += value
-        elif isinstance(part, list):
+        elif is_array(part):
             part.append(value)
         else:
             part[last] = value
