@@ -18,8 +18,8 @@ import agentloop._demo_interrupts  # noqa: F401  # pyright: ignore[reportUnusedI
 from agentloop import errors, events, hooks
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
-from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, ModelError, ToolError, UsageError
+from agentloop.context import OutputInfo, ToolContext
+from agentloop.errors import AgentLoopError, ModelError, Retry, ToolError, UsageError
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
@@ -49,9 +49,11 @@ __all__ = [
     "ModelSettings",
     "Observer",
     "Outcome",
+    "OutputInfo",
     "Permissions",
     "Price",
     "Retries",
+    "Retry",
     "Rule",
     "Session",
     "Stream",

@@ -64,6 +64,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       max_result: characters of a tool's result that the model reads at once, text files included.
       deps_type: type of the deps that the tools read; type checkers compare it with ``deps=`` and with the tools.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
+      output_validators: functions that check each output, and may change it or have the model try again.
+      output_deltas: whether streams emit the parts of a structured output while the model writes it.
 
     Raises:
       UsageError: an argument is wrong; the message names the value and the way out.

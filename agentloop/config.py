@@ -14,7 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from agentloop._core.field_checks import is_name, shown
-from agentloop._core.structured_output import output_type
+from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import UsageError
@@ -26,10 +26,14 @@ from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
 from agentloop.tools import MIN_RESULT, Tool, ToolFunction, Toolset, is_tool, tool
 
-__all__ = ["AgentConfig", "Instructions", "tools_of"]
+__all__ = ["AgentConfig", "Instructions", "OutputValidator", "tools_of"]
 
 Instructions: TypeAlias = str | Callable[[Source], str]
 """The system prompt; a function is called with the stream's `Source`, once per stream."""
+
+
+OutputValidator: TypeAlias = Callable[..., Any]
+"""A function of the output, and of an `OutputInfo` if it takes two arguments. Returns the output, or raises `Retry`."""
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
@@ -64,6 +68,13 @@ def _hooks(items: Iterable[Hook]) -> tuple[Hook, ...]:
         if not isinstance(hook, Hook):
             raise UsageError(f"{hook!r} is not a hook: decorate it with a point, such as @hooks.pre_tool_use")
     return hooks
+
+
+def _output_validators(items: Iterable[OutputValidator]) -> tuple[OutputValidator, ...]:
+    validators = _listed("output_validators", items)
+    for validator in validators:
+        check_validator(validator)
+    return validators
 
 
 def _observers(items: Iterable[Observer]) -> tuple[Observer, ...]:
@@ -188,3 +199,13 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
         default=cast("TypeForm[Output_co]", str), kw_only=True, validator=_check_output_type
     )
     """Type of ``result.output``: ``str`` for free text, another type for JSON that is validated against it."""
+    output_validators: tuple[OutputValidator, ...] = field(
+        default=(), kw_only=True, converter=_output_validators, repr=False
+    )
+    """Functions that check each output, in this order, and may change it. Each is plain (then it runs in a thread) or
+    async, and gets the output, and an `OutputInfo` if it takes two arguments. It returns the output, or raises `Retry`
+    to have the model try again, within ``Limits.output_attempts``. It is called again for an output that a resumed run
+    finds in its transcript."""
+    output_deltas: bool = field(default=False, kw_only=True, repr=False, validator=_check_kind)
+    """Whether streams emit an `OutputDelta` for each part of a structured output while the model writes it.
+    `Stream.partial` needs no such events."""

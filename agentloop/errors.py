@@ -49,6 +49,7 @@ __all__ = [
     "NeedsInputError",
     "OutputError",
     "PromptTooLongError",
+    "Retry",
     "RunError",
     "ScriptError",
     "SequenceError",
@@ -340,6 +341,14 @@ class OutputError(ModelError):
 
 class ToolError(AgentLoopError):
     """A tool failed. Raise it in a tool to choose the words that the model reads as the result."""
+
+
+class Retry(ToolError):  # noqa: N818 - it asks for something, and is an error to the model alone
+    """Ask the model to try again. Raise it in a tool, or in an output validator; the model reads the message.
+
+    A tool's call then has an error as its result, and the model may correct its arguments and call the tool again. An
+    output that a validator refuses counts as an attempt: see ``Limits.output_attempts``.
+    """
 
 
 class ArgumentsError(ToolError):

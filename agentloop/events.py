@@ -47,6 +47,7 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "MessageCommitted",
+    "OutputDelta",
     "Question",
     "QuestionAnswered",
     "QuestionDeclined",
@@ -106,7 +107,8 @@ TurnReason: TypeAlias = Literal[
 - ``tool_calls``: the model called tools; it reads their results in the next turn.
 - ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run; or the
   provider had paused the response.
-- ``output_retry``: the answer was empty, or no valid structured output; the model is asked for it again.
+- ``output_retry``: the answer was empty, no valid structured output, or refused by an output validator; the model is
+  asked for it again.
 - ``cancelled``, ``failed``, ``blocked``, ``limit``, ``needs_input``, ``interrupted``: the stream ended in this turn.
 """
 
@@ -356,6 +358,23 @@ class ToolCallDelta(Event, frozen=True, kw_only=True):
     """Name of the tool, whole from the first fragment on."""
     arguments: str
     """A fragment of the arguments' JSON text; fragments of one call join in order."""
+
+
+class OutputDelta(Event, frozen=True, kw_only=True):
+    """A part of the structured output became known, while the model writes it.
+
+    Emitted after the `TextDelta` that has the part, if the agent has ``output_deltas=True``. The change at the location
+    ``()`` begins the output anew, also after `ResponseDiscarded`. The journal of a session does not have these events:
+    a follower reads the `TextDelta` alone.
+    """
+
+    location: tuple[str | int, ...]
+    """The names of members and the indexes of items that lead from the output to the part; empty for the output."""
+    value: Any
+    """The part, as plain JSON data: a whole number, ``True``, ``False`` or ``None``; or an empty text, object or array
+    that begins, and that later events fill. Or a piece of a text, if ``is_piece``."""
+    is_piece: bool = False
+    """Whether the text at ``location`` is longer by ``value``."""
 
 
 class ResponseDiscarded(Event, frozen=True, kw_only=True):
@@ -624,6 +643,7 @@ StreamEvent: TypeAlias = (
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta
+    | OutputDelta
     | ResponseDiscarded
     | CompactionStarted
     | CompactionFinished

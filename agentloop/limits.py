@@ -63,7 +63,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Turns in a row with the same tool calls: the run ends at this number. The order of keys in arguments makes no
     difference."""
     output_attempts: int | float = 3
-    """Attempts that the model has to give valid structured output."""
+    """Attempts that the model has to give an output that fits its type, and that no output validator refuses."""
 
     def __post_init__(self) -> None:
         _check_positive(self)

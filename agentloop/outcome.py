@@ -103,6 +103,11 @@ class ChildStream(Protocol[Output_co]):
         """The questions that are open now."""
         ...
 
+    @property
+    def partial(self) -> Any:
+        """The structured output so far, as plain JSON data; ``None`` before it begins. See `Stream.partial`."""
+        ...
+
     def text(self) -> AsyncIterator[str]:
         """Its text, piece by piece."""
         ...

@@ -22,7 +22,8 @@ LAYERS = (
     "_core.json_text _core.field_checks _core.foreign_errors _core.attrs_fields errors",
     "messages permissions questions events outcome models limits wire",
     # decisions
-    "_core.on_first_use _core.json_types _core.signature _core.structured_output _core.usage _core.forms",
+    "_core.on_first_use _core.pydantic_types _core.type_hints _core.json_types _core.signature",
+    "_core.structured_output _core.usage _core.forms _core.partial_json",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
@@ -33,7 +34,7 @@ LAYERS = (
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.context_window _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",
-    "_runtime.loop _runtime.stream _runtime.lifecycle",
+    "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door
     "session agent toolsets",
 )

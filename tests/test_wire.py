@@ -61,6 +61,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     bytes: st.binary(max_size=20),
     NoneType: st.none(),
+    Any: json_values,
     dict[str, Any]: st.dictionaries(texts, json_values, max_size=2),
     # What is checked when it is made.
     Rule: st.builds(Rule, names, st.dictionaries(names, conditions, max_size=2), st.booleans()),
@@ -150,6 +151,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "turn_finished": {"turn": 1, "reason": "tool_calls"},
     "text_delta": {"text": "Hi"},
     "reasoning_delta": {"text": "hm"},
+    "output_delta": {"location": ["cities", 0, "name"], "value": "Por", "is_piece": True},
     "tool_call_delta": {"call_id": "c", "name": "add", "arguments": '{"a"'},
     "compaction_started": {"reason": "threshold", "tokens": 7},
     "compaction_finished": {"tokens": 3, "first_kept": 4, "summary": "They said hi.", "problem": ""},

@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import inspect
 
-from agentloop._core.json_types import described_fields, inspect_type
+from agentloop._core.json_text import is_object
+from agentloop._core.json_types import described_fields, inspect_type, lifted, mismatch
 from agentloop._core.signature import field_types
+from agentloop._core.type_hints import StandIn, read_as, spelled_out
 from agentloop.errors import ToolDefinitionError
 
-__all__ = ["check_form", "fill", "form_of"]
+__all__ = ["check_form", "fill", "form_of", "read_form"]
 
 T = TypeVar("T")
 
@@ -266,18 +268,21 @@ _FORMATS: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 
 def form_of(type_: Any, /) -> dict[str, Any]:
-    """The form to fill in for an instance of ``type_``; what `fill` makes of it, `msgspec.convert` accepts.
+    """The form to fill in for an instance of ``type_``, which `read_form` makes of its content.
 
     Args:
-      type_: an attrs class, a dataclass, a TypedDict or a Struct.
+      type_: an attrs class, a dataclass, a TypedDict, a Struct or a model of pydantic.
 
     Raises:
       ToolDefinitionError: it has a field that a form cannot have. The message names it.
     """
     what = f"the form `{getattr(type_, '__name__', type_)}`"
-    info = inspect_type(type_, what)
+    hint = spelled_out(type_)
+    info = inspect_type(hint, what)
+    if isinstance(hint, StandIn):
+        return _form_of_schema(lifted(hint), what)
     if not isinstance(info, (inspect.DataclassType, inspect.StructType, inspect.TypedDictType)):
-        raise ToolDefinitionError(f"{what} is not an attrs class, dataclass, TypedDict or Struct")
+        raise ToolDefinitionError(f"{what} is not an attrs class, dataclass, TypedDict, Struct or pydantic model")
     types, words = field_types(type_), described_fields(type_)
     form: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
     for field in info.fields:
@@ -295,6 +300,59 @@ def form_of(type_: Any, /) -> dict[str, Any]:
             form["required"].append(field.encode_name)
     check_form(form)
     return form
+
+
+def read_form(type_: type[T], content: Mapping[str, Any]) -> T:
+    """The instance of ``type_`` that a person has filled in.
+
+    Raises:
+      ValueError: a validator of the class refuses the content. The message names the field.
+    """
+    try:
+        return typing.cast("T", read_as(spelled_out(type_), dict(content)))
+    except msgspec.ValidationError as error:
+        raise ValueError(mismatch(error)) from error
+
+
+def _form_of_schema(schema: dict[str, Any], what: str) -> dict[str, Any]:
+    """The form of a class that is known by its JSON Schema."""
+    if schema.get("type") != "object":
+        raise ToolDefinitionError(f"{what} is not a class with fields")
+    definitions, required = schema.get("$defs", {}), schema.get("required", [])
+    form: dict[str, Any] = {"type": "object", "properties": {}, "required": [*required]}
+    for name, declared in schema.get("properties", {}).items():
+        plain = _without_null(_resolved(declared, definitions))
+        if name in required and plain is not declared and "anyOf" in declared:
+            raise ToolDefinitionError(f"field `{name}` of {what} may be None: let that be its default")
+        form["properties"][name] = _as_field(_resolved(plain, definitions), definitions)
+    try:
+        check_form(form)
+    except ToolDefinitionError as error:
+        raise ToolDefinitionError(f"{what}: {error}; {_FLAT}") from error
+    return form
+
+
+def _resolved(declared: Any, definitions: Mapping[str, Any]) -> Any:
+    """``declared`` with a definition, such as that of a choice, in the place of the reference to it."""
+    if is_object(declared) and isinstance(reference := declared.get("$ref"), str):
+        beside = {key: value for key, value in declared.items() if key != "$ref"}
+        return {**definitions[reference.rpartition("/")[2]], **beside}
+    return declared
+
+
+def _as_field(declared: Any, definitions: Mapping[str, Any]) -> Any:
+    """``declared`` in the keywords that forms have."""
+    field = {key: value for key, value in declared.items() if key != "default" or value is not None}
+    if isinstance(field.get("const"), str):
+        field["enum"] = [field.pop("const")]
+    if "items" in field:
+        field["items"] = _resolved(field["items"], definitions)
+    if field.get("type") == "integer":
+        if "exclusiveMinimum" in field:
+            field["minimum"] = field.pop("exclusiveMinimum") + 1
+        if "exclusiveMaximum" in field:
+            field["maximum"] = field.pop("exclusiveMaximum") - 1
+    return field
 
 
 def _property(info: inspect.Type, order: Sequence[object]) -> dict[str, Any] | None:

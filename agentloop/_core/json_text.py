@@ -6,8 +6,9 @@ Every JSON text is decoded here. Without a limit of its own, agentloop would dep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, Generic, TypeGuard, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar, overload
 
 import msgspec
 
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_DecodeHook: TypeAlias = Callable[[type, Any], Any]
 
 MAX_DEPTH = 128
 """Levels in a text from outside: from a model, a server, a hook's program."""
@@ -52,7 +55,11 @@ class NestingError(msgspec.DecodeError):
 
 
 class JsonDecoder(Generic[T]):
-    """A `msgspec.json.Decoder` with a limit on nesting. Worth making for a type that is decoded often."""
+    """A `msgspec.json.Decoder` with a limit on nesting. Worth making for a type that is decoded often.
+
+    Args:
+      dec_hook: reads the types that msgspec does not know, as for `msgspec.json.Decoder`.
+    """
 
     __slots__ = ("_decode", "_limit")
 
@@ -60,13 +67,15 @@ class JsonDecoder(Generic[T]):
     def __init__(self: JsonDecoder[Any], /, *, max_depth: int = ...) -> None: ...
 
     @overload
-    def __init__(self, type: type[T], /, *, max_depth: int = ...) -> None: ...
+    def __init__(self, type: type[T], /, *, max_depth: int = ..., dec_hook: _DecodeHook | None = ...) -> None: ...
 
     @overload
-    def __init__(self: JsonDecoder[Any], type: Any, /, *, max_depth: int = ...) -> None: ...
+    def __init__(
+        self: JsonDecoder[Any], type: Any, /, *, max_depth: int = ..., dec_hook: _DecodeHook | None = ...
+    ) -> None: ...
 
-    def __init__(self, type: Any = Any, /, *, max_depth: int = MAX_DEPTH) -> None:
-        self._decode = msgspec.json.Decoder(type).decode
+    def __init__(self, type: Any = Any, /, *, max_depth: int = MAX_DEPTH, dec_hook: _DecodeHook | None = None) -> None:
+        self._decode = msgspec.json.Decoder(type, dec_hook=dec_hook).decode
         self._limit = max_depth
 
     def decode(self, text: str | bytes | msgspec.Raw, /) -> T:

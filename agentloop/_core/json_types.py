@@ -5,17 +5,25 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 import msgspec.inspect
 
-from agentloop._core.field_checks import plain_text
 from agentloop._core.json_text import JsonDecoder, NestingError, decode_json, is_array, is_object, whole_numbers
+from agentloop._core.pydantic_types import encode_json
+from agentloop._core.type_hints import (
+    Mirror,
+    PydanticType,
+    StandIn,
+    Union,
+    field_problems,
+    lacks_integer,
+    spelled_out,
+    words_in,
+)
 from agentloop.errors import ToolDefinitionError
 
 if sys.version_info >= (3, 14):
@@ -29,12 +37,10 @@ __all__ = [
     "decode_leniently",
     "described_fields",
     "inspect_type",
-    "lacks_integer",
     "lifted",
     "malformed",
     "mismatch",
     "shown_default",
-    "spelled_out",
     "with_declared_integers",
 ]
 
@@ -53,11 +59,13 @@ PLAIN = frozenset({bool, float, int, str})
 """Types without parts."""
 
 
-def inspect_type(hint: Any, subject: str) -> msgspec.inspect.Type:
+def inspect_type(hint: Any, subject: str, *, seen: frozenset[StandIn] | None = None) -> msgspec.inspect.Type:
     """Describe a type by `msgspec.inspect`.
 
     Args:
+      hint: the type, as `spelled_out` gives it.
       subject: the subject of the error message.
+      seen: the stand-ins around it.
 
     Raises:
       ToolDefinitionError: the type, or one inside it, cannot be read from JSON.
@@ -74,13 +82,33 @@ def inspect_type(hint: Any, subject: str) -> msgspec.inspect.Type:
         raise ToolDefinitionError(f"{subject} is of a type that cannot be read from JSON: {error}{advice}") from error
     for part in _parts(info):
         if isinstance(part, msgspec.inspect.CustomType):
-            raise ToolDefinitionError(f"{subject} cannot be read from JSON: {_advice(part.cls)}")
+            if not isinstance(part.cls, StandIn):
+                raise ToolDefinitionError(f"{subject} cannot be read from JSON: {_advice(part.cls)}")
+            _inspect_stand_in(part.cls, subject, frozenset() if seen is None else seen)
         if isinstance(part, msgspec.inspect.DictType) and not _is_key(part.key_type):
             raise ToolDefinitionError(
                 f"{subject} cannot be read from JSON: keys of a JSON object are texts, and the keys of its dict are "
                 f"{_kind_of(part.key_type)}. Use texts, numbers or dates as keys, or a list of pairs"
             )
     return info
+
+
+def _inspect_stand_in(stand_in: StandIn, subject: str, seen: frozenset[StandIn]) -> None:
+    """Raise `ToolDefinitionError` if a type that `stand_in` stands for cannot be read from JSON."""
+    if stand_in in seen:
+        return
+    kind, seen = stand_in.kind, seen | {stand_in}
+    if isinstance(kind, PydanticType):
+        try:
+            _ = kind.schema
+        except ToolDefinitionError as error:
+            raise ToolDefinitionError(f"{subject} cannot be read from JSON: {error}") from error
+    elif isinstance(kind, Mirror):
+        for field in kind.fields:
+            inspect_type(spelled_out(field.hint), f"{subject}: field `{field.key}` of `{kind.name}`", seen=seen)
+    elif isinstance(kind, Union):
+        for member in kind.members:
+            inspect_type(member, subject, seen=seen)
 
 
 _KEYS = (
@@ -115,8 +143,11 @@ def _kind_of(info: msgspec.inspect.Type) -> str:
 
 def _advice(stranger: type) -> str:
     name = f"`{stranger.__qualname__}`"
-    if hasattr(stranger, "model_json_schema"):
-        return f"{name} is a pydantic model. Use an attrs class, a dataclass, a TypedDict or a msgspec.Struct"
+    if hasattr(stranger, "parse_obj") and not hasattr(stranger, "model_validate"):
+        return (
+            f"{name} is a model of pydantic 1. Derive it from the BaseModel of pydantic 2 (`pydantic.BaseModel`, not "
+            "`pydantic.v1.BaseModel`), or use an attrs class, a dataclass, a TypedDict or a msgspec.Struct"
+        )
     if stranger is object:
         return f"{name} says nothing about it. Use `typing.Any` for any JSON value"
     return f"{name} has no JSON form. Use a plain type, a list or dict of them, an attrs class or a dataclass"
@@ -136,39 +167,6 @@ def _parts(info: msgspec.inspect.Type) -> Iterator[object]:
             waiting += part
 
 
-def spelled_out(hint: Any) -> Any:
-    """``hint``, in words that msgspec has a schema for.
-
-    ``object`` means any JSON value where it stands on its own, as in ``dict[str, object]``, a ``datetime`` shows the
-    model its format, and the words of ``Annotated[int, "the count"]`` are a description.
-    """
-    if hint is object:
-        return Any
-    if hint is datetime:
-        return Annotated[hint, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        words = _words_in(arguments[1:])
-        described = (msgspec.Meta(description=words),) if words else ()
-        return Annotated[(spelled_out(arguments[0]), *arguments[1:], *described)]
-    if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(spelled_out(argument) for argument in arguments)]  # noqa: UP007
-    if arguments and getattr(origin, "__module__", "") in ("builtins", "collections.abc"):
-        return origin[tuple(spelled_out(argument) for argument in arguments)]
-    return hint
-
-
-def _words_in(metadata: Sequence[object]) -> str:
-    """The description in the metadata of an `Annotated`: a text, or a ``Doc`` of PEP 727; empty if there is none."""
-    if any(isinstance(item, msgspec.Meta) and item.description is not None for item in metadata):
-        return ""
-    for item in metadata:
-        words = item if isinstance(item, str) else getattr(item, "documentation", None)
-        if isinstance(words, str) and words.strip():
-            return plain_text(words)
-    return ""
-
-
 def described_fields(cls: Any) -> dict[str, str]:
     """The descriptions of the fields of ``cls`` that are annotated with one: ``count: Annotated[int, "the count"]``."""
     options: dict[str, Any] = {}
@@ -179,7 +177,7 @@ def described_fields(cls: Any) -> dict[str, str]:
     except Exception:  # noqa: BLE001 - an annotation is any expression, and may raise anything
         return {}
     words = {
-        name: _words_in(typing.get_args(hint)[1:])
+        name: words_in(typing.get_args(hint)[1:])
         for name, hint in hints.items()
         if typing.get_origin(hint) is Annotated
     }
@@ -195,11 +193,17 @@ def _describe_fields(type_: Any, definitions: dict[str, Any]) -> None:
         if not words:
             continue
         # The names of the definitions are msgspec's: two classes may have one name.
-        (_, reference), _ = msgspec.json.schema_components([type_, part.cls], ref_template="{name}")
+        (_, reference), _ = msgspec.json.schema_components(
+            [type_, part.cls], schema_hook=_nothing, ref_template="{name}"
+        )
         properties: dict[str, Any] = definitions.get(reference.get("$ref", ""), {}).get("properties", {})
         for field in part.fields:
             if field.name in words and field.encode_name in properties:
                 properties[field.encode_name].setdefault("description", words[field.name])
+
+
+def _nothing(type_: object) -> dict[str, Any]:
+    return {}
 
 
 _CLASSES = (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.inspect.TypedDictType)
@@ -208,21 +212,132 @@ _CLASSES = (msgspec.inspect.DataclassType, msgspec.inspect.StructType, msgspec.i
 
 def lifted(type_: Any) -> dict[str, Any]:
     """The schema of ``type_`` with its own definition on top, and below ``$defs`` those it refers to."""
-    (top,), definitions = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
-    if definitions:
-        _describe_fields(type_, definitions)
-    for definition in definitions.values():
-        definition.pop("title", None)  # the class's name, which is that of the definition
-        if not definition.get("required", True):
-            del definition["required"]
-    if reference := top.pop("$ref", None):
-        name = reference.removeprefix("#/$defs/")
-        top = definitions[name] | top
-        if f'"{reference}"'.encode() not in msgspec.json.encode([top, definitions]):
-            del definitions[name]
-    schema = top | {"$defs": definitions} if definitions else top
-    _complete(schema)
-    return schema
+    definitions = _Definitions()
+    top = definitions.describe(type_)
+    return definitions.lift(top)
+
+
+_DEFS = "#/$defs/"
+_LATER = "\0"
+"""The beginning of the name of a definition that gets its name at the end. No class is called so."""
+
+
+class _Definitions:
+    """The definitions that one schema refers to, each under a name of its own.
+
+    They come in groups: one from msgspec for each type that msgspec describes, one from each type of pydantic. Within a
+    group, names are unique. A definition that two groups share is there once.
+    """
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Any] = {}
+        self._mirrors: dict[str, Any] = {}
+        """The definitions of classes that may refer to themselves, by names that are replaced at the end."""
+        self._names: dict[type, str] = {}
+        """The names of those, by stand-in."""
+
+    def describe(self, type_: Any) -> dict[str, Any]:
+        """The schema of ``type_``, whose definitions are added to these."""
+        (top,), group = msgspec.json.schema_components([type_], schema_hook=self._hook, ref_template=_DEFS + "{name}")
+        if group:
+            _describe_fields(type_, group)
+        for definition in group.values():
+            definition.pop("title", None)  # the class's name, which is that of the definition
+            if not definition.get("required", True):
+                del definition["required"]
+        return self._add(group, top)
+
+    def _hook(self, type_: Any) -> dict[str, Any]:
+        """The schema of a stand-in: the ``schema_hook`` of msgspec."""
+        if not isinstance(type_, StandIn):
+            raise NotImplementedError
+        kind = type_.kind
+        if isinstance(kind, Mirror):
+            return self._describe_mirror(type_, kind)
+        if isinstance(kind, Union):
+            return {"anyOf": [self.describe(member) for member in kind.members]}
+        assert isinstance(kind, PydanticType)
+        top = dict(kind.schema)
+        group = dict(top.pop("$defs", {}))
+        if kind.type is not None and "$ref" not in top and _is_definition(top):
+            group[kind.name] = top
+            top = {"$ref": _DEFS + kind.name}
+        return self._add(group, top)
+
+    def _describe_mirror(self, stand_in: StandIn, mirror: Mirror) -> dict[str, Any]:
+        name = self._names.get(stand_in)
+        if name is None:
+            name = self._names[stand_in] = f"{_LATER}{len(self._names)}"
+            top = self.describe(mirror.struct)
+            # The Struct's own definition is the only one that refers to it.
+            definition = self._definitions.pop(top["$ref"].removeprefix(_DEFS))
+            # A tuple with names has none.
+            properties = definition.get("properties", {})
+            for field in mirror.fields:
+                shown = shown_default(field.default)
+                if shown is not None and field.key in properties:
+                    properties[field.key].setdefault("default", shown)
+            self._mirrors[name] = definition
+        return {"$ref": _DEFS + name}
+
+    def _add(self, group: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+        """Add ``group``, and return ``top`` with references to it."""
+        known = self._definitions
+        if any(known.get(name, definition) != definition for name, definition in group.items()):
+            names = {name: self._free(name) for name in group}
+            group = {names[name]: _renamed(definition, names) for name, definition in group.items()}
+            top = _renamed(top, names)
+        known.update(group)
+        return top
+
+    def _free(self, name: str) -> str:
+        number = 2
+        while name in self._definitions:
+            name = f"{name.rstrip('0123456789').rstrip('_')}_{number}"
+            number += 1
+        return name
+
+    def lift(self, top: dict[str, Any]) -> dict[str, Any]:
+        """``top`` with its own definition in the place of a reference, and with the definitions."""
+        definitions = self._definitions
+        names: dict[str, str] = {}
+        for stand_in, name in self._names.items():
+            names[name] = self._free(stand_in.__name__)
+            definitions[names[name]] = self._mirrors[name]
+        if names:
+            definitions = {name: _renamed(definition, names) for name, definition in definitions.items()}
+            top = _renamed(top, names)
+        top = dict(top)
+        if reference := top.pop("$ref", None):
+            name = reference.removeprefix(_DEFS)
+            top = definitions[name] | top
+            if f'"{reference}"'.encode() not in msgspec.json.encode([top, definitions]):
+                del definitions[name]
+        schema = top | {"$defs": definitions} if definitions else top
+        _complete(schema)
+        return schema
+
+
+def _is_definition(schema: Mapping[str, Any]) -> bool:
+    """Whether ``schema`` is worth a definition of its own: a class with fields, or a choice."""
+    return "properties" in schema or "enum" in schema or "anyOf" in schema
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """``node`` with references to other names."""
+    if is_array(node):
+        return [_renamed(item, names) for item in node]
+    if not is_object(node):
+        return node
+    renamed = {
+        keyword: value if keyword in ("default", "examples", "const", "enum") else _renamed(value, names)
+        for keyword, value in node.items()
+    }
+    reference = renamed.get("$ref")
+    if isinstance(reference, str):
+        name = reference.removeprefix(_DEFS)
+        renamed["$ref"] = _DEFS + names.get(name, name)
+    return renamed
 
 
 def _complete(node: Any) -> None:
@@ -247,7 +362,7 @@ def shown_default(default: Any) -> Any:
     if default is None or default is inspect.Parameter.empty:
         return None
     try:
-        return decode_json(msgspec.json.encode(default))
+        return decode_json(encode_json(default, by_alias=True))
     except (*NOT_JSON, *UNENCODABLE):
         return None
 
@@ -263,12 +378,6 @@ def decode_leniently(decoder: JsonDecoder[T], text: str | bytes) -> T:
         if not lacks_integer(error):
             raise
     return decoder.decode(msgspec.json.encode(whole_numbers(decode_json(text))))
-
-
-def lacks_integer(error: msgspec.ValidationError) -> bool:
-    """Whether ``error`` is about a number with a point where an integer is due."""
-    text = str(error)
-    return "Expected `int" in text and "got `float`" in text
 
 
 def with_declared_integers(value: Any, schema: Any) -> Any:
@@ -299,14 +408,7 @@ def with_declared_integers(value: Any, schema: Any) -> Any:
 
 def mismatch(error: msgspec.ValidationError) -> str:
     """The place where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
-    text = str(error)
-    if error.__cause__ is not None and error.__cause__.args:
-        # attrs' validators put the attribute, the value and more into the exception: msgspec shows it all.
-        text = text.replace(str(error.__cause__), str(error.__cause__.args[0]))
-    problem, _, path = text.partition(" - at `$")
-    problem = re.sub(r"^Object (contains )?(missing required|unknown)", r"\2", problem)
-    field_path = path[:-1].lstrip(".")
-    return (f"`{field_path}`: " if field_path else "") + problem[:1].lower() + problem[1:]
+    return "; ".join(f"`{path}`: {reason}" if path else reason for path, reason in field_problems(error))
 
 
 def malformed(error: Exception, raw: str | bytes) -> str:

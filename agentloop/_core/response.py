@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from io import StringIO
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
 from agentloop._core.field_checks import FieldError, checked, plain_text, shown
+from agentloop._core.json_text import is_object
+from agentloop._core.partial_json import Change, PartialJson
 from agentloop._core.results import error_result
 from agentloop._core.structured_output import OutputType
 from agentloop._core.transcript import close_turn
@@ -44,7 +46,9 @@ __all__ = [
     "CallTools",
     "Flaw",
     "Next",
+    "PartialOutput",
     "Proceed",
+    "after_refused_output",
     "after_response",
     "answer_at_the_end",
     "checked_delta",
@@ -208,6 +212,68 @@ class Assembler:
         """
         parts = tuple([_part(block) for block in self._blocks if type(block) is _Said])
         return AssistantMessage(parts, "interrupted", model) if parts else None
+
+
+class PartialOutput:
+    """The structured output of a response that is still being written.
+
+    Args:
+      assembler: gets the response.
+      is_wrapped: whether the output is wrapped as ``{"value": ...}``.
+      on_change: called with each change of the output, without the wrapper, in order.
+    """
+
+    __slots__ = ("_block", "_held", "_is_wrapped", "_offset", "_on_change", "_parser", "assembler")
+
+    def __init__(
+        self, assembler: Assembler, *, is_wrapped: bool, on_change: Callable[[Change], None] | None = None
+    ) -> None:
+        self.assembler = assembler
+        self._is_wrapped = is_wrapped
+        self._on_change = on_change
+        self._parser = PartialJson(None if on_change is None else self._report)
+        self._block = self._offset = 0
+        """The block, and the place in its text, up to which the parser has read."""
+        self._held: Change | None = None
+        """The beginning of an object that may be the wrapper."""
+
+    def update(self) -> None:
+        """Read the text that the response has got since the last time."""
+        blocks = self.assembler._blocks
+        while self._block < len(blocks):
+            block = blocks[self._block]
+            if isinstance(block, _Said):
+                block.text.seek(self._offset)
+                self._parser.feed(block.text.read())
+                self._offset = block.text.tell()
+            if self._block == len(blocks) - 1:
+                return
+            self._block += 1
+            self._offset = 0
+
+    @property
+    def value(self) -> Any:
+        """The output so far, as a JSON value; ``None`` before it begins."""
+        self.update()
+        value = self._parser.value
+        if self._is_wrapped and is_object(value) and value.keys() <= {"value"}:
+            return value.get("value")
+        return value
+
+    def _report(self, change: Change) -> None:
+        assert self._on_change is not None
+        if self._is_wrapped:
+            if not change.path:
+                self._held = change if change.value == {} else None
+                if self._held is not None:
+                    return
+            elif self._held is not None and change.path[0] == "value":
+                change = change._replace(path=change.path[1:])
+            elif self._held is not None:
+                # An object that is no wrapper: some models leave the wrapper out.
+                held, self._held = self._held, None
+                self._on_change(held)
+        self._on_change(change)
 
 
 def _part(block: _Said | _Thought | _Call) -> AssistantPart:
@@ -410,11 +476,33 @@ def after_response(
     except ValueError as error:
         if attempt >= attempts:
             raise OutputError(model=message.model, attempts=attempts, problem=str(error), text=message.text) from error
-        reminder = Text(
-            f"That is not the output that was asked for: {error}\n"
-            "Answer again, with nothing but JSON that fits the schema."
-        )
-        return AskAgain((message, UserMessage((reminder,))))
+        return AskAgain((message, _reminder(str(error), output)))
+
+
+def after_refused_output(
+    message: AssistantMessage, problem: str, output: OutputType, *, attempt: int, attempts: float
+) -> AskAgain:
+    """The step after an output validator refused the output of ``message``, which is part of the transcript already.
+
+    Args:
+      message: the response.
+      problem: the words of the validator, for the model.
+      output: the type of the final answer.
+      attempt: the number of answers so far that were no valid output, this one included.
+      attempts: the most answers that may be no valid output.
+
+    Raises:
+      OutputError: that was the last attempt.
+    """
+    if attempt >= attempts:
+        raise OutputError(model=message.model, attempts=attempts, problem=problem, text=message.text)
+    return AskAgain((_reminder(problem, output),))
+
+
+def _reminder(problem: str, output: OutputType) -> UserMessage:
+    """The message that asks for the output again."""
+    how = "." if output.schema is None else ", with nothing but JSON that fits the schema."
+    return UserMessage((Text(f"That is not the output that was asked for: {problem}\nAnswer again{how}"),))
 
 
 def _after_text(message: AssistantMessage, flaw: Flaw, attempt: int) -> Next:

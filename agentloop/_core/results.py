@@ -10,10 +10,12 @@ import msgspec
 from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.foreign_errors import error_name, error_text
 from agentloop._core.json_types import UNENCODABLE
+from agentloop._core.pydantic_types import encode_json
+from agentloop.errors import Retry, ToolError
 from agentloop.events import ErrorInfo
 from agentloop.messages import File, Image, ResultStatus, Text, ToolCall, ToolResult, UserPart, whole_part
 
-__all__ = ["error_info", "error_result", "own_result", "result_of", "to_text", "unknown_tool"]
+__all__ = ["error_info", "error_result", "own_result", "result_of", "to_text", "unknown_tool", "words_for_model"]
 
 
 NO_REASON = "The call failed, and no reason was given."
@@ -73,6 +75,12 @@ def error_result(call: ToolCall, text: str, status: ResultStatus = "error") -> T
     return ToolResult(call.id, call.name, (Text(to_text(text) or NO_REASON),), status)
 
 
+def words_for_model(error: ToolError) -> str:
+    """The text of a `ToolError`, which was chosen for the model; for a `Retry`, with the request to try again."""
+    text = error_text(error)
+    return f"{text}\n\nCorrect this, and call the tool again.".lstrip() if isinstance(error, Retry) else text
+
+
 def unknown_tool(call: ToolCall, known: list[str]) -> ToolResult:
     """The result of a call of a tool that is not there."""
     there = f"The tools are: {', '.join(sorted(known))}." if known else "There are no tools."
@@ -88,7 +96,7 @@ def to_text(value: object, /) -> str:
     """What a tool returned, as the model gets to read it.
 
     Text stays as it is, ``None`` is empty, and everything else that has a JSON form is compact JSON: attrs
-    classes, dataclasses, Structs, dicts, lists, enums, dates.
+    classes, dataclasses, Structs, models of pydantic, dicts, lists, enums, dates.
 
     Raises:
       TypeError: bytes, or an object without a JSON form. The message names its type.
@@ -102,7 +110,7 @@ def to_text(value: object, /) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
     try:
-        return msgspec.json.encode(value).decode()
+        return encode_json(value).decode()
     except RecursionError as error:
         raise TypeError(
             f"a tool returned `{kind}` without a JSON form: it nests too deeply, or contains itself"

@@ -13,19 +13,19 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentloop._core.json_text import JsonDecoder, whole_numbers
+from agentloop._core.json_text import JsonDecoder
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
     decode_leniently,
     inspect_type,
-    lacks_integer,
     lifted,
     malformed,
     mismatch,
     shown_default,
-    spelled_out,
 )
+from agentloop._core.pydantic_types import field_default, is_field
+from agentloop._core.type_hints import read_as, read_hook, spelled_out
 from agentloop.errors import ArgumentsError, ToolDefinitionError
 
 if sys.version_info >= (3, 14):
@@ -103,17 +103,9 @@ class Signature:
           ArgumentsError: not what the schema asks for.
         """
         try:
-            return self._keywords(self._converted(dict(values)))
+            return self._keywords(read_as(self._struct, dict(values)))
         except msgspec.ValidationError as error:
             raise self._invalid(error) from error
-
-    def _converted(self, values: dict[str, Any]) -> msgspec.Struct:
-        try:
-            return msgspec.convert(values, self._struct, str_keys=True)
-        except msgspec.ValidationError as error:
-            if not lacks_integer(error):
-                raise
-        return msgspec.convert(whole_numbers(values), self._struct, str_keys=True)
 
     @functools.cached_property
     def _struct(self) -> type[msgspec.Struct]:
@@ -126,7 +118,7 @@ class Signature:
 
     @functools.cached_property
     def _decoder(self) -> JsonDecoder[msgspec.Struct]:
-        return JsonDecoder(self._struct)
+        return JsonDecoder(self._struct, dec_hook=read_hook)
 
     def _keywords(self, arguments: msgspec.Struct) -> dict[str, Any]:
         return {
@@ -171,10 +163,17 @@ def signature_of(
             raise ToolDefinitionError(f"{subject} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
             raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send")
-        hint = spelled_out(_resolved(function, parameter, names))
+        resolved = _resolved(function, parameter, names)
+        if is_field(parameter.default):
+            # `count: int = Field(3, ge=1)`
+            resolved = Annotated[resolved, parameter.default]
+        hint = spelled_out(resolved)
         if not (isinstance(hint, type) and hint in PLAIN):
             inspect_type(hint, subject)
-        parameters[parameter.name] = parameter.replace(annotation=hint)
+        default = parameter.default
+        if is_field(default):
+            default = field_default(default, parameter.empty)
+        parameters[parameter.name] = parameter.replace(annotation=hint, default=default)
     return Signature(parameters, inspect.getdoc(underlying(function)))
 
 

@@ -56,6 +56,7 @@ from agentloop.events import (
     ContinueRequested,
     ElicitationRequested,
     MessageCommitted,
+    OutputDelta,
     Question,
     QuestionAnswered,
     QuestionDeclined,
@@ -323,6 +324,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         TextDelta: None,
         ReasoningDelta: None,
         ToolCallDelta: None,
+        OutputDelta: None,
         RequestSent: None,
         ResponseDiscarded: None,
         UsageReported: None,
@@ -680,6 +682,7 @@ class StreamState:
         "model",
         "open_now",
         "openings",
+        "output_retries",
         "parent",
         "phase",
         "prompt",
@@ -713,6 +716,8 @@ class StreamState:
         self.prompt: UserMessage = _NO_PROMPT
         self.openings = 0
         """How often it was opened: once, and once for each time it was resumed."""
+        self.output_retries = 0
+        """How often the model was asked again for an output, since the last one that was valid."""
         self.is_prompted = False
         """Whether the prompt is part of the transcript."""
         self.messages: list[Message] = []
@@ -968,6 +973,11 @@ class StreamState:
         self.turn = event.turn
 
     def _finish_turn(self, event: TurnFinished) -> None:
+        if event.reason == "output_retry":
+            self.output_retries += 1
+        elif event.reason in ("continued", "final"):
+            # The model has all its attempts again at the next answer.
+            self.output_retries = 0
         if event.turn != self.turn or self.phase not in (StreamPhase.TURN, StreamPhase.COMPACTING):
             self._complain(event, f"turn {event.turn} was not open")
         if self.calls or self.open_now or self.phase is StreamPhase.COMPACTING:

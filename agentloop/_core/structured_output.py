@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from agentloop._core.field_checks import shown
 from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop._core.json_types import (
     NOT_JSON,
@@ -17,10 +19,22 @@ from agentloop._core.json_types import (
     lifted,
     malformed,
     mismatch,
-    spelled_out,
 )
+from agentloop._core.pydantic_types import FieldProblemsError
+from agentloop._core.signature import parameters_of, underlying
+from agentloop._core.type_hints import field_problems, read_hook, spelled_out
+from agentloop.errors import UsageError
 
-__all__ = ["TEXT", "OutputFormatError", "OutputType", "output_type", "schema_of"]
+__all__ = [
+    "TEXT",
+    "OutputFormatError",
+    "OutputType",
+    "check_validator",
+    "output_type",
+    "schema_of",
+    "takes_info",
+    "validator_name",
+]
 
 
 class OutputFormatError(ValueError):
@@ -47,6 +61,11 @@ class OutputType:
         """
         return None if self._hint is str else schema_of(self._hint)
 
+    @functools.cached_property
+    def is_wrapped(self) -> bool:
+        """Whether `schema` wraps the output as ``{"value": ...}``."""
+        return self._hint is not str and not _is_object(lifted(self._hint))
+
     def decode(self, text: str, /) -> Any:
         """Read what the model wrote.
 
@@ -70,17 +89,27 @@ class OutputType:
                 return read(raw)
             except msgspec.ValidationError as error:
                 problems.append(error)
-        # The first is about the form that the model was asked for.
-        raise OutputFormatError(f"the output does not fit: {mismatch(problems[0])}") from problems[0]
+        # The first is about the form that the model was asked for. The second is about the value without its wrapper,
+        # and helps more if it is about a part of the value.
+        problem, without_wrapper = problems[0], problems[-1]
+        if _WRAPPED.match(raw) is None and _is_about_part(without_wrapper):
+            problem = without_wrapper
+        raise OutputFormatError(f"the output does not fit: {mismatch(problem)}") from problem
 
     @functools.cached_property
     def _readers(self) -> tuple[Callable[[str], Any], ...]:
-        bare = JsonDecoder(self._hint)
-        if _is_object(lifted(self._hint)):
+        bare = JsonDecoder(self._hint, dec_hook=read_hook)
+        if not self.is_wrapped:
             return (functools.partial(decode_leniently, bare),)
-        wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint))
+        wrapped: JsonDecoder[Any] = JsonDecoder(_wrapped(self._hint), dec_hook=read_hook)
         return (lambda raw: decode_leniently(wrapped, raw).value, functools.partial(decode_leniently, bare))
 
+
+def _is_about_part(error: msgspec.ValidationError) -> bool:
+    return isinstance(error.__cause__, FieldProblemsError) or any(path for path, _ in field_problems(error))
+
+
+_WRAPPED = re.compile(r'\s*\{\s*"value"\s*:')
 
 TEXT = OutputType(str)
 """Any text."""
@@ -176,3 +205,50 @@ def _flaw(text: str) -> str | None:
     except NOT_JSON as error:
         return malformed(error, text)
     return None
+
+
+# ---------------------------------------------------------------------------- output validators
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def check_validator(validator: object) -> None:
+    """Raise `UsageError` if ``validator`` cannot be called with an output, or with an output and an `OutputInfo`."""
+    if isinstance(validator, type) or not callable(validator):
+        raise UsageError(f"an output validator is a function of the output, not {shown(validator)}")
+    required, most = _arguments(validator)
+    if required > 2 or most < 1:
+        raise UsageError(
+            f"the output validator {validator_name(validator)!r} is to take the output, or the output and an "
+            "OutputInfo, as its only arguments"
+        )
+
+
+def takes_info(validator: Callable[..., Any]) -> bool:
+    """Whether ``validator`` takes an `OutputInfo` besides the output: a second argument without a default."""
+    required, _ = _arguments(validator)
+    return required == 2
+
+
+def _arguments(validator: Callable[..., Any]) -> tuple[int, float]:
+    """How many positional arguments ``validator`` requires, and how many it takes at most."""
+    try:
+        parameters = [*parameters_of(validator).values()]
+    except (TypeError, ValueError):
+        return 1, 1
+    positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    required = len([parameter for parameter in positional if parameter.default is parameter.empty])
+    if any(
+        parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty for parameter in parameters
+    ):
+        return 0, 0
+    takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    return required, float("inf") if takes_any else len(positional)
+
+
+def validator_name(validator: Callable[..., Any]) -> str:
+    """The name of ``validator``, for errors and the log."""
+    if isinstance(validator, functools.partial):
+        validator = underlying(validator)
+    return str(getattr(validator, "__name__", type(validator).__name__))

@@ -33,7 +33,6 @@ import trio
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
-from agentloop._core.structured_output import output_type
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
@@ -41,11 +40,20 @@ from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
-from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end
+from agentloop._runtime.output_validation import validated
+from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
-from agentloop.errors import AgentLoopError, ChildLimitError, InternalError, RunError, UsageError
+from agentloop.errors import (
+    AgentLoopError,
+    ChildLimitError,
+    InternalError,
+    OutputError,
+    Retry,
+    RunError,
+    UsageError,
+)
 from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
@@ -263,7 +271,7 @@ async def _ended_block(
         call_id=call_id,
         deadline=deadline,
     )
-    run.outcome = _outcome_of(state, config)
+    run.outcome = await _outcome_of(run)
     run.mailbox.close()
     run.ended.set()
     with closing(run):
@@ -272,21 +280,30 @@ async def _ended_block(
     await trio.lowlevel.checkpoint()
 
 
-def _outcome_of(state: StreamState, config: AgentConfig) -> Outcome:
+async def _outcome_of(run: Run) -> Outcome:
     """The outcome of a child run that ended in the previous run."""
-    assert state.reason is not None
+    state, reason, detail = run.state, run.state.reason, run.state.detail
+    assert reason is not None
     output: Any = None
-    error: RunError | None = None
-    if state.reason == "completed":
+    error: AgentLoopError | None = None
+    if reason == "completed":
         last = state.messages[-1]
         assert isinstance(last, AssistantMessage)
-        output = output_type(config.output_type).decode(last.text)
-    elif state.reason == "failed":
-        error = RunError(state.detail)
+        output = output_of(run.config).decode(last.text)
+        try:
+            # The journal has the response, and not what the validators have made of it.
+            output = await validated(run, last, output, attempt=state.output_retries + 1)
+        except Retry as refusal:
+            problem, attempts = error_text(refusal), state.output_retries + 1
+            error = OutputError(model=last.model, attempts=attempts, problem=problem, text=last.text)
+        except UsageError as failure:
+            error = failure
+        if error is not None:
+            reason, detail, output = "failed", error_text(error), None
+    elif reason == "failed":
+        error = RunError(detail)
     messages = tuple(state.messages)
-    return Outcome(
-        reason=state.reason, detail=state.detail, output=output, error=error, usage=state.usage, messages=messages
-    )
+    return Outcome(reason=reason, detail=detail, output=output, error=error, usage=state.usage, messages=messages)
 
 
 def _close_log(root: Root) -> None:

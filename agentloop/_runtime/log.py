@@ -53,6 +53,7 @@ from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
     MessageCommitted,
+    OutputDelta,
     ReasoningDelta,
     Source,
     StreamEvent,
@@ -97,7 +98,7 @@ UNSAVED_EVENTS = 2048
 UNSAVED_CHARACTERS = 1_000_000
 """Characters of unsaved deltas before posters wait for the store."""
 
-WORDS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
+WORDS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput, OutputDelta)
 """The events that become visible before they are saved."""
 
 NOTHING, DELTAS, FACTS, NOW, NEVER = range(5)
@@ -812,6 +813,8 @@ def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
     return event
 
 
-def words_of(event: TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput) -> str:
-    """The text of a delta."""
+def words_of(event: TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput | OutputDelta) -> str:
+    """The text of a delta; empty for an `OutputDelta`, whose text the `TextDelta` before it has."""
+    if isinstance(event, OutputDelta):
+        return ""
     return event.arguments if isinstance(event, ToolCallDelta) else event.text

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import msgspec
 import trio
 
+from agentloop._core.foreign_errors import error_text
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.response import (
     FLAWS,
@@ -18,11 +19,12 @@ from agentloop._core.response import (
     CallTools,
     Next,
     Proceed,
+    after_refused_output,
     after_response,
     answer_at_the_end,
     flaw_of,
 )
-from agentloop._core.structured_output import TEXT, OutputType, output_type
+from agentloop._core.structured_output import TEXT, OutputType
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
@@ -30,12 +32,13 @@ from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
+from agentloop._runtime.output_validation import validated
 from agentloop._runtime.questions import ask
-from agentloop._runtime.run import CompactionTask, Run, commit, record_raised_limit, record_turn
+from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
-from agentloop.errors import ModelContextOverflowError, UsageError
+from agentloop.errors import ModelContextOverflowError, Retry, UsageError
 from agentloop.events import (
     ContinueRequested,
     StreamReason,
@@ -155,12 +158,12 @@ class _Loop:
         self._run = run
         self._instructions = [instructions] if instructions else []
         type_ = run.config.output_type
-        self._output: OutputType = TEXT if type_ is str else output_type(type_)
+        self._output: OutputType = TEXT if type_ is str else output_of(run.config)
         self._output_spec: ToolSpec | None = None
         if self._output is not TEXT and (schema := self._output.schema) is not None:
             self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
         self._repeats = RepeatDetector(run.config.limits.identical_turns)
-        self._reminders = 0
+        self._reminders = run.state.output_retries
         """How often the model was asked again, since its answer was empty or no valid output."""
         self._compactor = Compactor(run)
         self._tools: dict[str, Tool] = {}
@@ -227,7 +230,11 @@ class _Loop:
             return await self._resume_turn(state.message, tools)
         # The previous run may have had its answer, and ended before it could emit the end.
         answer = answer_at_the_end(run.transcript.messages, self._output)
-        return None if answer is None else Ending("completed", answer.detail, answer.output)
+        if answer is None:
+            return None
+        last = run.transcript.messages[-1]
+        assert isinstance(last, AssistantMessage)
+        return await self._checked(last, answer)
 
     async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
         """Continue the calls of a turn that was parked, or cut off."""
@@ -336,8 +343,31 @@ class _Loop:
                     commit(run, messages)
                     turn.reason = reason
                     return None
-                case Answered(output=output, detail=detail):
-                    return await self._stop(turn, message, Ending("completed", detail, output))
+                case Answered() as answer:
+                    # Before the validators are called: whatever becomes of them, the response is not lost.
+                    commit(run, (message,))
+                    ending = await self._checked(message, answer)
+                    if ending is None:
+                        turn.reason = "output_retry"
+                        return None
+                    return await self._stop(turn, message, ending)
+
+    async def _checked(self, message: AssistantMessage, answer: Answered) -> Ending | None:
+        """The end of the run with an answer that is committed, or ``None`` if a validator has the model try again."""
+        run, output = self._run, answer.output
+        if run.config.output_validators:
+            attempt = self._reminders + 1
+            try:
+                output = await validated(run, message, output, attempt=attempt)
+            except Retry as refusal:
+                attempts = run.config.limits.output_attempts
+                again = after_refused_output(
+                    message, error_text(refusal), self._output, attempt=attempt, attempts=attempts
+                )
+                self._reminders = attempt
+                commit(run, again.messages)
+                return None
+        return Ending("completed", answer.detail, output)
 
     def _next_step(self, message: AssistantMessage) -> Next:
         run = self._run
@@ -471,9 +501,8 @@ class _Loop:
         return Ending("limit", f"the model asked for the same calls {self._repeats.times} times in a row")
 
     async def _stop(self, turn: _Turn, message: AssistantMessage, ending: Ending) -> Ending | None:
-        """End the run with its answer, unless a hook or a message sends the agent on."""
+        """End the run with its answer, which is committed, unless a hook or a message sends the agent on."""
         run = self._run
-        commit(run, (message,))
         turn.reason = "continued"
         for hook in run.hooks.at("stop"):
             verdict = await run.hooks.ask(hook, StopRequested(run.source, message, run.continuations))

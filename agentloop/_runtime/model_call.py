@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from agentloop._core.foreign_errors import error_text
+from agentloop._core.partial_json import Change
 from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
@@ -38,6 +39,7 @@ from agentloop.errors import (
     ModelTimeoutError,
 )
 from agentloop.events import (
+    OutputDelta,
     ReasoningDelta,
     RequestPurpose,
     ResponseDiscarded,
@@ -92,6 +94,11 @@ class ModelCall:
         self._model = model
         prefix = f"call_{run.transcript.streams}_{run.state.turn}"
         self._assembler = Assembler(prefix=prefix, taken=run.transcript.call_ids, model=model.name)
+        if not silent and run.config.output_type is not str:
+            run.response, run.partial = self._assembler, None
+            if run.config.output_deltas:
+                self._emit = self._emit_with_output
+                run.open_partial(self._report_change)
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf
@@ -102,6 +109,15 @@ class ModelCall:
         self._waiting_for = FIRST_PIECE
         self.reported = Usage()
         """The usage of the response so far, as the model reports it."""
+
+    def _emit_with_output(self, kind: Any, /, *args: Any, **fields: Any) -> None:
+        """Emit an event, and after a piece of text what it adds to the structured output."""
+        self._run.emit(kind, *args, **fields)
+        if kind is TextDelta and self._run.partial is not None:
+            self._run.partial.update()
+
+    def _report_change(self, change: Change) -> None:
+        self._run.emit(OutputDelta, location=change.path, value=change.value, is_piece=change.is_piece)
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model, and emit its deltas as they come.

@@ -5,16 +5,20 @@ The acting agent is a field of its run, never of an object that runs share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 import msgspec
 import trio
 
+from agentloop._core.partial_json import Change
 from agentloop._core.questions import Questions
+from agentloop._core.response import Assembler, PartialOutput
 from agentloop._core.retries import Chain
 from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
+from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
@@ -43,6 +47,7 @@ __all__ = [
     "commit",
     "flush",
     "flush_at_end",
+    "output_of",
     "record_long_result",
     "record_raised_limit",
     "record_tool_start",
@@ -65,6 +70,17 @@ class CompactionTask(msgspec.Struct, frozen=True):
     """What the summary has to keep, above all; empty for nothing in particular."""
     models: tuple[Model, ...] | None = None
     """The models to ask for the summary; ``None`` for those of the agent."""
+
+
+_outputs: WeakKeyDictionary[AgentConfig, OutputType] = WeakKeyDictionary()
+
+
+def output_of(config: AgentConfig) -> OutputType:
+    """The output of an agent. The schema and the decoders of a class take milliseconds, so they are made once."""
+    output = _outputs.get(config)
+    if output is None:
+        output = _outputs[config] = output_type(config.output_type)
+    return output
 
 
 class OpenChild(Protocol):
@@ -155,8 +171,10 @@ class Run:
         "outcome",
         "own_observers",
         "parent",
+        "partial",
         "prompt",
         "reader",
+        "response",
         "root",
         "scope",
         "source",
@@ -243,6 +261,10 @@ class Run:
         self.continuations = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None
+        self.response: Assembler | None = None
+        """The response that is being received, or the last one, if the output is structured."""
+        self.partial: PartialOutput | None = None
+        """The structured output in it, once it was read."""
         self._ended: trio.Event | None = None
         self.chain: Chain | None = None
         """Which of its models to ask; made with the first request."""
@@ -256,6 +278,13 @@ class Run:
         if self._ended is None:
             self._ended = trio.Event()
         return self._ended
+
+    def open_partial(self, on_change: Callable[[Change], None] | None = None) -> PartialOutput | None:
+        """The structured output of the response that is being received; ``None`` before the first response."""
+        if self.partial is None and self.response is not None:
+            is_wrapped = output_of(self.config).is_wrapped
+            self.partial = PartialOutput(self.response, is_wrapped=is_wrapped, on_change=on_change)
+        return self.partial
 
     def price_of(self, *names: str) -> Price | None:
         """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""

@@ -85,6 +85,18 @@ class Stream(Generic[Output_co]):
             raise error
         return outcome
 
+    @property
+    def partial(self) -> Any:
+        """The structured output so far, as the model writes it: plain JSON data, not yet a value of ``output_type``.
+
+        ``None`` before it begins, and always if ``output_type`` is ``str``, whose pieces `text` gives. Numbers and
+        words are left out until they are whole; texts are there from their first character. The model may be ahead of
+        the events that were read. Each value is one of its own, whose finished parts later values share: do not change
+        it. Nothing is parsed unless this is read, and no text twice.
+        """
+        partial = self._run.open_partial()
+        return None if partial is None else partial.value
+
     def answer(self, question_id: str, answer: Answer, /) -> None:
         """Answer an open question of this stream, or of a stream inside it, by its id, exactly once.
 

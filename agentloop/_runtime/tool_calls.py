@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from agentloop._core.foreign_errors import describe, error_text
-from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool
+from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
 from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
@@ -231,7 +231,7 @@ class Calls:
             else:
                 self._log(logging.ERROR, call, "failed", cause)
             # The words of a ToolError are chosen for the model; any other exception is shown with its type.
-            return error_result(call, error_text(cause) if isinstance(cause, ToolError) else str(error))
+            return error_result(call, words_for_model(cause) if isinstance(cause, ToolError) else str(error))
         except trio.Cancelled:  # noqa: ASYNC103 - see below
             shared = self._shared
             if shared is None or not shared.cancel_called or since(shared.deadline) < 0:

@@ -12,18 +12,27 @@ import trio
 
 from agentloop._core.field_checks import FieldError, checked
 from agentloop._core.foreign_errors import describe
-from agentloop._core.forms import check_form, form_of
+from agentloop._core.forms import check_form, form_of, read_form
 from agentloop._core.json_text import decode_json, decode_own
+from agentloop._core.pydantic_types import encode_json
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
+from agentloop._core.type_hints import read_as, spelled_out
 from agentloop._core.typevars import TypeForm
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import BlockedError, LimitReachedError, StoreError, StreamStateError, UsageError
+from agentloop.errors import (
+    BlockedError,
+    InvalidAnswerError,
+    LimitReachedError,
+    StoreError,
+    StreamStateError,
+    UsageError,
+)
 from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
 from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import Model, ModelRequest
@@ -43,6 +52,25 @@ def _argument(name: str, kind: Any, value: object) -> Any:
         return checked(kind, value, name)
     except FieldError as error:
         raise UsageError(str(error)) from error
+
+
+class _AskedForm(AskedQuestion):
+    """A question whose answer must make an instance of a class: the validators of the class refuse other answers."""
+
+    __slots__ = ("_form",)
+
+    def __init__(self, event: ElicitationRequested, form: type[Any]) -> None:
+        super().__init__(event)
+        self._form = form
+
+    def check(self, answer: Answer) -> Answer:
+        answer = super().check(answer)
+        if isinstance(answer, Accept):
+            try:
+                read_form(self._form, answer.content)
+            except ValueError as error:
+                raise InvalidAnswerError(question=self.id, problem=str(error)) from error
+        return answer
 
 
 class RunningContext(ToolContext[Any]):
@@ -162,13 +190,15 @@ class RunningContext(ToolContext[Any]):
             raise UsageError(f"ask_url() takes the address of a web page, not {url!r}")
         return await self._ask(_argument("ask_url(message)", str, message), dict(_YES_OR_NO), url)
 
-    async def _ask(self, message: str, schema: dict[str, Any], url: str | None = None) -> Accept | Decline | Cancel:
+    async def _ask(
+        self, message: str, schema: dict[str, Any], url: str | None = None, *, form: type[Any] | None = None
+    ) -> Accept | Decline | Cancel:
         answer: Answer | None = None
         with self._use() as run:
             event = ElicitationRequested(
                 run.source, 0, id="", call_id=self._call_id, message=message, form=schema, url=url
             )
-            question = AskedQuestion(event)
+            question = AskedQuestion(event) if form is None else _AskedForm(event, form)
             try:
                 answer = await ask(run, question, self._deadline)
             except BaseException:
@@ -212,7 +242,7 @@ class RunningContext(ToolContext[Any]):
         if value is None:
             return None
         try:
-            return cast("T", decode_own(value, cast("Any", type)))
+            return cast("T", read_as(spelled_out(type), decode_own(value)))
         except msgspec.DecodeError as error:
             raise UsageError(
                 f"what is remembered as {name!r} is no {getattr(type, '__name__', type)}: {error}"
@@ -221,7 +251,7 @@ class RunningContext(ToolContext[Any]):
     async def remember(self, name: str, value: object, /) -> None:
         run, name = self._live_run(), _argument("remember(name)", str, name)
         try:
-            encoded = msgspec.json.encode(value)
+            encoded = encode_json(value, by_alias=True)
             decode_json(encoded, msgspec.Raw)
         # The value is of the tool's own classes, whose encoding may raise anything.
         except Exception as error:
@@ -245,8 +275,8 @@ class RunningContext(ToolContext[Any]):
         self._live_run().warn(code, message, logged=f"a warning of call {self._call_id!r}")
 
     async def ask_for(self, message: str, form: type[T], /) -> T | Decline | Cancel:
-        answer = await self.ask(message, form_of(form))
-        return msgspec.convert(answer.content, form) if isinstance(answer, Accept) else answer
+        answer = await self._ask(_argument("ask_for(message)", str, message), form_of(form), form=form)
+        return read_form(form, answer.content) if isinstance(answer, Accept) else answer
 
     def stream(
         self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None

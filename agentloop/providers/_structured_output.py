@@ -72,8 +72,10 @@ _OPENAI_KEYWORDS = frozenset(
         "type",
     }
 )
-_OPENAI_DROPPED = frozenset({"default", "examples"})
+_ANNOTATIONS = frozenset({"$comment", "default", "deprecated", "discriminator", "examples", "readOnly", "writeOnly"})
 """Keywords that constrain nothing: without them the same values are valid."""
+_OPENAI_DESCRIBED = frozenset({"maxLength", "minLength", "uniqueItems"})
+"""Constraints that strict mode refuses. They move into the description; the runtime checks them in the answer."""
 _OPENAI_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 
 
@@ -81,7 +83,7 @@ def openai_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
     """``schema`` narrowed for OpenAI's strict mode; ``None`` if strict mode cannot express it.
 
     In strict mode every object requires all of its properties and allows no others. Both only narrow the schema: each
-    value that fits the result fits ``schema`` too.
+    value that fits the result fits ``schema`` too, except for the constraints that the description has.
     """
     if schema.get("type") != "object" or "anyOf" in schema:
         return None
@@ -103,17 +105,21 @@ def _narrowed(schema: dict[str, Any] | bool, depth: int = 0) -> dict[str, Any]:
     if "$ref" in schema and len(schema) > 1:
         # Strict mode refuses keywords beside a reference, but not around it.
         beside = {key: value for key, value in schema.items() if key in ("title", "description")}
-        if schema.keys() - beside.keys() - _OPENAI_DROPPED != {"$ref"}:
+        if schema.keys() - beside.keys() - _ANNOTATIONS != {"$ref"}:
             raise _UnsupportedSchemaError
         return {**beside, "anyOf": [{"$ref": schema["$ref"]}]} if beside else {"$ref": schema["$ref"]}
     depth += schema.get("type") in ("object", "array")
     if depth > _OPENAI_MAX_DEPTH or len(schema.get("enum", ())) > _OPENAI_MAX_ENUM:
         raise _UnsupportedSchemaError
     narrowed: dict[str, Any] = {}
+    described: list[str] = []
     for key, value in schema.items():
-        if key in _OPENAI_DROPPED:
+        if key in _ANNOTATIONS:
             continue
-        if key not in _OPENAI_KEYWORDS or (key == "format" and value not in _OPENAI_FORMATS):
+        if key in _OPENAI_DESCRIBED or (key == "format" and value not in _OPENAI_FORMATS):
+            described.append(f"{key}: {_shown(value)}")
+            continue
+        if key not in _OPENAI_KEYWORDS:
             raise _UnsupportedSchemaError
         if key in ("properties", "$defs"):
             narrowed[key] = {name: _narrowed(inner, depth) for name, inner in value.items()}
@@ -133,14 +139,23 @@ def _narrowed(schema: dict[str, Any] | bool, depth: int = 0) -> dict[str, Any]:
         narrowed["required"] = list(narrowed["properties"])
     elif "$ref" not in narrowed and "anyOf" not in narrowed and not {"type", "enum", "const"} & narrowed.keys():
         raise _UnsupportedSchemaError  # a schema that allows any value
-    return narrowed
+    return _with_words(narrowed, described)
+
+
+def _with_words(schema: dict[str, Any], constraints: list[str]) -> dict[str, Any]:
+    """``schema`` with ``constraints`` in its description."""
+    if constraints:
+        schema["description"] = " ".join(filter(None, (schema.get("description"), f"({', '.join(constraints)})")))
+    return schema
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # ----------------------------------------------------------------------- Anthropic's subset
 
 
-_ANTHROPIC_DROPPED = frozenset({"default", "discriminator", "examples"})
-"""Keywords that constrain nothing: without them the same values are valid."""
 _ANTHROPIC_DESCRIBED = frozenset(
     {
         "exclusiveMaximum",
@@ -180,7 +195,7 @@ def anthropic_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
 def _expressed(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise _UnsupportedSchemaError  # true and false are schemas as well
-    remaining = {key: value for key, value in cast("dict[str, Any]", schema).items() if key not in _ANTHROPIC_DROPPED}
+    remaining = {key: value for key, value in cast("dict[str, Any]", schema).items() if key not in _ANNOTATIONS}
     result: dict[str, Any] = {}
     if "$defs" in remaining:
         result["$defs"] = {name: _expressed(inner) for name, inner in remaining.pop("$defs").items()}
@@ -192,9 +207,7 @@ def _expressed(schema: Any) -> dict[str, Any]:
     described = [f"{key}: {remaining.pop(key)}" for key in sorted(_ANTHROPIC_DESCRIBED & remaining.keys())]
     if remaining:
         raise _UnsupportedSchemaError
-    if described:
-        result["description"] = " ".join(filter(None, (result.get("description"), f"({', '.join(described)})")))
-    return result
+    return _with_words(result, described)
 
 
 def _type(remaining: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.user_code import describe
 from agentloop.errors import LeaseLostError, StoreError, UnknownQuestionError
 from agentloop.events import (
+    OutputDelta,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
@@ -406,11 +407,15 @@ class JournalWriter(Journal):
         try:
             for item, writer in entries:
                 if isinstance(item, WORDS):
-                    delta = saved_output(item, log.output_left) if isinstance(item, ToolCallOutput) else item
+                    if isinstance(item, OutputDelta):
+                        # Readers have seen its number, which is saved with the text that has its part.
+                        delta: Delta = TextDelta(item.source, item.seq, text="")
+                    else:
+                        delta = saved_output(item, log.output_left) if isinstance(item, ToolCallOutput) else item
                     if deltas and not _continues(deltas[0], delta):
                         records.append(_record_of_deltas(number + len(records), deltas, now))
                         deltas = []
-                    if delta is not item and not words_of(delta):
+                    if delta is not item and not words_of(delta) and not isinstance(delta, TextDelta):
                         omitted = delta
                     else:
                         omitted = None

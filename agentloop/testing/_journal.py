@@ -13,6 +13,7 @@ from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
     MessageCommitted,
+    OutputDelta,
     ReasoningDelta,
     StreamEvent,
     StreamStarted,
@@ -38,7 +39,7 @@ SLOW = 2.0
 PATIENCE = 500.0
 """Seconds after which a process gives up: more than anything takes."""
 
-DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
+DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput, OutputDelta)
 
 
 class StoreRefuses(StoreError, InjectedFault):  # noqa: N818 - nor is this an error

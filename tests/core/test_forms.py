@@ -165,7 +165,9 @@ def test_a_field_that_may_be_none_has_a_default(annotation: Any) -> None:
 
 @pytest.mark.parametrize("type_", [int, list[Data], dict[str, str], Data | None], ids=repr)
 def test_a_form_is_a_class_with_fields(type_: Any) -> None:
-    with pytest.raises(ToolDefinitionError, match="is not an attrs class, dataclass, TypedDict or Struct"):
+    with pytest.raises(
+        ToolDefinitionError, match="is not an attrs class, dataclass, TypedDict, Struct or pydantic model"
+    ):
         form_of(type_)
 
 

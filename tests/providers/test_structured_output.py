@@ -43,6 +43,32 @@ def test_inner_objects_require_all_properties_too(wrapped: dict[str, Any], stric
     assert narrowed["properties"] == {"x": strict}
 
 
+@pytest.mark.parametrize(
+    ("declared", "strict"),
+    [
+        ({"type": "string", "format": "password", "writeOnly": True}, "(format: password)"),
+        ({"type": "string", "minLength": 1, "maxLength": 9, "description": "A name."}, "A name. (minLength: 1, "),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "(uniqueItems: true)"),
+    ],
+)
+def test_a_constraint_that_strict_mode_refuses_is_described(declared: dict[str, Any], strict: str) -> None:
+    """Without it, a schema with one such field would not be enforced at all."""
+    narrowed = openai_schema(an_object(x=declared))
+
+    assert narrowed is not None
+    assert strict in narrowed["properties"]["x"]["description"]
+    assert narrowed["properties"]["x"].keys() <= {"type", "items", "description"}
+
+
+def test_the_tag_of_a_union_needs_no_discriminator() -> None:
+    union = {"anyOf": [INNER], "discriminator": {"propertyName": "type"}}
+
+    narrowed = openai_schema(an_object(x=union))
+
+    assert narrowed is not None
+    assert narrowed["properties"]["x"] == {"anyOf": [STRICT_INNER]}
+
+
 def test_definitions_require_all_properties_too() -> None:
     narrowed = openai_schema({**an_object(x={"$ref": "#/$defs/Inner"}), "$defs": {"Inner": INNER}})
 
@@ -69,7 +95,7 @@ def test_narrowing_leaves_the_schema_unchanged() -> None:
         an_object(x=True),
         an_object(x={"description": "anything"}),
         an_object(x={"type": "array", "prefixItems": [{"type": "integer"}], "items": False}),
-        an_object(x={"type": "string", "format": "byte"}),
+        an_object(x={"type": "string", "contentEncoding": "base64"}),
         an_object(x={"oneOf": [INNER]}),
     ],
     ids=str,
