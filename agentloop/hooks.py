@@ -37,6 +37,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
+from agentloop._core.portable_errors import PortableError
 from agentloop.errors import UsageError
 from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
@@ -97,7 +98,7 @@ __all__ = [
 ]
 
 
-class HookWarning(Exception):  # noqa: N818 - it is no failure
+class HookWarning(PortableError):  # noqa: N818 - it is no failure
     """Raised by any hook to let the run go on and emit its text as a `WarningIssued` event (code ``hook_warning``)."""
 
 
