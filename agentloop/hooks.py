@@ -55,6 +55,7 @@ __all__ = [
     "Continue",
     "DecidedBy",
     "Hook",
+    "HookInput",
     "HookWarning",
     "Notification",
     "OnError",
@@ -173,7 +174,27 @@ class Continue(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------------ hook inputs
 
 
-class SessionStart(msgspec.Struct, frozen=True):
+class HookInput(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of the inputs of hooks."""
+
+    deps: Any = None
+    """The ``deps=`` argument of the root stream. Outside of equality and of ``repr``, since it may hold secrets."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "deps"}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._facts() == cast("HookInput", other)._facts()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._facts().values()))
+
+    def __repr__(self) -> str:
+        facts = ", ".join([f"{name}={value!r}" for name, value in self._facts().items()])
+        return f"{type(self).__name__}({facts})"
+
+
+class SessionStart(HookInput, frozen=True):
     """Input of `session_start`: a stream starts."""
 
     source: Source
@@ -182,7 +203,7 @@ class SessionStart(msgspec.Struct, frozen=True):
     """Its prompt."""
 
 
-class UserPromptSubmit(msgspec.Struct, frozen=True):
+class UserPromptSubmit(HookInput, frozen=True):
     """Input of `user_prompt_submit`: a prompt is about to enter the transcript."""
 
     source: Source
@@ -191,7 +212,7 @@ class UserPromptSubmit(msgspec.Struct, frozen=True):
     """The prompt, with the text that earlier hooks added."""
 
 
-class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
+class UserSteeringMessagesSubmit(HookInput, frozen=True):
     """Input of `user_steering_messages_submit`: messages from `Stream.steer` are about to enter the transcript."""
 
     source: Source
@@ -200,7 +221,7 @@ class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
     """All messages that wait, oldest first, with the text that earlier hooks added."""
 
 
-class UserFollowupSubmit(msgspec.Struct, frozen=True):
+class UserFollowupSubmit(HookInput, frozen=True):
     """Input of `user_followup_submit`: a message from `Stream.follow_up` is about to enter the transcript."""
 
     source: Source
@@ -209,7 +230,7 @@ class UserFollowupSubmit(msgspec.Struct, frozen=True):
     """The message, with the text that earlier hooks added."""
 
 
-class TurnStart(msgspec.Struct, frozen=True):
+class TurnStart(HookInput, frozen=True):
     """Input of `turn_start`: a turn starts."""
 
     source: Source
@@ -218,7 +239,7 @@ class TurnStart(msgspec.Struct, frozen=True):
     """Number of the turn within its stream, from 1."""
 
 
-class BeforeLLMCall(msgspec.Struct, frozen=True):
+class BeforeLLMCall(HookInput, frozen=True):
     """Input of `before_llm_call`: a request is about to go to the model."""
 
     source: Source
@@ -233,7 +254,7 @@ class BeforeLLMCall(msgspec.Struct, frozen=True):
     """Id of the tool call that asks, if the purpose is ``tool``."""
 
 
-class AfterLLMCall(msgspec.Struct, frozen=True):
+class AfterLLMCall(HookInput, frozen=True):
     """Input of `after_llm_call`: the model has responded."""
 
     source: Source
@@ -248,7 +269,7 @@ class AfterLLMCall(msgspec.Struct, frozen=True):
     """Id of the tool call that asked, if the purpose is ``tool``."""
 
 
-class PreCompact(msgspec.Struct, frozen=True):
+class PreCompact(HookInput, frozen=True):
     """Input of `pre_compact`: compaction is about to shorten the conversation."""
 
     source: Source
@@ -261,7 +282,7 @@ class PreCompact(msgspec.Struct, frozen=True):
     """The messages to be replaced by a summary; empty if only old tool results are to be left out."""
 
 
-class PostCompact(msgspec.Struct, frozen=True):
+class PostCompact(HookInput, frozen=True):
     """Input of `post_compact`: compaction has shortened the conversation."""
 
     source: Source
@@ -276,7 +297,7 @@ class PostCompact(msgspec.Struct, frozen=True):
     """Tokens that it takes now, estimated."""
 
 
-class PreToolUse(msgspec.Struct, frozen=True):
+class PreToolUse(HookInput, frozen=True):
     """Input of `pre_tool_use`: a tool is about to be called."""
 
     source: Source
@@ -295,7 +316,7 @@ of permissions; a `pre_tool_use` hook; a person, or the handler that answers in 
 requires no approval; or nobody, where approval was needed and there was no one to ask."""
 
 
-class OnToolApprovalDecision(msgspec.Struct, frozen=True):
+class OnToolApprovalDecision(HookInput, frozen=True):
     """Input of `on_tool_approval_decision`: it is decided whether a tool is called."""
 
     source: Source
@@ -314,7 +335,7 @@ class OnToolApprovalDecision(msgspec.Struct, frozen=True):
     """The rule, the mode, the hook or the reason, in words; empty if there is nothing to add."""
 
 
-class PostToolUse(msgspec.Struct, frozen=True):
+class PostToolUse(HookInput, frozen=True):
     """Input of `post_tool_use`: a tool call has ended."""
 
     source: Source
@@ -329,7 +350,7 @@ class PostToolUse(msgspec.Struct, frozen=True):
     """The result, as earlier hooks replaced it."""
 
 
-class Notification(msgspec.Struct, frozen=True):
+class Notification(HookInput, frozen=True):
     """Input of `notification`: the run is waiting for a person's answer."""
 
     source: Source
@@ -338,7 +359,7 @@ class Notification(msgspec.Struct, frozen=True):
     """The question."""
 
 
-class OnError(msgspec.Struct, frozen=True):
+class OnError(HookInput, frozen=True):
     """Input of `on_error`: the run is about to fail."""
 
     source: Source
@@ -347,7 +368,7 @@ class OnError(msgspec.Struct, frozen=True):
     """The error that ends it."""
 
 
-class StopRequested(msgspec.Struct, frozen=True):
+class StopRequested(HookInput, frozen=True):
     """Input of the ``stop`` hook: the model has given its final answer."""
 
     source: Source
@@ -358,7 +379,7 @@ class StopRequested(msgspec.Struct, frozen=True):
     """How often ``stop`` hooks have continued this run so far. Use it to end an endless loop."""
 
 
-class SubagentStop(msgspec.Struct, frozen=True):
+class SubagentStop(HookInput, frozen=True):
     """Input of `subagent_stop`: a child stream has ended."""
 
     source: Source
@@ -369,7 +390,7 @@ class SubagentStop(msgspec.Struct, frozen=True):
     """Why the child ended."""
 
 
-class TurnEnd(msgspec.Struct, frozen=True):
+class TurnEnd(HookInput, frozen=True):
     """Input of `turn_end`: a turn has ended."""
 
     source: Source
@@ -380,7 +401,7 @@ class TurnEnd(msgspec.Struct, frozen=True):
     """Why it ended."""
 
 
-class SessionEnd(msgspec.Struct, frozen=True):
+class SessionEnd(HookInput, frozen=True):
     """Input of `session_end`: a stream is ending."""
 
     source: Source

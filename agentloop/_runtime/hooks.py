@@ -21,7 +21,7 @@ from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
-from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName, ReplaceMessages
+from agentloop.hooks import TOOL_POINTS, Hook, HookInput, HookWarning, PointName, ReplaceMessages
 from agentloop.limits import Deadlines
 from agentloop.observers import Observer
 
@@ -47,16 +47,24 @@ class Hooks:
 
     Args:
       around: the hooks of the stream around it.
+      deps: the root stream's; each input of a hook has them.
     """
 
-    __slots__ = ("_deadlines", "_hooks", "_inherited", "_writer")
+    __slots__ = ("_deadlines", "_deps", "_hooks", "_inherited", "_writer")
 
     def __init__(
-        self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter, around: Hooks | None = None
+        self,
+        hooks: Sequence[Hook],
+        deadlines: Deadlines,
+        writer: EventWriter,
+        around: Hooks | None = None,
+        *,
+        deps: Any = None,
     ) -> None:
         self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
+        self._deps = deps
         self._inherited: Sequence[Hook] = ()
         if around is not None and any(around.at(point) for point in TOOL_POINTS):
             self._inherit(around)
@@ -82,12 +90,14 @@ class Hooks:
         """The hooks at ``point``, in order; empty for most points of most agents."""
         return self._hooks.get(point, ())
 
-    async def ask(self, hook: Hook, value: object) -> Any:
+    async def ask(self, hook: Hook, value: HookInput) -> Any:
         """The verdict of ``hook`` on ``value``; ``None`` lets pass.
 
         Raises:
           HookFailedError: the hook is a guard, and it failed. An observer that fails is a warning.
         """
+        if self._deps is not None:
+            value = msgspec.structs.replace(value, deps=self._deps)
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
         stream, name = self._writer.source.stream, f"the {hook.point} hook {hook.name!r}"
         error: BaseException | None = None
@@ -116,12 +126,12 @@ class Hooks:
         self._writer.warn("hook_failed", message, logged=f"{name} {short}", error=error)
         return None
 
-    async def notify(self, point: PointName, value: object) -> None:
+    async def notify(self, point: PointName, value: HookInput) -> None:
         """Show ``value`` to the observers at ``point``."""
         for hook in self.at(point):
             await self.ask(hook, value)
 
-    async def notify_shielded(self, point: PointName, value: object) -> None:
+    async def notify_shielded(self, point: PointName, value: HookInput) -> None:
         """Like `notify`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.

@@ -223,7 +223,9 @@ class Run:
         """The observers that see its events, those of the runs around it included, each once."""
         self.own_observers: tuple[Observer, ...] = own if parent else self.observers
         """The observers that see the events of this run, and not of those around it."""
-        self.hooks: Hooks = Hooks(config.hooks, config.deadlines, self.writer, parent.hooks if parent else None)
+        self.hooks: Hooks = Hooks(
+            config.hooks, config.deadlines, self.writer, parent.hooks if parent else None, deps=root.deps
+        )
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
