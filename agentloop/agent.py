@@ -39,9 +39,9 @@ class Agent(AgentConfig):
     Args:
       model: a `Model`, or its name, ``"provider:model"``.
       name: its name in events, and for other agents.
-      instructions: the system prompt: text, or a function of the stream's `Source`.
+      instructions: the system prompt: text, or a function of a `RunInfo`: see `agentloop.run_info`.
       tools: tools, or typed functions, which become tools.
-      toolsets: sources of tools, started and stopped with each stream.
+      toolsets: sources of tools, started and stopped with each stream, or functions of a `RunInfo` that give them.
       hooks: functions at named points of a run; see `agentloop.hooks`.
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.

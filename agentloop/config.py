@@ -7,7 +7,7 @@ Three classes for one idea, so that imports run one way: `AgentBase` (context.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, cast
 
 import attrs
 from attrs import field, frozen
@@ -16,18 +16,39 @@ from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import output_type
 from agentloop.context import AgentBase
 from agentloop.errors import UsageError
-from agentloop.events import Source
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
+from agentloop.run_info import EachTurn, Instructions, RunInfo, check_info_function, without_partial
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 
-__all__ = ["AgentConfig", "Instructions"]
+__all__ = ["AgentConfig", "Instructions", "ToolsetFunction"]
 
-Instructions: TypeAlias = str | Callable[[Source], str]
-"""The system prompt; a function is called with the stream's `Source`, once per stream."""
+
+@frozen(eq=False)
+class ToolsetFunction:
+    """A function of a `RunInfo` that gives the toolset of a run, or ``None`` for none. Called when the run starts."""
+
+    function: Callable[[RunInfo[Any]], Any]
+    """The function, async or plain."""
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        written = without_partial(self.function)
+        return str(getattr(written, "__name__", type(written).__name__))
+
+    @property
+    def identity(self) -> str:
+        """Module and name of the function: what an approval for good goes by."""
+        written = without_partial(self.function)
+        return f"{getattr(written, '__module__', '')}.{getattr(written, '__qualname__', self.name)}"
+
+    def open(self) -> NoReturn:
+        """Raises `UsageError`: only a run has the `RunInfo` to call the function with."""
+        raise UsageError(f"{self.name}() gives the toolset of a run: put it into Agent(toolsets=[...])")
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
@@ -49,8 +70,22 @@ def _tools(items: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
     return tools
 
 
-def _toolsets(items: Iterable[Toolset]) -> tuple[Toolset, ...]:
-    return _listed("toolsets", items)
+def _toolsets(items: Iterable[Toolset | Callable[[RunInfo[Any]], Any]]) -> tuple[Toolset, ...]:
+    return tuple(_toolset(item) for item in _listed("toolsets", items))
+
+
+def _toolset(item: Any) -> Toolset:
+    if isinstance(item, type):
+        raise UsageError(f"toolsets=: {item.__name__} is a class: give an instance of it, {item.__name__}(...)")
+    if isinstance(item, Tool):
+        raise UsageError(f"toolsets=: {item.name!r} is a tool: give it to tools=")
+    if callable(getattr(item, "open", None)):
+        toolset: Toolset = item
+        return toolset
+    if not callable(item):
+        raise UsageError(f"toolsets= takes toolsets, which have open(), or functions of a RunInfo, not {shown(item)}")
+    check_info_function("toolsets=", item)
+    return ToolsetFunction(item)
 
 
 def _hooks(items: Iterable[Hook]) -> tuple[Hook, ...]:
@@ -71,8 +106,12 @@ def _check_name(instance: object, attribute: object, name: object) -> None:
 
 
 def _check_instructions(instance: object, attribute: object, value: object) -> None:
+    if isinstance(value, (list, tuple)):
+        raise UsageError(f"instructions are one text, not {shown(value)}: join them with '\\n\\n'.join(...)")
     if not isinstance(value, str) and not callable(value):
         raise UsageError(f"instructions are text, or a function that gives it, not {value!r}")
+    if not isinstance(value, (str, EachTurn)):
+        check_info_function("instructions=", value)
 
 
 def _check_kind(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -134,11 +173,12 @@ class AgentConfig(AgentBase):
     name: str = field(default="agent", kw_only=True, validator=_check_name)
     """Its name in events, and for other agents."""
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
-    """The system prompt: text, or a function of the stream's `Source`, called once per stream, in a thread if plain."""
+    """The system prompt: text, or a function of a `RunInfo`, called once per run, or for each turn if it is an
+    `each_turn`."""
     tools: tuple[Tool, ...] = field(default=(), kw_only=True, converter=_tools)
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
-    """Sources of tools, started and stopped with each stream."""
+    """Sources of tools, started and stopped with each stream; or functions of a `RunInfo`, each of which gives one."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     """Hooks, called in this order. See `agentloop.hooks`."""
     observers: tuple[Observer, ...] = field(default=(), kw_only=True, converter=_observers, repr=False)

@@ -184,7 +184,7 @@ class HookInput(msgspec.Struct, frozen=True, kw_only=True):
         return {name: getattr(self, name) for name in self.__struct_fields__ if name != "deps"}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._facts() == cast("HookInput", other)._facts()
+        return isinstance(other, HookInput) and type(self) is type(other) and self._facts() == other._facts()
 
     def __hash__(self) -> int:
         return hash((type(self), *self._facts().values()))

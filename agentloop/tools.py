@@ -27,8 +27,9 @@ from agentloop._core.json_text import decode_json
 from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError
+from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError, UsageError
 from agentloop.models import ToolSpec
+from agentloop.run_info import Offered, check_info_function
 
 __all__ = ["Arguments", "JsonArguments", "OpenToolset", "Tool", "Toolset", "tool"]
 
@@ -130,6 +131,14 @@ def _check_approval(instance: Tool, attribute: object, value: Any) -> None:
         )
 
 
+def _check_offered(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None:
+        try:
+            check_info_function(f"tool {instance.name!r}: offered=", value)
+        except UsageError as error:
+            raise ToolDefinitionError(str(error)) from None
+
+
 def _check_if_interrupted(instance: Tool, attribute: object, value: object) -> None:
     if value not in (None, "retry", "ask", "report"):
         raise ToolDefinitionError(
@@ -164,6 +173,9 @@ class Tool:
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
     """Whether a person must approve a call; a predicate gets the arguments as the function gets them, and runs in a
     thread if it is plain."""
+    offered: Offered | None = field(default=None, repr=False, validator=_check_offered)
+    """Whether the tool is offered to the model: a function of a `RunInfo`, called for each turn; ``None`` for always.
+    The model cannot call a tool that is not offered: such a call is answered as one of an unknown tool."""
     read_only: bool = False
     """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
@@ -224,6 +236,7 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    offered: Offered | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
@@ -251,8 +264,8 @@ def tool(
       function: the function, if `tool` is used without options.
       name: as in `Tool.name`; the function's own by default.
       description: as in `Tool.description`; the first paragraph of the docstring by default.
-      options: ``timeout``, ``requires_approval``, ``read_only``, ``destructive``, ``idempotent``, ``if_interrupted``,
-        ``concurrency``, ``max_result`` and ``polling``, as in `Tool`.
+      options: ``timeout``, ``requires_approval``, ``offered``, ``read_only``, ``destructive``, ``idempotent``,
+        ``if_interrupted``, ``concurrency``, ``max_result`` and ``polling``, as in `Tool`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.

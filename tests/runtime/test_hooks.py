@@ -904,7 +904,7 @@ EXITS: dict[str, tuple[Callable[[list[Hook]], Agent], str, int, dict[str, Any]]]
     ),
     "the model fails": (lambda log: Agent(ScriptedModel(fails(ValueError())), hooks=log), "failed", 1, {}),
     "the instructions fail": (
-        lambda log: Agent(ScriptedModel("Hi."), hooks=log, instructions=lambda source: str(1 // 0)),
+        lambda log: Agent(ScriptedModel("Hi."), hooks=log, instructions=lambda info: str(1 // 0)),
         "failed",
         0,
         {},

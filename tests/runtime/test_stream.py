@@ -732,7 +732,7 @@ async def test_a_bug_in_the_runtime_is_one_plain_error_and_the_stream_ends_as_ev
     owner: Any, name: str, passes: int, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScriptedModel(calls("nope") + calls("add", a=1, b=1), "2")
-    agent = nested(Agent(model, name="inner", tools=[add], instructions=lambda source: arm()), depth)
+    agent = nested(Agent(model, name="inner", tools=[add], instructions=lambda info: arm()), depth)
     bug = BugError("oh")
     original = getattr(owner, name)
     left = [passes]
