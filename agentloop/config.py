@@ -107,6 +107,7 @@ def _check_name(instance: object, attribute: object, name: object) -> None:
 
 def _check_instructions(instance: object, attribute: object, value: object) -> None:
     if isinstance(value, (list, tuple)):
+        value = cast("object", value)
         raise UsageError(f"instructions are one text, not {shown(value)}: join them with '\\n\\n'.join(...)")
     if not isinstance(value, str) and not callable(value):
         raise UsageError(f"instructions are text, or a function that gives it, not {value!r}")

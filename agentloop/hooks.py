@@ -41,7 +41,7 @@ from agentloop._core.portable_errors import PortableError
 from agentloop.errors import UsageError
 from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
-from agentloop.models import ModelRequest
+from agentloop.models import Model, ModelRequest, ModelSettings, ToolSpec
 from agentloop.permissions import check_tool_glob
 from agentloop.questions import Deny
 
@@ -67,6 +67,7 @@ __all__ = [
     "PreToolUse",
     "ReplaceArguments",
     "ReplaceMessages",
+    "ReplaceRequest",
     "ReplaceResult",
     "SessionEnd",
     "SessionStart",
@@ -148,6 +149,30 @@ class ReplaceMessages(msgspec.Struct, frozen=True):
 
     messages: Sequence[Message]
     """The messages to send."""
+
+
+class ReplaceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Send this one request in another way. A field that is ``None`` leaves its part as it is.
+
+    ::
+
+        @hooks.before_llm_call
+        async def cheap_at_first(call: BeforeLLMCall) -> ReplaceRequest | None:
+            return ReplaceRequest(model="openai:gpt-5-mini") if call.turn == 1 else None
+    """
+
+    messages: Sequence[Message] | None = None
+    """The messages to send, as in `ReplaceMessages`."""
+    instructions: str | None = None
+    """The system prompt; an empty text for none."""
+    tools: Sequence[str | ToolSpec] | None = None
+    """The tools to offer, in this order: names of tools of the request, or their specs as they are there. Others cannot
+    be added. A call of a tool that was left out is answered as one of an unknown tool."""
+    settings: ModelSettings | None = None
+    """The settings, all of them: `msgspec.structs.replace` makes some of ``call.request.settings`` anew."""
+    model: Model | str | None = None
+    """The model to ask in the place of the agent's; the agent's fallbacks stay. Its price counts and its name is in
+    events. It is opened for this request, unless it is one of the run's models."""
 
 
 class ReplaceResult(msgspec.Struct, frozen=True):
@@ -252,6 +277,8 @@ class BeforeLLMCall(HookInput, frozen=True):
     """What the model is asked for: the response of the turn, a summary, or a response for a tool."""
     call_id: str = ""
     """Id of the tool call that asks, if the purpose is ``tool``."""
+    model: str = ""
+    """Name of the model that is asked first, as earlier hooks chose it."""
 
 
 class AfterLLMCall(HookInput, frozen=True):
@@ -586,13 +613,15 @@ turn_start: Point[TurnStart, Context | None] = Point(
     doc="A turn starts. `Context` is added to the instructions for this turn.",
 )
 
-before_llm_call: Point[BeforeLLMCall, ReplaceMessages | Block | None] = Point(
+before_llm_call: Point[BeforeLLMCall, ReplaceMessages | ReplaceRequest | Block | None] = Point(
     "before_llm_call",
     ReplaceMessages,
+    ReplaceRequest,
     Block,
     guard=True,
-    doc="A request is about to go to a model: for the turn, a summary or a tool. The hook may replace its messages, or "
-    "refuse the request: `Block` ends the run, or leaves out the summary, or is an error for the tool.",
+    doc="A request is about to go to a model: for the turn, a summary or a tool. The hook may replace parts of it, "
+    "choose another model, or refuse the request: `Block` ends the run, or leaves out the summary, or is an error for "
+    "the tool.",
 )
 
 after_llm_call: Point[AfterLLMCall, None] = Point(

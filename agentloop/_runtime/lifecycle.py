@@ -87,7 +87,7 @@ def open_stream(
       prompt: ``None`` to resume the unfinished run of the session.
       task: what the run is for, if the prompt has no parts.
     """
-    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child)
+    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
     return _block(root, config, resolve_models(config), transcript, prompt, answerer=answerer, read=read, task=task)
 
 
@@ -458,10 +458,13 @@ def _release_readers(run: Run) -> None:
 # -------------------------------------------------- the models that an agent is opened with
 
 
-def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
+def resolve_models(agent: AgentConfig, model: Model | str | None = None, /) -> tuple[Model, ...]:
     """The models that ``agent`` runs with when it is opened here: of overrides, the innermost block has the last word.
 
     Its fallbacks are replaced, too; a model that takes the place of several counts once.
+
+    Args:
+      model: the model of this run, or of a request, in the place of the agent's.
 
     Raises:
       ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
@@ -469,11 +472,11 @@ def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
       NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
     models: dict[int, Model | str] = {}
-    for original in (agent.model, *agent.fallbacks):
-        model = original
+    for original in (agent.model if model is None else model, *agent.fallbacks):
+        substitute = original
         for override in (*_everywhere, *_here.get()):
-            model = override(agent, model)
-        models[id(model)] = model
+            substitute = override(agent, substitute)
+        models[id(substitute)] = substitute
     return tuple([resolve_model(agent, model) for model in models.values()])
 
 

@@ -452,6 +452,8 @@ class _Loop:
             record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
+        if run.offered is not None and not is_resumed:
+            self._tools = {name: tool for name, tool in self._tools.items() if name in run.offered}
         calls = Calls(run, asked, self._tools)
         try:
             ending = None

@@ -38,6 +38,7 @@ __all__ = [
     "Answerer",
     "CompactionTask",
     "OpenChild",
+    "Resolve",
     "Root",
     "Run",
     "commit",
@@ -65,6 +66,14 @@ class CompactionTask(msgspec.Struct, frozen=True):
     """What the summary has to keep, above all; empty for nothing in particular."""
     models: tuple[Model, ...] | None = None
     """The models to ask for the summary; ``None`` for those of the agent."""
+
+
+class Resolve(Protocol):
+    """Gives the models that an agent runs with when it is opened here."""
+
+    def __call__(self, agent: AgentConfig, model: Model | str | None = None, /) -> tuple[Model, ...]:
+        """``model`` stands in the place of the agent's."""
+        ...
 
 
 class OpenChild(Protocol):
@@ -95,6 +104,7 @@ class Root:
         "log",
         "open_child",
         "questions",
+        "resolve",
         "semaphores",
         "session",
     )
@@ -106,6 +116,7 @@ class Root:
         session: Transcript,
         journal: Journal | None,
         open_child: OpenChild,
+        resolve: Resolve,
     ) -> None:
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
@@ -118,6 +129,8 @@ class Root:
         self.log = EventLog(seq=session.seq)
         """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
+        self.resolve = resolve
+        """Gives the models of an agent, names resolved and overrides applied."""
         self.semaphores: dict[Tool, trio.Semaphore] | None = None
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
@@ -152,6 +165,8 @@ class Run:
         "models",
         "note",
         "observers",
+        "offered",
+        "originals",
         "outcome",
         "own_observers",
         "parent",
@@ -191,6 +206,10 @@ class Run:
         self.config = config
         self.models = models
         """In the order in which they are asked."""
+        self.originals = models
+        """The models before they were opened."""
+        self.offered: frozenset[str] | None = None
+        """Names of the tools in the request of this turn, if a hook has left out some."""
         self.prompt = prompt
         self.root = root
         self.transcript = transcript
