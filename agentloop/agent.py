@@ -19,11 +19,11 @@ from agentloop._runtime.blocks import asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
-from agentloop.config import AgentConfig
+from agentloop.config import AgentConfig, check_model
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
 from agentloop.messages import Prompt, user_message
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -66,6 +66,8 @@ class Agent(AgentConfig):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """Open a stream: ``async with agent.stream("...") as stream: async for event in stream: ...``.
 
@@ -77,12 +79,16 @@ class Agent(AgentConfig):
           on_question: where questions get their answers: ``"reader"``, from ``stream.answer``; a function, which is
             called with each question; ``"decline"``, nowhere: they are declined at once; or ``"park"``, when the run is
             resumed: see `resume`.
-          deps: any value; tools read it as ``context.deps``.
+          deps: any value; tools read it as ``context.deps``, hooks and other functions as ``deps`` of their input.
+          model: the model of this run, in the place of the agent's. Its fallbacks stay. Child streams keep their own,
+            and a run that is resumed has it only if `resume` gets it, too.
+          settings: settings of this run, over the agent's: the fields that are set replace those of the agent, and
+            ``extra`` is merged. Child streams keep their own.
 
         Raises:
           UsageError: on entering, if the prompt is empty, the model is unknown, or the session is busy.
         """
-        return self._open(prompt, session, on_question, deps, read=True)
+        return self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings)
 
     async def run(
         self,
@@ -91,6 +97,8 @@ class Agent(AgentConfig):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome:
         """Run to the end and return the outcome, which has the result. The same loop as `stream`, without a reader.
 
@@ -99,7 +107,8 @@ class Agent(AgentConfig):
         Raises:
           AgentLoopError: the run ended without a result; `UsageError` as for `stream`.
         """
-        return await _result(self._open(prompt, session, on_question, deps, read=False), on_question)
+        opening = self._open(prompt, session, on_question, deps, read=False, model=model, settings=settings)
+        return await _result(opening, on_question)
 
     async def resume(
         self,
@@ -108,6 +117,8 @@ class Agent(AgentConfig):
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = PARK,
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome:
         """Resume the unfinished run of ``session``, in any process.
 
@@ -128,9 +139,10 @@ class Agent(AgentConfig):
           UsageError: the session has no unfinished run.
           AgentLoopError: as for `run`.
         """
-        return await _result(
-            self._resume(session, answers, on_question=on_question, deps=deps, read=False), on_question
+        opening = self._resume(
+            session, answers, on_question=on_question, deps=deps, read=False, model=model, settings=settings
         )
+        return await _result(opening, on_question)
 
     def resume_stream(
         self,
@@ -139,9 +151,13 @@ class Agent(AgentConfig):
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """`resume`, as a stream to read. Its first event names, in ``resumes``, the stream that it resumes."""
-        return self._resume(session, answers, on_question=on_question, deps=deps, read=True)
+        return self._resume(
+            session, answers, on_question=on_question, deps=deps, read=True, model=model, settings=settings
+        )
 
     @asynccontextmanager
     async def _resume(
@@ -152,10 +168,12 @@ class Agent(AgentConfig):
         on_question: QuestionHandler | Literal["reader", "decline", "park"],
         deps: Any,
         read: bool,
+        model: Model | str | None,
+        settings: ModelSettings | None,
     ) -> AsyncGenerator[Stream]:
         if answers is not None and not isinstance(cast("object", answers), Mapping):
             raise UsageError(f"answers= maps ids of questions to answers, and is not {shown(answers)}")
-        opening = self._open("", session, on_question, deps, read=read, resumes=True)
+        opening = self._open("", session, on_question, deps, read=read, model=model, settings=settings, resumes=True)
         assert session._journal is not None
         if session._transcript.holder is not None:
             raise SessionBusyError(session=session.id, stream=session._transcript.holder)
@@ -171,12 +189,18 @@ class Agent(AgentConfig):
         deps: Any,
         *,
         read: bool,
+        model: Model | str | None,
+        settings: ModelSettings | None,
         resumes: bool = False,
     ) -> AbstractAsyncContextManager[Stream]:
         if on_question not in ("reader", "decline", "park") and not callable(on_question):
             raise UsageError(f"on_question is 'reader', 'decline', 'park' or a function, not {on_question!r}")
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
+        if model is not None:
+            check_model(model)
+        if settings is not None and not isinstance(cast("object", settings), ModelSettings):
+            raise UsageError(f"settings= takes ModelSettings(...), not {shown(settings)}")
         if session is None:
             transcript, journal = Transcript(os.urandom(8).hex()), None
         elif isinstance(cast("object", session), Session):
@@ -197,6 +221,8 @@ class Agent(AgentConfig):
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
+            model=model,
+            settings=settings,
         )
 
     def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool:
@@ -287,6 +313,8 @@ def run_sync(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline"] = "decline",
     deps: Any = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome:
     """`Agent.run` for scripts: start trio, run the agent and return its outcome.
 
@@ -296,6 +324,8 @@ def run_sync(
       session: as for `Agent.stream`.
       on_question: as for `Agent.stream`, without ``"reader"``: a script has none.
       deps: as for `Agent.stream`.
+      model: as for `Agent.stream`.
+      settings: as for `Agent.stream`.
 
     Raises:
       UsageError: trio is running already, where ``await agent.run(...)`` is right; or asyncio is, where
@@ -306,4 +336,5 @@ def run_sync(
         raise UsageError(f"run_sync() would block this asyncio loop until the run has ended: write {IN_ASYNCIO}")
     if trio.lowlevel.in_trio_run():
         raise UsageError("run_sync() starts trio, which is running here already: `await agent.run(...)` instead")
-    return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, deps=deps))
+    options: dict[str, Any] = {"deps": deps, "model": model, "settings": settings}
+    return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, **options))

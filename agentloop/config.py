@@ -24,7 +24,7 @@ from agentloop.permissions import Permissions
 from agentloop.run_info import EachTurn, Instructions, RunInfo, check_info_function, without_partial
 from agentloop.tools import MIN_RESULT, Tool, Toolset, tool
 
-__all__ = ["AgentConfig", "Instructions", "ToolsetFunction"]
+__all__ = ["AgentConfig", "Instructions", "ToolsetFunction", "check_model"]
 
 
 @frozen(eq=False)
@@ -157,6 +157,15 @@ def _check_output_type(instance: object, attribute: object, value: object) -> No
 
 
 def _check_model(instance: object, attribute: object, model: Model | str) -> None:
+    check_model(model)
+
+
+def check_model(model: object) -> None:
+    """Check a model, or the name of one.
+
+    Raises:
+      UsageError: it is neither, or it has no name.
+    """
     if isinstance(model, type):
         raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
     if not isinstance(model, str) and not callable(getattr(model, "respond", None)):

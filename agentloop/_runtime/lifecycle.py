@@ -55,7 +55,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
 __all__ = ["IN_ASYNCIO", "Override", "Substitute", "open_stream", "resolve_model"]
@@ -80,15 +80,20 @@ def open_stream(
     answerer: Answerer | None,
     read: bool,
     task: CompactionTask | None = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. Wrong arguments raise here, before anything has started.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.
       task: what the run is for, if the prompt has no parts.
+      model: the model of this run, in the place of the agent's.
+      settings: settings of this run, over the agent's.
     """
     root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
-    return _block(root, config, resolve_models(config), transcript, prompt, answerer=answerer, read=read, task=task)
+    models = resolve_models(config, model)
+    return _block(root, config, models, transcript, prompt, answerer=answerer, read=read, task=task, settings=settings)
 
 
 def _open_child(
@@ -175,6 +180,7 @@ async def _block(
     deadline: PausableDeadline | None = None,
     state: StreamState | None = None,
     task: CompactionTask | None = None,
+    settings: ModelSettings | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -208,6 +214,7 @@ async def _block(
             call_id=call_id,
             deadline=deadline,
             task=task,
+            settings=settings,
         )
         _open_questions(run, answerer)
         try:

@@ -190,7 +190,7 @@ class _Loop:
             each_turn = self._each_turn
             parts = self._instructions if each_turn is None else await self._instructions_now(each_turn)
             instructions, specs = "\n\n".join(parts), self._tool_specs()
-            request = ModelRequest(run.transcript.view, instructions, specs, None, run.config.settings)
+            request = ModelRequest(run.transcript.view, instructions, specs, None, run.settings)
             result = await self._compactor.on_request(request, task)
             turn.reason = "final"
         return Ending("completed", output=result)
@@ -395,7 +395,7 @@ class _Loop:
             "\n\n".join(instructions),
             self._tool_specs(),
             self._output_spec,
-            run.config.settings,
+            run.settings,
         )
         run.transcript.front = (request.instructions, request.tools)
         self._compactor.begin_request()

@@ -27,7 +27,7 @@ from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import Observer, of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
@@ -174,6 +174,7 @@ class Run:
         "reader",
         "root",
         "scope",
+        "settings",
         "source",
         "state",
         "stop_detail",
@@ -200,12 +201,15 @@ class Run:
         call_id: str = "",
         deadline: PausableDeadline | None = None,
         task: CompactionTask | None = None,
+        settings: ModelSettings | None = None,
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
         self.config = config
         self.models = models
         """In the order in which they are asked."""
+        self.settings = config.settings if settings is None else merged_settings(config.settings, settings)
+        """The settings of its requests."""
         self.originals = models
         """The models before they were opened."""
         self.offered: frozenset[str] | None = None

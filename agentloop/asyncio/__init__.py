@@ -31,6 +31,7 @@ from agentloop.asyncio._blocks import AsyncWith
 from agentloop.asyncio._host import TrioHost
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -48,6 +49,8 @@ async def run(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
     deps: Any = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome:
     """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
@@ -55,7 +58,9 @@ async def run(
       AgentLoopError: as `Agent.run` does.
     """
     async with TrioHost() as host:
-        return await host.run(agent, prompt, session=session, on_question=on_question, deps=deps)
+        return await host.run(
+            agent, prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
 
 def stream(
@@ -65,9 +70,15 @@ def stream(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Any = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """`Agent.stream`, read by asyncio code. The stream has the methods of any other."""
-    return _Hosted(lambda host: host.stream(agent, prompt, session=session, on_question=on_question, deps=deps))
+    return _Hosted(
+        lambda host: host.stream(
+            agent, prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+        )
+    )
 
 
 async def resume(
@@ -77,10 +88,14 @@ async def resume(
     *,
     on_question: QuestionHandler | Literal["decline", "park"] = "park",
     deps: Any = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome:
     """`Agent.resume`, awaited by asyncio code."""
     async with TrioHost() as host:
-        return await host.resume(agent, session, answers, on_question=on_question, deps=deps)
+        return await host.resume(
+            agent, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
 
 def resume_stream(
@@ -90,9 +105,15 @@ def resume_stream(
     *,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Any = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """`Agent.resume_stream`, read by asyncio code."""
-    return _Hosted(lambda host: host.resume_stream(agent, session, answers, on_question=on_question, deps=deps))
+    return _Hosted(
+        lambda host: host.resume_stream(
+            agent, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
+    )
 
 
 async def call(function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

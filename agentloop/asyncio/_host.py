@@ -16,6 +16,7 @@ from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import Guest, running_loop, share_guest
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -82,6 +83,8 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome:
         """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
@@ -89,7 +92,15 @@ class TrioHost:
           AgentLoopError: as `Agent.run` does.
           UsageError: the host's block was left.
         """
-        return await self.call(_checked(agent).run, prompt, session=session, on_question=on_question, deps=deps)
+        return await self.call(
+            _checked(agent).run,
+            prompt,
+            session=session,
+            on_question=on_question,
+            deps=deps,
+            model=model,
+            settings=settings,
+        )
 
     def stream(
         self,
@@ -99,13 +110,19 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """`Agent.stream`, read by asyncio code: ``async with host.stream(...) as stream: async for event in stream``.
 
         The stream has the methods of any other. Leaving the block, in whatever way, stops the run and returns when
         everything that it started has ended.
         """
-        return self.block(_checked(agent).stream(prompt, session=session, on_question=on_question, deps=deps))
+        return self.block(
+            _checked(agent).stream(
+                prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+            )
+        )
 
     async def resume(
         self,
@@ -115,9 +132,13 @@ class TrioHost:
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = "park",
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome:
         """`Agent.resume`, awaited by asyncio code."""
-        return await self.call(_checked(agent).resume, session, answers, on_question=on_question, deps=deps)
+        return await self.call(
+            _checked(agent).resume, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
     def resume_stream(
         self,
@@ -127,9 +148,15 @@ class TrioHost:
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
         deps: Any = None,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """`Agent.resume_stream`, read by asyncio code."""
-        return self.block(_checked(agent).resume_stream(session, answers, on_question=on_question, deps=deps))
+        return self.block(
+            _checked(agent).resume_stream(
+                session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+            )
+        )
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await a function of trio, in a task of trio, with the context variables of the caller.
