@@ -13,9 +13,10 @@ import trio
 from attrs import frozen
 
 from agentloop._core.field_checks import shown
+from agentloop._core.first_guesses import explain_options, name_the_way
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
-from agentloop._runtime.blocks import asyncio_runs_here
+from agentloop._runtime.blocks import NamedBlock, asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream
@@ -88,7 +89,8 @@ class Agent(AgentConfig):
         Raises:
           UsageError: on entering, if the prompt is empty, the model is unknown, or the session is busy.
         """
-        return self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings)
+        opening = self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings)
+        return NamedBlock(opening, "agent.stream(...)", "stream", "; `await agent.run(...)` gives the outcome alone")
 
     async def run(
         self,
@@ -155,9 +157,11 @@ class Agent(AgentConfig):
         settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream]:
         """`resume`, as a stream to read. Its first event names, in ``resumes``, the stream that it resumes."""
-        return self._resume(
+        opening = self._resume(
             session, answers, on_question=on_question, deps=deps, read=True, model=model, settings=settings
         )
+        hint = "; `await agent.resume(...)` gives the outcome alone"
+        return NamedBlock(opening, "agent.resume_stream(...)", "stream", hint)
 
     @asynccontextmanager
     async def _resume(
@@ -206,7 +210,7 @@ class Agent(AgentConfig):
         elif isinstance(cast("object", session), Session):
             transcript, journal = session._transcript, session._journal
         else:
-            raise UsageError(f"a stream runs on a Session, not on {session!r}: session=Session(...)")
+            raise UsageError(_no_session(session))
         if journal is None and (on_question == PARK or resumes):
             verb = "resumed" if resumes else "parked"
             raise UsageError(
@@ -286,6 +290,59 @@ class Agent(AgentConfig):
         return Override(lambda agent, model_now: substitute if agent is self else model_now)
 
 
+_RUN_SYNC = "write run_sync(agent, prompt)"
+_STREAM = "write `async with agent.stream(prompt) as stream:`, and inside of it `async for event in stream:`"
+_TOOL = "write @tool over the function, and give it to Agent(tools=[...])"
+
+name_the_way(
+    Agent,
+    {
+        "run_sync": _RUN_SYNC,
+        "invoke": _RUN_SYNC,
+        "ainvoke": "write `await agent.run(prompt)`",
+        "run_stream": _STREAM,
+        "run_stream_events": _STREAM,
+        "run_streamed": _STREAM,
+        "astream": _STREAM,
+        "astream_events": _STREAM,
+        "iter": _STREAM,
+        "tool": _TOOL,
+        "tool_plain": _TOOL,
+        "system_prompt": "give Agent(instructions=...) a text, or a function of a RunInfo",
+        "clone": "write agent.replace(model=...)",
+        "with_config": "write agent.replace(...), or give agent.run(...) a model= or settings= of its own",
+    },
+)
+explain_options(
+    Agent,
+    {
+        "system_prompt": "it is called instructions= here",
+        "prompt": "what the agent is goes to instructions=, and what it is to do to agent.run(prompt)",
+        "deps_type": "deps have no type here: give agent.run(prompt, deps=...) a value",
+        "context_type": "deps have no type here: give agent.run(prompt, deps=...) a value",
+        "result_type": "it is called output_type= here",
+        "response_format": "it is called output_type= here",
+        "model_settings": "it is called settings= here, with ModelSettings(...)",
+        "mcp_servers": "it is called toolsets= here, with McpServer.stdio(...) or McpServer.http(...)",
+        "handoffs": "give tools=[other.as_tool()]",
+        "input_guardrails": "give hooks=, with a function at hooks.user_prompt_submit",
+        "output_guardrails": "give hooks=, with a function at hooks.stop",
+        "middleware": "give hooks=: see agentloop.hooks",
+        "checkpointer": "give agent.run(prompt, session=...) a session from agentloop.stores.stored_session",
+        "max_turns": "give limits=Limits(turns=...)",
+    },
+)
+
+
+def _no_session(value: object) -> str:
+    if isinstance(value, NamedBlock):
+        return f"this session is not open yet: write `async with {value.call} as {value.value}:`"
+    if callable(getattr(value, "acquire", None)) or callable(getattr(value, "open", None)):
+        return "a stream runs on a session, not on a store: session=stored_session(store, id), opened with `async with`"
+    ways = "session=Session(...) keeps it in memory, and stored_session(store, id) in a store"
+    return f"a stream runs on a Session, not on {shown(value)}: {ways}"
+
+
 async def _result(opening: AbstractAsyncContextManager[Stream], on_question: object) -> Outcome:
     async with opening as stream:
         outcome = await stream.wait()
@@ -332,6 +389,8 @@ def run_sync(
         ``await agentloop.asyncio.run(agent, ...)`` is.
       AgentLoopError: the run ended without a result, as for `Agent.run`.
     """
+    if not isinstance(cast("object", agent), Agent):
+        raise UsageError(f"run_sync() takes an agent, and then its prompt, not {shown(agent)}")
     if asyncio_runs_here():
         raise UsageError(f"run_sync() would block this asyncio loop until the run has ended: write {IN_ASYNCIO}")
     if trio.lowlevel.in_trio_run():

@@ -6,6 +6,8 @@ Three classes for one idea, so that imports run one way: `AgentBase` (context.py
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
@@ -15,7 +17,7 @@ from attrs import field, frozen
 from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import output_type
 from agentloop.context import AgentBase
-from agentloop.errors import UsageError
+from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings, check_model_name
@@ -52,22 +54,66 @@ class ToolsetFunction:
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
+    if values is None:
+        raise UsageError(f"{name}= takes a list, not None: leave it out for none")
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UsageError(f"{name}= takes a list, not {values!r}: put it in brackets")
+        raise UsageError(f"{name}= takes a list, not {shown(values)}: put it in brackets")
+    if isinstance(values, Mapping):
+        raise UsageError(f"{name}= takes a list, not a dict: give [*its.values()]")
     return tuple(cast("Iterable[object]", values))
 
 
 def _tools(items: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
-    listed = _listed("tools", items)
+    listed: list[Any] = []
+    for item in _listed("tools", items):
+        # `file_tools(".")` in the list, say: what it gives is a group of tools.
+        listed += cast("Iterable[object]", item) if isinstance(item, (list, tuple)) else [item]
     for item in listed:
-        if isinstance(item, AgentBase):
-            raise UsageError(f"{item!r} is an agent, not a tool: give its as_tool()")
+        problem = "" if isinstance(item, Tool) else _why_no_tool(item)
+        if problem:
+            raise ToolDefinitionError(problem)
     tools = tuple(item if isinstance(item, Tool) else tool(item) for item in listed)
     names = [item.name for item in tools]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two tools are called {name!r}: give one of them another name with @tool(name=...)")
     return tools
+
+
+def _why_no_tool(item: Any) -> str:
+    """Why ``item`` is no tool, and no function that can be one, with the way out; empty if it may be one."""
+    kind = type(item).__name__
+    if isinstance(item, AgentBase):
+        return f"{shown(item)} is an agent, not a tool: give its as_tool()"
+    if isinstance(item, type):
+        return f"{item.__name__} is a class, not a tool: give a function, or an instance that can be called"
+    if isinstance(item, Hook):
+        return f"{item.name!r} is a hook, not a tool: give it to hooks="
+    if callable(getattr(item, "open", None)):
+        return f"a {kind} is a toolset, not a tool: give it to toolsets="
+    if inspect.iscoroutine(item):
+        item.close()
+        return f"tools= takes functions, and {item.__name__}() was called here: give {item.__name__} itself"
+    if isinstance(item, str):
+        return f"tools= takes functions, not their names: give the function {item} itself, without quotes"
+    if isinstance(item, dict):
+        return (
+            "tools= takes functions, not schemas: Tool(..., arguments=JsonArguments(schema)) makes a tool of a schema"
+        )
+    if not callable(item):
+        return f"a tool is made of a function, not of {shown(item)}"
+    if getattr(item, "__module__", "") == tool.__module__ and item.__qualname__.startswith("tool."):
+        return "tool(...) with options is a decorator: write it over the function, or tool(...)(function)"
+    made = str(getattr(item, "__annotations__", {}).get("return", ""))
+    name = getattr(item, "__name__", kind)
+    if re.fullmatch(r"(tuple|list|Sequence)\[Tool\b.*", made):
+        return f"{name}() makes tools, and was not called: give *{name}(...)"
+    if re.fullmatch(r"(<class '[\w.]*\.)?Tool\b.*", made):
+        return f"{name}() makes a tool, and was not called: give {name}(...)"
+    owner = getattr(item, "__self__", None)
+    if isinstance(owner, type) and callable(getattr(owner, "open", None)):
+        return f"{owner.__name__}.{name}() makes a toolset, and was not called: toolsets=[{owner.__name__}.{name}(...)]"
+    return ""
 
 
 def _toolsets(items: Iterable[Toolset | Callable[[RunInfo[Any]], Any]]) -> tuple[Toolset, ...]:
@@ -79,6 +125,8 @@ def _toolset(item: Any) -> Toolset:
         raise UsageError(f"toolsets=: {item.__name__} is a class: give an instance of it, {item.__name__}(...)")
     if isinstance(item, Tool):
         raise UsageError(f"toolsets=: {item.name!r} is a tool: give it to tools=")
+    if isinstance(item, (list, tuple)):
+        raise UsageError("toolsets= takes toolsets, not a list in the list: tools go to tools=, as tools=[*these]")
     if callable(getattr(item, "open", None)):
         toolset: Toolset = item
         return toolset
@@ -153,6 +201,8 @@ def _check_max_result(instance: object, attribute: object, value: object) -> Non
 
 
 def _check_output_type(instance: object, attribute: object, value: object) -> None:
+    if value is None:
+        raise UsageError("output_type=None: leave it out for text, or give the type of the output")
     output_type(value)
 
 
@@ -172,6 +222,11 @@ def check_model(model: object) -> None:
         raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
     if not isinstance(model, str):
         check_model_name(model)
+        if inspect.isasyncgenfunction(getattr(model, "respond")):  # noqa: B009 - only some objects have it
+            raise UsageError(
+                f"{type(model).__name__}.respond() is a generator: write each delta with `await reply.text(...)`, and "
+                "return a Stop"
+            )
 
 
 @frozen(eq=False)

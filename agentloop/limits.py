@@ -25,6 +25,11 @@ def _check_positive(limits: attrs.AttrsInstance) -> None:
             raise UsageError(
                 f"{type(limits).__name__}({each.name}={shown(value)}): give a number above 0, or {unlimited}"
             )
+        # An annotation is a text here: one with `int` is of a limit that counts things.
+        if "int" in str(each.type) and number != math.inf and number != int(number):
+            raise UsageError(
+                f"{type(limits).__name__}({each.name}={shown(value)}): {each.name} are counted, so give a whole number"
+            )
         if number is not value:
             object.__setattr__(limits, each.name, number)
 

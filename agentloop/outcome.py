@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 from attrs import frozen
 
+from agentloop._core.first_guesses import name_the_way
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
@@ -41,6 +42,23 @@ class Outcome:
     transcript; send them with the next prompt."""
     messages: tuple[Message, ...] = ()
     """The messages that the stream added to its session's transcript, whatever the reason; valid for a provider."""
+
+
+_SESSION = "give each run the same session=Session(), which keeps them"
+
+name_the_way(
+    Outcome,
+    {
+        "data": "it is called `output` here",
+        "result": "it is called `output` here",
+        "final_output": "it is called `output` here",
+        "text": "it is called `output` here",
+        "content": "it is called `output` here",
+        "new_messages": "they are in `messages`",
+        "all_messages": f"those of the run are in `messages`; for a conversation, {_SESSION}",
+        "to_input_list": f"those of the run are in `messages`; for a conversation, {_SESSION}",
+    },
+)
 
 
 class CompactionResult(msgspec.Struct, frozen=True):
@@ -105,8 +123,8 @@ class ChildStream(Protocol):
 
     def __aiter__(self) -> ChildStream: ...
     async def __anext__(self) -> StreamEvent: ...
-    def answer(self, question_id: str, answer: Answer, /) -> None:
-        """Answer an open question of this stream, or of a stream inside it."""
+    def answer(self, question: str | Question, answer: Answer, /) -> None:
+        """Answer an open question of this stream, or of a stream inside it, by its event or its id."""
         ...
 
     def steer(self, message: Prompt, /) -> None:

@@ -16,6 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from typing import Any, Literal, Protocol, TypeAlias, cast, overload
 
 import msgspec
@@ -274,13 +275,21 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         if isinstance(function, Tool):
             raise ToolDefinitionError(f"{function.name!r} is a tool already")
+        if isinstance(function, classmethod):
+            raise ToolDefinitionError(
+                "a class method has no class yet where it is decorated: make a tool of the bound one, tool(X.method)"
+            )
+        if isinstance(function, staticmethod):
+            function = function.__func__
         if not callable(function):
-            raise ToolDefinitionError(f"a tool is made of a function, not of {function!r}")
+            raise ToolDefinitionError(f"a tool is made of a function, not of {shown(function)}")
         context_name = context_parameter(function, (ToolContext,))
         written = _written(function)
+        doc = parse_docstring(inspect.getdoc(written))
+        _check_described(written, doc.parameters)
         return Tool(
             name=name or _name_of(written),
-            description=parse_docstring(inspect.getdoc(written)).summary if description is None else description,
+            description=doc.summary if description is None else description,
             function=function,
             arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
             kind=_kind(function),
@@ -289,6 +298,21 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _check_described(written: Callable[..., Any], described: Mapping[str, str]) -> None:
+    """Check that the docstring describes parameters that there are: the model would not read the others."""
+    # The docstring of a class may describe how its objects are made. A word with a capital, "Note:" say, is no name.
+    if not described or not inspect.isroutine(written):
+        return
+    names = [*inspect.signature(written).parameters]
+    for name in described:
+        if name not in names and name.isidentifier() and name.islower():
+            close = get_close_matches(name, names, 1)
+            hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
+            raise ToolDefinitionError(
+                f"the docstring of `{_name_of(written)}` describes `{name}`, which is no parameter: {hint}"
+            )
 
 
 def _written(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,7 +75,7 @@ LOOK = tool(look)
         (lambda: agent(tools="look"), "tools= takes a list, not 'look': put it in brackets"),
         (lambda: agent(tools=None), "tools= takes a list, not None"),
         (lambda: agent(tools=[7]), "a tool is made of a function, not of 7"),
-        (lambda: agent(tools=["look"]), "a tool is made of a function, not of 'look'"),
+        (lambda: agent(tools=["look"]), "tools= takes functions, not their names: give the function look itself"),
         (lambda: agent(tools=[agent()]), "is an agent, not a tool: give its as_tool()"),
         (lambda: agent(tools=[look, look]), "two tools are called 'look': give one of them another name"),
         (lambda: agent(toolsets=7), "toolsets= takes a list, not 7"),

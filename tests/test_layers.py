@@ -18,7 +18,7 @@ FOLDER = Path(agentloop.__file__).parent
 LAYERS = (
     # values
     "_demo_interrupts",
-    "_core.portable_errors _core.json_text _core.field_checks _core.foreign_errors errors",
+    "_core.portable_errors _core.json_text _core.field_checks _core.foreign_errors errors _core.first_guesses",
     "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.json_types _core.signature _core.structured_output _core.usage _core.forms",

@@ -170,6 +170,10 @@ def signature_of(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ToolDefinitionError(f"{subject} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
+            if parameter.name in ("self", "cls") and not parameters:
+                raise ToolDefinitionError(
+                    f"`{name}` is a method without its object: make a tool of the bound one, tool(thing.{name})"
+                )
             raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send")
         hint = spelled_out(_resolved(function, parameter, names))
         if not (isinstance(hint, type) and hint in PLAIN):

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 import trio
 from attrs import evolve
 
+from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
@@ -539,6 +540,8 @@ class Override(AbstractContextManager[None]):
     def __call__(self, agent: AgentConfig, model: Model | str) -> Model | str:
         return self._substitute(agent, model)
 
+
+refuse(Override, aenter="this block is entered with `with`, not with `async with`")
 
 _here: ContextVar[tuple[Override, ...]] = ContextVar("agentloop_overrides", default=())
 _everywhere: list[Override] = []

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
+from agentloop._core.first_guesses import is_refused, refuse
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.asyncio._blocks import AsyncWith, Block
@@ -189,7 +190,10 @@ class TrioHost:
         The code inside of the block is asyncio's. An exception that it raises is raised inside of the trio block too.
         """
         guest = self._running()
-        if not isinstance(cast("object", manager), AbstractAsyncContextManager):
+        is_block = isinstance(cast("object", manager), AbstractAsyncContextManager) and not is_refused(
+            manager, "aenter"
+        )
+        if not is_block:
             is_closed_store = callable(getattr(manager, "open", None))
             instead = "`block(store.open())`" if is_closed_store else "what stands after `async with` in trio"
             raise UsageError(f"block() takes {instead}, not {manager!r}")
@@ -207,7 +211,7 @@ class TrioHost:
             ``trio.as_safe_channel``.
         """
         self._running()
-        if not isinstance(cast("object", iterable), AsyncIterable):
+        if not isinstance(cast("object", iterable), AsyncIterable) or is_refused(iterable, "aiter"):
             raise UsageError(f"iterate() takes what stands after `async for` in trio, not {iterable!r}")
         if inspect.isasyncgen(iterable):
             raise UsageError(
@@ -227,6 +231,10 @@ class TrioHost:
         self._calls.add(call)
         call.done.add_done_callback(lambda _: self._calls.discard(call))
         return call
+
+
+_OPENED = "a host is opened: write `async with TrioHost() as host:`"
+refuse(TrioHost, enter=_OPENED, **{"await": _OPENED})
 
 
 class _HostedIterator(AsyncIterator[T]):
