@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import pickle
 import pkgutil
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import trio
 
 import agentloop
-from agentloop import AgentLoopError, ModelError, Outcome, ToolError, UsageError, errors
+import agentloop.asyncio
+from agentloop import Agent, AgentLoopError, ModelError, Outcome, Tool, ToolError, Toolsets, UsageError, errors
 from agentloop._core.portable_errors import PortableError
 from agentloop.demo.catalogue import UnknownExampleError
 from agentloop.errors import (
@@ -42,6 +46,8 @@ from agentloop.hooks import HookWarning
 from agentloop.mcp._sign_in import SignInError
 from agentloop.outcome import error_of
 from agentloop.providers._network import NetworkForbiddenError
+from agentloop.stores import MemoryStore, stored_session
+from agentloop.testing import ScriptedModel
 from agentloop.testing.simulation.condemned import Abandoned
 from agentloop.testing.simulation.violation import Violation
 
@@ -317,3 +323,68 @@ def test_a_run_that_completed_has_no_error() -> None:
 def test_a_bug_of_ours_is_told_apart_from_what_others_did_wrong() -> None:
     assert issubclass(InternalError, RunError)
     assert not issubclass(InternalError, (UsageError, ModelError, ToolError))
+
+
+# ------------------------------------------------------------------------- one error in, one out
+
+
+class _Nursery:
+    """A toolset that holds a nursery open, as servers do."""
+
+    name = "nursery"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[_Nursery]:
+        async with trio.open_nursery():
+            yield self
+
+    async def list_tools(self) -> list[Tool]:
+        return []
+
+
+AGENT = Agent(ScriptedModel("Hi.", repeat=True), toolsets=[_Nursery()])
+
+
+@asynccontextmanager
+async def _session() -> AsyncGenerator[object]:
+    async with MemoryStore().open() as store, stored_session(store, "s") as session:
+        yield session
+
+
+BLOCKS: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+    "stream": lambda: AGENT.stream("x"),
+    "store": lambda: MemoryStore().open(),
+    "session": _session,
+    "toolsets": lambda: Toolsets(_Nursery()),
+}
+ASYNCIO_BLOCKS: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+    "stream": lambda: agentloop.asyncio.stream(AGENT, "x"),
+    "store": lambda: agentloop.asyncio.block(MemoryStore().open()),
+    "host": agentloop.asyncio.TrioHost,
+}
+
+
+async def _raise_inside(block: AbstractAsyncContextManager[object]) -> None:
+    error = KeyError("k")
+    with pytest.raises(KeyError) as raised:
+        async with block:
+            raise error
+    assert raised.value is error
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+async def test_an_error_inside_of_a_block_reaches_its_caller_without_a_group(
+    block: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    await _raise_inside(block())
+
+
+@pytest.mark.parametrize("block", ASYNCIO_BLOCKS.values(), ids=ASYNCIO_BLOCKS)
+def test_an_error_inside_of_a_block_in_asyncio_reaches_its_caller_without_a_group(
+    block: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    async def main() -> None:
+        await _raise_inside(block())
+
+    asyncio.run(main())
