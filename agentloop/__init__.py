@@ -5,7 +5,7 @@ The layers, from values to the front door; each imports only from those before i
     errors  messages  permissions  questions  events  outcome  models  limits  wire
                                                                             values
     _core/                                                                  decisions: no trio, no await
-    context  tools  hooks  observers  config  journal                                what users write against
+    context  run_info  tools  hooks  observers  config  journal                                what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
     session  agent  toolsets                                                the front door
     _process_tree  providers/  command_hooks/  toolkit/  mcp/  stores/      adapters, imported on first use
@@ -27,6 +27,7 @@ from agentloop.observers import Observer, add_observer, remove_observer
 from agentloop.outcome import Outcome
 from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
+from agentloop.run_info import RunInfo, each_turn
 from agentloop.session import Session
 from agentloop.tools import Tool, tool
 from agentloop.toolsets import Toolsets
@@ -55,6 +56,7 @@ __all__ = [
     "Retries",
     "Retry",
     "Rule",
+    "RunInfo",
     "Session",
     "Stream",
     "Text",
@@ -64,6 +66,7 @@ __all__ = [
     "Toolsets",
     "UsageError",
     "add_observer",
+    "each_turn",
     "errors",
     "events",
     "hooks",

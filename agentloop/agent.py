@@ -14,18 +14,19 @@ import trio
 from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
+from agentloop._core.first_guesses import explain_options, name_the_way
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, TypeForm
-from agentloop._runtime.blocks import asyncio_runs_here
+from agentloop._runtime.blocks import NamedBlock, asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, StreamedText, TextBlock
-from agentloop.config import AgentConfig, tools_of
+from agentloop.config import AgentConfig, check_model, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
 from agentloop.messages import Prompt, user_message
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -48,9 +49,9 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     Args:
       model: a `Model`, or its name, ``"provider:model"``.
       name: its name in events, and for other agents.
-      instructions: the system prompt: text, or a function of the stream's `Source`.
+      instructions: the system prompt: text, or a function of a `RunInfo`: see `agentloop.run_info`.
       tools: tools, or typed functions, which become tools.
-      toolsets: sources of tools, started and stopped with each stream.
+      toolsets: sources of tools, started and stopped with each stream, or functions of a `RunInfo` that give them.
       hooks: functions at named points of a run; see `agentloop.hooks`.
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.
@@ -84,6 +85,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Deps_contra = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
         """Open a stream: ``async with agent.stream("...") as stream: async for event in stream: ...``.
 
@@ -95,12 +98,17 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
           on_question: where questions get their answers: ``"reader"``, from ``stream.answer``; a function, which is
             called with each question; ``"decline"``, nowhere: they are declined at once; or ``"park"``, when the run is
             resumed: see `resume`.
-          deps: any value; tools read it as ``context.deps``.
+          deps: any value; tools read it as ``context.deps``, hooks and other functions as ``deps`` of their input.
+          model: the model of this run, in the place of the agent's. Its fallbacks stay. Child streams keep their own,
+            and a run that is resumed has it only if `resume` gets it, too.
+          settings: settings of this run, over the agent's: the fields that are set replace those of the agent, and
+            ``extra`` is merged. Child streams keep their own.
 
         Raises:
           UsageError: on entering, if the prompt is empty, the model is unknown, or the session is busy.
         """
-        return self._open(prompt, session, on_question, deps, read=True)
+        opening = self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings)
+        return NamedBlock(opening, "agent.stream(...)", "stream", "; `await agent.run(...)` gives the outcome alone")
 
     def stream_text(
         self,
@@ -109,6 +117,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps_contra = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[StreamedText[AgentOutput_co]]:
         """Open a stream for its text alone, piece by piece.
 
@@ -126,13 +136,15 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
           session: as for `stream`.
           on_question: as for `run`, since a reader of text gets no questions.
           deps: as for `stream`.
+          model: as for `stream`.
+          settings: as for `stream`.
 
         Raises:
           UsageError: as for `stream`.
         """
         if cast("object", on_question) == READER:
             raise UsageError("stream_text() gives text and no questions: give on_question= a function, or use stream()")
-        return TextBlock(self._open(prompt, session, on_question, deps, read=True))
+        return TextBlock(self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings))
 
     async def run(
         self,
@@ -141,6 +153,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps_contra = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome[AgentOutput_co]:
         """Run to the end and return the outcome, which has the result. The same loop as `stream`, without a reader.
 
@@ -149,7 +163,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         Raises:
           AgentLoopError: the run ended without a result; `UsageError` as for `stream`.
         """
-        return await _result(self._open(prompt, session, on_question, deps, read=False), on_question)
+        opening = self._open(prompt, session, on_question, deps, read=False, model=model, settings=settings)
+        return await _result(opening, on_question)
 
     async def resume(
         self,
@@ -158,6 +173,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = PARK,
         deps: Deps_contra = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome[AgentOutput_co]:
         """Resume the unfinished run of ``session``, in any process.
 
@@ -178,9 +195,10 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
           UsageError: the session has no unfinished run.
           AgentLoopError: as for `run`.
         """
-        return await _result(
-            self._resume(session, answers, on_question=on_question, deps=deps, read=False), on_question
+        opening = self._resume(
+            session, answers, on_question=on_question, deps=deps, read=False, model=model, settings=settings
         )
+        return await _result(opening, on_question)
 
     def resume_stream(
         self,
@@ -189,9 +207,15 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
         deps: Deps_contra = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
         """`resume`, as a stream to read. Its first event names, in ``resumes``, the stream that it resumes."""
-        return self._resume(session, answers, on_question=on_question, deps=deps, read=True)
+        opening = self._resume(
+            session, answers, on_question=on_question, deps=deps, read=True, model=model, settings=settings
+        )
+        hint = "; `await agent.resume(...)` gives the outcome alone"
+        return NamedBlock(opening, "agent.resume_stream(...)", "stream", hint)
 
     @asynccontextmanager
     async def _resume(
@@ -202,10 +226,12 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         on_question: QuestionHandler | Literal["reader", "decline", "park"],
         deps: Deps_contra,
         read: bool,
+        model: Model | str | None,
+        settings: ModelSettings | None,
     ) -> AsyncGenerator[Stream[AgentOutput_co]]:
         if answers is not None and not isinstance(cast("object", answers), Mapping):
             raise UsageError(f"answers= maps ids of questions to answers, and is not {shown(answers)}")
-        opening = self._open("", session, on_question, deps, read=read, resumes=True)
+        opening = self._open("", session, on_question, deps, read=read, model=model, settings=settings, resumes=True)
         assert session._journal is not None
         if session._transcript.holder is not None:
             raise SessionBusyError(session=session.id, stream=session._transcript.holder)
@@ -221,6 +247,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         deps: Deps_contra,
         *,
         read: bool,
+        model: Model | str | None,
+        settings: ModelSettings | None,
         resumes: bool = False,
     ) -> AbstractAsyncContextManager[Stream[AgentOutput_co]]:
         if deps is None and isinstance(self.deps_type, type) and self.deps_type not in _MAY_BE_NONE:
@@ -231,12 +259,16 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             raise UsageError(f"on_question is 'reader', 'decline', 'park' or a function, not {on_question!r}")
         if on_question == "reader" and not read:
             raise UsageError("run() has no reader who could answer: give on_question= a function, or use stream()")
+        if model is not None:
+            check_model(model)
+        if settings is not None and not isinstance(cast("object", settings), ModelSettings):
+            raise UsageError(f"settings= takes ModelSettings(...), not {shown(settings)}")
         if session is None:
             transcript, journal = Transcript(os.urandom(8).hex()), None
         elif isinstance(cast("object", session), Session):
             transcript, journal = session._transcript, session._journal
         else:
-            raise UsageError(f"a stream runs on a Session, not on {session!r}: session=Session(...)")
+            raise UsageError(_no_session(session))
         if journal is None and (on_question == PARK or resumes):
             verb = "resumed" if resumes else "parked"
             raise UsageError(
@@ -251,6 +283,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             deps=deps,
             answerer=None if on_question == "decline" else on_question,
             read=read,
+            model=model,
+            settings=settings,
         )
 
     def as_tool(
@@ -326,6 +360,58 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         return Override(lambda agent, model_now: substitute if agent is self else model_now)
 
 
+_RUN_SYNC = "write run_sync(agent, prompt)"
+_STREAM = "write `async with agent.stream(prompt) as stream:`, and inside of it `async for event in stream:`"
+_TOOL = "write @tool over the function, and give it to Agent(tools=[...])"
+
+name_the_way(
+    Agent,
+    {
+        "run_sync": _RUN_SYNC,
+        "invoke": _RUN_SYNC,
+        "ainvoke": "write `await agent.run(prompt)`",
+        "run_stream": _STREAM,
+        "run_stream_events": _STREAM,
+        "run_streamed": _STREAM,
+        "astream": _STREAM,
+        "astream_events": _STREAM,
+        "iter": _STREAM,
+        "tool": _TOOL,
+        "tool_plain": _TOOL,
+        "system_prompt": "give Agent(instructions=...) a text, or a function of a RunInfo",
+        "clone": "write agent.replace(model=...)",
+        "with_config": "write agent.replace(...), or give agent.run(...) a model= or settings= of its own",
+    },
+)
+explain_options(
+    Agent,
+    {
+        "system_prompt": "it is called instructions= here",
+        "prompt": "what the agent is goes to instructions=, and what it is to do to agent.run(prompt)",
+        "context_type": "it is called deps_type= here",
+        "result_type": "it is called output_type= here",
+        "response_format": "it is called output_type= here",
+        "model_settings": "it is called settings= here, with ModelSettings(...)",
+        "mcp_servers": "it is called toolsets= here, with McpServer.stdio(...) or McpServer.http(...)",
+        "handoffs": "give tools=[other.as_tool()]",
+        "input_guardrails": "give hooks=, with a function at hooks.user_prompt_submit",
+        "output_guardrails": "give hooks=, with a function at hooks.stop",
+        "middleware": "give hooks=: see agentloop.hooks",
+        "checkpointer": "give agent.run(prompt, session=...) a session from agentloop.stores.stored_session",
+        "max_turns": "give limits=Limits(turns=...)",
+    },
+)
+
+
+def _no_session(value: object) -> str:
+    if isinstance(value, NamedBlock):
+        return f"this session is not open yet: write `async with {value.call} as {value.value}:`"
+    if callable(getattr(value, "acquire", None)) or callable(getattr(value, "open", None)):
+        return "a stream runs on a session, not on a store: session=stored_session(store, id), opened with `async with`"
+    ways = "session=Session(...) keeps it in memory, and stored_session(store, id) in a store"
+    return f"a stream runs on a Session, not on {shown(value)}: {ways}"
+
+
 async def _result(opening: AbstractAsyncContextManager[Stream[Output]], on_question: object) -> Outcome[Output]:
     async with opening as stream:
         outcome = await stream.wait()
@@ -353,6 +439,8 @@ def run_sync(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline"] = "decline",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome[Output]:
     """`Agent.run` for scripts: start trio, run the agent and return its outcome.
 
@@ -362,14 +450,19 @@ def run_sync(
       session: as for `Agent.stream`.
       on_question: as for `Agent.stream`, without ``"reader"``: a script has none.
       deps: as for `Agent.stream`.
+      model: as for `Agent.stream`.
+      settings: as for `Agent.stream`.
 
     Raises:
       UsageError: trio is running already, where ``await agent.run(...)`` is right; or asyncio is, where
         ``await agentloop.asyncio.run(agent, ...)`` is.
       AgentLoopError: the run ended without a result, as for `Agent.run`.
     """
+    if not isinstance(cast("object", agent), Agent):
+        raise UsageError(f"run_sync() takes an agent, and then its prompt, not {shown(agent)}")
     if asyncio_runs_here():
         raise UsageError(f"run_sync() would block this asyncio loop until the run has ended: write {IN_ASYNCIO}")
     if trio.lowlevel.in_trio_run():
         raise UsageError("run_sync() starts trio, which is running here already: `await agent.run(...)` instead")
-    return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, deps=deps))
+    options: dict[str, Any] = {"deps": deps, "model": model, "settings": settings}
+    return trio.run(partial(agent.run, prompt, session=session, on_question=on_question, **options))

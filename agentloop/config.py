@@ -6,9 +6,11 @@ Three classes for one idea, so that imports run one way: `AgentBase` (context.py
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
@@ -17,19 +19,40 @@ from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import UsageError
-from agentloop.events import Source
+from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
+from agentloop.run_info import EachTurn, Instructions, RunInfo, check_info_function, without_partial
 from agentloop.tools import MIN_RESULT, Tool, ToolFunction, Toolset, is_tool, tool
 
-__all__ = ["AgentConfig", "Instructions", "OutputValidator", "tools_of"]
+__all__ = ["AgentConfig", "Instructions", "OutputValidator", "ToolsetFunction", "check_model", "tools_of"]
 
-Instructions: TypeAlias = str | Callable[[Source], str]
-"""The system prompt; a function is called with the stream's `Source`, once per stream."""
+
+@frozen(eq=False)
+class ToolsetFunction:
+    """A function of a `RunInfo` that gives the toolset of a run, or ``None`` for none. Called when the run starts."""
+
+    function: Callable[[RunInfo[Any]], Any]
+    """The function, async or plain."""
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        written = without_partial(self.function)
+        return str(getattr(written, "__name__", type(written).__name__))
+
+    @property
+    def identity(self) -> str:
+        """Module and name of the function: what an approval for good goes by."""
+        written = without_partial(self.function)
+        return f"{getattr(written, '__module__', '')}.{getattr(written, '__qualname__', self.name)}"
+
+    def open(self) -> NoReturn:
+        """Raises `UsageError`: only a run has the `RunInfo` to call the function with."""
+        raise UsageError(f"{self.name}() gives the toolset of a run: put it into Agent(toolsets=[...])")
 
 
 OutputValidator: TypeAlias = Callable[..., Any]
@@ -37,8 +60,12 @@ OutputValidator: TypeAlias = Callable[..., Any]
 
 
 def _listed(name: str, values: object) -> tuple[Any, ...]:
+    if values is None:
+        raise UsageError(f"{name}= takes a list, not None: leave it out for none")
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UsageError(f"{name}= takes a list, not {values!r}: put it in brackets")
+        raise UsageError(f"{name}= takes a list, not {shown(values)}: put it in brackets")
+    if isinstance(values, Mapping):
+        raise UsageError(f"{name}= takes a list, not a dict: give [*its.values()]")
     return tuple(cast("Iterable[object]", values))
 
 
@@ -46,10 +73,14 @@ def tools_of(
     items: Iterable[Tool[Any, Callable[[ToolContext[Deps]], object]] | ToolFunction | partial[Any]],
 ) -> tuple[Tool[Any, Callable[[ToolContext[Deps]], object]], ...]:
     """The tools of an agent: each item, made a tool if it is a function."""
-    listed = _listed("tools", items)
+    listed: list[Any] = []
+    for item in _listed("tools", items):
+        # `file_tools(".")` in the list, say: what it gives is a group of tools.
+        listed += cast("Iterable[object]", item) if isinstance(item, (list, tuple)) else [item]
     for item in listed:
-        if isinstance(item, AgentBase):
-            raise UsageError(f"{item!r} is an agent, not a tool: give its as_tool()")
+        problem = "" if is_tool(item) else _why_no_tool(item)
+        if problem:
+            raise ToolDefinitionError(problem)
     tools = tuple([item if is_tool(item) else tool(item) for item in listed])
     names = [item.name for item in tools]
     for name in names:
@@ -58,8 +89,60 @@ def tools_of(
     return tools
 
 
-def _toolsets(items: Iterable[Toolset]) -> tuple[Toolset, ...]:
-    return _listed("toolsets", items)
+def _why_no_tool(item: Any) -> str:
+    """Why ``item`` is no tool, and no function that can be one, with the way out; empty if it may be one."""
+    kind = type(item).__name__
+    if isinstance(item, AgentBase):
+        return f"{shown(item)} is an agent, not a tool: give its as_tool()"
+    if isinstance(item, type):
+        return f"{item.__name__} is a class, not a tool: give a function, or an instance that can be called"
+    if isinstance(item, Hook):
+        return f"{item.name!r} is a hook, not a tool: give it to hooks="
+    if callable(getattr(item, "open", None)):
+        return f"a {kind} is a toolset, not a tool: give it to toolsets="
+    if inspect.iscoroutine(item):
+        item.close()
+        return f"tools= takes functions, and {item.__name__}() was called here: give {item.__name__} itself"
+    if isinstance(item, str):
+        return f"tools= takes functions, not their names: give the function {item} itself, without quotes"
+    if isinstance(item, dict):
+        return (
+            "tools= takes functions, not schemas: Tool(..., arguments=JsonArguments(schema)) makes a tool of a schema"
+        )
+    if not callable(item):
+        return f"a tool is made of a function, not of {shown(item)}"
+    if getattr(item, "__module__", "") == tool.__module__ and item.__qualname__.startswith("tool."):
+        return "tool(...) with options is a decorator: write it over the function, or tool(...)(function)"
+    made = str(getattr(item, "__annotations__", {}).get("return", ""))
+    name = getattr(item, "__name__", kind)
+    if re.fullmatch(r"(tuple|list|Sequence)\[Tool\b.*", made):
+        return f"{name}() makes tools, and was not called: give *{name}(...)"
+    if re.fullmatch(r"(<class '[\w.]*\.)?Tool\b.*", made):
+        return f"{name}() makes a tool, and was not called: give {name}(...)"
+    owner = getattr(item, "__self__", None)
+    if isinstance(owner, type) and callable(getattr(owner, "open", None)):
+        return f"{owner.__name__}.{name}() makes a toolset, and was not called: toolsets=[{owner.__name__}.{name}(...)]"
+    return ""
+
+
+def _toolsets(items: Iterable[Toolset | Callable[[RunInfo[Any]], Any]]) -> tuple[Toolset, ...]:
+    return tuple(_toolset(item) for item in _listed("toolsets", items))
+
+
+def _toolset(item: Any) -> Toolset:
+    if isinstance(item, type):
+        raise UsageError(f"toolsets=: {item.__name__} is a class: give an instance of it, {item.__name__}(...)")
+    if isinstance(item, Tool):
+        raise UsageError(f"toolsets=: {item.name!r} is a tool: give it to tools=")
+    if isinstance(item, (list, tuple)):
+        raise UsageError("toolsets= takes toolsets, not a list in the list: tools go to tools=, as tools=[*these]")
+    if callable(getattr(item, "open", None)):
+        toolset: Toolset = item
+        return toolset
+    if not callable(item):
+        raise UsageError(f"toolsets= takes toolsets, which have open(), or functions of a RunInfo, not {shown(item)}")
+    check_info_function("toolsets=", item)
+    return ToolsetFunction(item)
 
 
 def _hooks(items: Iterable[Hook]) -> tuple[Hook, ...]:
@@ -87,8 +170,13 @@ def _check_name(instance: object, attribute: object, name: object) -> None:
 
 
 def _check_instructions(instance: object, attribute: object, value: object) -> None:
+    if isinstance(value, (list, tuple)):
+        value = cast("object", value)
+        raise UsageError(f"instructions are one text, not {shown(value)}: join them with '\\n\\n'.join(...)")
     if not isinstance(value, str) and not callable(value):
         raise UsageError(f"instructions are text, or a function that gives it, not {value!r}")
+    if not isinstance(value, (str, EachTurn)):
+        check_info_function("instructions=", value)
 
 
 def _check_kind(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -129,6 +217,8 @@ def _check_max_result(instance: object, attribute: object, value: object) -> Non
 
 
 def _check_output_type(instance: object, attribute: object, value: object) -> None:
+    if value is None:
+        raise UsageError("output_type=None: leave it out for text, or give the type of the output")
     output_type(value)
 
 
@@ -142,12 +232,26 @@ _MODULES_OF_TYPES = frozenset({"types", "typing", "typing_extensions"})
 
 
 def _check_model(instance: object, attribute: object, model: Model | str) -> None:
+    check_model(model)
+
+
+def check_model(model: object) -> None:
+    """Check a model, or the name of one.
+
+    Raises:
+      UsageError: it is neither, or it has no name.
+    """
     if isinstance(model, type):
         raise UsageError(f"{model.__name__} is a class: give an instance of it, {model.__name__}(...)")
     if not isinstance(model, str) and not callable(getattr(model, "respond", None)):
         raise UsageError(f"a model is a 'provider:model' name or an object with respond(), not {model!r}")
     if not isinstance(model, str):
         check_model_name(model)
+        if inspect.isasyncgenfunction(getattr(model, "respond")):  # noqa: B009 - only some objects have it
+            raise UsageError(
+                f"{type(model).__name__}.respond() is a generator: write each delta with `await reply.text(...)`, and "
+                "return a Stop"
+            )
 
 
 @frozen(eq=False)
@@ -159,13 +263,14 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     name: str = field(default="agent", kw_only=True, validator=_check_name)
     """Its name in events, and for other agents."""
     instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
-    """The system prompt: text, or a function of the stream's `Source`, called once per stream, in a thread if plain."""
+    """The system prompt: text, or a function of a `RunInfo`, called once per run, or for each turn if it is an
+    `each_turn`."""
     tools: tuple[Tool[Any, Callable[[ToolContext[Deps_contra]], object]], ...] = field(
         default=(), kw_only=True, converter=tools_of
     )
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
-    """Sources of tools, started and stopped with each stream."""
+    """Sources of tools, started and stopped with each stream; or functions of a `RunInfo`, each of which gives one."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     """Hooks, called in this order. See `agentloop.hooks`."""
     observers: tuple[Observer, ...] = field(default=(), kw_only=True, converter=_observers, repr=False)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from agentloop._core.field_checks import FieldError, checked
+from agentloop._core.portable_errors import PortableError
 
 __all__ = [
     "AgentLoopError",
@@ -66,30 +66,12 @@ __all__ = [
 ]
 
 
-class AgentLoopError(Exception):
+class AgentLoopError(PortableError):
     """The root of every error that agentloop raises on purpose.
 
-    Errors survive ``pickle`` and ``copy`` with their message, attributes and notes, and with their cause if that is an
-    `AgentLoopError` as well.
+    Errors survive ``pickle``, `copy.copy` and `copy.deepcopy` with their message, attributes, notes and cause.
+    ``pickle`` leaves out a cause that cannot be pickled.
     """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By default pickle calls the class with `args`, which is the message. Most classes here want facts instead.
-        cause = self.__cause__ if isinstance(self.__cause__, AgentLoopError) else None
-        return _rebuilt, (type(self), self.args), (self.__dict__, cause)
-
-    def __setstate__(self, state: Any) -> None:
-        attributes, cause = state
-        self.__dict__.update(attributes)
-        if cause is not None:
-            self.__cause__ = cause
-
-
-def _rebuilt(kind: type[AgentLoopError], args: tuple[Any, ...]) -> AgentLoopError:
-    """An error of class ``kind`` without its attributes, which pickle restores afterwards: they may lead back to it."""
-    error = kind.__new__(kind)
-    error.args = args
-    return error
 
 
 # --------------------------------------------------------------------- the caller's rule

@@ -37,10 +37,11 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
+from agentloop._core.portable_errors import PortableError
 from agentloop.errors import UsageError
 from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
 from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
-from agentloop.models import ModelRequest
+from agentloop.models import Model, ModelRequest, ModelSettings, ToolSpec
 from agentloop.permissions import check_tool_glob
 from agentloop.questions import Deny
 
@@ -54,6 +55,7 @@ __all__ = [
     "Continue",
     "DecidedBy",
     "Hook",
+    "HookInput",
     "HookWarning",
     "Notification",
     "OnError",
@@ -65,6 +67,7 @@ __all__ = [
     "PreToolUse",
     "ReplaceArguments",
     "ReplaceMessages",
+    "ReplaceRequest",
     "ReplaceResult",
     "SessionEnd",
     "SessionStart",
@@ -97,7 +100,7 @@ __all__ = [
 ]
 
 
-class HookWarning(Exception):  # noqa: N818 - it is no failure
+class HookWarning(PortableError):  # noqa: N818 - it is no failure
     """Raised by any hook to let the run go on and emit its text as a `WarningIssued` event (code ``hook_warning``)."""
 
 
@@ -148,6 +151,30 @@ class ReplaceMessages(msgspec.Struct, frozen=True):
     """The messages to send."""
 
 
+class ReplaceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Send this one request in another way. A field that is ``None`` leaves its part as it is.
+
+    ::
+
+        @hooks.before_llm_call
+        async def cheap_at_first(call: BeforeLLMCall) -> ReplaceRequest | None:
+            return ReplaceRequest(model="openai:gpt-5-mini") if call.turn == 1 else None
+    """
+
+    messages: Sequence[Message] | None = None
+    """The messages to send, as in `ReplaceMessages`."""
+    instructions: str | None = None
+    """The system prompt; an empty text for none."""
+    tools: Sequence[str | ToolSpec] | None = None
+    """The tools to offer, in this order: names of tools of the request, or their specs as they are there. Others cannot
+    be added. A call of a tool that was left out is answered as one of an unknown tool."""
+    settings: ModelSettings | None = None
+    """The settings, all of them: `msgspec.structs.replace` makes some of ``call.request.settings`` anew."""
+    model: Model | str | None = None
+    """The model to ask in the place of the agent's; the agent's fallbacks stay. Its price counts and its name is in
+    events. It is opened for this request, unless it is one of the run's models."""
+
+
 class ReplaceResult(msgspec.Struct, frozen=True):
     """Record another result for the call."""
 
@@ -172,7 +199,27 @@ class Continue(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------------ hook inputs
 
 
-class SessionStart(msgspec.Struct, frozen=True):
+class HookInput(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of the inputs of hooks."""
+
+    deps: Any = None
+    """The ``deps=`` argument of the root stream. Outside of equality and of ``repr``, since it may hold secrets."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "deps"}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HookInput) and type(self) is type(other) and self._facts() == other._facts()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._facts().values()))
+
+    def __repr__(self) -> str:
+        facts = ", ".join([f"{name}={value!r}" for name, value in self._facts().items()])
+        return f"{type(self).__name__}({facts})"
+
+
+class SessionStart(HookInput, frozen=True):
     """Input of `session_start`: a stream starts."""
 
     source: Source
@@ -181,7 +228,7 @@ class SessionStart(msgspec.Struct, frozen=True):
     """Its prompt."""
 
 
-class UserPromptSubmit(msgspec.Struct, frozen=True):
+class UserPromptSubmit(HookInput, frozen=True):
     """Input of `user_prompt_submit`: a prompt is about to enter the transcript."""
 
     source: Source
@@ -190,7 +237,7 @@ class UserPromptSubmit(msgspec.Struct, frozen=True):
     """The prompt, with the text that earlier hooks added."""
 
 
-class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
+class UserSteeringMessagesSubmit(HookInput, frozen=True):
     """Input of `user_steering_messages_submit`: messages from `Stream.steer` are about to enter the transcript."""
 
     source: Source
@@ -199,7 +246,7 @@ class UserSteeringMessagesSubmit(msgspec.Struct, frozen=True):
     """All messages that wait, oldest first, with the text that earlier hooks added."""
 
 
-class UserFollowupSubmit(msgspec.Struct, frozen=True):
+class UserFollowupSubmit(HookInput, frozen=True):
     """Input of `user_followup_submit`: a message from `Stream.follow_up` is about to enter the transcript."""
 
     source: Source
@@ -208,7 +255,7 @@ class UserFollowupSubmit(msgspec.Struct, frozen=True):
     """The message, with the text that earlier hooks added."""
 
 
-class TurnStart(msgspec.Struct, frozen=True):
+class TurnStart(HookInput, frozen=True):
     """Input of `turn_start`: a turn starts."""
 
     source: Source
@@ -217,7 +264,7 @@ class TurnStart(msgspec.Struct, frozen=True):
     """Number of the turn within its stream, from 1."""
 
 
-class BeforeLLMCall(msgspec.Struct, frozen=True):
+class BeforeLLMCall(HookInput, frozen=True):
     """Input of `before_llm_call`: a request is about to go to the model."""
 
     source: Source
@@ -230,9 +277,11 @@ class BeforeLLMCall(msgspec.Struct, frozen=True):
     """What the model is asked for: the response of the turn, a summary, or a response for a tool."""
     call_id: str = ""
     """Id of the tool call that asks, if the purpose is ``tool``."""
+    model: str = ""
+    """Name of the model that is asked first, as earlier hooks chose it."""
 
 
-class AfterLLMCall(msgspec.Struct, frozen=True):
+class AfterLLMCall(HookInput, frozen=True):
     """Input of `after_llm_call`: the model has responded."""
 
     source: Source
@@ -247,7 +296,7 @@ class AfterLLMCall(msgspec.Struct, frozen=True):
     """Id of the tool call that asked, if the purpose is ``tool``."""
 
 
-class PreCompact(msgspec.Struct, frozen=True):
+class PreCompact(HookInput, frozen=True):
     """Input of `pre_compact`: compaction is about to shorten the conversation."""
 
     source: Source
@@ -260,7 +309,7 @@ class PreCompact(msgspec.Struct, frozen=True):
     """The messages to be replaced by a summary; empty if only old tool results are to be left out."""
 
 
-class PostCompact(msgspec.Struct, frozen=True):
+class PostCompact(HookInput, frozen=True):
     """Input of `post_compact`: compaction has shortened the conversation."""
 
     source: Source
@@ -275,7 +324,7 @@ class PostCompact(msgspec.Struct, frozen=True):
     """Tokens that it takes now, estimated."""
 
 
-class PreToolUse(msgspec.Struct, frozen=True):
+class PreToolUse(HookInput, frozen=True):
     """Input of `pre_tool_use`: a tool is about to be called."""
 
     source: Source
@@ -294,7 +343,7 @@ of permissions; a `pre_tool_use` hook; a person, or the handler that answers in 
 requires no approval; or nobody, where approval was needed and there was no one to ask."""
 
 
-class OnToolApprovalDecision(msgspec.Struct, frozen=True):
+class OnToolApprovalDecision(HookInput, frozen=True):
     """Input of `on_tool_approval_decision`: it is decided whether a tool is called."""
 
     source: Source
@@ -313,7 +362,7 @@ class OnToolApprovalDecision(msgspec.Struct, frozen=True):
     """The rule, the mode, the hook or the reason, in words; empty if there is nothing to add."""
 
 
-class PostToolUse(msgspec.Struct, frozen=True):
+class PostToolUse(HookInput, frozen=True):
     """Input of `post_tool_use`: a tool call has ended."""
 
     source: Source
@@ -328,7 +377,7 @@ class PostToolUse(msgspec.Struct, frozen=True):
     """The result, as earlier hooks replaced it."""
 
 
-class Notification(msgspec.Struct, frozen=True):
+class Notification(HookInput, frozen=True):
     """Input of `notification`: the run is waiting for a person's answer."""
 
     source: Source
@@ -337,7 +386,7 @@ class Notification(msgspec.Struct, frozen=True):
     """The question."""
 
 
-class OnError(msgspec.Struct, frozen=True):
+class OnError(HookInput, frozen=True):
     """Input of `on_error`: the run is about to fail."""
 
     source: Source
@@ -346,7 +395,7 @@ class OnError(msgspec.Struct, frozen=True):
     """The error that ends it."""
 
 
-class StopRequested(msgspec.Struct, frozen=True):
+class StopRequested(HookInput, frozen=True):
     """Input of the ``stop`` hook: the model has given its final answer."""
 
     source: Source
@@ -357,7 +406,7 @@ class StopRequested(msgspec.Struct, frozen=True):
     """How often ``stop`` hooks have continued this run so far. Use it to end an endless loop."""
 
 
-class SubagentStop(msgspec.Struct, frozen=True):
+class SubagentStop(HookInput, frozen=True):
     """Input of `subagent_stop`: a child stream has ended."""
 
     source: Source
@@ -368,7 +417,7 @@ class SubagentStop(msgspec.Struct, frozen=True):
     """Why the child ended."""
 
 
-class TurnEnd(msgspec.Struct, frozen=True):
+class TurnEnd(HookInput, frozen=True):
     """Input of `turn_end`: a turn has ended."""
 
     source: Source
@@ -379,7 +428,7 @@ class TurnEnd(msgspec.Struct, frozen=True):
     """Why it ended."""
 
 
-class SessionEnd(msgspec.Struct, frozen=True):
+class SessionEnd(HookInput, frozen=True):
     """Input of `session_end`: a stream is ending."""
 
     source: Source
@@ -564,13 +613,15 @@ turn_start: Point[TurnStart, Context | None] = Point(
     doc="A turn starts. `Context` is added to the instructions for this turn.",
 )
 
-before_llm_call: Point[BeforeLLMCall, ReplaceMessages | Block | None] = Point(
+before_llm_call: Point[BeforeLLMCall, ReplaceMessages | ReplaceRequest | Block | None] = Point(
     "before_llm_call",
     ReplaceMessages,
+    ReplaceRequest,
     Block,
     guard=True,
-    doc="A request is about to go to a model: for the turn, a summary or a tool. The hook may replace its messages, or "
-    "refuse the request: `Block` ends the run, or leaves out the summary, or is an error for the tool.",
+    doc="A request is about to go to a model: for the turn, a summary or a tool. The hook may replace parts of it, "
+    "choose another model, or refuse the request: `Block` ends the run, or leaves out the summary, or is an error for "
+    "the tool.",
 )
 
 after_llm_call: Point[AfterLLMCall, None] = Point(

@@ -24,6 +24,11 @@ def _check_positive(limits: Limits | Deadlines) -> None:
         if number is None or number <= 0:
             unlimited = "None for no limit" if default is None else "math.inf for no limit"
             raise UsageError(f"{type(limits).__name__}({name}={shown(value)}): give a number above 0, or {unlimited}")
+        # An annotation is a text here: one with `int` is of a limit that counts things.
+        if "int" in str(type(limits).__annotations__[name]) and number != math.inf and number != int(number):
+            raise UsageError(
+                f"{type(limits).__name__}({name}={shown(value)}): {name} are counted, so give a whole number"
+            )
         if number is not value:
             msgspec.structs.force_setattr(limits, name, number)
 

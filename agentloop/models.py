@@ -29,7 +29,17 @@ from agentloop._core.field_checks import is_name, shown
 from agentloop.errors import UsageError
 from agentloop.messages import Message, StopReason, Usage
 
-__all__ = ["Model", "ModelRequest", "ModelSettings", "OpenableModel", "Reply", "Stop", "ToolSpec", "check_model_name"]
+__all__ = [
+    "Model",
+    "ModelRequest",
+    "ModelSettings",
+    "OpenableModel",
+    "Reply",
+    "Stop",
+    "ToolSpec",
+    "check_model_name",
+    "merged_settings",
+]
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -81,6 +91,16 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
             value: object = getattr(self, name)
             if value is not None and not is_possible(value):
                 raise UsageError(f"ModelSettings({name}={value!r}): give {values}")
+
+
+def merged_settings(base: ModelSettings, changes: ModelSettings) -> ModelSettings:
+    """``base`` with the fields that are set in ``changes``, and with the ``extra`` fields of both."""
+    fields = {name: getattr(changes, name) for name in changes.__struct_fields__}
+    nothing = ModelSettings()
+    parts = {name: value for name, value in fields.items() if value != getattr(nothing, name)}
+    if changes.extra:
+        parts["extra"] = {**base.extra, **changes.extra}
+    return msgspec.structs.replace(base, **parts)
 
 
 def _is_number(value: object, most: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, cast
 import msgspec
 
 from agentloop._core.attrs_fields import AttrsFields
+from agentloop._core.first_guesses import name_the_way
 from agentloop._core.typevars import Output_co
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
@@ -32,7 +33,7 @@ class Outcome(msgspec.Struct, Generic[Output_co], frozen=True, kw_only=True):
     detail: str = ""
     """More about the reason, for a person: the limit, the hook's words, the argument of ``stop()``; for an answer that
     is empty or was cut off, that it is."""
-    output: Output_co = cast("Any", None)  # noqa: RUF009 - it is None
+    output: Output_co = cast("Any", None)
     """The answer: text, or a value of the agent's ``output_type``. ``None`` unless the reason is ``completed``."""
     error: BaseException | None = None
     """The error that ended the run. ``None`` unless the reason is ``failed``."""
@@ -45,6 +46,23 @@ class Outcome(msgspec.Struct, Generic[Output_co], frozen=True, kw_only=True):
     transcript; send them with the next prompt."""
     messages: tuple[Message, ...] = ()
     """The messages that the stream added to its session's transcript, whatever the reason; valid for a provider."""
+
+
+_SESSION = "give each run the same session=Session(), which keeps them"
+
+name_the_way(
+    Outcome,
+    {
+        "data": "it is called `output` here",
+        "result": "it is called `output` here",
+        "final_output": "it is called `output` here",
+        "text": "it is called `output` here",
+        "content": "it is called `output` here",
+        "new_messages": "they are in `messages`",
+        "all_messages": f"those of the run are in `messages`; for a conversation, {_SESSION}",
+        "to_input_list": f"those of the run are in `messages`; for a conversation, {_SESSION}",
+    },
+)
 
 
 class CompactionResult(msgspec.Struct, frozen=True):
@@ -114,8 +132,8 @@ class ChildStream(Protocol[Output_co]):
 
     def __aiter__(self) -> ChildStream[Output_co]: ...
     async def __anext__(self) -> StreamEvent: ...
-    def answer(self, question_id: str, answer: Answer, /) -> None:
-        """Answer an open question of this stream, or of a stream inside it."""
+    def answer(self, question: str | Question, answer: Answer, /) -> None:
+        """Answer an open question of this stream, or of a stream inside it, by its event or its id."""
         ...
 
     def steer(self, message: Prompt, /) -> None:

@@ -16,6 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from types import CodeType
 from typing import Any, Concatenate, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeGuard, cast, overload
 
@@ -29,8 +30,9 @@ from agentloop._core.json_types import with_declared_integers
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
 from agentloop._core.typevars import Deps, Function_co, Padded, Params, Result, Takes_co
 from agentloop.context import AgentBase, ToolContext
-from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError
+from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError, UsageError
 from agentloop.models import ToolSpec
+from agentloop.run_info import Offered, check_info_function
 
 __all__ = [
     "Arguments",
@@ -143,6 +145,14 @@ def _check_approval(instance: Tool, attribute: object, value: Any) -> None:
         )
 
 
+def _check_offered(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None:
+        try:
+            check_info_function(f"tool {instance.name!r}: offered=", value)
+        except UsageError as error:
+            raise ToolDefinitionError(str(error)) from None
+
+
 def _check_if_interrupted(instance: Tool, attribute: object, value: object) -> None:
     if value not in (None, "retry", "ask", "report"):
         raise ToolDefinitionError(
@@ -183,6 +193,9 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     requires_approval: bool | Callable[[dict[str, Any]], bool] = field(default=False, validator=_check_approval)
     """Whether a person must approve a call; a predicate gets the arguments as the function gets them, and runs in a
     thread if it is plain."""
+    offered: Offered | None = field(default=None, repr=False, validator=_check_offered)
+    """Whether the tool is offered to the model: a function of a `RunInfo`, called for each turn; ``None`` for always.
+    The model cannot call a tool that is not offered: such a call is answered as one of an unknown tool."""
     read_only: bool = False
     """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
@@ -279,6 +292,8 @@ class ToolOptions(TypedDict, total=False):
     """As in `Tool.timeout`."""
     requires_approval: bool | Callable[[dict[str, Any]], bool]
     """As in `Tool.requires_approval`."""
+    offered: Offered | None
+    """As in `Tool.offered`."""
     read_only: bool
     """As in `Tool.read_only`."""
     destructive: bool | None
@@ -324,6 +339,7 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    offered: Offered | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
@@ -341,6 +357,7 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    offered: Offered | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
@@ -366,6 +383,7 @@ def tool(
       description: as in `Tool.description`; the first paragraph of the docstring by default.
       timeout: as in `Tool.timeout`.
       requires_approval: as in `Tool.requires_approval`.
+      offered: as in `Tool.offered`.
       read_only: as in `Tool.read_only`.
       destructive: as in `Tool.destructive`.
       idempotent: as in `Tool.idempotent`.
@@ -382,19 +400,28 @@ def tool(
     def make(function: Callable[..., Any], /) -> Tool:
         if isinstance(function, Tool):
             raise ToolDefinitionError(f"{function.name!r} is a tool already")
+        if isinstance(function, classmethod):
+            raise ToolDefinitionError(
+                "a class method has no class yet where it is decorated: make a tool of the bound one, tool(X.method)"
+            )
+        if isinstance(function, staticmethod):
+            function = function.__func__
         if not callable(function):
-            raise ToolDefinitionError(f"a tool is made of a function, not of {function!r}")
+            raise ToolDefinitionError(f"a tool is made of a function, not of {shown(function)}")
         context_name = context_parameter(function, (ToolContext,))
         written = _written(function)
+        doc = parse_docstring(inspect.getdoc(written))
+        _check_described(written, doc.parameters)
         return Tool(
             name=name or _name_of(written),
-            description=parse_docstring(inspect.getdoc(written)).summary if description is None else description,
+            description=doc.summary if description is None else description,
             function=function,
             arguments=signature_of(function, skip=() if context_name is None else (context_name,)),
             kind=_kind(function),
             context_name=context_name,
             timeout=timeout,
             requires_approval=requires_approval,
+            offered=offered,
             read_only=read_only,
             destructive=destructive,
             idempotent=idempotent,
@@ -406,6 +433,21 @@ def tool(
         )
 
     return cast("ToolDecorator", make) if function is None else make(function)
+
+
+def _check_described(written: Callable[..., Any], described: Mapping[str, str]) -> None:
+    """Check that the docstring describes parameters that there are: the model would not read the others."""
+    # The docstring of a class may describe how its objects are made. A word with a capital, "Note:" say, is no name.
+    if not described or not inspect.isroutine(written):
+        return
+    names = [*inspect.signature(written).parameters]
+    for name in described:
+        if name not in names and name.isidentifier() and name.islower():
+            close = get_close_matches(name, names, 1)
+            hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
+            raise ToolDefinitionError(
+                f"the docstring of `{_name_of(written)}` describes `{name}`, which is no parameter: {hint}"
+            )
 
 
 def _written(function: Callable[..., Any]) -> Callable[..., Any]:

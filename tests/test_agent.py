@@ -23,6 +23,7 @@ from agentloop import (
     Image,
     Limits,
     ModelSettings,
+    RunInfo,
     Session,
     Text,
     Tool,
@@ -34,7 +35,7 @@ from agentloop import (
 )
 from agentloop.config import AgentConfig
 from agentloop.errors import ModelError, SessionBusyError, ToolDefinitionError
-from agentloop.events import ApprovalRequested, ElicitationRequested, Question, Source, StreamStarted
+from agentloop.events import ApprovalRequested, ElicitationRequested, Question, StreamStarted
 from agentloop.messages import AssistantMessage, ToolCall, ToolResult, UserMessage, user_message
 from agentloop.questions import Answer
 from agentloop.testing import FunctionModel, ScriptedModel, calls, fails, says
@@ -74,7 +75,7 @@ LOOK = tool(look)
         (lambda: agent(tools="look"), "tools= takes a list, not 'look': put it in brackets"),
         (lambda: agent(tools=None), "tools= takes a list, not None"),
         (lambda: agent(tools=[7]), "a tool is made of a function, not of 7"),
-        (lambda: agent(tools=["look"]), "a tool is made of a function, not of 'look'"),
+        (lambda: agent(tools=["look"]), "tools= takes functions, not their names: give the function look itself"),
         (lambda: agent(tools=[agent()]), "is an agent, not a tool: give its as_tool()"),
         (lambda: agent(tools=[look, look]), "two tools are called 'look': give one of them another name"),
         (lambda: agent(toolsets=7), "toolsets= takes a list, not 7"),
@@ -392,27 +393,8 @@ async def test_instructions_reach_the_model() -> None:
     assert model.requests[0].instructions == "Be brief."
 
 
-@pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_instructions_may_be_a_function_that_is_called_once_per_stream(kind: str) -> None:
-    sources: list[Source] = []
-
-    def plain(source: Source) -> str:
-        sources.append(source)
-        return "Be brief."
-
-    async def awaited(source: Source) -> str:
-        return plain(source)
-
-    made = agent_with(look, instructions=plain if kind == "plain" else awaited)
-    watched = await watch(made)
-
-    assert isinstance(made.model, ScriptedModel)
-    assert [request.instructions for request in made.model.requests] == ["Be brief."] * 2
-    assert sources == [watched.stream.source]
-
-
 async def test_instructions_that_fail_are_the_callers_fault_and_not_ours() -> None:
-    def broken(source: Source) -> str:
+    def broken(info: RunInfo[None]) -> str:
         raise KeyError("city")
 
     watched = await watch(agent(name="guide", instructions=broken))
@@ -423,13 +405,13 @@ async def test_instructions_that_fail_are_the_callers_fault_and_not_ours() -> No
 
 
 async def test_instructions_that_are_no_text_are_refused() -> None:
-    watched = await watch(agent(instructions=lambda source: 7))
+    watched = await watch(agent(instructions=lambda info: 7))
 
     assert str(watched.error) == "the instructions of agent 'agent' are to be text, not 7"
 
 
 async def test_instructions_have_a_time_limit() -> None:
-    async def slow(source: Source) -> str:
+    async def slow(info: RunInfo[None]) -> str:
         await trio.sleep_forever()
 
     watched = await watch(agent(instructions=slow, deadlines=Deadlines(hook=3)))
@@ -455,7 +437,7 @@ def test_an_agent_as_a_tool_can_be_described_otherwise() -> None:
     assert (made.name, made.description, made.timeout) == ("ask_guide", "Ask about Porto.", 9)
 
 
-@pytest.mark.parametrize("instructions", ["", lambda source: "You know Porto."], ids=["none", "a function"])
+@pytest.mark.parametrize("instructions", ["", lambda info: "You know Porto."], ids=["none", "a function"])
 def test_an_agent_without_a_text_for_instructions_is_described_by_its_name(instructions: Any) -> None:
     assert agent(name="guide", instructions=instructions).as_tool().description == "Ask the agent guide."
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import pickle
-from collections.abc import Callable
+import pkgutil
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import trio
 
-from agentloop import AgentLoopError, ModelError, Outcome, ToolError, UsageError, errors
+import agentloop
+import agentloop.asyncio
+from agentloop import Agent, AgentLoopError, ModelError, Outcome, Tool, ToolError, Toolsets, UsageError, errors
+from agentloop._core.portable_errors import PortableError
+from agentloop.demo.catalogue import UnknownExampleError
 from agentloop.errors import (
     AnswerError,
     BlockedError,
@@ -31,8 +42,14 @@ from agentloop.errors import (
     UnknownQuestionError,
 )
 from agentloop.events import StreamReason
+from agentloop.hooks import HookWarning
+from agentloop.mcp._sign_in import SignInError
 from agentloop.outcome import error_of
 from agentloop.providers._network import NetworkForbiddenError
+from agentloop.stores import MemoryStore, stored_session
+from agentloop.testing import ScriptedModel
+from agentloop.testing.simulation.condemned import Abandoned
+from agentloop.testing.simulation.violation import Violation
 
 BRANCHES = (UsageError, ModelError, ToolError, RunError)
 ALL = [getattr(errors, name) for name in errors.__all__]
@@ -144,46 +161,104 @@ _FACTS: dict[str, object] = {
     "expires": 1.5,
     "retry_after": 2.0,
     "outcome": Outcome(reason="limit"),
+    "sim": SimpleNamespace(injection=None, token="the token"),
+    "limit": 128,
 }
 
 
-def _example(kind: type[Exception]) -> Exception:
+def _example(kind: type[BaseException]) -> BaseException:
     """An error of class ``kind``, with a value for each argument."""
-    if kind.__init__ is Exception.__init__:
+    if kind.__init__ in (Exception.__init__, BaseException.__init__, AssertionError.__init__):
         return kind("some words", 7)
     arguments: dict[str, object] = {}
-    words: list[str] = []
+    words: list[object] = []
     for name, parameter in inspect.signature(kind).parameters.items():
+        value = _FACTS.get(name, f"the {name}")
         if parameter.kind is parameter.KEYWORD_ONLY:
-            arguments[name] = _FACTS.get(name, f"the {name}")
+            arguments[name] = value
         else:
-            words.append(f"the {name}")
+            words.append(value)
     return kind(*words, **arguments)
 
 
-def _public_errors() -> list[type[Exception]]:
-    """All error classes of the package whose names are public, in the modules that are imported."""
-    kinds: list[type[Exception]] = []
-    parents: list[type[Exception]] = [AgentLoopError]
-    while parents:
-        children = parents.pop().__subclasses__()
-        parents += children
-        kinds += [kind for kind in children if kind.__module__.startswith("agentloop.") and kind.__name__[0] != "_"]
+def _modules() -> list[ModuleType]:
+    """All modules of the package, those of the extras included; but for the programs, which run when imported."""
+    names = [module.name for module in pkgutil.walk_packages(agentloop.__path__, "agentloop.")]
+    programs = ("agentloop._supervise", "agentloop.testing.pytest_plugin")
+    return [import_module(name) for name in names if not name.endswith("__main__") and not name.startswith(programs)]
+
+
+@cache
+def _errors_of_the_package() -> list[type[BaseException]]:
+    """All error classes that a user may meet: those with a public name that are ours, or in a public module."""
+    kinds: list[type[BaseException]] = []
+    for module in _modules():
+        for name, value in vars(module).items():
+            is_error = inspect.isclass(value) and issubclass(value, BaseException)
+            if not is_error or value.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            is_public = not any(part.startswith("_") for part in module.__name__.split("."))
+            if (is_public and name in getattr(module, "__all__", ())) or issubclass(value, PortableError):
+                kinds.append(value)
     return kinds
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_every_error_survives_pickle_and_copy_with_its_facts(copied: Callable[[Exception], Exception]) -> None:
-    kinds = _public_errors()
-    assert {*ALL, NetworkForbiddenError} - {AgentLoopError} <= {*kinds}
+def _pickled(error: BaseException) -> BaseException:
+    twin: BaseException = pickle.loads(pickle.dumps(error))
+    return twin
+
+
+COPIES = pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, _pickled])
+
+
+@COPIES
+def test_every_error_survives_pickle_and_copy_with_its_facts_notes_and_cause(
+    copied: Callable[[BaseException], BaseException],
+) -> None:
+    kinds = _errors_of_the_package()
+    assert {*ALL, NetworkForbiddenError, HookWarning, Violation, SignInError, UnknownExampleError} - {Abandoned} <= {
+        *kinds
+    }
     for kind in kinds:
         error = _example(kind)
         error.add_note("Before that: nothing")
+        error.__cause__ = KeyError("k")
+        error.__suppress_context__ = False
 
         twin = copied(error)
 
         assert (type(twin), str(twin), twin.args) == (kind, str(error), error.args)
-        assert vars(twin) == vars(error)
+        local = vars(kind).get("_local", ())
+        assert {**vars(twin), **dict.fromkeys(local)} == {**vars(error), **dict.fromkeys(local)}
+        if kind is not Abandoned:
+            assert repr(twin.__cause__) == "KeyError('k')"
+            assert not twin.__suppress_context__
+
+
+def test_each_name_of_an_error_names_one_class() -> None:
+    classes: dict[str, set[type[BaseException]]] = {}
+    for module in _modules():
+        for name, value in vars(module).items():
+            if inspect.isclass(value) and issubclass(value, PortableError) and value is not PortableError:
+                classes.setdefault(name, set()).add(value)
+
+    assert {name: kinds for name, kinds in classes.items() if len(kinds) > 1} == {}
+    assert all(kind.__name__ == name for name, kinds in classes.items() for kind in kinds)
+
+
+class _ReadsBackBadlyError(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+@pytest.mark.parametrize("cause", [OSError(lambda: None), _ReadsBackBadlyError("a", "b")])
+def test_an_error_with_a_cause_that_cannot_be_pickled_survives_without_it(cause: Exception) -> None:
+    error = ModelError("gone")
+    error.__cause__ = cause
+
+    assert (str(_pickled(error)), _pickled(error).__cause__) == ("gone", None)
+    assert copy.copy(error).__cause__ is cause
+    assert repr(copy.deepcopy(error).__cause__) == repr(cause)
 
 
 def test_an_error_that_leads_back_to_itself_survives_pickle_with_its_causes() -> None:
@@ -199,13 +274,6 @@ def test_an_error_that_leads_back_to_itself_survives_pickle_with_its_causes() ->
     assert twin.outcome.error is twin.__cause__
     assert str(twin.__cause__.__cause__) == "model 'm': HTTP status 503: busy"
     assert twin.__cause__.__cause__.run is twin
-
-
-def test_an_error_with_a_cause_that_cannot_be_pickled_survives_without_it() -> None:
-    error = ModelError("gone")
-    error.__cause__ = OSError(lambda: None)
-
-    assert str(pickle.loads(pickle.dumps(error))) == "gone"
 
 
 # ------------------------------------------------------------------- a run without a result
@@ -256,3 +324,68 @@ def test_a_run_that_completed_has_no_error() -> None:
 def test_a_bug_of_ours_is_told_apart_from_what_others_did_wrong() -> None:
     assert issubclass(InternalError, RunError)
     assert not issubclass(InternalError, (UsageError, ModelError, ToolError))
+
+
+# ------------------------------------------------------------------------- one error in, one out
+
+
+class _Nursery:
+    """A toolset that holds a nursery open, as servers do."""
+
+    name = "nursery"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[_Nursery]:
+        async with trio.open_nursery():
+            yield self
+
+    async def list_tools(self) -> list[Tool]:
+        return []
+
+
+AGENT = Agent(ScriptedModel("Hi.", repeat=True), toolsets=[_Nursery()])
+
+
+@asynccontextmanager
+async def _session() -> AsyncGenerator[object]:
+    async with MemoryStore().open() as store, stored_session(store, "s") as session:
+        yield session
+
+
+BLOCKS: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+    "stream": lambda: AGENT.stream("x"),
+    "store": lambda: MemoryStore().open(),
+    "session": _session,
+    "toolsets": lambda: Toolsets(_Nursery()),
+}
+ASYNCIO_BLOCKS: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+    "stream": lambda: agentloop.asyncio.stream(AGENT, "x"),
+    "store": lambda: agentloop.asyncio.block(MemoryStore().open()),
+    "host": agentloop.asyncio.TrioHost,
+}
+
+
+async def _raise_inside(block: AbstractAsyncContextManager[object]) -> None:
+    error = KeyError("k")
+    with pytest.raises(KeyError) as raised:
+        async with block:
+            raise error
+    assert raised.value is error
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+async def test_an_error_inside_of_a_block_reaches_its_caller_without_a_group(
+    block: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    await _raise_inside(block())
+
+
+@pytest.mark.parametrize("block", ASYNCIO_BLOCKS.values(), ids=ASYNCIO_BLOCKS)
+def test_an_error_inside_of_a_block_in_asyncio_reaches_its_caller_without_a_group(
+    block: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    async def main() -> None:
+        await _raise_inside(block())
+
+    asyncio.run(main())

@@ -19,7 +19,8 @@ LAYERS = (
     # values
     "_demo_interrupts",
     "_core.typevars",
-    "_core.json_text _core.field_checks _core.foreign_errors _core.attrs_fields errors",
+    "_core.portable_errors _core.json_text _core.field_checks _core.foreign_errors _core.attrs_fields errors",
+    "_core.first_guesses",
     "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.on_first_use _core.pydantic_types _core.type_hints _core.json_types _core.signature",
@@ -27,12 +28,12 @@ LAYERS = (
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
-    "context tools hooks observers config journal",
+    "context run_info tools hooks observers config journal",
     # waiting
     "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log",
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
-    "_runtime.context_window _runtime.toolsets _runtime.approval",
+    "_runtime.dynamic _runtime.context_window _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door

@@ -27,6 +27,7 @@ MODULES = (
     "outcome",
     "permissions",
     "questions",
+    "run_info",
     "tools",
 )
 

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar, overload
 
 import msgspec
 
+from agentloop._core.portable_errors import PortableError
+
 __all__ = [
     "MAX_DEPTH",
     "MAX_OWN_DEPTH",
@@ -43,15 +45,12 @@ _REST = bytes(set(range(256)) - set(_STRUCTURE))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
-class NestingError(msgspec.DecodeError):
+class NestingError(PortableError, msgspec.DecodeError):
     """A JSON text nests deeper than ``limit`` levels."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"it is nested too deeply: at most {limit} levels of arrays and objects are allowed")
         self.limit = limit
-
-    def __reduce__(self) -> tuple[type[NestingError], tuple[int]]:
-        return type(self), (self.limit,)
 
 
 class JsonDecoder(Generic[T]):

@@ -407,4 +407,10 @@ def check_always(question: str, always: object, call: Call) -> None:
 
 
 def _wrong_kind(question: Question, answer: object, wanted: str) -> InvalidAnswerError:
-    return InvalidAnswerError(question=question.id, problem=f"it wants {wanted}, not {type(answer).__name__}")
+    if isinstance(answer, type):
+        problem = f"it wants {wanted}, not the class {answer.__name__}: write {answer.__name__}(...)"
+    else:
+        problem = (
+            f"it wants {wanted}, not {type(answer).__name__}: write {wanted.partition(',')[0].partition(' ')[0]}()"
+        )
+    return InvalidAnswerError(question=question.id, problem=problem)

@@ -162,6 +162,10 @@ def signature_of(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ToolDefinitionError(f"{subject} may be any number of arguments: name them, or take a list or dict")
         if parameter.annotation is parameter.empty:
+            if parameter.name in ("self", "cls") and not parameters:
+                raise ToolDefinitionError(
+                    f"`{name}` is a method without its object: make a tool of the bound one, tool(thing.{name})"
+                )
             raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send")
         resolved = _resolved(function, parameter, names)
         if is_field(parameter.default):

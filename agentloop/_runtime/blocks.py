@@ -11,18 +11,23 @@ import inspect
 import math
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
+from agentloop._core.first_guesses import refuse
 from agentloop.errors import ClockError, UsageError
 
 __all__ = [
     "CALL_IN_ASYNCIO",
     "OPEN_IN_ASYNCIO",
+    "NamedBlock",
     "PausableDeadline",
     "after",
     "asyncio_runs_here",
+    "check_open_store",
     "is_real",
     "now",
     "refuse_bare_generator",
@@ -30,6 +35,8 @@ __all__ = [
     "since",
     "sleep",
 ]
+
+T = TypeVar("T")
 
 # ------------------------------------------------------------- where it may be opened
 
@@ -237,3 +244,82 @@ def after(seconds: float, *, otherwise: float = -math.inf) -> float:
 async def sleep(seconds: float) -> None:
     """Wait. Raises `ClockError` before it begins, if the clock fails."""
     await trio.sleep_until(now() + seconds)
+
+
+# --------------------------------------------------------- blocks that say how they are entered
+
+
+class NamedBlock(AbstractAsyncContextManager[T]):
+    """A block that says how it is entered, if it is written in another way. Entered once.
+
+    Args:
+      block: the block itself.
+      call: the call that gives it, as its user writes it.
+      value: the name of what it opens.
+      hint: another way to the same end, as a clause.
+    """
+
+    __slots__ = ("_block", "_is_entered", "call", "hint", "value")
+
+    def __init__(self, block: AbstractAsyncContextManager[T], call: str, value: str, hint: str = "") -> None:
+        self._block = block
+        self._is_entered = False
+        self.call = call
+        self.value = value
+        self.hint = hint
+
+    async def __aenter__(self) -> T:
+        if self._is_entered:
+            raise UsageError(f"this block was entered before: call {self.call} again for another one")
+        self._is_entered = True
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<the block of {self.call}: write `async with {self.call} as {self.value}:`>"
+
+
+_WITH = "{self.call} opens a block: write `async with {self.call} as {self.value}:`{self.hint}"
+
+refuse(
+    NamedBlock,
+    **{"await": _WITH},
+    enter=_WITH,
+    iter=_WITH,
+    aiter="{self.call} opens a block: write `async with {self.call} as {self.value}:`, and inside of it "
+    "`async for event in {self.value}:`",
+)
+
+
+def _attribute(self: NamedBlock[Any], name: str) -> NoReturn:
+    if name.startswith("_") or name in NamedBlock.__slots__:
+        # Python asks for these itself, also of an object that is not made yet.
+        raise AttributeError(name)
+    raise AttributeError(
+        f"{self.call} opens a block, which has no attribute {name!r}: write `async with {self.call} as {self.value}:`, "
+        f"and inside of it `{self.value}.{name}`",
+        name=name,
+        obj=self,
+    )
+
+
+NamedBlock.__getattr__ = _attribute  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_open_store(store: object) -> None:
+    """Raise `UsageError` if ``store`` is not the open store that functions of `agentloop.stores` take."""
+    if callable(getattr(store, "acquire", None)):
+        return
+    if callable(getattr(store, "open", None)):
+        name = type(store).__name__
+        raise UsageError(f"this {name} is not open: write `async with {name}(...).open() as store:`, and give store")
+    if isinstance(store, NamedBlock):
+        raise UsageError(f"this store is not open yet: write `async with {store.call} as {store.value}:`")
+    raise UsageError(
+        f"a session is kept in an open store, not in a {type(store).__name__}: write "
+        '`async with SQLiteStore("chats.db").open() as store:`, and give store'
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import trio
@@ -21,8 +21,20 @@ from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
-from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName, ReplaceMessages
+from agentloop.errors import UsageError
+from agentloop.hooks import (
+    TOOL_POINTS,
+    BeforeLLMCall,
+    Hook,
+    HookInput,
+    HookWarning,
+    PointName,
+    ReplaceMessages,
+    ReplaceRequest,
+)
 from agentloop.limits import Deadlines
+from agentloop.messages import Message
+from agentloop.models import ModelRequest, ModelSettings, ToolSpec, check_model_name
 from agentloop.observers import Observer
 
 __all__ = ["HookFailedError", "Hooks", "observe"]
@@ -47,16 +59,24 @@ class Hooks:
 
     Args:
       around: the hooks of the stream around it.
+      deps: the root stream's; each input of a hook has them.
     """
 
-    __slots__ = ("_deadlines", "_hooks", "_inherited", "_writer")
+    __slots__ = ("_deadlines", "_deps", "_hooks", "_inherited", "_writer")
 
     def __init__(
-        self, hooks: Sequence[Hook], deadlines: Deadlines, writer: EventWriter, around: Hooks | None = None
+        self,
+        hooks: Sequence[Hook],
+        deadlines: Deadlines,
+        writer: EventWriter,
+        around: Hooks | None = None,
+        *,
+        deps: Any = None,
     ) -> None:
         self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
+        self._deps = deps
         self._inherited: Sequence[Hook] = ()
         if around is not None and any(around.at(point) for point in TOOL_POINTS):
             self._inherit(around)
@@ -82,12 +102,14 @@ class Hooks:
         """The hooks at ``point``, in order; empty for most points of most agents."""
         return self._hooks.get(point, ())
 
-    async def ask(self, hook: Hook, value: object) -> Any:
+    async def ask(self, hook: Hook, value: HookInput) -> Any:
         """The verdict of ``hook`` on ``value``; ``None`` lets pass.
 
         Raises:
           HookFailedError: the hook is a guard, and it failed. An observer that fails is a warning.
         """
+        if self._deps is not None:
+            value = msgspec.structs.replace(value, deps=self._deps)
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
         stream, name = self._writer.source.stream, f"the {hook.point} hook {hook.name!r}"
         error: BaseException | None = None
@@ -102,7 +124,7 @@ class Hooks:
             short = f"failed: took longer than {seconds:g} s" if failure.timed_out else "failed"
             problem = short if failure.timed_out else f"failed: {failure}"
         else:
-            verdict, flaw = checked_verdict(hook, verdict)
+            verdict, flaw = checked_verdict(hook, verdict, value)
             if not flaw:
                 if HOOKS.isEnabledFor(logging.DEBUG):
                     took, kind = time.perf_counter() - began, type(verdict).__name__
@@ -116,12 +138,12 @@ class Hooks:
         self._writer.warn("hook_failed", message, logged=f"{name} {short}", error=error)
         return None
 
-    async def notify(self, point: PointName, value: object) -> None:
+    async def notify(self, point: PointName, value: HookInput) -> None:
         """Show ``value`` to the observers at ``point``."""
         for hook in self.at(point):
             await self.ask(hook, value)
 
-    async def notify_shielded(self, point: PointName, value: object) -> None:
+    async def notify_shielded(self, point: PointName, value: HookInput) -> None:
         """Like `notify`, during cleanup: shielded, within ``Deadlines.cleanup`` for each hook."""
         for hook in self.at(point):
             # A scope each: a hook that hangs must not keep the next one from running.
@@ -147,8 +169,11 @@ def _are_alike(hook: Hook, other: Hook) -> bool:
     return hook.function is other.function and hook.tools == other.tools
 
 
-def checked_verdict(hook: Hook, verdict: Any) -> tuple[Any, tuple[str, str] | None]:
-    """The verdict that ``hook`` returned, with plain values only; and why it is none, for a person and for the log."""
+def checked_verdict(hook: Hook, verdict: Any, value: HookInput) -> tuple[Any, tuple[str, str] | None]:
+    """The verdict that ``hook`` returned on ``value``, with plain values only.
+
+    The second item is the reason why it is none, for a person and for the log.
+    """
     if verdict is None:
         return None, None
     if not isinstance(verdict, hook.verdicts):
@@ -157,14 +182,56 @@ def checked_verdict(hook: Hook, verdict: Any) -> tuple[Any, tuple[str, str] | No
         return None, (f"returned {shown(verdict)}, {due}", f"returned a {type(verdict).__name__}, {due}")
     short = f"returned a {type(verdict).__name__} with a wrong value"
     try:
-        plain: Any = checked(type(verdict), verdict) if isinstance(verdict, msgspec.Struct) else verdict
-    except FieldError as error:
+        if isinstance(verdict, ReplaceRequest):
+            plain: Any = _checked_request(verdict, cast("BeforeLLMCall", value).request)
+        else:
+            plain = checked(type(verdict), verdict) if isinstance(verdict, msgspec.Struct) else verdict
+    except (FieldError, UsageError) as error:
         return None, (f"{short}: {error}", short)
     # A provider answers such a request with an error that names no hook.
-    torn = problems(plain.messages) if isinstance(plain, ReplaceMessages) else ()
+    torn = problems(plain.messages or ()) if isinstance(plain, (ReplaceMessages, ReplaceRequest)) else ()
     if torn:
         return None, (f"returned messages that no provider takes: {'; '.join(torn)}", short)
     return plain, None
+
+
+def _checked_request(verdict: ReplaceRequest, request: ModelRequest) -> ReplaceRequest:
+    """``verdict`` with plain values only, and with the tools as specs of ``request``.
+
+    Raises:
+      FieldError: a field is of another type, or names a tool that the request does not have.
+      UsageError: the model has no name.
+    """
+    name = "ReplaceRequest"
+    tools = checked(Sequence[str | ToolSpec] | None, verdict.tools, f"{name}.tools")
+    model: object = verdict.model
+    if model is not None and not isinstance(model, str):
+        if not callable(getattr(model, "respond", None)) or isinstance(model, type):
+            raise FieldError(f"`{name}.model` is {shown(model)}, where a model or its name is due")
+        check_model_name(model)
+    return ReplaceRequest(
+        messages=checked(Sequence[Message] | None, verdict.messages, f"{name}.messages"),
+        instructions=checked(str | None, verdict.instructions, f"{name}.instructions"),
+        tools=None if tools is None else _of_request(tools, request),
+        settings=checked(ModelSettings | None, verdict.settings, f"{name}.settings"),
+        model=verdict.model,
+    )
+
+
+def _of_request(tools: Sequence[str | ToolSpec], request: ModelRequest) -> tuple[ToolSpec, ...]:
+    """``tools`` as specs of ``request``, in their order, each once."""
+    known = {spec.name: spec for spec in request.tools}
+    chosen: dict[str, ToolSpec] = {}
+    for tool in tools:
+        name = tool if isinstance(tool, str) else tool.name
+        spec = known.get(name)
+        if spec is None:
+            has = f"has {', '.join(known)}" if known else "has none"
+            raise FieldError(f"`ReplaceRequest.tools` cannot add {name!r}: the request {has}")
+        if not isinstance(tool, str) and tool != spec:
+            raise FieldError(f"`ReplaceRequest.tools` cannot change {name!r}: give the name, or the spec as it is")
+        chosen[name] = spec
+    return tuple(chosen.values())
 
 
 # ------------------------------------------------------------------------- observers

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
+from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
@@ -63,7 +64,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
 __all__ = ["IN_ASYNCIO", "Override", "Substitute", "open_stream", "resolve_model"]
@@ -88,15 +89,20 @@ def open_stream(
     answerer: Answerer | None,
     read: bool,
     task: CompactionTask | None = None,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. Wrong arguments raise here, before anything has started.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.
       task: what the run is for, if the prompt has no parts.
+      model: the model of this run, in the place of the agent's.
+      settings: settings of this run, over the agent's.
     """
-    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child)
-    return _block(root, config, resolve_models(config), transcript, prompt, answerer=answerer, read=read, task=task)
+    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
+    models = resolve_models(config, model)
+    return _block(root, config, models, transcript, prompt, answerer=answerer, read=read, task=task, settings=settings)
 
 
 def _open_child(
@@ -183,6 +189,7 @@ async def _block(
     deadline: PausableDeadline | None = None,
     state: StreamState | None = None,
     task: CompactionTask | None = None,
+    settings: ModelSettings | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -216,6 +223,7 @@ async def _block(
             call_id=call_id,
             deadline=deadline,
             task=task,
+            settings=settings,
         )
         _open_questions(run, answerer)
         try:
@@ -475,10 +483,13 @@ def _release_readers(run: Run) -> None:
 # -------------------------------------------------- the models that an agent is opened with
 
 
-def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
+def resolve_models(agent: AgentConfig, model: Model | str | None = None, /) -> tuple[Model, ...]:
     """The models that ``agent`` runs with when it is opened here: of overrides, the innermost block has the last word.
 
     Its fallbacks are replaced, too; a model that takes the place of several counts once.
+
+    Args:
+      model: the model of this run, or of a request, in the place of the agent's.
 
     Raises:
       ModelNotFoundError: a name is unknown, or its key is missing; the message says what to set.
@@ -486,11 +497,11 @@ def resolve_models(agent: AgentConfig) -> tuple[Model, ...]:
       NetworkForbiddenError: a model is behind a network, and the network is forbidden.
     """
     models: dict[int, Model | str] = {}
-    for original in (agent.model, *agent.fallbacks):
-        model = original
+    for original in (agent.model if model is None else model, *agent.fallbacks):
+        substitute = original
         for override in (*_everywhere, *_here.get()):
-            model = override(agent, model)
-        models[id(model)] = model
+            substitute = override(agent, substitute)
+        models[id(substitute)] = substitute
     return tuple([resolve_model(agent, model) for model in models.values()])
 
 
@@ -546,6 +557,8 @@ class Override(AbstractContextManager[None]):
     def __call__(self, agent: AgentConfig, model: Model | str) -> Model | str:
         return self._substitute(agent, model)
 
+
+refuse(Override, aenter="this block is entered with `with`, not with `async with`")
 
 _here: ContextVar[tuple[Override, ...]] = ContextVar("agentloop_overrides", default=())
 _everywhere: list[Override] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -29,16 +29,15 @@ from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.context_window import Compactor, with_reader
+from agentloop._runtime.dynamic import instructions_for, offered_tools
 from agentloop._runtime.hooks import HookFailedError
-from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
-from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
-from agentloop.errors import ModelContextOverflowError, Retry, UsageError
+from agentloop.errors import ModelContextOverflowError, Retry
 from agentloop.events import (
     ContinueRequested,
     StreamReason,
@@ -61,6 +60,7 @@ from agentloop.hooks import (
 from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
+from agentloop.run_info import EachTurn
 from agentloop.tools import Tool
 
 __all__ = ["Ending", "run_loop"]
@@ -115,7 +115,10 @@ async def run_loop(run: Run) -> Ending:
     """
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
-    loop = _Loop(run, await _instructions(run))
+    instructions = run.config.instructions
+    if not isinstance(instructions, (str, EachTurn)):
+        instructions = await instructions_for(run, instructions, turn=run.state.next_turn)
+    loop = _Loop(run, instructions)
     for model in run.models:
         if run.config.toolsets or hasattr(model, "open"):
             async with open_models(run), open_toolsets(run) as tools:
@@ -124,26 +127,13 @@ async def run_loop(run: Run) -> Ending:
     return await loop.run(ToolList(run.config.tools, ()))
 
 
-async def _instructions(run: Run) -> str:
-    instructions = run.config.instructions
-    if isinstance(instructions, str):
-        return instructions
-    try:
-        scope = trio.move_on_after(run.config.deadlines.hook)
-        text = await call_user_code(scope, in_thread_if_plain(instructions), run.source)
-    except UserCodeError as error:
-        problem = "stream %r: the instructions function failed"
-        log(RUN, logging.ERROR, problem, run.source.stream, error=error.__cause__)
-        raise UsageError(f"the instructions of agent {run.config.name!r} failed: {error}") from error.__cause__
-    if not isinstance(text, str):
-        raise UsageError(f"the instructions of agent {run.config.name!r} are to be text, not {text!r}")
-    return text
-
-
 class _Loop:
     __slots__ = (
         "_compactor",
+        "_each_turn",
+        "_has_offers",
         "_instructions",
+        "_listed",
         "_output",
         "_output_spec",
         "_reminders",
@@ -154,9 +144,11 @@ class _Loop:
         "_tools",
     )
 
-    def __init__(self, run: Run, instructions: str) -> None:
+    def __init__(self, run: Run, instructions: str | EachTurn) -> None:
         self._run = run
-        self._instructions = [instructions] if instructions else []
+        self._each_turn = instructions if isinstance(instructions, EachTurn) else None
+        """Gives the rest of the instructions, for each turn anew."""
+        self._instructions = [instructions] if isinstance(instructions, str) and instructions else []
         type_ = run.config.output_type
         self._output: OutputType = TEXT if type_ is str else output_of(run.config)
         self._output_spec: ToolSpec | None = None
@@ -168,6 +160,10 @@ class _Loop:
         self._compactor = Compactor(run)
         self._tools: dict[str, Tool] = {}
         """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
+        self._listed: Mapping[str, Tool] = self._tools
+        """The tools that there are, whether or not they are offered in this turn."""
+        self._has_offers = False
+        """Whether one of them is offered only in some turns."""
         self._specs: tuple[ToolSpec, ...] = ()
         self._specs_of = self._tools
         """The tools that the specs are of."""
@@ -194,16 +190,41 @@ class _Loop:
         await self._list(tools)
         self._instructions.extend(tools.instructions)
         async with _Turn(run) as turn:
-            instructions, specs = "\n\n".join(self._instructions), self._tool_specs()
-            request = ModelRequest(run.transcript.view, instructions, specs, None, run.config.settings)
+            each_turn = self._each_turn
+            parts = self._instructions if each_turn is None else await self._instructions_now(each_turn)
+            instructions, specs = "\n\n".join(parts), self._tool_specs()
+            request = ModelRequest(run.transcript.view, instructions, specs, None, run.settings)
             result = await self._compactor.on_request(request, task)
             turn.reason = "final"
         return Ending("completed", output=result)
 
     async def _list(self, tools: ToolList) -> None:
         """List the tools that the model can call in this turn."""
-        listed = await tools.list()
-        self._tools = with_reader(self._run, listed) if self._run.transcript.has_long_results else listed
+        run, listed = self._run, await tools.list()
+        if listed is not self._listed:
+            self._listed = listed
+            self._has_offers = any(tool.offered is not None for tool in listed.values())
+        if self._has_offers:
+            listed = await offered_tools(run, listed, turn=run.state.turn)
+        self._tools = with_reader(run, listed) if run.transcript.has_long_results else listed
+
+    async def _instructions_now(self, each_turn: EachTurn) -> list[str]:
+        """The instructions of this turn. Those that change come last, for the sake of caches."""
+        text = await instructions_for(self._run, each_turn.function, turn=self._run.state.turn)
+        return [*self._instructions, text] if text else list(self._instructions)
+
+    def _tools_in_use(self) -> dict[str, Tool]:
+        """The tools of the calls that had begun, or asked a person, before this run was resumed.
+
+        They were offered then, and such a call is finished even if its tool is not offered any more.
+        """
+        used: dict[str, Tool] = {}
+        for call in self._run.state.calls.values():
+            if call.started or call.parked or call.questions.records:
+                tool = self._listed.get(call.name)
+                if tool is not None:
+                    used[call.name] = tool
+        return used
 
     # ---------------------------------------------------------------------- the beginning
 
@@ -240,6 +261,8 @@ class _Loop:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
             await self._list(tools)
+            if self._has_offers:
+                self._tools = {**self._tools, **self._tools_in_use()}
             # A run that ends before the calls begin leaves the turn as it was, to be resumed.
             await trio.lowlevel.checkpoint_if_cancelled()
             return await self._call_tools(turn, message, message.calls, is_resumed=True)
@@ -391,7 +414,8 @@ class _Loop:
     async def _request(self) -> ModelRequest:
         """Build the request to the model."""
         run = self._run
-        instructions = list(self._instructions)
+        each_turn = self._each_turn
+        instructions = list(self._instructions) if each_turn is None else await self._instructions_now(each_turn)
         for hook in run.hooks.at("turn_start"):
             verdict = await run.hooks.ask(hook, TurnStart(run.source, run.state.turn))
             if isinstance(verdict, Context):
@@ -401,7 +425,7 @@ class _Loop:
             "\n\n".join(instructions),
             self._tool_specs(),
             self._output_spec,
-            run.config.settings,
+            run.settings,
         )
         run.transcript.front = (request.instructions, request.tools)
         self._compactor.begin_request()
@@ -458,6 +482,8 @@ class _Loop:
             record_turn(run, message)
         # The calls of a resumed turn were counted when they began.
         is_counted = bool(state.calls or state.results)
+        if run.offered is not None and not is_resumed:
+            self._tools = {name: tool for name, tool in self._tools.items() if name in run.offered}
         calls = Calls(run, asked, self._tools)
         try:
             ending = None

@@ -47,7 +47,7 @@ from agentloop.events import (
     ToolCallDelta,
     UsageReported,
 )
-from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages
+from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
 from agentloop.messages import AssistantMessage, Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
 
@@ -332,7 +332,9 @@ async def ask(
       ModelError: the response failed for good: the last failure, with the earlier ones as notes.
       UsageError: a model was used wrongly: a script at its end, say.
     """
-    request = await _vetted(run, request, purpose, call_id)
+    request, chosen = await _vetted(run, request, purpose, call_id, (models or run.models)[0].name)
+    if chosen is not None:
+        models = _with_chosen(run, chosen)
     if purpose != "turn":
         # Nothing waits between the two: of requests side by side, the first counts before the second is checked.
         reached = run.meter.before_retry()
@@ -349,10 +351,18 @@ async def ask(
         return await _respond(ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten), request)
 
 
-async def _vetted(run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str) -> ModelRequest:
-    """``request`` as the before_llm_call hooks want it to go out."""
+async def _vetted(
+    run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str, model: str
+) -> tuple[ModelRequest, Model | str | None]:
+    """``request`` as the before_llm_call hooks want it to go out, and the model that they chose.
+
+    Args:
+      model: name of the model that is asked if they choose none.
+    """
+    chosen: Model | str | None = None
+    tools = request.tools
     for hook in run.hooks.at("before_llm_call"):
-        value = BeforeLLMCall(run.source, run.state.turn, request, purpose, call_id)
+        value = BeforeLLMCall(run.source, run.state.turn, request, purpose, call_id, model)
         try:
             verdict = await run.hooks.ask(hook, value)
         except HookFailedError as error:
@@ -361,7 +371,33 @@ async def _vetted(run: Run, request: ModelRequest, purpose: RequestPurpose, call
             raise RequestRefusedError(verdict.reason)
         if isinstance(verdict, ReplaceMessages):
             request = msgspec.structs.replace(request, messages=tuple(verdict.messages))
-    return request
+        elif isinstance(verdict, ReplaceRequest):
+            request = _replaced(request, verdict)
+            if verdict.model is not None:
+                chosen = verdict.model
+                model = chosen if isinstance(chosen, str) else chosen.name
+    if purpose == "turn":
+        run.offered = None if request.tools is tools else frozenset([spec.name for spec in request.tools])
+    return request, chosen
+
+
+def _replaced(request: ModelRequest, verdict: ReplaceRequest) -> ModelRequest:
+    """``request`` with the parts that ``verdict`` replaces."""
+    parts = {name: getattr(verdict, name) for name in ("messages", "instructions", "tools", "settings")}
+    return msgspec.structs.replace(request, **{name: part for name, part in parts.items() if part is not None})
+
+
+def _with_chosen(run: Run, chosen: Model | str) -> Sequence[Model]:
+    """The models to ask where a hook chose one: it stands in the place of the agent's, before the fallbacks.
+
+    Raises:
+      UsageError: there is no such model, or it cannot be used here.
+    """
+    # One of the run's models is open already, and shares its connections.
+    for model in run.originals:
+        if chosen is model or (isinstance(chosen, str) and chosen == model.name):
+            return (model, *[other for other in run.originals[1:] if other is not model])
+    return run.root.resolve(run.config, chosen)
 
 
 async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage:
@@ -578,7 +614,11 @@ class ModelRetry:
             return None
         request = await self._shorten()
         try:
-            return None if request is None else await _vetted(self.run, request, self.purpose, self.call_id)
+            if request is None:
+                return None
+            # Another model is not chosen here: it was shortened for the one that refused it.
+            shortened, _ = await _vetted(self.run, request, self.purpose, self.call_id, self.model.name)
+            return shortened
         except RequestRefusedError:
             return None
 

@@ -31,7 +31,7 @@ from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
-from agentloop.models import Model
+from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import Observer, of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
@@ -42,6 +42,7 @@ __all__ = [
     "Answerer",
     "CompactionTask",
     "OpenChild",
+    "Resolve",
     "Root",
     "Run",
     "commit",
@@ -83,6 +84,14 @@ def output_of(config: AgentConfig) -> OutputType:
     return output
 
 
+class Resolve(Protocol):
+    """Gives the models that an agent runs with when it is opened here."""
+
+    def __call__(self, agent: AgentConfig, model: Model | str | None = None, /) -> tuple[Model, ...]:
+        """``model`` stands in the place of the agent's."""
+        ...
+
+
 class OpenChild(Protocol):
     """Opens a child stream."""
 
@@ -111,6 +120,7 @@ class Root:
         "log",
         "open_child",
         "questions",
+        "resolve",
         "semaphores",
         "session",
     )
@@ -122,6 +132,7 @@ class Root:
         session: Transcript,
         journal: Journal | None,
         open_child: OpenChild,
+        resolve: Resolve,
     ) -> None:
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
@@ -134,6 +145,8 @@ class Root:
         self.log = EventLog(seq=session.seq)
         """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
+        self.resolve = resolve
+        """Gives the models of an agent, names resolved and overrides applied."""
         self.semaphores: dict[Tool, trio.Semaphore] | None = None
         """By tool: here, and not in the tool, since a tool is shared between runs and outlives them."""
 
@@ -168,6 +181,8 @@ class Run:
         "models",
         "note",
         "observers",
+        "offered",
+        "originals",
         "outcome",
         "own_observers",
         "parent",
@@ -177,6 +192,7 @@ class Run:
         "response",
         "root",
         "scope",
+        "settings",
         "source",
         "state",
         "stop_detail",
@@ -203,12 +219,19 @@ class Run:
         call_id: str = "",
         deadline: PausableDeadline | None = None,
         task: CompactionTask | None = None,
+        settings: ModelSettings | None = None,
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
         self.config = config
         self.models = models
         """In the order in which they are asked."""
+        self.settings = config.settings if settings is None else merged_settings(config.settings, settings)
+        """The settings of its requests."""
+        self.originals = models
+        """The models before they were opened."""
+        self.offered: frozenset[str] | None = None
+        """Names of the tools in the request of this turn, if a hook has left out some."""
         self.prompt = prompt
         self.root = root
         self.transcript = transcript
@@ -241,7 +264,9 @@ class Run:
         """The observers that see its events, those of the runs around it included, each once."""
         self.own_observers: tuple[Observer, ...] = own if parent else self.observers
         """The observers that see the events of this run, and not of those around it."""
-        self.hooks: Hooks = Hooks(config.hooks, config.deadlines, self.writer, parent.hooks if parent else None)
+        self.hooks: Hooks = Hooks(
+            config.hooks, config.deadlines, self.writer, parent.hooks if parent else None, deps=root.deps
+        )
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)

@@ -8,12 +8,21 @@ from types import TracebackType
 from typing import Any, Generic, NoReturn, cast
 
 from agentloop._core.field_checks import FieldError, checked, shown
+from agentloop._core.first_guesses import name_the_way, refuse
 from agentloop._core.typevars import Output_co
 from agentloop._runtime import questions
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UnknownQuestionError, UsageError
-from agentloop.events import Question, Source, StreamEvent, TextDelta
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    Source,
+    StreamEvent,
+    TextDelta,
+)
 from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
 from agentloop.questions import Answer
@@ -33,10 +42,12 @@ class Stream(Generic[Output_co]):
     stops the run and returns when everything that it started has ended.
     """
 
-    __slots__ = ("_error_raised", "_run")
+    __slots__ = ("_error_raised", "_is_waiting", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._is_waiting = False
+        """Whether a task waits for the next event."""
         self._error_raised = False
 
     @property
@@ -97,18 +108,27 @@ class Stream(Generic[Output_co]):
         partial = self._run.open_partial()
         return None if partial is None else partial.value
 
-    def answer(self, question_id: str, answer: Answer, /) -> None:
-        """Answer an open question of this stream, or of a stream inside it, by its id, exactly once.
+    def answer(self, question: str | Question, answer: Answer, /) -> None:
+        """Answer an open question of this stream, or of a stream inside it, exactly once.
 
         Any task may answer, in any order. It does not wait.
+
+        Args:
+          question: the question's event, or its id.
+          answer: the answer: `Approve` or `Deny`, or `Accept`, `Decline` or `Cancel`.
 
         Raises:
           UnknownQuestionError: the question is not open.
           InvalidAnswerError: the answer is of the wrong class, or does not fit the form; the question stays open.
         """
-        if not isinstance(cast("object", question_id), str):
-            raise UnknownQuestionError(given=shown(question_id), open_ids=[question.id for question in self.pending])
-        questions.answer(self._run, question_id, answer)
+        id = (
+            question.id
+            if isinstance(question, (ApprovalRequested, ElicitationRequested, ContinueRequested))
+            else question
+        )
+        if not isinstance(cast("object", id), str):
+            raise UnknownQuestionError(given=shown(id), open_ids=[pending.id for pending in self.pending])
+        questions.answer(self._run, id, answer)
 
     def steer(self, message: Prompt, /) -> None:
         """Have the model read ``message`` with its next request: after the tool calls that run now, if any.
@@ -198,8 +218,20 @@ class Stream(Generic[Output_co]):
         while (event := self._take()) is None:
             require_trio("a stream is read", in_asyncio=READ_IN_ASYNCIO)
             assert self._run.events is not None
-            await self._run.events.wait_until_ready()
+            self._begin_to_wait()
+            try:
+                await self._run.events.wait_until_ready()
+            finally:
+                self._is_waiting = False
         return event
+
+    def _begin_to_wait(self) -> None:
+        if self._is_waiting:
+            raise StreamStateError(
+                f"stream {self.id!r} is read by another task already, and each event goes to one reader: read it in "
+                "one task, and hand the events on; or give the agent an observer, which sees all events"
+            )
+        self._is_waiting = True
 
     def _take(self) -> StreamEvent | None:
         """The event that is there already, if any. Raises what ends the reader's loop."""
@@ -223,6 +255,31 @@ class Stream(Generic[Output_co]):
     def __repr__(self) -> str:
         state = "running" if self._run.outcome is None else self._run.outcome.reason
         return f"<Stream {self.id} of {' > '.join(self.source.agents)}: {state}>"
+
+
+refuse(
+    Stream,
+    iter="a stream is read with `async for event in stream:`, not with `for`",
+    aenter="this stream is open already: read it with `async for event in stream:`",
+    enter="this stream is open already: read it with `async for event in stream:`",
+    **{"await": "a stream is not awaited: `await stream.wait()` gives its outcome"},
+)
+_READ = "write `async for event in stream:`"
+_END = "leave the block, or call stream.stop()"
+name_the_way(
+    Stream,
+    {
+        "stream_events": _READ,
+        "events": _READ,
+        "stream_text": "write `async for text in stream.text():`",
+        "get_output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
+        "final_output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
+        "output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
+        "close": _END,
+        "aclose": _END,
+        "cancel": _END,
+    },
+)
 
 
 class StreamedText(Generic[Output_co]):

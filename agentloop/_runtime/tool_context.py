@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import trio
 
-from agentloop._core.field_checks import FieldError, checked
+from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._core.foreign_errors import describe
 from agentloop._core.forms import check_form, form_of, read_form
 from agentloop._core.json_text import decode_json, decode_own
@@ -20,7 +20,7 @@ from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
 from agentloop._core.type_hints import read_as, spelled_out
 from agentloop._core.typevars import TypeForm
-from agentloop._runtime.blocks import PausableDeadline
+from agentloop._runtime.blocks import NamedBlock, PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush
@@ -180,6 +180,11 @@ class RunningContext(ToolContext[Any]):
                 await run.writer.wait_for_readers()
 
     async def ask(self, message: str, form: Mapping[str, Any] | None = None, /) -> Accept | Decline | Cancel:
+        if form is not None and not isinstance(cast("object", form), Mapping):
+            raise UsageError(
+                f"ask(form) is a JSON Schema of an object, as a dict, not {shown(form)}: for a choice give ask_for() a "
+                "class with a field of type Literal[...]"
+            )
         schema = _argument("ask(form)", dict[str, Any], dict(_YES_OR_NO if form is None else form))
         check_form(schema)
         return await self._ask(_argument("ask(message)", str, message), schema)
@@ -281,7 +286,8 @@ class RunningContext(ToolContext[Any]):
     def stream(
         self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None
     ) -> AbstractAsyncContextManager[ChildStream]:
-        return self._open(agent, prompt, on_question, read=True)
+        hint = "; `await context.run(...)` gives the outcome alone"
+        return NamedBlock(self._open(agent, prompt, on_question, read=True), "context.stream(...)", "child", hint)
 
     async def run(self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None) -> Outcome:
         async with self._open(agent, prompt, on_question, read=False) as child:

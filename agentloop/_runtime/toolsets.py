@@ -14,11 +14,13 @@ import trio
 from agentloop._core.field_checks import shown
 from agentloop._core.questions import AskedQuestion
 from agentloop._runtime.blocks import PausableDeadline, after
+from agentloop._runtime.dynamic import call_for_run
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.logs import TOOLSETS, log
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code, describe
+from agentloop.config import ToolsetFunction
 from agentloop.errors import ToolsetError
 from agentloop.events import ElicitationRequested
 from agentloop.limits import Deadlines
@@ -140,7 +142,7 @@ class ToolsetTask:
         except BaseException as group:  # noqa: ASYNC103, BLE001 - `failure_of` raises a cancellation again
             error = failure_of(group)
             if not started:
-                problem = f"failed to start: {describe(error)}"
+                problem = f"failed to start: {error if isinstance(error, UserCodeError) else describe(error)}"
                 raise ToolsetError(toolset=self.toolset.name, problem=problem) from error  # noqa: ASYNC104 - as above
             short = f"toolset {self.toolset.name!r} failed"
             self._warn("toolset_failed", f"{short}: {describe(error)}", logged=short, error=error)
@@ -199,6 +201,33 @@ class ToolsetTask:
         if not isinstance(problems, (list, tuple)):
             return ()
         return [problem for problem in cast("Sequence[object]", problems) if isinstance(problem, str)]
+
+
+class _ToolsetOfRun:
+    """The toolset that a function gives for a run. The function is called by the start, within its deadline."""
+
+    def __init__(self, run: Run, function: ToolsetFunction) -> None:
+        self.name = function.name
+        self._run = run
+        self._function = function.function
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[OpenToolset]:
+        toolset: Any = await call_for_run(self._run, self._function, turn=self._run.state.next_turn)
+        if toolset is None:
+            yield _NoTools()
+        elif callable(getattr(toolset, "open", None)):
+            async with cast("Toolset", toolset).open() as opened:
+                yield opened
+        else:
+            raise UserCodeError(f"{self.name}() returned {shown(toolset)}, which is no toolset: it has no open()")
+
+
+class _NoTools:
+    """The toolset of a run that gets none."""
+
+    async def list_tools(self) -> Sequence[Tool]:  # noqa: ASYNC124 - as toolsets have it
+        return ()
 
 
 _NOTHING_REPORTED: frozenset[str] = frozenset()
@@ -280,7 +309,11 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
       ToolsetError: one did not start; the others are stopped.
     """
     deadlines, warn = run.config.deadlines, run.warn
-    tasks = [ToolsetTask(toolset, deadlines, warn, run.deadline) for toolset in run.config.toolsets]
+    toolsets = [
+        _ToolsetOfRun(run, toolset) if isinstance(toolset, ToolsetFunction) else toolset
+        for toolset in run.config.toolsets
+    ]
+    tasks = [ToolsetTask(toolset, deadlines, warn, run.deadline) for toolset in toolsets]
     token = _RUN.set(run)
     try:
         async with run_all(tasks):

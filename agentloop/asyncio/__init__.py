@@ -33,6 +33,7 @@ from agentloop.asyncio._host import TrioHost
 from agentloop.context import NO_DEPS
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -61,6 +62,8 @@ async def run(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome[Output]:
     """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
@@ -68,7 +71,9 @@ async def run(
       AgentLoopError: as `Agent.run` does.
     """
     async with TrioHost() as host:
-        return await host.run(agent, prompt, session=session, on_question=on_question, deps=deps)
+        return await host.run(
+            agent, prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
 
 def stream(
@@ -78,9 +83,15 @@ def stream(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream[Output]]:
     """`Agent.stream`, read by asyncio code. The stream has the methods of any other."""
-    return _Hosted(lambda host: host.stream(agent, prompt, session=session, on_question=on_question, deps=deps))
+    return _Hosted(
+        lambda host: host.stream(
+            agent, prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+        )
+    )
 
 
 def stream_text(
@@ -102,10 +113,14 @@ async def resume(
     *,
     on_question: QuestionHandler | Literal["decline", "park"] = "park",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> Outcome[Output]:
     """`Agent.resume`, awaited by asyncio code."""
     async with TrioHost() as host:
-        return await host.resume(agent, session, answers, on_question=on_question, deps=deps)
+        return await host.resume(
+            agent, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
 
 def resume_stream(
@@ -115,9 +130,15 @@ def resume_stream(
     *,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[Stream[Output]]:
     """`Agent.resume_stream`, read by asyncio code."""
-    return _Hosted(lambda host: host.resume_stream(agent, session, answers, on_question=on_question, deps=deps))
+    return _Hosted(
+        lambda host: host.resume_stream(
+            agent, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
+    )
 
 
 async def call(function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

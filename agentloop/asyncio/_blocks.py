@@ -30,8 +30,8 @@ class AsyncWith(AbstractAsyncContextManager[T]):
 
     def __aiter__(self) -> NoReturn:
         raise UsageError(
-            "this is read inside of its block: `async with host.stream(agent, prompt) as stream:`, and in the block "
-            "`async for event in stream:`"
+            "this is read inside of its block: `async with agentloop.asyncio.stream(agent, prompt) as stream:`, or "
+            "`async with host.stream(...)`, and in the block `async for event in stream:`"
         )
 
     def __await__(self) -> Generator[Any, Any, NoReturn]:
@@ -64,8 +64,12 @@ class HostedStream(Stream[Output_co]):
         while (event := self._take()) is None:
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             assert self._run.events is not None
-            self._run.events.call_when_ready(partial(settle, ready))
-            await ready
+            self._begin_to_wait()
+            try:
+                self._run.events.call_when_ready(partial(settle, ready))
+                await ready
+            finally:
+                self._is_waiting = False
         return event
 
 

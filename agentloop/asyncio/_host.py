@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
+from agentloop._core.first_guesses import is_refused, refuse
 from agentloop._core.typevars import Deps, Output
 from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
@@ -18,6 +19,7 @@ from agentloop.asyncio._guest import Guest, running_loop, share_guest
 from agentloop.context import NO_DEPS
 from agentloop.errors import UsageError
 from agentloop.messages import Prompt
+from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -84,6 +86,8 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome[Output]:
         """`Agent.run`, awaited by asyncio code. If the asyncio task is cancelled, so is the run.
 
@@ -91,7 +95,15 @@ class TrioHost:
           AgentLoopError: as `Agent.run` does.
           UsageError: the host's block was left.
         """
-        return await self.call(_checked(agent).run, prompt, session=session, on_question=on_question, deps=deps)
+        return await self.call(
+            _checked(agent).run,
+            prompt,
+            session=session,
+            on_question=on_question,
+            deps=deps,
+            model=model,
+            settings=settings,
+        )
 
     def stream(
         self,
@@ -101,13 +113,19 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
         deps: Deps = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream[Output]]:
         """`Agent.stream`, read by asyncio code: ``async with host.stream(...) as stream: async for event in stream``.
 
         The stream has the methods of any other. Leaving the block, in whatever way, stops the run and returns when
         everything that it started has ended.
         """
-        return self.block(_checked(agent).stream(prompt, session=session, on_question=on_question, deps=deps))
+        return self.block(
+            _checked(agent).stream(
+                prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+            )
+        )
 
     def stream_text(
         self,
@@ -129,9 +147,13 @@ class TrioHost:
         *,
         on_question: QuestionHandler | Literal["decline", "park"] = "park",
         deps: Deps = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> Outcome[Output]:
         """`Agent.resume`, awaited by asyncio code."""
-        return await self.call(_checked(agent).resume, session, answers, on_question=on_question, deps=deps)
+        return await self.call(
+            _checked(agent).resume, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+        )
 
     def resume_stream(
         self,
@@ -141,9 +163,15 @@ class TrioHost:
         *,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
         deps: Deps = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[Stream[Output]]:
         """`Agent.resume_stream`, read by asyncio code."""
-        return self.block(_checked(agent).resume_stream(session, answers, on_question=on_question, deps=deps))
+        return self.block(
+            _checked(agent).resume_stream(
+                session, answers, on_question=on_question, deps=deps, model=model, settings=settings
+            )
+        )
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await a function of trio, in a task of trio, with the context variables of the caller.
@@ -176,7 +204,10 @@ class TrioHost:
         The code inside of the block is asyncio's. An exception that it raises is raised inside of the trio block too.
         """
         guest = self._running()
-        if not isinstance(cast("object", manager), AbstractAsyncContextManager):
+        is_block = isinstance(cast("object", manager), AbstractAsyncContextManager) and not is_refused(
+            manager, "aenter"
+        )
+        if not is_block:
             is_closed_store = callable(getattr(manager, "open", None))
             instead = "`block(store.open())`" if is_closed_store else "what stands after `async with` in trio"
             raise UsageError(f"block() takes {instead}, not {manager!r}")
@@ -194,7 +225,7 @@ class TrioHost:
             ``trio.as_safe_channel``.
         """
         self._running()
-        if not isinstance(cast("object", iterable), AsyncIterable):
+        if not isinstance(cast("object", iterable), AsyncIterable) or is_refused(iterable, "aiter"):
             raise UsageError(f"iterate() takes what stands after `async for` in trio, not {iterable!r}")
         if inspect.isasyncgen(iterable):
             raise UsageError(
@@ -214,6 +245,10 @@ class TrioHost:
         self._calls.add(call)
         call.done.add_done_callback(lambda _: self._calls.discard(call))
         return call
+
+
+_OPENED = "a host is opened: write `async with TrioHost() as host:`"
+refuse(TrioHost, enter=_OPENED, **{"await": _OPENED})
 
 
 class _HostedIterator(AsyncIterator[T]):

@@ -59,7 +59,7 @@ def told(value: Any) -> dict[str, Any]:
             return {"agent_id": child.stream, "agent_type": child.agents[-1], "reason": value.reason}
         case _:
             # Fields of plain data, such as ``turn`` and ``reason``, as they are.
-            return {name: getattr(value, name) for name in value.__struct_fields__ if name != "source"}
+            return {name: getattr(value, name) for name in value.__struct_fields__ if name not in ("source", "deps")}
 
 
 def _call(value: hooks.PreToolUse | hooks.OnToolApprovalDecision | hooks.PostToolUse) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
 from agentloop._core.state import SessionRewound, TurnAbandoned
 from agentloop._core.transcript import problems
+from agentloop._runtime.blocks import check_open_store
 from agentloop.errors import UsageError
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import Message
@@ -41,6 +42,7 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
       SequenceError: there is a session with the new id.
       StoreError: there is no session ``id``, or the store failed.
     """
+    check_open_store(store)
     name = os.urandom(8).hex() if new is None else new
     kinds = ("message_committed", "stream_started", "stream_stopped", TurnAbandoned.kind, SessionRewound.kind)
     replay = Replay(id)

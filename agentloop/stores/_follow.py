@@ -9,7 +9,7 @@ import trio
 
 from agentloop._core.field_checks import shown
 from agentloop._core.json_text import decode_own
-from agentloop._runtime.blocks import require_trio
+from agentloop._runtime.blocks import check_open_store, require_trio
 from agentloop._runtime.log import LiveTail
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import (
@@ -72,6 +72,7 @@ class Follower:
     def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
         if type(after) is not int or after < 0:
             raise UsageError(f"after={shown(after)}: give the number of an event, or 0 for all")
+        check_open_store(store)
         self._store = store
         self._session = session
         self._after = after

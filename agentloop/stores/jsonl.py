@@ -27,6 +27,7 @@ from agentloop._core.permissions import without_allowing
 from agentloop._core.redaction import visible
 from agentloop._core.state import LimitRaised, SessionSettings, SessionState, StreamState
 from agentloop._core.transcript import problems
+from agentloop._runtime.blocks import check_open_store
 from agentloop.errors import StoreError
 from agentloop.events import QuestionAnswered, QuestionWithdrawn
 from agentloop.journal import OpenStore, Record
@@ -91,6 +92,7 @@ async def export_session(store: OpenStore, session: str, file: str | PathLike[st
     Raises:
       StoreError: the session does not exist, a record of it is not JSON, or the file cannot be written.
     """
+    check_open_store(store)
     path = Path(file)
     info = await store.info(session)
     if info is None:
@@ -155,6 +157,7 @@ async def import_session(
         cannot be decoded, or a provider would refuse its transcript.
       SequenceError: the id is in use: give another with ``session``.
     """
+    check_open_store(store)
     path = Path(file)
     exported = await trio.to_thread.run_sync(_read, path, whole_only)
     if not exported.records:

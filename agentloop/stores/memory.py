@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 
 import trio
 from attrs import define, field
 
-from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, now, require_trio
+from agentloop._core.first_guesses import refuse
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, NamedBlock, now, require_trio
 from agentloop.errors import StoreError
-from agentloop.journal import Lease, Record, SessionInfo
+from agentloop.journal import Lease, OpenStore, Record, SessionInfo
 from agentloop.stores._checks import (
     check_kinds,
     check_name,
@@ -48,6 +49,9 @@ class _SavedSession:
     answers: dict[str, bytes] = field(factory=dict[str, bytes])
 
 
+_OPENED = "a store is opened: write `async with MemoryStore(...).open() as store:`"
+
+
 class MemoryStore:
     """Saves sessions in memory: for tests, and for programs that need parking and following but no file.
 
@@ -63,9 +67,12 @@ class MemoryStore:
         self._sessions: dict[str, _SavedSession] = {}
         self._leases: dict[str, LeaseState] = {}
 
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[_OpenMemory]:
+    def open(self) -> AbstractAsyncContextManager[OpenStore]:
         """Give access to the sessions until the block ends. Never fails."""
+        return NamedBlock(self._open(), "store.open()", "opened")
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[OpenStore]:
         require_trio("a store is opened", in_asyncio=OPEN_IN_ASYNCIO)
         clock = self._clock
         if clock is None:
@@ -76,6 +83,9 @@ class MemoryStore:
             yield opened
         finally:
             opened.closed = True
+
+
+refuse(MemoryStore, aenter=_OPENED, enter=_OPENED)
 
 
 class _OpenMemory:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import trio
 
-from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
+from agentloop._core.first_guesses import refuse
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, NamedBlock, require_trio
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.stores._leases import Clock, Moment, wall_clock
@@ -45,6 +46,8 @@ _CLASHES = ("40001", "40P01")
 """SQLSTATEs of a transaction that the server rolled back because it clashed with another one."""
 _ATTEMPTS = 5
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+
+_OPENED = "a store is opened: write `async with PostgresStore(...).open() as store:`"
 
 
 class PostgresStore:
@@ -97,7 +100,7 @@ class PostgresStore:
           StoreError: the server cannot be reached, the user may not create tables, or the tables are of a newer
             version. The message says what to do.
         """
-        return self._open()
+        return NamedBlock(self._open(), "store.open()", "opened")
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[OpenStore]:
@@ -142,6 +145,9 @@ class PostgresStore:
         explained = StoreError(f"{self.place}: {meaning} ({type(error).__name__}: {str(error).strip()})")
         explained.__cause__ = error
         return explained
+
+
+refuse(PostgresStore, aenter=_OPENED, enter=_OPENED)
 
 
 def _parse(url: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Literal, TypeAlias, TypeVar
 import outcome
 import trio
 
-from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, require_trio
+from agentloop._core.first_guesses import refuse
+from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, NamedBlock, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import AgentLoopError, StoreError, UsageError
 from agentloop.journal import OpenStore
@@ -42,6 +43,8 @@ APPLICATION_ID = 0x61676C70
 _DIALECT = Dialect(without_rowid=" WITHOUT ROWID")
 
 _RETRY_SECONDS = 0.01
+
+_OPENED = "a store is opened: write `async with SQLiteStore(...).open() as store:`"
 
 
 class SQLiteStore:
@@ -94,7 +97,7 @@ class SQLiteStore:
           StoreError: the file cannot be opened or written, is damaged, belongs to another program, or was written by a
             newer agentloop. The message says what to do.
         """
-        return self._open()
+        return NamedBlock(self._open(), "store.open()", "opened")
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[OpenStore]:
@@ -123,6 +126,9 @@ class SQLiteStore:
         finally:
             with trio.CancelScope(shield=True):
                 await connection.close()
+
+
+refuse(SQLiteStore, aenter=_OPENED, enter=_OPENED)
 
 
 class _OpenSQLite(OpenSqlStore):

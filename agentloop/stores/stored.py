@@ -6,13 +6,13 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, cast
 
 import trio
 
 from agentloop._core.field_checks import shown
-from agentloop._runtime.blocks import refuse_bare_generator, require_trio
+from agentloop._runtime.blocks import NamedBlock, check_open_store, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UnknownQuestionError, UsageError
@@ -74,15 +74,14 @@ class StoredSession(Session):
         await self._writer.rewind(messages)
 
 
-@asynccontextmanager
-async def stored_session(
+def stored_session(
     store: OpenStore,
     id: str | None = None,
     *,
     permissions: Permissions | None = None,
     if_busy: Literal["refuse", "wait", "fork"] = "refuse",
     lease_seconds: float = LEASE_SECONDS,
-) -> AsyncGenerator[StoredSession]:
+) -> AbstractAsyncContextManager[StoredSession]:
     """Open session ``id`` of ``store``, or a new one, for this process alone until the block ends.
 
     A reader of a stream on it gets an event only after the store has saved it; deltas of a response are saved within a
@@ -104,8 +103,21 @@ async def stored_session(
       SessionLeasedError: another process holds the session; the error says which, and until when.
       StoreError: the store cannot be read, or a record cannot be read that the transcript needs.
     """
+    opening = _stored_session(store, id, permissions, if_busy, lease_seconds)
+    return NamedBlock(opening, "stored_session(store, id)", "session")
+
+
+@asynccontextmanager
+async def _stored_session(
+    store: OpenStore,
+    id: str | None,
+    permissions: Permissions | None,
+    if_busy: Literal["refuse", "wait", "fork"],
+    lease_seconds: float,
+) -> AsyncGenerator[StoredSession]:
     require_trio("a session is opened", in_asyncio="`async with agentloop.asyncio.block(stored_session(store, id))`")
     refuse_bare_generator("a session is opened")
+    check_open_store(store)
     if not lease_seconds > 0:
         raise UsageError(f"lease_seconds={lease_seconds!r}: give seconds above 0")
     if if_busy not in ("refuse", "wait", "fork"):

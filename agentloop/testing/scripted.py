@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import trio
 
+from agentloop._core.field_checks import shown
 from agentloop.errors import ScriptError
 from agentloop.messages import Reasoning, StopReason, Text, ToolCall, Usage
 from agentloop.models import ModelRequest, Reply, Stop
@@ -67,6 +68,8 @@ def calls(name: str, /, *, id: str = "", raw: str | None = None, **arguments: An
 
 def fails(error: Exception) -> Response:
     """A response that fails; put ``says("...") +`` before it to fail half-way."""
+    if not isinstance(cast("object", error), (BaseException, type)):
+        raise ScriptError(f"fails() takes an exception, such as fails(ModelError('gone')), not {shown(error)}")
     return Response((), error=error)
 
 
@@ -91,6 +94,9 @@ class ScriptedModel:
     """
 
     def __init__(self, *script: Script, name: str = "scripted", repeat: bool = False) -> None:
+        for response in script:
+            if not isinstance(cast("object", response), (str, Response)):
+                raise ScriptError(f"a script is of texts and responses, ScriptedModel('a', 'b'), not {shown(response)}")
         self._script = [says(response) if isinstance(response, str) else response for response in script]
         self._next = 0
         self._repeat = repeat

@@ -16,6 +16,7 @@ from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ChildStreamStopped,
+    Source,
     StreamEvent,
     StreamStopped,
     TextDelta,
@@ -151,7 +152,7 @@ async def test_the_points_of_a_run_come_in_this_order() -> None:
     ]
 
 
-async def everything(log: Log, depth: int) -> Watched:
+async def everything(log: Log, depth: int, deps: object = None) -> Watched:
     """A run, ``depth`` levels down, that comes by every point; it fails in the end."""
     child = Agent(ScriptedModel("Hi."), name="child")
     model = ScriptedModel(
@@ -159,7 +160,7 @@ async def everything(log: Log, depth: int) -> Watched:
     )
     # Sent on once, by an agent around it that says "Done.": a run that fails has no answer to stop with.
     inner = Agent(model, name="inner", tools=[look, act, child.as_tool()], hooks=log.hooks)
-    return await watch(nested(inner, depth), on_event=answering(Approve()))
+    return await watch(nested(inner, depth), on_event=answering(Approve()), deps=deps)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -202,6 +203,27 @@ async def test_a_hook_gets_the_source_of_its_run(depth: int) -> None:
     for _, value in log.calls:
         assert value.source == start.source
         assert value.source.agents[-1] == "inner"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_a_hook_at_any_point_gets_the_deps_of_the_root_stream(depth: int) -> None:
+    log, deps = Log(), object()
+
+    await everything(log, depth, deps)
+
+    assert {*log.names()} == {*POINTS} - {"stop"}
+    assert all(value.deps is deps for _, value in log.calls)
+
+
+def test_deps_are_no_part_of_the_equality_and_the_repr_of_an_input() -> None:
+    source = Source("s", "s/1", ("a",))
+    one = TurnStart(source, 1, deps="a secret")
+    other = TurnStart(source, 1, deps="another")
+
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != TurnStart(source, 2, deps="a secret")
+    assert repr(one) == f"TurnStart(source={source!r}, turn=1)"
 
 
 @pytest.mark.parametrize("name", [name for name in POINTS if name != "on_error" and name not in hooks.TOOL_POINTS])
@@ -882,7 +904,7 @@ EXITS: dict[str, tuple[Callable[[list[Hook]], Agent[Any, Any]], str, int, dict[s
     ),
     "the model fails": (lambda log: Agent(ScriptedModel(fails(ValueError())), hooks=log), "failed", 1, {}),
     "the instructions fail": (
-        lambda log: Agent(ScriptedModel("Hi."), hooks=log, instructions=lambda source: str(1 // 0)),
+        lambda log: Agent(ScriptedModel("Hi."), hooks=log, instructions=lambda info: str(1 // 0)),
         "failed",
         0,
         {},

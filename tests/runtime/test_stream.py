@@ -225,21 +225,6 @@ async def test_a_stream_whose_block_was_left_is_not_read_any_more() -> None:
         await anext(stream)
 
 
-async def test_tasks_that_read_one_stream_share_its_events() -> None:
-    seen: list[StreamEvent] = []
-
-    async def read(stream: Stream) -> None:
-        seen.extend([event async for event in stream])
-
-    async with (
-        opened(Agent(ScriptedModel(says("bla " * 100)))) as stream,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(read, stream)
-        nursery.start_soon(read, stream)
-    assert sorted(event.seq for event in seen) == list(range(1, len(seen) + 1))
-
-
 async def test_a_stream_says_what_it_has_used_so_far() -> None:
     async with opened(Agent(ScriptedModel(calls("wait_forever")), tools=[wait_forever])) as stream:
         assert stream.usage == Usage()
@@ -732,7 +717,7 @@ async def test_a_bug_in_the_runtime_is_one_plain_error_and_the_stream_ends_as_ev
     owner: Any, name: str, passes: int, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScriptedModel(calls("nope") + calls("add", a=1, b=1), "2")
-    agent = nested(Agent(model, name="inner", tools=[add], instructions=lambda source: arm()), depth)
+    agent = nested(Agent(model, name="inner", tools=[add], instructions=lambda info: arm()), depth)
     bug = BugError("oh")
     original = getattr(owner, name)
     left = [passes]

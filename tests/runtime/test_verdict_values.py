@@ -23,6 +23,7 @@ from agentloop.hooks import (
     Point,
     ReplaceArguments,
     ReplaceMessages,
+    ReplaceRequest,
     ReplaceResult,
 )
 from agentloop.messages import Text, ToolResult, UserMessage
@@ -60,6 +61,10 @@ VERDICTS: list[tuple[Point[Any, Any], str, Callable[[Any], Any]]] = [
     (hooks.before_llm_call, "Block.reason", Block),
     (hooks.before_llm_call, "ReplaceMessages.messages", ReplaceMessages),
     (hooks.before_llm_call, "ReplaceMessages.messages", lambda value: ReplaceMessages([value])),
+    (hooks.before_llm_call, "ReplaceRequest.messages", lambda value: ReplaceRequest(messages=value)),
+    (hooks.before_llm_call, "ReplaceRequest.instructions", lambda value: ReplaceRequest(instructions=value)),
+    (hooks.before_llm_call, "ReplaceRequest.tools", lambda value: ReplaceRequest(tools=value)),
+    (hooks.before_llm_call, "ReplaceRequest.settings", lambda value: ReplaceRequest(settings=value)),
     (hooks.pre_tool_use, "Ask.reason", Ask),
     (hooks.pre_tool_use, "Deny.reason", Deny),
     (hooks.pre_tool_use, "ReplaceArguments.arguments", ReplaceArguments),

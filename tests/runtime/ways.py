@@ -18,8 +18,10 @@ from agentloop import (
     Decline,
     Deny,
     Limits,
+    RunInfo,
     Tool,
     ToolContext,
+    each_turn,
     errors,
     hooks,
     tool,
@@ -254,6 +256,14 @@ def _hanging_at(point: hooks.Point[Any, Any]) -> hooks.Hook:
     return point(name="planted")(hook)
 
 
+def _raises(info: RunInfo[None]) -> Any:
+    raise KeyError("x")
+
+
+async def _hangs(info: RunInfo[None]) -> Any:
+    await trio.sleep_forever()
+
+
 OBSERVERS = (
     hooks.session_start,
     hooks.turn_start,
@@ -379,6 +389,53 @@ WAYS: list[Way] = [
     _way("a toolset dies", _dying_toolset, "failed", error=errors.ToolsetError, warns="toolset_failed"),
     _way("a toolset hangs at its stop", _with_toolset(["fine"], stop=trio.sleep_forever), warns="toolset_failed"),
     _way("a toolset fails at its stop", _with_toolset(["fine"], stop=_raise), warns="toolset_failed"),
+    _way(
+        "a function gives the toolset", lambda: _agent(*_adds(1), "1", tools=(), toolsets=[lambda info: FakeToolset()])
+    ),
+    _way(
+        "a function that is to give the toolset raises",
+        lambda: _agent("no", toolsets=[_raises]),
+        "failed",
+        error=errors.ToolsetError,
+        detail="failed to start: KeyError",
+    ),
+    _way(
+        "a function that is to give the toolset hangs",
+        lambda: _agent("no", toolsets=[_hangs]),
+        "failed",
+        error=errors.ToolsetError,
+        detail="within 1 s",
+    ),
+    # -------------------------------------------------------- instructions and offered tools
+    _way("instructions of each turn", lambda: _agent(*_adds(1), "1", instructions=each_turn(lambda info: "Be brief."))),
+    _way("instructions raise", lambda: _agent("no", instructions=_raises), "failed", error=errors.UsageError),
+    _way("instructions hang", lambda: _agent("no", instructions=_hangs), "failed", error=errors.UsageError),
+    _way(
+        "instructions of a later turn raise",
+        lambda: _agent(*_adds(1), "no", instructions=each_turn(lambda info: _raises(info) if info.turn == 2 else "")),
+        "failed",
+        error=errors.UsageError,
+    ),
+    _way(
+        "instructions of a turn hang",
+        lambda: _agent("no", instructions=each_turn(_hangs)),
+        "failed",
+        error=errors.UsageError,
+    ),
+    _way(
+        "a tool is called that is not offered",
+        lambda: _agent(*_adds(1), "Sorry.", tools=[tool(offered=lambda info: info.turn == 2)(add.function)]),
+    ),
+    _way(
+        "the function that offers a tool raises",
+        lambda: _agent("Sorry.", tools=[tool(offered=_raises)(add.function)]),
+        warns="predicate_failed",
+    ),
+    _way(
+        "the function that offers a tool hangs",
+        lambda: _agent("Sorry.", tools=[tool(offered=_hangs)(add.function)]),
+        warns="predicate_failed",
+    ),
     # ---------------------------------------------------------------------- prompt hooks
     _way(
         "a prompt hook refuses",
@@ -410,6 +467,34 @@ WAYS: list[Way] = [
         lambda: _agent(*_adds(1), "no", hooks=[_verdict_at(hooks.before_llm_call, hooks.Block("not now"), turn=2)]),
         "blocked",
         detail="not now",
+    ),
+    _way(
+        "a hook chooses another model",
+        lambda: _agent(
+            hooks=[_verdict_at(hooks.before_llm_call, hooks.ReplaceRequest(model=ScriptedModel("Hi."), tools=[]))]
+        ),
+    ),
+    _way(
+        "a hook chooses a model that fails",
+        lambda: _agent(
+            hooks=[
+                _verdict_at(hooks.before_llm_call, hooks.ReplaceRequest(model=ScriptedModel(fails(ValueError("x")))))
+            ]
+        ),
+        "failed",
+        error=errors.ModelError,
+    ),
+    _way(
+        "a hook chooses a model that there is not",
+        lambda: _agent(hooks=[_verdict_at(hooks.before_llm_call, hooks.ReplaceRequest(model="none"))]),
+        "failed",
+        error=errors.ModelNotFoundError,
+    ),
+    _way(
+        "a hook adds a tool to a request",
+        lambda: _agent("no", hooks=[_verdict_at(hooks.before_llm_call, hooks.ReplaceRequest(tools=["shell"]))]),
+        "blocked",
+        detail="planted",
     ),
     _way(
         "a hook raises before the model call",

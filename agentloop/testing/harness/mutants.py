@@ -409,7 +409,7 @@ def guard_fails_open() -> Generator[None]:
     """A guard that fails lets pass."""
     real = hooks.Hooks.ask
 
-    async def ask(self: hooks.Hooks, hook: Any, value: object) -> Any:
+    async def ask(self: hooks.Hooks, hook: Any, value: Any) -> Any:
         try:
             return await real(self, hook, value)
         except hooks.HookFailedError:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from agentloop._core.portable_errors import PortableError
+
 __all__ = ["HarnessError", "InjectedFault"]
 
 
-class HarnessError(Exception):
+class HarnessError(PortableError):
     """The simulation could not be carried out as asked, so its result says nothing about the code under test.
 
     Among others: the scenario fails without any fault, it uses a thread or a socket, or a sweep fired nothing.
     """
 
 
-class InjectedFault(Exception):  # noqa: N818 - it is not an error, it is a test
+class InjectedFault(PortableError):  # noqa: N818 - it is not an error, it is a test
     """The exception of a `SeamRaise` or a `StepRaise`, unless it names another one. Its text names the place."""

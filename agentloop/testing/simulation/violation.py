@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from agentloop._core.portable_errors import PortableError
 from agentloop.testing.simulation.sim import Sim
 
 __all__ = ["Violation"]
 
 
-class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name theirs
+class Violation(PortableError, AssertionError):  # noqa: N818 - as hypothesis and pytest name theirs
     """A run broke a guarantee. The message names it, the fault that was injected, and a token to repeat this run."""
+
+    _local = frozenset({"sim"})
 
     def __init__(self, problem: str, *, sim: Sim) -> None:
         injected = str(sim.injection) if sim.injection is not None else "nothing"
@@ -16,8 +19,5 @@ class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name t
         super().__init__("\n".join(parts))
         self.problem = problem
         self.sim = sim
-
-    @property
-    def token(self) -> str:
+        self.token = sim.token
         """The token for ``replay``."""
-        return self.sim.token
