@@ -53,7 +53,7 @@ def sweep(
       Violation: a promise was broken.
       HarnessError: it proves nothing: ``play`` fails without a fault, is not the same twice, or gives no fault a place.
     """
-    report = simulation.sweep(_scenario(play, expect), kinds=kinds, limit=limit, jobs=jobs)
+    report = simulation.sweep_scenario(_scenario(play, expect), kinds=kinds, limit=limit, jobs=jobs)
     report.raise_if_violated()
     return report
 

@@ -329,7 +329,7 @@ def main() -> None:
     for (name, play), seed in product(PLAYS.items(), range(given.seeds)):
         if all(word in name for word in given.word):
             began = time.monotonic()
-            report = simulation.sweep(partial(AgentScenario, name, play), jobs=given.jobs, seed=seed)
+            report = simulation.sweep_scenario(partial(AgentScenario, name, play), jobs=given.jobs, seed=seed)
             print(f"{name}, order {seed}: {report} in {time.monotonic() - began:.1f} s", flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HarnessError", "InjectedFault"]
+__all__ = ["Abandoned", "HarnessError", "InjectedFault"]
 
 
 class HarnessError(Exception):
@@ -14,3 +14,7 @@ class HarnessError(Exception):
 
 class InjectedFault(Exception):  # noqa: N818 - it is not an error, it is a test
     """The exception of a `SeamRaise` or a `StepRaise`, unless it names another one. Its text names the place."""
+
+
+class Abandoned(BaseException):
+    """Raised in each task of a run that is being ended from outside, under shields too. Not an `Exception`."""

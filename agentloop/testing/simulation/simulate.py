@@ -25,6 +25,7 @@ def simulate(
     invariants: Invariants | None = None,
     max_steps: int = 20_000,
     max_virtual: float = 1e6,
+    tolerated: frozenset[str] | None = None,
 ) -> Sim:
     """Run a scenario in a ``trio.run`` of its own, on a virtual clock, with every scheduling choice made for it.
 
@@ -38,10 +39,13 @@ def simulate(
       max_steps: task steps after which the run is taken for one that loops.
       max_virtual: seconds on the virtual clock after which it is taken for one that sets timers without end.
 
+      tolerated: the ends of memory channels, as in `Sim.channels_left`, that may be open at the end; by default all.
+
     Raises:
       Violation: the run got stuck, a check failed, or something was left behind: an async generator that is not
-        closed, a coroutine that was not awaited, an error in a finalizer, a resource that was not released.
-      HarnessError: the run proves nothing: the scenario used threads or real I/O, say.
+        closed, a system task, a simulated socket, a coroutine that was not awaited, an error in a finalizer, a resource
+        that was not released.
+      HarnessError: the run proves nothing: the scenario used a real socket or process, say.
 
     Anything but an `AssertionError` that a check raises is passed on as it is.
     """
@@ -64,7 +68,9 @@ def simulate(
     _judge(sim, outcome, scenario.check)
     if invariants is not None:
         _judge(sim, outcome, invariants)
-    left = [*(f"async generator {name} was begun, but not closed" for name in engine.unfinished), *leaks.found]
+    known = sim.channels_left if tolerated is None else tolerated
+    channels = [f"{end} is still open" for end in sim.channels_left if end not in known]
+    left = [*engine.left, *channels, *leaks.found]
     if left:
         raise Violation("\n  ".join(["left behind:", *left]), sim=sim)
     return sim
