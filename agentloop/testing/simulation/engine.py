@@ -113,7 +113,7 @@ class Engine(trio.abc.Instrument):
             instruments.append(_StepRaiser(self._sim, self._sim.fault, self.hook_failed))
         with simulated(self) as self._loop:
             try:
-                trio.run(self._in_the_network, main, clock=_VirtualClock(self._sim), instruments=instruments)
+                trio.run(self._with_network(main), clock=_VirtualClock(self._sim), instruments=instruments)
             except trio.TrioInternalError as error:
                 # Not if it was us: its traceback would keep all the coroutines alive.
                 if not self._loop.stopped:
@@ -126,9 +126,14 @@ class Engine(trio.abc.Instrument):
             if not self._loop.asked:
                 self._sim.fail(f"trio {trio.__version__} no longer has its tasks ordered by trio._core._run._r")
 
-    async def _in_the_network(self, main: Callable[[Sim], Awaitable[None]]) -> None:
-        self._network.install()
-        await main(self._sim)
+    def _with_network(self, main: Callable[[Sim], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        # With the name of ``main``, which trio gives to the task.
+        @wraps(main)
+        async def run() -> None:
+            self._network.install()
+            await main(self._sim)
+
+        return run
 
     def start_thread(self, thread: threading.Thread, /) -> None:
         """Start a thread of the simulation's own."""

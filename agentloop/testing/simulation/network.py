@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import socket as stdlib
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ import trio
 from attrs import Factory, define, field
 
 from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.stuck import call_chain, chain_to_user, user_position
 
 __all__ = ["Network"]
 
@@ -412,7 +412,4 @@ class _Socket(trio.socket.SocketType):
 
 def _place() -> str:
     """The line of the user's program that makes a socket."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("trio", "anyio"):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+    return user_position(chain_to_user(trio.lowlevel.current_task(), call_chain())) or "an unknown place"

@@ -58,6 +58,7 @@ class _ProgramScenario:
     async def run(self, sim: Sim, /) -> None:
         sim.replays_with = f"sweep({self.function_name()}, only={{token!r}})"
         sim.watches_timeouts = True
+        trio.lowlevel.current_task().name = self.name
         cancelled: list[float] = []
         with trio.CancelScope() as scope:
 

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import outcome
@@ -84,7 +83,7 @@ class Worker:
         self._turn = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
         self._function: Callable[[], object] | None = None
-        self._pause: _Done | _Sleep | Answer = _Sleep(0)
+        self._pause: _Done | _Sleep | Answer | None = None
         self._is_abandoned = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="simulated thread")
         start(self._thread)
@@ -97,7 +96,11 @@ class Worker:
     def resume(self) -> _Done | _Sleep | Answer | None:
         """Run to the next pause, and return it; None if the function does not come to one in time."""
         self._turn.release()
-        return self._pause if self._back.acquire(timeout=REAL_SECONDS) else None
+        if not self._back.acquire(timeout=REAL_SECONDS):
+            return None
+        # The result is not to live on in an idle thread: a file that was left open would not be found.
+        pause, self._pause = self._pause, None
+        return pause
 
     def abandon(self) -> None:
         """Have the function unwind, with an error raised wherever it pauses."""
@@ -117,10 +120,13 @@ class Worker:
     def pause(self, pause: _Done | _Sleep | Answer) -> None:
         """Called in the worker: give the turn back to trio's loop, and wait for the next one."""
         self._pause = pause
-        self._back.release()
-        self._turn.acquire()
+        self._hand_over()
         if self._is_abandoned:
             raise Abandoned("the run is stuck, and is being ended")
+
+    def _hand_over(self) -> None:
+        self._back.release()
+        self._turn.acquire()
 
     def where(self) -> str:
         """The position of the function, for an error."""
@@ -132,13 +138,10 @@ class Worker:
         self._turn.acquire()
         while True:
             assert self._function is not None
-            result = outcome.capture(self._function)
+            # In no variable, which would keep the result alive.
+            self._pause = _Done(outcome.capture(self._function))
             self._function = None
-            done = _Done(result)
-            del result
-            with suppress(Abandoned):
-                self.pause(done)
-            del done
+            self._hand_over()
 
 
 class Threads:
