@@ -16,6 +16,7 @@ from agentloop.testing.simulation.condemned import Condemned
 from agentloop.testing.simulation.errors import HarnessError
 from agentloop.testing.simulation.faults import Cancel, StepRaise
 from agentloop.testing.simulation.network import Network
+from agentloop.testing.simulation.randomness import same_randomness
 from agentloop.testing.simulation.real_world import RealWorld
 from agentloop.testing.simulation.schedule import Schedule
 from agentloop.testing.simulation.sim import Injection, Sim
@@ -111,7 +112,7 @@ class Engine(trio.abc.Instrument):
         instruments: list[trio.abc.Instrument] = [self]
         if isinstance(self._sim.fault, StepRaise):
             instruments.append(_StepRaiser(self._sim, self._sim.fault, self.hook_failed))
-        with simulated(self) as self._loop:
+        with same_randomness(), simulated(self) as self._loop:
             try:
                 trio.run(self._with_network(main), clock=_VirtualClock(self._sim), instruments=instruments)
             except trio.TrioInternalError as error:

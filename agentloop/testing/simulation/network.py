@@ -222,6 +222,11 @@ class _Socket(trio.socket.SocketType):
     def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802 - trio's name
         return self._has_shut_down
 
+    @property
+    def _sock(self) -> _Socket:
+        """Where anyio looks for addresses."""
+        return self
+
     def __repr__(self) -> str:
         return f"<simulated socket: {self.describe()}>"
 

@@ -35,7 +35,7 @@ from agentloop.testing.simulation.stuck import position, user_position
 from agentloop.testing.simulation.sweep import Kind, SweepReport, replay_token, sweep_scenario
 
 
-__all__ = ["MAIN", "Program", "is_injected", "makes_test", "report_of_one", "sweep", "swept", "takes", "where_raised"]
+__all__ = ["MAIN", "Program", "check_async", "function_name", "is_injected", "makes_test", "report_of_one", "sweep", "swept", "takes", "where_raised"]
 
 Program: TypeAlias = Callable[[], Awaitable[object]] | Callable[[Sim], Awaitable[object]]
 """An async function of nothing, or of the `Sim` of its run."""
@@ -74,10 +74,11 @@ class _ProgramScenario:
                 self._late = sim.now - cancelled[0] if cancelled else 0.0
 
     def check(self, sim: Sim, outcome: Outcome, /) -> None:
-        assert self._late <= self.grace, (
-            f"the program took {self._late:g} virtual seconds to end after it was cancelled; "
-            f"it may take {self.grace:g} (grace=...)"
-        )
+        if self._late > self.grace:
+            raise AssertionError(
+                f"the program took {self._late:g} virtual seconds to end after it was cancelled; "
+                f"it may take {self.grace:g} (grace=...)"
+            )
         error = outcome.error
         if error is None or (sim.fired and sim.fault is not None and self._is_excused(error, sim)):
             return
@@ -179,7 +180,7 @@ def makes_test(
     function: Callable[..., Awaitable[object]], /, *, run: Callable[..., object], given: str, options: dict[str, Any]
 ) -> Callable[..., None]:
     """A plain function that sweeps ``function``, with its parameters but for the one named ``given``."""
-    _check_async(function)
+    check_async(function)
 
     def test(*args: object, **fixtures: object) -> None:
         run(partial(function, *args, **fixtures) if args or fixtures else function, **options)
@@ -259,12 +260,13 @@ def _positions(traceback: TracebackType | None) -> Iterable[str]:
 def _maker(
     program: Program, allowed: type[BaseException] | tuple[type[BaseException], ...], grace: float
 ) -> Callable[[], _ProgramScenario]:
-    _check_async(program)
+    check_async(program)
     classes = allowed if isinstance(allowed, tuple) else (allowed,)
     return partial(_ProgramScenario, function_name(program), program, classes, grace)
 
 
-def _check_async(program: Callable[..., object]) -> None:
+def check_async(program: Callable[..., object]) -> None:
+    """Raise `HarnessError` unless this is an async function, or an object that is called like one."""
     function = program
     while isinstance(function, partial):
         function = function.func

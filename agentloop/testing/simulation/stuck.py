@@ -23,7 +23,7 @@ _EXPLAINED: dict[StuckReason, str] = {
     "virtual-time budget": "virtual-time budget used up: something sets timers without end",
 }
 
-_HARNESS = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parents[2]
 _LEFT_OUT = (
     str(Path("trio", "_core", "_traps.py")),
     *(str(Path("testing", "simulation", name)) for name in ("engine.py", "program.py")),
@@ -118,9 +118,9 @@ def _short(filename: str) -> str:
         if marked:
             return rest
     path = Path(filename)
-    # Not the harness itself, which calls the program, and which the program calls.
-    if path.is_relative_to(_HARNESS):
-        return str(path.relative_to(_HARNESS.parent.parent))
+    # Not this package: its line is seldom the one that is wrong.
+    if path.is_relative_to(_PACKAGE):
+        return str(path.relative_to(_PACKAGE.parent))
     short = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
     _SOURCES[short] = filename
     return short
