@@ -176,7 +176,9 @@ def test_a_violation_says_what_was_injected_who_hangs_where_and_how_to_replay_it
 
 def test_a_sweep_tries_each_named_scope_after_each_step_in_which_it_is_open() -> None:
     tokens: list[str] = []
-    report = sweep_scenario(lambda: EarlyReturn(fixed=True), kinds=["cancel"], on_run=lambda sim, _: tokens.append(sim.token))
+    report = sweep_scenario(
+        lambda: EarlyReturn(fixed=True), kinds=["cancel"], on_run=lambda sim, _: tokens.append(sim.token)
+    )
     steps = [int(token.rpartition("@")[2]) for token in tokens]
     assert steps == list(range(steps[0], steps[-1] + 1))
     assert report.fired == report.runs == len(steps)

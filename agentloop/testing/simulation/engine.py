@@ -270,7 +270,9 @@ class Engine(trio.abc.Instrument):
     def _fire_cancel(self, task: Task) -> None:
         fault = self._sim.fault
         assert isinstance(fault, Cancel)
-        injection = Injection(f"{fault.scope} cancelled after step {fault.step}", plain_name(task), chain_to_user(task, await_chain(task)))
+        injection = Injection(
+            f"{fault.scope} cancelled after step {fault.step}", plain_name(task), chain_to_user(task, await_chain(task))
+        )
         try:
             fired = self._sim.cancel(fault.scope)
         except Exception as error:  # noqa: BLE001

@@ -113,7 +113,8 @@ def parse_fault(text: str) -> Fault:
     if match := re.fullmatch(r"io:([1-9]\d*)", text):
         return IoRaise(int(match[1]))
     raise HarnessError(
-        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, io:CALL, clock:READ or step:STEP"
+        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, io:CALL, "
+        "clock:READ or step:STEP"
     )
 
 

@@ -11,7 +11,7 @@ import errno
 import socket as stdlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import trio
 from attrs import Factory, define, field
@@ -64,7 +64,7 @@ class _Pipe:
 class _Listening:
     address: _Address
     backlog: int
-    waiting: deque[tuple[_Socket, _Address]] = Factory(deque)
+    waiting: deque[tuple[_Socket, _Address]] = Factory(deque["tuple[_Socket, _Address]"])
     changed: _Signal = Factory(_Signal)
     is_closed: bool = False
 
@@ -80,10 +80,10 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
 
     _refuse: Callable[[str], HarnessError]
     _fails: Callable[[str, type[OSError], int], OSError | None]
-    _listening: dict[_Address, _Listening] = field(factory=dict, init=False)
-    _addresses: dict[str, str] = field(factory=dict, init=False)
+    _listening: dict[_Address, _Listening] = field(factory=dict[_Address, _Listening], init=False)
+    _addresses: dict[str, str] = field(factory=dict[str, str], init=False)
     _next_port: int = field(default=FIRST_PORT, init=False)
-    _open: dict[_Socket, str] = field(factory=dict, init=False)
+    _open: dict[_Socket, str] = field(factory=dict["_Socket", str], init=False)
 
     def install(self) -> None:
         """Take the place of the real network, for the `trio.run` that calls this."""
@@ -117,10 +117,10 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     ) -> Any:
         """Resolve a name: each has an address of its own, the same in each run. Only IPv4 is simulated."""
         await trio.lowlevel.checkpoint()
-        name = "" if host is None else host.decode("ascii") if isinstance(host, bytes) else str(host)
+        name = "" if host is None else host.decode("ascii")
         if (error := self._fails(f"resolve {name}", stdlib.gaierror, stdlib.EAI_AGAIN)) is not None:
             raise error
-        number = 0 if port is None else port if isinstance(port, int) else int(port)
+        number = 0 if port is None else int(port)
         return [(stdlib.AF_INET, stdlib.SOCK_STREAM, stdlib.IPPROTO_TCP, "", (self._address(name), number))]
 
     async def getnameinfo(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int) -> tuple[str, str]:
@@ -161,7 +161,9 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     def find(self, address: _Address) -> _Listening | None:
         """The listener that accepts connections to an address."""
         hosts = (address[0], *ANY_HOST)
-        return next((self._listening[host, address[1]] for host in hosts if (host, address[1]) in self._listening), None)
+        return next(
+            (self._listening[host, address[1]] for host in hosts if (host, address[1]) in self._listening), None
+        )
 
     def accepted(self, family: stdlib.AddressFamily) -> _Socket:
         """Make the server's end of a new connection."""
@@ -230,7 +232,7 @@ class _Socket(trio.socket.SocketType):
     def __repr__(self) -> str:
         return f"<simulated socket: {self.describe()}>"
 
-    def __enter__(self) -> _Socket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -34,8 +34,19 @@ from agentloop.testing.simulation.sim import Sim
 from agentloop.testing.simulation.stuck import position, user_position
 from agentloop.testing.simulation.sweep import Kind, SweepReport, replay_token, sweep_scenario
 
-
-__all__ = ["MAIN", "Program", "check_async", "function_name", "is_injected", "makes_test", "report_of_one", "sweep", "swept", "takes", "where_raised"]
+__all__ = [
+    "MAIN",
+    "Program",
+    "check_async",
+    "function_name",
+    "is_injected",
+    "makes_test",
+    "report_of_one",
+    "sweep",
+    "swept",
+    "takes",
+    "where_raised",
+]
 
 Program: TypeAlias = Callable[[], Awaitable[object]] | Callable[[Sim], Awaitable[object]]
 """An async function of nothing, or of the `Sim` of its run."""
@@ -145,8 +156,8 @@ def sweep(
 
     Raises:
       Violation: the program does something wrong. The note of the error lists the tokens of all runs that do.
-      HarnessError: the sweep proves nothing: the program fails without a fault (that error is the ``__cause__``), is not
-        the same twice, uses something that is not simulated, or gives no fault a place.
+      HarnessError: the sweep proves nothing: the program fails without a fault (the ``__cause__`` says how), is not the
+        same twice, uses something that is not simulated, or gives no fault a place.
     """
     scenario = _maker(program, allowed, grace)
     if only is not None:

@@ -17,13 +17,13 @@ __all__ = ["same_randomness"]
 def same_randomness() -> Generator[None]:
     """Seed the sources of randomness for the code of this thread, and of the simulated threads, until the block ends.
 
-    The state of ``random`` is then as before. A generator that the program makes, ``random.Random()``, is seeded by
-    ``os.urandom``, and so repeats itself as well; those that were made before are left as they are.
+    The state of ``random`` is then as before. A generator that the program makes without a seed, ``random.Random()``,
+    asks the system by itself, and stays as random as it was.
     """
     thread = threading.get_ident()
     state = random.getstate()
     real = os.urandom
-    source = random.Random(0)  # noqa: S311 - the same numbers are the point
+    source = random.Random(0)
 
     def urandom(size: int, /) -> bytes:
         return source.randbytes(size) if threading.get_ident() == thread or current_worker() else real(size)
@@ -31,10 +31,10 @@ def same_randomness() -> Generator[None]:
     random.seed(0)
     os.urandom = urandom
     # `secrets` and `random.SystemRandom` took it from there when they were imported.
-    random._urandom = urandom  # type: ignore[attr-defined]
+    setattr(random, "_urandom", urandom)  # noqa: B010 - the type checkers do not know the name
     try:
         yield
     finally:
         os.urandom = real
-        random._urandom = real  # type: ignore[attr-defined]
+        setattr(random, "_urandom", real)  # noqa: B010
         random.setstate(state)

@@ -249,6 +249,8 @@ class Sim:
 
         name = f"timeout:{self._timeouts}"
         target = self._register(name, strike)
+        # The step in which the scope was entered has just ended, and a fault that is due after it has yet to strike.
+        target.first = self.steps
         self._timeout_targets.append((scope, target))
 
     def close_timeouts(self) -> None:

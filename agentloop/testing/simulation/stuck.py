@@ -13,7 +13,16 @@ from typing import Literal, TypeAlias
 import trio
 from attrs import frozen
 
-__all__ = ["StuckReason", "StuckReport", "StuckTask", "await_chain", "call_chain", "chain_to_user", "position", "user_position"]
+__all__ = [
+    "StuckReason",
+    "StuckReport",
+    "StuckTask",
+    "await_chain",
+    "call_chain",
+    "chain_to_user",
+    "position",
+    "user_position",
+]
 
 StuckReason: TypeAlias = Literal["deadlock", "step budget", "virtual-time budget"]
 

@@ -75,9 +75,10 @@ class SweepReport:
         if self.violations:
             first = self.violations[0][1]
             first.add_note(f"({len(self.violations)} of {self.runs} runs of this sweep failed; this is the first)")
-            tokens = [token for token, _ in self.violations]
-            more = [f"  and {len(tokens) - _MOST_TOKENS} more"] if len(tokens) > _MOST_TOKENS else []
-            first.add_note("\n".join(["the runs that failed:", *(f"  {token}" for token in tokens[:_MOST_TOKENS]), *more]))
+            lines = ["the runs that failed:", *(f"  {token}" for token, _ in self.violations[:_MOST_TOKENS])]
+            if len(self.violations) > _MOST_TOKENS:
+                lines.append(f"  and {len(self.violations) - _MOST_TOKENS} more")
+            first.add_note("\n".join(lines))
             raise first
 
     def __str__(self) -> str:

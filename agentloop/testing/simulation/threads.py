@@ -194,26 +194,32 @@ class Threads:
         worker = _IDLE.pop() if _IDLE else Worker(self._start)
         worker.begin(function)
         try:
-            with trio.CancelScope(shield=True):
-                await trio.lowlevel.checkpoint()
-                while not isinstance(pause := worker.resume(), _Done):
-                    if pause is None:
-                        raise self._refuse(
-                            f"a thread that waits for another thread, or for something outside, at {worker.where()}"
-                        )
-                    if isinstance(pause, _Sleep):
-                        await trio.sleep(pause.seconds)
-                    else:
-                        await pause.event.wait()
+            result = await self._run(worker)
         except Abandoned as error:
             worker.abandon()
             deliver(outcome.Error(error))
-            return
         except HarnessError as error:
             deliver(outcome.Error(error))
-            return
-        worker.free()
-        deliver(pause.result)
+        else:
+            worker.free()
+            deliver(result)
+
+    async def _run(self, worker: Worker) -> outcome.Outcome[Any]:
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.checkpoint()
+        while True:
+            pause = worker.resume()
+            if isinstance(pause, _Done):
+                return pause.result
+            if pause is None:
+                raise self._refuse(
+                    f"a thread that waits for another thread, or for something outside, at {worker.where()}"
+                )
+            with trio.CancelScope(shield=True):
+                if isinstance(pause, _Sleep):
+                    await trio.sleep(pause.seconds)
+                else:
+                    await pause.event.wait()
 
 
 def sleep(seconds: float, /) -> None:

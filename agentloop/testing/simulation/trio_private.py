@@ -195,14 +195,16 @@ def _fails_file(host: Host) -> OSError | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not trio.to_thread.run_sync.__code__:
         frame = frame.f_back
-    if frame is None or (caller := frame.f_back) is None:
+    if frame is None:
         return None
-    # anyio's files call trio by way of anyio.
+    caller = frame.f_back
+    function = frame.f_locals["sync_fn"]
+    # anyio's files call trio by way of anyio, which wraps the function.
     while caller is not None and caller.f_globals.get("__name__", "") in ("anyio.to_thread", "anyio._backends._trio"):
+        function = caller.f_locals.get("func", function)
         caller = caller.f_back
     if caller is None or caller.f_globals.get("__name__", "") not in _FILES:
         return None
-    function = frame.f_locals["sync_fn"]
     name = getattr(getattr(function, "func", function), "__name__", "")
     number = _FILE_OPERATIONS.get(name)
     return None if number is None else host.fail_io(f"{name} of a file", OSError, number)
@@ -217,7 +219,7 @@ class _Channels:
 
     thread: int
     original: Any
-    opened: list[tuple[Any, str]] = field(factory=list, init=False)
+    opened: list[tuple[Any, str]] = field(factory=list[tuple[Any, str]], init=False)
 
     def make(self, *args: Any, **options: Any) -> Any:
         state = self.original(*args, **options)
@@ -368,7 +370,7 @@ def scopes_with_deadlines(task: Task, seen: set[Any]) -> list[trio.CancelScope]:
       seen: the scopes that were looked at before; those that are returned, and the others, are added.
     """
     found: list[trio.CancelScope] = []
-    status = task._cancel_status
+    status: Any = task._cancel_status
     while status is not None and status not in seen:
         seen.add(status)
         scope = status._scope

@@ -15,7 +15,9 @@ class Violation(AssertionError):  # noqa: N818 - as hypothesis and pytest name t
         parts = [problem, f"injected: {injected}"]
         if sim.fault is not None or sim.picks or sim.granularity == "step":
             if sim.picks:
-                parts.append(f"order of tasks: {sim.token.split()[-1]} (choice: place in the queue of the task that ran)")
+                parts.append(
+                    f"order of tasks: {sim.token.split()[-1]} (choice: place in the queue of the task that ran)"
+                )
             parts.append(f"to run it again: {sim.replays_with.format(token=sim.token)}")
         super().__init__("\n".join(parts))
         self.problem = problem
