@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -238,6 +239,27 @@ def test_anyio_connects_to_a_server_of_trio_within_the_simulation() -> None:
             nursery.cancel_scope.cancel()
 
     run(body)
+
+
+def test_a_server_and_a_client_of_anyio_meet_within_the_simulation() -> None:
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await stream.send((await stream.receive()).upper())
+
+    async def program() -> None:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with listener, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, serve)
+            with suppress(OSError, anyio.BrokenResourceError):
+                async with await anyio.connect_tcp("localhost", port) as stream:
+                    await stream.send(b"hi")
+                    assert await stream.receive() == b"HI"
+            group.cancel_scope.cancel()
+
+    assert sweep(program, limit=20).by_kind["io"].fired > 3
 
 
 # -------------------------------------------------------------------------------------------------- random numbers

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import trio
 from attrs import define
 
+from agentloop.testing.simulation.anyio_listeners import simulated_listeners
 from agentloop.testing.simulation.condemned import Condemned
 from agentloop.testing.simulation.errors import HarnessError
 from agentloop.testing.simulation.faults import Cancel, StepRaise
@@ -112,7 +113,7 @@ class Engine(trio.abc.Instrument):
         instruments: list[trio.abc.Instrument] = [self]
         if isinstance(self._sim.fault, StepRaise):
             instruments.append(_StepRaiser(self._sim, self._sim.fault, self.hook_failed))
-        with same_randomness(), simulated(self) as self._loop:
+        with same_randomness(), simulated_listeners(self._network), simulated(self) as self._loop:
             try:
                 trio.run(self._with_network(main), clock=_VirtualClock(self._sim), instruments=instruments)
             except trio.TrioInternalError as error:

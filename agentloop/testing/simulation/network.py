@@ -301,6 +301,10 @@ class _Socket(trio.socket.SocketType):
 
     async def bind(self, address: Any) -> None:
         await trio.lowlevel.checkpoint()
+        self.bind_now(address)
+
+    def bind_now(self, address: Any) -> None:
+        """Choose the socket's own address."""
         self._check_open()
         host = "0.0.0.0" if address[0] == "" else address[0]  # noqa: S104 - as the system reads it
         self._name = self._network.bind((host, int(address[1])))
