@@ -7,7 +7,8 @@
 - Requests: `request_problems` and `assert_accepted` hold one against the rules of a provider, without a network;
   ``agentloop.testing.transcripts`` draws sessions that several providers have written.
 - Streams: `record` one, and `assert_well_formed` its events.
-- The fault harness: `sweep` a function of a `Lab`, and `replay` a failure; see ``agentloop.testing.checking``.
+- The fault harness: `sweep` a function of a `Lab`, or make a test of it by `swept`; see ``agentloop.testing.checking``.
+  For programs without agents: ``agentloop.testing.simulation``.
 - ``python -m agentloop.testing``: the harness on agentloop itself.
 - Fixtures for pytest: `agentloop.testing.pytest_plugin`.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 from agentloop.providers._network import NetworkForbiddenError, allow_network_models, forbid_network_models
 from agentloop.testing._lab import Lab
 from agentloop.testing.cassettes import Cassette, CassetteMode, cassette
-from agentloop.testing.checking import replay, sweep
+from agentloop.testing.checking import replay, sweep, swept
 from agentloop.testing.overriding import override_agents
 from agentloop.testing.recording import RecordedStream, record
 from agentloop.testing.scripted import (
@@ -61,5 +62,6 @@ __all__ = [
     "request_problems",
     "says",
     "sweep",
+    "swept",
     "thinks",
 ]

@@ -35,10 +35,11 @@ from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
 from agentloop.testing.simulation import Cancel, InjectedFault, Outcome, Sim
+from agentloop.testing.simulation.program import is_injected, takes, where_raised
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
 
-__all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "echo"]
+__all__ = ["AgentScenario", "Lab", "PlannedModel", "PlayScenario", "Recorded", "SeamModel", "echo"]
 
 
 FEW = 30
@@ -167,8 +168,10 @@ class Lab:
       counts: how often each tool call had an effect, by the root session and its key, and the tool's name.
     """
 
-    def __init__(self, sim: Sim) -> None:
+    def __init__(self, sim: Sim, *, raises: bool = False) -> None:
         self.sim = sim
+        self._raises = raises
+        self._names: Counter[str] = Counter()
         # A child can be stopped by itself, by the name of its stream.
         self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop))
         self.recorded: list[Recorded] = []
@@ -195,20 +198,27 @@ class Lab:
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
         client: JournalClient | None = None,
         resumes: Mapping[str, Answer] | None = None,
+        deps: Any = None,
     ) -> AsyncGenerator[Recorded]:
         """Open a recorded stream. A cancel may strike its consumer (``A``), or stop it (``stop:A``).
 
         Args:
+          name: the stream's name in reports; ``A#2`` for the second stream that is named ``A``.
+          session: the session to continue; a new one if not given.
+          on_question, deps: as for `Agent.stream`.
           client: the process that it runs in, where that can be killed.
           resumes: the answers with which to resume the session's unfinished run, instead of a prompt.
         """
+        self._names[name] += 1
+        if self._names[name] > 1:
+            name = f"{name}#{self._names[name]}"
         session = Session(f"session-{name}") if session is None else session
         with self.sim.scope(name):
             try:
                 if resumes is None:
-                    opening = agent.stream(prompt, session=session, on_question=on_question)
+                    opening = agent.stream(prompt, session=session, on_question=on_question, deps=deps)
                 else:
-                    opening = agent.resume_stream(session, resumes, on_question=on_question)
+                    opening = agent.resume_stream(session, resumes, on_question=on_question, deps=deps)
                 async with opening as stream:
                     self.given.update(resumes or {})
                     recorded = Recorded(self, name, stream, client)
@@ -219,14 +229,15 @@ class Lab:
                 self.errors.append(error)
                 if isinstance(error, InternalError):
                     self.watch.note(f"{name}: a bug in the runtime: {error.__cause__!r}")
-                if name not in [reader.name for reader in self.recorded]:
+                if self._raises or name not in [reader.name for reader in self.recorded]:
                     raise
             finally:
                 for reader in self.recorded:
                     if reader.name == name:
                         self.left.setdefault(reader.stream.id, self.sim.steps)
         if name not in [reader.name for reader in self.recorded]:
-            raise StreamStateError(f"stream {name} was cancelled before it was open")
+            cancelled = InjectedFault(f"stream {name} was cancelled before it was open")
+            raise StreamStateError(str(cancelled)) from cancelled
 
     # ----------------------------------------------------------------------------- fakes
 
@@ -433,7 +444,7 @@ class AgentScenario:
 
     async def run(self, sim: Sim, /) -> None:
         """Play it, watched."""
-        self.lab = Lab(sim)
+        self.lab = self._make_lab(sim)
         sim.watch_clock(_is_runtime)
         with self.lab.watch.on():
             await self._play(self.lab)
@@ -443,12 +454,62 @@ class AgentScenario:
         lab = self.lab
         assert lab is not None
         problems = lab.problems()
-        if outcome.error is not None and not _is_injected(outcome.error):
+        if outcome.error is not None and not self._is_excused(outcome.error, sim):
             error = outcome.error
-            problems.append(f"{type(error).__name__} got out of the scenario: {error}")
-        assert not problems, _report(problems, lab)
+            problems.append(f"{type(error).__name__} got out of the scenario: {error}{self._where(error)}")
+        if problems:
+            # No `assert`: pytest would add the list once more.
+            raise AssertionError(_report(problems, lab))
         if not sim.fired and self._expect is not None:
             self._expect(lab)
+
+    def _make_lab(self, sim: Sim) -> Lab:
+        return Lab(sim)
+
+    def _is_excused(self, error: BaseException, sim: Sim) -> bool:
+        return _is_injected(error)
+
+    def _where(self, error: BaseException) -> str:
+        return ""
+
+
+class PlayScenario(AgentScenario):
+    """A play of somebody else: whatever it raises by itself is reported.
+
+    Args:
+      play: an async function of a `Lab`, or of nothing.
+      replays_with: what to call to run a case again, with ``{token!r}`` in the place of its token.
+    """
+
+    def __init__(
+        self, name: str, play: Callable[..., Awaitable[object]], expect: Callable[[Lab], None] | None, replays_with: str
+    ) -> None:
+        async def played(lab: Lab) -> None:
+            # Around the play too: the streams that it opens by itself have no scope that a fault could name.
+            with lab.sim.scope("main"):
+                await (play(lab) if takes(play, "lab") else play())
+
+        super().__init__(name, played, expect)
+        self._replays_with = replays_with
+
+    async def run(self, sim: Sim, /) -> None:
+        """Play it, watched."""
+        sim.replays_with = self._replays_with
+        await super().run(sim)
+
+    def _make_lab(self, sim: Sim) -> Lab:
+        return Lab(sim, raises=True)
+
+    def _is_excused(self, error: BaseException, sim: Sim) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+            return all(self._is_excused(each, sim) for each in inner)
+        # A run that a fault has stopped has no result, takes no answers, and so on: the play may find out by an error.
+        is_told = sim.fired and sim.fault is not None and isinstance(error, AgentLoopError)
+        return is_injected(error) or (is_told and not isinstance(error, InternalError))
+
+    def _where(self, error: BaseException) -> str:
+        return where_raised(error)
 
 
 def _is_injected(error: BaseException) -> bool:

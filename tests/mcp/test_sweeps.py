@@ -11,7 +11,7 @@ from agentloop import Accept
 from agentloop.errors import UnknownQuestionError
 from agentloop.events import ElicitationRequested
 from agentloop.testing import calls
-from agentloop.testing.simulation import Outcome, Sim, sweep
+from agentloop.testing.simulation import Outcome, Sim, sweep_scenario
 from tests.mcp.support import ERAS, agent_with, playground
 
 
@@ -39,6 +39,6 @@ class Asking:
 
 @pytest.mark.parametrize("mode", ERAS)
 def test_a_stream_with_a_server_can_be_cancelled_at_any_step(mode: str) -> None:
-    report = sweep(lambda: Asking(mode), kinds=["cancel"], limit=40)
+    report = sweep_scenario(lambda: Asking(mode), kinds=["cancel"], limit=40)
     assert report.violations == []
     assert report.fired >= 30

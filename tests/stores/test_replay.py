@@ -12,7 +12,7 @@ from agentloop.journal import Record
 from agentloop.stores import _replay, _rows
 from agentloop.testing._lab import AgentScenario
 from agentloop.testing.harness.session_scenarios import STORIES
-from agentloop.testing.simulation import Kind, sweep
+from agentloop.testing.simulation import Kind, sweep_scenario
 from tests.stores.oracle import FixedJournal, assert_same_state, load
 
 
@@ -33,7 +33,7 @@ def journals_of(story: str, kind: Kind, *, limit: int) -> list[list[Record]]:
             found[tuple(record.data for record in session.records)] = list(session.records)
         scenarios.clear()
 
-    sweep(make, kinds=[kind], limit=limit, on_run=collect)
+    sweep_scenario(make, kinds=[kind], limit=limit, on_run=collect)
     return list(found.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentloop.testing.harness.corpus import corpus, find_scenario
-from agentloop.testing.simulation import HarnessError, replay_token, sweep
+from agentloop.testing.simulation import HarnessError, replay_token, sweep_scenario
 
 PLACES = 8
 """Of each kind, in each scenario. ``python -m agentloop.testing`` tries all of them."""
@@ -13,7 +13,7 @@ PLACES = 8
 
 @pytest.mark.parametrize("name", corpus())
 def test_every_promise_holds_whatever_fails(name: str) -> None:
-    report = sweep(corpus()[name], limit=PLACES)
+    report = sweep_scenario(corpus()[name], limit=PLACES)
     report.raise_if_violated()
     assert report.fired
 

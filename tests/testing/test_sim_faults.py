@@ -27,7 +27,7 @@ from agentloop.testing.simulation import (
     parse_token,
     replay,
     simulate,
-    sweep,
+    sweep_scenario,
 )
 from tests.testing.programs import AnyEnd, Program
 
@@ -171,18 +171,23 @@ def test_a_scope_that_other_code_opens_can_be_cancelled() -> None:
         sim.register_scope("theirs", trio.CancelScope())
         await trio.lowlevel.checkpoint()
 
-    report = sweep(lambda: Program(body), kinds=["cancel"])
+    report = sweep_scenario(lambda: Program(body), kinds=["cancel"])
     assert not report.violations
     assert report.fired == report.runs > 2
 
 
-def test_two_open_scopes_cannot_share_a_name() -> None:
-    async def body(sim: Sim) -> None:
-        with sim.scope("A"), sim.scope("A"):
-            await trio.lowlevel.checkpoint()
+def test_open_scopes_may_share_a_name_and_are_cancelled_one_by_one() -> None:
+    cancelled: list[tuple[bool, bool]] = []
 
-    with pytest.raises(HarnessError, match="two scopes named 'A'"):
-        simulate(Program(body))
+    async def body(sim: Sim) -> None:
+        with sim.scope("A") as outer, sim.scope("A") as inner:
+            await trio.lowlevel.checkpoint()
+        cancelled.append((outer.cancel_called, inner.cancel_called))
+
+    sweep_scenario(lambda: Program(body), kinds=["cancel"])
+
+    assert {target.name for target in simulate(Program(body)).targets} == {"A", "A#2"}
+    assert {(True, False), (False, True)} <= set(cancelled)
 
 
 def test_a_cancel_action_is_swept_like_a_scope() -> None:
@@ -193,7 +198,7 @@ def test_a_cancel_action_is_swept_like_a_scope() -> None:
             await stop.wait()
         assert (sim.now == 0) == sim.fired
 
-    report = sweep(lambda: Program(body), kinds=["cancel"], scopes=["stop"])
+    report = sweep_scenario(lambda: Program(body), kinds=["cancel"], scopes=["stop"])
     assert report.fired == report.runs > 0
     assert not report.violations
 

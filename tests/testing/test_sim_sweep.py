@@ -24,7 +24,7 @@ from agentloop.testing.simulation import (
     replay_token,
     simplify_token,
     simulate,
-    sweep,
+    sweep_scenario,
 )
 from agentloop.testing.simulation.strategies import schedules
 from tests.testing.programs import Program, three_tasks
@@ -146,11 +146,11 @@ class LateClose:
     ],
 )
 def test_each_kind_of_sweep_finds_its_planted_bug_and_the_token_replays_it(kind: Any, make: Any) -> None:
-    clean = sweep(lambda: make(fixed=True), kinds=[kind])
+    clean = sweep_scenario(lambda: make(fixed=True), kinds=[kind])
     assert not clean.violations, str(clean)
     assert 0 < clean.fired <= clean.runs
 
-    report = sweep(make, kinds=[kind])
+    report = sweep_scenario(make, kinds=[kind])
     assert 0 < len(report.violations) <= report.runs
     for token, violation in report.violations:
         assert violation.token == token
@@ -164,7 +164,7 @@ def test_each_kind_of_sweep_finds_its_planted_bug_and_the_token_replays_it(kind:
 
 def test_a_violation_says_what_was_injected_who_hangs_where_and_how_to_replay_it() -> None:
     with pytest.raises(Violation) as caught:
-        sweep(EarlyReturn, kinds=["seam"]).raise_if_violated()
+        sweep_scenario(EarlyReturn, kinds=["seam"]).raise_if_violated()
     text = str(caught.value)
     assert "deadlock" in text
     assert "EarlyReturn.run" in text
@@ -176,22 +176,24 @@ def test_a_violation_says_what_was_injected_who_hangs_where_and_how_to_replay_it
 
 def test_a_sweep_tries_each_named_scope_after_each_step_in_which_it_is_open() -> None:
     tokens: list[str] = []
-    report = sweep(lambda: EarlyReturn(fixed=True), kinds=["cancel"], on_run=lambda sim, _: tokens.append(sim.token))
+    report = sweep_scenario(
+        lambda: EarlyReturn(fixed=True), kinds=["cancel"], on_run=lambda sim, _: tokens.append(sim.token)
+    )
     steps = [int(token.rpartition("@")[2]) for token in tokens]
     assert steps == list(range(steps[0], steps[-1] + 1))
     assert report.fired == report.runs == len(steps)
 
 
 def test_a_sweep_can_be_limited() -> None:
-    full = sweep(lambda: EarlyReturn(fixed=True))
+    full = sweep_scenario(lambda: EarlyReturn(fixed=True))
     assert [kind for kind, tally in full.by_kind.items() if tally.runs > 0] == ["cancel", "seam", "schedule"]
-    few = sweep(lambda: EarlyReturn(fixed=True), limit=2)
+    few = sweep_scenario(lambda: EarlyReturn(fixed=True), limit=2)
     assert few.runs == 6 < full.runs
 
 
 def test_a_sweep_in_two_processes_finds_the_same() -> None:
     crowd = partial(LateRegister, bystanders=6)
-    alone, together = (sweep(crowd, kinds=["schedule"], jobs=jobs) for jobs in (1, 2))
+    alone, together = (sweep_scenario(crowd, kinds=["schedule"], jobs=jobs) for jobs in (1, 2))
     assert alone.runs > 50
     assert alone.violations
     assert [token for token, _ in together.violations] == [token for token, _ in alone.violations]
@@ -203,19 +205,19 @@ def test_a_sweep_that_fires_nothing_is_an_error() -> None:
         await trio.lowlevel.checkpoint()
 
     with pytest.raises(HarnessError, match="fired nothing"):
-        sweep(lambda: Program(body))
+        sweep_scenario(lambda: Program(body))
     for kind in ("cancel", "seam", "clock", "schedule", "batch"):
         with pytest.raises(HarnessError, match=f"the {kind} sweep of program fired nothing"):
-            sweep(lambda: Program(body), kinds=[kind])
+            sweep_scenario(lambda: Program(body), kinds=[kind])
     with pytest.raises(HarnessError, match="has no scope 'nobody'"):
-        sweep(lambda: Program(three_tasks), scopes=["nobody"])
+        sweep_scenario(lambda: Program(three_tasks), scopes=["nobody"])
     with pytest.raises(HarnessError, match="no kind was named"):
-        sweep(lambda: Program(three_tasks), kinds=[])
+        sweep_scenario(lambda: Program(three_tasks), kinds=[])
 
 
 def test_a_scenario_that_fails_without_a_fault_is_an_error() -> None:
     with pytest.raises(HarnessError, match="fails without any fault") as caught:
-        sweep(lambda: Program(three_tasks, ends_with=OSError))
+        sweep_scenario(lambda: Program(three_tasks, ends_with=OSError))
     assert isinstance(caught.value.__cause__, Violation)
 
 
@@ -227,7 +229,7 @@ def test_a_scenario_that_is_not_the_same_twice_is_an_error() -> None:
             await sim.seam("again")
 
     with pytest.raises(HarnessError, match="not the same twice: event"):
-        sweep(lambda: Program(body))
+        sweep_scenario(lambda: Program(body))
 
 
 def test_a_token_of_another_scenario_is_an_error() -> None:

@@ -12,7 +12,7 @@ from agentloop.testing._hypothesis import hypothesis, stateful
 from agentloop.testing.harness.corpus import corpus
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.programs import Program, pick_faults, run_program
-from agentloop.testing.simulation import Fault, HarnessError, SweepReport, Violation, simulate, sweep
+from agentloop.testing.simulation import Fault, HarnessError, SweepReport, Violation, simulate, sweep_scenario
 
 __all__ = ["BrokenPromise", "search_corpus", "search_programs", "search_sweeps", "sweep_corpus"]
 
@@ -45,7 +45,7 @@ def search_sweeps(limit: int, *, points: int = 20) -> BrokenPromise | None:
         if runs >= limit:
             return None
         try:
-            report = sweep(make, limit=points)
+            report = sweep_scenario(make, limit=points)
         except HarnessError:
             continue  # The scenario fails without a fault, or has no place for one: `search_corpus` finds the former.
         if report.violations:
@@ -117,4 +117,4 @@ def sweep_corpus(
     """Sweep each scenario of the corpus, and give its name and its report."""
     for name, make in corpus().items():
         if only(name):
-            yield name, sweep(make, limit=limit, jobs=jobs, seed=seed)
+            yield name, sweep_scenario(make, limit=limit, jobs=jobs, seed=seed)

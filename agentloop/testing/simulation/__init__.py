@@ -7,14 +7,15 @@ imported here.
 from __future__ import annotations
 
 from agentloop.testing.simulation.errors import HarnessError, InjectedFault
-from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise, parse_fault
+from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, IoRaise, SeamRaise, StepRaise, parse_fault
+from agentloop.testing.simulation.program import sweep, swept
 from agentloop.testing.simulation.scenario import Invariants, Outcome, Scenario
 from agentloop.testing.simulation.schedule import Granularity, Schedule, fifo, parse_schedule, replay, seeded
 from agentloop.testing.simulation.sim import Injection, Sim
 from agentloop.testing.simulation.simplify import simplify_token
 from agentloop.testing.simulation.simulate import simulate
 from agentloop.testing.simulation.stuck import StuckReport, StuckTask
-from agentloop.testing.simulation.sweep import Kind, OnRun, SweepReport, Tally, replay_token, sweep
+from agentloop.testing.simulation.sweep import Kind, OnRun, SweepReport, Tally, replay_token, sweep_scenario
 from agentloop.testing.simulation.tokens import Token, parse_token
 from agentloop.testing.simulation.violation import Violation
 
@@ -27,6 +28,7 @@ __all__ = [
     "InjectedFault",
     "Injection",
     "Invariants",
+    "IoRaise",
     "Kind",
     "OnRun",
     "Outcome",
@@ -51,4 +53,6 @@ __all__ = [
     "simplify_token",
     "simulate",
     "sweep",
+    "sweep_scenario",
+    "swept",
 ]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from agentloop.testing.simulation.errors import Abandoned
 from agentloop.testing.simulation.trio_private import Loop, end_task
 
-__all__ = ["Abandoned", "Condemned"]
-
-
-class Abandoned(BaseException):
-    """Raised in each task of a run that is being ended from outside, under shields too. Not an `Exception`."""
+__all__ = ["Condemned"]
 
 
 @define(eq=False)

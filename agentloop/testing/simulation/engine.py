@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
@@ -11,14 +12,25 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import trio
 from attrs import define
 
+from agentloop.testing.simulation.anyio_listeners import simulated_listeners
 from agentloop.testing.simulation.condemned import Condemned
 from agentloop.testing.simulation.errors import HarnessError
 from agentloop.testing.simulation.faults import Cancel, StepRaise
+from agentloop.testing.simulation.network import Network
+from agentloop.testing.simulation.randomness import same_randomness
 from agentloop.testing.simulation.real_world import RealWorld
 from agentloop.testing.simulation.schedule import Schedule
 from agentloop.testing.simulation.sim import Injection, Sim
-from agentloop.testing.simulation.stuck import StuckReason, StuckReport, StuckTask, await_chain
-from agentloop.testing.simulation.trio_private import Loop, Task, is_blocked, is_housekeeping, resume_with, simulated
+from agentloop.testing.simulation.stuck import StuckReason, StuckReport, StuckTask, await_chain, chain_to_user
+from agentloop.testing.simulation.trio_private import (
+    Loop,
+    Task,
+    is_blocked,
+    is_housekeeping,
+    resume_with,
+    scopes_with_deadlines,
+    simulated,
+)
 
 __all__ = ["Engine"]
 
@@ -71,14 +83,14 @@ class Engine(trio.abc.Instrument):
       schedule_error: what the schedule raised when it was asked. The schedule is not asked again.
       action_error: what a cancel action raised.
       crash: what made ``trio.run`` itself fail; None if that was us.
-      unfinished: names of the async generators that stood open when the scenario ended.
+      left: what was left behind when the scenario ended, but for leaks that Python warns of; a sentence each.
     """
 
     def __init__(self, sim: Sim, schedule: Schedule, *, max_steps: int, max_virtual: float) -> None:
         self.schedule_error: BaseException | None = None
         self.action_error: Exception | None = None
         self.crash: trio.TrioInternalError | None = None
-        self.unfinished: list[str] = []
+        self.left: list[str] = []
         self._sim = sim
         self._schedule = schedule
         self._max_steps = max_steps
@@ -92,6 +104,8 @@ class Engine(trio.abc.Instrument):
         # The step in which a task last became runnable. Tasks that one step wakes are ordered by age, since it
         # may have woken them in the order of a set, as cancelling a nursery does.
         self._woken_at: dict[Task, int] = {}
+        self._network = Network(self.refuse, self.fail_io)
+        self._scopes_seen: set[object] = set()
         self._loop: Loop
 
     def run(self, main: Callable[[Sim], Awaitable[None]]) -> None:
@@ -99,9 +113,9 @@ class Engine(trio.abc.Instrument):
         instruments: list[trio.abc.Instrument] = [self]
         if isinstance(self._sim.fault, StepRaise):
             instruments.append(_StepRaiser(self._sim, self._sim.fault, self.hook_failed))
-        with simulated(self) as self._loop:
+        with same_randomness(), simulated_listeners(self._network), simulated(self) as self._loop:
             try:
-                trio.run(main, self._sim, clock=_VirtualClock(self._sim), instruments=instruments)
+                trio.run(self._with_network(main), clock=_VirtualClock(self._sim), instruments=instruments)
             except trio.TrioInternalError as error:
                 # Not if it was us: its traceback would keep all the coroutines alive.
                 if not self._loop.stopped:
@@ -113,6 +127,23 @@ class Engine(trio.abc.Instrument):
                 self._woken_at.clear()
             if not self._loop.asked:
                 self._sim.fail(f"trio {trio.__version__} no longer has its tasks ordered by trio._core._run._r")
+
+    def _with_network(self, main: Callable[[Sim], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        # With the name of ``main``, which trio gives to the task.
+        @wraps(main)
+        async def run() -> None:
+            self._network.install()
+            await main(self._sim)
+
+        return run
+
+    def start_thread(self, thread: threading.Thread, /) -> None:
+        """Start a thread of the simulation's own."""
+        self._world.start_thread(thread)
+
+    def fail_io(self, operation: str, kind: type[OSError], number: int, /) -> OSError | None:
+        """The error with which to fail a use of the network, or of a file; None if it is to succeed."""
+        return self._sim.io_error(operation, kind, number)
 
     def refuse(self, facility: str, /) -> HarnessError:
         """Note that the scenario used ``facility``."""
@@ -151,6 +182,8 @@ class Engine(trio.abc.Instrument):
             sim = self._sim
             sim.steps += 1
             sim.trace.append(serial)
+            if sim.watches_timeouts:
+                self._watch_timeouts(task)
             if sim.steps == self._cancel_at:
                 self._fire_cancel(task)
             used = sim.steps
@@ -166,7 +199,13 @@ class Engine(trio.abc.Instrument):
         """Look for leaks when the main task ends."""
         if self._loop.is_main(task):
             # Now, since trio closes those that still have an owner at the end of the run, without a word.
-            self.unfinished = self._loop.unfinished_generators()
+            self.left = [
+                *(f"async generator {name} was begun, but not closed" for name in self._loop.unfinished_generators()),
+                *(f"system task {plain_name(each)} is still running" for each in self._loop.system_tasks()),
+                *self._network.left(),
+            ]
+            self._sim.channels_left = self._loop.channels_left()
+            self._sim.close_timeouts()
             # The scenario is over after this step: the rest is trio's own cleanup.
             for target in self._sim.targets:
                 target.last = self._sim.steps if target.last is None else target.last
@@ -204,6 +243,13 @@ class Engine(trio.abc.Instrument):
             self._sim.now = max(self._sim.now, next_deadline)
             self._sim.trace.append(self._sim.now)
 
+    def _watch_timeouts(self, task: Task) -> None:
+        sim = self._sim
+        sim.close_timeouts()
+        if not sim.calm:
+            for scope in scopes_with_deadlines(task, self._scopes_seen):
+                sim.watch_timeout(scope)
+
     def _choose(self, options: int) -> int:
         if options == 1 or self._condemned is not None:
             return 0
@@ -225,7 +271,9 @@ class Engine(trio.abc.Instrument):
     def _fire_cancel(self, task: Task) -> None:
         fault = self._sim.fault
         assert isinstance(fault, Cancel)
-        injection = Injection(f"{fault.scope} cancelled after step {fault.step}", plain_name(task), await_chain(task))
+        injection = Injection(
+            f"{fault.scope} cancelled after step {fault.step}", plain_name(task), chain_to_user(task, await_chain(task))
+        )
         try:
             fired = self._sim.cancel(fault.scope)
         except Exception as error:  # noqa: BLE001

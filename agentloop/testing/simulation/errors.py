@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentloop._core.portable_errors import PortableError
 
-__all__ = ["HarnessError", "InjectedFault"]
+__all__ = ["Abandoned", "HarnessError", "InjectedFault"]
 
 
 class HarnessError(PortableError):
@@ -16,3 +16,7 @@ class HarnessError(PortableError):
 
 class InjectedFault(PortableError):  # noqa: N818 - it is not an error, it is a test
     """The exception of a `SeamRaise` or a `StepRaise`, unless it names another one. Its text names the place."""
+
+
+class Abandoned(BaseException):
+    """Raised in each task of a run that is being ended from outside, under shields too. Not an `Exception`."""

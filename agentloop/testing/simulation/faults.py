@@ -10,7 +10,7 @@ from attrs import field, frozen, validators
 
 from agentloop.testing.simulation.errors import HarnessError, InjectedFault
 
-__all__ = ["Cancel", "ClockRaise", "Fault", "SeamRaise", "StepRaise", "parse_fault"]
+__all__ = ["Cancel", "ClockRaise", "Fault", "IoRaise", "SeamRaise", "StepRaise", "parse_fault"]
 
 
 def _printable(_instance: object, _attribute: object, exc: type[Exception]) -> None:
@@ -80,7 +80,20 @@ class ClockRaise:
         return f"clock:{self.read}{_suffix(self.exc)}"
 
 
-Fault: TypeAlias = Cancel | SeamRaise | StepRaise | ClockRaise
+@frozen
+class IoRaise:
+    """Fail the ``call``-th use of the simulated network or of a file, with the `OSError` that it has for that.
+
+    The error's ``__cause__`` is an `InjectedFault`. Uses count from 1. Prints as ``io:12``.
+    """
+
+    call: int = field(validator=validators.ge(1))
+
+    def __str__(self) -> str:
+        return f"io:{self.call}"
+
+
+Fault: TypeAlias = Cancel | SeamRaise | StepRaise | ClockRaise | IoRaise
 
 
 def parse_fault(text: str) -> Fault:
@@ -97,8 +110,11 @@ def parse_fault(text: str) -> Fault:
         return StepRaise(int(match[1]), _import(match[2]))
     if match := re.fullmatch(r"clock:([1-9]\d*)(?:!(\S+))?", text):
         return ClockRaise(int(match[1]), _import(match[2]))
+    if match := re.fullmatch(r"io:([1-9]\d*)", text):
+        return IoRaise(int(match[1]))
     raise HarnessError(
-        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, clock:READ or step:STEP"
+        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, io:CALL, "
+        "clock:READ or step:STEP"
     )
 
 

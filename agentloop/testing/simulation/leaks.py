@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import warnings
 from types import TracebackType
@@ -48,7 +49,9 @@ class LeakWatch:
                 gc.enable()
         for warning in self._log or ():
             if _is_leak(warning):
-                self.found.append(f"{warning.category.__name__}: {warning.message}")
+                # Without addresses, which differ from run to run.
+                text = re.sub(r" at (0x)?[0-9a-fA-F]{6,}", "", str(warning.message))
+                self.found.append(f"{warning.category.__name__}: {text}")
             else:
                 warnings.showwarning(
                     warning.message, warning.category, warning.filename, warning.lineno, warning.file, warning.line

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.threads import current_worker
 
 __all__ = ["RealWorld"]
 
@@ -33,12 +34,20 @@ class RealWorld:
         self._originals: list[tuple[Any, str, Any]] = []
 
     def close(self) -> None:
-        """From now on, any use of a socket, thread or process raises the error that ``refuse("a socket")`` returns."""
+        """From now on, any use of a socket, thread or process raises the error that ``refuse("a socket")`` returns.
+
+        In the simulated threads, too.
+        """
         thread = threading.get_ident()
         for owner, name, facility in _ENTRANCES:
             original = _own(owner, name)
             self._originals.append((owner, name, original))
             setattr(owner, name, self._guard(thread, original, facility))
+
+    def start_thread(self, thread: threading.Thread) -> None:
+        """Start a thread of the simulation's own."""
+        originals = [original for owner, _, original in self._originals if owner is threading.Thread]
+        (originals[0] if originals else threading.Thread.start)(thread)
 
     def open(self) -> None:
         """Put everything back."""
@@ -48,7 +57,7 @@ class RealWorld:
 
     def _guard(self, thread: int, original: Callable[..., Any], facility: str) -> Callable[..., Any]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() == thread:
+            if threading.get_ident() == thread or current_worker() is not None:
                 raise self._refuse(facility)
             return original(*args, **kwargs)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import trio
 from attrs import define, frozen
 
-from agentloop.testing.simulation.errors import HarnessError
-from agentloop.testing.simulation.faults import ClockRaise, Fault, SeamRaise
+from agentloop.testing.simulation.errors import HarnessError, InjectedFault
+from agentloop.testing.simulation.faults import ClockRaise, Fault, IoRaise, SeamRaise
 from agentloop.testing.simulation.schedule import Granularity, replay
-from agentloop.testing.simulation.stuck import StuckReport, call_chain
+from agentloop.testing.simulation.stuck import StuckReport, call_chain, chain_to_user, user_position
 from agentloop.testing.simulation.tokens import Token
 from agentloop.testing.simulation.trio_private import scope_has_ended, who_asks_for_time
 
@@ -29,8 +29,15 @@ class Injection:
     chain: tuple[str, ...]
     """``file:line function``, from the task's outermost function to the innermost; empty if it has just ended."""
 
+    @property
+    def place(self) -> str:
+        """The innermost position that is in no installed package, with its line of code; empty if there is none."""
+        return user_position(self.chain)
+
     def __str__(self) -> str:
-        return "\n".join([f"{self.description}, in task {self.task}:", *(f"  {position}" for position in self.chain)])
+        place = self.place and f", at {self.place}"
+        first = f"{self.description}, in task {self.task}{place}:"
+        return "\n".join([first, *(f"  {position}" for position in self.chain)])
 
 
 @define(eq=False)
@@ -53,6 +60,7 @@ class Sim:
       granularity: how often the schedule was asked.
       steps: task steps so far. In one step a task runs from a checkpoint to the next.
       seams: calls of `seam` so far.
+      io_calls: uses of the simulated network, and of files, so far.
       clock_reads: how often the code that `watch_clock` names has read the clock so far.
       now: seconds on the virtual clock, which starts at 0.
       picks: the choices not answered in FIFO order so far, as ``{choice: pick}``.
@@ -63,6 +71,9 @@ class Sim:
       trace: what happened, in order: the equality of two runs. Task numbers, names, times.
       problem: why nothing can be concluded from this run; None if all is well.
       ways: what `seam` may raise besides `InjectedFault`, for those calls of it where that is something.
+      replays_with: what to call to run this again, with ``{token!r}`` in the place of its token.
+      channels_left: the ends of memory channels that were still open at the end, by the line that opened them.
+      watches_timeouts: set by a scenario that lets each timeout of its own strike early.
       calm: set by a scenario that wants to see how things are afterwards: nothing more is a place for a fault.
     """
 
@@ -74,6 +85,7 @@ class Sim:
         self.granularity: Granularity = granularity
         self.steps = 0
         self.seams = 0
+        self.io_calls = 0
         self.clock_reads = 0
         self.now = 0.0
         self.picks: dict[int, int] = {}
@@ -84,11 +96,17 @@ class Sim:
         self.trace: list[object] = []
         self.problem: HarnessError | None = None
         self.ways: dict[int, tuple[type[Exception], ...]] = {}
+        self.replays_with = "replay_token(make_scenario, {token!r})"
+        self.channels_left: list[str] = []
         self.calm = False
         self._live: dict[str, Target] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
+        self._io_fault = fault if isinstance(fault, IoRaise) else None
         self._seam_fault = fault if isinstance(fault, SeamRaise) else None
         self._clock_fault = fault if isinstance(fault, ClockRaise) else None
+        self.watches_timeouts = False
+        self._timeouts = 0
+        self._timeout_targets: list[tuple[trio.CancelScope, Target]] = []
         self._reads_clock: Callable[[str], bool] | None = None
 
     @property
@@ -116,7 +134,10 @@ class Sim:
 
     @contextmanager
     def scope(self, name: str) -> Generator[trio.CancelScope]:
-        """Open a cancel scope that a `Cancel` can name for as long as it is open."""
+        """Open a cancel scope that a `Cancel` can name for as long as it is open.
+
+        Scopes may have the same name: while one of them is open, a second one is named ``name#2``.
+        """
         with trio.CancelScope() as scope:
             if self.calm:
                 yield scope
@@ -126,17 +147,15 @@ class Sim:
                 yield scope
             finally:
                 target.last = self.steps
-                self._scopes.pop(name, None)
-                self._live.pop(name, None)
+                self._scopes.pop(target.name, None)
+                self._live.pop(target.name, None)
 
     def register_scope(self, name: str, scope: trio.CancelScope) -> Target:
-        """Let a `Cancel` name a scope that other code opens.
-
-        Raises:
-          HarnessError: another scope with this name is still open.
-        """
-        if name in self._scopes and not scope_has_ended(self._scopes[name]):
-            raise self.fail(f"two scopes named {name!r} are open at once: which one should a fault cancel?")
+        """Let a `Cancel` name a scope that other code opens: ``name#2`` while another scope of the name is open."""
+        plain, number = name, 1
+        while name in self._scopes and not scope_has_ended(self._scopes[name]):
+            number += 1
+            name = f"{plain}#{number}"
         self._scopes[name] = scope
 
         def cancel() -> bool:
@@ -194,6 +213,53 @@ class Sim:
         By itself, or by entering a scope with a time limit. Readings for trio's own purposes always succeed.
         """
         self._reads_clock = reads
+
+    # ------------------------------------------------------------------ what the simulated world calls
+
+    def io_error(self, operation: str, kind: type[OSError], number: int) -> OSError | None:
+        """The error with which this use of the network, or of a file, is to fail; None if it is to succeed."""
+        if self.calm:
+            return None
+        self.io_calls += 1
+        self.trace.append(operation)
+        fault = self._io_fault
+        if fault is None or fault.call != self.io_calls:
+            return None
+        task = trio.lowlevel.current_task()
+        self.injection = Injection(
+            f"{kind.__name__} raised by use {fault.call} of network and files ({operation})",
+            task.name,
+            chain_to_user(task, call_chain()),
+        )
+        error = kind(number, f"injected: {fault} ({operation})")
+        error.__cause__ = InjectedFault(f"injected: {fault} ({operation})")
+        return error
+
+    def watch_timeout(self, scope: trio.CancelScope) -> None:
+        """Let a `Cancel` named ``timeout:N`` have the deadline of a scope come at once."""
+        self._timeouts += 1
+
+        def strike() -> bool:
+            if scope.cancel_called or scope_has_ended(scope):
+                return False
+            # Not only the cancel: anyio compares the deadline with the clock.
+            scope.deadline = self.now
+            scope.cancel()
+            return True
+
+        name = f"timeout:{self._timeouts}"
+        target = self._register(name, strike)
+        # The step in which the scope was entered has just ended, and a fault that is due after it has yet to strike.
+        target.first = self.steps
+        self._timeout_targets.append((scope, target))
+
+    def close_timeouts(self) -> None:
+        """Note which of the watched scopes have been left by now."""
+        for scope, target in self._timeout_targets:
+            if scope_has_ended(scope):
+                target.last = self.steps
+                self._live.pop(target.name, None)
+        self._timeout_targets = [pair for pair in self._timeout_targets if pair[1].last is None]
 
     # ------------------------------------------------------------------ what the engine calls
 

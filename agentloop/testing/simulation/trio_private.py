@@ -8,6 +8,9 @@ error at once; whether trio still *asks* our stand-ins is checked after every ru
 - ``Runner.runq``: what the batch was taken from; tasks put back there wait for the next pass.
 - ``TheIOManager``: waits for the operating system. Ours waits for nothing and refuses to.
 - ``CancelScope._relative_deadline``: whether the clock is read for a time limit, or for trio's own ends.
+- ``THREAD_CACHE`` and ``_send_message_to_trio``: how trio starts threads, and how they call it.
+- ``MemoryChannelState``: what a memory channel is made of.
+- ``Task._cancel_status``: the scopes that a task is in.
 - ``Task._next_send``, ``Task._attempt_abort``: what a task is resumed with, and how it is interrupted.
 """
 
@@ -16,9 +19,12 @@ error at once; whether trio still *asks* our stand-ins is checked after every ru
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import random
+import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType, ModuleType
@@ -27,11 +33,13 @@ from typing import Any, NoReturn, Protocol
 import outcome
 import trio
 from attrs import define, field, frozen
+from trio import _channel, _threads
 from trio._core import _run, _thread_cache
 
+from agentloop.testing.simulation import threads
 from agentloop.testing.simulation.errors import HarnessError
 
-__all__ = ["Host", "Loop", "Task", "scope_has_ended", "simulated", "who_asks_for_time"]
+__all__ = ["Host", "Loop", "Task", "scope_has_ended", "scopes_with_deadlines", "simulated", "who_asks_for_time"]
 
 Task = trio.lowlevel.Task
 
@@ -56,6 +64,14 @@ class Host(Protocol):
 
     def refuse(self, facility: str, /) -> HarnessError:
         """Make a note that the scenario used ``facility``, and return the error to raise at it."""
+        ...
+
+    def start_thread(self, thread: threading.Thread, /) -> None:
+        """Start a thread for `simulation.threads`."""
+        ...
+
+    def fail_io(self, operation: str, kind: type[OSError], number: int, /) -> OSError | None:
+        """The error with which to fail a use of the network, or of a file; None if it is to succeed."""
         ...
 
 
@@ -152,26 +168,90 @@ class _NoIO:
 
 
 @frozen
-class _NoThreads:
+class _ThreadCache:
     """Stands in for trio's cache of worker threads, which `trio.to_thread.run_sync` and its like take from."""
 
-    host: Host
-    thread: int
+    threads: threads.Threads
     original: _thread_cache.ThreadCache
 
     def start_thread_soon(
         self, fn: Callable[[], object], deliver: Callable[[outcome.Outcome[object]], object], name: str | None = None
     ) -> None:
+        cache = self.threads if self.threads.is_mine() else self.original
+        cache.start_thread_soon(fn, deliver, name)
+
+
+# What trio's files and paths do in a thread, as far as it can fail and nothing is then left half done. To close a file,
+# or to remove one, never fails: a program cannot do more than try.
+_FILE_OPERATIONS = {
+    **dict.fromkeys(("open", "write", "writelines", "flush", "fsync", "truncate", "mkdir", "touch"), errno.ENOSPC),
+    **dict.fromkeys(("write_text", "write_bytes", "rename", "replace", "symlink_to", "copy"), errno.ENOSPC),
+    **dict.fromkeys(("read", "readline", "readlines", "read1", "readinto", "read_text", "read_bytes"), errno.EIO),
+}
+
+
+def _fails_file(host: Host) -> OSError | None:
+    """The error with which the function for a thread, which is just being started, is to fail."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not trio.to_thread.run_sync.__code__:
+        frame = frame.f_back
+    if frame is None:
+        return None
+    caller = frame.f_back
+    function = frame.f_locals["sync_fn"]
+    # anyio's files call trio by way of anyio, which wraps the function.
+    while caller is not None and caller.f_globals.get("__name__", "") in ("anyio.to_thread", "anyio._backends._trio"):
+        function = caller.f_locals.get("func", function)
+        caller = caller.f_back
+    if caller is None or caller.f_globals.get("__name__", "") not in _FILES:
+        return None
+    name = getattr(getattr(function, "func", function), "__name__", "")
+    number = _FILE_OPERATIONS.get(name)
+    return None if number is None else host.fail_io(f"{name} of a file", OSError, number)
+
+
+_FILES = frozenset({"trio._file_io", "trio._path", "anyio._core._fileio"})
+
+
+@define(eq=False)
+class _Channels:
+    """The memory channels that the run has opened."""
+
+    thread: int
+    original: Any
+    opened: list[tuple[Any, str]] = field(factory=list[tuple[Any, str]], init=False)
+
+    def make(self, *args: Any, **options: Any) -> Any:
+        state = self.original(*args, **options)
         if threading.get_ident() == self.thread:
-            raise self.host.refuse("a thread (trio.to_thread, or trio.open_file and the like, which use it)")
-        self.original.start_thread_soon(fn, deliver, name)
+            self.opened.append((state, _opener()))
+        return state
+
+    def left(self) -> list[str]:
+        """The ends that are still open, with the lines that opened the channels."""
+        ends = (("sending", "open_send_channels"), ("receiving", "open_receive_channels"))
+        return [
+            f"the {end} end of a memory channel that was opened at {place}"
+            for state, place in self.opened
+            for end, attribute in ends
+            if getattr(state, attribute) > 0
+        ]
+
+
+def _opener() -> str:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "trio":
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
 class Loop:
     """Trio's loop in this thread, as long as `simulated` is entered."""
 
-    def __init__(self, io: _NoIO) -> None:
+    def __init__(self, io: _NoIO, threads: threads.Threads, channels: _Channels) -> None:
         self._io = io
+        self._threads = threads
+        self._channels = channels
         self._runner: _run.Runner | None = None
 
     def attach(self) -> None:
@@ -207,6 +287,15 @@ class Loop:
     def unfinished_generators(self) -> list[str]:
         """Names of async generators that were begun and neither exhausted nor closed."""
         return sorted(agen.__qualname__ for agen in self.runner.asyncgens.alive if agen.ag_frame is not None)
+
+    def channels_left(self) -> list[str]:
+        """The ends of memory channels that are open, with the lines that opened the channels."""
+        return self._channels.left()
+
+    def system_tasks(self) -> list[Task]:
+        """The scenario's tasks, but for the main task and those that stand for threads."""
+        mine = [task for task in self.runner.tasks if not is_housekeeping(task) and task not in self._threads.tasks]
+        return sorted((task for task in mine if not self.is_main(task)), key=lambda task: task._counter)
 
     @property
     def stopped(self) -> bool:
@@ -272,6 +361,31 @@ def end_task(task: Task, error: BaseException) -> None:
         task._next_send = error
 
 
+def scopes_with_deadlines(task: Task, seen: set[Any]) -> list[trio.CancelScope]:
+    """The scopes with a deadline that a task has entered since it was looked at last, outermost first.
+
+    The scope of a `trio.sleep` is none of them.
+
+    Args:
+      seen: the scopes that were looked at before; those that are returned, and the others, are added.
+    """
+    found: list[trio.CancelScope] = []
+    status: Any = task._cancel_status
+    while status is not None and status not in seen:
+        seen.add(status)
+        scope = status._scope
+        if scope.deadline < math.inf and not scope.cancel_called and not _sleeps_in(task, status):
+            found.append(scope)
+        status = status._parent
+    return found[::-1]
+
+
+def _sleeps_in(task: Task, status: object) -> bool:
+    return status is task._cancel_status and any(
+        frame.f_code is trio.sleep_until.__code__ for frame, _ in task.iter_await_frames()
+    )
+
+
 def scope_has_ended(scope: trio.CancelScope) -> bool:
     """Whether the ``with`` block of a scope has been left."""
     return scope._has_been_entered and scope._cancel_status is None
@@ -279,7 +393,7 @@ def scope_has_ended(scope: trio.CancelScope) -> bool:
 
 @contextmanager
 def simulated(host: Host) -> Generator[Loop]:
-    """Have trio ask ``host`` for the order of tasks, and refuse threads and I/O, until the block ends.
+    """Have trio ask ``host`` for the order of tasks, simulate threads, and refuse I/O, until the block ends.
 
     Only for runs in this thread: others continue as before.
 
@@ -294,21 +408,33 @@ def simulated(host: Host) -> Generator[Loop]:
     io = _NoIO(host)
     real_io = _lookup(_run, "TheIOManager")
     real_threads = _lookup(_thread_cache, "THREAD_CACHE")
+    send_from_thread = _lookup(_threads, "_send_message_to_trio")
+    simulated_threads = threads.Threads(thread, host.start_thread, host.refuse, lambda: _fails_file(host))
+    channels = _Channels(thread, _lookup(_channel, "MemoryChannelState"))
 
     def io_manager() -> object:
         return io if threading.get_ident() == thread else real_io()
+
+    def send_to_trio(token: Any, message: Any) -> Any:
+        worker = threads.current_worker()
+        if worker is not None:
+            object.__setattr__(message, "queue", threads.Answer(worker))
+        return send_from_thread(token, message)
 
     stand_ins = [
         (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         (_run, "_r", _ORDER),
         (_run, "TheIOManager", io_manager),
-        (_thread_cache, "THREAD_CACHE", _NoThreads(host, thread, real_threads)),
+        (_thread_cache, "THREAD_CACHE", _ThreadCache(simulated_threads, real_threads)),
+        (_threads, "_send_message_to_trio", send_to_trio),
+        (_channel, "MemoryChannelState", channels.make),
+        (time, "sleep", threads.sleep),
     ]
     originals = [(module, name, _lookup(module, name)) for module, name, _ in stand_ins]
     _ORDER.host, _ORDER.thread, _ORDER.asked = host, thread, False
     try:
         _set(stand_ins)
-        yield Loop(io)
+        yield Loop(io, simulated_threads, channels)
     finally:
         _set(originals)
         _ORDER.host = None

@@ -15,7 +15,13 @@ class Violation(PortableError, AssertionError):  # noqa: N818 - as hypothesis an
 
     def __init__(self, problem: str, *, sim: Sim) -> None:
         injected = str(sim.injection) if sim.injection is not None else "nothing"
-        parts = [problem, f"injected: {injected}", f"to run it again: replay_token(make_scenario, {sim.token!r})"]
+        parts = [problem, f"injected: {injected}"]
+        if sim.fault is not None or sim.picks or sim.granularity == "step":
+            if sim.picks:
+                parts.append(
+                    f"order of tasks: {sim.token.split()[-1]} (choice: place in the queue of the task that ran)"
+                )
+            parts.append(f"to run it again: {sim.replays_with.format(token=sim.token)}")
         super().__init__("\n".join(parts))
         self.problem = problem
         self.sim = sim
