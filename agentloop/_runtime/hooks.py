@@ -21,9 +21,10 @@ from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
+from agentloop.events import Source
 from agentloop.hooks import TOOL_POINTS, Hook, HookWarning, PointName, ReplaceMessages
 from agentloop.limits import Deadlines
-from agentloop.observers import Observer
+from agentloop.observers import Observer, StepObserver
 
 __all__ = ["HookFailedError", "Hooks", "observe"]
 
@@ -170,9 +171,17 @@ def checked_verdict(hook: Hook, verdict: Any) -> tuple[Any, tuple[str, str] | No
 # ------------------------------------------------------------------------- observers
 
 
-async def observe(events: Reader, observers: Sequence[Observer], stream: str) -> None:
-    """Hand ``events`` to ``observers`` until the run has ended."""
+async def observe(events: Reader, observers: Sequence[Observer], source: Source) -> None:
+    """Hand ``events`` of the run of ``source`` to ``observers`` until the run has ended."""
     watching = list(observers)
+    try:
+        await _observe(events, watching, source)
+    finally:
+        for observer in watching:
+            _leave(observer, source)
+
+
+async def _observe(events: Reader, watching: list[Observer], source: Source) -> None:
     # Shielded: the end of a run that is cancelled is an event, too. The run closes the channel on every way out, and
     # `observe` does not wait, so this ends soon after.
     with trio.CancelScope(shield=True), events:
@@ -191,4 +200,14 @@ async def observe(events: Reader, observers: Sequence[Observer], stream: str) ->
                     watching.remove(observer)
                     name, kind = type(observer).__qualname__, type(event).__name__
                     text = "stream %r: observer %s failed at a %s, and sees no more of the run"
-                    log(RUN, logging.ERROR, text, stream, name, kind, error=error)
+                    log(RUN, logging.ERROR, text, source.stream, name, kind, error=error)
+                    _leave(observer, source)
+
+
+def _leave(observer: Observer, source: Source) -> None:
+    if isinstance(observer, StepObserver):
+        try:
+            observer.leave(source)
+        except BaseException as raised:  # noqa: BLE001 - `failure_of` raises an interrupt again
+            error, name = failure_of(raised), type(observer).__qualname__
+            log(RUN, logging.ERROR, "stream %r: observer %s failed at the end", source.stream, name, error=error)
