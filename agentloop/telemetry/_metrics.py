@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, MeterProvider, get_meter
 
 from agentloop.messages import Usage
@@ -17,7 +18,7 @@ _FIRST = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0,
 
 
 class Metrics:
-    """The instruments, each with the attributes that the caller gives."""
+    """The instruments. A measurement is recorded in the context of its span, so that it can be an example of it."""
 
     def __init__(self, version: str, provider: MeterProvider | None) -> None:
         meter = get_meter("agentloop", version, provider)
@@ -35,7 +36,7 @@ class Metrics:
         self.run = histogram("gen_ai.invoke_agent.duration", "s", "Duration of an agent's run.", _SECONDS)
         self.tool = histogram("gen_ai.execute_tool.duration", "s", "Duration of a tool call.", _SECONDS)
 
-    def count_tokens(self, usage: Usage, attributes: Mapping[str, str]) -> None:
+    def count_tokens(self, usage: Usage, attributes: Mapping[str, str], context: Context) -> None:
         """Record the tokens of a response."""
-        self.tokens.record(usage.input_tokens, {**attributes, "gen_ai.token.type": "input"})
-        self.tokens.record(usage.output_tokens, {**attributes, "gen_ai.token.type": "output"})
+        self.tokens.record(usage.input_tokens, {**attributes, "gen_ai.token.type": "input"}, context)
+        self.tokens.record(usage.output_tokens, {**attributes, "gen_ai.token.type": "output"}, context)

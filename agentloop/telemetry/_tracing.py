@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -56,6 +57,7 @@ from agentloop.events import (
 )
 from agentloop.messages import Usage
 from agentloop.observers import TRACE_HEADERS, ModelStep, RunStep, Step, ToolStep
+from agentloop.outcome import Outcome
 from agentloop.telemetry._content import Content, plain
 from agentloop.telemetry._ending import SpanEnder
 from agentloop.telemetry._metrics import Metrics
@@ -78,7 +80,7 @@ _traced: set[int] = set()
 class _OpenRun:
     """A run whose span is open."""
 
-    __slots__ = ("began", "calls", "ended_at", "inner", "is_over", "outer", "source", "span")
+    __slots__ = ("began", "calls", "ended_at", "inner", "is_over", "outcome", "outer", "seconds", "source", "span")
 
     def __init__(self, source: Source, span: Span, outer: _OpenRun | None) -> None:
         self.source = source
@@ -91,7 +93,11 @@ class _OpenRun:
         """The spans of its tool calls that are open, by call id."""
         self.began = time.perf_counter()
         self.ended_at = 0
-        """The time at which its step ended; 0 before."""
+        """The time at which its step ended, in nanoseconds since 1970; 0 before."""
+        self.seconds = 0.0
+        """How long its step took."""
+        self.outcome: Outcome | None = None
+        """Its outcome; ``None`` if an interrupt has torn its ending apart."""
         self.is_over = False
         """Whether no more events of it are to come."""
 
@@ -148,6 +154,9 @@ class Tracing:
 
     def observe(self, event: StreamEvent, /) -> None:
         """Record ``event``."""
+        if event.__class__ not in _RECORDED:
+            # As nearly all: deltas, above all.
+            return
         run = self._runs.get(id(event.source))
         if run is None:
             return
@@ -226,36 +235,43 @@ class Tracing:
 
     def _end_run_step(self, run: _OpenRun, step: RunStep) -> None:
         run.ended_at = time.time_ns()
-        outcome = step.outcome
-        if outcome is None:
+        run.seconds = time.perf_counter() - run.began
+        run.outcome = step.outcome
+        if run.outcome is None:
             # An interrupt has torn the ending apart.
-            self._set_failure(run.span, "interrupted", "")
             self._close(run)
-            return
-        run.span.set_attributes({"agentloop.outcome": outcome.reason, **_aggregated(outcome.usage)})
-        if outcome.reason == "failed" and outcome.error is not None:
-            self._set_failure(run.span, type(outcome.error).__name__, outcome.detail)
-        elif outcome.reason in ("blocked", "limit"):
-            self._set_failure(run.span, outcome.reason, outcome.detail)
-        if self._content is not None and outcome.reason == "completed":
-            run.span.set_attribute("gen_ai.output.messages", self._content.messages(outcome.messages[-1:]))
-        if self._metrics is not None:
-            seconds = time.perf_counter() - run.began
-            self._metrics.run.record(seconds, {"gen_ai.agent.name": plain(step.source.agents[-1])})
-        self._end_if_over(run)
+        else:
+            self._end_if_over(run)
 
     def _end_if_over(self, run: _OpenRun) -> None:
         if not run.is_over or not run.ended_at or self._runs.pop(id(run.source), None) is None:
             return
         _traced.discard(id(run.source))
-        for span in run.calls.values():
-            self._ender.end(span, run.ended_at)
-        self._ender.end(run.span, run.ended_at)
+        self._ender.end(partial(self._finish_run, run))
         if run.outer is not None:
             run.outer.inner.remove(run)
         else:
             # So that a program that ends next, or a test that looks next, finds the spans.
             self._ender.drain()
+
+    def _finish_run(self, run: _OpenRun) -> None:
+        """The end of a run's span, in the thread."""
+        span, outcome = run.span, run.outcome
+        if outcome is None:
+            self._set_failure(span, "interrupted", "")
+        elif span.is_recording():
+            attributes: Attributes = {"agentloop.outcome": outcome.reason, **_aggregated(outcome.usage)}
+            if self._content is not None and outcome.reason == "completed":
+                attributes["gen_ai.output.messages"] = self._content.messages(outcome.messages[-1:])
+            span.set_attributes(attributes)
+            if outcome.reason == "failed" and outcome.error is not None:
+                self._set_failure(span, type(outcome.error).__name__, outcome.detail)
+            elif outcome.reason in ("blocked", "limit"):
+                self._set_failure(span, outcome.reason, outcome.detail)
+        if self._metrics is not None:
+            labels = {"gen_ai.agent.name": plain(run.source.agents[-1])}
+            self._metrics.run.record(run.seconds, labels, _inside(span))
+        span.end(run.ended_at)
 
     def _set_failure(self, span: Span, kind: str, message: str) -> None:
         span.set_attribute("error.type", plain(kind))
@@ -307,29 +323,18 @@ class _RunBlock(_Block):
 
 
 class _ToolBlock(_Block):
-    __slots__ = ("began", "step")
+    __slots__ = ("began", "ended_at", "seconds", "step")
 
     def __init__(self, tracing: Tracing, run: _OpenRun, step: ToolStep) -> None:
         super().__init__(tracing)
         self.run, self.step = run, step
 
     def __enter__(self) -> None:
-        step, content = self.step, self.tracing._content
-        name = plain(step.name)
-        attributes: Attributes = {
-            "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": name,
-            "gen_ai.tool.call.id": plain(step.call_id),
-            "gen_ai.tool.type": "function",
-            "gen_ai.agent.name": plain(step.source.agents[-1]),
-            "gen_ai.conversation.id": plain(step.source.session),
-        }
-        if step.description:
-            attributes["gen_ai.tool.description"] = plain(step.description)
-        if content is not None:
-            attributes["gen_ai.tool.call.arguments"] = content.text(step.arguments)
+        step, name = self.step, plain(self.step.name)
         # A name that a model has made up stays out of the span's: there are too many of them.
         title = "execute_tool" if step.description is None else f"execute_tool {name}"
+        # Those by which a sampler may decide. The others are set at the end, in the thread.
+        attributes: Attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
         self.began = time.perf_counter()
         self.span = self.tracing._tracer.start_span(title, _inside(self.run.span), SpanKind.INTERNAL, attributes)
         self.run.calls[step.call_id] = self.span
@@ -339,67 +344,57 @@ class _ToolBlock(_Block):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._detach()
-        step, span, tracing, ended_at = self.step, self.span, self.tracing, time.time_ns()
-        if self.run.calls.pop(step.call_id, None) is None:
-            return
-        result, failure = step.result, ""
+        self.seconds, self.ended_at = time.perf_counter() - self.began, time.time_ns()
+        self.run.calls.pop(self.step.call_id, None)
+        self.tracing._ender.end(self._finish)
+
+    def _finish(self) -> None:
+        step, span, tracing = self.step, self.span, self.tracing
+        content, metrics, result = tracing._content, tracing._metrics, step.result
+        failure = message = ""
         if result is not None and result.status in ("error", "denied", "timeout"):
-            failure = result.status if step.error is None else step.error.type
+            failure, message = (result.status, "") if step.error is None else (step.error.type, step.error.message)
         if span.is_recording():
-            span.set_attribute("agentloop.outcome", "parked" if result is None else result.status)
+            attributes: Attributes = {
+                "gen_ai.tool.call.id": plain(step.call_id),
+                "gen_ai.tool.type": "function",
+                "agentloop.outcome": "parked" if result is None else result.status,
+            }
+            if step.description:
+                attributes["gen_ai.tool.description"] = plain(step.description)
+            if content is not None:
+                attributes["gen_ai.tool.call.arguments"] = content.text(step.arguments)
+                if result is not None:
+                    attributes["gen_ai.tool.call.result"] = content.text(result.text)
+            span.set_attributes(attributes)
             if failure:
-                tracing._set_failure(span, failure, "" if step.error is None else step.error.message)
-            if result is not None and tracing._content is not None:
-                span.set_attribute("gen_ai.tool.call.result", tracing._content.text(result.text))
-        if tracing._metrics is not None:
+                tracing._set_failure(span, failure, message)
+        if metrics is not None:
             labels = {"gen_ai.tool.name": plain(step.name) if step.description is not None else "unknown"}
             if failure:
                 labels["error.type"] = plain(failure)
-            tracing._metrics.tool.record(time.perf_counter() - self.began, labels)
-        tracing._ender.end(span, ended_at)
+            metrics.tool.record(self.seconds, labels, _inside(span))
+        span.end(self.ended_at)
 
 
 class _ModelBlock(_Block):
-    __slots__ = ("began", "labels", "step")
+    __slots__ = ("began", "ended_at", "labels", "seconds", "step")
 
     def __init__(self, tracing: Tracing, run: _OpenRun, step: ModelStep) -> None:
         super().__init__(tracing)
         self.run, self.step = run, step
 
     def __enter__(self) -> None:
-        step, content = self.step, self.tracing._content
-        provider, model = provider_of(step.model)
+        provider, model = provider_of(self.step.model)
         self.labels: dict[str, str] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": plain(provider),
             "gen_ai.request.model": plain(model),
         }
-        attributes: Attributes = {
-            **self.labels,
-            "gen_ai.request.stream": True,
-            "gen_ai.agent.name": plain(step.source.agents[-1]),
-            "gen_ai.conversation.id": plain(step.source.session),
-        }
-        if step.purpose != "turn":
-            attributes["agentloop.purpose"] = step.purpose
-        settings = step.request.settings
-        for name, value in (
-            ("temperature", settings.temperature),
-            ("top_p", settings.top_p),
-            ("max_tokens", settings.max_tokens),
-            ("seed", settings.seed),
-            ("stop_sequences", settings.stop or None),
-        ):
-            if value is not None:
-                attributes[f"gen_ai.request.{name}"] = value
-        if content is not None:
-            attributes["gen_ai.input.messages"] = content.messages(step.request.messages)
-            if step.request.instructions:
-                attributes["gen_ai.system_instructions"] = content.instructions(step.request.instructions)
-        # The current span may be one that a tool has opened around its request.
         self.began = time.perf_counter()
+        # In the current context, whose span may be one that a tool has opened around its request.
         self.span = self.tracing._tracer.start_span(
-            f"chat {attributes['gen_ai.request.model']}", None, SpanKind.CLIENT, attributes
+            f"chat {self.labels['gen_ai.request.model']}", None, SpanKind.CLIENT, self.labels
         )
         self._attach()
 
@@ -407,30 +402,66 @@ class _ModelBlock(_Block):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._detach()
-        step, span, tracing, ended_at = self.step, self.span, self.tracing, time.time_ns()
+        self.seconds, self.ended_at = time.perf_counter() - self.began, time.time_ns()
+        self.tracing._ender.end(self._finish)
+
+    def _finish(self) -> None:
+        step, span, tracing = self.step, self.span, self.tracing
         failure = type(step.error).__name__ if isinstance(step.error, Exception) else ""
         if span.is_recording():
-            attributes = _of_response(step)
-            if step.message is not None and tracing._content is not None:
-                attributes["gen_ai.output.messages"] = tracing._content.messages([step.message])
+            attributes = _of_request(step)
+            attributes.update(_of_response(step))
+            if tracing._content is not None:
+                attributes.update(_words_of(step, tracing._content))
             span.set_attributes(attributes)
             if failure:
                 tracing._set_failure(span, failure, str(step.error))
         if tracing._metrics is not None:
             self._measure(tracing._metrics, failure)
-        tracing._ender.end(span, ended_at)
+        span.end(self.ended_at)
 
     def _measure(self, metrics: Metrics, failure: str) -> None:
-        step, labels = self.step, self.labels
+        step, labels, context = self.step, dict(self.labels), _inside(self.span)
         if step.message is not None and step.message.model:
             labels["gen_ai.response.model"] = plain(step.message.model)
         if step.usage is not None and step.usage.total_tokens:
-            metrics.count_tokens(step.usage, labels)
+            metrics.count_tokens(step.usage, labels, context)
         if step.seconds_to_first is not None:
-            metrics.first.record(step.seconds_to_first, labels)
+            metrics.first.record(step.seconds_to_first, labels, context)
         if failure:
             labels["error.type"] = plain(failure)
-        metrics.operation.record(time.perf_counter() - self.began, labels)
+        metrics.operation.record(self.seconds, labels, context)
+
+
+def _of_request(step: ModelStep) -> Attributes:
+    """The attributes of a request that no sampler needs."""
+    attributes: Attributes = {
+        "gen_ai.request.stream": True,
+        "gen_ai.conversation.id": plain(step.source.session),
+    }
+    if step.purpose != "turn":
+        attributes["agentloop.purpose"] = step.purpose
+    settings = step.request.settings
+    for name, value in (
+        ("temperature", settings.temperature),
+        ("top_p", settings.top_p),
+        ("max_tokens", settings.max_tokens),
+        ("seed", settings.seed),
+        ("stop_sequences", settings.stop or None),
+    ):
+        if value is not None:
+            attributes[f"gen_ai.request.{name}"] = value
+    return attributes
+
+
+def _words_of(step: ModelStep, content: Content) -> Attributes:
+    """What was said in a request and in its response."""
+    attributes: Attributes = {"gen_ai.input.messages": content.messages(step.request.messages)}
+    if step.request.instructions:
+        attributes["gen_ai.system_instructions"] = content.instructions(step.request.instructions)
+    if step.message is not None:
+        attributes["gen_ai.output.messages"] = content.messages([step.message])
+    return attributes
 
 
 def _of_response(step: ModelStep) -> Attributes:
@@ -476,6 +507,26 @@ def _aggregated(usage: Usage) -> Attributes:
     if usage.priced_requests:
         attributes["agentloop.usage.cost"] = usage.cost
     return attributes
+
+
+_RECORDED: frozenset[object] = frozenset(
+    {
+        ApprovalRequested,
+        ChildStreamStopped,
+        CompactionFinished,
+        CompactionStarted,
+        ContinueRequested,
+        ElicitationRequested,
+        QuestionAnswered,
+        QuestionDeclined,
+        QuestionParked,
+        QuestionWithdrawn,
+        ResponseDiscarded,
+        StreamStopped,
+        WarningIssued,
+    }
+)
+"""The events that change a span."""
 
 
 def _described(event: StreamEvent) -> tuple[str, Attributes] | None:

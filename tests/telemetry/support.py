@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import Any
 
@@ -10,7 +10,6 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.trace import Span as ApiSpan
 
 from agentloop.telemetry import Tracing
 from agentloop.telemetry._ending import SpanEnder
@@ -39,8 +38,8 @@ class Remembers(SpanProcessor):
 class EndsAtOnce(SpanEnder):
     """Ends spans in the thread of the run."""
 
-    def end(self, span: ApiSpan, at: int) -> None:
-        span.end(at)
+    def end(self, finish: Callable[[], object]) -> None:
+        finish()
 
 
 class Recorder:

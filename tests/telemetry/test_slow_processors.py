@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import pytest
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from agentloop import Agent, tool
 from agentloop.telemetry import Tracing, _ending
@@ -124,16 +123,16 @@ def test_spans_beyond_the_bound_of_the_queue_are_lost_and_said_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_ending, "MAX_WAITING", 3)
-    hold, ended = threading.Event(), []
+    hold = threading.Event()
+    ended: list[int] = []
 
-    class Held(NonRecordingSpan):
-        def end(self, end_time: Any = None) -> None:
-            hold.wait(30)
-            ended.append(end_time)
+    def finish(number: int) -> None:
+        hold.wait(30)
+        ended.append(number)
 
-    ender, span = SpanEnder(), Held(SpanContext(1, 1, is_remote=False))
-    for at in range(20):
-        ender.end(span, at)
+    ender = SpanEnder()
+    for number in range(20):
+        ender.end(partial(finish, number))
     hold.set()
     assert ender.flush(10)
     assert ended[:3] == [0, 1, 2]
@@ -144,14 +143,9 @@ def test_spans_beyond_the_bound_of_the_queue_are_lost_and_said_so_once(
 def test_the_thread_ends_when_there_is_nothing_to_end_and_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_ending, "IDLE_SECONDS", 0.01)
     ended: list[int] = []
-
-    class Notes(NonRecordingSpan):
-        def end(self, end_time: Any = None) -> None:
-            ended.append(end_time)
-
-    ender, span = SpanEnder(), Notes(SpanContext(1, 1, is_remote=False))
-    for at in range(3):
-        ender.end(span, at)
+    ender = SpanEnder()
+    for number in range(3):
+        ender.end(partial(ended.append, number))
         assert ender.flush(10)
         assert ender._thread is not None
         ender._thread.join(10)
@@ -162,19 +156,12 @@ def test_the_thread_ends_when_there_is_nothing_to_end_and_begins_again(monkeypat
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_process_ends_spans_too() -> None:
-    ender = SpanEnder()
-    ended = threading.Event()
-
-    class Notes(NonRecordingSpan):
-        def end(self, end_time: Any = None) -> None:
-            ended.set()
-
-    span = Notes(SpanContext(1, 1, is_remote=False))
-    ender.end(span, 1)
+    ender, ended = SpanEnder(), threading.Event()
+    ender.end(ended.set)
     assert ender.flush(10)
     child = os.fork()
     if child == 0:
         ended.clear()
-        ender.end(span, 2)
+        ender.end(ended.set)
         os._exit(0 if ended.wait(10) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
