@@ -28,6 +28,9 @@ of a run begins, and context variables that user code finds while the step lasts
 in its tasks and threads. Like ``observe``, it changes nothing and must not block; an exception is logged. A third
 method, ``leave(source)``, is called when the observer has seen the last event of a run, or sees no more of it. Without
 an observer that has ``around``, steps cost nothing.
+
+**Deltas.** An observer that has a class attribute ``needs_deltas = False`` is not woken for each word of a response: it
+gets the deltas together with the next event of another kind. That is cheaper, if no observer of the run needs them.
 """
 
 from __future__ import annotations

@@ -184,14 +184,13 @@ async def observe(events: Reader, observers: Sequence[Observer], source: Source)
 async def _observe(events: Reader, watching: list[Observer], source: Source) -> None:
     # Shielded: the end of a run that is cancelled is an event, too. The run closes the channel on every way out, and
     # `observe` does not wait, so this ends soon after.
+    needs_deltas = any(getattr(observer, "needs_deltas", True) for observer in watching)
     with trio.CancelScope(shield=True), events:
         while watching:
-            event = events.take()
-            if event is None:
-                try:
-                    event = await events.wait()
-                except trio.EndOfChannel:
+            while (event := events.take()) is None:
+                if events.is_at_end:
                     return
+                await (events.wait_until_ready() if needs_deltas else events.wait_for_fact())
             for observer in tuple(watching):
                 try:
                     observer.observe(event)

@@ -147,6 +147,7 @@ class EventLog:
         "is_journaled",
         "lost",
         "output_left",
+        "patient",
         "seq",
         "tails",
     )
@@ -163,6 +164,8 @@ class EventLog:
         self.failure: StoreError | None = None
         self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
+        self.patient: tuple[Reader, ...] = ()
+        """The readers that are not woken for deltas: see `Reader.wait_for_fact`."""
         # A log without a journal, which most are, is spared what only a journal needs.
         self.output_left: dict[tuple[str, str], float] = {} if journaled else _NO_OUTPUT
         """How many characters of a call's output the journal may still save, by stream and call."""
@@ -257,6 +260,14 @@ class EventLog:
                     reader.hidden -= 1
                 ancestor = ancestor._parent
             entry.writer.deliver(entry.item)
+            if self.patient and not isinstance(entry.item, WORDS):
+                self.wake_patient()
+
+    def wake_patient(self) -> None:
+        """Wake the readers that are not woken for deltas."""
+        patient, self.patient = self.patient, ()
+        for reader in patient:
+            reader.wake()
 
     def _wake_writer(self) -> None:
         """Wake the journal writer if saving has become urgent enough for it."""
@@ -435,6 +446,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         if logger is not None and logger.isEnabledFor(logging.DEBUG):
             log_event(event)
         log.append(event, self)
+        if log.patient and not log.is_journaled:
+            log.wake_patient()
 
     @property
     def _is_wanted(self) -> bool:
@@ -496,6 +509,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
     async def wait_for_readers(self) -> None:
         """Wait while a reader, or the store, lags."""
         while self.readers_lag:
+            if self._log.patient:
+                self._log.wake_patient()
             await self._log.wait_for_room()
 
     def open_reader(self, *, as_root: bool = False) -> Reader:
@@ -556,6 +571,10 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         """Take a reader off, which has closed."""
         self._readers.remove(reader)
         self._log.make_room()
+
+    def add_patient(self, reader: Reader) -> None:
+        """Wake ``reader`` for the next fact."""
+        self._log.patient = (*self._log.patient, reader)
 
     def caught_up(self) -> None:
         """A reader has read half of its unread events."""
@@ -663,6 +682,17 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         if self._waiting is None:
             self._waiting = trio.lowlevel.ParkingLot()
         self._is_waited_for = True
+        await self._waiting.park()
+
+    async def wait_for_fact(self) -> None:
+        """`wait_until_ready`, for a reader that is not woken for deltas: it gets them with the next event that is none.
+
+        It is also woken when a poster waits for it, and at the end. So a reader that needs no deltas costs a switch
+        between tasks for each fact, and not for each word.
+        """
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        self._writer.add_patient(self)
         await self._waiting.park()
 
     def call_when_ready(self, callback: Callable[[], object]) -> None:
