@@ -90,7 +90,9 @@ class Connections:
     def _trace_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers of the trace, without those that the user has set."""
         headers = trace_headers()
-        taken = {name.lower() for name, _ in self._headers} if headers else ()
+        if not headers:
+            return []
+        taken = {name.lower() for name, _ in self._headers}
         encoded = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         return [header for header in encoded if header[0].lower() not in taken]
 

@@ -118,6 +118,9 @@ class Tracing:
       meter_provider: the provider of meters; the global one by default.
     """
 
+    needs_deltas = False
+    """Whether it has to be woken for each delta of a response: see `agentloop.observers`."""
+
     def __init__(
         self,
         *,
@@ -230,7 +233,7 @@ class Tracing:
         if outer is not None:
             outer.inner.append(run)
         if (now := span.get_span_context()).is_valid:
-            step.take_note("traceparent", f"00-{now.trace_id:032x}-{now.span_id:016x}-{now.trace_flags:02x}")
+            step.take_note("traceparent", _traceparent(now))
         return run
 
     def _end_run_step(self, run: _OpenRun, step: RunStep) -> None:
@@ -568,9 +571,17 @@ def _inside(span: Span) -> Context:
 
 def _headers() -> Mapping[str, str]:
     """The headers by which a server continues the current trace. Without baggage, which is for the own servers."""
-    carrier: dict[str, str] = {}
-    _W3C.inject(carrier)
-    return carrier
+    context = get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    headers = {"traceparent": _traceparent(context)}
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
+    return headers
+
+
+def _traceparent(context: SpanContext) -> str:
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def _span_context(traceparent: str) -> SpanContext:
