@@ -426,7 +426,7 @@ class _ModelBlock(_Block):
     def _measure(self, metrics: Metrics, failure: str) -> None:
         step, labels, context = self.step, dict(self.labels), _inside(self.span)
         if step.message is not None and step.message.model:
-            labels["gen_ai.response.model"] = plain(step.message.model)
+            labels["gen_ai.response.model"] = _response_model(step.message.model)
         if step.usage is not None and step.usage.total_tokens:
             metrics.count_tokens(step.usage, labels, context)
         if step.seconds_to_first is not None:
@@ -457,6 +457,11 @@ def _of_request(step: ModelStep) -> Attributes:
     return attributes
 
 
+def _response_model(name: str) -> str:
+    """The provider's name for the model that answered. If the provider gave none, it is that of the model asked."""
+    return plain(provider_of(name)[1])
+
+
 def _words_of(step: ModelStep, content: Content) -> Attributes:
     """What was said in a request and in its response."""
     attributes: Attributes = {"gen_ai.input.messages": content.messages(step.request.messages)}
@@ -473,7 +478,7 @@ def _of_response(step: ModelStep) -> Attributes:
     if step.message is not None:
         attributes["gen_ai.response.finish_reasons"] = (FINISH_REASONS[step.message.stop],)
         if step.message.model:
-            attributes["gen_ai.response.model"] = plain(step.message.model)
+            attributes["gen_ai.response.model"] = _response_model(step.message.model)
     elif not isinstance(step.error, Exception):
         attributes["agentloop.outcome"] = "cancelled"
     if step.seconds_to_first is not None:

@@ -69,7 +69,7 @@ async def test_a_request_says_its_model_settings_usage_cost_and_time_to_the_firs
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "gpt-5",
-        "gen_ai.response.model": "openai-responses:gpt-5",
+        "gen_ai.response.model": "gpt-5",
         "gen_ai.request.stream": True,
         "gen_ai.request.temperature": 0.5,
         "gen_ai.request.max_tokens": 100,
