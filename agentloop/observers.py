@@ -29,8 +29,8 @@ in its tasks and threads. Like ``observe``, it changes nothing and must not bloc
 method, ``leave(source)``, is called when the observer has seen the last event of a run, or sees no more of it. Without
 an observer that has ``around``, steps cost nothing.
 
-**Deltas.** An observer that has a class attribute ``needs_deltas = False`` is not woken for each word of a response: it
-gets the deltas together with the next event of another kind. That is cheaper, if no observer of the run needs them.
+**Patience.** To wake an observer takes as long as some events do. One that has a class attribute ``wakes_for``, the
+kinds of events that it must see soon, gets other events together with those, or when 32 are waiting, or at the end.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -184,13 +184,15 @@ async def observe(events: Reader, observers: Sequence[Observer], source: Source)
 async def _observe(events: Reader, watching: list[Observer], source: Source) -> None:
     # Shielded: the end of a run that is cancelled is an event, too. The run closes the channel on every way out, and
     # `observe` does not wait, so this ends soon after.
-    needs_deltas = any(getattr(observer, "needs_deltas", True) for observer in watching)
+    wanted: list[Collection[type] | None] = [getattr(observer, "wakes_for", None) for observer in watching]
+    kinds = {kind for some in wanted if some is not None for kind in some}
+    is_patient = None not in wanted
     with trio.CancelScope(shield=True), events:
         while watching:
             while (event := events.take()) is None:
                 if events.is_at_end:
                     return
-                await (events.wait_until_ready() if needs_deltas else events.wait_for_fact())
+                await (events.wait_for(kinds) if is_patient else events.wait_until_ready())
             for observer in tuple(watching):
                 try:
                     observer.observe(event)

@@ -31,6 +31,10 @@ BATCH_SECONDS = 0.05
 """Seconds after which the thread looks for spans, if it is not woken. To wake it for each span would take as long as to
 start one."""
 
+SPANS_AT_ONCE, PAUSE_SECONDS = 8, 0.0005
+"""Spans that the thread finishes before it gives way to the others, and for how long. A span takes as long as some
+events: without a pause, a run would wait for all of them whenever it has waited for a socket."""
+
 IDLE_SECONDS = 5.0
 """Seconds without a span after which the thread ends."""
 
@@ -110,10 +114,11 @@ class SpanEnder:
             self._wake.wait(BATCH_SECONDS)
             self._wake.clear()
             while self._waiting:
-                self._finish_next()
-                # Let the thread of the runs go on if it has work: each span takes as long as some events.
-                time.sleep(0)
+                self._finish_some()
                 last = time.monotonic()
+                if self._waiting and not self._wake.is_set():
+                    # Let the thread of the runs go on if it has work.
+                    time.sleep(PAUSE_SECONDS)
             if time.monotonic() - last >= IDLE_SECONDS:
                 with self._lock:
                     # In this order: a span that comes after the look into the queue starts another thread.
@@ -122,8 +127,9 @@ class SpanEnder:
                         return
                     self._is_running = True
 
-    def _finish_next(self) -> None:
-        try:
-            self._waiting.popleft()()
-        except BaseException:
-            LOGGER.exception("a span could not be finished")
+    def _finish_some(self) -> None:
+        for _ in range(min(len(self._waiting), SPANS_AT_ONCE)):
+            try:
+                self._waiting.popleft()()
+            except BaseException:
+                LOGGER.exception("a span could not be finished")

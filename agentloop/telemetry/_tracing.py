@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Token
 from functools import partial
@@ -71,6 +71,25 @@ MAX_CONTENT = 16_384
 
 Attributes: TypeAlias = dict[str, Any]
 
+RECORDED: frozenset[type] = frozenset(
+    {
+        ApprovalRequested,
+        ChildStreamStopped,
+        CompactionFinished,
+        CompactionStarted,
+        ContinueRequested,
+        ElicitationRequested,
+        QuestionAnswered,
+        QuestionDeclined,
+        QuestionParked,
+        QuestionWithdrawn,
+        ResponseDiscarded,
+        StreamStopped,
+        WarningIssued,
+    }
+)
+"""The events that change a span."""
+
 _W3C = TraceContextTextMapPropagator()
 
 _traced: set[int] = set()
@@ -118,8 +137,8 @@ class Tracing:
       meter_provider: the provider of meters; the global one by default.
     """
 
-    needs_deltas = False
-    """Whether it has to be woken for each delta of a response: see `agentloop.observers`."""
+    wakes_for = RECORDED
+    """The kinds of events that it has to see soon: see `agentloop.observers`."""
 
     def __init__(
         self,
@@ -157,7 +176,7 @@ class Tracing:
 
     def observe(self, event: StreamEvent, /) -> None:
         """Record ``event``."""
-        if event.__class__ not in _RECORDED:
+        if event.__class__ not in RECORDED:
             # As nearly all: deltas, above all.
             return
         run = self._runs.get(id(event.source))
@@ -250,12 +269,19 @@ class Tracing:
         if not run.is_over or not run.ended_at or self._runs.pop(id(run.source), None) is None:
             return
         _traced.discard(id(run.source))
-        self._ender.end(partial(self._finish_run, run))
+        self._end(run.span, partial(self._finish_run, run))
         if run.outer is not None:
             run.outer.inner.remove(run)
-        else:
+        elif run.span.is_recording():
             # So that a program that ends next, or a test that looks next, finds the spans.
             self._ender.drain()
+
+    def _end(self, span: Span, finish: Callable[[], None]) -> None:
+        if span.is_recording():
+            self._ender.end(finish)
+        else:
+            # No span processor sees it.
+            finish()
 
     def _finish_run(self, run: _OpenRun) -> None:
         """The end of a run's span, in the thread."""
@@ -349,7 +375,7 @@ class _ToolBlock(_Block):
         self._detach()
         self.seconds, self.ended_at = time.perf_counter() - self.began, time.time_ns()
         self.run.calls.pop(self.step.call_id, None)
-        self.tracing._ender.end(self._finish)
+        self.tracing._end(self.span, self._finish)
 
     def _finish(self) -> None:
         step, span, tracing = self.step, self.span, self.tracing
@@ -406,7 +432,7 @@ class _ModelBlock(_Block):
     ) -> None:
         self._detach()
         self.seconds, self.ended_at = time.perf_counter() - self.began, time.time_ns()
-        self.tracing._ender.end(self._finish)
+        self.tracing._end(self.span, self._finish)
 
     def _finish(self) -> None:
         step, span, tracing = self.step, self.span, self.tracing
@@ -515,26 +541,6 @@ def _aggregated(usage: Usage) -> Attributes:
     if usage.priced_requests:
         attributes["agentloop.usage.cost"] = usage.cost
     return attributes
-
-
-_RECORDED: frozenset[object] = frozenset(
-    {
-        ApprovalRequested,
-        ChildStreamStopped,
-        CompactionFinished,
-        CompactionStarted,
-        ContinueRequested,
-        ElicitationRequested,
-        QuestionAnswered,
-        QuestionDeclined,
-        QuestionParked,
-        QuestionWithdrawn,
-        ResponseDiscarded,
-        StreamStopped,
-        WarningIssued,
-    }
-)
-"""The events that change a span."""
 
 
 def _described(event: StreamEvent) -> tuple[str, Attributes] | None:

@@ -127,9 +127,9 @@ async def test_observers_do_not_hold_up_a_run_however_much_it_says() -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-async def test_an_observer_that_needs_no_deltas_gets_all_events_in_order_and_each_fact_at_once(stored: bool) -> None:
+async def test_a_patient_observer_gets_all_events_in_order_and_those_that_it_waits_for_at_once(stored: bool) -> None:
     class Patient(Notes):
-        needs_deltas = False
+        wakes_for = frozenset({ToolCallStarted})
 
     patient = Patient()
     lags: list[int] = []
@@ -148,9 +148,9 @@ async def test_an_observer_that_needs_no_deltas_gets_all_events_in_order_and_eac
     assert lags[0] == 1
 
 
-async def test_an_observer_that_needs_no_deltas_does_not_hold_up_a_run_that_nothing_else_reads() -> None:
+async def test_a_patient_observer_does_not_hold_up_a_run_that_nothing_else_reads() -> None:
     class Patient(Notes):
-        needs_deltas = False
+        wakes_for = frozenset({ToolCallStarted})
 
     patient = Patient()
     with trio.fail_after(1):
