@@ -70,10 +70,11 @@ HUNTS = (
     *(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep")),
     *(f"tests/stores/test_{name}.py" for name in ("clients", "crashes", "interrupted", "killed_runs", "replay")),
     "tests/mcp/test_sweeps.py",
+    "tests/telemetry/test_sweep.py",
 )
 WITH_PROCESSES = ("demo", "mcp", "testing", "toolkit")
 """The folders of the tests that mostly start processes, and wait for them."""
-EXTRAS = "anthropic,demo,http,mcp,openai,postgres,testing"
+EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
@@ -249,7 +250,7 @@ def lowest(session: nox.Session) -> None:
     names = {line.partition(">=")[0] for line in groups}
     allowed = [*groups, *(line for line in allowed if line.partition(">=")[0] not in names)]
     session.install("-e", f".[{EXTRAS}]", *(line.replace(">=", "==") for line in allowed))
-    folders = [f"tests/{name}" for name in ("core", "runtime", "providers", "mcp", "stores", "testing")]
+    folders = [f"tests/{name}" for name in ("core", "runtime", "providers", "mcp", "stores", "telemetry", "testing")]
     session.run("pytest", *IN_PARALLEL, *(session.posargs or folders))
 
 

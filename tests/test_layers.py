@@ -31,7 +31,7 @@ LAYERS = (
     "context run_info tools hooks observers config journal",
     # waiting
     "_runtime.exception_groups _runtime.blocks",
-    "_runtime.user_code _runtime.logs _runtime.log",
+    "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
     "_runtime.dynamic _runtime.context_window _runtime.toolsets _runtime.approval",
     "_runtime.tool_context _runtime.tool_calls",
@@ -54,6 +54,7 @@ ADAPTERS = (
     "toolkit",
     "mcp",
     "stores",
+    "telemetry",
     "testing",
     "demo",
 )
@@ -235,6 +236,7 @@ def test_importing_the_package_imports_no_extra() -> None:
         "openai",
         "anthropic",
         "psycopg",
+        "opentelemetry",
     )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
     code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"

@@ -100,6 +100,7 @@ __all__ = [
     "LimitRaised",
     "LongResultStored",
     "Note",
+    "NoteTaken",
     "QuestionPhase",
     "QuestionRecord",
     "RequestSent",
@@ -195,6 +196,14 @@ class RequestSent(Note, frozen=True):
     purpose: RequestPurpose
 
 
+class NoteTaken(Note, frozen=True):
+    """An observer took a note of the run, for the run that resumes it: a tracer, of the trace that the run is in."""
+
+    kind: ClassVar[str] = "observer_note"
+    name: str
+    text: str
+
+
 class TurnAbandoned(Note, frozen=True):
     """An open turn is not resumed: these messages close it, and the next run starts after them."""
 
@@ -250,6 +259,7 @@ NOTES: Mapping[str, type[Note]] = {
         LongResultStored,
         LimitRaised,
         RequestSent,
+        NoteTaken,
         ViewChanged,
         TurnAbandoned,
         SessionRewound,
@@ -308,6 +318,7 @@ _AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
     QuestionWithdrawn: None,
     QuestionParked: None,
     LimitRaised: None,
+    NoteTaken: None,
     WarningIssued: None,
 }
 
@@ -680,6 +691,7 @@ class StreamState:
         "message",
         "messages",
         "model",
+        "notes",
         "open_now",
         "openings",
         "output_retries",
@@ -745,6 +757,8 @@ class StreamState:
         """Its children's included."""
         self.allowed: Mapping[str, float] = _NOTHING
         """Limits that a person has raised."""
+        self.notes: Mapping[str, str] = _NOTHING
+        """The last note of each name that observers took."""
         self.reason: StreamReason | None = None
         """Why it stopped; ``None`` while it runs."""
         self.detail = ""
@@ -1054,6 +1068,9 @@ class StreamState:
             call.begin()
         call.name, call.phase, call.waits = event.name, CallPhase.RUNNING, 0
 
+    def _take_note(self, note: NoteTaken) -> None:
+        self.notes = {**self.notes, note.name: note.text}
+
     def _start_tool(self, note: ToolStarted) -> None:
         call = self._running_call(note, note.call_id)
         if call is not None:
@@ -1160,6 +1177,7 @@ class StreamState:
         TurnOpened: _open_turn,
         ViewChanged: _change_view,
         LimitRaised: _raise_limit,
+        NoteTaken: _take_note,
         ToolCallStarted: _start_call,
         ToolStarted: _start_tool,
         ValueRemembered: _remember,

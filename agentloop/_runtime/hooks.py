@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -22,6 +22,7 @@ from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.errors import UsageError
+from agentloop.events import Source
 from agentloop.hooks import (
     TOOL_POINTS,
     BeforeLLMCall,
@@ -35,7 +36,7 @@ from agentloop.hooks import (
 from agentloop.limits import Deadlines
 from agentloop.messages import Message
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec, check_model_name
-from agentloop.observers import Observer
+from agentloop.observers import Observer, StepObserver
 
 __all__ = ["HookFailedError", "Hooks", "observe"]
 
@@ -237,19 +238,28 @@ def _of_request(tools: Sequence[str | ToolSpec], request: ModelRequest) -> tuple
 # ------------------------------------------------------------------------- observers
 
 
-async def observe(events: Reader, observers: Sequence[Observer], stream: str) -> None:
-    """Hand ``events`` to ``observers`` until the run has ended."""
+async def observe(events: Reader, observers: Sequence[Observer], source: Source) -> None:
+    """Hand ``events`` of the run of ``source`` to ``observers`` until the run has ended."""
     watching = list(observers)
+    try:
+        await _observe(events, watching, source)
+    finally:
+        for observer in watching:
+            _leave(observer, source)
+
+
+async def _observe(events: Reader, watching: list[Observer], source: Source) -> None:
     # Shielded: the end of a run that is cancelled is an event, too. The run closes the channel on every way out, and
     # `observe` does not wait, so this ends soon after.
+    wanted: list[Collection[type] | None] = [getattr(observer, "wakes_for", None) for observer in watching]
+    kinds = {kind for some in wanted if some is not None for kind in some}
+    is_patient = None not in wanted
     with trio.CancelScope(shield=True), events:
         while watching:
-            event = events.take()
-            if event is None:
-                try:
-                    event = await events.wait()
-                except trio.EndOfChannel:
+            while (event := events.take()) is None:
+                if events.is_at_end:
                     return
+                await (events.wait_for(kinds) if is_patient else events.wait_until_ready())
             for observer in tuple(watching):
                 try:
                     observer.observe(event)
@@ -258,4 +268,14 @@ async def observe(events: Reader, observers: Sequence[Observer], stream: str) ->
                     watching.remove(observer)
                     name, kind = type(observer).__qualname__, type(event).__name__
                     text = "stream %r: observer %s failed at a %s, and sees no more of the run"
-                    log(RUN, logging.ERROR, text, stream, name, kind, error=error)
+                    log(RUN, logging.ERROR, text, source.stream, name, kind, error=error)
+                    _leave(observer, source)
+
+
+def _leave(observer: Observer, source: Source) -> None:
+    if isinstance(observer, StepObserver):
+        try:
+            observer.leave(source)
+        except BaseException as raised:  # noqa: BLE001 - `failure_of` raises an interrupt again
+            error, name = failure_of(raised), type(observer).__qualname__
+            log(RUN, logging.ERROR, "stream %r: observer %s failed at the end", source.stream, name, error=error)

@@ -43,6 +43,7 @@ from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
+from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
@@ -65,6 +66,7 @@ from agentloop.events import (
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings
+from agentloop.observers import RunStep
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
 __all__ = ["IN_ASYNCIO", "Override", "Substitute", "open_stream", "resolve_model"]
@@ -230,10 +232,15 @@ async def _block(
             async with trio.open_nursery() as nursery:
                 if run.own_observers:
                     events = run.writer.open_reader()
-                    nursery.start_soon(observe, events, run.own_observers, stream_id)
+                    nursery.start_soon(observe, events, run.own_observers, run.source)
+                # Before the state forgets which stream it resumes.
+                step = _run_step(run) if run.around else None
                 # Here, and not in the task: the call that opens a child run is not idle from now on.
                 _emit_start(run)
-                nursery.start_soon(_run_and_finish, run)
+                if step is None:
+                    nursery.start_soon(_run_and_finish, run)
+                else:
+                    nursery.start_soon(_run_surrounded, run, step)
                 yield Stream(run)
                 # To cancel costs as much as emitting three events, and most runs have ended by now.
                 if not run.writer.is_closed:
@@ -350,6 +357,28 @@ def _close_questions(run: Run) -> None:
 
 
 # ------------------------------------------------------------------------ the one task
+
+
+def _run_step(run: Run) -> RunStep:
+    return RunStep(
+        source=run.source,
+        parent=run.parent.source if run.parent else None,
+        call_id=run.call_id,
+        model=run.models[0].name,
+        message=run.prompt,
+        resumes=run.state.stream,
+        notes=run.state.notes,
+        take_note=run.take_note,
+    )
+
+
+async def _run_surrounded(run: Run, step: RunStep) -> None:
+    """`_run_and_finish`, as a step that observers surround."""
+    with Surrounded(run.around, step):
+        try:
+            await _run_and_finish(run)
+        finally:
+            step.outcome = run.outcome
 
 
 async def _run_and_finish(run: Run) -> None:

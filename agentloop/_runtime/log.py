@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
 
@@ -148,6 +148,7 @@ class EventLog:
         "is_journaled",
         "lost",
         "output_left",
+        "patient",
         "seq",
         "tails",
     )
@@ -164,6 +165,8 @@ class EventLog:
         self.failure: StoreError | None = None
         self.lost: Mapping[str, int] = _NOTHING_LOST
         """Session id to the index of the first message that could not be saved."""
+        self.patient: tuple[Reader, ...] = ()
+        """The readers that are woken for some kinds of events only: see `Reader.wait_for`."""
         # A log without a journal, which most are, is spared what only a journal needs.
         self.output_left: dict[tuple[str, str], float] = {} if journaled else _NO_OUTPUT
         """How many characters of a call's output the journal may still save, by stream and call."""
@@ -262,6 +265,15 @@ class EventLog:
                     reader.hidden -= 1
                 ancestor = ancestor._parent
             entry.writer.deliver(entry.item)
+            if self.patient:
+                self.wake_patient(type(entry.item))
+
+    def wake_patient(self, kind: type | None = None) -> None:
+        """Wake the patient readers that want to be woken for ``kind``; all of them for ``None``."""
+        for reader in self.patient:
+            if kind is None or kind in reader.kinds:
+                self.patient = tuple(other for other in self.patient if other is not reader)
+                reader.wake()
 
     def _wake_writer(self) -> None:
         """Wake the journal writer if saving has become urgent enough for it."""
@@ -440,6 +452,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         if logger is not None and logger.isEnabledFor(logging.DEBUG):
             log_event(event)
         log.append(event, self)
+        if log.patient and not log.is_journaled:
+            log.wake_patient(type(event))
 
     @property
     def _is_wanted(self) -> bool:
@@ -501,6 +515,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
     async def wait_for_readers(self) -> None:
         """Wait while a reader, or the store, lags."""
         while self.readers_lag:
+            if self._log.patient:
+                self._log.wake_patient()
             await self._log.wait_for_room()
 
     def open_reader(self, *, as_root: bool = False) -> Reader:
@@ -562,6 +578,10 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         self._readers.remove(reader)
         self._log.make_room()
 
+    def add_patient(self, reader: Reader) -> None:
+        """Wake ``reader`` for the next event of its kinds."""
+        self._log.patient = (*self._log.patient, reader)
+
     def caught_up(self) -> None:
         """A reader has read half of its unread events."""
         self._log.make_room()
@@ -591,6 +611,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         "_writer",
         "hidden",
         "is_closed",
+        "kinds",
     )
 
     def __init__(self, writer: EventWriter, *, as_root: bool) -> None:
@@ -604,6 +625,8 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         """Whether a task may wait. To ask the lot for each event would take as long as appending it."""
         self.hidden = 0
         """How many events for this reader are appended, but not visible yet."""
+        self.kinds: Collection[type] = ()
+        """The kinds of events for which a patient reader is woken."""
         self.is_closed = False
 
     @property
@@ -668,6 +691,18 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         if self._waiting is None:
             self._waiting = trio.lowlevel.ParkingLot()
         self._is_waited_for = True
+        await self._waiting.park()
+
+    async def wait_for(self, kinds: Collection[type]) -> None:
+        """`wait_until_ready`, for a reader that is woken for events of ``kinds`` only, and gets others with those.
+
+        It is also woken when a poster waits for it, and at the end. So it does not cost a switch between tasks for each
+        event.
+        """
+        self.kinds = kinds
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        self._writer.add_patient(self)
         await self._waiting.park()
 
     def call_when_ready(self, callback: Callable[[], object]) -> None:

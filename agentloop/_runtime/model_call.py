@@ -30,6 +30,7 @@ from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
 from agentloop._runtime.run import Run, commit
+from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.user_code import describe
 from agentloop.errors import (
     AgentLoopError,
@@ -50,6 +51,7 @@ from agentloop.events import (
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
 from agentloop.messages import AssistantMessage, Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
+from agentloop.observers import ModelStep
 
 __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
 
@@ -84,6 +86,8 @@ class ModelCall:
         "_scope",
         "_waiting_for",
         "_writer",
+        "began",
+        "first_piece",
         "reported",
     )
 
@@ -109,6 +113,8 @@ class ModelCall:
         self._waiting_for = FIRST_PIECE
         self.reported = Usage()
         """The usage of the response so far, as the model reports it."""
+        self.began = self.first_piece = 0.0
+        """The time of the request, and of the first piece of the response, by `time.perf_counter`; 0 before."""
 
     def _emit_with_output(self, kind: Any, /, *args: Any, **fields: Any) -> None:
         """Emit an event, and after a piece of text what it adds to the structured output."""
@@ -128,6 +134,7 @@ class ModelCall:
         """
         model = self._model
         stream, began = self._run.source.stream, time.perf_counter()
+        self.began = began
         if MODEL.isEnabledFor(logging.DEBUG):
             sizes = (len(request.messages), len(request.tools))
             log(MODEL, logging.DEBUG, "stream %r: asking model %r: %d messages, %d tools", stream, model.name, *sizes)
@@ -215,6 +222,8 @@ class ModelCall:
         moment = now()
         # Moving a deadline costs as much as emitting a delta, so it is moved a few times per idle period only.
         if moment >= self._renew_at:
+            if self._waiting_for is FIRST_PIECE:
+                self.first_piece = time.perf_counter()
             self._waiting_for = NEXT_PIECE
             self._patience = self._idle
             self._scope.deadline = moment + self._idle * (1 + SLACK)
@@ -407,12 +416,14 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
         message = await retry.respond(request)
         retry.take_reported()
         _count(retry, message.usage, message, is_complete=True)
+        retry.end_step(message)
         message = msgspec.structs.replace(message, usage=retry.counted)
         if run.hooks.at("after_llm_call"):
             value = AfterLLMCall(run.source, run.state.turn, message, retry.purpose, retry.call_id)
             await run.hooks.notify("after_llm_call", value)
-    except BaseException:
+    except BaseException as error:
         _count_broken(retry)
+        retry.end_step(None, error)
         cut_off = retry.interrupted()
         if cut_off is not None and retry.purpose == "turn":
             commit(run, (msgspec.structs.replace(cut_off, usage=retry.counted),))
@@ -524,6 +535,7 @@ class ModelRetry:
         "_is_taken",
         "_models",
         "_shorten",
+        "_surrounded",
         "call_id",
         "counted",
         "model",
@@ -557,6 +569,8 @@ class ModelRetry:
         """The request that it got."""
         self.counted = Usage()
         """The usage of its response, as it was counted."""
+        self._surrounded: tuple[Surrounded, ModelStep] | None = None
+        """The step that observers surround, while the response at hand is awaited and counted."""
 
     async def respond(self, request: ModelRequest) -> AssistantMessage:
         """Ask for the response to ``request``. Raises as `ask` does."""
@@ -568,11 +582,14 @@ class ModelRetry:
             self.model, self.counted = self._models[index], Usage()
             self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)
+            if run.around:
+                self._begin_step()
             try:
                 return await self._call.respond(request)
             except ModelError as error:
                 # First, since it may reach a limit.
                 _count_broken(self)
+                self.end_step(None, error)
                 # A cancelled run makes no further request, even if the model swallowed the cancellation.
                 cancelled = trio.current_effective_deadline() == -math.inf
                 following: Next | None = None
@@ -607,6 +624,24 @@ class ModelRetry:
             if run.writer.readers_lag:
                 await run.writer.wait_for_readers()
             await sleep(following.delay)
+
+    def _begin_step(self) -> None:
+        source, model, request = self.run.source, self.model.name, self.request
+        step = ModelStep(source=source, model=model, request=request, purpose=self.purpose, call_id=self.call_id)
+        surrounded = Surrounded(self.run.around, step)
+        surrounded.__enter__()
+        self._surrounded = surrounded, step
+
+    def end_step(self, message: AssistantMessage | None, error: BaseException | None = None) -> None:
+        """End the step that observers surround, if there is one: the response is complete and counted, or broke off."""
+        if self._surrounded is None or self._call is None:
+            return
+        (surrounded, step), self._surrounded = self._surrounded, None
+        step.message, step.error = message, error
+        step.usage = self.counted if self.counted.requests else None
+        if self._call.first_piece:
+            step.seconds_to_first = self._call.first_piece - self._call.began
+        surrounded.__exit__(None, None, None)
 
     async def _shortened(self, error: ModelError) -> ModelRequest | None:
         """The request with less in it, if ``error`` says that it was too long; ``None`` if it cannot be shortened."""

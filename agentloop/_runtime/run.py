@@ -13,11 +13,12 @@ from weakref import WeakKeyDictionary
 import msgspec
 import trio
 
+from agentloop._core.field_checks import plain_text
 from agentloop._core.partial_json import Change
 from agentloop._core.questions import Questions
 from agentloop._core.response import Assembler, PartialOutput
 from agentloop._core.retries import Chain
-from agentloop._core.state import LimitRaised, LongResultStored, StreamState, ToolStarted, TurnOpened
+from agentloop._core.state import LimitRaised, LongResultStored, NoteTaken, StreamState, ToolStarted, TurnOpened
 from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import Exceeded, Meter
@@ -25,6 +26,7 @@ from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
+from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
@@ -32,7 +34,7 @@ from agentloop.events import MessageCommitted, Source
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
-from agentloop.observers import Observer, of_process
+from agentloop.observers import Observer, StepObserver, of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
@@ -60,6 +62,9 @@ READER: Literal["reader"] = "reader"
 
 PARK: Literal["park"] = "park"
 """The answerer that resumes the run after it has ended."""
+
+MAX_NOTE = 1000
+"""Characters of the name of a note, and of its text, that the journal saves."""
 
 Answerer: TypeAlias = QuestionHandler | Literal["reader", "park"]
 
@@ -165,6 +170,7 @@ class Run:
     __slots__ = (
         "_calls_in_turn",
         "_ended",
+        "around",
         "call_id",
         "call_order",
         "chain",
@@ -264,6 +270,8 @@ class Run:
         """The observers that see its events, those of the runs around it included, each once."""
         self.own_observers: tuple[Observer, ...] = own if parent else self.observers
         """The observers that see the events of this run, and not of those around it."""
+        self.around: tuple[StepObserver, ...] = step_observers(self.observers) if self.observers else ()
+        """The observers that surround its steps."""
         self.hooks: Hooks = Hooks(
             config.hooks, config.deadlines, self.writer, parent.hooks if parent else None, deps=root.deps
         )
@@ -326,6 +334,11 @@ class Run:
         if code not in self.warned:
             self.warned += (code,)
             self.warn(code, message)
+
+    def take_note(self, name: str, text: str) -> None:
+        """Note a short text of an observer, for the run that resumes this one."""
+        if self.log.is_journaled:
+            self.note(NoteTaken(plain_text(name)[:MAX_NOTE], plain_text(text)[:MAX_NOTE]))
 
     def close(self) -> None:
         """Close both ends of the run's channel."""

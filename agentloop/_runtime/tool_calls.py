@@ -23,12 +23,14 @@ from agentloop._runtime.call_order import CallOrder
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
+from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.tool_context import RunningContext
 from agentloop._runtime.user_code import UserCodeError, call_in_thread, call_user_code, tool_threads
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
 from agentloop.messages import ToolCall, ToolResult
+from agentloop.observers import ToolStep
 from agentloop.tools import Tool
 
 __all__ = ["Calls"]
@@ -72,16 +74,17 @@ class Calls:
             self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
         if not self._calls:
             return
+        run_call = self._run_surrounded if self._run.around else self._run_call
         if len(self._calls) == 1:
             # The stream's task does nothing else meanwhile, so one call needs no task of its own.
-            await self._run_call(self._calls[0], began)
+            await run_call(self._calls[0], began)
             return
         async with trio.open_nursery() as nursery:
             if seconds is not None:
                 self._shared = nursery.cancel_scope
                 nursery.cancel_scope.deadline = began + seconds
             for call in self._calls:
-                nursery.start_soon(self._run_call, call, began)
+                nursery.start_soon(run_call, call, began)
 
     def _shared_deadline(self) -> float | None:
         """The seconds that all calls have alike, if each does nothing but run a plain async function.
@@ -102,7 +105,17 @@ class Calls:
             seconds = own
         return seconds
 
-    async def _run_call(self, call: ToolCall, began: float) -> None:
+    async def _run_surrounded(self, call: ToolCall, began: float) -> None:
+        """`_run_call`, as a step that observers surround."""
+        tool, source = self._tools.get(call.name), self._run.source
+        description = None if tool is None else tool.description
+        step = ToolStep(
+            source=source, call_id=call.id, name=call.name, arguments=call.arguments, description=description
+        )
+        with Surrounded(self._run.around, step):
+            await self._run_call(call, began, step)
+
+    async def _run_call(self, call: ToolCall, began: float, step: ToolStep | None = None) -> None:
         """Run one call to its result. Raises only cancellation, so siblings continue."""
         run = self._run
         result: ToolResult | None = None
@@ -118,6 +131,8 @@ class Calls:
                     result = interrupted_result(call, started=call.id in self._has_begun)
                 error = None if self._errors is None else self._errors.get(call.id)
                 elapsed = since(began)
+                if step is not None:
+                    step.result, step.error = result, error
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()

@@ -17,6 +17,7 @@ from agentloop.errors import MissingExtraError, UsageError
 from agentloop.providers._endpoint import without_credentials
 from agentloop.providers._events import root_cause
 from agentloop.providers._proxies import is_direct
+from agentloop.providers._trace_headers import trace_headers
 
 try:
     import httpcore2
@@ -73,16 +74,27 @@ class Connections:
         """
         if self._closed:
             raise UsageError("this model was opened for a block that has ended: open it again, or use the model itself")
+        own = self._trace_headers()
         if self._proxy is not None:
             length = (b"Content-Length", b"%d" % len(body))
-            proxied = httpcore2.Request("POST", self._url, headers=[*self._headers, length], content=body)
+            proxied = httpcore2.Request("POST", self._url, headers=[*self._headers, *own, length], content=body)
             return ProxiedAnswer(await self._proxy.handle_async_request(proxied))
-        request = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        end = b"".join(b"%s: %s\r\n" % header for header in own)
+        request = b"%s%d\r\n%s\r\n%s" % (self._head, len(body), end, body)
         idle = await self._idle_connection()
         if idle is not None:
             with suppress(HungUpError):
                 return await self._exchange(idle, request)
         return await self._exchange(await self._connect(), request)
+
+    def _trace_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the trace, without those that the user has set."""
+        headers = trace_headers()
+        if not headers:
+            return []
+        taken = {name.lower() for name, _ in self._headers}
+        encoded = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        return [header for header in encoded if header[0].lower() not in taken]
 
     async def _exchange(self, stream: trio.abc.Stream, request: bytes) -> Answer:
         try:

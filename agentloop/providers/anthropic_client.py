@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 
 from agentloop.providers._messages_format import CacheLifetime, MessagesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._trace_headers import trace_headers
 from agentloop.providers._wire_model import WireModel
 
 __all__ = ["AnthropicClient", "AsyncClient"]
@@ -102,7 +103,7 @@ class AnthropicClient(WireModel):
                 MessagesFormat.PATH,
                 cast_to=object,
                 body=body,
-                options={"max_retries": 0},
+                options={"max_retries": 0, "headers": trace_headers()},
                 stream=True,
                 stream_cls=anthropic.AsyncStream[object],
             )

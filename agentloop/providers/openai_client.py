@@ -22,6 +22,7 @@ from agentloop.providers._chat_format import ChatFormat, SendReasoning
 from agentloop.providers._dialects import ChatDialect, chat_dialect
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._trace_headers import trace_headers
 from agentloop.providers._wire_model import WireModel
 
 __all__ = ["OpenAIClientChat", "OpenAIClientResponses"]
@@ -141,7 +142,7 @@ def _transport(client: openai.AsyncOpenAI, path: str) -> SdkTransport:
             path,
             cast_to=object,
             body=body,
-            options={"max_retries": 0},
+            options={"max_retries": 0, "headers": trace_headers()},
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )

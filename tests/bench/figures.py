@@ -294,6 +294,14 @@ FIGURES = (
     Figure(name="http-delta", title="a text delta over HTTP", unit="us", target=2.5, peer="9.6x", measure=_http_delta),
     Figure(name="http-turn", title="a turn over HTTP, of 20", unit="us", target=2.5, peer="28x", measure=_http_turn),
     Figure(
+        name="traced-turn",
+        title="a turn over HTTP, traced against untraced",
+        unit="us",
+        target=1.15,
+        peer="not measured",
+        measure=_in("traced", "turn"),
+    ),
+    Figure(
         name="http-many",
         title="a run over HTTP, 200 at once",
         unit="us",

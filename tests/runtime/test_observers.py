@@ -126,6 +126,38 @@ async def test_observers_do_not_hold_up_a_run_however_much_it_says() -> None:
     assert len(notes.seen) > 500
 
 
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_patient_observer_gets_all_events_in_order_and_those_that_it_waits_for_at_once(stored: bool) -> None:
+    class Patient(Notes):
+        wakes_for = frozenset({ToolCallStarted})
+
+    patient = Patient()
+    lags: list[int] = []
+
+    @tool
+    async def looks() -> None:
+        """Look how far the observer is."""
+        await trio.sleep(1)
+        lags.append(sum(isinstance(event, ToolCallStarted) for event in patient.seen))
+
+    model = ScriptedModel(says("word " * 100) + calls("looks"), says("word " * 100))
+    agent = Agent(model, tools=[looks], observers=[patient])
+    async with MemoryStore().open() as store, stored_session(store, "ann") as session:
+        watched = await watch(agent, session=session if stored else None)
+    assert patient.seen[: len(watched.events)] == watched.events
+    assert lags[0] == 1
+
+
+async def test_a_patient_observer_does_not_hold_up_a_run_that_nothing_else_reads() -> None:
+    class Patient(Notes):
+        wakes_for = frozenset({ToolCallStarted})
+
+    patient = Patient()
+    with trio.fail_after(1):
+        await Agent(ScriptedModel(says("word " * 500)), observers=[patient]).run("go")
+    assert len(patient.seen) > 500
+
+
 async def test_an_observer_of_a_stored_session_sees_a_message_when_it_is_saved() -> None:
     place = MemoryStore()
     saved: list[bool] = []
