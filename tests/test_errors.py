@@ -48,7 +48,7 @@ from agentloop.outcome import error_of
 from agentloop.providers._network import NetworkForbiddenError
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel
-from agentloop.testing.simulation.condemned import Abandoned
+from agentloop.testing.simulation.errors import Abandoned
 from agentloop.testing.simulation.violation import Violation
 
 BRANCHES = (UsageError, ModelError, ToolError, RunError)

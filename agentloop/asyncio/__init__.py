@@ -101,9 +101,15 @@ def stream_text(
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
     deps: Deps = NO_DEPS,
+    model: Model | str | None = None,
+    settings: ModelSettings | None = None,
 ) -> AbstractAsyncContextManager[StreamedText[Output]]:
     """`Agent.stream_text`, read by asyncio code."""
-    return _Hosted(lambda host: host.stream_text(agent, prompt, session=session, on_question=on_question, deps=deps))
+    return _Hosted(
+        lambda host: host.stream_text(
+            agent, prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+        )
+    )
 
 
 async def resume(

@@ -135,9 +135,15 @@ class TrioHost:
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
         deps: Deps = NO_DEPS,
+        model: Model | str | None = None,
+        settings: ModelSettings | None = None,
     ) -> AbstractAsyncContextManager[StreamedText[Output]]:
         """`Agent.stream_text`, read by asyncio code."""
-        return self.block(_checked(agent).stream_text(prompt, session=session, on_question=on_question, deps=deps))
+        return self.block(
+            _checked(agent).stream_text(
+                prompt, session=session, on_question=on_question, deps=deps, model=model, settings=settings
+            )
+        )
 
     async def resume(
         self,

@@ -240,7 +240,7 @@ async def test_a_run_whose_process_dies_at_any_record_ends_with_the_validated_ou
     def counted(city: City) -> str:
         return f"{city.people} people"
 
-    def agent() -> Agent:
+    def agent() -> Agent[Any, Any]:
         model = FunctionModel(answers_by_transcript)
         return Agent(model, output_type=City, output_validators=[exists, counted], limits=Limits(output_attempts=2))
 

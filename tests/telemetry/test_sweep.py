@@ -13,7 +13,7 @@ from agentloop._runtime.run import Run
 from agentloop.telemetry import _tracing
 from agentloop.testing._lab import AgentScenario
 from agentloop.testing.harness.corpus import corpus
-from agentloop.testing.simulation import Outcome, Sim, simulate, sweep
+from agentloop.testing.simulation import Outcome, Sim, simulate, sweep_scenario
 from tests.telemetry.support import Recorder, attributes, id_of, parent_id
 
 # Every seventh scenario, for each of which some places are tried, and all of them once without a fault.
@@ -97,10 +97,10 @@ def test_every_way_out_closes_every_span() -> None:
 
 @pytest.mark.parametrize("name", SOME)
 def test_a_fault_in_any_place_leaves_no_span_open(name: str) -> None:
-    sweep(traced(name), limit=PLACES, kinds=("cancel",)).raise_if_violated()
+    sweep_scenario(traced(name), limit=PLACES, kinds=("cancel",)).raise_if_violated()
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", corpus())
 def test_any_fault_in_any_place_leaves_no_span_open(name: str) -> None:
-    sweep(traced(name), limit=40).raise_if_violated()
+    sweep_scenario(traced(name), limit=40).raise_if_violated()
