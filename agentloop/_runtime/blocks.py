@@ -277,7 +277,7 @@ class NamedBlock(AbstractAsyncContextManager[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._block.__aexit__(kind, error, traceback)
+        return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - as the block itself does
 
     def __repr__(self) -> str:
         return f"<the block of {self.call}: write `async with {self.call} as {self.value}:`>"
