@@ -262,7 +262,7 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """A model, or its name, ``"provider:model"``, which is resolved when a stream is opened."""
     name: str = field(default="agent", kw_only=True, validator=_check_name)
     """Its name in events, and for other agents."""
-    instructions: Instructions = field(default="", kw_only=True, repr=False, validator=_check_instructions)
+    instructions: Instructions[Deps_contra] = field(default="", kw_only=True, repr=False, validator=_check_instructions)
     """The system prompt: text, or a function of a `RunInfo`, called once per run, or for each turn if it is an
     `each_turn`."""
     tools: tuple[Tool[Any, Callable[[ToolContext[Deps_contra]], object]], ...] = field(

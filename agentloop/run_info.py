@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeAlias
 from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
-from agentloop._core.typevars import Deps_co
+from agentloop._core.typevars import Deps, Deps_co, Deps_contra
 from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.messages import Usage
@@ -54,25 +54,30 @@ class RunInfo(Generic[Deps_co]):
     """Usage of the stream and its children so far."""
 
 
-class EachTurn:
+InstructionsFunction: TypeAlias = Callable[[RunInfo[Deps]], str | Awaitable[str]]
+"""A function that gives instructions."""
+
+
+class EachTurn(Generic[Deps_contra]):
     """An instructions function that is called for each turn. Made by `each_turn`."""
 
-    def __init__(self, function: Callable[[RunInfo[Any]], str | Awaitable[str]]) -> None:
+    def __init__(self, function: InstructionsFunction[Deps_contra]) -> None:
         check_info_function("@each_turn", function)
         self.function = function
         """The function, async or plain."""
         # An approval for good belongs to an agent with this function: its module and name identify it.
         functools.update_wrapper(self, without_partial(function), updated=())
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, info: RunInfo[Deps_contra], /) -> str | Awaitable[str]:
         """Call the function itself."""
-        return self.function(*args)
+        function: Callable[..., str | Awaitable[str]] = self.function
+        return function(info) if takes_info(function) else function()
 
     def __repr__(self) -> str:
         return f"each_turn({self.function!r})"
 
 
-def each_turn(function: Callable[[RunInfo[Any]], str | Awaitable[str]], /) -> EachTurn:
+def each_turn(function: InstructionsFunction[Deps], /) -> EachTurn[Deps]:
     """Have an instructions function called for each turn of a run, and not once, when the run starts.
 
     ::
@@ -91,7 +96,7 @@ def each_turn(function: Callable[[RunInfo[Any]], str | Awaitable[str]], /) -> Ea
     return EachTurn(function)
 
 
-Instructions: TypeAlias = str | EachTurn | Callable[[RunInfo[Any]], str | Awaitable[str]]
+Instructions: TypeAlias = str | EachTurn[Deps_contra] | Callable[[RunInfo[Deps_contra]], str | Awaitable[str]]
 """The system prompt: text; or a function of a `RunInfo`, called once per run, or for each turn if it is an
 `each_turn`."""
 

@@ -472,7 +472,7 @@ def test_a_name_from_another_library_is_answered_with_the_one_here(guess: Callab
     ("options", "sentence"),
     [
         ({"system_prompt": "x"}, "Agent(system_prompt=...): it is called instructions= here"),
-        ({"deps_type": str}, "give agent.run(prompt, deps=...) a value"),
+        ({"context_type": str}, "it is called deps_type= here"),
         ({"mcp_servers": []}, "it is called toolsets= here"),
         ({"handoffs": []}, "give tools=[other.as_tool()]"),
         ({"max_turns": 3}, "give limits=Limits(turns=...)"),
