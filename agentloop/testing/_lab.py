@@ -34,13 +34,24 @@ from agentloop.session import Session
 from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
-from agentloop.testing.simulation import Cancel, InjectedFault, Outcome, Sim
+from agentloop.testing.simulation import (
+    Cancel,
+    Fault,
+    InjectedFault,
+    InjectedInterrupt,
+    Interrupt,
+    Outcome,
+    SeamRaise,
+    Sim,
+)
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
 
 __all__ = ["AgentScenario", "Lab", "PlannedModel", "Recorded", "SeamModel", "echo"]
 
 
+PROMPT = 15.0
+"""Seconds that a stream may take to end once it is stopped: a few steps of a cleanup, each with its deadline."""
 FEW = 30
 EACH_CALL = 6
 """Events that may wait beyond `CAPACITY`: one for each task that posts at once and, when the stream is stopped, the end
@@ -108,6 +119,7 @@ class Recorded:
     def stop(self, detail: str = "") -> None:
         """Stop the stream. No tool may begin from now on."""
         self._lab.stops.append((self._lab.sim.steps, self.stream.id))
+        self._lab.stopped_at.setdefault(f"stop:{self.name}", self._lab.sim.now)
         self.stream.stop(detail)
 
     def answer(self, id: str, answer: Answer) -> bool:
@@ -136,8 +148,13 @@ class SeamModel:
         after = last if last.error is not None or last.hangs else says("That is all.")
         response = self._script[self._next] if self._next < len(self._script) else after
         self._next += 1
-        stop = await play_response(response, reply)
-        await self._lab.sim.seam(f"model:{self.name}:stop")
+        try:
+            stop = await play_response(response, reply)
+            await self._lab.sim.seam(f"model:{self.name}:stop")
+        except BaseException:
+            self._lab.watch.requests.broke_off()
+            raise
+        self._lab.watch.requests.said(response)
         return stop
 
 
@@ -164,13 +181,14 @@ class Lab:
       journal: where sessions are kept, if they are.
       given: question id to the answer with which a parked run was resumed.
       left: the step in which a root stream's block was left, by its id.
+      stopped_at: the virtual time at which a stream was left, by its name, or stopped, by ``stop:`` and its name.
       counts: how often each tool call had an effect, by the root session and its key, and the tool's name.
     """
 
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
         # A child can be stopped by itself, by the name of its stream.
-        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop))
+        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
         self.stops: list[tuple[int, str]] = []
@@ -180,7 +198,14 @@ class Lab:
         self.journal: SeamJournal | None = None
         self.given: dict[str, Answer] = {}
         self.left: dict[str, int] = {}
+        self.stopped_at: dict[str, float] = {}
+        self._opened: dict[str, int] = {}
+        """The step in which a stream was opened, by its name."""
         self.counts: Counter[tuple[str, str]] = Counter()
+
+    def _may_lose(self) -> bool:
+        journal = self.journal
+        return journal is not None and (journal.has_failed or not journal.was_well)
 
     # --------------------------------------------------------------------------- streams
 
@@ -203,6 +228,7 @@ class Lab:
           resumes: the answers with which to resume the session's unfinished run, instead of a prompt.
         """
         session = Session(f"session-{name}") if session is None else session
+        self._opened[name] = self.sim.steps
         with self.sim.scope(name):
             try:
                 if resumes is None:
@@ -214,7 +240,11 @@ class Lab:
                     recorded = Recorded(self, name, stream, client)
                     self.recorded.append(recorded)
                     self.sim.on_cancel(f"stop:{name}", stream.stop)
-                    yield recorded
+                    try:
+                        yield recorded
+                    finally:
+                        if recorded.end == "left":
+                            self.stopped_at.setdefault(name, self.sim.now)
             except AgentLoopError as error:
                 self.errors.append(error)
                 if isinstance(error, InternalError):
@@ -222,11 +252,27 @@ class Lab:
                 if name not in [reader.name for reader in self.recorded]:
                     raise
             finally:
+                self._check_latency(name)
                 for reader in self.recorded:
                     if reader.name == name:
                         self.left.setdefault(reader.stream.id, self.sim.steps)
         if name not in [reader.name for reader in self.recorded]:
             raise StreamStateError(f"stream {name} was cancelled before it was open")
+
+    def _check_latency(self, name: str) -> None:
+        """A stream that is stopped, cancelled, interrupted or left ends in time."""
+        fault = self.sim.fault
+        if self.sim.fired_at is not None and isinstance(fault, (Cancel, Interrupt)):
+            struck = name if isinstance(fault, Interrupt) else fault.scope
+            if struck in (name, f"stop:{name}") and self._opened.get(name, math.inf) < fault.step:
+                self.stopped_at.setdefault(struck, self.sim.fired_at)
+        now = self.sim.now
+        # A reader that is slow delays the end of its block, but not the end of a stream that is stopped.
+        ended = [self.watch.ended_at.get(each.stream.id, now) for each in self.recorded if each.name == name]
+        stopped = self.stopped_at.get(f"stop:{name}", now)
+        late = max(now - self.stopped_at.get(name, now), max(ended, default=now) - stopped)
+        if late > PROMPT:
+            self.watch.note(f"{name} ended {late:g} s after it was stopped")
 
     # ----------------------------------------------------------------------------- fakes
 
@@ -260,7 +306,9 @@ class Lab:
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
                 await self.sim.seam(f"tool:{name}")
                 result = "done" if body is None else await body(context)
-            return result  # noqa: RET504 - as it is if the scope was cancelled
+            if isinstance(result, str):
+                self.watch.requests.returned[context.source.stream, context.call_id] = result
+            return result
 
         made = _bare_tool(name, run, options)
         return made
@@ -443,12 +491,26 @@ class AgentScenario:
         lab = self.lab
         assert lab is not None
         problems = lab.problems()
-        if outcome.error is not None and not _is_injected(outcome.error):
-            error = outcome.error
+        error = outcome.error
+        if sim.fired and _is_interrupt(sim.fault) and not any(isinstance(e, InjectedInterrupt) for e in _leaves(error)):
+            problems.append(f"Ctrl-C is lost: {error!r} got out of the scenario")
+        if error is not None and not _is_injected(error):
             problems.append(f"{type(error).__name__} got out of the scenario: {error}")
         assert not problems, _report(problems, lab)
         if not sim.fired and self._expect is not None:
             self._expect(lab)
+
+
+def _is_interrupt(fault: Fault | None) -> bool:
+    return isinstance(fault, Interrupt) or (isinstance(fault, SeamRaise) and fault.exc is InjectedInterrupt)
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """The error, or the errors in it, if it is a group."""
+    if isinstance(error, BaseExceptionGroup):
+        inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return [leaf for each in inner for leaf in _leaves(each)]
+    return [] if error is None else [error]
 
 
 def _is_injected(error: BaseException) -> bool:
@@ -456,7 +518,7 @@ def _is_injected(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(map(_is_injected, inner))
-    return isinstance(error.__cause__ if isinstance(error, ClockError) else error, InjectedFault)
+    return isinstance(error.__cause__ if isinstance(error, ClockError) else error, (InjectedFault, InjectedInterrupt))
 
 
 def _is_runtime(module: str) -> bool:

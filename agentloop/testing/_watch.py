@@ -10,14 +10,35 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-from agentloop._core.transcript import Transcript, problems
-from agentloop._runtime import lifecycle
+import trio
+
+from agentloop._core.transcript import Mailbox, Transcript, problems
+from agentloop._runtime import lifecycle, model_call
+from agentloop._runtime.log import CAPACITY, EventLog, EventWriter
+from agentloop._runtime.model_call import ModelCall
 from agentloop._runtime.run import Root, Run
 from agentloop._runtime.stream import Stream
-from agentloop.messages import Message
+from agentloop.events import (
+    ChildStreamStarted,
+    ChildStreamStopped,
+    CompactionFinished,
+    CompactionStarted,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+)
+from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
+from agentloop.models import ModelRequest
 from agentloop.testing._patched import patched
+from agentloop.testing._requests import Requests
+from agentloop.testing.wellformed import event_problems
 
 __all__ = ["Watch"]
+
+FEW = 30
+EACH_CALL = 6
+"""Events that may wait beyond `CAPACITY`: one for each task that posts at once and, when the stream is stopped, the end
+of everything that is open, all of which is emitted at once."""
 
 
 class Watch:
@@ -25,16 +46,32 @@ class Watch:
 
     Args:
       on_child: called with each child stream, when it is opened.
+      loses: whether a store has failed by now, and messages may be lost.
 
     Attributes:
       runs: every stream that was opened, in order.
       problems: what broke a promise, a sentence each.
+      ended_at: the virtual time of the last event of each stream, by its id.
+      requests: the account of what models are asked, and of what they use.
+      resumed: the runs that continue an earlier one.
     """
 
-    def __init__(self, on_child: Callable[[Stream], object] = lambda _stream: None) -> None:
+    def __init__(
+        self,
+        on_child: Callable[[Stream], object] = lambda _stream: None,
+        loses: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._on_child = on_child
         self.runs: list[Run] = []
         self.problems: list[str] = []
+        self.requests = Requests(self.note, loses)
+        self.resumed: set[Run] = set()
+        self.ended_at: dict[str, float] = {}
+        self._loses = loses
+        self._read: dict[Run, list[StreamEvent]] = {}
+        """The events that each reader has got."""
+        self._steered: list[tuple[Mailbox, UserMessage]] = []
+        """The messages that people sent to a run under way."""
         self._open: dict[Root, dict[str, str | None]] = {}
         """For each root, the streams whose blocks are open, with their parents: what the tree must look like."""
 
@@ -49,23 +86,87 @@ class Watch:
         real_block, real_extend = lifecycle._block, Transcript.extend
 
         def block(*args: Any, **options: Any) -> Any:
-            return self._watched(real_block(*args, **options))
+            is_resumed = args[4] is None or bool(getattr(options.get("state"), "stream", ""))
+            return self._watched(real_block(*args, **options), is_resumed=is_resumed)
 
         def extend(transcript: Transcript, messages: Iterable[Message]) -> None:
             real_extend(transcript, messages)
             for problem in problems(transcript.messages):
                 self.note(f"session {transcript.id}: a provider would refuse its transcript: {problem}")
 
-        with patched(lifecycle, "_block", block), patched(Transcript, "extend", extend):
+        with (
+            patched(lifecycle, "_block", block),
+            patched(Transcript, "extend", extend),
+            self._watched_requests(),
+            self._watched_readers(),
+            self._watched_mailboxes(),
+        ):
+            yield
+
+    @contextmanager
+    def _watched_requests(self) -> Generator[None]:
+        """See each request as it goes out to a model."""
+        real, real_report = ModelCall.respond, ModelCall.report_usage
+
+        def report_usage(call: ModelCall, usage: Usage, /) -> None:
+            self.requests.reported(usage)
+            real_report(call, usage)
+
+        async def respond(call: ModelCall, request: ModelRequest) -> AssistantMessage:
+            self.requests.asked(call._run, request, is_turn=call._emit is not model_call._drop)
+            return await real(call, request)
+
+        with patched(ModelCall, "respond", respond), patched(ModelCall, "report_usage", report_usage):
+            yield
+
+    @contextmanager
+    def _watched_readers(self) -> Generator[None]:
+        """See each event as it is appended, and as a reader gets it."""
+        real_append, real_next = EventLog.append, Stream.__anext__
+
+        def append(log: EventLog, event: Any, writer: EventWriter) -> None:
+            real_append(log, event, writer)
+            self._check_memory(log)
+            if isinstance(event, (StreamStopped, ChildStreamStopped)):
+                self.ended_at[event.stream] = trio.current_time()
+            if isinstance(event, (CompactionStarted, CompactionFinished)):
+                for run in self.runs:
+                    if run.writer is writer:
+                        self.requests.forget(run)
+
+        async def anext_(stream: Stream) -> StreamEvent:
+            event = await real_next(stream)
+            self._read.setdefault(stream._run, []).append(event)
+            return event
+
+        with patched(EventLog, "append", append), patched(Stream, "__anext__", anext_):
+            yield
+
+    @contextmanager
+    def _watched_mailboxes(self) -> Generator[None]:
+        """See each message that is sent to a run under way."""
+        real_steer, real_follow_up = Mailbox.steer, Mailbox.follow_up
+
+        def steer(mailbox: Mailbox, message: UserMessage) -> None:
+            real_steer(mailbox, message)
+            self._steered.append((mailbox, message))
+
+        def follow_up(mailbox: Mailbox, message: UserMessage) -> None:
+            real_follow_up(mailbox, message)
+            self._steered.append((mailbox, message))
+
+        with patched(Mailbox, "steer", steer), patched(Mailbox, "follow_up", follow_up):
             yield
 
     @asynccontextmanager
-    async def _watched(self, block: AbstractAsyncContextManager[Stream]) -> AsyncGenerator[Stream]:
+    async def _watched(self, block: AbstractAsyncContextManager[Stream], *, is_resumed: bool) -> AsyncGenerator[Stream]:
         opened: Run | None = None
         try:
             async with block as stream:
                 opened = stream._run
                 self.runs.append(opened)
+                if is_resumed:
+                    self.resumed.add(opened)
                 self._model(opened)[opened.source.stream] = opened.source.parent
                 self._compare(opened, "was opened")
                 if opened.parent is not None:
@@ -117,7 +218,45 @@ class Watch:
             for problem in problems(run.transcript.messages):
                 self.note(f"session {run.transcript.id}: a provider would refuse its transcript: {problem}")
             self._check_outcome(run)
+        for run, events in self._read.items():
+            for problem in event_problems(events, complete=False):
+                self.note(f"the reader of {run.source.stream}: {problem}")
+            if events and not isinstance(events[0], (StreamStarted, ChildStreamStarted)):
+                self.note(f"the reader of {run.source.stream} got {events[0]} first")
+        self._check_steered()
+        self.requests.check_usage(self.runs, self.resumed)
         return self.problems
+
+    def _check_memory(self, log: EventLog) -> None:
+        """However slow a reader is, of whichever run, few events wait for it."""
+        for run in self.runs:
+            events = run.events
+            if run.log is log and events is not None and not events.is_closed:
+                root = run
+                while root.parent is not None:
+                    root = root.parent
+                # When a run is stopped, everything that is open ends at once.
+                is_ending = root.stopped or root.scope.cancel_called
+                if not is_ending and events.unread > CAPACITY + FEW + EACH_CALL * root.meter.tool_calls:
+                    self.note(f"{run.source.stream}: events pile up while its reader is slow")
+
+    def _check_steered(self) -> None:
+        """Each message that a person sent to a run was read by its model, once, or is undelivered in its outcome."""
+        for mailbox, message in self._steered:
+            for run in self.runs:
+                if (
+                    run.mailbox is not mailbox
+                    or run.outcome is None
+                    or run.outcome.reason == "blocked"
+                    or self._loses()
+                ):
+                    continue
+                sent = sum(other == message for box, other in self._steered if box is mailbox)
+                later = run.transcript.messages[run.first_index :]
+                texts = [each.parts[: len(message.parts)] for each in later if isinstance(each, UserMessage)]
+                times = texts.count(message.parts) + list(run.outcome.undelivered).count(message)
+                if times != sent:
+                    self.note(f"{message} was sent to {run.source.stream} {sent} times, and counts {times} times")
 
     def _check_outcome(self, run: Run) -> None:
         """The reason is the true one, as far as it shows from outside."""

@@ -23,6 +23,9 @@ TOKENS = {
     "a follower ends where nobody can add the end of what it follows": (
         "followed seam:22!agentloop.testing._journal:StoreRefuses"
     ),
+    "the end of a run that Ctrl-C tears apart is known to those that wait for it": (
+        "run-and-parked seam:28!agentloop.testing.simulation.errors:InjectedInterrupt"
+    ),
     "a toolset that hangs is not waited for without a deadline when the clock fails": "toolset-hangs-at-stop-0 clock:7",
 }
 

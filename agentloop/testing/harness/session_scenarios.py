@@ -30,7 +30,7 @@ from agentloop.events import (
     ToolCallFinished,
     TurnStarted,
 )
-from agentloop.messages import AssistantMessage, ToolResult
+from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer
 from agentloop.stores import answer_question, fork_session, stored_session
@@ -252,13 +252,20 @@ def story(
                 lab.journal = journal
                 scene = Story(lab, journal, make)
                 played[:] = [scene]
+                interrupt: KeyboardInterrupt | None = None
                 try:
                     await _played(play, scene)
                 except (AgentLoopError, InjectedFault) as error:
                     lab.errors.append(error)
                     if lab.sim.injection is None:
                         raise
+                except KeyboardInterrupt as error:
+                    # The process ends, and the session is opened in another one.
+                    interrupt = error
+                    journal.has_failed = True
                 await scene.afterwards()
+                if interrupt is not None:
+                    raise interrupt
 
         def expect(lab: Lab) -> None:
             seen = tuple(
@@ -454,20 +461,32 @@ async def killed_and_resumed(story: Story) -> None:
         await story.go_on(client, session, name="B")
 
 
+class _SlowReply:
+    """A reply that takes its time between two words."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def text(self, text: str, /) -> None:
+        await self._reply.text(text)
+        await trio.sleep(0.06)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reply, name)
+
+
 class _Slowly(PlannedModel):
-    """Takes its time between the words of its first response."""
+    """Takes its time between words."""
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Say something."""
-        if not any(isinstance(message, AssistantMessage) for message in request.messages):
-            for _ in range(12):
-                await reply.text("word ")
-                await trio.sleep(0.06)
-        return await super().respond(request, reply)
+        slow: Any = _SlowReply(reply)
+        return await super().respond(request, slow)
 
 
 def _speaks(lab: Lab) -> Agent:
-    return Agent(_Slowly(lab, "model", calls("one"), "Done."), tools=[lab.tool("one")])
+    script = says("word " * 12) + calls("one")
+    return Agent(_Slowly(lab, "model", script, "Done."), tools=[lab.tool("one")])
 
 
 @story(_speaks, reasons=("cancelled", "completed"), effects={"one": 1})

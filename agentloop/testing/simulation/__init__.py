@@ -6,8 +6,8 @@ imported here.
 
 from __future__ import annotations
 
-from agentloop.testing.simulation.errors import HarnessError, InjectedFault
-from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise, parse_fault
+from agentloop.testing.simulation.errors import HarnessError, InjectedFault, InjectedInterrupt
+from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, Interrupt, SeamRaise, StepRaise, parse_fault
 from agentloop.testing.simulation.scenario import Invariants, Outcome, Scenario
 from agentloop.testing.simulation.schedule import Granularity, Schedule, fifo, parse_schedule, replay, seeded
 from agentloop.testing.simulation.sim import Injection, Sim
@@ -25,7 +25,9 @@ __all__ = [
     "Granularity",
     "HarnessError",
     "InjectedFault",
+    "InjectedInterrupt",
     "Injection",
+    "Interrupt",
     "Invariants",
     "Kind",
     "OnRun",

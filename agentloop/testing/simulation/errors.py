@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HarnessError", "InjectedFault"]
+__all__ = ["HarnessError", "InjectedFault", "InjectedInterrupt"]
 
 
 class HarnessError(Exception):
@@ -14,3 +14,7 @@ class HarnessError(Exception):
 
 class InjectedFault(Exception):  # noqa: N818 - it is not an error, it is a test
     """The exception of a `SeamRaise` or a `StepRaise`, unless it names another one. Its text names the place."""
+
+
+class InjectedInterrupt(KeyboardInterrupt):
+    """The Ctrl-C of an `Interrupt`. A real one ends the sweep."""

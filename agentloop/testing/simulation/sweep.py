@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from agentloop.testing.simulation.errors import HarnessError
-from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, SeamRaise, StepRaise
+from agentloop.testing.simulation.errors import HarnessError, InjectedInterrupt
+from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, Interrupt, SeamRaise, StepRaise
 from agentloop.testing.simulation.forked import run_forked
 from agentloop.testing.simulation.scenario import Invariants, Scenario
 from agentloop.testing.simulation.schedule import Schedule, fifo, replay, seeded
@@ -20,12 +20,13 @@ from agentloop.testing.simulation.violation import Violation
 
 __all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep"]
 
-Kind: TypeAlias = Literal["cancel", "seam", "clock", "schedule", "batch", "step"]
+Kind: TypeAlias = Literal["cancel", "seam", "clock", "interrupt", "schedule", "batch", "step"]
 """The kinds of faults that a sweep can try:
 
 - ``cancel``: each named scope or action, cancelled after each step.
 - ``seam``: each call of `Sim.seam`, raising before or after its checkpoint.
 - ``clock``: each reading of the clock by the code that `Sim.watch_clock` names, raising.
+- ``interrupt``: Ctrl-C after each step in which the main task waits, and in each call of `Sim.seam`.
 - ``schedule``: one deviation from FIFO order at each choice of granularity ``step``, for each other task.
 - ``batch``: the same for the choices of granularity ``batch``, which are those that trio has today.
 - ``step``: each step, resumed with an exception. Advice only, see `StepRaise`.
@@ -37,6 +38,7 @@ _NEEDS: dict[Kind, str] = {
     "cancel": "no scope was open when a step ended: open some with sim.scope(), or name them in sim.on_cancel()",
     "seam": "nothing called sim.seam()",
     "clock": "nothing that sim.watch_clock() names read the clock",
+    "interrupt": "the main task never waited, and nothing called sim.seam()",
     "schedule": "there was never more than one task to run",
     "batch": "there was never more than one task to run",
     "step": "there was no task to interrupt",
@@ -261,6 +263,9 @@ def _points(kind: Kind, base: Sim, scopes: Iterable[str] | None) -> Iterator[_Po
                     yield SeamRaise(call, exc), None
         case "clock":
             yield from ((ClockRaise(read), None) for read in range(1, base.clock_reads + 1))
+        case "interrupt":
+            yield from ((Interrupt(step), None) for step in range(1, base.steps + 1))
+            yield from ((SeamRaise(call, InjectedInterrupt), None) for call in range(1, base.seams + 1))
         case "schedule" | "batch":
             for choice, options in enumerate(base.options, start=1):
                 yield from ((None, replay({choice: pick}, base.granularity)) for pick in range(1, options))
