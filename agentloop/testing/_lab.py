@@ -332,6 +332,9 @@ class Lab:
                 answer = await context.ask(message, TAG_FORM)
             # No checkpoint in between: an accepted answer is noted also if this task is cancelled now.
             self.received[message] = answer
+            if self.journal is not None:
+                root = cast("RunningContext", context)._run.root.session.id
+                self.journal.check_answered(root, message, answer)
             await trio.lowlevel.checkpoint()
             return repr(answer)
 
@@ -414,7 +417,7 @@ class Lab:
         problems = [
             f"{message!r} was answered with what {answer.content['tag']!r} had been given"
             for message, answer in self.received.items()
-            if isinstance(answer, Accept) and answer.content.get("tag") != message
+            if isinstance(answer, Accept) and answer.content.get("tag", message) != message
         ]
         return problems + [
             f"question {event.id} was given {self.given[event.id]!r}, but got {event.answer!r}"
@@ -455,7 +458,7 @@ def _bare_tool(name: str, run: Callable[[ToolContext[Any]], Awaitable[object]], 
 def echo(question: Question) -> Answer:
     """Answer an `Lab.asker` with its own message, and approve everything else."""
     if isinstance(question, ElicitationRequested):
-        return Accept({"tag": question.message})
+        return Accept({"tag": question.message} if question.url is None else {})
     return Approve()
 
 

@@ -6,11 +6,12 @@ step. However it ends, the session is opened once more in a quiet world, and res
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 from attrs import evolve
 
@@ -21,6 +22,7 @@ from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError
 from agentloop.events import (
+    ApprovalRequested,
     ElicitationRequested,
     MessageCommitted,
     Question,
@@ -28,20 +30,22 @@ from agentloop.events import (
     StreamStopped,
     TextDelta,
     ToolCallFinished,
+    ToolCallStarted,
     TurnStarted,
 )
-from agentloop.messages import ToolResult
+from agentloop.limits import Compaction, Limits
+from agentloop.messages import ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer
 from agentloop.stores import answer_question, fork_session, stored_session
 from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
-from agentloop.testing._journal import JournalClient, SeamJournal, parts_of
+from agentloop.testing._journal import JournalClient, SeamJournal, StoreIsSlow, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
 from agentloop.testing.scripted import calls, says
-from agentloop.testing.simulation import InjectedFault
+from agentloop.testing.simulation import InjectedFault, SeamRaise
 from agentloop.testing.wellformed import event_problems
-from agentloop.tools import Tool
+from agentloop.tools import OpenToolset, Tool
 from agentloop.wire import event_type
 
 __all__ = ["STORIES"]
@@ -50,6 +54,12 @@ STORIES: dict[str, Callable[[], AgentScenario]] = {}
 
 ID = "ann"
 """The session of every story."""
+
+SHORT_LEASE = 9.0
+"""Seconds of the lease of a session that is held longer: longer than a slow store takes."""
+
+LONG_WORK = 20.0
+"""Seconds that a call takes that outlasts such a lease."""
 
 
 class Story:
@@ -107,10 +117,18 @@ class Story:
     async def follow(self, name: str, follower: Follower) -> None:
         """Read along, to the end or to an error."""
         read = self.followed.setdefault(name, [])
-        # A store that cannot be read is the follower's own trouble, and no one else's.
-        with suppress(StoreError, InjectedFault):
+        try:
             async for event in follower:
                 read.append(event)
+        except (StoreError, InjectedFault) as error:
+            # A store that cannot be read is the follower's own trouble. A slow one is no reason to give up.
+            fault = self.lab.sim.fault
+            was_well = fault is None or (isinstance(fault, SeamRaise) and fault.exc is StoreIsSlow)
+            if was_well and read and not self.journal.has_failed:
+                self.lab.watch.note(f"{name} gave up, though the store was well: {error}")
+            return
+        if not self.journal.has_failed and not isinstance(read[-1] if read else None, StreamStopped):
+            self.lab.watch.note(f"{name} came to its end with {read[-1:]}, which is no end")
 
     async def afterwards(self) -> None:
         """Check that, whatever happened, the session is free, or soon will be, is valid, and can be resumed."""
@@ -337,6 +355,114 @@ def _delegates(lab: Lab) -> Agent:
         return str(done.output)
 
     return Agent(lab.planned(calls("delegate"), "Done."), tools=[lab.bare("delegate", delegate)])
+
+
+def _several(lab: Lab) -> Agent:
+    """A call that asks two people at once, and one that runs two agents at once, each of which works and then asks."""
+
+    async def questions(context: ToolContext[Any]) -> str:
+        async def ask(name: str) -> None:
+            message = f"{name} of {context.source.session}"
+            lab.received[message] = await context.ask(message, FORM)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first")
+            nursery.start_soon(ask, "second")
+        return "asked"
+
+    def inner(name: str) -> Agent:
+        pay = lab.tool(f"pay-{name}")
+        script = (calls(pay.name), calls("ask"), f"{name} is done.")
+        return Agent(lab.planned(*script, name=name), name=name, tools=[pay, lab.asker("ask")])
+
+    agents = [inner("left"), inner("right")]
+
+    async def children(context: ToolContext[Any]) -> str:
+        async def run(agent: Agent) -> None:
+            outcome = await context.run(agent, f"go, {agent.name}")
+            if lab.journal is not None:
+                root = context.source.stream.partition("/")[0]
+                lab.journal.check_child(root, outcome_stream(lab, agent))
+            outputs.append(str(outcome.output))
+
+        outputs: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(run, agent)
+        return ", ".join(sorted(outputs))
+
+    tools = [lab.bare("questions", questions), lab.bare("children", children), lab.tool("one")]
+    return Agent(lab.planned(calls("questions") + calls("children"), calls("one"), "Done."), tools=tools)
+
+
+def outcome_stream(lab: Lab, agent: Agent) -> str:
+    """The stream in which ``agent`` last came to its end."""
+    return [run.source.stream for run in lab.watch.runs if run.config.name == agent.name][-1]
+
+
+def _two(lab: Lab) -> Agent:
+    """A call that asks, and one that needs approval, side by side."""
+    tools = [lab.asker("ask"), lab.tool("guarded", requires_approval=True)]
+    return Agent(lab.planned(calls("ask") + calls("guarded"), "Done."), tools=tools)
+
+
+def _long_work(lab: Lab) -> Agent:
+    """A call that takes longer than a lease."""
+
+    async def long(_context: ToolContext[Any]) -> str:
+        await trio.sleep(LONG_WORK)
+        return "done"
+
+    tools = [lab.tool("long", long, timeout=1000)]
+    return Agent(lab.planned(calls("long"), "Done.", calls("long"), "Done again."), tools=tools)
+
+
+def _uses_context(lab: Lab) -> Agent:
+    """A call that remembers, visits a page, gives a long result, and runs past a limit."""
+
+    async def steps(context: ToolContext[Any]) -> str:
+        if context.recall("step", int) is None:
+            lab.effect(context, "step", may_run_again=True)
+            await context.remember("step", 1)
+        await context.output("some output ")
+        message = f"steps of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        message = f"page of {context.source.session}"
+        lab.received[message] = await context.ask_url(message, "https://example.org/sign-in")
+        return "line\n" * 200
+
+    tools = [lab.bare("steps", steps, if_interrupted="retry"), lab.tool("one")]
+    script = (calls("steps", id="c1"), calls("read_result", call_id="c1"), calls("one"), "Done.")
+    limits = Limits(turns=2)
+    return Agent(lab.planned(*script), tools=tools, max_result=200, limits=limits)
+
+
+class _BrokenTools:
+    """A toolset that does not start as long as ``is_broken``."""
+
+    name = "broken"
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.is_broken = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[OpenToolset]:
+        await self._lab.sim.seam("toolset:start")
+        if self.is_broken and not self._lab.sim.calm:
+            raise OSError("the server did not start")
+        yield self
+
+    async def list_tools(self) -> list[Tool]:
+        await self._lab.sim.seam("toolset:list")
+        return [self._lab.tool("listed")]
+
+
+def _with_toolset(lab: Lab) -> Agent:
+    """A call that asks, of an agent whose toolset may fail to start."""
+    return Agent(
+        lab.planned(calls("ask") + calls("listed"), "Done."), tools=[lab.asker("ask")], toolsets=[_BrokenTools(lab)]
+    )
 
 
 FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
@@ -596,3 +722,222 @@ async def forked(story: Story) -> None:
             await story.go_on(client, session, name="B")
     async with story.process("R") as client, story.session(client) as session:
         await story.go_on(client, session, name="C")
+
+
+@story(_two, reasons=("completed",), effects={"guarded": 1})
+async def answered_together(story: Story) -> None:
+    """Both questions are answered at the same moment."""
+    async with story.process("P") as client, story.session(client) as session:
+        asked: list[Question] = []
+
+        def collect(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, (ElicitationRequested, ApprovalRequested)):
+                asked.append(event)
+            if len(asked) == 2:
+                for question in asked:
+                    stream.answer(question.id, echo(question))
+                asked.clear()
+
+        await story.go_on(client, session, name="A", answer=lambda question: None, on_event=collect)
+
+
+@story(_several, reasons=("completed",), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+
+
+@story(_several, reasons=("needs_input", "completed"), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once_parked(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_several, reasons=("needs_input",) * 4 + ("completed",), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once_answered_from_the_youngest(story: Story) -> None:
+    """One answer a process, the youngest question first: what is answered stays answered."""
+    asked: list[str] = []
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    for number in range(8):
+        async with story.process(f"Q{number}") as client, story.session(client) as session:
+            if not session.is_resumable:
+                break
+            question = session.questions[-1] if session.questions else None
+            again = question is not None and getattr(question, "message", "") in asked
+            if again and story.lab.sim.injection is None:
+                story.lab.watch.note(f"{question} is asked again, though it was answered")
+            if question is not None:
+                asked.append(getattr(question, "message", ""))
+
+            def answer(each: Question, youngest: Question | None = question) -> Answer | None:
+                return echo(each) if youngest is not None and each.id == youngest.id else None
+
+            await story.go_on(client, session, name=f"B{number}", park=True, answer=answer)
+
+
+@story(_long_work, reasons=("completed", "completed"), effects={"long": 2})
+async def held_longer_than_a_lease(story: Story) -> None:
+    """Against another process that waits for the session all the while."""
+    inside: list[str] = []
+
+    async def use(name: str) -> None:
+        opening = story.process(f"P{name}")
+        async with opening as client, story.session(client, lease_seconds=SHORT_LEASE) as session:
+            inside.append(name)
+            if len(inside) > 1 and not story.journal.has_failed:
+                story.lab.watch.note(f"{inside} have the session at once")
+            try:
+                if session.is_resumable:
+                    await story.go_on(client, session, name=name)
+                else:
+                    opening = story.lab.stream(story.agent, "Go.", name=name, session=session, client=client)
+                    async with opening as stream:
+                        await stream.drain()
+            finally:
+                inside.remove(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, "A")
+        await trio.sleep(0.001)
+        nursery.start_soon(use, "B")
+
+
+@story(_busy, reasons=("needs_input", "completed"), effects={"one": 3, "slow": 1, "guarded": 1})
+async def a_start_on_a_full_disk_leaves_what_is_parked(story: Story) -> None:
+    questions: list[str] = []
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+        questions += [question.id for question in session.questions]
+        client.fill()
+        with suppress(StoreError):
+            async with story.lab.stream(story.agent, "Never mind.", name="B", session=session, client=client) as stream:
+                await stream.drain()
+        client.is_full = False
+    async with story.process("Q") as client, story.session(client) as session:
+        is_there = session.is_resumable and [question.id for question in session.questions] == questions
+        if story.lab.sim.injection is None and not is_there:
+            story.lab.watch.note("what was parked is gone after a start that failed")
+        await story.go_on(client, session, name="C")
+
+
+@story(_with_toolset, reasons=("needs_input", "failed", "completed"), effects={"listed": 1})
+async def a_toolset_fails_where_a_run_is_resumed(story: Story) -> None:
+    """The run stays parked, and is resumed when the toolset starts."""
+    (toolset,) = story.agent.toolsets
+    assert isinstance(toolset, _BrokenTools)
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    toolset.is_broken = True
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+    toolset.is_broken = False
+    async with story.process("R") as client, story.session(client) as session:
+        if story.lab.sim.injection is None and not session.is_resumable:
+            story.lab.watch.note("a run whose toolset did not start cannot be resumed any more")
+        await story.go_on(client, session, name="C")
+
+
+@story(_in_doubt, reasons=("cancelled", "completed", "completed"), effects={"again": 3, "doubtful": 3, "once": 2})
+async def killed_opened_and_forked(story: Story) -> None:
+    """The original decides whether the calls of a run that was cut off run again. A fork asks the model anew."""
+    async with story.process("P") as client, trio.open_nursery() as nursery, story.session(client) as session:
+
+        async def kill() -> None:
+            await trio.sleep(10)
+            client.kill()
+
+        nursery.start_soon(kill)
+        await story.go_on(client, session, name="A")
+        nursery.cancel_scope.cancel()
+    async with story.process("Q") as client, story.session(client):
+        # To open it is enough: it notes that the run was interrupted.
+        pass
+    async with story.process("R") as client:
+        await fork_session(client, ID, "fork")
+        before = {call for _, call in story.journal.saved(ID).began}
+        async with stored_session(client, "fork", if_busy="wait") as session:
+            await story.go_on(client, session, name="B")
+        for key, tool in story.lab.counts:
+            if key.startswith("fork: ") and key.partition("#")[2] in before:
+                story.lab.watch.note(f"the fork runs {tool} as {key}, which the original may have run")
+    async with story.process("S") as client, story.session(client) as session:
+        await story.go_on(client, session, name="C")
+
+
+@story(_uses_context, reasons=("needs_input",) * 3 + ("completed",), effects={"step": 1, "one": 1})
+async def remembered_asked_and_read_again(story: Story) -> None:
+    """What a call remembers, its long result, and a limit that a person raised outlive the process."""
+    for number in range(4):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_busy, reasons=("needs_input", "completed"), effects={"one": 3, "slow": 1, "guarded": 1})
+async def parked_by_its_reader(story: Story) -> None:
+    """By `Stream.park`, when the first question has come."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def park(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, (ElicitationRequested, ApprovalRequested)) and not session.is_resumable:
+                stream.stream.park()
+
+        await story.go_on(client, session, name="A", answer=lambda question: None, on_event=park)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_plain, reasons=("completed",) * 3, effects={"one": 2})
+async def followed_from_the_middle(story: Story) -> None:
+    """After each number, from here and from elsewhere: the rest of the events, as every reader has them."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+        await story.go_on(client, session, name="B")
+        saved = story.journal.saved(ID).events
+        for after in [*saved][:: max(1, len(saved) // 6)]:
+            for follower in (session.follow(after=after), follow_session(client, ID, after=after)):
+                numbers: list[int] = []
+                with suppress(StoreError, InjectedFault):
+                    numbers.extend([event.seq async for event in follower])
+                    expected = [seq for seq in saved if seq > after]
+                    if numbers != expected:
+                        story.lab.watch.note(f"after {after}, a follower read {numbers}, not {expected}")
+        async with story.lab.stream(story.agent, "And?", name="C", session=session, client=client) as stream:
+            await stream.drain()
+
+
+@story(_plain, reasons=("completed", "completed"), effects={"one": 2})
+async def steered_and_kept(story: Story) -> None:
+    """What is said to a run under way is part of the session."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def steer(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, ToolCallStarted):
+                with suppress(AgentLoopError):
+                    stream.stream.steer("Quick.")
+                    stream.stream.follow_up("And then?")
+
+        await story.go_on(client, session, name="A", on_event=steer)
+        async with story.lab.stream(story.agent, "And?", name="B", session=session, client=client) as stream:
+            await stream.drain()
+
+
+def _compacted(lab: Lab) -> Agent:
+    """A conversation that gets too long, and a call that asks after it was shortened."""
+    long = says("bla " * 500, piece=2000) + calls("one")
+    long = msgspec.structs.replace(long, usage=Usage(input_tokens=10, output_tokens=450))
+    return Agent(
+        lab.model(long, "They said bla.", calls("ask"), "Done."),
+        tools=[lab.tool("one"), lab.asker("ask")],
+        compaction=Compaction(window=500, keep_recent=0.01),
+    )
+
+
+@story(_compacted, reasons=("needs_input", "completed"), effects={"one": 1})
+async def shortened_and_parked(story: Story) -> None:
+    """The shortened view outlives the process."""
+    for number in range(2):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)

@@ -18,7 +18,7 @@ from agentloop.hooks import Allow, Ask, Context, Hook, ReplaceResult
 from agentloop.limits import Deadlines, Limits, Price, Retries
 from agentloop.messages import Text, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest
-from agentloop.questions import Accept, Answer, Approve, Decline, Deny
+from agentloop.questions import Accept, Answer, Approve, Deny
 from agentloop.testing._lab import Lab, Recorded, echo
 from agentloop.testing.harness.registry import ends, on_depths, scenario
 from agentloop.testing.scripted import Response, calls, fails, says, thinks
@@ -158,12 +158,7 @@ class _Row(msgspec.Struct):
     tag: str
 
 
-def _visited(question: Question) -> Answer:
-    is_page = isinstance(question, ElicitationRequested) and question.url is not None
-    return Decline("not now") if is_page else echo(question)
-
-
-@on_depths("completed", answer=_visited)
+@on_depths("completed")
 def a_tool_uses_all_of_its_context(lab: Lab) -> Agent:
     async def all_of_it(context: ToolContext[Any]) -> str:
         await context.progress(1, total=3, message="one of three")
@@ -181,7 +176,8 @@ def a_tool_uses_all_of_its_context(lab: Lab) -> Agent:
         answer = await context.ask_for(message, _Row)
         if isinstance(answer, _Row):
             lab.received[message] = Accept({"tag": answer.tag})
-        await context.ask_url(f"page of {context.source.session}", "https://example.org/sign-in")
+        message = f"page of {context.source.session}"
+        lab.received[message] = await context.ask_url(message, "https://example.org/sign-in")
         said = await context.ask_model(ModelRequest((UserMessage((Text("Sum it up."),)),)))
         return said.text
 
