@@ -7,10 +7,11 @@ worked out from the value alone, without a runtime: that is the model that the r
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from random import Random
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 import msgspec
 import trio
@@ -50,6 +51,7 @@ __all__ = [
     "pick_faults",
     "predict",
     "run_program",
+    "simpler",
 ]
 
 
@@ -442,6 +444,43 @@ async def _run_child(
     except AgentLoopError:
         return "it failed"
     return "left it"
+
+
+def simpler(program: Program) -> Iterator[Program]:
+    """Programs that are one step simpler than ``program``: a part is left out, or replaced by a plain one."""
+    for value in _simpler(program):
+        if value.roots:
+            yield value
+
+
+_T = TypeVar("_T")
+
+
+def _simpler(value: _T) -> Iterator[_T]:
+    """Values that are one step simpler, the greatest steps first."""
+    whole: Any = value
+    if isinstance(value, tuple):
+        items = cast("tuple[Any, ...]", value)
+        for index in range(len(items)):
+            yield cast("_T", items[:index] + items[index + 1 :])
+        for index, item in enumerate(items):
+            for other in _simpler(item):
+                yield cast("_T", (*items[:index], other, *items[index + 1 :]))
+    elif isinstance(value, msgspec.Struct):
+        if isinstance(value, Child):
+            yield cast("_T", Do())
+        fields = msgspec.structs.fields(type(value))
+        for field in fields:
+            own = getattr(value, field.name)
+            if field.default is not msgspec.NODEFAULT and own != field.default and not isinstance(own, tuple):
+                yield msgspec.structs.replace(whole, **{field.name: field.default})
+        for field in fields:
+            own = getattr(value, field.name)
+            if isinstance(own, (tuple, msgspec.Struct)):
+                for other in _simpler(own):
+                    yield msgspec.structs.replace(whole, **{field.name: other})
+    elif isinstance(whole, int) and whole > 1:
+        yield cast("_T", whole // 2)
 
 
 class Reached(msgspec.Struct):
