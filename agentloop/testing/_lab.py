@@ -332,9 +332,9 @@ class Lab:
                 answer = await context.ask(message, TAG_FORM)
             # No checkpoint in between: an accepted answer is noted also if this task is cancelled now.
             self.received[message] = answer
-            if self.journal is not None:
-                root = cast("RunningContext", context)._run.root.session.id
-                self.journal.check_answered(root, message, answer)
+            root = cast("RunningContext", context)._run.root
+            if self.journal is not None and root.journal is not None:
+                self.journal.check_answered(root.session.id, message, answer)
             await trio.lowlevel.checkpoint()
             return repr(answer)
 

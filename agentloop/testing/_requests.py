@@ -164,6 +164,11 @@ class Requests:
         """The conversation was shortened, or its messages were replaced: the next request is the first one."""
         self._conversations[id(run.transcript)] = _Conversation(asked=())
 
+    def is_turn(self) -> bool:
+        """Whether the request that the current task answers is one of a turn."""
+        _, is_turn = self._asking.get(trio.lowlevel.current_task(), (None, True))
+        return is_turn
+
     # ---------------------------------------------------------------------------- usage
 
     def said(self, response: Response) -> None:

@@ -30,6 +30,11 @@ TOKENS = {
 }
 
 PROGRAMS = {
+    "no question is lost whose run is parked at the moment at which it is asked": (
+        '{"roots":[{"stream":{"turns":[[{"type":"do","what":"work"}],[{"type":"do","what":"time_out"},{"type":"do",'
+        '"what":"remember"},{"type":"do","what":"ask"},{"type":"do","what":"remember"},{"type":"do","what":"ask"}]]},'
+        '"journal":"parked"}],"seed":27731,"granularity":"step"}'
+    ),
     "a stream that is left while its toolset starts does not wait for it for ever": (
         '{"roots":[{"stream":{"turns":[[{"type":"child","stream":{"turns":[],"end":"listing_fails","words":1},'
         '"leave_after":1,"handler":""}]],"end":"answer","words":1},"reader":{"does":"drain","after":0,"pause":0,'
