@@ -401,7 +401,7 @@ class Lab:
                 elif isinstance(event, QuestionAnswered):
                     answered[event.id] = event.answer
         for id, answer in self.accepted.items():
-            if self.journal is not None and not self.journal.was_well and asked.get(id) not in self.received:
+            if self._may_lose() and asked.get(id) not in self.received:
                 # The store failed, so the answer may be lost.
                 continue
             if id in asked and isinstance(answer, Accept) and self.received.get(asked[id]) != answer:

@@ -22,7 +22,7 @@ from agentloop import hooks
 from agentloop._core.json_text import decode_own
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, ModelConnectionError, StoreError, StreamStateError
+from agentloop.errors import AgentLoopError, ModelConnectionError, StreamStateError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -324,7 +324,7 @@ class _Play:
         if not root.journal:
             await self._run(name, root, agent, None, None)
         elif self.lab.journal is not None:
-            with suppress(*(() if self.lab.sim.fault is None else (StoreError, InjectedFault))):
+            with suppress(*(() if self.lab.sim.fault is None else (AgentLoopError, InjectedFault))):
                 await self._run_in_processes(name, root, agent, self.lab.journal)
 
     async def _run_in_processes(self, name: str, root: Root, agent: Agent, journal: SeamJournal) -> None:
@@ -607,7 +607,7 @@ class _Play:
     def _denied(self, name: str) -> bool:
         """Whether no answerer approves this agent's calls."""
         root = self._root_of(name)
-        return root.reader.answers == "nobody" and root.journal not in ("parked", "killed")
+        return root.reader.answers == "nobody" and root.journal != "parked"
 
     def _root_of(self, name: str) -> Root:
         """The root that an agent, or a stream, belongs to."""
