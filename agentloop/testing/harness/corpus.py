@@ -10,12 +10,13 @@ from agentloop.testing.harness import (
     reader_scenarios as _readers,
     session_scenarios,
     tool_scenarios as _tools,
+    value_scenarios as _values,
 )
 from agentloop.testing.harness.registry import SCENARIOS
 
 __all__ = ["corpus", "find_scenario"]
 
-_ADDED = (_agents, _readers, _tools)
+_ADDED = (_agents, _readers, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 
