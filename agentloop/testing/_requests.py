@@ -81,10 +81,17 @@ class Requests:
     """The usage of the response at hand, as its model reports it."""
     _spent: dict[Run, int] = field(factory=dict[Run, int])
     _estimated: set[Run] = field(factory=set[Run])
+    _requests: dict[Run, int] = field(factory=dict[Run, int])
+    """How many requests of a run have gone out."""
+    _calls: dict[Run, int] = field(factory=dict[Run, int])
+    """How many tool calls the model of a run has asked for."""
+    resumed: dict[Run, Run | None] = field(factory=dict[Run, Run | None])
+    """The runs that continue an earlier one, and that one, if it was parked."""
 
     def asked(self, run: Run, request: ModelRequest, *, is_turn: bool) -> None:
         """A request goes out."""
         self._asking[trio.lowlevel.current_task()] = run, is_turn
+        self._check_limits(run)
         self._reported.pop(trio.lowlevel.current_task(), None)
         if run.hooks.at("before_llm_call"):
             # A hook may have replaced the messages.
@@ -164,6 +171,18 @@ class Requests:
         """The conversation was shortened, or its messages were replaced: the next request is the first one."""
         self._conversations[id(run.transcript)] = _Conversation(asked=())
 
+    def _check_limits(self, run: Run) -> None:
+        """No request goes past a limit on requests, of its run or of one around it, that a person has not raised."""
+        self._requests[run] = self._requests.get(run, 0) + 1
+        for around in _lineage(run):
+            limit = around.config.limits.requests
+            if limit is None or around in self.resumed:
+                continue
+            asked = sum(count for other, count in self._requests.items() if around in _lineage(other))
+            allowed = around.meter.allowed.get("requests", limit)
+            if asked > allowed:
+                self._note(f"{run.source.stream}: request {asked} went out, where {around.source.stream} has {allowed}")
+
     def is_turn(self) -> bool:
         """Whether the request that the current task answers is one of a turn."""
         _, is_turn = self._asking.get(trio.lowlevel.current_task(), (None, True))
@@ -179,6 +198,9 @@ class Requests:
         conversation = self._conversations.get(id(run.transcript))
         if conversation is not None and is_turn:
             conversation.answer = response
+        if is_turn:
+            calls = sum(isinstance(part, ToolCall) for part in response.parts)
+            self._calls[run] = self._calls.get(run, 0) + calls
         usage = response.usage if response.usage.total_tokens else response.reported
         self._count(run, usage)
 
@@ -198,17 +220,39 @@ class Requests:
             # A limit on tokens counts an estimate.
             self._estimated.add(run)
 
-    def check_usage(self, runs: Sequence[Run], resumed: set[Run]) -> None:
-        """The usage of each outcome is the sum of what the models of its run, and of the runs inside, have used."""
+    def check_usage(self, runs: Sequence[Run]) -> None:
+        """The usage of each outcome is the sum of what the models of its run, and of the runs inside, have used.
+
+        A run that was parked and resumed has used what all of its openings have used. Children of it that are not run
+        again have used what they had used.
+        """
         for run in runs:
-            inside = [other for other in runs if run in _lineage(other)]
-            if run.outcome is None or run in resumed or any(other in resumed for other in inside):
+            if run.outcome is None:
                 continue
-            if any(other in self._estimated and other.meter.counts_tokens for other in inside):
+            openings = self._openings(run)
+            if run in self.resumed and not self._requests.get(run):
+                # It ended before it came to what it resumes.
+                continue
+            inside = [other for other in runs if any(opening in _lineage(other) for opening in openings)]
+            if not openings or any(other in self._estimated and other.meter.counts_tokens for other in inside):
                 continue
             spent, counted = sum(self._spent.get(other, 0) for other in inside), run.outcome.usage.total_tokens
             if spent != counted:
                 self._note(f"{run.source.stream}: its models used {spent} tokens, and its outcome says {counted}")
+            asked = sum(self._calls.get(other, 0) for other in inside)
+            if run.meter.tool_calls > asked:
+                problem = f"its models asked for {asked} calls, and {run.meter.tool_calls} count for its limits"
+                self._note(f"{run.source.stream}: {problem}")
+
+    def _openings(self, run: Run) -> list[Run]:
+        """The openings of a run, the latest first; none if one is unknown, or was cut off."""
+        openings = [run]
+        while openings[-1] in self.resumed:
+            before = self.resumed[openings[-1]]
+            if before is None or self._loses():
+                return []
+            openings.append(before)
+        return openings
 
 
 def _lineage(run: Run) -> list[Run]:

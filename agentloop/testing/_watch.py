@@ -23,9 +23,12 @@ from agentloop.events import (
     ChildStreamStopped,
     CompactionFinished,
     CompactionStarted,
+    MessageCommitted,
     StreamEvent,
     StreamStarted,
     StreamStopped,
+    TurnFinished,
+    TurnReason,
 )
 from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
 from agentloop.models import ModelRequest
@@ -70,8 +73,12 @@ class Watch:
         self._loses = loses
         self._read: dict[Run, list[StreamEvent]] = {}
         """The events that each reader has got."""
-        self._steered: list[tuple[Mailbox, UserMessage]] = []
-        """The messages that people sent to a run under way."""
+        self._steered: list[tuple[Mailbox, UserMessage, int]] = []
+        """The messages that people sent to a run under way, and the number of events that its model had answered by."""
+        self._answers: dict[EventWriter, int] = {}
+        """How often the model of a run has answered."""
+        self._turns: dict[EventWriter, TurnReason] = {}
+        """Why the last turn of a run ended."""
         self._open: dict[Root, dict[str, str | None]] = {}
         """For each root, the streams whose blocks are open, with their parents: what the tree must look like."""
 
@@ -127,6 +134,10 @@ class Watch:
         def append(log: EventLog, event: Any, writer: EventWriter) -> None:
             real_append(log, event, writer)
             self._check_memory(log)
+            if isinstance(event, TurnFinished):
+                self._turns[writer] = event.reason
+            if isinstance(event, MessageCommitted) and isinstance(event.message, AssistantMessage):
+                self._answers[writer] = self._answers.get(writer, 0) + 1
             if isinstance(event, (StreamStopped, ChildStreamStopped)):
                 self.ended_at[event.stream] = trio.current_time()
             if isinstance(event, (CompactionStarted, CompactionFinished)):
@@ -149,11 +160,11 @@ class Watch:
 
         def steer(mailbox: Mailbox, message: UserMessage) -> None:
             real_steer(mailbox, message)
-            self._steered.append((mailbox, message))
+            self._steered.append((mailbox, message, self._answers_of(mailbox)))
 
         def follow_up(mailbox: Mailbox, message: UserMessage) -> None:
             real_follow_up(mailbox, message)
-            self._steered.append((mailbox, message))
+            self._steered.append((mailbox, message, self._answers_of(mailbox)))
 
         with patched(Mailbox, "steer", steer), patched(Mailbox, "follow_up", follow_up):
             yield
@@ -167,6 +178,7 @@ class Watch:
                 self.runs.append(opened)
                 if is_resumed:
                     self.resumed.add(opened)
+                    self.requests.resumed[opened] = self._parked_before(opened)
                 self._model(opened)[opened.source.stream] = opened.source.parent
                 self._compare(opened, "was opened")
                 if opened.parent is not None:
@@ -224,8 +236,20 @@ class Watch:
             if events and not isinstance(events[0], (StreamStarted, ChildStreamStarted)):
                 self.note(f"the reader of {run.source.stream} got {events[0]} first")
         self._check_steered()
-        self.requests.check_usage(self.runs, self.resumed)
+        self.requests.check_usage(self.runs)
         return self.problems
+
+    def _answers_of(self, mailbox: Mailbox) -> int:
+        """How often the model of the run that ``mailbox`` belongs to has answered so far."""
+        return next((self._answers.get(run.writer, 0) for run in self.runs if run.mailbox is mailbox), 0)
+
+    def _parked_before(self, run: Run) -> Run | None:
+        """The parked run that ``run`` continues; ``None`` if it was not parked, or not seen."""
+        for other in reversed(self.runs[:-1]):
+            if other.transcript.id == run.transcript.id and other.config.name == run.config.name:
+                is_parked = other.outcome is not None and other.outcome.reason == "needs_input"
+                return other if is_parked else None
+        return None
 
     def _check_memory(self, log: EventLog) -> None:
         """However slow a reader is, of whichever run, few events wait for it."""
@@ -242,7 +266,7 @@ class Watch:
 
     def _check_steered(self) -> None:
         """Each message that a person sent to a run was read by its model, once, or is undelivered in its outcome."""
-        for mailbox, message in self._steered:
+        for mailbox, message, answers in self._steered:
             for run in self.runs:
                 if (
                     run.mailbox is not mailbox
@@ -251,7 +275,10 @@ class Watch:
                     or self._loses()
                 ):
                     continue
-                sent = sum(other == message for box, other in self._steered if box is mailbox)
+                sent = sum(other == message for box, other, _ in self._steered if box is mailbox)
+                is_unread = run.outcome.reason == "completed" and message in run.outcome.undelivered
+                if is_unread and answers < self._answers.get(run.writer, 0):
+                    self.note(f"{run.source.stream} answered, and completed, without reading {message}")
                 later = run.transcript.messages[run.first_index :]
                 texts = [each.parts[: len(message.parts)] for each in later if isinstance(each, UserMessage)]
                 times = texts.count(message.parts) + list(run.outcome.undelivered).count(message)
@@ -270,3 +297,10 @@ class Watch:
             self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")
         if isinstance(outcome.error, BaseExceptionGroup):
             self.note(f"{name}: it failed with a bare group")
+        turn = self._turns.get(run.writer)
+        # A toolset or a model that dies cancels the turn that uses it.
+        holds = run.config.toolsets or any(hasattr(model, "open") for model in run.models)
+        if outcome.reason == "failed" and turn == "cancelled" and not holds:
+            self.note(f"{name}: it failed, and its last turn was cancelled")
+        if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):
+            self.note(f"{name}: it ended as {outcome.reason}, and its last turn was {turn}")

@@ -64,7 +64,9 @@ class _Enough(Exception):  # noqa: N818 - no error, but the end of a search
     pass
 
 
-def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) -> BrokenPromise | None:
+def search_programs(
+    limit: int, *, seed: int, steps: int = 20, faults: int = 0, shrinks: bool = True
+) -> BrokenPromise | None:
     """Let the state machine write programs, and run them, until one breaks a promise; then make that one smaller.
 
     Args:
@@ -72,8 +74,9 @@ def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) 
       seed: the same seed, with the same hypothesis, gives the same programs.
       steps: how many rules write a program.
       faults: how many times to run each again, with a fault in some place.
+      shrinks: whether to make the program smaller.
     """
-    search = _Search(limit, faults)
+    search = _Search(limit, faults, shrinks=shrinks)
     machine: type[StreamMachine] = type("Searching", (StreamMachine,), {"run": staticmethod(search.run)})
     with suppress(_Enough):
         stateful.run_state_machine_as_test(
@@ -95,7 +98,8 @@ def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) 
 
 
 class _Search:
-    def __init__(self, limit: int, faults: int) -> None:
+    def __init__(self, limit: int, faults: int, *, shrinks: bool) -> None:
+        self._shrinks = shrinks
         self.broken: BrokenPromise | None = None
         self._limit = limit
         self._faults = faults
@@ -111,7 +115,7 @@ class _Search:
             for fault in pick_faults(sim, Random(str(program)), self._faults):
                 run_program(program, fault=fault, reached=StreamMachine.reached)
         except Violation as violation:
-            smaller, violation = shrink(program, fault, violation)
+            smaller, violation = shrink(program, fault, violation, runs=SHRINKING if self._shrinks else 0)
             token = str(smaller) if fault is None else f"{smaller} {fault}"
             self.broken = BrokenPromise(self._runs, token, violation.problem)
             raise _Enough from None

@@ -13,7 +13,7 @@ from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelRateLimitError
 from agentloop.events import ApprovalRequested, ElicitationRequested, Question
-from agentloop.limits import Compaction, Retries
+from agentloop.limits import Compaction, Limits, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.permissions import Exact, Glob, Mode, Permissions, Rule, Under
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
@@ -259,3 +259,17 @@ async def only_the_text_is_read(lab: Lab) -> None:
         text = "".join([piece async for piece in stream.stream.text()])
         if lab.sim.injection is None and text != "First. Second.":
             lab.watch.note(f"the text of the answer is {text!r}")
+
+
+@on_depths("limit")
+def unknown_and_unreadable_calls_again_and_again(lab: Lab) -> Agent:
+    """Calls that never come to run are repeated calls like the others."""
+    script: list[Response] = [calls("nope") + calls("one", raw="{")] * 4
+    return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(identical_turns=3))
+
+
+@on_depths("limit")
+def denied_calls_again_and_again(lab: Lab) -> Agent:
+    script: list[Response] = [calls("one", tag="x")] * 4
+    rules = Permissions(deny=["one"])
+    return Agent(lab.model(*script), tools=[lab.tool("one")], permissions=rules, limits=Limits(identical_turns=3))
