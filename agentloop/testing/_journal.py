@@ -248,6 +248,8 @@ class JournalClient:
         self._scope = scope
         self.name = name
         self.is_full = False
+        self.delay = 0.0
+        """Seconds that each write takes."""
 
     @property
     def is_dead(self) -> bool:
@@ -267,6 +269,8 @@ class JournalClient:
         self._check_alive()
         if self.is_full and name == "append":
             raise StoreError("the disk is full")
+        if name == "append" and self.delay:
+            await trio.sleep(self.delay)
         try:
             done = await deed()
         except trio.Cancelled:

@@ -20,13 +20,14 @@ from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
     ElicitationRequested,
+    MessageCommitted,
     Question,
     QuestionAnswered,
     StreamEvent,
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import AssistantMessage, Prompt
+from agentloop.messages import AssistantMessage, Message, Prompt
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
@@ -188,7 +189,7 @@ class Lab:
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
         # A child can be stopped by itself, by the name of its stream.
-        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose)
+        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
         self.stops: list[tuple[int, str]] = []
@@ -206,6 +207,12 @@ class Lab:
     def _may_lose(self) -> bool:
         journal = self.journal
         return journal is not None and (journal.has_failed or not journal.was_well)
+
+    def _saved(self, root: str, session: str) -> list[Message]:
+        """The messages of ``session`` that are saved in the journal of ``root``."""
+        assert self.journal is not None
+        events = self.journal.saved(root).events.values()
+        return [event.message for event in events if isinstance(event, MessageCommitted) and event.session == session]
 
     # --------------------------------------------------------------------------- streams
 
@@ -301,7 +308,7 @@ class Lab:
         """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
 
         async def run(context: ToolContext[Any]) -> object:
-            self.effect(context, name, may_run_again=made.may_run_again)
+            self.effect(context, name, may_run_again=made.read_only and made.may_run_again)
             result: object = "cancelled by itself"
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
                 await self.sim.seam(f"tool:{name}")

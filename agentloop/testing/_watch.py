@@ -50,6 +50,7 @@ class Watch:
     Args:
       on_child: called with each child stream, when it is opened.
       loses: whether a store has failed by now, and messages may be lost.
+      saved: the messages of a session that the journal of a root session has.
 
     Attributes:
       runs: every stream that was opened, in order.
@@ -63,6 +64,7 @@ class Watch:
         self,
         on_child: Callable[[Stream], object] = lambda _stream: None,
         loses: Callable[[], bool] = lambda: False,
+        saved: Callable[[str, str], list[Message]] = lambda _root, _session: [],
     ) -> None:
         self._on_child = on_child
         self.runs: list[Run] = []
@@ -71,6 +73,7 @@ class Watch:
         self.resumed: set[Run] = set()
         self.ended_at: dict[str, float] = {}
         self._loses = loses
+        self._saved = saved
         self._read: dict[Run, list[StreamEvent]] = {}
         """The events that each reader has got."""
         self._steered: list[tuple[Mailbox, UserMessage, int]] = []
@@ -90,11 +93,14 @@ class Watch:
     @contextmanager
     def on(self) -> Generator[None]:
         """Watch the streams that are opened while the block runs."""
-        real_block, real_extend = lifecycle._block, Transcript.extend
+        real_block, real_ended_block, real_extend = lifecycle._block, lifecycle._ended_block, Transcript.extend
 
         def block(*args: Any, **options: Any) -> Any:
             is_resumed = args[4] is None or bool(getattr(options.get("state"), "stream", ""))
             return self._watched(real_block(*args, **options), is_resumed=is_resumed)
+
+        def ended_block(*args: Any, **options: Any) -> Any:
+            return self._watched_again(real_ended_block(*args, **options))
 
         def extend(transcript: Transcript, messages: Iterable[Message]) -> None:
             real_extend(transcript, messages)
@@ -103,6 +109,7 @@ class Watch:
 
         with (
             patched(lifecycle, "_block", block),
+            patched(lifecycle, "_ended_block", ended_block),
             patched(Transcript, "extend", extend),
             self._watched_requests(),
             self._watched_readers(),
@@ -194,6 +201,24 @@ class Watch:
                 last = len(opened.transcript) - opened.transcript.provisional
                 if opened.outcome and opened.outcome.messages != opened.transcript.messages[opened.first_index : last]:
                     self.note(f"{opened.source.stream}: its outcome does not have the messages that it added")
+
+    @asynccontextmanager
+    async def _watched_again(self, block: AbstractAsyncContextManager[Stream]) -> AsyncGenerator[Stream]:
+        """A child that ended in an earlier opening of the run around it has the outcome that it had then."""
+        async with block as stream:
+            run = stream._run
+            for other in self.runs:
+                before, again = other.outcome, run.outcome
+                is_same = other.transcript.id == run.transcript.id and other.config.name == run.config.name
+                if not is_same or before is None or again is None or before.reason != again.reason or self._loses():
+                    continue
+                if before.messages and again.messages[-len(before.messages) :] != before.messages:
+                    self.note(f"{run.source.stream} is not run again, and its messages are {again.messages}")
+                for name in ("output", "usage", "detail"):
+                    if getattr(before, name) != getattr(again, name):
+                        problem = f"{getattr(again, name)!r}, where it was {getattr(before, name)!r}"
+                        self.note(f"{run.source.stream} is not run again, and its {name} is {problem}")
+            yield stream
 
     def _model(self, run: Run) -> dict[str, str | None]:
         return self._open.setdefault(run.root, {})
@@ -297,6 +322,10 @@ class Watch:
             self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")
         if isinstance(outcome.error, BaseExceptionGroup):
             self.note(f"{name}: it failed with a bare group")
+        if run.root.journal is not None:
+            saved = self._saved(run.root.session.id, run.transcript.id)
+            if unsaved := [message for message in outcome.messages if message not in saved]:
+                self.note(f"{name}: its outcome has a message that is not saved: {unsaved[0]}")
         turn = self._turns.get(run.writer)
         # A toolset or a model that dies cancels the turn that uses it.
         holds = run.config.toolsets or any(hasattr(model, "open") for model in run.models)

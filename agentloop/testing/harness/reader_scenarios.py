@@ -11,7 +11,9 @@ from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import StreamStateError
 from agentloop.events import ElicitationRequested, StreamEvent, TextDelta, ToolCallStarted, TurnStarted
-from agentloop.testing._lab import Lab, echo
+from agentloop.limits import Limits
+from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.testing._lab import Lab, SeamModel, echo
 from agentloop.testing.harness.registry import ends, scenario
 from agentloop.testing.scripted import Response, calls, fails, says
 from agentloop.tools import Tool
@@ -198,3 +200,119 @@ async def a_child_is_steered(lab: Lab) -> None:
     agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
     async with lab.stream(agent) as stream:
         await stream.drain(answer=echo)
+
+
+@scenario(ends("completed"))
+async def steered_while_the_model_gives_its_answer(lab: Lab) -> None:
+    """The answer is not the last one: the run goes on with the message."""
+    agent = Agent(lab.model("A long answer, word by word.", "Another answer."))
+    async with lab.stream(agent) as stream:
+        steered = False
+        async for event in stream:
+            if isinstance(event, TextDelta) and not steered:
+                steered = True
+                with suppress(StreamStateError):
+                    stream.stream.steer("By the way.")
+
+
+@scenario(ends("completed"))
+async def a_child_is_steered_while_it_gives_its_answer(lab: Lab) -> None:
+    inner = Agent(lab.model("Inner answer, word by word.", "Another.", name="inner"), name="inner")
+
+    async def delegate(context: ToolContext[Any]) -> str:
+        async with context.stream(inner, "go") as child:
+            steered = False
+            async for event in child:
+                if isinstance(event, TextDelta) and not steered:
+                    steered = True
+                    with suppress(StreamStateError):
+                        child.steer("By the way.")
+            return str(child.result.output)
+
+    agent = Agent(lab.model(calls("delegate"), "Done."), tools=[lab.tool("delegate", delegate)])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+
+
+# -------------------------------------------------------------- trouble while a run is stopped
+
+
+class _Stubborn(SeamModel):
+    """A model that raises an error of its own when it is cancelled."""
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Wait, and fail when that is cut off."""
+        await reply.text("Well, ")
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise OSError("the connection was closed") from None  # noqa: ASYNC104 - as bad libraries do
+        raise AssertionError
+
+
+def _stubborn(lab: Lab) -> Agent:
+    async def tool(_context: ToolContext[Any]) -> str:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise ValueError("cut off") from None  # noqa: ASYNC104 - as bad tools do
+        raise AssertionError
+
+    inner = Agent(_Stubborn(lab, "stubborn"), name="stubborn")
+    script = calls("stubborn", prompt="x") + calls("tool")
+    return Agent(lab.model(script, "never"), tools=[inner.as_tool(), lab.tool("tool", tool)])
+
+
+def _stubborn_alone(lab: Lab) -> Agent:
+    return Agent(_Stubborn(lab, "stubborn"), name="stubborn")
+
+
+def _all_cancelled(lab: Lab) -> None:
+    reasons = [run.outcome.reason for run in lab.watch.runs if run.outcome is not None]
+    assert set(reasons) == {"cancelled"}, reasons
+
+
+@scenario(_all_cancelled)
+async def left_while_everything_raises_when_it_is_cancelled(lab: Lab) -> None:
+    async with lab.stream(_stubborn(lab)) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta):
+                break
+
+
+@scenario(_all_cancelled)
+async def cancelled_from_around_while_the_model_raises(lab: Lab) -> None:
+    with trio.move_on_after(5):
+        async with lab.stream(_stubborn_alone(lab)) as stream:
+            await stream.drain()
+
+
+@scenario(_all_cancelled)
+async def stopped_while_the_model_raises(lab: Lab) -> None:
+    async with lab.stream(_stubborn_alone(lab)) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta):
+                stream.stop()
+
+
+@scenario(_all_cancelled)
+async def stopped_when_its_time_is_over_already(lab: Lab) -> None:
+    """The stop comes while the run is cleaned up, and is the reason all the same."""
+
+    async def slow_to_leave(_context: ToolContext[Any]) -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+        raise AssertionError
+
+    agent = Agent(lab.model(calls("slow"), "never"), tools=[lab.tool("slow", slow_to_leave)], limits=Limits(seconds=5))
+    async with trio.open_nursery() as nursery, lab.stream(agent) as stream:
+
+        async def stop() -> None:
+            await trio.sleep(6)
+            stream.stop("enough")
+
+        nursery.start_soon(stop)
+        await stream.drain()

@@ -6,6 +6,7 @@ step. However it ends, the session is opened once more in a quiet world, and res
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -54,6 +55,9 @@ STORIES: dict[str, Callable[[], AgentScenario]] = {}
 
 ID = "ann"
 """The session of every story."""
+
+PAUSE = 0.06
+"""Seconds between two words of a slow model."""
 
 SHORT_LEASE = 9.0
 """Seconds of the lease of a session that is held longer: longer than a slow store takes."""
@@ -465,6 +469,29 @@ def _with_toolset(lab: Lab) -> Agent:
     )
 
 
+def _reads_its_child(lab: Lab) -> Agent:
+    """A call that reads the events of an agent that works and asks, and one that reports much progress."""
+    inner = Agent(
+        lab.planned(says("word " * 20) + calls("pay"), calls("ask"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("pay"), lab.asker("ask")],
+    )
+
+    async def read(context: ToolContext[Any]) -> str:
+        async with context.stream(inner, "go") as child:
+            async for _event in child:
+                await trio.lowlevel.checkpoint()
+            return str(child.result.output)
+
+    async def report(context: ToolContext[Any]) -> str:
+        for number in range(120):
+            await context.progress(number, total=120)
+        return "done"
+
+    tools = [lab.bare("read", read, timeout=1000), lab.tool("report", report, timeout=1000)]
+    return Agent(lab.planned(calls("read") + calls("report"), "Done."), tools=tools)
+
+
 FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
 
 
@@ -595,7 +622,7 @@ class _SlowReply:
 
     async def text(self, text: str, /) -> None:
         await self._reply.text(text)
-        await trio.sleep(0.06)
+        await trio.sleep(PAUSE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reply, name)
@@ -941,3 +968,34 @@ async def shortened_and_parked(story: Story) -> None:
     for number in range(2):
         async with story.process(f"P{number}") as client, story.session(client) as session:
             await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_reads_its_child, reasons=("needs_input", "completed"), effects={"pay": 1, "report": 1})
+async def parked_while_a_tool_reads_its_child(story: Story) -> None:
+    for number in range(2):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_reads_its_child, reasons=("completed",), effects={"pay": 1, "report": 1})
+async def kept_in_a_slow_store(story: Story) -> None:
+    """The run waits for the store: few events wait in memory."""
+    async with story.process("P") as client, story.session(client) as session:
+        client.delay = 1.0
+        await story.go_on(client, session, name="A")
+
+
+@story(_speaks, reasons=("completed",), effects={"one": 1})
+async def words_are_read_as_they_are_said(story: Story) -> None:
+    """The journal delays no words of the model."""
+    async with story.process("P") as client, story.session(client) as session:
+        times: list[float] = []
+
+        def note_time(_stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, TextDelta) and event.text == "word ":
+                times.append(story.lab.sim.now)
+
+        await story.go_on(client, session, name="A", on_event=note_time)
+        gaps = [round(later - earlier, 3) for earlier, later in itertools.pairwise(times)]
+        if story.lab.sim.injection is None and any(gap > PAUSE * 1.5 for gap in gaps):
+            story.lab.watch.note(f"words that were said every {PAUSE} s were read after {gaps}")

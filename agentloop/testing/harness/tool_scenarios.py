@@ -149,6 +149,20 @@ async def a_slot_is_waited_for_by_a_call_beside(lab: Lab) -> None:
             stream.reply(event, echo)
 
 
+@scenario(_no_hang)
+async def two_tools_of_one_name_have_slots_of_their_own(lab: Lab) -> None:
+    inner = Agent(
+        lab.model(calls("slot"), "Inner.", name="inner"), name="inner", tools=[lab.tool("slot", concurrency=1)]
+    )
+
+    async def body(context: ToolContext[Any]) -> str:
+        return str((await context.run(inner, "go")).output)
+
+    slot = lab.tool("slot", body, concurrency=1, timeout=float("inf"))
+    async with lab.stream(Agent(lab.model(calls("slot"), "Done."), tools=[slot])) as stream:
+        await stream.drain()
+
+
 # ---------------------------------------------------------------------------- the context
 
 

@@ -262,9 +262,15 @@ async def only_the_text_is_read(lab: Lab) -> None:
 
 
 @on_depths("limit")
-def unknown_and_unreadable_calls_again_and_again(lab: Lab) -> Agent:
+def unknown_calls_again_and_again(lab: Lab) -> Agent:
     """Calls that never come to run are repeated calls like the others."""
-    script: list[Response] = [calls("nope") + calls("one", raw="{")] * 4
+    script: list[Response] = [calls("nope")] * 4
+    return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(identical_turns=3))
+
+
+@on_depths("limit")
+def unreadable_calls_again_and_again(lab: Lab) -> Agent:
+    script: list[Response] = [calls("one", raw="{")] * 4
     return Agent(lab.model(*script), tools=[lab.tool("one")], limits=Limits(identical_turns=3))
 
 
