@@ -27,7 +27,7 @@ from agentloop.events import (
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import AssistantMessage, Message, Prompt
+from agentloop.messages import AssistantMessage, Message, Prompt, ToolResult
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
@@ -375,6 +375,23 @@ class Lab:
         problems.extend(self._answer_problems())
         problems.extend(self._given_problems())
         problems.extend(self._effect_problems())
+        problems.extend(self._claim_problems())
+        return problems
+
+    def _claim_problems(self) -> list[str]:
+        """No result says of a call that it did not run, though it had an effect."""
+        effects = {key for key, _ in self.counts}
+        problems: list[str] = []
+        for run in self.watch.runs:
+            if run.root.journal is not None:
+                # Until it is resumed, a parked turn is closed as if its calls were never made.
+                continue
+            root, own = run.root.session.id, run.transcript.id
+            for message in run.transcript.messages:
+                if isinstance(message, ToolResult) and "did not run" in message.text:
+                    key = f"{own}#{message.call_id}" if own == root else f"{root}:{own}#{message.call_id}"
+                    if f"{root}: {key}" in effects:
+                        problems.append(f"{run.source.stream} reads that {message.call_id} did not run, and it did")
         return problems
 
     def _reader_problems(self, recorded: Recorded) -> list[str]:

@@ -6,6 +6,7 @@ runtime knows that it is watched, and a planted bug is seen like any other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ from agentloop.events import (
     StreamEvent,
     StreamStarted,
     StreamStopped,
+    ToolCallFinished,
     TurnFinished,
     TurnReason,
 )
@@ -141,6 +143,10 @@ class Watch:
         def append(log: EventLog, event: Any, writer: EventWriter) -> None:
             real_append(log, event, writer)
             self._check_memory(log)
+            if isinstance(event, ToolCallFinished) and event.result.status == "timeout":
+                limit = re.match(r"Timed out after ([\d.]+) s", event.result.text)
+                if limit is not None and event.elapsed < float(limit[1]):
+                    self.note(f"call {event.call_id} of {event.stream} timed out after {event.elapsed:g} s: {limit[0]}")
             if isinstance(event, TurnFinished):
                 self._turns[writer] = event.reason
             if isinstance(event, MessageCommitted) and isinstance(event.message, AssistantMessage):
@@ -278,6 +284,11 @@ class Watch:
 
     def _check_memory(self, log: EventLog) -> None:
         """However slow a reader is, of whichever run, few events wait for it."""
+        roots = [run for run in self.runs if run.log is log and run.parent is None]
+        if roots and log.is_journaled and not (roots[-1].stopped or roots[-1].scope.cancel_called):
+            waiting = len(log.hidden())
+            if waiting > CAPACITY + FEW + EACH_CALL * roots[-1].meter.tool_calls:
+                self.note(f"{roots[-1].source.stream}: {waiting} events wait for a store that is slow")
         for run in self.runs:
             events = run.events
             if run.log is log and events is not None and not events.is_closed:

@@ -13,7 +13,7 @@ from agentloop import hooks
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelConnectionError, ModelRateLimitError, ToolError
-from agentloop.events import ContinueRequested, ElicitationRequested, Question
+from agentloop.events import ContinueRequested, ElicitationRequested, Question, ToolCallFinished, ToolCallStarted
 from agentloop.hooks import Allow, Ask, Context, Hook, ReplaceResult
 from agentloop.limits import Deadlines, Limits, Price, Retries
 from agentloop.messages import Text, ToolResult, Usage, UserMessage
@@ -107,6 +107,48 @@ async def several_children_in_one_call(lab: Lab) -> None:
         await stream.drain(answer=echo)
 
 
+def _asked_in_call_order(lab: Lab) -> None:
+    ends("completed")(lab)
+    asked = [event.path[-1] for event in lab.recorded[0].events if isinstance(event, ElicitationRequested)]
+    assert asked == ["left", "right"], asked
+
+
+@scenario(_asked_in_call_order)
+async def questions_of_children_come_in_the_order_of_their_calls(lab: Lab) -> None:
+    """Both ask at one moment: the second call of the first child, and the first call of the second child."""
+    left = Agent(
+        lab.model(calls("one") + calls("ask"), "Left.", name="left"),
+        name="left",
+        tools=[lab.bare("one", _does_nothing), lab.asker("ask")],
+    )
+    right = Agent(lab.model(calls("ask"), "Right.", name="right"), name="right", tools=[lab.asker("ask")])
+    script = calls("left", prompt="x") + calls("right", prompt="y")
+    async with lab.stream(Agent(lab.model(script, "Done."), tools=[left.as_tool(), right.as_tool()])) as stream:
+        await stream.drain(answer=echo)
+
+
+async def _does_nothing(_context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - a tool is async
+    return "done"
+
+
+@on_depths("completed", answer=None)
+def a_question_that_nobody_answers_in_time(lab: Lab) -> Agent:
+    return Agent(lab.model(calls("ask"), "Done."), tools=[lab.asker("ask", patience=5)])
+
+
+@scenario(ends("completed"))
+async def a_reader_that_only_waits_from_now_on_answers_nothing(lab: Lab) -> None:
+    """The question that is open then is declined."""
+    inner = Agent(lab.model(calls("ask"), "Inner.", name="inner"), name="inner", tools=[lab.asker("ask")])
+    script = calls("ask") + calls("inner", prompt="x")
+    async with lab.stream(Agent(lab.model(script, "Done."), tools=[lab.asker("ask"), inner.as_tool()])) as stream:
+        async for event in stream:
+            if isinstance(event, ElicitationRequested):
+                await trio.sleep(1)
+                break
+        await stream.stream.wait()
+
+
 # ------------------------------------------------------------------------------- slots
 
 
@@ -161,6 +203,59 @@ async def two_tools_of_one_name_have_slots_of_their_own(lab: Lab) -> None:
     slot = lab.tool("slot", body, concurrency=1, timeout=float("inf"))
     async with lab.stream(Agent(lab.model(calls("slot"), "Done."), tools=[slot])) as stream:
         await stream.drain()
+
+
+@scenario(_no_hang)
+async def a_slot_is_free_again_after_its_call_was_cut_off(lab: Lab) -> None:
+    async def hang(context: ToolContext[Any]) -> str:
+        if len(context.source.agents) > 1:
+            await trio.sleep_forever()
+        return "done"
+
+    slot = lab.tool("slot", hang, concurrency=1, timeout=float("inf"))
+    inner = Agent(lab.model(calls("slot"), "never", name="inner"), name="inner", tools=[slot])
+
+    async def leave(context: ToolContext[Any]) -> str:
+        async with context.stream(inner, "go"):
+            await trio.sleep(1)
+        return "left"
+
+    tools = [slot, lab.tool("leave", leave)]
+    async with lab.stream(Agent(lab.model(calls("leave"), calls("slot"), "Done."), tools=tools)) as stream:
+        await stream.drain()
+
+
+def _all_interrupted(lab: Lab) -> None:
+    ends("cancelled")(lab)
+    finished = [event for event in lab.recorded[0].events if isinstance(event, ToolCallFinished)]
+    assert [event.result.status for event in finished] == ["interrupted"] * 3, finished
+
+
+@scenario(_all_interrupted)
+async def plain_tools_are_stopped_together(lab: Lab) -> None:
+    @tool
+    async def wait(seconds: int) -> str:
+        """Wait."""
+        await trio.sleep(seconds)
+        return "waited"
+
+    script = calls("wait", seconds=50) + calls("wait", seconds=60) + calls("wait", seconds=70)
+    async with lab.stream(Agent(lab.model(script, "never"), tools=[wait])) as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallStarted):
+                stream.stop()
+
+
+@on_depths("completed")
+def plain_tools_time_out_together(lab: Lab) -> Agent:
+    @tool
+    async def wait(seconds: int) -> str:
+        """Wait."""
+        await trio.sleep(seconds)
+        return "waited"
+
+    script = calls("wait", seconds=5) + calls("wait", seconds=600)
+    return Agent(lab.model(script, "Done."), tools=[wait], deadlines=Deadlines(tool=50))
 
 
 # ---------------------------------------------------------------------------- the context
@@ -298,6 +393,31 @@ def hooks_that_add_and_change(lab: Lab) -> Agent:
         replace,
     ]
     return Agent(lab.model(calls("one"), "Done."), tools=[lab.tool("one")], hooks=made, instructions="Help.")
+
+
+def _as_the_hook_said(lab: Lab) -> None:
+    ends("completed")(lab)
+    results = [event.result for event in lab.recorded[0].events if isinstance(event, ToolCallFinished)]
+    assert [(result.status, result.text) for result in results] == [("error", "hidden"), ("ok", "shown")], results
+
+
+@scenario(_as_the_hook_said)
+async def a_hook_replaces_results_and_how_they_ended(lab: Lab) -> None:
+    @hooks.post_tool_use
+    async def replace(used: hooks.PostToolUse) -> ReplaceResult:
+        await lab.sim.seam("hook:replace")
+        if used.name == "one":
+            return ReplaceResult(ToolResult(used.call_id, used.name, (Text("hidden"),), "error"))
+        return ReplaceResult(ToolResult(used.call_id, used.name, (Text("shown"),)))
+
+    async def fail(_context: ToolContext[Any]) -> object:
+        await lab.sim.seam("fail")
+        raise ValueError("no")
+
+    tools = [lab.tool("one"), lab.bare("two", fail)]
+    agent = Agent(lab.model(calls("one"), calls("two"), "Done."), tools=tools, hooks=[replace])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
 
 
 @on_depths("completed")
