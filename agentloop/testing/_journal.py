@@ -248,6 +248,8 @@ class JournalClient:
         self._scope = scope
         self.name = name
         self.is_full = False
+        self.refused_renewals = 0
+        """How many of the next renewals fail."""
         self.delay = 0.0
         """Seconds that each write takes."""
 
@@ -269,6 +271,9 @@ class JournalClient:
         self._check_alive()
         if self.is_full and name == "append":
             raise StoreError("the disk is full")
+        if name == "renew" and self.refused_renewals:
+            self.refused_renewals -= 1
+            raise StoreError("the store is busy")
         if name == "append" and self.delay:
             await trio.sleep(self.delay)
         try:

@@ -10,8 +10,15 @@ import trio
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import StreamStateError
-from agentloop.events import ElicitationRequested, StreamEvent, TextDelta, ToolCallStarted, TurnStarted
-from agentloop.limits import Limits
+from agentloop.events import (
+    ElicitationRequested,
+    ResponseDiscarded,
+    StreamEvent,
+    TextDelta,
+    ToolCallStarted,
+    TurnStarted,
+)
+from agentloop.limits import Deadlines, Limits
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing._lab import Lab, SeamModel, echo
 from agentloop.testing.harness.registry import ends, scenario
@@ -316,3 +323,17 @@ async def stopped_when_its_time_is_over_already(lab: Lab) -> None:
 
         nursery.start_soon(stop)
         await stream.drain()
+
+
+def _answered_at_once(lab: Lab) -> None:
+    ends("completed")(lab)
+    assert not any(isinstance(event, ResponseDiscarded) for event in lab.recorded[0].events)
+
+
+@scenario(_answered_at_once)
+async def a_reader_that_rests_is_not_the_fault_of_the_model(lab: Lab) -> None:
+    agent = Agent(lab.model(says("x" * 100, piece=1)), deadlines=Deadlines(idle=10, first_token=10))
+    async with lab.stream(agent) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta) and event.seq == 10:
+                await trio.sleep(1000)

@@ -468,6 +468,25 @@ def _with_toolset(lab: Lab) -> Agent:
     )
 
 
+def _asks_and_works(lab: Lab) -> Agent:
+    """A call that runs two agents at once: one asks at once, and the other one works for a while."""
+
+    async def work(_context: ToolContext[Any]) -> str:
+        await trio.sleep(5)
+        return "done"
+
+    asks = Agent(lab.planned(calls("ask"), "Asked.", name="asks"), name="asks", tools=[lab.asker("ask")])
+    works = Agent(lab.planned(calls("work"), "Worked.", name="works"), name="works", tools=[lab.tool("work", work)])
+
+    async def children(context: ToolContext[Any]) -> str:
+        async with trio.open_nursery() as nursery:
+            for agent in (asks, works):
+                nursery.start_soon(context.run, agent, f"go, {agent.name}")
+        return "both"
+
+    return Agent(lab.planned(calls("children"), "Done."), tools=[lab.bare("children", children)])
+
+
 def _reads_its_child(lab: Lab) -> Agent:
     """A call that reads the events of an agent that works and asks, and one that reports much progress."""
     inner = Agent(
@@ -1000,8 +1019,9 @@ async def kept_in_a_slow_store(story: Story) -> None:
 
 @story(_speaks, reasons=("completed",), effects={"one": 1})
 async def words_are_read_as_they_are_said(story: Story) -> None:
-    """The journal delays no words of the model."""
+    """The journal delays no words of the model, but for those behind an event that is being saved."""
     async with story.process("P") as client, story.session(client) as session:
+        client.delay = 3 * PAUSE
         times: list[float] = []
 
         def note_time(_stream: Recorded, event: StreamEvent) -> None:
@@ -1010,5 +1030,69 @@ async def words_are_read_as_they_are_said(story: Story) -> None:
 
         await story.go_on(client, session, name="A", on_event=note_time)
         delays = [time - (times[-1] - PAUSE * later) for later, time in enumerate(reversed(times))]
-        if story.lab.sim.injection is None and any(delay > PAUSE * 1.5 for delay in delays):
+        if story.lab.sim.injection is None and any(delay > PAUSE * 4.5 for delay in delays):
             story.lab.watch.note(f"words that were said every {PAUSE} s were read too late: {delays}")
+
+
+@story(_long_work, reasons=("completed", "completed"), effects={"long": 2})
+async def held_though_a_renewal_fails(story: Story) -> None:
+    """A store that refuses one renewal, and is well again in time, loses nobody the session."""
+    inside: list[str] = []
+
+    async def use(name: str) -> None:
+        opening = story.process(f"P{name}")
+        async with opening as client, story.session(client, lease_seconds=SHORT_LEASE) as session:
+            client.refused_renewals = 1
+            inside.append(name)
+            if len(inside) > 1 and not story.journal.has_failed:
+                story.lab.watch.note(f"{inside} have the session at once")
+            try:
+                if session.is_resumable:
+                    await story.go_on(client, session, name=name)
+                else:
+                    starting = story.lab.stream(story.agent, "Go.", name=name, session=session, client=client)
+                    async with starting as stream:
+                        await stream.drain()
+            finally:
+                inside.remove(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, "A")
+        await trio.sleep(0.001)
+        nursery.start_soon(use, "B")
+
+
+@story(_compacted, reasons=("completed", "completed"), effects={"one": 1})
+async def shortened_and_rewound(story: Story) -> None:
+    """A summary does not outlive the messages that it stands for."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+        if len(session.messages) > 1:
+            story.rewinds = True
+            await session.rewind(1)
+            view = session._transcript.view
+            if view != session.messages and not story.journal.has_failed:
+                story.lab.watch.note(f"after it was rewound, the model is shown {view}")
+        async with story.lab.stream(story.agent, "And?", name="B", session=session, client=client) as stream:
+            await stream.drain(answer=echo)
+
+
+@story(_asks_and_works, reasons=("needs_input", "completed"), effects={"work": 1})
+async def parked_when_all_children_wait(story: Story) -> None:
+    """Work that does not wait for an answer is finished before the run is parked."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+        events = story.journal.saved(ID).events.values()
+        results = [event.result.status for event in events if isinstance(event, ToolCallFinished)]
+        if story.lab.sim.injection is None and results != ["ok"]:
+            story.lab.watch.note(f"the run was parked when its calls had ended as {results}")
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_plain, reasons=(), effects={"one": 2})
+async def run_without_a_reader(story: Story) -> None:
+    """The journal has the words of the model all the same."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.agent.run("go", session=session)
+        await story.follow("later", follow_session(client, ID))

@@ -13,7 +13,14 @@ from agentloop import hooks
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelConnectionError, ModelRateLimitError, ToolError
-from agentloop.events import ContinueRequested, ElicitationRequested, Question, ToolCallFinished, ToolCallStarted
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    ToolCallFinished,
+    ToolCallStarted,
+)
 from agentloop.hooks import Allow, Ask, Context, Hook, ReplaceResult
 from agentloop.limits import Deadlines, Limits, Price, Retries
 from agentloop.messages import Text, ToolResult, Usage, UserMessage
@@ -243,6 +250,7 @@ async def plain_tools_are_stopped_together(lab: Lab) -> None:
     async with lab.stream(Agent(lab.model(script, "never"), tools=[wait])) as stream:
         async for event in stream:
             if isinstance(event, ToolCallStarted):
+                await trio.sleep(1)
                 stream.stop()
 
 
@@ -725,3 +733,94 @@ async def every_child_of_a_child_is_asked_in_its_own_name(lab: Lab) -> None:
         await stream.drain(answer=answer)
         if not lab.sim.injection and sorted(paths) != [("agent", "middle", "left"), ("agent", "middle", "right")]:
             lab.watch.note(f"the questions came from {paths}")
+
+
+# ------------------------------------------------------------------------ approvals and hooks
+
+
+def _asked_once(lab: Lab) -> None:
+    ends("completed")(lab)
+    asked = [event for event in lab.recorded[0].events if isinstance(event, ContinueRequested)]
+    assert len(asked) == 1, asked
+
+
+@scenario(_asked_once)
+async def many_calls_past_a_limit_are_one_question(lab: Lab) -> None:
+    script = calls("one") + calls("one") + calls("one") + calls("one") + calls("one")
+    agent = Agent(lab.model(script, "Done."), tools=[lab.tool("one")], limits=Limits(tool_calls=1))
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=lambda question: Approve())
+
+
+def _asked_for_approval(lab: Lab) -> None:
+    ends("completed")(lab)
+    asked = [event for event in lab.recorded[0].events if isinstance(event, ApprovalRequested)]
+    assert [event.arguments for event in asked] == [{"tag": "new"}], asked
+
+
+@scenario(_asked_for_approval)
+async def what_a_hook_allowed_is_asked_about_when_another_replaces_it(lab: Lab) -> None:
+    allow = lab.hook(hooks.pre_tool_use, Allow())
+    replace = lab.hook(hooks.pre_tool_use, hooks.ReplaceArguments({"tag": "new"}))
+    tools = [lab.tool("guarded", requires_approval=True)]
+    agent = Agent(lab.model(calls("guarded", tag="old"), "Done."), tools=tools, hooks=[allow, replace])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=echo)
+
+
+@scenario(ends("completed"))
+async def a_tool_gets_the_arguments_that_a_person_approved(lab: Lab) -> None:
+    got: list[str] = []
+
+    @tool(requires_approval=True)
+    async def pay(to: str) -> str:
+        """Pay."""
+        await lab.sim.seam("pay")
+        got.append(to)
+        return to
+
+    agent = Agent(lab.model(calls("pay", to="Bob"), "Done."), tools=[pay])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=lambda question: Approve(arguments={"to": "Ann"}))
+    if "Bob" in got:
+        lab.watch.note("a tool ran with arguments that no person had approved")
+
+
+@scenario(ends("completed"))
+async def each_hook_at_the_end_has_its_own_time(lab: Lab) -> None:
+    called: list[str] = []
+
+    @hooks.session_end
+    async def hangs_on(_ended: hooks.SessionEnd) -> None:
+        await trio.sleep_forever()
+
+    @hooks.session_end
+    async def writes(_ended: hooks.SessionEnd) -> None:
+        await trio.sleep(1)
+        called.append("writes")
+
+    agent = Agent(lab.model("Done."), hooks=[hangs_on, writes])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+    if not called and lab.sim.injection is None:
+        lab.watch.note("a hook at the end was not called after one that hangs")
+
+
+@scenario(ends("completed"))
+async def hooks_around_children_are_called_as_they_say(lab: Lab) -> None:
+    called: list[tuple[str, str]] = []
+
+    def hook(name: str, *, children: bool) -> Hook:
+        async def run(used: hooks.PreToolUse) -> None:
+            await lab.sim.seam(f"hook:{name}")
+            called.append((name, used.name))
+
+        return hooks.pre_tool_use(children=children)(run)
+
+    inner = Agent(lab.model(calls("one"), "Inner.", name="inner"), name="inner", tools=[lab.tool("one")])
+    own, both = hook("own", children=False), hook("both", children=True)
+    agent = Agent(lab.model(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()], hooks=[own, both])
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+    if lab.sim.injection is None and called != [("own", "inner"), ("both", "inner"), ("both", "one")]:
+        lab.watch.note(f"the hooks were called for {called}")
