@@ -340,7 +340,8 @@ class Watch:
         turn = self._turns.get(run.writer)
         # A toolset or a model that dies cancels the turn that uses it.
         holds = run.config.toolsets or any(hasattr(model, "open") for model in run.models)
-        if outcome.reason == "failed" and turn == "cancelled" and not holds:
+        is_error = isinstance(outcome.error, Exception)
+        if outcome.reason == "failed" and is_error and turn == "cancelled" and not holds:
             self.note(f"{name}: it failed, and its last turn was cancelled")
         if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):
             self.note(f"{name}: it ended as {outcome.reason}, and its last turn was {turn}")
