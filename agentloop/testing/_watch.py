@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -340,7 +340,7 @@ class Watch:
         turn = self._turns.get(run.writer)
         # A toolset or a model that dies cancels the turn that uses it.
         holds = run.config.toolsets or any(hasattr(model, "open") for model in run.models)
-        is_error = isinstance(outcome.error, Exception)
+        is_error = isinstance(cast("object", outcome.error), Exception)
         if outcome.reason == "failed" and is_error and turn == "cancelled" and not holds:
             self.note(f"{name}: it failed, and its last turn was cancelled")
         if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):

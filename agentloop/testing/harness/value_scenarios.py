@@ -169,7 +169,15 @@ def arguments_of_every_type(lab: Lab) -> Agent:
         "data": "AAEC",
     }
     script = calls("everything", **right)
-    for name, value in (("text", 1), ("flag", "yes"), ("size", "huge"), ("pick", 3), ("pair", [1]), ("rows", [{}])):
+    wrong: list[tuple[str, Any]] = [
+        ("text", 1),
+        ("flag", "yes"),
+        ("size", "huge"),
+        ("pick", 3),
+        ("pair", [1]),
+        ("rows", [{}]),
+    ]
+    for name, value in wrong:
         script += calls("everything", **{**right, name: value})
     for raw in ('{"text": "a", "text": "b"}', "", "null", "[1]", '{"text": 1e999}'):
         script += calls("everything", raw=raw)
