@@ -42,7 +42,7 @@ from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
 from agentloop.testing._journal import JournalClient, SeamJournal, StoreIsSlow, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
-from agentloop.testing.scripted import calls, says
+from agentloop.testing.scripted import Response, calls, says
 from agentloop.testing.simulation import InjectedFault, SeamRaise
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import OpenToolset, Tool
@@ -649,10 +649,12 @@ async def killed_and_resumed(story: Story) -> None:
 class _SlowReply:
     """A reply that takes its time between two words."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, said: list[float]) -> None:
         self._reply = reply
+        self._said = said
 
     async def text(self, text: str, /) -> None:
+        self._said.append(trio.current_time())
         await self._reply.text(text)
         await trio.sleep(PAUSE)
 
@@ -661,11 +663,19 @@ class _SlowReply:
 
 
 class _Slowly(PlannedModel):
-    """Takes its time between words."""
+    """Takes its time between words.
+
+    Attributes:
+      said: when each word was said.
+    """
+
+    def __init__(self, lab: Lab, name: str, *script: Response | str) -> None:
+        super().__init__(lab, name, *script)
+        self.said: list[float] = []
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Say something."""
-        slow: Any = _SlowReply(reply)
+        slow: Any = _SlowReply(reply, self.said)
         return await super().respond(request, slow)
 
 
@@ -1029,7 +1039,10 @@ async def words_are_read_as_they_are_said(story: Story) -> None:
                 times.append(story.lab.sim.now)
 
         await story.go_on(client, session, name="A", on_event=note_time)
-        delays = [time - (times[-1] - PAUSE * later) for later, time in enumerate(reversed(times))]
+        model = story.agent.model
+        assert isinstance(model, _Slowly)
+        # A fault, or an empty word, tears the two lists apart.
+        delays = [read - said for said, read in zip(model.said, times, strict=False)]
         if story.lab.sim.injection is None and any(delay > PAUSE * 4.5 for delay in delays):
             story.lab.watch.note(f"words that were said every {PAUSE} s were read too late: {delays}")
 
@@ -1096,3 +1109,42 @@ async def run_without_a_reader(story: Story) -> None:
     async with story.process("P") as client, story.session(client) as session:
         await story.agent.run("go", session=session)
         await story.follow("later", follow_session(client, ID))
+
+
+def _retries_alone(lab: Lab) -> Agent:
+    """A call that may run again, and changes something."""
+    return Agent(lab.planned(calls("again"), "Done."), tools=[lab.tool("again", if_interrupted="retry")])
+
+
+@story(_retries_alone, reasons=("completed",), effects={"again": 1})
+async def a_call_that_may_run_again_is_saved_before_it_runs(story: Story) -> None:
+    """Else, after a crash, the model may ask for another call, with another key."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+
+
+def _another_way(lab: Lab) -> Agent:
+    """A call that runs two agents, and when it is called again only the second one."""
+    first = Agent(lab.planned("First.", name="first"), name="first")
+    second = Agent(lab.planned(calls("pay"), "Second.", name="second"), name="second", tools=[lab.tool("pay")])
+    times: list[str] = []
+
+    async def delegate(context: ToolContext[Any]) -> str:
+        times.append(context.source.stream)
+        if len(times) == 1:
+            await context.run(first, "go")
+        await context.run(second, "go")
+        message = f"delegate of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "delegated"
+
+    return Agent(lab.planned(calls("delegate"), "Done."), tools=[lab.bare("delegate", delegate)])
+
+
+@story(_another_way, reasons=("needs_input", "completed"), effects={"pay": 2})
+async def a_call_takes_another_way_when_it_is_called_again(story: Story) -> None:
+    """The second agent had run after the first one: without that, its outcome does not count."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
