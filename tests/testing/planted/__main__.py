@@ -76,7 +76,9 @@ def look_for(bug: Bug, folder: Path, stages: list[str], points: int, limit: floa
             return f"corpus | {said[-300:]}"
     if "tests" in stages:
         shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("docs", "examples"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "noxfile.py"):
             shutil.copy(ROOT / name, folder / name)
         areas = [f"tests/{area}" for area in bug.tests.split()]
         command = [
