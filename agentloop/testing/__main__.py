@@ -26,7 +26,7 @@ from agentloop.testing.simulation.forked import run_forked
 
 __all__ = ["main"]
 
-PLACES = 10
+PLACES = 8
 """Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
 SEEDS = (1, 2, 3)
 """The seeds with which each mutant is hunted by programs, one after another."""
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers()
     sweep = commands.add_parser("corpus", help="run and sweep the corpus")
     sweep.add_argument("only", nargs="?", default="", help="only scenarios with this in their names")
-    sweep.add_argument("--limit", type=int, default=PLACES, help="places of each kind in each scenario; 10 by default")
+    sweep.add_argument("--limit", type=int, default=PLACES, help="places of each kind in each scenario; 8 by default")
     sweep.add_argument("--every", action="store_const", dest="limit", const=None, help="every place of each kind")
     sweep.add_argument("--lines", action="store_true", help="list the lines of the runtime that no scenario runs")
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")

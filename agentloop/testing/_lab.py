@@ -37,6 +37,7 @@ from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
 from agentloop.testing.simulation import (
     Cancel,
+    ClockRaise,
     Fault,
     InjectedFault,
     InjectedInterrupt,
@@ -190,6 +191,7 @@ class Lab:
         self.sim = sim
         # A child can be stopped by itself, by the name of its stream.
         self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved)
+        self.watch.has_clock = not isinstance(sim.fault, ClockRaise)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
         self.stops: list[tuple[int, str]] = []
