@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import trio
 
@@ -333,7 +333,9 @@ class Watch:
             self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
         if (outcome.reason == "failed") != (outcome.error is not None):
             self.note(f"{name}: its reason is {outcome.reason}, and its error {outcome.error!r}")
-        if isinstance(outcome.error, BaseExceptionGroup):
+        failure: object = outcome.error
+        is_error = isinstance(failure, Exception)
+        if isinstance(failure, BaseExceptionGroup):
             self.note(f"{name}: it failed with a bare group")
         if run.root.journal is not None:
             saved = self._saved(run.root.session.id, run.transcript.id)
@@ -342,7 +344,6 @@ class Watch:
         turn = self._turns.get(run.writer)
         # A toolset or a model that dies cancels the turn that uses it.
         holds = run.config.toolsets or any(hasattr(model, "open") for model in run.models)
-        is_error = isinstance(cast("object", outcome.error), Exception)
         if outcome.reason == "failed" and is_error and turn == "cancelled" and not holds:
             self.note(f"{name}: it failed, and its last turn was cancelled")
         if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):

@@ -762,10 +762,9 @@ def _simpler(value: _T) -> Iterator[_T]:
             if field.default is not msgspec.NODEFAULT and own != field.default and not isinstance(own, tuple):
                 yield msgspec.structs.replace(whole, **{field.name: field.default})
         for field in fields:
-            own: Any = getattr(value, field.name)
-            if isinstance(own, (tuple, msgspec.Struct)):
-                inner: Any = own  # pyright: ignore[reportUnknownVariableType]
-                for other in _simpler(inner):
+            inner: Any = getattr(value, field.name)
+            if type(inner) is tuple or isinstance(inner, msgspec.Struct):
+                for other in _simpler(cast("Any", inner)):
                     yield msgspec.structs.replace(whole, **{field.name: other})
     elif isinstance(whole, int) and whole > 1:
         yield cast("_T", whole // 2)
