@@ -287,7 +287,8 @@ def a_tool_uses_all_of_its_context(lab: Lab) -> Agent:
         with context.paused_deadline():
             await trio.sleep(1000)
         context.restart_deadline(at_most=30)
-        context.warn("slow", "this took its time")
+        code = "of_a_tool"
+        context.warn(code, "this took its time")
         await context.record_start()
         message = f"row of {context.source.session}"
         answer = await context.ask_for(message, _Row)
