@@ -397,8 +397,9 @@ async def _run_and_finish(run: Run) -> None:
             error = raised
         await _end(run, ending, error)
     finally:
-        # Also when an interrupt has torn the ending apart: observers wait for it.
-        run.writer.close()
+        # Also when an interrupt has torn the ending apart: observers, and `Stream.wait` in other tasks, wait for it.
+        if not run.writer.is_closed:
+            _release_readers(run)
         del error
 
 

@@ -43,6 +43,10 @@ async def ask(run: Run, question: AskedQuestion, deadline: PausableDeadline | No
             # A question whose answer is on record is closed already.
             if question.is_open():
                 await _wait_for_answer(waiter)
+            if question.state == "parked":
+                # Parked while this task was about to run: the run is being stopped, and the cancel is felt here. If the
+                # tool continued, it would take it that nobody can be asked, and its question would be lost.
+                await trio.lowlevel.checkpoint()
     except BaseException as error:
         # An answer that was accepted goes to the asker even so; the next checkpoint is where the cancel is felt.
         if question.state == "answered" and is_cancellation(error):

@@ -1,6 +1,7 @@
 """``python -m agentloop.testing``: run the corpus and its sweeps, replay tokens, fuzz, and plant bugs.
 
-- ``corpus``: every scenario of the corpus, swept. This is the default.
+- ``corpus``: every scenario of the corpus, swept at some places of each kind. This is the default.
+- ``corpus --every``: the same at every place. ``corpus --lines``: the lines that the corpus never runs.
 - ``replay TOKEN``: one run again, by the token, or the program, that a failure printed.
 - ``fuzz``: programs without end, or for ``--seconds``.
 - ``mutants``: break the runtime in every way we know, and see whether the harness notices.
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from agentloop.testing.harness.corpus import corpus, find_scenario
+from agentloop.testing.harness.lines import lines_run
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.mutants import MUTANTS, control
 from agentloop.testing.harness.programs import Program, Reached, run_program
@@ -24,6 +26,8 @@ from agentloop.testing.simulation.forked import run_forked
 
 __all__ = ["main"]
 
+PLACES = 8
+"""Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
 SEEDS = (1, 2, 3)
 """The seeds with which each mutant is hunted by programs, one after another."""
 PROGRAMS = 400
@@ -48,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentloop.testing", description=__doc__)
-    parser.set_defaults(run=_sweep, only="", limit=None, jobs=1, seed=0)
+    parser.set_defaults(run=_sweep, only="", limit=PLACES, jobs=1, seed=0, lines=False)
     commands = parser.add_subparsers()
     sweep = commands.add_parser("corpus", help="run and sweep the corpus")
     sweep.add_argument("only", nargs="?", default="", help="only scenarios with this in their names")
-    sweep.add_argument("--limit", type=int, help="at most so many places of each kind in each scenario")
+    sweep.add_argument("--limit", type=int, default=PLACES, help="places of each kind in each scenario; 8 by default")
+    sweep.add_argument("--every", action="store_const", dest="limit", const=None, help="every place of each kind")
+    sweep.add_argument("--lines", action="store_true", help="list the lines of the runtime that no scenario runs")
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
     sweep.add_argument("--seed", type=int, default=0, help="another order of tasks in which to try the faults")
     sweep.set_defaults(run=_sweep)
@@ -79,6 +85,8 @@ def _sweep(options: argparse.Namespace) -> int:
     names = [name for name in corpus() if options.only in name]
     if not names:
         raise HarnessError(f"no scenario has {options.only!r} in its name")
+    if options.lines:
+        return _lines(names)
     began, runs, fired, broken = time.perf_counter(), 0, 0, 0
     reports = sweep_corpus(limit=options.limit, jobs=options.jobs, seed=options.seed, only=lambda name: name in names)
     for name, report in _progress(reports, len(names)):
@@ -89,6 +97,17 @@ def _sweep(options: argparse.Namespace) -> int:
     print(f"{len(names)} scenarios, {runs} runs, {fired} faults injected, {broken} violations")
     print(f"{seconds:.1f} s, {runs / seconds:.0f} runs a second")
     return 1 if broken else 0
+
+
+def _lines(names: Sequence[str]) -> int:
+    """Print the lines of the decisions, the runtime and the stores that no scenario runs, and how many it runs."""
+    reports = list(lines_run(names))
+    for report in reports:
+        if report.missing:
+            print(f"{report.file}: {report.ranges}")
+    run, known = sum(len(report.run) for report in reports), sum(len(report.known) for report in reports)
+    print(f"{len(names)} scenarios run {run} of {known} lines ({run / known:.1%})")
+    return 0
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -10,10 +10,14 @@ import trio
 
 from agentloop.errors import StoreError
 from agentloop.events import (
+    ApprovalRequested,
     ChildStreamStarted,
     ChildStreamStopped,
+    ElicitationRequested,
     MessageCommitted,
     OutputDelta,
+    QuestionAnswered,
+    QuestionDeclined,
     ReasoningDelta,
     StreamEvent,
     StreamStarted,
@@ -25,6 +29,7 @@ from agentloop.events import (
 )
 from agentloop.journal import Lease, OpenStore, Record, SessionInfo
 from agentloop.messages import ToolResult
+from agentloop.questions import Accept, Cancel, Decline
 from agentloop.stores import MemoryStore
 from agentloop.testing.simulation import ClockRaise, InjectedFault, Sim
 from agentloop.wire import EVENT_TYPES, decode_event, event_type
@@ -83,7 +88,7 @@ class SavedEvents:
         self.ended: dict[tuple[str, str], ToolResult] = {}
         """The result of a call, by session and call."""
         self._over: dict[tuple[str, str], str] = {}
-        """The child that came to its end, by its parent's session and the call that had opened it."""
+        """The child stream that came to its end, by its session and the call that had opened it."""
 
     def catch_up(self, records: Sequence[Record]) -> None:
         """Read the records that were added since."""
@@ -110,12 +115,12 @@ class SavedEvents:
                     self._note(f"record {record.seq}: call {id} ends for the second time")
                 self.ended[event.session, id] = result
             case ChildStreamStarted(call_id=id):
-                over = self._over.get((session_of(event.parent or ""), id))
+                over = self._over.get((event.session, id))
                 if over is not None:
                     self._note(f"record {record.seq}: {event.stream} begins, though {over} of this call was done")
             case ChildStreamStopped(call_id=id):
                 if event.reason not in ("needs_input", "interrupted", "cancelled"):
-                    self._over[session_of(event.parent or ""), id] = event.stream
+                    self._over[event.session, id] = event.stream
             case _:
                 pass
 
@@ -195,11 +200,42 @@ class SeamJournal:
             if delivered != event and not (type(delivered) is type(event) and delivered.stream == event.stream):
                 self._note(f"{delivered} was told as number {seq}, and {event} is kept as that")
 
+    def check_answered(self, session: str, message: str, answer: object) -> None:
+        """A tool is about to act on an answer of a person: the answer is saved, as an event or among the answers."""
+        if self.has_failed or not isinstance(answer, (Accept, Decline, Cancel)):
+            return
+        events = self.saved(session).events.values()
+        asked = {event.id for event in events if isinstance(event, ElicitationRequested) and event.message == message}
+        saved = {event.id for event in events if isinstance(event, (QuestionAnswered, QuestionDeclined))}
+        stored = self._memory._sessions.get(session)
+        given = set[str]() if stored is None else set(stored.answers)
+        if not asked & (saved | given):
+            self._note(f"{message!r} got its answer before the answer was saved")
+
+    def check_child(self, session: str, stream: str) -> None:
+        """A tool is about to act on the outcome of a child stream: the end of the child is saved."""
+        ends = [event.stream for event in self.saved(session).events.values() if isinstance(event, ChildStreamStopped)]
+        if not self.has_failed and stream not in ends:
+            self._note(f"a tool got the outcome of {stream} before that was saved")
+
+    def check_approved(self, session: str, call_id: str) -> None:
+        """A tool that needs approval begins: the approval is saved."""
+        if self.has_failed:
+            return
+        events = self.saved(session).events.values()
+        asked = {event.id for event in events if isinstance(event, ApprovalRequested) and event.call_id == call_id}
+        saved = {event.id for event in events if isinstance(event, QuestionAnswered)}
+        stored = self._memory._sessions.get(session)
+        given = set[str]() if stored is None else set(stored.answers)
+        if asked and not asked & (saved | given):
+            self._note(f"call {call_id} runs before its approval was saved")
+
     def check_effect(self, session: str, stream: str, call_id: str, *, may_run_again: bool) -> None:
         """A tool begins to do something."""
         saved_events = self.saved(session)
         if not may_run_again and (stream, call_id) not in saved_events.began:
             self._note(f"call {call_id} of {stream} runs, and nobody would know")
+        self.check_approved(session, call_id)
         if (session_of(stream), call_id) in saved_events.ended:
             self._note(f"call {call_id} of {stream} runs, though it has a result already")
 
@@ -213,6 +249,10 @@ class JournalClient:
         self._scope = scope
         self.name = name
         self.is_full = False
+        self.refused_renewals = 0
+        """How many of the next renewals fail."""
+        self.delay = 0.0
+        """Seconds that each write takes."""
 
     @property
     def is_dead(self) -> bool:
@@ -232,6 +272,11 @@ class JournalClient:
         self._check_alive()
         if self.is_full and name == "append":
             raise StoreError("the disk is full")
+        if name == "renew" and self.refused_renewals:
+            self.refused_renewals -= 1
+            raise StoreError("the store is busy")
+        if name == "append" and self.delay:
+            await trio.sleep(self.delay)
         try:
             done = await deed()
         except trio.Cancelled:

@@ -20,13 +20,14 @@ from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
     ElicitationRequested,
+    MessageCommitted,
     Question,
     QuestionAnswered,
     StreamEvent,
     StreamStopped,
 )
 from agentloop.hooks import Hook, Point
-from agentloop.messages import AssistantMessage, Prompt
+from agentloop.messages import AssistantMessage, Message, Prompt, ToolResult
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
@@ -34,7 +35,17 @@ from agentloop.session import Session
 from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
-from agentloop.testing.simulation import Cancel, InjectedFault, Outcome, Sim
+from agentloop.testing.simulation import (
+    Cancel,
+    ClockRaise,
+    Fault,
+    InjectedFault,
+    InjectedInterrupt,
+    Interrupt,
+    Outcome,
+    SeamRaise,
+    Sim,
+)
 from agentloop.testing.simulation.program import is_injected, takes, where_raised
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import JsonArguments, Tool
@@ -42,6 +53,8 @@ from agentloop.tools import JsonArguments, Tool
 __all__ = ["AgentScenario", "Lab", "PlannedModel", "PlayScenario", "Recorded", "SeamModel", "echo"]
 
 
+PROMPT = 15.0
+"""Seconds that a stream may take to end once it is stopped: a few steps of a cleanup, each with its deadline."""
 FEW = 30
 EACH_CALL = 6
 """Events that may wait beyond `CAPACITY`: one for each task that posts at once and, when the stream is stopped, the end
@@ -109,6 +122,7 @@ class Recorded:
     def stop(self, detail: str = "") -> None:
         """Stop the stream. No tool may begin from now on."""
         self._lab.stops.append((self._lab.sim.steps, self.stream.id))
+        self._lab.stopped_at.setdefault(f"stop:{self.name}", self._lab.sim.now)
         self.stream.stop(detail)
 
     def answer(self, id: str, answer: Answer) -> bool:
@@ -137,8 +151,13 @@ class SeamModel:
         after = last if last.error is not None or last.hangs else says("That is all.")
         response = self._script[self._next] if self._next < len(self._script) else after
         self._next += 1
-        stop = await play_response(response, reply)
-        await self._lab.sim.seam(f"model:{self.name}:stop")
+        try:
+            stop = await play_response(response, reply)
+            await self._lab.sim.seam(f"model:{self.name}:stop")
+        except BaseException:
+            self._lab.watch.requests.broke_off()
+            raise
+        self._lab.watch.requests.said(response)
         return stop
 
 
@@ -165,6 +184,7 @@ class Lab:
       journal: where sessions are kept, if they are.
       given: question id to the answer with which a parked run was resumed.
       left: the step in which a root stream's block was left, by its id.
+      stopped_at: the virtual time at which a stream was left, by its name, or stopped, by ``stop:`` and its name.
       counts: how often each tool call had an effect, by the root session and its key, and the tool's name.
     """
 
@@ -173,7 +193,8 @@ class Lab:
         self._raises = raises
         self._names: Counter[str] = Counter()
         # A child can be stopped by itself, by the name of its stream.
-        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop))
+        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved)
+        self.watch.has_clock = not isinstance(sim.fault, ClockRaise)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
         self.stops: list[tuple[int, str]] = []
@@ -183,7 +204,20 @@ class Lab:
         self.journal: SeamJournal | None = None
         self.given: dict[str, Answer] = {}
         self.left: dict[str, int] = {}
+        self.stopped_at: dict[str, float] = {}
+        self._opened: dict[str, int] = {}
+        """The step in which a stream was opened, by its name."""
         self.counts: Counter[tuple[str, str]] = Counter()
+
+    def _may_lose(self) -> bool:
+        journal = self.journal
+        return journal is not None and (journal.has_failed or not journal.was_well)
+
+    def _saved(self, root: str, session: str) -> list[Message]:
+        """The messages of ``session`` that are saved in the journal of ``root``."""
+        assert self.journal is not None
+        events = self.journal.saved(root).events.values()
+        return [event.message for event in events if isinstance(event, MessageCommitted) and event.session == session]
 
     # --------------------------------------------------------------------------- streams
 
@@ -213,6 +247,7 @@ class Lab:
         if self._names[name] > 1:
             name = f"{name}#{self._names[name]}"
         session = Session(f"session-{name}") if session is None else session
+        self._opened[name] = self.sim.steps
         with self.sim.scope(name):
             try:
                 if resumes is None:
@@ -224,7 +259,11 @@ class Lab:
                     recorded = Recorded(self, name, stream, client)
                     self.recorded.append(recorded)
                     self.sim.on_cancel(f"stop:{name}", stream.stop)
-                    yield recorded
+                    try:
+                        yield recorded
+                    finally:
+                        if recorded.end == "left":
+                            self.stopped_at.setdefault(name, self.sim.now)
             except AgentLoopError as error:
                 self.errors.append(error)
                 if isinstance(error, InternalError):
@@ -232,12 +271,28 @@ class Lab:
                 if self._raises or name not in [reader.name for reader in self.recorded]:
                     raise
             finally:
+                self._check_latency(name)
                 for reader in self.recorded:
                     if reader.name == name:
                         self.left.setdefault(reader.stream.id, self.sim.steps)
         if name not in [reader.name for reader in self.recorded]:
             cancelled = InjectedFault(f"stream {name} was cancelled before it was open")
             raise StreamStateError(str(cancelled)) from cancelled
+
+    def _check_latency(self, name: str) -> None:
+        """A stream that is stopped, cancelled, interrupted or left ends in time."""
+        fault = self.sim.fault
+        if self.sim.fired_at is not None and isinstance(fault, (Cancel, Interrupt)):
+            struck = name if isinstance(fault, Interrupt) else fault.scope
+            if struck in (name, f"stop:{name}") and self._opened.get(name, math.inf) < fault.step:
+                self.stopped_at.setdefault(struck, self.sim.fired_at)
+        now = self.sim.now
+        # A reader that is slow delays the end of its block, but not the end of a stream that is stopped.
+        ended = [self.watch.ended_at.get(each.stream.id, now) for each in self.recorded if each.name == name]
+        stopped = self.stopped_at.get(f"stop:{name}", now)
+        late = max(now - self.stopped_at.get(name, now), max(ended, default=now) - stopped)
+        if late > PROMPT:
+            self.watch.note(f"{name} ended {late:g} s after it was stopped")
 
     # ----------------------------------------------------------------------------- fakes
 
@@ -266,12 +321,14 @@ class Lab:
         """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
 
         async def run(context: ToolContext[Any]) -> object:
-            self.effect(context, name, may_run_again=made.may_run_again)
+            self.effect(context, name, may_run_again=made.read_only and made.may_run_again)
             result: object = "cancelled by itself"
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
                 await self.sim.seam(f"tool:{name}")
                 result = "done" if body is None else await body(context)
-            return result  # noqa: RET504 - as it is if the scope was cancelled
+            if isinstance(result, str):
+                self.watch.requests.returned[context.source.stream, context.call_id] = result
+            return result
 
         made = _bare_tool(name, run, options)
         return made
@@ -295,6 +352,9 @@ class Lab:
                 answer = await context.ask(message, TAG_FORM)
             # No checkpoint in between: an accepted answer is noted also if this task is cancelled now.
             self.received[message] = answer
+            root = cast("RunningContext", context)._run.root
+            if self.journal is not None and root.journal is not None:
+                self.journal.check_answered(root.session.id, message, answer)
             await trio.lowlevel.checkpoint()
             return repr(answer)
 
@@ -328,6 +388,23 @@ class Lab:
         problems.extend(self._answer_problems())
         problems.extend(self._given_problems())
         problems.extend(self._effect_problems())
+        problems.extend(self._claim_problems())
+        return problems
+
+    def _claim_problems(self) -> list[str]:
+        """No result says of a call that it did not run, though it had an effect."""
+        effects = {key for key, _ in self.counts}
+        problems: list[str] = []
+        for run in self.watch.runs:
+            if run.root.journal is not None:
+                # Until it is resumed, a parked turn is closed as if its calls were never made.
+                continue
+            root, own = run.root.session.id, run.transcript.id
+            for message in run.transcript.messages:
+                if isinstance(message, ToolResult) and "did not run" in message.text:
+                    key = f"{own}#{message.call_id}" if own == root else f"{root}:{own}#{message.call_id}"
+                    if f"{root}: {key}" in effects:
+                        problems.append(f"{run.source.stream} reads that {message.call_id} did not run, and it did")
         return problems
 
     def _reader_problems(self, recorded: Recorded) -> list[str]:
@@ -361,7 +438,7 @@ class Lab:
                 elif isinstance(event, QuestionAnswered):
                     answered[event.id] = event.answer
         for id, answer in self.accepted.items():
-            if self.journal is not None and not self.journal.was_well and asked.get(id) not in self.received:
+            if self._may_lose() and asked.get(id) not in self.received:
                 # The store failed, so the answer may be lost.
                 continue
             if id in asked and isinstance(answer, Accept) and self.received.get(asked[id]) != answer:
@@ -377,7 +454,7 @@ class Lab:
         problems = [
             f"{message!r} was answered with what {answer.content['tag']!r} had been given"
             for message, answer in self.received.items()
-            if isinstance(answer, Accept) and answer.content.get("tag") != message
+            if isinstance(answer, Accept) and answer.content.get("tag", message) != message
         ]
         return problems + [
             f"question {event.id} was given {self.given[event.id]!r}, but got {event.answer!r}"
@@ -418,7 +495,7 @@ def _bare_tool(name: str, run: Callable[[ToolContext[Any]], Awaitable[object]], 
 def echo(question: Question) -> Answer:
     """Answer an `Lab.asker` with its own message, and approve everything else."""
     if isinstance(question, ElicitationRequested):
-        return Accept({"tag": question.message})
+        return Accept({"tag": question.message} if question.url is None else {})
     return Approve()
 
 
@@ -454,8 +531,10 @@ class AgentScenario:
         lab = self.lab
         assert lab is not None
         problems = lab.problems()
-        if outcome.error is not None and not self._is_excused(outcome.error, sim):
-            error = outcome.error
+        error = outcome.error
+        if sim.fired and _is_interrupt(sim.fault) and not any(isinstance(e, InjectedInterrupt) for e in _leaves(error)):
+            problems.append(f"Ctrl-C is lost: {error!r} got out of the scenario")
+        if error is not None and not self._is_excused(error, sim):
             problems.append(f"{type(error).__name__} got out of the scenario: {error}{self._where(error)}")
         if problems:
             # No `assert`: pytest would add the list once more.
@@ -498,7 +577,10 @@ class PlayScenario(AgentScenario):
         await super().run(sim)
 
     def _make_lab(self, sim: Sim) -> Lab:
-        return Lab(sim, raises=True)
+        lab = Lab(sim, raises=True)
+        # The models of a play may be any.
+        lab.watch.requests.is_kept = False
+        return lab
 
     def _is_excused(self, error: BaseException, sim: Sim) -> bool:
         if isinstance(error, BaseExceptionGroup):
@@ -506,10 +588,24 @@ class PlayScenario(AgentScenario):
             return all(self._is_excused(each, sim) for each in inner)
         # A run that a fault has stopped has no result, takes no answers, and so on: the play may find out by an error.
         is_told = sim.fired and sim.fault is not None and isinstance(error, AgentLoopError)
-        return is_injected(error) or (is_told and not isinstance(error, InternalError))
+        return is_injected(error, (InjectedFault, InjectedInterrupt)) or (
+            is_told and not isinstance(error, InternalError)
+        )
 
     def _where(self, error: BaseException) -> str:
         return where_raised(error)
+
+
+def _is_interrupt(fault: Fault | None) -> bool:
+    return isinstance(fault, Interrupt) or (isinstance(fault, SeamRaise) and fault.exc is InjectedInterrupt)
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """The error, or the errors in it, if it is a group."""
+    if isinstance(error, BaseExceptionGroup):
+        inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return [leaf for each in inner for leaf in _leaves(each)]
+    return [] if error is None else [error]
 
 
 def _is_injected(error: BaseException) -> bool:
@@ -517,7 +613,7 @@ def _is_injected(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         inner: tuple[BaseException, ...] = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(map(_is_injected, inner))
-    return isinstance(error.__cause__ if isinstance(error, ClockError) else error, InjectedFault)
+    return isinstance(error.__cause__ if isinstance(error, ClockError) else error, (InjectedFault, InjectedInterrupt))
 
 
 def _is_runtime(module: str) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agentloop.testing.harness.machine import StreamMachine, programs
+from agentloop.testing.harness.mutants import MUTANTS
 from agentloop.testing.harness.programs import Child, Do, Program, Reader, Root, Streaming, predict, run_program
+from agentloop.testing.harness.search import shrink
+from agentloop.testing.simulation import Violation
 
 SETTINGS = settings(
     max_examples=150,
@@ -40,6 +45,8 @@ def test_programs_reach_what_they_are_about() -> None:
     assert reached.asked >= reached.programs / 4
     assert reached.early_returns >= reached.programs / 2
     assert reached.overlaps >= reached.programs / 4
+    assert reached.journaled >= reached.programs / 4
+    assert reached.resumed >= reached.programs / 8
 
 
 @settings(SETTINGS, max_examples=60)
@@ -71,6 +78,31 @@ def test_the_prediction_knows_every_end(end: str, reason: str) -> None:
 
     assert predict(stream) == reason
     run_program(Program((Root(stream),)))
+
+
+@pytest.mark.parametrize("journal", ["", "kept", "parked", "killed"])
+def test_a_program_with_everything_in_it_ends_as_predicted(journal: Any) -> None:
+    turns = (
+        (Do("ask_two"), Do("remember"), Do("allowed"), Do("denied"), Do("asked")),
+        (Child(Streaming(((Do("ask"),),)), twins=2), Child(Streaming(words=40), pause=1), Do("in_toolset")),
+    )
+
+    run_program(Program((Root(Streaming(turns, long=True), Reader("drain", 20), 0, journal, 3),)))
+
+
+def test_a_program_that_fails_is_made_smaller() -> None:
+    stream = Streaming(((Do("slow"), Do("work"), Do("ask")), (Do("raise"),)), words=5)
+    program = Program((Root(stream, Reader("drain", 3)), Root(Streaming())), 7, "step")
+    with MUTANTS["results-in-order-of-completion"]():
+        with pytest.raises(Violation) as caught:
+            run_program(program)
+        smaller, violation = shrink(program, None, caught.value)
+
+    (root,) = smaller.roots
+    (turn,) = root.stream.turns
+    assert len(turn) == 2
+    assert (root.reader, smaller.seed, smaller.granularity) == (Reader(), 0, "batch")
+    assert "a result of" in violation.problem or "before" in violation.problem
 
 
 def test_a_hook_after_tools_blocks_no_run_whose_tools_were_all_denied() -> None:

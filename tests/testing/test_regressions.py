@@ -23,10 +23,18 @@ TOKENS = {
     "a follower ends where nobody can add the end of what it follows": (
         "followed seam:22!agentloop.testing._journal:StoreRefuses"
     ),
+    "the end of a run that Ctrl-C tears apart is known to those that wait for it": (
+        "run-and-parked seam:28!agentloop.testing.simulation.errors:InjectedInterrupt"
+    ),
     "a toolset that hangs is not waited for without a deadline when the clock fails": "toolset-hangs-at-stop-0 clock:7",
 }
 
 PROGRAMS = {
+    "no question is lost whose run is parked at the moment at which it is asked": (
+        '{"roots":[{"stream":{"turns":[[{"type":"do","what":"work"}],[{"type":"do","what":"time_out"},{"type":"do",'
+        '"what":"remember"},{"type":"do","what":"ask"},{"type":"do","what":"remember"},{"type":"do","what":"ask"}]]},'
+        '"journal":"parked"}],"seed":27731,"granularity":"step"}'
+    ),
     "a stream that is left while its toolset starts does not wait for it for ever": (
         '{"roots":[{"stream":{"turns":[[{"type":"child","stream":{"turns":[],"end":"listing_fails","words":1},'
         '"leave_after":1,"handler":""}]],"end":"answer","words":1},"reader":{"does":"drain","after":0,"pause":0,'

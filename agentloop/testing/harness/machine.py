@@ -6,7 +6,7 @@ program can be printed and run again.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from agentloop.testing._hypothesis import stateful, strategies as st
 from agentloop.testing.harness.programs import Action, Child, Do, Program, Reached, Reader, Root, Streaming, run_program
@@ -22,7 +22,14 @@ _READERS = st.builds(
     pause=st.sampled_from((0, 0, 1)),
     answers=st.sampled_from(("now", "now", "late", "youngest_first", "wrong_first", "twice", "handler", "nobody")),
 )
-_DOINGS = st.sampled_from(("ask", "ask", "ask", "give_up", "work", "guarded", "raise", "slow", "time_out", "stream"))
+_DOINGS = st.sampled_from(
+    (
+        *("ask", "ask", "ask", "ask_two", "give_up", "work", "guarded", "raise", "slow", "time_out", "stream"),
+        *("allowed", "asked", "denied", "remember", "in_toolset"),
+    )
+)
+_JOURNALS = st.sampled_from(("", "", "", "kept", "parked", "parked", "killed"))
+_STEERS = st.sampled_from((0, 0, 0, 3, 9))
 _WORDS = st.sampled_from((1, 1, 0, 5, 40))
 _STUMBLES = st.sampled_from((0, 0, 0, 1, 2))
 MAX_STREAMS = 12
@@ -37,6 +44,7 @@ class _Draft:
         self.end: Any = "answer"
         self.words = 1
         self.stumbles = 0
+        self.long = False
 
     def add(self, action: Action | _ChildDraft, *, at_once: bool) -> None:
         if self.turns and at_once:
@@ -53,17 +61,27 @@ class _Draft:
             self.end,
             self.words,
             self.stumbles,
+            self.long,
         )
 
 
 class _ChildDraft:
-    def __init__(self, draft: _Draft, leave_after: int | None, handler: Literal["", "answers", "passes"]) -> None:
+    def __init__(
+        self,
+        draft: _Draft,
+        leave_after: int | None,
+        handler: Literal["", "answers", "passes"],
+        pause: int,
+        twins: int,
+    ) -> None:
         self.draft = draft
+        self.pause = pause
+        self.twins = twins
         self.leave_after = leave_after
         self.handler: Literal["", "answers", "passes"] = handler
 
     def finished(self) -> Child:
-        return Child(self.draft.finished(), self.leave_after, self.handler)
+        return Child(self.draft.finished(), self.leave_after, self.handler, self.pause, self.twins)
 
 
 class StreamMachine(stateful.RuleBasedStateMachine):
@@ -78,7 +96,7 @@ class StreamMachine(stateful.RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._roots: list[tuple[_Draft, Reader, int]] = []
+        self._roots: list[tuple[_Draft, Reader, str, int, int]] = []
         self._count = 0
         self._seed = 0
         self._granularity: Literal["batch", "step"] = "batch"
@@ -88,21 +106,21 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         """Choose the order of tasks."""
         self._seed, self._granularity = seed, granularity
 
-    @stateful.initialize(target=streams, reader=_READERS)
-    def first(self, reader: Reader) -> _Draft:
+    @stateful.initialize(target=streams, reader=_READERS, journal=_JOURNALS, steer=_STEERS)
+    def first(self, reader: Reader, journal: str, steer: int) -> _Draft:
         """There is one root at least."""
-        return self._root(reader, 0)
+        return self._root(reader, journal, steer, 0)
 
-    @stateful.rule(target=streams, reader=_READERS, begins=st.integers(0, 8))
-    def open_root(self, reader: Reader, begins: int) -> _Draft:
+    @stateful.rule(target=streams, reader=_READERS, journal=_JOURNALS, steer=_STEERS, begins=st.integers(0, 8))
+    def open_root(self, reader: Reader, journal: str, steer: int, begins: int) -> _Draft:
         """Open a root stream beside the others: it may overlap with them without being nested."""
-        return self._root(reader, begins)
+        return self._root(reader, journal, steer, begins)
 
-    def _root(self, reader: Reader, begins: int) -> _Draft:
+    def _root(self, reader: Reader, journal: str, steer: int, begins: int) -> _Draft:
         draft = _Draft(0)
         if self._count < MAX_STREAMS:
             self._count += 1
-            self._roots.append((draft, reader, begins))
+            self._roots.append((draft, reader, journal, steer, begins))
         return draft
 
     @stateful.rule(
@@ -111,15 +129,23 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         at_once=st.booleans(),
         leave_after=st.none() | st.integers(1, 12),
         handler=st.sampled_from(("", "", "answers", "passes")),
+        pause=st.sampled_from((0, 0, 0, 1)),
+        twins=st.sampled_from((1, 1, 1, 2)),
     )
     def open_child(
-        self, parent: _Draft, at_once: bool, leave_after: int | None, handler: Literal["", "answers", "passes"]
+        self,
+        parent: _Draft,
+        at_once: bool,
+        leave_after: int | None,
+        handler: Literal["", "answers", "passes"],
+        pause: int,
+        twins: int,
     ) -> _Draft:
         """Open a stream inside another, alone or beside its siblings, perhaps to leave it early."""
         draft = _Draft(parent.depth + 1)
         if self._count < MAX_STREAMS and draft.depth <= 4:
             self._count += 1
-            parent.add(_ChildDraft(draft, leave_after, handler), at_once=at_once)
+            parent.add(_ChildDraft(draft, leave_after, handler, pause, twins), at_once=at_once)
         return draft
 
     @stateful.rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
@@ -143,9 +169,17 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         """Have a stream's model fail at first."""
         stream.stumbles = times
 
+    @stateful.rule(stream=streams)
+    def lengthen(self, stream: _Draft) -> None:
+        """Have the conversation of a stream grow too long."""
+        stream.long = True
+
     def program(self) -> Program:
         """The program that the rules wrote."""
-        roots = tuple(Root(draft.finished(), reader, begins) for draft, reader, begins in self._roots)
+        roots = tuple(
+            Root(draft.finished(), reader, begins, cast("Any", journal), steer)
+            for draft, reader, journal, steer, begins in self._roots
+        )
         return Program(roots, self._seed, self._granularity)
 
     def teardown(self) -> None:
@@ -170,6 +204,7 @@ def programs() -> st.SearchStrategy[Program]:
         turns=st.lists(st.lists(do, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
         end=st.sampled_from(_ENDS),
         words=_WORDS,
+        long=st.booleans(),
         stumbles=_STUMBLES,
     )
 
@@ -179,6 +214,8 @@ def programs() -> st.SearchStrategy[Program]:
             stream=inner,
             leave_after=st.none() | st.integers(1, 12),
             handler=st.sampled_from(("", "", "answers", "passes")),
+            pause=st.sampled_from((0, 0, 0, 1)),
+            twins=st.sampled_from((1, 1, 1, 2)),
         )
         turn = st.lists(do | child, min_size=1, max_size=3).map(tuple)
         return st.builds(
@@ -186,10 +223,18 @@ def programs() -> st.SearchStrategy[Program]:
             turns=st.lists(turn, max_size=3).map(tuple),
             end=st.sampled_from(_ENDS),
             words=_WORDS,
+            long=st.booleans(),
             stumbles=_STUMBLES,
         )
 
-    root = st.builds(Root, stream=st.recursive(leaf, around, max_leaves=4), reader=_READERS, begins=st.integers(0, 8))
+    root = st.builds(
+        Root,
+        stream=st.recursive(leaf, around, max_leaves=4),
+        reader=_READERS,
+        journal=_JOURNALS,
+        steer=_STEERS,
+        begins=st.integers(0, 8),
+    )
     return st.builds(
         Program,
         roots=st.lists(root, min_size=1, max_size=3).map(tuple),

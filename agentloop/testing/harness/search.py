@@ -11,10 +11,26 @@ import msgspec
 from agentloop.testing._hypothesis import hypothesis, stateful
 from agentloop.testing.harness.corpus import corpus
 from agentloop.testing.harness.machine import StreamMachine
-from agentloop.testing.harness.programs import Program, pick_faults, run_program
-from agentloop.testing.simulation import Fault, HarnessError, SweepReport, Violation, simulate, sweep_scenario
+from agentloop.testing.harness.programs import Program, pick_faults, run_program, simpler
+from agentloop.testing.simulation import (
+    Fault,
+    HarnessError,
+    Scenario,
+    SweepReport,
+    Violation,
+    simulate,
+    sweep_scenario as sweep,
+)
 
-__all__ = ["BrokenPromise", "search_corpus", "search_programs", "search_sweeps", "sweep_corpus"]
+__all__ = [
+    "BrokenPromise",
+    "search_corpus",
+    "search_programs",
+    "search_sweeps",
+    "shrink",
+    "sweep_corpus",
+    "sweep_scenario",
+]
 
 
 class BrokenPromise(msgspec.Struct, frozen=True):
@@ -44,10 +60,7 @@ def search_sweeps(limit: int, *, points: int = 20) -> BrokenPromise | None:
     for make in corpus().values():
         if runs >= limit:
             return None
-        try:
-            report = sweep_scenario(make, limit=points)
-        except HarnessError:
-            continue  # The scenario fails without a fault, or has no place for one: `search_corpus` finds the former.
+        report = sweep_scenario(make, limit=points)
         if report.violations:
             token, violation = report.violations[0]
             return BrokenPromise(runs + 1, token, violation.problem)
@@ -59,16 +72,19 @@ class _Enough(Exception):  # noqa: N818 - no error, but the end of a search
     pass
 
 
-def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) -> BrokenPromise | None:
-    """Let the state machine write programs, and run them, until one breaks a promise. Programs are not shrunk.
+def search_programs(
+    limit: int, *, seed: int, steps: int = 20, faults: int = 0, shrinks: bool = True
+) -> BrokenPromise | None:
+    """Let the state machine write programs, and run them, until one breaks a promise; then make that one smaller.
 
     Args:
       limit: how many programs to run at most.
       seed: the same seed, with the same hypothesis, gives the same programs.
       steps: how many rules write a program.
       faults: how many times to run each again, with a fault in some place.
+      shrinks: whether to make the program smaller.
     """
-    search = _Search(limit, faults)
+    search = _Search(limit, faults, shrinks=shrinks)
     machine: type[StreamMachine] = type("Searching", (StreamMachine,), {"run": staticmethod(search.run)})
     with suppress(_Enough):
         stateful.run_state_machine_as_test(
@@ -90,7 +106,8 @@ def search_programs(limit: int, *, seed: int, steps: int = 20, faults: int = 0) 
 
 
 class _Search:
-    def __init__(self, limit: int, faults: int) -> None:
+    def __init__(self, limit: int, faults: int, *, shrinks: bool) -> None:
+        self._shrinks = shrinks
         self.broken: BrokenPromise | None = None
         self._limit = limit
         self._faults = faults
@@ -106,15 +123,69 @@ class _Search:
             for fault in pick_faults(sim, Random(str(program)), self._faults):
                 run_program(program, fault=fault, reached=StreamMachine.reached)
         except Violation as violation:
-            token = str(program) if fault is None else f"{program} {fault}"
+            smaller, violation = shrink(program, fault, violation, runs=SHRINKING if self._shrinks else 0)
+            token = str(smaller) if fault is None else f"{smaller} {fault}"
             self.broken = BrokenPromise(self._runs, token, violation.problem)
             raise _Enough from None
+
+
+SHRINKING = 300
+"""Runs in which a program that fails is made smaller."""
+
+
+def shrink(
+    program: Program, fault: Fault | None, violation: Violation, *, runs: int = SHRINKING
+) -> tuple[Program, Violation]:
+    """A smaller program that fails too, perhaps differently, and how it fails.
+
+    Delta debugging: each part of the program is left out, or replaced by something simpler, as long as it still fails.
+    """
+    shrinks = True
+    while shrinks:
+        shrinks = False
+        for smaller in simpler(program):
+            if runs <= 0:
+                return program, violation
+            runs -= 1
+            try:
+                run_program(smaller, fault=fault)
+            except Violation as found:
+                program, violation, shrinks = smaller, found, True
+                break
+    return program, violation
 
 
 def sweep_corpus(
     *, limit: int | None = None, jobs: int = 1, seed: int = 0, only: Callable[[str], bool] = lambda _name: True
 ) -> Iterator[tuple[str, SweepReport]]:
-    """Sweep each scenario of the corpus, and give its name and its report."""
+    """Sweep each scenario of the corpus, and give its name and its report.
+
+    A scenario that fails without a fault is reported as that one run, whose token has no fault.
+    """
     for name, make in corpus().items():
         if only(name):
             yield name, sweep_scenario(make, limit=limit, jobs=jobs, seed=seed)
+
+
+def sweep_scenario(
+    make: Callable[[], Scenario], *, limit: int | None = None, jobs: int = 1, seed: int = 0
+) -> SweepReport:
+    """Sweep a scenario of the corpus by the usual kinds, and by interrupts."""
+    try:
+        report = sweep(make, limit=limit, jobs=jobs, seed=seed)
+    except HarnessError as error:
+        violation = error.__cause__
+        if not isinstance(violation, Violation):
+            raise
+        return SweepReport(runs=1, fired=0, violations=[(violation.token, violation)], by_kind={})
+    try:
+        interrupts = sweep(make, kinds=["interrupt"], limit=limit, jobs=jobs, seed=seed)
+    except HarnessError:
+        # Of a few places, perhaps none is one in which the main task waits.
+        return report
+    return SweepReport(
+        runs=report.runs + interrupts.runs,
+        fired=report.fired + interrupts.fired,
+        violations=[*report.violations, *interrupts.violations],
+        by_kind={**report.by_kind, **interrupts.by_kind},
+    )

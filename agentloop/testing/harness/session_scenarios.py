@@ -6,8 +6,8 @@ step. However it ends, the session is opened once more in a quiet world, and res
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError
 from agentloop.events import (
+    ApprovalRequested,
     ElicitationRequested,
     MessageCommitted,
     Question,
@@ -28,20 +29,22 @@ from agentloop.events import (
     StreamStopped,
     TextDelta,
     ToolCallFinished,
+    ToolCallStarted,
     TurnStarted,
 )
-from agentloop.messages import AssistantMessage, ToolResult
+from agentloop.limits import Compaction, Limits
+from agentloop.messages import ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Answer
 from agentloop.stores import answer_question, fork_session, stored_session
 from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
-from agentloop.testing._journal import JournalClient, SeamJournal, parts_of
+from agentloop.testing._journal import JournalClient, SeamJournal, StoreIsSlow, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
-from agentloop.testing.scripted import calls, says
-from agentloop.testing.simulation import InjectedFault
+from agentloop.testing.scripted import Response, calls, says
+from agentloop.testing.simulation import InjectedFault, SeamRaise
 from agentloop.testing.wellformed import event_problems
-from agentloop.tools import Tool
+from agentloop.tools import OpenToolset, Tool
 from agentloop.wire import event_type
 
 __all__ = ["STORIES"]
@@ -50,6 +53,15 @@ STORIES: dict[str, Callable[[], AgentScenario]] = {}
 
 ID = "ann"
 """The session of every story."""
+
+PAUSE = 0.06
+"""Seconds between two words of a slow model."""
+
+SHORT_LEASE = 9.0
+"""Seconds of the lease of a session that is held longer: longer than a slow store takes."""
+
+LONG_WORK = 20.0
+"""Seconds that a call takes that outlasts such a lease."""
 
 
 class Story:
@@ -107,10 +119,18 @@ class Story:
     async def follow(self, name: str, follower: Follower) -> None:
         """Read along, to the end or to an error."""
         read = self.followed.setdefault(name, [])
-        # A store that cannot be read is the follower's own trouble, and no one else's.
-        with suppress(StoreError, InjectedFault):
+        try:
             async for event in follower:
                 read.append(event)
+        except (StoreError, InjectedFault) as error:
+            # A store that cannot be read is the follower's own trouble. A slow one is no reason to give up.
+            fault = self.lab.sim.fault
+            was_well = fault is None or (isinstance(fault, SeamRaise) and fault.exc is StoreIsSlow)
+            if was_well and read and not self.journal.has_failed:
+                self.lab.watch.note(f"{name} gave up, though the store was well: {error}")
+            return
+        if not self.journal.has_failed and not isinstance(read[-1] if read else None, StreamStopped):
+            self.lab.watch.note(f"{name} came to its end with {read[-1:]}, which is no end")
 
     async def afterwards(self) -> None:
         """Check that, whatever happened, the session is free, or soon will be, is valid, and can be resumed."""
@@ -252,13 +272,20 @@ def story(
                 lab.journal = journal
                 scene = Story(lab, journal, make)
                 played[:] = [scene]
+                interrupt: KeyboardInterrupt | None = None
                 try:
                     await _played(play, scene)
                 except (AgentLoopError, InjectedFault) as error:
                     lab.errors.append(error)
                     if lab.sim.injection is None:
                         raise
+                except KeyboardInterrupt as error:
+                    # The process ends, and the session is opened in another one.
+                    interrupt = error
+                    journal.has_failed = True
                 await scene.afterwards()
+                if interrupt is not None:
+                    raise interrupt
 
         def expect(lab: Lab) -> None:
             seen = tuple(
@@ -330,6 +357,156 @@ def _delegates(lab: Lab) -> Agent:
         return str(done.output)
 
     return Agent(lab.planned(calls("delegate"), "Done."), tools=[lab.bare("delegate", delegate)])
+
+
+def _several(lab: Lab) -> Agent:
+    """A call that asks two people at once, and one that runs two agents at once, each of which works and then asks."""
+
+    async def questions(context: ToolContext[Any]) -> str:
+        async def ask(name: str) -> None:
+            message = f"{name} of {context.source.session}"
+            lab.received[message] = await context.ask(message, FORM)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first")
+            nursery.start_soon(ask, "second")
+        return "asked"
+
+    def inner(name: str) -> Agent:
+        pay = lab.tool(f"pay-{name}")
+        script = (calls(pay.name), calls("ask"), f"{name} is done.")
+        return Agent(lab.planned(*script, name=name), name=name, tools=[pay, lab.asker("ask")])
+
+    agents = [inner("left"), inner("right")]
+
+    async def children(context: ToolContext[Any]) -> str:
+        async def run(agent: Agent) -> None:
+            outcome = await context.run(agent, f"go, {agent.name}")
+            if lab.journal is not None:
+                root = context.source.stream.partition("/")[0]
+                lab.journal.check_child(root, outcome_stream(lab, agent))
+            outputs.append(str(outcome.output))
+
+        outputs: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for agent in agents:
+                nursery.start_soon(run, agent)
+        return ", ".join(sorted(outputs))
+
+    tools = [lab.bare("questions", questions), lab.bare("children", children), lab.tool("one")]
+    return Agent(lab.planned(calls("questions") + calls("children"), calls("one"), "Done."), tools=tools)
+
+
+def outcome_stream(lab: Lab, agent: Agent) -> str:
+    """The stream in which ``agent`` last came to its end."""
+    return [run.source.stream for run in lab.watch.runs if run.config.name == agent.name][-1]
+
+
+def _two(lab: Lab) -> Agent:
+    """A call that asks, and one that needs approval, side by side."""
+    tools = [lab.asker("ask"), lab.tool("guarded", requires_approval=True)]
+    return Agent(lab.planned(calls("ask") + calls("guarded"), "Done."), tools=tools)
+
+
+def _long_work(lab: Lab) -> Agent:
+    """A call that takes longer than a lease."""
+
+    async def long(_context: ToolContext[Any]) -> str:
+        await trio.sleep(LONG_WORK)
+        return "done"
+
+    tools = [lab.tool("long", long, timeout=1000)]
+    return Agent(lab.planned(calls("long"), "Done.", calls("long"), "Done again."), tools=tools)
+
+
+def _uses_context(lab: Lab) -> Agent:
+    """A call that remembers, visits a page, gives a long result, and runs past a limit."""
+
+    async def steps(context: ToolContext[Any]) -> str:
+        if context.recall("step", int) is None:
+            lab.effect(context, "step", may_run_again=True)
+            await context.remember("step", 1)
+        await context.output("some output ")
+        message = f"steps of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        message = f"page of {context.source.session}"
+        lab.received[message] = await context.ask_url(message, "https://example.org/sign-in")
+        return "line\n" * 200
+
+    tools = [lab.bare("steps", steps, if_interrupted="retry"), lab.tool("one")]
+    script = (calls("steps", id="c1"), calls("read_result", call_id="c1"), calls("one"), "Done.")
+    limits = Limits(turns=2)
+    return Agent(lab.planned(*script), tools=tools, max_result=200, limits=limits)
+
+
+class _BrokenTools:
+    """A toolset that does not start as long as ``is_broken``."""
+
+    name = "broken"
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.is_broken = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[OpenToolset]:
+        await self._lab.sim.seam("toolset:start")
+        if self.is_broken and not self._lab.sim.calm:
+            raise OSError("the server did not start")
+        yield self
+
+    async def list_tools(self) -> list[Tool]:
+        await self._lab.sim.seam("toolset:list")
+        return [self._lab.tool("listed")]
+
+
+def _with_toolset(lab: Lab) -> Agent:
+    """A call that asks, of an agent whose toolset may fail to start."""
+    return Agent(
+        lab.planned(calls("ask") + calls("listed"), "Done."), tools=[lab.asker("ask")], toolsets=[_BrokenTools(lab)]
+    )
+
+
+def _asks_and_works(lab: Lab) -> Agent:
+    """A call that runs two agents at once: one asks at once, and the other one works for a while."""
+
+    async def work(_context: ToolContext[Any]) -> str:
+        await trio.sleep(5)
+        return "done"
+
+    asks = Agent(lab.planned(calls("ask"), "Asked.", name="asks"), name="asks", tools=[lab.asker("ask")])
+    works = Agent(lab.planned(calls("work"), "Worked.", name="works"), name="works", tools=[lab.tool("work", work)])
+
+    async def children(context: ToolContext[Any]) -> str:
+        async with trio.open_nursery() as nursery:
+            for agent in (asks, works):
+                nursery.start_soon(context.run, agent, f"go, {agent.name}")
+        return "both"
+
+    return Agent(lab.planned(calls("children"), "Done."), tools=[lab.bare("children", children)])
+
+
+def _reads_its_child(lab: Lab) -> Agent:
+    """A call that reads the events of an agent that works and asks, and one that reports much progress."""
+    inner = Agent(
+        lab.planned(says("word " * 20) + calls("pay"), calls("ask"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("pay"), lab.asker("ask")],
+    )
+
+    async def read(context: ToolContext[Any]) -> str:
+        async with context.stream(inner, "go") as child:
+            async for _event in child:
+                await trio.lowlevel.checkpoint()
+            return str(child.result.output)
+
+    async def report(context: ToolContext[Any]) -> str:
+        for number in range(120):
+            await context.progress(number, total=120)
+        return "done"
+
+    tools = [lab.bare("read", read, timeout=1000), lab.tool("report", report, timeout=1000)]
+    return Agent(lab.planned(calls("read") + calls("report"), "Done."), tools=tools)
 
 
 FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
@@ -437,6 +614,20 @@ async def run_and_parked(story: Story) -> None:
         await story.agent.run("go", session=session, on_question="park")
     async with story.process("Q") as client, story.session(client) as session:
         await story.agent.resume(session)
+        # Also words that had no reader are in the journal.
+        await story.follow("later", follow_session(client, ID))
+
+
+@story(_reads_its_child, reasons=(), effects={"pay": 1, "report": 1})
+async def run_in_a_slow_store(story: Story) -> None:
+    """Without a reader, the run waits for the store all the same."""
+    async with story.process("P") as client, story.session(client) as session:
+        client.delay = 1.0
+        await story.agent.run("go", session=session, on_question="park")
+    async with story.process("Q") as client, story.session(client) as session:
+        if session.is_resumable:
+            replies = {question.id: echo(question) for question in session.questions}
+            await story.agent.resume(session, replies)
 
 
 @story(_in_doubt, reasons=("cancelled", "completed"), effects={"again": 2, "doubtful": 2, "once": 1})
@@ -454,20 +645,42 @@ async def killed_and_resumed(story: Story) -> None:
         await story.go_on(client, session, name="B")
 
 
+class _SlowReply:
+    """A reply that takes its time between two words."""
+
+    def __init__(self, reply: Reply, said: list[float]) -> None:
+        self._reply = reply
+        self._said = said
+
+    async def text(self, text: str, /) -> None:
+        self._said.append(trio.current_time())
+        await self._reply.text(text)
+        await trio.sleep(PAUSE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reply, name)
+
+
 class _Slowly(PlannedModel):
-    """Takes its time between the words of its first response."""
+    """Takes its time between words.
+
+    Attributes:
+      said: when each word was said.
+    """
+
+    def __init__(self, lab: Lab, name: str, *script: Response | str) -> None:
+        super().__init__(lab, name, *script)
+        self.said: list[float] = []
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Say something."""
-        if not any(isinstance(message, AssistantMessage) for message in request.messages):
-            for _ in range(12):
-                await reply.text("word ")
-                await trio.sleep(0.06)
-        return await super().respond(request, reply)
+        slow: Any = _SlowReply(reply, self.said)
+        return await super().respond(request, slow)
 
 
 def _speaks(lab: Lab) -> Agent:
-    return Agent(_Slowly(lab, "model", calls("one"), "Done."), tools=[lab.tool("one")])
+    script = says("word " * 12) + calls("one")
+    return Agent(_Slowly(lab, "model", script, "Done."), tools=[lab.tool("one")])
 
 
 @story(_speaks, reasons=("cancelled", "completed"), effects={"one": 1})
@@ -577,3 +790,360 @@ async def forked(story: Story) -> None:
             await story.go_on(client, session, name="B")
     async with story.process("R") as client, story.session(client) as session:
         await story.go_on(client, session, name="C")
+
+
+@story(_two, reasons=("completed",), effects={"guarded": 1})
+async def answered_together(story: Story) -> None:
+    """Both questions are answered at the same moment."""
+    async with story.process("P") as client, story.session(client) as session:
+        asked: list[Question] = []
+
+        def collect(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, (ElicitationRequested, ApprovalRequested)):
+                asked.append(event)
+            if len(asked) == 2:
+                for question in asked:
+                    stream.answer(question.id, echo(question))
+                asked.clear()
+
+        await story.go_on(client, session, name="A", answer=lambda question: None, on_event=collect)
+
+
+@story(_several, reasons=("completed",), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+
+
+@story(_several, reasons=("needs_input", "completed"), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once_parked(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_several, reasons=("needs_input",) * 4 + ("completed",), effects={"one": 1, "pay-left": 1, "pay-right": 1})
+async def several_at_once_answered_from_the_youngest(story: Story) -> None:
+    """One answer a process, the youngest question first: what is answered stays answered."""
+    asked: list[str] = []
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    for number in range(8):
+        async with story.process(f"Q{number}") as client, story.session(client) as session:
+            if not session.is_resumable:
+                break
+            question = session.questions[-1] if session.questions else None
+            again = question is not None and getattr(question, "message", "") in asked
+            if again and story.lab.sim.injection is None:
+                story.lab.watch.note(f"{question} is asked again, though it was answered")
+            if question is not None:
+                asked.append(getattr(question, "message", ""))
+
+            def answer(each: Question, youngest: Question | None = question) -> Answer | None:
+                return echo(each) if youngest is not None and each.id == youngest.id else None
+
+            await story.go_on(client, session, name=f"B{number}", park=True, answer=answer)
+
+
+@story(_long_work, reasons=("completed", "completed"), effects={"long": 2})
+async def held_longer_than_a_lease(story: Story) -> None:
+    """Against another process that waits for the session all the while."""
+    inside: list[str] = []
+
+    async def use(name: str) -> None:
+        opening = story.process(f"P{name}")
+        async with opening as client, story.session(client, lease_seconds=SHORT_LEASE) as session:
+            inside.append(name)
+            if len(inside) > 1 and not story.journal.has_failed:
+                story.lab.watch.note(f"{inside} have the session at once")
+            try:
+                if session.is_resumable:
+                    await story.go_on(client, session, name=name)
+                else:
+                    opening = story.lab.stream(story.agent, "Go.", name=name, session=session, client=client)
+                    async with opening as stream:
+                        await stream.drain()
+            finally:
+                inside.remove(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, "A")
+        await trio.sleep(0.001)
+        nursery.start_soon(use, "B")
+
+
+@story(_busy, reasons=("needs_input", "completed"), effects={"one": 3, "slow": 1, "guarded": 1})
+async def a_start_on_a_full_disk_leaves_what_is_parked(story: Story) -> None:
+    questions: list[str] = []
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+        questions += [question.id for question in session.questions]
+        client.fill()
+        with suppress(StoreError):
+            async with story.lab.stream(story.agent, "Never mind.", name="B", session=session, client=client) as stream:
+                await stream.drain()
+        client.is_full = False
+    async with story.process("Q") as client, story.session(client) as session:
+        is_there = session.is_resumable and [question.id for question in session.questions] == questions
+        if story.lab.sim.injection is None and not is_there:
+            story.lab.watch.note("what was parked is gone after a start that failed")
+        await story.go_on(client, session, name="C")
+
+
+@story(_with_toolset, reasons=("needs_input", "failed", "completed"), effects={"listed": 1})
+async def a_toolset_fails_where_a_run_is_resumed(story: Story) -> None:
+    """The run stays parked, and is resumed when the toolset starts."""
+    (toolset,) = story.agent.toolsets
+    assert isinstance(toolset, _BrokenTools)
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    toolset.is_broken = True
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+    toolset.is_broken = False
+    async with story.process("R") as client, story.session(client) as session:
+        if story.lab.sim.injection is None and not session.is_resumable:
+            story.lab.watch.note("a run whose toolset did not start cannot be resumed any more")
+        await story.go_on(client, session, name="C")
+
+
+@story(_in_doubt, reasons=("cancelled", "completed", "completed"), effects={"again": 3, "doubtful": 3, "once": 2})
+async def killed_opened_and_forked(story: Story) -> None:
+    """The original decides whether the calls of a run that was cut off run again. A fork asks the model anew."""
+    async with story.process("P") as client, trio.open_nursery() as nursery, story.session(client) as session:
+
+        async def kill() -> None:
+            await trio.sleep(10)
+            client.kill()
+
+        nursery.start_soon(kill)
+        await story.go_on(client, session, name="A")
+        nursery.cancel_scope.cancel()
+    async with story.process("Q") as client, story.session(client):
+        # To open it is enough: it notes that the run was interrupted.
+        pass
+    async with story.process("R") as client:
+        await fork_session(client, ID, "fork")
+        before = {call for _, call in story.journal.saved(ID).began}
+        async with stored_session(client, "fork", if_busy="wait") as session:
+            await story.go_on(client, session, name="B")
+        for key, tool in story.lab.counts:
+            if key.startswith("fork: ") and key.partition("#")[2] in before:
+                story.lab.watch.note(f"the fork runs {tool} as {key}, which the original may have run")
+    async with story.process("S") as client, story.session(client) as session:
+        await story.go_on(client, session, name="C")
+
+
+@story(_uses_context, reasons=("needs_input",) * 3 + ("completed",), effects={"step": 1, "one": 1})
+async def remembered_asked_and_read_again(story: Story) -> None:
+    """What a call remembers, its long result, and a limit that a person raised outlive the process."""
+    for number in range(4):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_busy, reasons=("needs_input", "completed"), effects={"one": 3, "slow": 1, "guarded": 1})
+async def parked_by_its_reader(story: Story) -> None:
+    """By `Stream.park`, when the first question has come."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def park(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, (ElicitationRequested, ApprovalRequested)) and not session.is_resumable:
+                stream.stream.park()
+
+        await story.go_on(client, session, name="A", answer=lambda question: None, on_event=park)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_plain, reasons=("completed",) * 3, effects={"one": 2})
+async def followed_from_the_middle(story: Story) -> None:
+    """After each number, from here and from elsewhere: the rest of the events, as every reader has them."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+        await story.go_on(client, session, name="B")
+        saved = story.journal.saved(ID).events
+        for after in [*saved][:: max(1, len(saved) // 6)]:
+            for follower in (session.follow(after=after), follow_session(client, ID, after=after)):
+                numbers: list[int] = []
+                with suppress(StoreError, InjectedFault):
+                    numbers.extend([event.seq async for event in follower])
+                    expected = [seq for seq in saved if seq > after]
+                    if numbers != expected:
+                        story.lab.watch.note(f"after {after}, a follower read {numbers}, not {expected}")
+        async with story.lab.stream(story.agent, "And?", name="C", session=session, client=client) as stream:
+            await stream.drain()
+
+
+@story(_plain, reasons=("completed", "completed"), effects={"one": 2})
+async def steered_and_kept(story: Story) -> None:
+    """What is said to a run under way is part of the session."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def steer(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, ToolCallStarted):
+                with suppress(AgentLoopError):
+                    stream.stream.steer("Quick.")
+                    stream.stream.follow_up("And then?")
+
+        await story.go_on(client, session, name="A", on_event=steer)
+        async with story.lab.stream(story.agent, "And?", name="B", session=session, client=client) as stream:
+            await stream.drain()
+
+
+def _compacted(lab: Lab) -> Agent:
+    """A conversation that gets too long, and a call that asks after it was shortened."""
+    long = says("bla " * 500, piece=2000) + calls("one")
+    long = msgspec.structs.replace(long, usage=Usage(input_tokens=10, output_tokens=450))
+    return Agent(
+        lab.model(long, "They said bla.", calls("ask"), "Done."),
+        tools=[lab.tool("one"), lab.asker("ask")],
+        compaction=Compaction(window=500, keep_recent=0.01),
+    )
+
+
+@story(_compacted, reasons=("needs_input", "completed"), effects={"one": 1})
+async def shortened_and_parked(story: Story) -> None:
+    """The shortened view outlives the process."""
+    for number in range(2):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_reads_its_child, reasons=("needs_input", "completed"), effects={"pay": 1, "report": 1})
+async def parked_while_a_tool_reads_its_child(story: Story) -> None:
+    for number in range(2):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+@story(_reads_its_child, reasons=("completed",), effects={"pay": 1, "report": 1})
+async def kept_in_a_slow_store(story: Story) -> None:
+    """The run waits for the store: few events wait in memory."""
+    async with story.process("P") as client, story.session(client) as session:
+        client.delay = 1.0
+        await story.go_on(client, session, name="A")
+
+
+@story(_speaks, reasons=("completed",), effects={"one": 1})
+async def words_are_read_as_they_are_said(story: Story) -> None:
+    """The journal delays no words of the model, but for those behind an event that is being saved."""
+    async with story.process("P") as client, story.session(client) as session:
+        client.delay = 3 * PAUSE
+        times: list[float] = []
+
+        def note_time(_stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, TextDelta) and event.text == "word ":
+                times.append(story.lab.sim.now)
+
+        await story.go_on(client, session, name="A", on_event=note_time)
+        model = story.agent.model
+        assert isinstance(model, _Slowly)
+        # A fault, or an empty word, tears the two lists apart.
+        delays = [read - said for said, read in zip(model.said, times, strict=False)]
+        if story.lab.sim.injection is None and any(delay > PAUSE * 4.5 for delay in delays):
+            story.lab.watch.note(f"words that were said every {PAUSE} s were read too late: {delays}")
+
+
+@story(_long_work, reasons=("completed", "completed"), effects={"long": 2})
+async def held_though_a_renewal_fails(story: Story) -> None:
+    """A store that refuses one renewal, and is well again in time, loses nobody the session."""
+    inside: list[str] = []
+
+    async def use(name: str) -> None:
+        opening = story.process(f"P{name}")
+        async with opening as client, story.session(client, lease_seconds=SHORT_LEASE) as session:
+            client.refused_renewals = 1
+            inside.append(name)
+            if len(inside) > 1 and not story.journal.has_failed:
+                story.lab.watch.note(f"{inside} have the session at once")
+            try:
+                if session.is_resumable:
+                    await story.go_on(client, session, name=name)
+                else:
+                    starting = story.lab.stream(story.agent, "Go.", name=name, session=session, client=client)
+                    async with starting as stream:
+                        await stream.drain()
+            finally:
+                inside.remove(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, "A")
+        await trio.sleep(0.001)
+        nursery.start_soon(use, "B")
+
+
+@story(_compacted, reasons=("completed", "completed"), effects={"one": 1})
+async def shortened_and_rewound(story: Story) -> None:
+    """A summary does not outlive the messages that it stands for."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+        if len(session.messages) > 1:
+            story.rewinds = True
+            await session.rewind(1)
+            view = session._transcript.view
+            if view != session.messages and not story.journal.has_failed:
+                story.lab.watch.note(f"after it was rewound, the model is shown {view}")
+        async with story.lab.stream(story.agent, "And?", name="B", session=session, client=client) as stream:
+            await stream.drain(answer=echo)
+
+
+@story(_asks_and_works, reasons=("needs_input", "completed"), effects={"work": 1})
+async def parked_when_all_children_wait(story: Story) -> None:
+    """Work that does not wait for an answer is finished before the run is parked."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+        events = story.journal.saved(ID).events.values()
+        results = [event.result.status for event in events if isinstance(event, ToolCallFinished)]
+        if story.lab.sim.injection is None and results != ["ok"]:
+            story.lab.watch.note(f"the run was parked when its calls had ended as {results}")
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_plain, reasons=(), effects={"one": 2})
+async def run_without_a_reader(story: Story) -> None:
+    """The journal has the words of the model all the same."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.agent.run("go", session=session)
+        await story.follow("later", follow_session(client, ID))
+
+
+def _retries_alone(lab: Lab) -> Agent:
+    """A call that may run again, and changes something."""
+    return Agent(lab.planned(calls("again"), "Done."), tools=[lab.tool("again", if_interrupted="retry")])
+
+
+@story(_retries_alone, reasons=("completed",), effects={"again": 1})
+async def a_call_that_may_run_again_is_saved_before_it_runs(story: Story) -> None:
+    """Else, after a crash, the model may ask for another call, with another key."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+
+
+def _another_way(lab: Lab) -> Agent:
+    """A call that runs two agents, and when it is called again only the second one."""
+    first = Agent(lab.planned("First.", name="first"), name="first")
+    second = Agent(lab.planned(calls("pay"), "Second.", name="second"), name="second", tools=[lab.tool("pay")])
+    times: list[str] = []
+
+    async def delegate(context: ToolContext[Any]) -> str:
+        times.append(context.source.stream)
+        if len(times) == 1:
+            await context.run(first, "go")
+        await context.run(second, "go")
+        message = f"delegate of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "delegated"
+
+    return Agent(lab.planned(calls("delegate"), "Done."), tools=[lab.bare("delegate", delegate)])
+
+
+@story(_another_way, reasons=("needs_input", "completed"), effects={"pay": 2})
+async def a_call_takes_another_way_when_it_is_called_again(story: Story) -> None:
+    """The second agent had run after the first one: without that, its outcome does not count."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")

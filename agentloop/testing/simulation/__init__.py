@@ -6,8 +6,17 @@ imported here.
 
 from __future__ import annotations
 
-from agentloop.testing.simulation.errors import HarnessError, InjectedFault
-from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, IoRaise, SeamRaise, StepRaise, parse_fault
+from agentloop.testing.simulation.errors import HarnessError, InjectedFault, InjectedInterrupt
+from agentloop.testing.simulation.faults import (
+    Cancel,
+    ClockRaise,
+    Fault,
+    Interrupt,
+    IoRaise,
+    SeamRaise,
+    StepRaise,
+    parse_fault,
+)
 from agentloop.testing.simulation.program import sweep, swept
 from agentloop.testing.simulation.scenario import Invariants, Outcome, Scenario
 from agentloop.testing.simulation.schedule import Granularity, Schedule, fifo, parse_schedule, replay, seeded
@@ -26,7 +35,9 @@ __all__ = [
     "Granularity",
     "HarnessError",
     "InjectedFault",
+    "InjectedInterrupt",
     "Injection",
+    "Interrupt",
     "Invariants",
     "IoRaise",
     "Kind",

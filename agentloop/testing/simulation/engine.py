@@ -14,8 +14,8 @@ from attrs import define
 
 from agentloop.testing.simulation.anyio_listeners import simulated_listeners
 from agentloop.testing.simulation.condemned import Condemned
-from agentloop.testing.simulation.errors import HarnessError
-from agentloop.testing.simulation.faults import Cancel, StepRaise
+from agentloop.testing.simulation.errors import HarnessError, InjectedInterrupt
+from agentloop.testing.simulation.faults import Cancel, Interrupt, StepRaise
 from agentloop.testing.simulation.network import Network
 from agentloop.testing.simulation.randomness import same_randomness
 from agentloop.testing.simulation.real_world import RealWorld
@@ -25,6 +25,7 @@ from agentloop.testing.simulation.stuck import StuckReason, StuckReport, StuckTa
 from agentloop.testing.simulation.trio_private import (
     Loop,
     Task,
+    interrupt,
     is_blocked,
     is_housekeeping,
     resume_with,
@@ -95,7 +96,7 @@ class Engine(trio.abc.Instrument):
         self._schedule = schedule
         self._max_steps = max_steps
         self._max_virtual = max_virtual
-        self._cancel_at = sim.fault.step if isinstance(sim.fault, Cancel) else 0
+        self._cancel_at = sim.fault.step if isinstance(sim.fault, (Cancel, Interrupt)) else 0
         self._world = RealWorld(self.refuse)
         self._condemned: Condemned | None = None
         self._chores = 0
@@ -270,6 +271,9 @@ class Engine(trio.abc.Instrument):
 
     def _fire_cancel(self, task: Task) -> None:
         fault = self._sim.fault
+        if isinstance(fault, Interrupt):
+            self._interrupt(fault)
+            return
         assert isinstance(fault, Cancel)
         injection = Injection(
             f"{fault.scope} cancelled after step {fault.step}", plain_name(task), chain_to_user(task, await_chain(task))
@@ -280,7 +284,15 @@ class Engine(trio.abc.Instrument):
             self.action_error = error
             fired = True
         if fired:
-            self._sim.injection = injection
+            self._sim.injection, self._sim.fired_at = injection, self._sim.now
+
+    def _interrupt(self, fault: Interrupt) -> None:
+        task = self._loop.runner.main_task
+        if task is None or self._sim.calm:
+            return
+        injection = Injection(f"Ctrl-C after step {fault.step}", plain_name(task), await_chain(task))
+        if interrupt(task, InjectedInterrupt(f"injected: {fault}")):
+            self._sim.injection, self._sim.fired_at = injection, self._sim.now
 
     def _condemn(self, reason: StuckReason) -> None:
         tasks = tuple(StuckTask(plain_name(task), is_blocked(task), await_chain(task)) for task in self._loop.tasks())

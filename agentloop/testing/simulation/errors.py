@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentloop._core.portable_errors import PortableError
 
-__all__ = ["Abandoned", "HarnessError", "InjectedFault"]
+__all__ = ["Abandoned", "HarnessError", "InjectedFault", "InjectedInterrupt"]
 
 
 class HarnessError(PortableError):
@@ -20,3 +20,7 @@ class InjectedFault(PortableError):  # noqa: N818 - it is not an error, it is a 
 
 class Abandoned(BaseException):
     """Raised in each task of a run that is being ended from outside, under shields too. Not an `Exception`."""
+
+
+class InjectedInterrupt(KeyboardInterrupt):
+    """The Ctrl-C of an `Interrupt`. A real one ends the sweep."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import field, frozen, validators
 
-from agentloop.testing.simulation.errors import HarnessError, InjectedFault
+from agentloop.testing.simulation.errors import HarnessError, InjectedFault, InjectedInterrupt
 
-__all__ = ["Cancel", "ClockRaise", "Fault", "IoRaise", "SeamRaise", "StepRaise", "parse_fault"]
+__all__ = ["Cancel", "ClockRaise", "Fault", "Interrupt", "IoRaise", "SeamRaise", "StepRaise", "parse_fault"]
 
 
-def _printable(_instance: object, _attribute: object, exc: type[Exception]) -> None:
+def _printable(_instance: object, _attribute: object, exc: type[BaseException]) -> None:
     """An exception that cannot be imported by its name could not be read back from a token."""
     if "<locals>" in exc.__qualname__:
         raise HarnessError(f"cannot inject {exc.__qualname__}: define it at the top of a module")
@@ -43,7 +43,7 @@ class SeamRaise:
     """
 
     call: int = field(validator=validators.ge(1))
-    exc: type[Exception] = field(default=InjectedFault, validator=_printable)
+    exc: type[Exception | InjectedInterrupt] = field(default=InjectedFault, validator=_printable)
     after: bool = False
 
     def __str__(self) -> str:
@@ -93,7 +93,21 @@ class IoRaise:
         return f"io:{self.call}"
 
 
-Fault: TypeAlias = Cancel | SeamRaise | StepRaise | ClockRaise | IoRaise
+@frozen
+class Interrupt:
+    """Deliver Ctrl-C to the main task right after the ``step``-th task step, as trio does while that task waits.
+
+    Where the main task does not wait, the fault does not fire. Ctrl-C in other code is a `SeamRaise` of
+    `InjectedInterrupt`. Prints as ``interrupt:17``.
+    """
+
+    step: int = field(validator=validators.ge(1))
+
+    def __str__(self) -> str:
+        return f"interrupt:{self.step}"
+
+
+Fault: TypeAlias = Cancel | SeamRaise | StepRaise | ClockRaise | Interrupt | IoRaise
 
 
 def parse_fault(text: str) -> Fault:
@@ -105,24 +119,26 @@ def parse_fault(text: str) -> Fault:
     if match := re.fullmatch(r"cancel:(\S+)@([1-9]\d*)", text):
         return Cancel(int(match[2]), match[1])
     if match := re.fullmatch(r"seam:([1-9]\d*)(\+?)(?:!(\S+))?", text):
-        return SeamRaise(int(match[1]), _import(match[3]), after=bool(match[2]))
+        return SeamRaise(int(match[1]), _import(match[3], InjectedInterrupt), after=bool(match[2]))
     if match := re.fullmatch(r"step:([1-9]\d*)(?:!(\S+))?", text):
         return StepRaise(int(match[1]), _import(match[2]))
     if match := re.fullmatch(r"clock:([1-9]\d*)(?:!(\S+))?", text):
         return ClockRaise(int(match[1]), _import(match[2]))
+    if match := re.fullmatch(r"interrupt:([1-9]\d*)", text):
+        return Interrupt(int(match[1]))
     if match := re.fullmatch(r"io:([1-9]\d*)", text):
         return IoRaise(int(match[1]))
     raise HarnessError(
-        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, io:CALL, "
-        "clock:READ or step:STEP"
+        f"cannot read the fault {text!r}: expected cancel:NAME@STEP, seam:CALL, seam:CALL+, io:CALL, clock:READ, "
+        "interrupt:STEP or step:STEP"
     )
 
 
-def _suffix(exc: type[Exception]) -> str:
+def _suffix(exc: type[BaseException]) -> str:
     return "" if exc is InjectedFault else f"!{exc.__module__}:{exc.__qualname__}"
 
 
-def _import(path: str | None) -> type[Exception]:
+def _import(path: str | None, *others: type[BaseException]) -> Any:
     if path is None:
         return InjectedFault
     module, _, name = path.partition(":")
@@ -132,6 +148,6 @@ def _import(path: str | None) -> type[Exception]:
             imported = getattr(imported, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise HarnessError(f"cannot import the exception {path!r}: {error}") from error
-    if isinstance(imported, type) and issubclass(imported, Exception):
+    if isinstance(imported, type) and issubclass(imported, (Exception, *others)):
         return imported
     raise HarnessError(f"cannot inject {path!r}: it is not an exception class")

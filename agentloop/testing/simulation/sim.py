@@ -66,6 +66,7 @@ class Sim:
       picks: the choices not answered in FIFO order so far, as ``{choice: pick}``.
       options: how many tasks could run, for each choice so far.
       injection: the fault that fired, and its place; None as long as none has.
+      fired_at: the virtual time at which a cancel or an interrupt fired; None as long as none has.
       stuck: why the run was ended from outside; None if it ended by itself.
       targets: everything that a `Cancel` could have named so far.
       trace: what happened, in order: the equality of two runs. Task numbers, names, times.
@@ -91,6 +92,7 @@ class Sim:
         self.picks: dict[int, int] = {}
         self.options: list[int] = []
         self.injection: Injection | None = None
+        self.fired_at: float | None = None
         self.stuck: StuckReport | None = None
         self.targets: list[Target] = []
         self.trace: list[object] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from agentloop.testing.simulation.engine import Engine
-from agentloop.testing.simulation.errors import HarnessError
+from agentloop.testing.simulation.errors import HarnessError, InjectedInterrupt
 from agentloop.testing.simulation.faults import Fault
 from agentloop.testing.simulation.leaks import LeakWatch
 from agentloop.testing.simulation.scenario import Invariants, Outcome, Scenario
@@ -72,8 +72,10 @@ def _run(scenario: Scenario, engine: Engine, sim: Sim) -> Outcome:
     outcome = Outcome()
     try:
         engine.run(scenario.run)
-    except (KeyboardInterrupt, HarnessError):
-        raise
+    except (KeyboardInterrupt, HarnessError) as error:
+        if not isinstance(error, InjectedInterrupt):
+            raise
+        outcome = Outcome(error)
     except BaseException as error:  # noqa: BLE001, ASYNC103
         outcome = Outcome(error)
     sim.trace.append(type(outcome.error).__name__)

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from attrs import evolve, frozen
 
-from agentloop.testing.simulation.errors import HarnessError
-from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, IoRaise, SeamRaise, StepRaise
+from agentloop.testing.simulation.errors import HarnessError, InjectedInterrupt
+from agentloop.testing.simulation.faults import Cancel, ClockRaise, Fault, Interrupt, IoRaise, SeamRaise, StepRaise
 from agentloop.testing.simulation.forked import run_forked
 from agentloop.testing.simulation.scenario import Invariants, Scenario
 from agentloop.testing.simulation.schedule import Schedule, fifo, replay, seeded
@@ -20,13 +20,14 @@ from agentloop.testing.simulation.violation import Violation
 
 __all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep_scenario"]
 
-Kind: TypeAlias = Literal["cancel", "seam", "io", "clock", "schedule", "batch", "step"]
+Kind: TypeAlias = Literal["cancel", "seam", "io", "clock", "interrupt", "schedule", "batch", "step"]
 """The kinds of faults that a sweep can try:
 
 - ``cancel``: each named scope or action, cancelled after each step.
 - ``seam``: each call of `Sim.seam`, raising before or after its checkpoint.
 - ``io``: each use of the simulated network, and of a file by way of trio or anyio, failing with an `OSError`.
 - ``clock``: each reading of the clock by the code that `Sim.watch_clock` names, raising.
+- ``interrupt``: Ctrl-C after each step in which the main task waits, and in each call of `Sim.seam`.
 - ``schedule``: one deviation from FIFO order at each choice of granularity ``step``, for each other task.
 - ``batch``: the same for the choices of granularity ``batch``, which are those that trio has today.
 - ``step``: each step, resumed with an exception. Advice only, see `StepRaise`.
@@ -41,6 +42,7 @@ _NEEDS: dict[Kind, str] = {
     "seam": "nothing called sim.seam()",
     "io": "nothing used the simulated network, or a file",
     "clock": "nothing that sim.watch_clock() names read the clock",
+    "interrupt": "the main task never waited, and nothing called sim.seam()",
     "schedule": "there was never more than one task to run",
     "batch": "there was never more than one task to run",
     "step": "there was no task to interrupt",
@@ -277,6 +279,9 @@ def _points(kind: Kind, base: Sim, scopes: Iterable[str] | None) -> Iterator[_Po
             yield from ((IoRaise(call), None) for call in range(1, base.io_calls + 1))
         case "clock":
             yield from ((ClockRaise(read), None) for read in range(1, base.clock_reads + 1))
+        case "interrupt":
+            yield from ((Interrupt(step), None) for step in range(1, base.steps + 1))
+            yield from ((SeamRaise(call, InjectedInterrupt), None) for call in range(1, base.seams + 1))
         case "schedule" | "batch":
             for choice, options in enumerate(base.options, start=1):
                 yield from ((None, replay({choice: pick}, base.granularity)) for pick in range(1, options))

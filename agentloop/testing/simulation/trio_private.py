@@ -346,6 +346,14 @@ def resume_with(task: Task, error: BaseException) -> bool:
     return True
 
 
+def interrupt(task: Task, error: BaseException) -> bool:
+    """Have ``error`` raised where the task waits, as trio has it with Ctrl-C; False if the task does not wait."""
+    if not is_blocked(task) or task._abort_func is None:
+        return False
+    end_task(task, error)
+    return True
+
+
 def end_task(task: Task, error: BaseException) -> None:
     """Have ``error`` raised in a task wherever it is, also under a shield; without effect where that cannot be."""
     if is_blocked(task):
