@@ -48,7 +48,7 @@ from agentloop.outcome import error_of
 from agentloop.providers._network import NetworkForbiddenError
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel
-from agentloop.testing.simulation.errors import Abandoned
+from agentloop.testing.simulation.errors import Abandoned, InjectedInterrupt
 from agentloop.testing.simulation.violation import Violation
 
 BRANCHES = (UsageError, ModelError, ToolError, RunError)
@@ -230,7 +230,7 @@ def test_every_error_survives_pickle_and_copy_with_its_facts_notes_and_cause(
         assert (type(twin), str(twin), twin.args) == (kind, str(error), error.args)
         local = vars(kind).get("_local", ())
         assert {**vars(twin), **dict.fromkeys(local)} == {**vars(error), **dict.fromkeys(local)}
-        if kind is not Abandoned:
+        if kind not in (Abandoned, InjectedInterrupt):
             assert repr(twin.__cause__) == "KeyError('k')"
             assert not twin.__suppress_context__
 

@@ -24,3 +24,6 @@ class Abandoned(BaseException):
 
 class InjectedInterrupt(KeyboardInterrupt):
     """The Ctrl-C of an `Interrupt`. A real one ends the sweep."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
