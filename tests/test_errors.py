@@ -161,7 +161,7 @@ _FACTS: dict[str, object] = {
     "expires": 1.5,
     "retry_after": 2.0,
     "outcome": Outcome(reason="limit"),
-    "sim": SimpleNamespace(injection=None, token="the token"),
+    "sim": SimpleNamespace(injection=None, fault=None, picks=(), granularity="", token="the token"),
     "limit": 128,
 }
 
