@@ -73,7 +73,7 @@ HUNTS = (
 )
 WITH_PROCESSES = ("demo", "mcp", "testing", "toolkit")
 """The folders of the tests that mostly start processes, and wait for them."""
-EXTRAS = "anthropic,demo,http,mcp,openai,postgres,testing"
+EXTRAS = "anthropic,demo,http,mcp,openai,postgres,serve,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
