@@ -230,9 +230,9 @@ class ServedApp:
         with trio.fail_after(AUTHENTICATOR_SECONDS):
             given: Any = self._authenticate(request)
             principal = await given if inspect.isawaitable(given) else given
-        if principal is None:
+        if principal is None or principal == "":
             raise Refusal(401, "the request has no valid credentials", headers={"www-authenticate": "Bearer"})
-        if not (isinstance(principal, str) and principal):
+        if not isinstance(principal, str):
             raise UsageError(f"an authenticator gives the name of a principal, or None, and not {type(principal)}")
         return principal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
@@ -65,10 +65,11 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
     body = bytearray()
     with trio.move_on_after(limits.seconds) as scope:
         try:
-            async for piece in request.stream():
-                body += piece
-                if len(body) > limits.max_bytes:
-                    raise too_long
+            async with aclosing(request.stream()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limits.max_bytes:
+                        raise too_long
         except ClientDisconnect as error:
             raise Refusal(400, "the client went away before it had sent its request") from error
     if scope.cancelled_caught:

@@ -30,7 +30,8 @@ def agents_by_name(agents: Agent | Mapping[str, Agent] | Sequence[Agent]) -> dic
     if isinstance(agents, Mapping):
         named = dict(agents)
     else:
-        listed = [agents] if isinstance(agents, Agent) else list(agents)
+        is_several = isinstance(cast("object", agents), Sequence)
+        listed = list(cast("Sequence[Agent]", agents)) if is_several else [cast("Agent", agents)]
         if not all(isinstance(cast("object", agent), Agent) for agent in listed):
             raise UsageError(f"a server serves an Agent, or several: not {agents!r}")
         named = {agent.name: agent for agent in listed}

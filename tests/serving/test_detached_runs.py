@@ -325,6 +325,7 @@ async def test_a_client_that_is_cut_off_at_any_byte_gets_every_event_once(step: 
         path = f"/sessions/{session}/events?follow=0"
         whole = await client.get(path)
         rests: dict[str, list[Any]] = {}
+        frames = -1
         for cut in range(1, len(whole.body)):
             seen = whole.body[:cut]
             if cut % step == 0:
@@ -332,6 +333,10 @@ async def test_a_client_that_is_cut_off_at_any_byte_gets_every_event_once(step: 
                     while not reply.is_whole:
                         await trio.lowlevel.checkpoint()
                 assert reply.body == seen
+            if seen.count(b"\n\n") == frames:
+                # The client knows no more than it did one byte before.
+                continue
+            frames = seen.count(b"\n\n")
             # As a browser does: a frame without its end does not count.
             ids = [line for line in seen.rpartition(b"\n\n")[0].split(b"\n") if line.startswith(b"id: ")]
             last = ids[-1].removeprefix(b"id: ").decode() if ids else "0"
