@@ -188,6 +188,27 @@ def conformance(session: nox.Session) -> None:
     session.run("pytest", "tests/conformance", *session.posargs, env=env)
 
 
+CLIENTS_FROM_NPM = (
+    "@ag-ui/client@1.0.0",
+    "@ai-sdk/react@4.0.177",
+    "ai@7.0.173",
+    "openai@7.59.0",
+    "react@19.3.1",
+)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Have other people's clients talk to a server (a download of about 200 MB)."""
+    install(session, "clients", extras="http,openai,serve,testing")
+    folder = Path(session.create_tmp())
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(folder), *quiet, *CLIENTS_FROM_NPM)
+    env = {"CLIENT_PACKAGES": str(folder / "node_modules")}
+    session.run("pytest", "tests/clients", *session.posargs, env=env)
+
+
 @nox.session
 def hosts(session: nox.Session) -> None:
     """Run agents in asyncio under real servers, frameworks and notebooks, and on the loop of uvloop."""
@@ -247,7 +268,7 @@ def nightly(session: nox.Session) -> None:
     """Run what takes longer than a contributor should wait, in sessions of its own."""
     for version in INSTALLED:
         session.notify(f"everything-{version}")
-    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "hosts"):
+    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "clients", "hosts"):
         session.notify(name)
     session.notify("fuzz", ["--seconds", "600"])
 

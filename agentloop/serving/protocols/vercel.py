@@ -137,6 +137,8 @@ class VercelEncoder:
         self._calls: set[str] = set()
         """The calls whose input the client has seen to begin."""
         self._in_step = False
+        self._turn = 0
+        """The turn that was begun last; 0 before the first."""
         self._questions: dict[str, Question] = {}
 
     def encode(self, event: StreamEvent) -> Iterable[bytes]:
@@ -165,8 +167,11 @@ class VercelEncoder:
             case StreamStarted():
                 yield {"type": "start"} | ({} if self._continues else {"messageId": self._message})
             case TurnStarted():
-                self._in_step = True
-                yield {"type": "start-step"}
+                # The turn that a resumed run is in has begun in the response before, with its calls.
+                self._in_step = not self._continues or event.turn > self._turn > 0
+                self._turn = event.turn
+                if self._in_step:
+                    yield {"type": "start-step"}
             case TextDelta():
                 yield from self._begin("text", event.seq)
                 yield {"type": "text-delta", "id": self._part, "delta": event.text}
@@ -187,15 +192,16 @@ class VercelEncoder:
                 yield {"type": "reset-step"}
             case UsageReported(purpose="turn") | MessageCommitted():
                 yield from self._close()
-            case ToolCallStarted():
+            case ToolCallStarted() if event.call_id in self._calls or self._in_step:
                 head = {**_dynamic("tool-input-available", event.call_id), "toolName": event.name}
                 yield {**head, "input": _input(event.arguments)}
             case ToolCallFinished():
                 yield _output(event)
             case TurnFinished():
                 yield from self._close()
+                if self._in_step:
+                    yield {"type": "finish-step"}
                 self._in_step = False
-                yield {"type": "finish-step"}
             case StreamStopped():
                 yield from self._end(event)
             case _:
