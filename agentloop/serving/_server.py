@@ -11,11 +11,15 @@ import logging
 import signal
 import socket
 import threading
+from functools import partial
 from typing import Any, cast
 
 import trio
-from hypercorn.config import Config, Sockets
-from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import UsageError
@@ -28,6 +32,9 @@ __all__ = ["run"]
 HEADER_BYTES = 16_384
 HEADER_SECONDS = 10.0
 """Seconds that a client may take to send the head of a request, and that a connection may be idle."""
+
+CLOSE_SECONDS = 3.0
+"""Seconds that responses have to end when the server leaves, after the runs have ended."""
 
 UNREAD_SECONDS = 60
 """Seconds after which the kernel closes a connection whose client reads nothing any more, where it can."""
@@ -62,24 +69,80 @@ async def run(  # noqa: ASYNC114
             f"{host} can be reached from other machines, and the app would answer all of them: give it an "
             "authenticator, as in serving.app(agent, authenticate=BearerTokens({token: 'ann'}))"
         )
-    config = _Config(host, port)
+    listener, address = _listen(host, port)
     ended = trio.Event()
-
-    async def wait_for_end() -> None:
-        await ended.wait()
-
     try:
         async with app.running(), trio.open_nursery() as nursery:
-            # Closed by hypercorn, or here if hypercorn does not get to it.
-            with config.listener:
-                nursery.start_soon(_drain_on_signal, app, drain_seconds, ended)
-                # The socket listens already: who connects before hypercorn accepts waits for it.
-                SERVING.info("serving at %s", config.address)
-                task_status.started(config.address)
-                await serve(cast("Any", app), config, shutdown_trigger=wait_for_end, mode="asgi")
-                nursery.cancel_scope.cancel()
+            nursery.start_soon(_drain_on_signal, app, drain_seconds, ended)
+            # The socket listens already: who connects before the first accept waits for it.
+            SERVING.info("serving at %s", address)
+            task_status.started(address)
+            await _Connections(app).serve(listener, ended)
+            nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)
+    finally:
+        listener.close()
+
+
+class _Connections:
+    """The connections of a server, each in a task. Hypercorn speaks HTTP on them.
+
+    Hypercorn has a server around the same class. That one cannot leave before each client has read what was sent to it,
+    since its writes are shielded from cancellation, and an error in one connection ends all of them.
+    """
+
+    def __init__(self, app: ServedApp) -> None:
+        self._app = ASGIWrapper(cast("Any", app))
+        self._config = _config()
+        self._context = WorkerContext(None)
+        self._streams: set[trio.SocketStream] = set()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def serve(self, listener: trio.socket.SocketType, ended: trio.Event) -> None:
+        """Serve until ``ended`` is set, and then give the connections some time to end."""
+        async with trio.open_nursery() as handlers:
+            accept = partial(
+                trio.serve_listeners, self._handle, [trio.SocketListener(listener)], handler_nursery=handlers
+            )
+            try:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(accept)
+                    await ended.wait()
+                    accepting.cancel_scope.cancel()
+                # Ends the connections without a request, at once.
+                await self._context.terminated.set()
+                with trio.move_on_after(CLOSE_SECONDS):
+                    while self._streams:
+                        await self._changed.park()
+            finally:
+                for stream in self._streams:
+                    # Ends a write that the client does not read, whether it is shielded or not.
+                    stream.socket.close()
+                handlers.cancel_scope.cancel()
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        self._streams.add(stream)
+        try:
+            await TCPServer(
+                self._app, self._config, self._context, cast("Any", ConnectionState({})), cast("Any", stream)
+            ).run()
+        except Exception as error:  # noqa: BLE001 - what a client sends must not end the connections of others
+            SERVING.error("a connection failed", exc_info=error)
+        finally:
+            self._streams.discard(stream)
+            stream.socket.close()
+            self._changed.unpark_all()
+
+
+def _config() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = logging.getLogger("agentloop.serving.hypercorn")
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEADER_BYTES
+    config.keep_alive_timeout = HEADER_SECONDS
+    return config
 
 
 async def _drain_on_signal(app: ServedApp, seconds: float, ended: trio.Event) -> None:
@@ -101,27 +164,8 @@ async def _drain(app: ServedApp, seconds: float, ended: trio.Event, scope: trio.
     scope.cancel()
 
 
-class _Config(Config):
-    """Hypercorn's settings, with a socket of our own: it listens at once, so that its port is known."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__()
-        self.listener = _listen(host, port)
-        name, number = self.listener.getsockname()[:2]
-        self.address = f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
-        self.accesslog = None
-        self.errorlog = logging.getLogger("agentloop.serving.hypercorn")
-        self.include_server_header = False
-        self.h11_max_incomplete_size = HEADER_BYTES
-        self.keep_alive_timeout = HEADER_SECONDS
-        self.graceful_timeout = 3.0
-
-    def create_sockets(self) -> Sockets:
-        """The socket that listens, which hypercorn closes."""
-        return Sockets([], [self.listener], [])
-
-
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> tuple[trio.socket.SocketType, str]:
+    """A socket that listens, and its address."""
     try:
         [(family, kind, number, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -130,15 +174,15 @@ def _listen(host: str, port: int) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # A connection inherits it. Hypercorn shields its writes, so that a client that stops reading would
-                # keep the server from leaving.
+                # A connection inherits it.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
             listener.bind(address)
             listener.listen(1024)
-            listener.setblocking(False)
+            name, number = listener.getsockname()[:2]
+            shown = f"[{name}]" if ":" in name else name
+            return trio.socket.from_stdlib_socket(listener), f"http://{shown}:{number}"
         except BaseException:
             listener.close()
             raise
     except OSError as error:
         raise UsageError(f"the server cannot listen at {host}, port {port}: {error.strerror or error}") from error
-    return listener
