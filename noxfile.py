@@ -146,7 +146,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run the example programs and the README's code, with agentloop installed as its users have it."""
-    session.install(".[demo,http,mcp,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.install(".[demo,http,mcp,openai,serve,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Elsewhere, so that it is the wheel's copy of the examples that is found.
     with session.chdir(session.create_tmp()):
         session.run("python", "-m", "agentloop.demo", "--list")
@@ -212,8 +212,9 @@ def clients(session: nox.Session) -> None:
 @nox.session
 def hosts(session: nox.Session) -> None:
     """Run agents in asyncio under real servers, frameworks and notebooks, and on the loop of uvloop."""
-    install(session, "hosts", "types", extras="http,testing")
-    session.run("mypy", "examples/fastapi_chat.py", *sorted(str(path) for path in Path("tests/hosts").glob("*.py")))
+    install(session, "hosts", "types", extras="http,serve,testing")
+    programs = ("examples/fastapi_chat.py", "examples/fastapi_mount.py")
+    session.run("mypy", *programs, *sorted(str(path) for path in Path("tests/hosts").glob("*.py")))
     # The plugins of other libraries would take the tests, which are those of pytest-trio.
     plugins = ("-p", "no:asyncio", "-p", "no:anyio", "-m", "")
     session.run("pytest", *plugins, *(session.posargs or ["tests/hosts"]))

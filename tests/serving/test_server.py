@@ -93,7 +93,7 @@ async def test_what_is_not_http_ends_its_own_connection_and_no_other() -> None:
 async def test_the_server_leaves_although_a_client_does_not_read(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_server, "CLOSE_SECONDS", 0.2)
     big = Agent(ScriptedModel("x" * 3_000_000), name="big")
-    with socket.socket() as deaf:  # noqa: SIM117 - it is open until after the nursery has ended
+    with socket.socket() as deaf:
         async with trio.open_nursery() as nursery:
             address: str = await nursery.start(partial(run, app(big), port=0, drain_seconds=2))
             async with httpx2.AsyncClient(base_url=address) as client:
@@ -124,15 +124,17 @@ async def test_at_sigterm_a_run_that_waits_for_a_person_is_parked_and_the_next_s
             while not (await client.get(f"/sessions/{session}")).json()["questions"]:
                 await trio.sleep(0.01)
         signal.raise_signal(signal.SIGTERM)
-    async with server(app(make_agent(), store=SQLiteStore(path))) as address:
-        async with httpx2.AsyncClient(base_url=address) as client:
-            found = (await client.get(f"/sessions/{session}")).json()
-            assert found["state"] == "parked"
-            answers = {found["questions"][0]["id"]: {"type": "approve"}}
-            headers = {"accept": "text/event-stream"}
-            path = f"/sessions/{session}/answers"
-            resumed = await client.post(path, json={"answers": answers}, headers=headers)
-            assert "paid 5" in resumed.text
+    async with (
+        server(app(make_agent(), store=SQLiteStore(path))) as address,
+        httpx2.AsyncClient(base_url=address) as client,
+    ):
+        found = (await client.get(f"/sessions/{session}")).json()
+        assert found["state"] == "parked"
+        answers = {found["questions"][0]["id"]: {"type": "approve"}}
+        headers = {"accept": "text/event-stream"}
+        path = f"/sessions/{session}/answers"
+        resumed = await client.post(path, json={"answers": answers}, headers=headers)
+        assert "paid 5" in resumed.text
 
 
 @real_clock
