@@ -284,6 +284,8 @@ class Runs:
                 run.stream = stream
                 async for event in stream:
                     is_first = not run.has_begun
+                    if is_first:
+                        _check_saved(session)
                     run.append(event)
                     if is_first:
                         self._changed.unpark_all()
@@ -403,6 +405,13 @@ class Runs:
     async def changed(self) -> None:
         """Return when a run begins or ends, or the server begins to drain."""
         await self._changed.park()
+
+
+def _check_saved(session: StoredSession) -> None:
+    """Raise the error of a store that could not save the first event: then it is delivered, and the run has failed."""
+    log = session._writer._log
+    if log is not None and log.failure is not None:
+        raise log.failure
 
 
 class _SessionLock:
