@@ -119,6 +119,9 @@ class ServedApp:
             for route in (EventRoutes(service).routes() if word == "events" else protocol_routes(service, word))
         ]
         """The endpoints."""
+        for route in self.routes:
+            # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
+            (route.methods or set()).discard("HEAD")
         self._router = Router(self.routes, default=_no_endpoint)
 
     @property

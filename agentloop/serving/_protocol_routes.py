@@ -73,6 +73,8 @@ class _Endpoint:
         service, protocol = self._service, self._protocol
         sent = protocol.read(request.url.path, await service.body(request))
         session = service.named_session(request, sent.session)
+        if sent.must_exist and await service.runs.store.info(session) is None:
+            raise Refusal(404, "there is no response with the id that the request names as the previous one")
         name = request.path_params.get("agent") or sent.agent
         if not name and sent.prompt is None and len(service.agents) > 1:
             name = await service.runs.last_agent(session)

@@ -309,6 +309,7 @@ def test_a_response_at_a_limit_is_incomplete() -> None:
     assert (values[-1]["type"], values[-1]["response"]["status"]) == ("response.incomplete", "incomplete")
 
 
+@pytest.mark.nightly
 def test_the_openai_types_take_every_event() -> None:
     types_of = pytest.importorskip("openai.types.responses")
     adapter = pytest.importorskip("pydantic").TypeAdapter(types_of.ResponseStreamEvent)

@@ -88,7 +88,7 @@ async def test_no_endpoint_lets_a_principal_at_the_session_of_another(by: str) -
         bob = Client(served, token=BOB)
         tried = 0
         for route in served.routes:
-            for method in sorted((route.methods or set()) - {"HEAD"}):
+            for method in sorted(route.methods or ()):
                 name = session if by == "whole id" else "chat"
                 path = route.path.replace("{session}", name).replace("{chat}", name).replace("{agent}", "assistant")
                 body = None if method in ("GET", "DELETE") else body_for(route.path, name, question["id"])
@@ -116,6 +116,18 @@ async def test_no_endpoint_answers_a_request_without_credentials() -> None:
                     path = route.path.replace("{session}", "s").replace("{chat}", "c").replace("{agent}", "a")
                     reply = await client.request(method, path, None if method == "GET" else {})
                     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), f"{method} {path}"
+
+
+async def test_a_response_continues_none_that_is_not_of_its_principal() -> None:
+    served = served_to_two()
+    async with served.running():
+        ann, bob = Client(served, token=ANN), Client(served, token=BOB)
+        first = (await ann.post("/v1/responses", {"model": "assistant", "input": "hello"})).json["id"]
+        sent = {"model": "assistant", "input": "hello", "previous_response_id": first}
+        assert (await bob.post("/v1/responses", sent)).status == 404
+        assert (await ann.post("/v1/responses", sent)).json["previous_response_id"] == first
+        [listed] = (await ann.get("/sessions")).json["sessions"]
+        assert listed["id"] in first
 
 
 async def test_the_same_name_means_another_session_for_each_principal() -> None:

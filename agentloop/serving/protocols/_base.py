@@ -50,6 +50,8 @@ class RunRequest:
     """Name of the agent; empty for the first one."""
     session: str = ""
     """The client's name for the session; empty for a new session."""
+    must_exist: bool = False
+    """Whether the request continues a session, and is refused if there is none."""
     prompt: UserMessage | None = None
     """The prompt; ``None`` to resume the parked run of the session."""
     answers: Mapping[str, Any] = field(factory=dict[str, Any])

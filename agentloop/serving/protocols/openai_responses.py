@@ -83,6 +83,7 @@ class OpenAiResponses:
         return RunRequest(
             agent=sent.model,
             session=_session_of(sent.previous_response_id),
+            must_exist=sent.previous_response_id is not None,
             prompt=prompt_of([words, *parts] if words else parts),
             streams=sent.stream is True,
             body=sent,
@@ -102,7 +103,7 @@ def _session_of(response: str | None) -> str:
         return ""
     session, dot, _ = response.removeprefix(PREFIX).rpartition(".")
     if not (response.startswith(PREFIX) and dot and session):
-        raise Refusal(404, "there is no response with the id that previous_response_id names")
+        raise Refusal(404, "there is no response with the id that the request names as the previous one")
     return session
 
 
