@@ -74,7 +74,7 @@ HUNTS = (
 )
 WITH_PROCESSES = ("demo", "mcp", "testing", "toolkit")
 """The folders of the tests that mostly start processes, and wait for them."""
-EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,testing"
+EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,serve,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
@@ -158,7 +158,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run the example programs and the README's code, with agentloop installed as its users have it."""
-    session.install(".[demo,http,mcp,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.install(".[demo,http,mcp,openai,serve,testing]", *nox.project.dependency_groups(PYPROJECT, "test"))
     # Elsewhere, so that it is the wheel's copy of the examples that is found.
     with session.chdir(session.create_tmp()):
         session.run("python", "-m", "agentloop.demo", "--list")
@@ -200,11 +200,33 @@ def conformance(session: nox.Session) -> None:
     session.run("pytest", "tests/conformance", *session.posargs, env=env)
 
 
+CLIENTS_FROM_NPM = (
+    "@ag-ui/client@1.0.0",
+    "@ai-sdk/react@4.0.177",
+    "ai@7.0.173",
+    "openai@7.59.0",
+    "react@19.3.1",
+)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Have other people's clients talk to a server (a download of about 200 MB)."""
+    install(session, "clients", extras="http,openai,serve,testing")
+    folder = Path(session.create_tmp())
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(folder), *quiet, *CLIENTS_FROM_NPM)
+    env = {"CLIENT_PACKAGES": str(folder / "node_modules")}
+    session.run("pytest", "tests/clients", *session.posargs, env=env)
+
+
 @nox.session
 def hosts(session: nox.Session) -> None:
     """Run agents in asyncio under real servers, frameworks and notebooks, and on the loop of uvloop."""
-    install(session, "hosts", "types", extras="http,testing")
-    session.run("mypy", "examples/fastapi_chat.py", *sorted(str(path) for path in Path("tests/hosts").glob("*.py")))
+    install(session, "hosts", "types", extras="http,serve,testing")
+    programs = ("examples/fastapi_chat.py", "examples/fastapi_mount.py")
+    session.run("mypy", *programs, *sorted(str(path) for path in Path("tests/hosts").glob("*.py")))
     # The plugins of other libraries would take the tests, which are those of pytest-trio.
     plugins = ("-p", "no:asyncio", "-p", "no:anyio", "-m", "")
     session.run("pytest", *plugins, *(session.posargs or ["tests/hosts"]))
@@ -259,7 +281,7 @@ def nightly(session: nox.Session) -> None:
     """Run what takes longer than a contributor should wait, in sessions of its own."""
     for version in INSTALLED:
         session.notify(f"everything-{version}")
-    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "hosts"):
+    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "clients", "hosts"):
         session.notify(name)
     session.notify("fuzz", ["--seconds", "600"])
 

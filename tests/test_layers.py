@@ -57,6 +57,8 @@ ADAPTERS = (
     "telemetry",
     "testing",
     "demo",
+    "serving",
+    "__main__",
 )
 """Packages, or modules, that may import all of the above, and from those before them here. Nothing above does."""
 
@@ -237,6 +239,8 @@ def test_importing_the_package_imports_no_extra() -> None:
         "anthropic",
         "psycopg",
         "opentelemetry",
+        "hypercorn",
+        "starlette",
     )
     ours = tuple(f"agentloop.{name}" for name in ADAPTERS)
     code = f"import agentloop, sys; print([name for name in {(*extras, *ours)} if name in sys.modules])"

@@ -53,7 +53,7 @@ class Program:
     main: Callable[..., Awaitable[None]]
 
 
-_PROGRAMS = {"fastapi_chat"}
+_PROGRAMS = {"fastapi_chat", "fastapi_mount", "serve"}
 """Examples that are programs for a server, and not for this terminal."""
 
 

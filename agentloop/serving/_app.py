@@ -1,0 +1,303 @@
+"""The application: an ASGI app that serves agents, under trio or under asyncio."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from agentloop.agent import Agent
+from agentloop.asyncio import TrioHost, aio_as_trio
+from agentloop.errors import UsageError
+from agentloop.journal import Store
+from agentloop.serving._connections import BodyLimits, JsonResponse
+from agentloop.serving._errors import SERVING, Refusal, refusal_of
+from agentloop.serving._event_routes import EventRoutes
+from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
+from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
+from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
+from agentloop.serving._service import PRINCIPAL, Service, agents_by_name
+from agentloop.stores import MemoryStore
+
+__all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
+
+ALL_PROTOCOLS = ("events", *PROTOCOLS)
+"""The words in ``protocols=``."""
+
+AUTHENTICATOR_SECONDS = 10.0
+
+
+def app(
+    agents: Agent | Mapping[str, Agent] | Sequence[Agent],
+    *,
+    store: Store | None = None,
+    protocols: Sequence[str] = ALL_PROTOCOLS,
+    authenticate: Authenticator | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
+    deps: Callable[[str], Any] | None = None,
+    on_disconnect: OnDisconnect | None = None,
+    max_body_bytes: int = 10_000_000,
+    body_seconds: float = 30.0,
+    max_runs: int = 1000,
+    park_after: float = 300.0,
+    lease_seconds: float = 30.0,
+) -> ServedApp:
+    """Make an ASGI app that serves agents: ``await serving.run(serving.app(agent))``.
+
+    Runs are detached: a run belongs to the app, and a connection only reads it. A session has one run at a time. Give
+    the app a store, and its sessions, with unfinished runs and open questions, outlive its process.
+
+    Args:
+      agents: an agent, several, or several with the names that clients use for them.
+      store: where sessions are saved; in memory, if not given.
+      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``.
+      authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
+        async or not. Without one, only requests of this machine are answered.
+      hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
+      origins: other sites whose pages may use the server, such as ``"https://app.example.com"``. CORS is closed for all
+        others.
+      deps: a function from the principal to the ``deps`` of its runs.
+      on_disconnect: what happens to a run when its last reader goes away: ``"continue"``, or ``"stop"``. If not given,
+        runs of the protocol ``events`` continue, and those of the others stop.
+      max_body_bytes: length of a request's body.
+      body_seconds: seconds that a client may take to send it.
+      max_runs: runs at once.
+      park_after: seconds that a question may be open before its run is parked. It can be answered afterwards as before.
+      lease_seconds: see `agentloop.stores.stored_session`.
+
+    Raises:
+      UsageError: an argument is wrong.
+    """
+    unknown = [word for word in protocols if word not in ALL_PROTOCOLS]
+    if isinstance(protocols, str) or unknown or not protocols:
+        raise UsageError(f"protocols= lists some of {', '.join(ALL_PROTOCOLS)}, and not {protocols!r}")
+    if on_disconnect not in (None, "continue", "stop"):
+        raise UsageError(f"on_disconnect is 'continue' or 'stop', not {on_disconnect!r}")
+    service = Service(agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect)
+    return ServedApp(
+        service,
+        MemoryStore() if store is None else store,
+        protocols,
+        authenticate,
+        Sites.of(hosts, origins),
+        RunLimits(max_runs, park_after, lease_seconds),
+    )
+
+
+class ServedApp:
+    """An ASGI app that serves agents. Made by `app`.
+
+    `agentloop.serving.run` serves it. So does any ASGI server, on trio or on asyncio, which starts and ends it by the
+    lifespan protocol. Inside of another app, whose lifespan is its own, one of the blocks starts and ends it: `running`
+    under trio, `hosted` under asyncio.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        protocols: Sequence[str],
+        authenticate: Authenticator | None,
+        sites: Sites,
+        limits: RunLimits,
+    ) -> None:
+        self._service = service
+        self._store = store
+        self._authenticate = authenticate
+        self._sites = sites
+        self._limits = limits
+        self._host: TrioHost | None = None
+        self.routes: Sequence[Route] = [
+            route
+            for word in protocols
+            for route in (EventRoutes(service).routes() if word == "events" else protocol_routes(service, word))
+        ]
+        """The endpoints."""
+        for route in self.routes:
+            # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
+            (route.methods or set()).discard("HEAD")
+        self._router = Router(self.routes, default=_no_endpoint)
+
+    @property
+    def has_authenticator(self) -> bool:
+        """Whether the app knows the principals of its requests, so that it may be served beyond this machine."""
+        return self._authenticate is not None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Runs]:
+        """Open the store and run the app, under trio, while the block runs.
+
+        Runs that have not ended by its end are cut off. The app that opens the store next resumes them.
+        """
+        if self._service.open_runs is not None:
+            raise UsageError("this app runs already: it has one block, or one server, at a time")
+        async with self._store.open() as store, Runs.open(store, self._limits) as runs:
+            self._service.open_runs = runs
+            try:
+                yield runs
+            finally:
+                self._service.open_runs = None
+
+    @asynccontextmanager
+    async def hosted(self) -> AsyncGenerator[ServedApp]:
+        """Run the app under asyncio while the block runs, as part of a FastAPI app.
+
+        ::
+
+            served = serving.app(agent)
+
+            @asynccontextmanager
+            async def lifespan(app):
+                async with served.hosted():
+                    yield
+
+            app = FastAPI(lifespan=lifespan)
+            app.mount("/agents", served)
+        """
+        async with TrioHost() as host, host.block(self.running()):
+            self._host = host
+            try:
+                yield self
+            finally:
+                self._host = None
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more runs, and return when all have ended or are parked, after ``seconds`` at the latest."""
+        if self._service.open_runs is not None:
+            await self._service.open_runs.drain(seconds)
+
+    # --------------------------------------------------------------------------- requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or follow the lifespan of a server."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif trio.lowlevel.in_trio_task():
+            await self._answer(scope, receive, send)
+        elif self._host is None:
+            # A server on asyncio whose lifespan has not begun, or has ended.
+            await JsonResponse({"error": {"message": STOPPED}}, status_code=503)(scope, receive, send)
+        else:
+            # The functions of the server are asyncio's, and the app calls them from trio.
+            await self._host.call(self._answer, scope, aio_as_trio(receive), aio_as_trio(send))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            # `running` may have been entered already: by `agentloop.serving.run`, or by the app around this one.
+            is_running = self._service.open_runs is not None
+            opening = _nothing() if is_running else self.running() if trio.lowlevel.in_trio_task() else self.hosted()
+            async with opening:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            SERVING.error("the app could not start, or not end", exc_info=error)
+            failed: Message = {"type": "lifespan.startup.failed", "message": str(error)}
+            await send(failed)  # noqa: ASYNC120 - a server that is cancelled asks no more
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            # The app has no websockets.
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        head = _Head(send)
+        try:
+            request = _head_of(scope)
+            head.origin = check_site(self._sites, request.headers)
+            if request.method == "OPTIONS":
+                await head.preflight(scope, receive)
+                return
+            scope = {**scope, PRINCIPAL: await self._principal(request)}
+            await self._router(scope, receive, head.send)
+        except Exception as error:
+            refusal = refusal_of(error)
+            if head.has_begun:
+                # What is missing of the response must not look like its end: the server closes the connection.
+                raise
+            body = {"error": {"message": refusal.message, "type": _kind(refusal.status)}}
+            await JsonResponse(body, refusal.status, refusal.headers)(scope, receive, head.send)
+
+    async def _principal(self, request: ClientRequest) -> str:
+        """The principal of the request. Raises `Refusal`."""
+        if self._authenticate is None:
+            check_local(request.client, request.headers)
+            return LOCAL
+        with trio.fail_after(AUTHENTICATOR_SECONDS):
+            given: Any = self._authenticate(request)
+            principal = await given if inspect.isawaitable(given) else given
+        if principal is None or principal == "":
+            raise Refusal(401, "the request has no valid credentials", headers={"www-authenticate": "Bearer"})
+        if not isinstance(principal, str):
+            raise UsageError(f"an authenticator gives the name of a principal, or None, and not {type(principal)}")
+        return principal
+
+
+async def _no_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+    await trio.lowlevel.checkpoint()
+    raise Refusal(404, f"there is nothing at {str(scope['path'])[:200]!r}")
+
+
+STOPPED = "the server has not started yet, or is leaving"
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncGenerator[None]:
+    yield
+
+
+def _kind(status: int) -> str:
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def _head_of(scope: Scope) -> ClientRequest:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    client = cast("tuple[str, int] | None", scope.get("client"))
+    return ClientRequest(
+        method=scope["method"], path=scope["path"], headers=headers, client="" if client is None else client[0]
+    )
+
+
+class _Head:
+    """Adds what every response has to its head."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.origin = ""
+        """The origin of another site whose page may read the response; empty if there is none."""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._added()]}
+        await self._send(message)
+
+    def _added(self) -> list[tuple[bytes, bytes]]:
+        added = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"vary", b"origin")]
+        if self.origin:
+            exposed = b"x-vercel-ai-ui-message-stream"
+            added.append((b"access-control-allow-origin", self.origin.encode("latin-1")))
+            added.append((b"access-control-expose-headers", exposed))
+        return added
+
+    async def preflight(self, scope: Scope, receive: Receive) -> None:
+        """Answer a browser that asks whether a page may send a request."""
+        if not self.origin:
+            raise Refusal(403, "pages of other sites may not use this server: list their origin in origins=")
+        headers = {
+            "access-control-allow-methods": "GET, POST, PATCH, DELETE",
+            "access-control-allow-headers": "authorization, content-type, last-event-id",
+            "access-control-max-age": "600",
+        }
+        await JsonResponse(b"", 204, headers)(scope, receive, self.send)

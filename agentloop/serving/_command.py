@@ -1,0 +1,130 @@
+"""``python -m agentloop serve module:agent``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+
+from agentloop.agent import Agent
+from agentloop.errors import AgentLoopError, UsageError
+from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
+from agentloop.stores import SQLiteStore
+
+__all__ = ["find_served", "main"]
+
+MISUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
+    options = _parser().parse_args(arguments)
+    # As `python module.py` would: the module is looked for where the command is.
+    sys.path.insert(0, str(Path.cwd()))
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("agentloop.serving").setLevel(logging.INFO)
+    try:
+        served = find_served(options.served)
+        if not isinstance(served, ServedApp):
+            served = _app(served, options)
+        trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
+    except AgentLoopError as error:
+        sys.stderr.write(f"agentloop: {error}\n")
+        return MISUSED
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m agentloop", description="An agent runtime on trio.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    serve = commands.add_parser("serve", help="serve agents over HTTP")
+    serve.add_argument("served", metavar="module:name", help="an Agent, several of them, or an app of serving.app()")
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s)")
+    serve.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    serve.add_argument(
+        "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
+    )
+    serve.add_argument(
+        "--token-variable",
+        metavar="NAME",
+        action="append",
+        help="the environment variable NAME has a bearer token, whose principal is called NAME; may come several times",
+    )
+    serve.add_argument(
+        "--allow-host", metavar="NAME", action="append", help="a name under which clients know the server"
+    )
+    serve.add_argument(
+        "--allow-origin", metavar="ORIGIN", action="append", help="a site whose pages may use the server"
+    )
+    serve.add_argument(
+        "--drain", type=float, default=30.0, metavar="SECONDS", help="time for runs to finish at the end (30)"
+    )
+    return parser
+
+
+def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
+    return app(
+        agents,
+        store=SQLiteStore(options.store) if options.store else None,
+        protocols=options.protocol or ALL_PROTOCOLS,
+        authenticate=_tokens(options.token_variable) if options.token_variable else None,
+        hosts=options.allow_host or (),
+        origins=options.allow_origin or (),
+    )
+
+
+def _tokens(variables: Sequence[str]) -> BearerTokens:
+    missing = [name for name in variables if not os.environ.get(name)]
+    if missing:
+        raise UsageError(f"the environment variable {missing[0]} has no token")
+    return BearerTokens({os.environ[name]: name for name in variables})
+
+
+def find_served(place: str) -> Any:
+    """The agent, the agents or the app at ``module:name``.
+
+    Raises:
+      UsageError: there is no such module, or it has nothing of that name that can be served.
+    """
+    module_name, colon, name = place.partition(":")
+    if not (module_name and colon and name):
+        raise UsageError(f"say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not {place!r}")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            # The module is there, and imports one that is not.
+            raise
+        raise UsageError(f"there is no module {module_name!r} in {Path.cwd()} or in the environment") from None
+    served: Any = module
+    for part in name.split("."):
+        if not hasattr(served, part):
+            listed = ", ".join(sorted(key for key, value in vars(module).items() if _is_served(value)))
+            raise UsageError(f"module {module_name!r} has no {name!r}; what it has to serve: {listed or 'nothing'}")
+        served = getattr(served, part)
+    if not _is_served(served):
+        raise UsageError(f"{place} is no Agent, and no app of serving.app(): it is {type(served).__name__}")
+    return served
+
+
+def _is_served(value: object) -> bool:
+    if isinstance(value, (Agent, ServedApp)):
+        return True
+    if isinstance(value, (list, tuple)):
+        listed: Sequence[object] = cast("Sequence[object]", value)
+    elif isinstance(value, Mapping):
+        listed = list(cast("Mapping[str, object]", value).values())
+    else:
+        return False
+    return bool(listed) and all(isinstance(item, Agent) for item in listed)

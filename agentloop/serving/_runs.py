@@ -1,0 +1,496 @@
+"""Detached runs: a run belongs to the nursery of the server, and a connection is a reader of it.
+
+::
+
+    Runs.start()      begins a run in the nursery; it ends by itself, by `stop`, or when the server ends
+    LiveRun           its handle, and its latest events
+    SessionReader     reads the events of a session from any number on: from the live run, and what that has dropped,
+                      or what came before it, from the store
+
+A live run keeps its latest events for its readers, so that they read deltas at once and the store only once. A reader
+that lags further behind reads the rest from the store. So the memory of a run is bounded however slow its readers are,
+and no reader slows a run down.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+import trio
+
+from agentloop._core.json_text import decode_own
+from agentloop._runtime.blocks import now
+from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.stream import Stream
+from agentloop.agent import Agent
+from agentloop.errors import AgentLoopError, SessionLeasedError
+from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested, Question, Source, StreamEvent
+from agentloop.journal import OpenStore, SessionInfo
+from agentloop.messages import UserMessage
+from agentloop.questions import Answer
+from agentloop.serving._errors import SERVING, Refusal
+from agentloop.serving._fence import Fence
+from agentloop.stores import Follower, StoredSession, follow_session, stored_session
+from agentloop.wire import encode_event
+
+__all__ = ["AnswersTo", "Entry", "LiveRun", "OnDisconnect", "RunLimits", "Runs", "SessionReader", "SessionState"]
+
+OnDisconnect: TypeAlias = Literal["continue", "stop"]
+"""What happens to a run whose last reader goes away: it continues, or it is stopped."""
+
+AnswersTo: TypeAlias = Callable[[Sequence[Question]], Mapping[str, Answer]]
+"""A function from the open questions of a parked run to the answers of the client."""
+
+KEPT_EVENTS = 2048
+KEPT_BYTES = 4_000_000
+"""How much a live run keeps for its readers."""
+
+BATCH_BYTES = 64_000
+"""Above so many, a reader takes no more events at once."""
+
+POLL_SECONDS = 2.0
+"""Between two looks at whether another process has added something to a session that is idle here."""
+
+QUESTIONS = (ElicitationRequested, ApprovalRequested, ContinueRequested)
+
+PAGE = 200
+"""Sessions that are read at once for a list."""
+
+AWAY = "the client went away"
+DRAINING = "the server is about to stop, and begins no more runs: try again later"
+
+
+class Entry(NamedTuple):
+    """An event, and its JSON form."""
+
+    event: StreamEvent
+    data: bytes
+
+
+class RunLimits(NamedTuple):
+    """Limits of the server's runs."""
+
+    runs: int
+    """Runs at once."""
+    park_after: float
+    """Seconds that a question may be open before its run is parked."""
+    lease_seconds: float
+    """Seconds after which another process may continue a session, should this one die."""
+
+
+class SessionState(NamedTuple):
+    """The state of a session, as `Runs.look` finds it."""
+
+    state: Literal["idle", "running", "parked", "interrupted", "elsewhere"]
+    """``parked``: its run waits for answers. ``interrupted``: its run was cut off, and can be resumed. ``elsewhere``:
+    another process has the session."""
+    questions: tuple[Question, ...] = ()
+    """The open questions."""
+    agent: str = ""
+    """The name of the agent of the run, if there is one."""
+
+
+class LiveRun:
+    """A run that this server runs now."""
+
+    def __init__(self, session: str, agent: Agent, prompt: UserMessage | None, on_disconnect: OnDisconnect) -> None:
+        self.session = session
+        self.agent = agent
+        self.prompt = prompt
+        """Its prompt; ``None`` if it resumes another run."""
+        self.stream: Stream | None = None
+        self.begin = 0
+        """The number of the event before its first one."""
+        self.dropped = 0
+        """The number of the last event that it no longer keeps."""
+        self.is_closed = False
+        self.asked_at = math.inf
+        """When the last question was asked; infinite if none was."""
+        self._entries: list[Entry] = []
+        self._size = 0
+        self._news = trio.lowlevel.ParkingLot()
+        self._on_disconnect = on_disconnect
+        self._readers = 0
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._entries)
+
+    def append(self, event: StreamEvent) -> None:
+        entry = Entry(event, encode_event(event))
+        if not self._entries:
+            self.begin = self.dropped = event.seq - 1
+        self._entries.append(entry)
+        self._size += len(entry.data)
+        if len(self._entries) > 2 * KEPT_EVENTS or (self._size > 2 * KEPT_BYTES and len(self._entries) > 1):
+            self._drop()
+        if isinstance(event, QUESTIONS):
+            self.asked_at = now()
+        self._news.unpark_all()
+
+    def _drop(self) -> None:
+        """Keep the latest half. Done rarely, since moving a list takes time in proportion to its length."""
+        count = max(len(self._entries) - KEPT_EVENTS, 0)
+        size = self._size - sum(len(entry.data) for entry in self._entries[:count])
+        while size > KEPT_BYTES and count < len(self._entries) - 1:
+            size -= len(self._entries[count].data)
+            count += 1
+        self.dropped = self._entries[count - 1].event.seq
+        del self._entries[:count]
+        self._size = size
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._news.unpark_all()
+
+    def after(self, seq: int) -> Sequence[Entry]:
+        """Events that come after number ``seq``: at least one if there is one, and not more than fit a write."""
+        place = end = bisect_right(self._entries, seq, key=lambda entry: entry.event.seq)
+        size = 0
+        while end < len(self._entries) and size < BATCH_BYTES:
+            size += len(self._entries[end].data)
+            end += 1
+        return self._entries[place:end]
+
+    async def news(self) -> None:
+        """Return when there are more events, or the run has ended."""
+        if self.is_closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._news.park()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Count a reader while the block runs. If the last one leaves before the end, the run may be stopped."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers and self._on_disconnect == "stop":
+                self.stop(AWAY)
+
+    def stop(self, detail: str) -> None:
+        if self.stream is not None and not self.is_closed:
+            self.stream.stop(detail)
+
+
+class Runs:
+    """The runs of one server, on the sessions of one store."""
+
+    def __init__(self, store: OpenStore, nursery: trio.Nursery, limits: RunLimits) -> None:
+        self._store = Fence(store)
+        self._nursery = nursery
+        self._limits = limits
+        self._live: dict[str, LiveRun] = {}
+        self._locks: dict[str, _SessionLock] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+        """Parks those who wait for a run to begin or to end."""
+        self.is_draining = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, store: OpenStore, limits: RunLimits) -> AsyncGenerator[Runs]:
+        """Run runs while the block runs. Those that have not ended by its end are cut off, and can be resumed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                runs = cls(store, nursery, limits)
+                nursery.start_soon(runs._park_unanswered)
+                try:
+                    yield runs
+                finally:
+                    runs._begin_drain()
+                    runs._store.close()
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise_single(group)
+
+    @property
+    def store(self) -> OpenStore:
+        return self._store
+
+    # ------------------------------------------------------------------------------- runs
+
+    def live(self, session: str) -> LiveRun | None:
+        """The run that this server runs on the session, if its first event is there."""
+        run = self._live.get(session)
+        return run if run is not None and run.has_begun else None
+
+    async def start(
+        self,
+        session: str,
+        agent: Agent,
+        prompt: UserMessage | None,
+        *,
+        answers: AnswersTo | None = None,
+        on_question: Literal["reader", "park", "decline"],
+        on_disconnect: OnDisconnect,
+        deps: Any = None,
+    ) -> LiveRun:
+        """Begin a run, or resume one if there is no ``prompt``. It is saved that it began when this returns.
+
+        Raises:
+          Refusal: the session has a run, or the server begins no more.
+          AgentLoopError: the run could not be opened.
+        """
+        async with self._locked(session):
+            self._check_free(session)
+            run = self._live[session] = LiveRun(session, agent, prompt, on_disconnect)
+        opening = partial(self._opening, run, answers, on_question, deps)
+        run_started: LiveRun = await self._nursery.start(self._drive, run, opening)
+        return run_started
+
+    def _check_free(self, session: str) -> None:
+        if self.is_draining:
+            raise Refusal(503, DRAINING, headers={"retry-after": "5"})
+        if session in self._live:
+            sentence = f"session {session} has a run already: read it, answer its questions, stop it, or wait"
+            raise Refusal(409, sentence)
+        if len(self._live) >= self._limits.runs:
+            raise Refusal(503, "the server has as many runs as it may have at once: try again later")
+
+    @staticmethod
+    def _opening(
+        run: LiveRun,
+        answers: AnswersTo | None,
+        on_question: Literal["reader", "park", "decline"],
+        deps: Any,
+        session: StoredSession,
+    ) -> AbstractAsyncContextManager[Stream]:
+        if run.prompt is not None:
+            return run.agent.stream(run.prompt, session=session, on_question=on_question, deps=deps)
+        given: Mapping[str, Answer] = {} if answers is None else answers(session.questions)
+        return run.agent.resume_stream(session, given, on_question=on_question, deps=deps)
+
+    async def _drive(  # noqa: ASYNC114
+        self,
+        run: LiveRun,
+        opening: Callable[[StoredSession], AbstractAsyncContextManager[Stream]],
+        *,
+        task_status: trio.TaskStatus[LiveRun],
+    ) -> None:
+        """Run a run to its end, as a task of the server. Before its first event is there, errors are the caller's."""
+        try:
+            async with (
+                stored_session(self._store, run.session, lease_seconds=self._limits.lease_seconds) as session,
+                opening(session) as stream,
+            ):
+                run.stream = stream
+                async for event in stream:
+                    is_first = not run.has_begun
+                    if is_first:
+                        _check_saved(session)
+                    run.append(event)
+                    if is_first:
+                        self._changed.unpark_all()
+                        task_status.started(run)
+        except Exception as error:
+            if not run.has_begun:
+                raise
+            # The reason is in the last event, for those who read the run.
+            if not isinstance(error, AgentLoopError):
+                SERVING.error("a run on session %r failed", run.session, exc_info=error)
+        finally:
+            del self._live[run.session]
+            run.close()
+            self._changed.unpark_all()
+
+    async def _park_unanswered(self) -> None:
+        """Park the runs whose questions are not answered in time, so that nothing is held for people who are away."""
+        pause = max(min(self._limits.park_after / 4, 15.0), 0.05)
+        while True:
+            await trio.sleep(pause)
+            for run in self._live.values():
+                stream = run.stream
+                if stream is not None and now() - run.asked_at >= self._limits.park_after and stream.pending:
+                    run.asked_at = math.inf
+                    stream.park()
+
+    # ---------------------------------------------------------------------------- sessions
+
+    @asynccontextmanager
+    async def _locked(self, session: str) -> AsyncGenerator[None]:
+        """Keep the other requests of this process from opening the session: they would find it in use elsewhere."""
+        lock = self._locks.setdefault(session, _SessionLock())
+        lock.users += 1
+        try:
+            async with lock.lock:
+                yield
+        finally:
+            lock.users -= 1
+            if not lock.users:
+                del self._locks[session]
+
+    async def look(self, session: str) -> SessionState:
+        """The state of a session.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        async with self._locked(session):
+            run = self._live.get(session)
+            if run is not None:
+                pending = () if run.stream is None else run.stream.pending
+                return SessionState("running", pending, run.agent.name)
+            if await self._store.info(session) is None:
+                return SessionState("idle")
+            try:
+                async with stored_session(self._store, session, lease_seconds=self._limits.lease_seconds) as opened:
+                    if not opened.is_resumable:
+                        return SessionState("idle")
+                    questions = opened.questions
+            except SessionLeasedError:
+                return SessionState("elsewhere")
+        agent = await self.last_agent(session)
+        return SessionState("parked" if questions else "interrupted", questions, agent)
+
+    async def last_agent(self, session: str) -> str:
+        """The name of the agent that ran last on the session; empty if none did."""
+        for record in reversed(await self._store.read(session, kinds=("stream_started",))):
+            return decode_own(record.data, _Started).source.agents[0]
+        return ""
+
+    async def delete(self, session: str) -> None:
+        """Delete a session that has no run here.
+
+        Raises:
+          Refusal: it has one.
+          StoreError: another process has the session, or the store failed.
+        """
+        if session in self._live:
+            raise Refusal(409, f"session {session} has a run: stop it before the session is deleted")
+        await self._store.delete(session)
+
+    async def list(
+        self, prefix: str, *, search: str = "", limit: int, before: SessionInfo | None = None
+    ) -> Sequence[SessionInfo]:
+        """The sessions whose ids begin with ``prefix``, those that were used last first."""
+        listed: list[SessionInfo] = []
+        while len(listed) < limit:
+            page = await self._store.sessions(search=search, limit=PAGE, before=before)
+            listed.extend(info for info in page if info.id.startswith(prefix))
+            if len(page) < PAGE:
+                break
+            before = page[-1]
+        return listed[:limit]
+
+    # ---------------------------------------------------------------------------- the end
+
+    def _begin_drain(self) -> None:
+        self.is_draining = True
+        self._changed.unpark_all()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more runs, and return when all have ended or are parked, after ``seconds`` at the latest.
+
+        What has not ended by then is cut off when the block of the runs is left: nothing more of it is saved, and the
+        process that opens its session next resumes it.
+        """
+        self._begin_drain()
+        with trio.move_on_after(seconds):
+            for run in list(self._live.values()):
+                if run.stream is not None:
+                    run.stream.park()
+            while self._live:
+                await self._changed.park()
+        for session in self._live:
+            SERVING.warning("session %r: its run is cut off, and can be resumed", session)
+
+    async def changed(self) -> None:
+        """Return when a run begins or ends, or the server begins to drain."""
+        await self._changed.park()
+
+
+def _check_saved(session: StoredSession) -> None:
+    """Raise the error of a store that could not save the first event: then it is delivered, and the run has failed."""
+    log = session._writer._log
+    if log is not None and log.failure is not None:
+        raise log.failure
+
+
+class _SessionLock:
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.users = 0
+
+
+class _Started(msgspec.Struct):
+    source: Source
+
+
+class SessionReader:
+    """Reads the events of a session that come after number ``after``, those that are still to come too.
+
+    There is nothing to close. A call of `next` may be cancelled, and nothing is lost.
+    """
+
+    def __init__(self, runs: Runs, session: str, after: int) -> None:
+        self._runs = runs
+        self._session = session
+        self.after = after
+        """The number of the last event that was read."""
+        self._follower: Follower | None = None
+        self._records = 0
+        """The records of the session when it was last seen to be idle."""
+
+    async def next(self, run: LiveRun | None = None) -> Sequence[Entry]:
+        """The next events; nothing if all have been read, and no run is open on the session.
+
+        Args:
+          run: the run to read, for a reader that is interested in one.
+
+        Raises:
+          StoreError: the store cannot be read; or the process that ran the session has died: see `Runs.look`.
+        """
+        while True:
+            live = run or self._runs.live(self._session)
+            if live is not None and live.dropped <= self.after:
+                self._follower = None
+                if entries := live.after(self.after):
+                    self.after = entries[-1].event.seq
+                    await trio.lowlevel.checkpoint()
+                    return entries
+                if not live.is_closed:
+                    await live.news()
+                    continue
+                if run is not None:
+                    return ()
+            event = await self._stored()
+            if event is not None:
+                self.after = event.seq
+                return (Entry(event, encode_event(event)),)
+            live = run or self._runs.live(self._session)
+            if live is None or live.is_closed:
+                return ()
+            # All that came before the run has been read.
+            self.after = max(self.after, live.begin)
+
+    async def _stored(self) -> StreamEvent | None:
+        """The next event from the store; ``None`` if all of them have been read."""
+        if self._follower is None:
+            info = await self._runs.store.info(self._session)
+            if info is None or info.records == self._records:
+                return None
+            self._records = 0
+            self._follower = follow_session(self._runs.store, self._session, after=self.after)
+            self._seen = info.records
+        try:
+            return await anext(self._follower)
+        except StopAsyncIteration:
+            self._follower = None
+            self._records = self._seen
+            return None
+
+    async def wait(self) -> None:
+        """Return when there may be more to read: a run begins here, or some time has passed."""
+        if self._runs.live(self._session) is None and not self._runs.is_draining:
+            with trio.move_on_after(POLL_SECONDS):
+                await self._runs.changed()
+        else:
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,122 @@
+"""What the endpoints of all protocols share: agents by name, sessions by principal, and the runs of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from starlette.requests import Request
+
+from agentloop.agent import Agent
+from agentloop.errors import UsageError
+from agentloop.messages import UserMessage
+from agentloop.serving._connections import BodyLimits, read_body
+from agentloop.serving._errors import Refusal
+from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
+from agentloop.serving._security import named_session, new_session, owner_prefix
+
+__all__ = ["PRINCIPAL", "Service", "agents_by_name"]
+
+PRINCIPAL = "agentloop.principal"
+"""The key in the scope of a request that has its principal."""
+
+
+def agents_by_name(agents: Agent | Mapping[str, Agent] | Sequence[Agent]) -> dict[str, Agent]:
+    """The agents by the names that clients use for them: their own, unless the program gives others.
+
+    Raises:
+      UsageError: there is none, two have one name, or something is no agent.
+    """
+    if isinstance(agents, Mapping):
+        named = dict(agents)
+    else:
+        is_several = isinstance(cast("object", agents), Sequence)
+        listed = list(cast("Sequence[Agent]", agents)) if is_several else [cast("Agent", agents)]
+        if not all(isinstance(cast("object", agent), Agent) for agent in listed):
+            raise UsageError(f"a server serves an Agent, or several: not {agents!r}")
+        named = {agent.name: agent for agent in listed}
+        if len(named) < len(listed):
+            raise UsageError("two of the agents have the same name: give them others, as in {'name': agent}")
+    if not named or not all(isinstance(cast("object", agent), Agent) for agent in named.values()):
+        raise UsageError(f"a server serves an Agent, or several: not {agents!r}")
+    return named
+
+
+class Service:
+    """The agents and the sessions of a server, as its endpoints see them."""
+
+    def __init__(
+        self,
+        agents: Mapping[str, Agent],
+        body_limits: BodyLimits,
+        deps: Callable[[str], Any] | None,
+        on_disconnect: OnDisconnect | None,
+    ) -> None:
+        self.agents = agents
+        self.open_runs: Runs | None = None
+        self._body_limits = body_limits
+        self._deps = deps
+        self._on_disconnect: OnDisconnect | None = on_disconnect
+
+    @property
+    def runs(self) -> Runs:
+        """The runs. Raises `Refusal` outside of the block that runs them."""
+        if self.open_runs is None:
+            raise Refusal(503, "the server has not started yet, or is leaving")
+        return self.open_runs
+
+    def agent(self, name: str) -> Agent:
+        """The agent ``name``, or the first one. Raises `Refusal`."""
+        if not name:
+            return next(iter(self.agents.values()))
+        if name not in self.agents:
+            raise Refusal(404, f"there is no agent {name[:100]!r} here; there are: {', '.join(self.agents)}")
+        return self.agents[name]
+
+    async def body(self, request: Request) -> bytes:
+        """The body of the request, within limits. Raises `Refusal`."""
+        return await read_body(request, self._body_limits)
+
+    @staticmethod
+    def principal(request: Request) -> str:
+        """The principal of the request."""
+        principal: str = request.scope[PRINCIPAL]
+        return principal
+
+    def session(self, request: Request) -> str:
+        """The session in the path of the request. Raises `Refusal` if it is not of the request's principal."""
+        session: str = request.path_params["session"]
+        if not session.startswith(owner_prefix(self.principal(request))) or len(session) > 200:
+            raise Refusal(404, "there is no such session")
+        return session
+
+    def named_session(self, request: Request, name: str) -> str:
+        """The session that a client calls ``name``; a new one if it has no name."""
+        principal = self.principal(request)
+        if not name:
+            return new_session(principal)
+        return name if name.startswith(owner_prefix(principal)) else named_session(principal, name)
+
+    async def start(
+        self,
+        request: Request,
+        session: str,
+        agent: Agent,
+        prompt: UserMessage | None,
+        *,
+        answers: AnswersTo | None = None,
+        on_question: Literal["reader", "park", "decline"],
+        on_disconnect: OnDisconnect,
+    ) -> LiveRun:
+        """Begin a run, or resume one: see `Runs.start`."""
+        policy: OnDisconnect = self._on_disconnect if self._on_disconnect is not None else on_disconnect
+        deps = None if self._deps is None else self._deps(self.principal(request))
+        return await self.runs.start(
+            session,
+            agent,
+            prompt,
+            answers=answers,
+            on_question=on_question,
+            on_disconnect=policy,
+            deps=deps,
+        )

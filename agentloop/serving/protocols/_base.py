@@ -1,0 +1,251 @@
+"""What all protocols share: the request to run an agent, the encoder of its events, and parsers of small things.
+
+A protocol is a pair of pure functions: from the body of a request to a `RunRequest`, and from events to the frames of
+the response. Neither waits, looks at a clock or knows of a connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+
+import msgspec
+from attrs import field, frozen
+
+from agentloop._core.json_text import decode_json, is_array, is_object
+from agentloop.errors import UsageError
+from agentloop.events import ElicitationRequested, Question, StreamEvent, StreamStopped
+from agentloop.messages import File, Image, Prompt, UserMessage, UserPart, user_message
+from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.serving._errors import Refusal
+
+__all__ = [
+    "Encoder",
+    "RunRequest",
+    "Verdict",
+    "WireProtocol",
+    "answer_to",
+    "content_parts",
+    "decoded",
+    "failure_of",
+    "json_of",
+    "media",
+    "prompt_of",
+    "quoted",
+    "sse",
+    "text_in",
+]
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class RunRequest:
+    """A client's request to run an agent, or to resume a run with answers."""
+
+    agent: str = ""
+    """Name of the agent; empty for the first one."""
+    session: str = ""
+    """The client's name for the session; empty for a new session."""
+    must_exist: bool = False
+    """Whether the request continues a session, and is refused if there is none."""
+    prompt: UserMessage | None = None
+    """The prompt; ``None`` to resume the parked run of the session."""
+    answers: Mapping[str, Any] = field(factory=dict[str, Any])
+    """Answers by the id of their question, as the protocol writes them."""
+    streams: bool = True
+    """Whether the client reads the events as they come, or one response at the end."""
+    body: Any = None
+    """The request as the protocol has it, for its encoder."""
+
+
+class Encoder(Protocol):
+    """Turns the events of one run into the frames of a response. Made for one response."""
+
+    def encode(self, event: StreamEvent) -> Iterable[bytes]:
+        """The frames of ``event``, which follows those before."""
+        ...
+
+    def whole(self) -> bytes:
+        """The response of a client that does not read events, after the last one."""
+        ...
+
+    def broken(self, message: str) -> Iterable[bytes]:
+        """The last frames of a response whose run cannot be read to its end."""
+        ...
+
+
+class WireProtocol(Protocol):
+    """A protocol of other people's clients: a path where they run an agent, and its pair of functions."""
+
+    name: ClassVar[str]
+    """The name in ``protocols=``."""
+    paths: ClassVar[Sequence[str]]
+    """Paths of ``POST`` requests that run an agent."""
+    on_question: ClassVar[Literal["park", "decline"]]
+    """Where a run leaves a question: a response ends with it, or the protocol has none."""
+    headers: ClassVar[Mapping[str, str]]
+    """Headers of a response that streams."""
+
+    def read(self, path: str, body: bytes) -> RunRequest:
+        """Read the body of a request to one of ``paths``. Raises `Refusal`."""
+        ...
+
+    def answer(self, question: Question, given: Any) -> Answer:
+        """The answer to ``question`` that `RunRequest.answers` has for it."""
+        ...
+
+    def encoder(self, path: str, request: RunRequest, *, session: str, seq: int, created: int) -> Encoder:
+        """An encoder for the run that answers ``request``.
+
+        Args:
+          path: the path of the request.
+          request: what `read` has read.
+          session: the id of the session.
+          seq: the number of the run's first event. With ``session`` it makes ids that are unique.
+          created: seconds since 1970.
+        """
+        ...
+
+
+# -------------------------------------------------------------------------------- parsers
+
+
+def decoded(body: bytes, type: type[T]) -> T:
+    """The JSON of ``body`` as a ``type``. Raises `Refusal`."""
+    try:
+        return decode_json(body, type)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Refusal(400, f"the body of the request is not as it should be: {error}") from error
+
+
+def content_parts(content: Any) -> Sequence[Any]:
+    """The parts of a message whose content is a list. Raises `Refusal`."""
+    if not is_array(content):
+        raise Refusal(400, "the content of the last message is text, or a list of parts")
+    return content
+
+
+def text_in(content: Any) -> str:
+    """The text of an earlier message. What is not text is left out."""
+    if isinstance(content, str):
+        return content
+    parts = content if is_array(content) else []
+    return " ".join([part["text"] for part in parts if is_object(part) and isinstance(part.get("text"), str)])
+
+
+def prompt_of(parts: Prompt) -> UserMessage:
+    """The message of ``parts``. Raises `Refusal`, if they are empty."""
+    try:
+        return user_message(parts)
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
+
+
+_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?)(;base64)?,")
+
+
+def media(url: str, media_type: str = "", name: str = "") -> UserPart:
+    """The picture or document at ``url``, which may hold the bytes itself (RFC 2397). Raises `Refusal`.
+
+    The server does not fetch it. The provider of the model does, so it is ``http``, and nothing else.
+    """
+    data: bytes | None = None
+    if match := _DATA_URL.match(url):
+        media_type = media_type or match[1]
+        data = _base64(url[match.end() :]) if match[3] else url[match.end() :].encode("utf-8", "replace")
+    elif not url.startswith(("https://", "http://")):
+        raise Refusal(400, f"a picture or a file comes as a data: URL, or from https://, and not as {url[:40]!r}")
+    return media_of(data, url if data is None else None, media_type, name)
+
+
+def media_of(data: bytes | str | None, url: str | None, media_type: str, name: str = "") -> UserPart:
+    """A picture or a document, by value (bytes, or base64) or by reference. Raises `Refusal`."""
+    content = _base64(data) if isinstance(data, str) else data
+    try:
+        if media_type.startswith("image/") or (not media_type and url is not None and not name):
+            return Image(data=content, url=url, media_type=media_type or "image/png")
+        return File(data=content, url=url, media_type=media_type or "application/octet-stream", name=name or "file")
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal(400, f"a picture or a file is not base64: {error}") from error
+
+
+def quoted(history: Iterable[tuple[str, str]]) -> str:
+    """Earlier messages that a client sends along, as text for the model to read: ``(role, text)`` each.
+
+    A client may write into them what it likes, so they come to the model as words of the user. They never become
+    messages of the assistant, results of tools or instructions.
+    """
+    lines = [f"{role}: {text}" for role, text in history if text.strip()]
+    if not lines:
+        return ""
+    head = "The conversation so far, as the client of the user has saved it:"
+    return "\n\n".join([head, *lines, "The user's message now:"])
+
+
+# -------------------------------------------------------------------------------- answers
+
+
+@frozen
+class Verdict:
+    """A person's answer, before it is known what was asked."""
+
+    agrees: bool | None
+    """Whether the person agreed; ``None`` if the question was left without an answer."""
+    content: Mapping[str, Any] = field(factory=dict[str, Any])
+    """The filled in form, if there was one."""
+    note: str = ""
+    """The person's reason, for the model to read."""
+
+
+def answer_to(question: Question, verdict: Verdict) -> Answer:
+    """The answer to ``question`` that says what ``verdict`` does. Only an explicit yes approves something."""
+    if isinstance(question, ElicitationRequested):
+        if verdict.agrees is None:
+            return Cancel()
+        return Accept(dict(verdict.content)) if verdict.agrees else Decline(verdict.note)
+    return Approve() if verdict.agrees is True else Deny(verdict.note)
+
+
+# --------------------------------------------------------------------------------- frames
+
+
+def json_of(value: object) -> bytes:
+    """``value`` as JSON, in one line. Text that no encoding has is replaced."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeError:
+        return msgspec.json.encode(_encodable(value))
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(item) for key, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(item) for item in cast("Sequence[object]", value)]
+    return value
+
+
+def sse(value: object, *, event: str = "") -> bytes:
+    """A server-sent event with the JSON of ``value`` as its data."""
+    head = f"event: {event}\n".encode() if event else b""
+    return head + b"data: " + json_of(value) + b"\n\n"
+
+
+def failure_of(event: StreamStopped) -> str:
+    """A sentence about why a run has no result."""
+    if event.error is not None:
+        return event.error.message or event.error.type
+    return event.detail or f"the run ended without a result: {event.reason}"
