@@ -16,7 +16,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from difflib import get_close_matches
 from types import CodeType
 from typing import Any, Concatenate, Generic, Literal, Protocol, TypeAlias, TypedDict, TypeGuard, cast, overload
 
@@ -27,6 +26,7 @@ from agentloop._core.field_checks import shown
 from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
 from agentloop._core.json_types import with_declared_integers
+from agentloop._core.on_first_use import get_close_matches
 from agentloop._core.signature import context_parameter, parse_docstring, signature_of
 from agentloop._core.typevars import Deps, Function_co, Padded, Params, Result, Takes_co
 from agentloop.context import AgentBase, ToolContext
