@@ -443,7 +443,7 @@ def _check_described(written: Callable[..., Any], described: Mapping[str, str]) 
     names = [*inspect.signature(written).parameters]
     for name in described:
         if name not in names and name.isidentifier() and name.islower():
-            close = get_close_matches(name, names, 1)
+            close = get_close_matches(name, names, 1, 0.6)
             hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
             raise ToolDefinitionError(
                 f"the docstring of `{_name_of(written)}` describes `{name}`, which is no parameter: {hint}"
