@@ -18,7 +18,7 @@ import agentloop._demo_interrupts  # noqa: F401  # pyright: ignore[reportUnusedI
 from agentloop import errors, events, hooks
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
-from agentloop.context import OutputInfo, ToolContext
+from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, Retry, ToolError, UsageError
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.messages import File, Image, Text
@@ -27,7 +27,7 @@ from agentloop.observers import Observer, add_observer, remove_observer
 from agentloop.outcome import Outcome
 from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
-from agentloop.run_info import RunInfo, each_turn
+from agentloop.run_info import OutputInfo, RunInfo, each_turn
 from agentloop.session import Session
 from agentloop.tools import Tool, tool
 from agentloop.toolsets import Toolsets

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
-
 from agentloop._core.typevars import Deps_co, Deps_contra, Output, Output_co, Padded, TypeForm
 from agentloop.events import Source
 from agentloop.messages import AssistantMessage, Prompt
@@ -17,7 +15,7 @@ from agentloop.models import Model, ModelRequest
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Cancel, Decline
 
-__all__ = ["NO_DEPS", "AgentBase", "OutputInfo", "ToolContext"]
+__all__ = ["NO_DEPS", "AgentBase", "ToolContext"]
 
 T = TypeVar("T")
 
@@ -29,24 +27,6 @@ class AgentBase(Padded, Generic[Deps_contra, Output_co]):
     """The base of `Agent`: the type of agent that `ToolContext` can name without importing the layers above it."""
 
     __slots__ = ()
-
-
-@frozen(kw_only=True)
-class OutputInfo(Generic[Deps_co]):
-    """The circumstances of an output, for an output validator that takes two arguments."""
-
-    source: Source
-    """The stream: its session, its id, and the names of the agents from the root down."""
-    deps: Deps_co = field(repr=False, eq=False)
-    """The ``deps=`` argument of the root stream."""
-    turn: int
-    """Number of the turn whose response is the output."""
-    attempt: int
-    """Number of this attempt at an output, from 1."""
-    attempts: int | float
-    """Attempts that the model has: ``Limits.output_attempts``."""
-    message: AssistantMessage
-    """The response that the output was read from."""
 
 
 class ToolContext(ABC, Generic[Deps_co]):

@@ -1,5 +1,7 @@
 """`RunInfo`: what functions know about the run that they are called for. Instructions, tools and toolsets may be such.
 
+Output validators get an `OutputInfo`, a `RunInfo` that also has the attempt and the response.
+
 ::
 
     def instructions(info: RunInfo[User]) -> str:
@@ -23,12 +25,13 @@ from agentloop._core.field_checks import shown
 from agentloop._core.typevars import Deps, Deps_co, Deps_contra
 from agentloop.errors import UsageError
 from agentloop.events import Source
-from agentloop.messages import Usage
+from agentloop.messages import AssistantMessage, Usage
 
 __all__ = [
     "EachTurn",
     "Instructions",
     "Offered",
+    "OutputInfo",
     "RunInfo",
     "check_info_function",
     "each_turn",
@@ -52,6 +55,21 @@ class RunInfo(Generic[Deps_co]):
     """Name of the model that is asked first. A `before_llm_call` hook may choose another one for a request."""
     usage: Usage
     """Usage of the stream and its children so far."""
+
+
+@frozen(kw_only=True)
+class OutputInfo(RunInfo[Deps_co]):
+    """A run that has an output, as an output validator with two arguments sees it.
+
+    ``turn`` is the one whose response is the output, and ``usage`` includes that response.
+    """
+
+    attempt: int
+    """Number of this attempt at an output, from 1."""
+    attempts: int | float
+    """Attempts that the model has: ``Limits.output_attempts``."""
+    message: AssistantMessage
+    """The response that the output was read from."""
 
 
 InstructionsFunction: TypeAlias = Callable[[RunInfo[Deps]], str | Awaitable[str]]

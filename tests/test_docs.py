@@ -57,6 +57,29 @@ def test_a_fragment_imports_only_names_that_exist(place: str, program: str, outp
     exec(compile(tree, place, "exec"), {"__name__": "page"})
 
 
+MOVES = sorted(ROOT.joinpath("docs", "do").glob("migrate-from-*.md"))
+THEIRS = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", MOVES, ids=lambda page: page.stem)
+def test_a_page_for_movers_has_five_programs_of_the_other_library_and_the_release_they_ran_on(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    theirs = THEIRS.findall(text)
+
+    assert len(theirs) == 5
+    assert re.search(r"ran on [\w-]+ \d+\.\d+", text)
+    for program in theirs:
+        compile(program, page.name, "exec")
+        assert "agentloop" not in program
+
+
+def test_the_pages_for_movers_have_the_same_five_programs_of_ours() -> None:
+    ours = [PROGRAM.findall(page.read_text(encoding="utf-8")) for page in MOVES]
+
+    assert [len(programs) for programs in ours] == [5, 5, 5]
+    assert ours[0] == ours[1] == ours[2]
+
+
 PLACES = [
     (path, name)
     for line in (ROOT / "docs" / "contribute" / "log-and-state.md").read_text("utf-8").splitlines()

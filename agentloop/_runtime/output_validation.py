@@ -11,9 +11,9 @@ from agentloop._core.structured_output import takes_info, validator_name
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.run import Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
-from agentloop.context import OutputInfo
 from agentloop.errors import Retry, UsageError
 from agentloop.messages import AssistantMessage
+from agentloop.run_info import OutputInfo
 
 __all__ = ["validated"]
 
@@ -35,6 +35,8 @@ async def validated(run: Run, message: AssistantMessage, output: Any, *, attempt
         source=run.source,
         deps=run.root.deps,
         turn=run.state.turn,
+        model=run.models[0].name,
+        usage=run.meter.usage,
         attempt=attempt,
         attempts=run.config.limits.output_attempts,
         message=message,

@@ -10,7 +10,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from agentloop import Agent, Deadlines, Limits, OutputInfo, Retry, ToolContext, hooks, tool
+from agentloop import Agent, Deadlines, Limits, OutputInfo, Retry, RunInfo, ToolContext, hooks, tool
 from agentloop.errors import OutputError, UsageError
 from agentloop.events import TurnFinished
 from agentloop.hooks import StopRequested
@@ -106,6 +106,20 @@ async def test_a_validator_of_two_arguments_gets_the_deps_and_the_attempt() -> N
         (2, 3, "deps", 2),
     ]
     assert infos[1].message.text == PORTO
+
+
+async def test_the_info_of_a_validator_is_the_run_info_that_other_functions_get() -> None:
+    infos: list[RunInfo[str]] = []
+
+    def check(city: City, info: RunInfo[str]) -> City:
+        infos.append(info)
+        return city
+
+    outcome = await agent_of(PORTO, output_validators=[check]).run("go", deps="deps")
+
+    [info] = infos
+    assert isinstance(info, OutputInfo)
+    assert (info.model, info.usage) == ("scripted", outcome.usage)
 
 
 class Checker:
