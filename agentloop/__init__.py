@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import agentloop._demo_interrupts  # noqa: F401  # pyright: ignore[reportUnusedImport] - changes a signal handler
 from agentloop import errors, events, hooks
+from agentloop._core.first_guesses import explain_names
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
@@ -74,3 +75,29 @@ __all__ = [
     "run_sync",
     "tool",
 ]
+
+explain_names(
+    "agentloop",
+    {
+        "RunContext": "write ToolContext for a tool, and RunInfo for instructions and other functions",
+        "RunContextWrapper": "write ToolContext for a tool, and RunInfo for instructions and other functions",
+        "ToolRuntime": "it is called ToolContext here",
+        "ModelRetry": "it is called Retry here",
+        "Runner": "write run_sync(agent, prompt), or `await agent.run(prompt)`",
+        "function_tool": "it is called tool here",
+        "create_agent": "it is called Agent here",
+        "UsageLimits": "it is called Limits here",
+        "ToolApproved": "it is called Approve here",
+        "ToolDenied": "it is called Deny here",
+        "interrupt": "a tool asks with `await context.ask(...)`, and @tool(requires_approval=True) asks before a call",
+        "TestModel": "write `from agentloop.testing import ScriptedModel`",
+    },
+    elsewhere={
+        "agentloop.events": events.__all__,
+        "agentloop.testing": ("FunctionModel", "ScriptedModel", "calls", "fails", "says"),
+        "agentloop.stores": ("MemoryStore", "PostgresStore", "SQLiteStore", "stored_session"),
+        "agentloop.mcp": ("McpServer",),
+        "agentloop.asyncio": ("TrioHost",),
+        "agentloop.toolkit": ("file_tools", "shell"),
+    },
+)

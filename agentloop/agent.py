@@ -14,7 +14,7 @@ import trio
 from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
-from agentloop._core.first_guesses import explain_options, name_the_way
+from agentloop._core.first_guesses import RUN_OPTIONS, explain_options, name_the_way
 from agentloop._core.signature import Signature, signature_of
 from agentloop._core.transcript import Transcript
 from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, TypeForm
@@ -78,6 +78,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     )
     """Tools, or typed functions, which become tools. Their names are unique."""
 
+    @explain_options("agent.stream", RUN_OPTIONS)
     def stream(
         self,
         prompt: Prompt,
@@ -110,6 +111,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         opening = self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings)
         return NamedBlock(opening, "agent.stream(...)", "stream", "; `await agent.run(...)` gives the outcome alone")
 
+    @explain_options("agent.stream_text", RUN_OPTIONS)
     def stream_text(
         self,
         prompt: Prompt,
@@ -146,6 +148,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             raise UsageError("stream_text() gives text and no questions: give on_question= a function, or use stream()")
         return TextBlock(self._open(prompt, session, on_question, deps, read=True, model=model, settings=settings))
 
+    @explain_options("agent.run", RUN_OPTIONS)
     async def run(
         self,
         prompt: Prompt,
@@ -166,6 +169,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         opening = self._open(prompt, session, on_question, deps, read=False, model=model, settings=settings)
         return await _result(opening, on_question)
 
+    @explain_options("agent.resume", RUN_OPTIONS)
     async def resume(
         self,
         session: Session,
@@ -200,6 +204,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         )
         return await _result(opening, on_question)
 
+    @explain_options("agent.resume_stream", RUN_OPTIONS)
     def resume_stream(
         self,
         session: Session,
@@ -378,13 +383,15 @@ name_the_way(
         "iter": _STREAM,
         "tool": _TOOL,
         "tool_plain": _TOOL,
+        "output_validator": "write a function, and give it to Agent(output_validators=[...])",
+        "toolset": "write a function of a RunInfo, and give it to Agent(toolsets=[...])",
         "system_prompt": "give Agent(instructions=...) a text, or a function of a RunInfo",
         "clone": "write agent.replace(model=...)",
         "with_config": "write agent.replace(...), or give agent.run(...) a model= or settings= of its own",
     },
 )
-explain_options(
-    Agent,
+_explain_options = explain_options(
+    "Agent",
     {
         "system_prompt": "it is called instructions= here",
         "prompt": "what the agent is goes to instructions=, and what it is to do to agent.run(prompt)",
@@ -399,8 +406,14 @@ explain_options(
         "middleware": "give hooks=: see agentloop.hooks",
         "checkpointer": "give agent.run(prompt, session=...) a session from agentloop.stores.stored_session",
         "max_turns": "give limits=Limits(turns=...)",
+        "output_retries": "give limits=Limits(output_attempts=...), in which the first attempt counts",
+        "usage_limits": "it is called limits= here, with Limits(...)",
+        "result_validators": "it is called output_validators= here",
+        "response_model": "it is called output_type= here",
+        "context_schema": "it is called deps_type= here",
     },
 )
+Agent.__init__ = _explain_options(Agent.__init__)  # type: ignore[method-assign]
 
 
 def _no_session(value: object) -> str:
@@ -432,6 +445,7 @@ def _prompt_only() -> Signature:
     return signature_of(delegate)
 
 
+@explain_options("run_sync", RUN_OPTIONS)
 def run_sync(
     agent: Agent[Deps, Output],
     prompt: Prompt,

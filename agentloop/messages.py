@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from agentloop._core.field_checks import FieldError, checked, plain_text, shown
+from agentloop._core.first_guesses import name_the_way
 from agentloop.errors import UsageError
 
 __all__ = [
@@ -262,6 +263,13 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result", omit_defaults=T
     def text(self) -> str:
         """The text parts, joined."""
         return text_of(self.parts)
+
+
+_ROLE = "the class of a message says whose it is: UserMessage, AssistantMessage or ToolResult"
+_CONTENT = "its text is `text`, and its parts are in `parts`"
+_CALLS = "those of an AssistantMessage are in `calls`"
+for _kind_of_message in (UserMessage, AssistantMessage, ToolResult):
+    name_the_way(_kind_of_message, {"role": _ROLE, "content": _CONTENT, "tool_calls": _CALLS})
 
 
 def _line(parts: Iterable[UserPart | AssistantPart]) -> str:

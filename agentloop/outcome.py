@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, cast
 import msgspec
 
 from agentloop._core.attrs_fields import AttrsFields
-from agentloop._core.first_guesses import name_the_way
+from agentloop._core.first_guesses import name_the_way, refuse
 from agentloop._core.typevars import Output_co
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
 from agentloop.events import Question, StreamEvent, StreamReason
@@ -17,8 +17,12 @@ from agentloop.questions import Answer
 
 __all__ = ["ChildStream", "CompactionResult", "ContextUse", "Outcome", "QuestionHandler", "error_of"]
 
-QuestionHandler: TypeAlias = Callable[[Question], Awaitable[Answer | None]]
-"""A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards."""
+QuestionHandler: TypeAlias = Callable[[Question], Answer | Awaitable[Answer | None] | None]
+"""A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards.
+
+It is async or plain. A plain one is called in the thread of the run, and everything else waits until it returns: that
+suits ``input()`` in a script, where Ctrl-C then ends the program.
+"""
 
 
 # A Struct, as the classes of `agentloop.limits` are, and for the same reason.
@@ -58,11 +62,21 @@ name_the_way(
         "final_output": "it is called `output` here",
         "text": "it is called `output` here",
         "content": "it is called `output` here",
+        "final_output_as": "it is called `output` here, and output_type= gives its type",
+        "structured_response": "it is called `output` here",
+        "response": "the last response is `messages[-1]`",
+        "cost": "it is `usage.cost`",
+        "interruptions": "they are in `questions`",
+        "to_state": "the store keeps a run on a session of agentloop.stores.stored_session: on_question='park'",
+        "all_messages_json": "a session of agentloop.stores.stored_session is kept by its store",
         "new_messages": "they are in `messages`",
         "all_messages": f"those of the run are in `messages`; for a conversation, {_SESSION}",
         "to_input_list": f"those of the run are in `messages`; for a conversation, {_SESSION}",
     },
 )
+
+
+refuse(Outcome, getitem="the answer of an outcome is outcome.output, and outcome.messages has the messages")
 
 
 class CompactionResult(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ import msgspec
 from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
+from agentloop._core.first_guesses import explain_options
 from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
 from agentloop._core.json_types import with_declared_integers
@@ -285,6 +286,19 @@ class ToolFunction(Protocol):
         ...
 
 
+_OPTIONS = {
+    "retries": "the model may call a tool again as often as it likes, within Limits(tool_calls=...)",
+    "needs_approval": "it is called requires_approval= here",
+    "name_override": "it is called name= here",
+    "description_override": "it is called description= here",
+    "is_enabled": "it is called offered= here",
+    "prepare": "offered= says in which turns the model sees the tool",
+    "args_schema": "the annotations of the function are its schema",
+    "strict": "each provider's adapter decides about strict schemas",
+}
+"""What to write for the options that tools have in other libraries."""
+
+
 class ToolOptions(TypedDict, total=False):
     """The options of `tool` besides name and description, as in `Tool`."""
 
@@ -349,6 +363,7 @@ def tool(
     polling: bool = False,
     records_start: bool = False,
 ) -> ToolDecorator: ...
+@explain_options("tool", _OPTIONS)
 def tool(
     function: Callable[..., Any] | None = None,
     /,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import importlib
 import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -459,6 +460,11 @@ async def test_a_list_of_choices_is_no_form() -> None:
     (lambda: AGENT.tool(add), "write @tool over the function, and give it to Agent(tools=[...])"),
     (lambda: run_sync(AGENT, "x").final_output, "it is called `output` here"),  # type: ignore[attr-defined]
     (lambda: run_sync(AGENT, "x").all_messages(), "give each run the same session=Session()"),  # type: ignore[attr-defined]
+    (lambda: AGENT.output_validator(add), "give it to Agent(output_validators=[...])"),
+    (lambda: run_sync(AGENT, "x").final_output_as(str), "it is called `output` here"),  # type: ignore[attr-defined]
+    (lambda: run_sync(AGENT, "x").interruptions, "they are in `questions`"),  # type: ignore[attr-defined]
+    (lambda: [m.role for m in run_sync(AGENT, "x").messages], "UserMessage, AssistantMessage or ToolResult"),  # type: ignore[union-attr]
+    (lambda: [m.content for m in run_sync(AGENT, "x").messages], "its text is `text`"),  # type: ignore[union-attr]
     (lambda: AGENT.nonsense, "'Agent' object has no attribute 'nonsense'"),
 )
 def test_a_name_from_another_library_is_answered_with_the_one_here(guess: Callable[[], object], sentence: str) -> None:
@@ -484,6 +490,60 @@ def test_an_option_from_another_library_is_answered_with_the_one_here(options: A
         Agent(ScriptedModel(), **options)
 
     assert sentence in str(raised.value)
+
+
+@cases(
+    (lambda: run_sync(AGENT, "x", message_history=[]), "run_sync(message_history=...): a conversation is session="),  # type: ignore[call-arg]
+    (lambda: AGENT.stream("x", context=1), "agent.stream(context=...): it is called deps= here"),
+    (lambda: trio.run(functools.partial(AGENT.run, "x", max_turns=3)), "agent.replace(limits=Limits(turns=...))"),
+    (lambda: tool(needs_approval=True), "tool(needs_approval=...): it is called requires_approval= here"),  # type: ignore[call-overload]
+    (lambda: run_sync(AGENT, "x")["messages"], "outcome.messages has the messages"),  # type: ignore[index]
+    (lambda: asyncio.run(agentloop.asyncio.run(AGENT, "x", context=1)), "it is called deps= here"),  # type: ignore[call-arg]
+    (lambda: agentloop.asyncio.stream(AGENT, "x", thread_id="x"), "agentloop.stores.stored_session"),  # type: ignore[call-arg]
+)
+def test_an_option_of_a_run_or_a_tool_elsewhere_is_answered_as_well(guess: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        guess()
+
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("function", [Agent.run, Agent.stream, run_sync, tool, agentloop.asyncio.resume])
+def test_an_option_that_no_library_has_is_the_error_of_python(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        asyncio.run(function(AGENT, "x", nonsense=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("RunContext", "write ToolContext for a tool, and RunInfo for instructions"),
+        ("ModelRetry", "it is called Retry here"),
+        ("ScriptedModel", "write `from agentloop.testing import ScriptedModel`"),
+        ("TextDelta", "write `from agentloop.events import TextDelta`"),
+        ("Nonsense", "cannot import name 'Nonsense' from 'agentloop'"),
+    ],
+)
+def test_an_import_of_a_name_that_is_elsewhere_says_where(name: str, sentence: str) -> None:
+    with pytest.raises(ImportError) as raised:
+        exec(f"from agentloop import {name}")
+
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("module", ["asyncio", "events", "mcp", "stores", "testing", "toolkit"])
+def test_an_import_that_a_sentence_names_works(module: str) -> None:
+    names = importlib.import_module(f"agentloop.{module}").__all__
+    ways = []
+    for name in names:
+        try:
+            exec(f"from agentloop import {name}")
+        except ImportError as error:
+            if "write `from" in str(error):
+                ways.append(str(error).split("`")[1])
+    assert ways
+    for way in ways:
+        exec(way)
 
 
 def test_agents_and_outcomes_can_be_copied_in_spite_of_their_sentences() -> None:

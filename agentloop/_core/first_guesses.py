@@ -7,12 +7,36 @@ Type checkers refuse most of these programs. The methods here are therefore set 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from agentloop.errors import UsageError
 
-__all__ = ["explain_options", "is_refused", "name_the_way", "refuse"]
+__all__ = ["RUN_OPTIONS", "explain_names", "explain_options", "is_refused", "name_the_way", "refuse"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_SESSION = "a conversation is session=Session(), or one from agentloop.stores.stored_session"
+RUN_OPTIONS = {
+    "message_history": _SESSION,
+    "thread_id": _SESSION,
+    "conversation_id": _SESSION,
+    "config": _SESSION,
+    "context": "it is called deps= here",
+    "model_settings": "it is called settings= here, with ModelSettings(...)",
+    "usage_limits": "limits belong to the agent: agent.replace(limits=Limits(...))",
+    "limits": "limits belong to the agent: agent.replace(limits=Limits(...))",
+    "max_turns": "limits belong to the agent: agent.replace(limits=Limits(turns=...))",
+    "output_type": "it belongs to the agent: agent.replace(output_type=...)",
+    "instructions": "they belong to the agent: agent.replace(instructions=...), or a function of a RunInfo",
+    "tools": "they belong to the agent: agent.replace(tools=[...]), or @tool(offered=...)",
+    "toolsets": "they belong to the agent: agent.replace(toolsets=[...]), or a function of a RunInfo",
+    "hooks": "they belong to the agent: agent.replace(hooks=[...])",
+    "deferred_tool_results": "write agent.resume(session, {question.id: Approve()})",
+}
+"""What to write for the options that runs have in other libraries."""
 
 
 def refuse(cls: type, **sentences: str) -> None:
@@ -59,15 +83,46 @@ def name_the_way(cls: type, sentences: Mapping[str, str]) -> None:
     cls.__getattr__ = __getattr__  # type: ignore[attr-defined]
 
 
-def explain_options(cls: type, sentences: Mapping[str, str]) -> None:
-    """Have keyword arguments that ``cls`` does not take raise `UsageError`, if ``sentences`` says what to write."""
-    original: Any = cls.__init__  # type: ignore[misc]
+def explain_options(name: str, sentences: Mapping[str, str]) -> Callable[[Function], Function]:
+    """Have keyword arguments that a function does not take raise `UsageError`, if ``sentences`` says what to write.
 
-    @functools.wraps(original)
-    def __init__(self: object, *args: Any, **options: Any) -> None:  # noqa: N807 - it becomes that method
-        for name in options:
-            if name in sentences:
-                raise UsageError(f"{type(self).__name__}({name}=...): {sentences[name]}")
-        original(self, *args, **options)
+    Args:
+      name: name of the function in the error.
+      sentences: the sentences by the names of the arguments.
+    """
 
-    cls.__init__ = __init__  # type: ignore[misc]
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def explained(*args: Any, **options: Any) -> Any:
+            for option in options:
+                if option in sentences:
+                    raise UsageError(f"{name}({option}=...): {sentences[option]}")
+            return function(*args, **options)
+
+        if inspect.iscoroutinefunction(function) and sys.version_info >= (3, 12):
+            return inspect.markcoroutinefunction(explained)
+        return explained
+
+    return decorate
+
+
+def explain_names(module: str, sentences: Mapping[str, str], elsewhere: Mapping[str, Iterable[str]]) -> None:
+    """Have an import of a name that a module lacks raise an `ImportError` that says what to write.
+
+    ``from module import name`` shows no words of an `AttributeError`, so this is an `ImportError`. All other names
+    raise the `AttributeError` that Python raises.
+
+    Args:
+      module: name of the module.
+      sentences: the sentences by the names.
+      elsewhere: names that other modules have, by the names of those modules.
+    """
+    ways = {name: f"write `from {place} import {name}`" for place, names in elsewhere.items() for name in names}
+    ways.update(sentences)
+
+    def __getattr__(name: str) -> NoReturn:  # noqa: N807 - it becomes that function
+        if name in ways:
+            raise ImportError(f"cannot import name {name!r} from {module!r}: {ways[name]}", name=module)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
+
+    setattr(sys.modules[module], "__getattr__", __getattr__)  # noqa: B010 - checkers must not see it

@@ -275,6 +275,8 @@ name_the_way(
         "get_output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
         "final_output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
         "output": "read the stream to its end, or `await stream.wait()`, and then take stream.result.output",
+        "messages": "read the stream to its end, or `await stream.wait()`, and then take stream.outcome.messages",
+        "stream_output": "read the stream, and take stream.partial; Agent(output_deltas=True) gives events, too",
         "close": _END,
         "aclose": _END,
         "cancel": _END,

@@ -24,6 +24,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
+from agentloop._core.first_guesses import RUN_OPTIONS, explain_options
 from agentloop._core.typevars import Deps, Output
 from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
@@ -55,6 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@explain_options("agentloop.asyncio.run", RUN_OPTIONS)
 async def run(
     agent: Agent[Deps, Output],
     prompt: Prompt,
@@ -76,6 +78,7 @@ async def run(
         )
 
 
+@explain_options("agentloop.asyncio.stream", RUN_OPTIONS)
 def stream(
     agent: Agent[Deps, Output],
     prompt: Prompt,
@@ -94,6 +97,7 @@ def stream(
     )
 
 
+@explain_options("agentloop.asyncio.stream_text", RUN_OPTIONS)
 def stream_text(
     agent: Agent[Deps, Output],
     prompt: Prompt,
@@ -112,6 +116,7 @@ def stream_text(
     )
 
 
+@explain_options("agentloop.asyncio.resume", RUN_OPTIONS)
 async def resume(
     agent: Agent[Deps, Output],
     session: Session,
@@ -129,6 +134,7 @@ async def resume(
         )
 
 
+@explain_options("agentloop.asyncio.resume_stream", RUN_OPTIONS)
 def resume_stream(
     agent: Agent[Deps, Output],
     session: Session,

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
-from agentloop._core.first_guesses import is_refused, refuse
+from agentloop._core.first_guesses import RUN_OPTIONS, explain_options, is_refused, refuse
 from agentloop._core.typevars import Deps, Output
 from agentloop._runtime.stream import Stream, StreamedText
 from agentloop.agent import Agent
@@ -78,6 +78,7 @@ class TrioHost:
         if cancelled is not None:
             raise cancelled
 
+    @explain_options("host.run", RUN_OPTIONS)
     async def run(
         self,
         agent: Agent[Deps, Output],
@@ -105,6 +106,7 @@ class TrioHost:
             settings=settings,
         )
 
+    @explain_options("host.stream", RUN_OPTIONS)
     def stream(
         self,
         agent: Agent[Deps, Output],
@@ -127,6 +129,7 @@ class TrioHost:
             )
         )
 
+    @explain_options("host.stream_text", RUN_OPTIONS)
     def stream_text(
         self,
         agent: Agent[Deps, Output],
@@ -145,6 +148,7 @@ class TrioHost:
             )
         )
 
+    @explain_options("host.resume", RUN_OPTIONS)
     async def resume(
         self,
         agent: Agent[Deps, Output],
@@ -161,6 +165,7 @@ class TrioHost:
             _checked(agent).resume, session, answers, on_question=on_question, deps=deps, model=model, settings=settings
         )
 
+    @explain_options("host.resume_stream", RUN_OPTIONS)
     def resume_stream(
         self,
         agent: Agent[Deps, Output],

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, assert_type
 
 import agentloop.asyncio
-from agentloop import Agent, Outcome, Session, Stream, ToolContext, run_sync, tool
+from agentloop import Agent, Approve, Deny, Outcome, Session, Stream, ToolContext, run_sync, tool
 from agentloop._runtime.stream import StreamedText
 from agentloop.asyncio import TrioHost
+from agentloop.events import ApprovalRequested, Question
 from agentloop.testing import ScriptedModel
 
 
@@ -143,3 +144,16 @@ async def asyncio_has_the_same_types(session: Session) -> None:
             assert_type(text.stream.result.output, Weather)
         await host.run(agent, "Hi", deps=Cache())  # type: ignore[misc] # pyright: ignore[reportArgumentType]
     await agentloop.asyncio.run(agent, "Hi", deps=3)  # type: ignore[misc] # pyright: ignore[reportArgumentType]
+
+
+def plain_handler(question: Question) -> Approve | Deny | None:
+    return Approve() if isinstance(question, ApprovalRequested) else None
+
+
+async def async_handler(question: Question) -> Approve:
+    return Approve()
+
+
+def handlers_of_questions() -> None:
+    run_sync(Agent(MODEL), "x", on_question=plain_handler)
+    run_sync(Agent(MODEL), "x", on_question=async_handler)
