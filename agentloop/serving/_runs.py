@@ -62,6 +62,9 @@ QUESTIONS = (ElicitationRequested, ApprovalRequested, ContinueRequested)
 PAGE = 200
 """Sessions that are read at once for a list."""
 
+BEHIND_SECONDS = 0.1
+"""Between two looks at a store that has not yet saved what a live run no longer keeps."""
+
 AWAY = "the client went away"
 DRAINING = "the server is about to stop, and begins no more runs: try again later"
 
@@ -121,6 +124,11 @@ class LiveRun:
     @property
     def has_begun(self) -> bool:
         return bool(self._entries)
+
+    @property
+    def last(self) -> int:
+        """The number of its latest event."""
+        return self._entries[-1].event.seq
 
     def append(self, event: StreamEvent) -> None:
         entry = Entry(event, encode_event(event))
@@ -459,8 +467,9 @@ class SessionReader:
                 if not live.is_closed:
                     await live.news()
                     continue
-                if run is not None:
-                    return ()
+            if run is not None and run.is_closed and self.after >= run.last:
+                # What comes next in the session is of another run.
+                return ()
             event = await self._stored()
             if event is not None:
                 self.after = event.seq
@@ -470,6 +479,9 @@ class SessionReader:
                 return ()
             # All that came before the run has been read.
             self.after = max(self.after, live.begin)
+            if live.dropped > self.after:
+                # The store is behind.
+                await trio.sleep(BEHIND_SECONDS)
 
     async def _stored(self) -> StreamEvent | None:
         """The next event from the store; ``None`` if all of them have been read."""

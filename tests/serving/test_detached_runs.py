@@ -15,8 +15,9 @@ from agentloop import Agent, tool
 from agentloop.journal import OpenStore, Record, Store
 from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest
-from agentloop.serving import ServedApp, app
+from agentloop.serving import ServedApp, _runs, app
 from agentloop.serving._fence import Fence
+from agentloop.serving._runs import SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
 from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
@@ -366,6 +367,30 @@ async def test_a_client_that_is_cut_off_again_and_again_in_a_live_run_gets_every
                 assert reply.data
                 seen += reply.data
             assert joined(seen) == joined(await events(client, session)), f"cut after {cut} bytes"
+
+
+async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_nothing_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_runs, "KEPT_EVENTS", 4)
+    async with serving() as (served, client):
+        runs = served._service.runs
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please add"})
+        run = runs.live(session)
+        assert run is not None
+        lagging = SessionReader(runs, session, run.begin)
+        while not run.is_closed:
+            await run.news()
+        assert run.dropped > run.begin
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        read: list[Any] = []
+        while entries := await lagging.next(run):
+            read += [json.loads(entry.data) for entry in entries]
+        assert len(of_type(read, "stream_started")) == 1
+        assert read[-1]["type"] == "stream_stopped"
+        # Those who read the whole session get both runs.
+        assert joined(await events(client, session))[: len(joined(read))] == joined(read)
 
 
 class DyingStore:

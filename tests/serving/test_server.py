@@ -298,6 +298,7 @@ def test_a_server_on_asyncio_starts_and_ends_the_app_by_its_lifespan() -> None:
     in_asyncio(program)
 
 
+@real_clock
 async def test_a_lifespan_that_cannot_begin_says_so(tmp_path: Path) -> None:
     served = app(make_agent(), store=SQLiteStore(str(tmp_path / "no" / "such" / "folder" / "chats.db")))
     messages: list[Any] = []
