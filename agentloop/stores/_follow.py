@@ -66,7 +66,7 @@ def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
 class Follower:
     """The events of a session, each once, in order. Made by `follow_session`, and by ``session.follow()``.
 
-    There is nothing to close: it holds a place in the journal, and of a run in this process at most `PAGE` events.
+    There is nothing to close: it holds a place in the journal, and of a run in this process at most 256 events.
     """
 
     def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
