@@ -1,8 +1,11 @@
-"""The Python client of ACP talks to ``python -m agentloop acp``, as an editor does."""
+"""The clients of ACP in Python and JavaScript talk to ``python -m agentloop acp``, as editors do."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,5 +107,65 @@ def test_ctrl_c_ends_the_command_while_the_editor_is_silent(tmp_path: Path) -> N
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=20)
             assert (process.returncode, errors) == (130, b"")
+        finally:
+            process.kill()
+
+
+def test_the_javascript_client_of_acp_talks_approves_and_cancels(tmp_path: Path) -> None:
+    script = Path(shutil.copy(Path(__file__).with_name("acp.mjs"), Path(os.environ["CLIENT_PACKAGES"]).parent))
+    arguments = ["node", str(script), sys.executable, *command(tmp_path / "chats.db")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["permissions"] == [["pay", {"amount": 5}]]
+    assert (seen["paid"], seen["cancelled"]) == ({"stopReason": "end_turn"}, {"stopReason": "cancelled"})
+    assert (seen["version"], seen["refused"], seen["code"]) == (1, -32002, 0)
+    first = [[kind, text] for kind, text in seen["updates"][:3]]
+    assert first == [["tool_call", "pending"], ["tool_call_update", "in_progress"], ["tool_call_update", "completed"]]
+    assert "".join(text for kind, text in seen["updates"] if kind == "agent_message_chunk") == "The result is paid 5."
+
+
+NOISY = """
+import subprocess
+from agentloop import Agent
+from agentloop.testing import ScriptedModel, calls
+from agentloop import tool
+
+@tool
+def noisy() -> str:
+    "Print, and start a program that reads and prints."
+    print("printed by the tool")
+    return subprocess.run(["sh", "-c", "cat; echo printed by a program"], check=True).args[0]
+
+agent = Agent(ScriptedModel(calls("noisy"), "done"), tools=[noisy])
+"""
+
+
+def test_only_messages_are_on_the_standard_streams_whatever_tools_print_and_read(tmp_path: Path) -> None:
+    (tmp_path / "noisy_agent.py").write_text(NOISY, encoding="utf-8")
+    pipe = subprocess.PIPE
+    arguments = [sys.executable, "-m", "agentloop", "acp", "noisy_agent:agent"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            messages: list[Any] = []
+
+            def call(method: str, **params: Any) -> Any:
+                request = {"jsonrpc": "2.0", "id": method, "method": method, "params": params}
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                while not messages or messages[-1].get("id") != method:
+                    messages.append(json.loads(process.stdout.readline()))
+                assert "result" in messages[-1], messages[-1]
+                return messages[-1]["result"]
+
+            session = call("session/new")["sessionId"]
+            prompt = [{"type": "text", "text": "hello"}]
+            assert call("session/prompt", sessionId=session, prompt=prompt) == {"stopReason": "end_turn"}
+            rest, errors = process.communicate(timeout=20)
+            assert (process.returncode, rest) == (0, b"")
+            assert b"printed by a program" in errors
+            assert b"printed by the tool" in errors
         finally:
             process.kill()
