@@ -202,6 +202,7 @@ def conformance(session: nox.Session) -> None:
 
 CLIENTS_FROM_NPM = (
     "@ag-ui/client@1.0.0",
+    "@agentclientprotocol/sdk@2.4.0",
     "@ai-sdk/react@4.0.177",
     "ai@7.0.173",
     "openai@7.59.0",

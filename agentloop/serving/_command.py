@@ -1,4 +1,4 @@
-"""``python -m agentloop serve module:agent``."""
+"""``python -m agentloop serve module:agent``, and ``python -m agentloop acp module:agent``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,8 @@ import trio
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, UsageError
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
-from agentloop.stores import SQLiteStore
+from agentloop.serving._acp import serve_stdio
+from agentloop.stores import MemoryStore, SQLiteStore
 
 __all__ = ["find_served", "main"]
 
@@ -27,15 +28,13 @@ MISUSED = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
+    run_command: Callable[[argparse.Namespace], None] = options.run_command
     # As `python module.py` would: the module is looked for where the command is.
     sys.path.insert(0, str(Path.cwd()))
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("agentloop.serving").setLevel(logging.INFO)
     try:
-        served = find_served(options.served)
-        if not isinstance(served, ServedApp):
-            served = _app(served, options)
-        trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
+        run_command(options)
     except AgentLoopError as error:
         sys.stderr.write(f"agentloop: {error}\n")
         return MISUSED
@@ -44,10 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> None:
+    served = find_served(options.served)
+    if not isinstance(served, ServedApp):
+        served = _app(served, options)
+    trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
+
+
+def _acp(options: argparse.Namespace) -> None:
+    agent = find_served(options.served)
+    if not isinstance(agent, Agent):
+        raise UsageError(f"an editor talks to one Agent, and {options.served} is {type(agent).__name__}")
+    trio.run(serve_stdio, agent, SQLiteStore(options.store) if options.store else MemoryStore())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentloop", description="An agent runtime on trio.")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="serve agents over HTTP")
+    serve.set_defaults(run_command=_serve)
     serve.add_argument("served", metavar="module:name", help="an Agent, several of them, or an app of serving.app()")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s)")
@@ -70,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS", help="time for runs to finish at the end (30)"
     )
+    acp = commands.add_parser("acp", help="serve an agent to an editor, over the standard streams (ACP)")
+    acp.set_defaults(run_command=_acp)
+    acp.add_argument("served", metavar="module:name", help="an Agent")
+    acp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
     return parser
 
 

@@ -1,0 +1,381 @@
+"""Serves an agent to one editor over a pair of byte streams: JSON-RPC messages of ACP, one a line.
+
+The editor is on the other side of the pipes of this process, so there is one principal, and no authenticator. Runs are
+those of `agentloop.serving._runs`, on the sessions of a store. When the editor's stream ends, what it asked for is
+cancelled, and the runs stop.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+import trio
+
+from agentloop._core.json_text import decode_json, is_object
+from agentloop._runtime.exception_groups import raise_single
+from agentloop.agent import Agent
+from agentloop.errors import AgentLoopError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    QuestionAnswered,
+    QuestionDeclined,
+    QuestionWithdrawn,
+    StreamStopped,
+)
+from agentloop.journal import Store
+from agentloop.messages import UserMessage
+from agentloop.serving._errors import SERVING, Refusal, refusal_of
+from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
+from agentloop.serving._security import LOCAL, new_session, owner_prefix
+from agentloop.serving.protocols._base import json_of
+from agentloop.serving.protocols.acp import (
+    INVALID_REQUEST,
+    NO_METHOD,
+    PARSE_ERROR,
+    AcpEncoder,
+    ClientForms,
+    answer_of,
+    error_code,
+    initialized,
+    read_prompt,
+    request_for,
+    result_of,
+)
+
+__all__ = ["serve_editor", "serve_stdio"]
+
+LINE_BYTES = 20_000_000
+"""The longest message of an editor. A picture is in one."""
+
+REQUESTS = 1000
+"""Requests of an editor that may be open at once."""
+
+STOP_SECONDS = 3.0
+"""Seconds that runs have to stop and to be saved after the editor has gone."""
+
+
+async def serve_stdio(agent: Agent, store: Store) -> None:
+    """Serve ``agent`` over the standard streams of this process until standard input ends.
+
+    Only messages may be on them. So what tools print goes to standard error, and programs that they start read nothing.
+    """
+    sys.stdout.flush()
+    reader, writer = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    await serve_editor(agent, store, _Pipe(reader), _Pipe(writer))
+
+
+async def serve_editor(agent: Agent, store: Store, receive: trio.abc.ReceiveStream, send: trio.abc.SendStream) -> None:
+    """Serve ``agent`` to the editor on the other side of two streams until ``receive`` ends."""
+    limits = RunLimits(runs=REQUESTS, park_after=math.inf, lease_seconds=30.0)
+    async with store.open() as opened, Runs.open(opened, limits) as runs:
+        try:
+            async with trio.open_nursery() as nursery:
+                await _Editor(agent, runs, send, nursery).read(receive)
+                # Readers leave, and their runs stop.
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise_single(group)
+        finally:
+            with trio.CancelScope(shield=True):
+                await runs.drain(STOP_SECONDS)
+
+
+class _Pipe(trio.abc.ReceiveStream, trio.abc.SendStream):
+    """One of the standard streams, which threads read and write.
+
+    It may be a pipe, a file or a terminal, on any system, and other processes may share it, so it must stay blocking.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await trio.to_thread.run_sync(os.read, self._number, max_bytes or 65536, abandon_on_cancel=True)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.to_thread.run_sync(self._write, bytes(data), abandon_on_cancel=True)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._number, data) :]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        # A thread may still read it; the process ends next.
+        await trio.lowlevel.checkpoint()
+
+
+def _version() -> str:
+    try:
+        return version("agentloop-trio")
+    except PackageNotFoundError:
+        # The package is used from a folder.
+        return "0"
+
+
+class _Lines:
+    """Cuts the bytes of a stream into lines."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def add(self, data: bytes | bytearray) -> list[bytes]:
+        """The lines that ``data`` completes, without the empty ones. Raises `Refusal`, if one has no end."""
+        self._rest += data
+        lines: list[bytes] = []
+        if b"\n" in data:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+        if len(self._rest) > LINE_BYTES:
+            raise Refusal(413, f"a message has more than {LINE_BYTES:,} bytes")
+        return [line for line in lines if line.strip()]
+
+
+class _Prompt:
+    """A ``session/prompt`` that is not answered yet."""
+
+    def __init__(self) -> None:
+        self.run: LiveRun | None = None
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        if self.run is not None:
+            self.run.stop("the editor cancelled it")
+
+
+class _Asked:
+    """A request to the editor that waits for its response."""
+
+    def __init__(self) -> None:
+        self.responded = trio.Event()
+        self.result: Any = None
+
+
+class _Editor:
+    """The connection of an editor."""
+
+    def __init__(self, agent: Agent, runs: Runs, send: trio.abc.SendStream, nursery: trio.Nursery) -> None:
+        self._agent = agent
+        self._runs = runs
+        self._stream = send
+        self._sending = trio.Lock()
+        self._nursery = nursery
+        self._forms = ClientForms()
+        self._sessions: set[str] = set()
+        """The sessions that the editor has begun or loaded."""
+        self._prompts: dict[str, _Prompt] = {}
+        """The prompts that are not answered, by session."""
+        self._asked: dict[int, _Asked] = {}
+        self._last_id = 0
+        self._open_requests = 0
+
+    # --------------------------------------------------------------------------- messages
+
+    async def read(self, receive: trio.abc.ReceiveStream) -> None:
+        """Read messages to the end of ``receive``."""
+        lines = _Lines()
+        try:
+            while data := await receive.receive_some():
+                for line in lines.add(data):
+                    await self._message(line)
+        except Refusal as refusal:
+            await self._fail(None, INVALID_REQUEST, refusal.message)
+
+    async def _message(self, line: bytes) -> None:
+        try:
+            message: Any = decode_json(line, Any)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            await self._fail(None, PARSE_ERROR, f"the line is not JSON: {error}")
+            return
+        id, method = (message.get("id"), message.get("method")) if is_object(message) else (None, None)
+        if not is_object(message) or not isinstance(id, (int, str, type(None))):
+            await self._fail(None, INVALID_REQUEST, "a message is a JSON-RPC object")
+        elif method is None:
+            self._respond(id, message)
+        elif not isinstance(method, str):
+            await self._fail(id, INVALID_REQUEST, "the method of a message is a text")
+        else:
+            params = message.get("params", {})
+            await self._begin(id, method, params if is_object(params) else {}, is_request="id" in message)
+
+    def _respond(self, id: Any, message: Mapping[str, Any]) -> None:
+        asked = self._asked.get(id) if isinstance(id, int) else None
+        if asked is not None:
+            # An error is no answer: see `answer_of`.
+            asked.result = message.get("result")
+            asked.responded.set()
+
+    async def _begin(self, id: int | str | None, method: str, params: Mapping[str, Any], *, is_request: bool) -> None:
+        if not is_request:
+            session = params.get("sessionId")
+            if method == "session/cancel" and isinstance(session, str) and session in self._prompts:
+                self._prompts[session].cancel()
+            return
+        if self._open_requests >= REQUESTS:
+            await self._fail(id, INVALID_REQUEST, "too many requests are open: wait for their responses")
+            return
+        prompt: _Prompt | None = None
+        if method == "session/prompt":
+            # Known before the next message is read, which may cancel it.
+            session = params.get("sessionId")
+            if not isinstance(session, str) or session not in self._sessions:
+                await self._fail(id, error_code(404), "there is no such session: begin it, or load it")
+                return
+            if session in self._prompts:
+                await self._fail(
+                    id, error_code(409), "the session has a prompt already: wait for its end, or cancel it"
+                )
+                return
+            prompt = self._prompts[session] = _Prompt()
+        self._open_requests += 1
+        self._nursery.start_soon(self._answer, id, method, params, prompt)
+
+    async def _answer(
+        self, id: int | str | None, method: str, params: Mapping[str, Any], prompt: _Prompt | None
+    ) -> None:
+        try:
+            if prompt is not None:
+                result = await self._prompt(params, prompt)
+            elif method == "initialize":
+                result, self._forms = initialized(params, self._agent.name, _version())
+            elif method == "session/new":
+                session = new_session(LOCAL)
+                self._sessions.add(session)
+                result = {"sessionId": session}
+            elif method == "session/load":
+                result = await self._load(params)
+            else:
+                await self._fail(id, NO_METHOD, f"there is no method {method[:100]!r} here")
+                return
+        except Exception as error:  # noqa: BLE001 - a request that fails must not end the connection
+            refusal = refusal_of(error)
+            await self._fail(id, error_code(refusal.status), refusal.message)  # noqa: ASYNC120
+            return
+        finally:
+            self._open_requests -= 1
+            if prompt is not None:
+                del self._prompts[params["sessionId"]]
+        await self._send({"id": id, "result": result})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(json_of({"jsonrpc": "2.0", **message}) + b"\n")
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                # The editor reads no more. Nothing is left to do for it.
+                self._nursery.cancel_scope.cancel()
+
+    async def _fail(self, id: int | str | None, code: int, message: str) -> None:
+        await self._send({"id": id, "error": {"code": code, "message": message}})
+
+    async def _update(self, session: str, update: dict[str, Any]) -> None:
+        await self._send({"method": "session/update", "params": {"sessionId": session, "update": update}})
+
+    # --------------------------------------------------------------------------- sessions
+
+    async def _load(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send all past events of a session."""
+        session = params.get("sessionId")
+        is_own = isinstance(session, str) and session.startswith(owner_prefix(LOCAL)) and len(session) <= 200
+        if not isinstance(session, str) or not is_own or await self._runs.store.info(session) is None:
+            raise Refusal(404, "there is no such session")
+        state = (await self._runs.look(session)).state
+        if state in ("running", "elsewhere"):
+            raise Refusal(409, "the session has a run now: wait for its end")
+        reader, encoder = SessionReader(self._runs, session, 0), AcpEncoder(is_replay=True)
+        while entries := await reader.next():
+            for entry in entries:
+                for update in encoder.encode(entry.event):
+                    await self._update(session, update)
+        self._sessions.add(session)
+        return {}
+
+    async def _prompt(self, params: Mapping[str, Any], prompt: _Prompt) -> dict[str, Any]:
+        session: str = params["sessionId"]
+        message = read_prompt(params.get("prompt"))
+        if (await self._runs.look(session)).state in ("parked", "interrupted"):
+            # What an earlier process has left open comes first.
+            stopped = await self._run(session, None, prompt)
+            if stopped.reason != "completed":
+                return result_of(stopped)
+        return result_of(await self._run(session, message, prompt))
+
+    async def _run(self, session: str, message: UserMessage | None, prompt: _Prompt) -> StreamStopped:
+        """Run the agent to the end of a run, with the editor as its reader."""
+        run = await self._runs.start(session, self._agent, message, on_question="reader", on_disconnect="stop")
+        prompt.run = run
+        reader, encoder = SessionReader(self._runs, session, run.begin), AcpEncoder()
+        asking: dict[str, trio.CancelScope] = {}
+        last: StreamStopped | None = None
+        with run.reading(), ExitStack() as stack:
+            if prompt.is_cancelled:
+                prompt.cancel()
+            nursery = self._nursery
+            stack.callback(lambda: [scope.cancel() for scope in asking.values()])
+            while entries := await reader.next(run):
+                for entry in entries:
+                    event = entry.event
+                    for update in encoder.encode(event):
+                        await self._update(session, update)
+                    match event:
+                        case ApprovalRequested() | ElicitationRequested() | ContinueRequested():
+                            asking[event.id] = trio.CancelScope()
+                            nursery.start_soon(self._ask, run, event, asking[event.id])
+                        case QuestionAnswered() | QuestionDeclined() | QuestionWithdrawn():
+                            if event.id in asking:
+                                asking.pop(event.id).cancel()
+                        case StreamStopped() if not event.depth:
+                            last = event
+                        case _:
+                            pass
+        if last is None:
+            raise Refusal(500, "the run ended without its last event; the log of the agent says why")
+        return last
+
+    async def _ask(self, run: LiveRun, question: Question, scope: trio.CancelScope) -> None:
+        """Ask the editor a question of a run, until it is answered or no longer open."""
+        with scope:
+            request = request_for(question, run.session, self._forms)
+            result = None if request is None else await self._request(*request)
+            self._answer_question(run, question, result)
+
+    @staticmethod
+    def _answer_question(run: LiveRun, question: Question, result: Any) -> None:
+        if run.stream is None or run.is_closed:
+            return
+        try:
+            run.stream.answer(question.id, answer_of(question, result))
+        except AgentLoopError as error:
+            SERVING.warning("the editor's answer to question %r is not valid: %s", question.id, error)
+            if any(open.id == question.id for open in run.stream.pending):
+                # The form has no second try in ACP; the tool learns that there is no answer.
+                run.stream.answer(question.id, answer_of(question, None))
+
+    async def _request(self, method: str, params: dict[str, Any]) -> Any:
+        """Send a request to the editor, and return its result; ``None`` if it fails."""
+        self._last_id += 1
+        id = self._last_id
+        asked = self._asked[id] = _Asked()
+        try:
+            await self._send({"id": id, "method": method, "params": params})
+            await asked.responded.wait()
+        finally:
+            del self._asked[id]
+        return asked.result
