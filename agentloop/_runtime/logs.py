@@ -11,6 +11,7 @@ logger                 records at ``DEBUG``, one per step
 ``agentloop.journal``  a journal was opened or written; a lease was acquired, renewed or released
 ``agentloop.toolsets`` a toolset started, listed its tools, or stopped
 ``agentloop.mcp``      an MCP server was connected or disconnected
+``agentloop.serving``  (none; at ``INFO``, the address and the end of the server)
 ``agentloop.http``     a request was sent to a model's server, and answered
 ====================== ================================================================================================
 
@@ -69,6 +70,7 @@ __all__ = [
     "MODEL",
     "QUESTIONS",
     "RUN",
+    "SERVING",
     "TOOLS",
     "TOOLSETS",
     "log",
@@ -84,6 +86,7 @@ QUESTIONS = logging.getLogger("agentloop.questions")
 JOURNAL = logging.getLogger("agentloop.journal")
 TOOLSETS = logging.getLogger("agentloop.toolsets")
 MCP = logging.getLogger("agentloop.mcp")
+SERVING = logging.getLogger("agentloop.serving")
 HTTP = logging.getLogger("agentloop.http")
 
 # An application that does not configure logging sees nothing of it.

@@ -11,12 +11,13 @@ import trio
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.asyncio import TrioHost, aio_as_trio
 from agentloop.errors import UsageError
 from agentloop.journal import Store
 from agentloop.serving._connections import BodyLimits, JsonResponse
-from agentloop.serving._errors import SERVING, Refusal, refusal_of
+from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
 from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs

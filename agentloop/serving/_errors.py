@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from agentloop.errors import (
@@ -14,9 +13,7 @@ from agentloop.errors import (
     StreamStateError,
 )
 
-__all__ = ["SERVING", "Refusal", "refusal_of"]
-
-SERVING = logging.getLogger("agentloop.serving")
+__all__ = ["Refusal", "refusal_of"]
 
 FAILED = "the server failed to do this; its log says why"
 """The sentence of a response whose cause is the server's own business: a path, a key or a bug."""

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentloop._runtime.logs import SERVING
 from agentloop.errors import StoreError
 from agentloop.events import Question
 from agentloop.journal import SessionInfo
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
-from agentloop.serving._errors import SERVING, Refusal, refusal_of
+from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import Entry, LiveRun, SessionReader
 from agentloop.serving._security import new_session, owner_prefix
 from agentloop.serving._service import Service

@@ -27,6 +27,7 @@ import trio
 from agentloop._core.json_text import decode_own
 from agentloop._runtime.blocks import now
 from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, SessionLeasedError
@@ -34,7 +35,7 @@ from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRe
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
 from agentloop.questions import Answer
-from agentloop.serving._errors import SERVING, Refusal
+from agentloop.serving._errors import Refusal
 from agentloop.serving._fence import Fence
 from agentloop.stores import Follower, StoredSession, follow_session, stored_session
 from agentloop.wire import encode_event

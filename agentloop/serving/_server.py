@@ -22,9 +22,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.logs import SERVING
 from agentloop.errors import UsageError
 from agentloop.serving._app import ServedApp
-from agentloop.serving._errors import SERVING
 from agentloop.serving._security import is_loopback
 
 __all__ = ["run"]

@@ -566,6 +566,9 @@ class _Play:
                 continue
             assert run.outcome is not None
             reason = run.outcome.reason
+            if stream.end == "hook_blocks" and self._denied(name) and all(map(_needs_approval, chain(*stream.turns))):
+                # No tool has run that the hook could block after, unless a handler of a child run approved it.
+                expected = "completed" if reason == "completed" else "blocked"
             if name in self.cut:
                 others = ("cancelled", "failed", "interrupted") if name in self.killed else ("cancelled",)
                 assert reason in (expected, *others), f"{name} ended as {reason}, not {expected}"
@@ -573,10 +576,6 @@ class _Play:
             if self._root_of(name).steer and name.startswith("R") and "-" not in name and expected == "completed":
                 # One turn more than the program says may reach the limit.
                 assert reason == expected or (reason, stream.end) == ("limit", "turn_limit"), f"{name}: {reason}"
-                continue
-            if stream.end == "hook_blocks" and self._denied(name) and all(map(_needs_approval, chain(*stream.turns))):
-                # No tool has run that the hook could block after, unless a handler of a child run approved it.
-                assert reason in ("blocked", "completed"), f"{name} ended as {reason}"
                 continue
             assert reason == expected, f"{name} ended as {reason}, not {expected}"
         for number, recorded in enumerate(self.lab.recorded):

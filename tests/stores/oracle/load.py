@@ -123,8 +123,8 @@ async def load(store: OpenStore, session: str) -> Loaded:
 def _last_number(tail: Sequence[Record]) -> int:
     """That of the last event in it."""
     for record in reversed(tail):
-        # What is no event has no number.
-        seq = decode_own(record.data, _Numbered).seq
+        # What is no event has no number, and may be a text.
+        seq = decode_own(record.data, _Numbered).seq if record.data.startswith(b"{") else 0
         if seq:
             return seq
     return 0
