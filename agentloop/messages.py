@@ -358,7 +358,7 @@ def _parts_of(prompt: Any) -> Iterable[object]:
     if is_misread or not isinstance(prompt, Iterable):
         raise UsageError(
             f"a prompt is text, or a list of str, Text, Image and File, not {shown(cast('object', prompt))}"
-            f"{_earlier(prompt)}"
+            f"{_earlier(cast('object', prompt))}"
         )
     return cast("Iterable[object]", prompt)
 
