@@ -219,6 +219,10 @@ def _check_max_result(instance: object, attribute: object, value: object) -> Non
 def _check_output_type(instance: object, attribute: object, value: object) -> None:
     if value is None:
         raise UsageError("output_type=None: leave it out for text, or give the type of the output")
+    if isinstance(value, (list, tuple)):
+        raise UsageError(f"output_type={shown(cast('object', value))}: for one of several types, write int | str")
+    if isinstance(value, str):
+        raise UsageError(f"output_type={value!r}: give the type itself, not its name")
     output_type(value)
 
 

@@ -323,7 +323,10 @@ def user_message(prompt: Prompt) -> UserMessage:
         elif isinstance(part, (Text, Image, File)):
             parts.append(_part_of_prompt(part))
         else:
-            raise UsageError(f"a prompt is made of str, Text, Image and File, not {type(part).__name__}: {shown(part)}")
+            raise UsageError(
+                f"a prompt is made of str, Text, Image and File, not {type(part).__name__}: {shown(part)}"
+                f"{_earlier(part)}"
+            )
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
         raise UsageError("a prompt needs some text, an image or a file; this one is empty")
     return UserMessage(tuple(parts))
@@ -336,6 +339,15 @@ def _part_of_prompt(part: UserPart) -> UserPart:
         raise UsageError(f"this part of the prompt cannot be sent: {error}") from error
 
 
+def _earlier(value: object) -> str:
+    """More about a prompt that is a list of messages, as providers take it."""
+    is_conversation = isinstance(value, Mapping) and ("role" in value or "messages" in value)
+    is_message = isinstance(value, (UserMessage, AssistantMessage, ToolResult))
+    if not is_conversation and not is_message:
+        return ""
+    return "; a prompt is one new message, and session=Session() has those before it"
+
+
 def _parts_of(prompt: Any) -> Iterable[object]:
     if isinstance(prompt, UserMessage):
         prompt = cast("Any", prompt.parts)
@@ -346,6 +358,7 @@ def _parts_of(prompt: Any) -> Iterable[object]:
     if is_misread or not isinstance(prompt, Iterable):
         raise UsageError(
             f"a prompt is text, or a list of str, Text, Image and File, not {shown(cast('object', prompt))}"
+            f"{_earlier(cast('object', prompt))}"
         )
     return cast("Iterable[object]", prompt)
 

@@ -35,6 +35,7 @@ __all__ = [
     "RunInfo",
     "check_info_function",
     "each_turn",
+    "is_called_per_run",
     "takes_info",
     "without_partial",
 ]
@@ -117,6 +118,12 @@ def each_turn(function: InstructionsFunction[Deps], /) -> EachTurn[Deps]:
 Instructions: TypeAlias = str | EachTurn[Deps_contra] | Callable[[RunInfo[Deps_contra]], str | Awaitable[str]]
 """The system prompt: text; or a function of a `RunInfo`, called once per run, or for each turn if it is an
 `each_turn`."""
+
+
+def is_called_per_run(instructions: object) -> bool:
+    """Whether ``instructions`` are a function that is called once, when the run starts."""
+    return not isinstance(instructions, (str, EachTurn))
+
 
 Offered: TypeAlias = Callable[[RunInfo[Any]], bool | Awaitable[bool]]
 """Whether a tool is offered to the model in a turn. See `Tool.offered`."""

@@ -427,6 +427,11 @@ class Generator:
     (lambda: Limits(tool_calls=2.5), "Limits(tool_calls=2.5): tool_calls are counted"),  # type: ignore[arg-type]
     (lambda: ModelSettings(temperature="hot"), "ModelSettings(temperature='hot'): give a number from 0 to 2"),  # type: ignore[arg-type]
     (lambda: Agent(Slow(), output_type=None), "output_type=None: leave it out for text, or give the type"),
+    (lambda: Agent(Slow(), output_type=[int, str]), "for one of several types, write int | str"),  # type: ignore[arg-type]
+    (lambda: Agent(Slow(), output_type="int"), "output_type='int': give the type itself, not its name"),
+    (lambda: run_sync(AGENT, [{"role": "user", "content": "x"}]), "session=Session() has those before it"),  # type: ignore[list-item]
+    (lambda: run_sync(AGENT, {"messages": []}), "session=Session() has those before it"),  # type: ignore[arg-type]
+    (lambda: run_sync(AGENT, run_sync(AGENT, "x").messages), "session=Session() has those before it"),  # type: ignore[arg-type]
     (lambda: run_sync("x", AGENT), "run_sync() takes an agent, and then its prompt, not 'x'"),  # type: ignore[arg-type]
 )
 def test_a_wrong_value_is_refused_where_it_is_given(guess: Callable[[], object], sentence: str) -> None:

@@ -7,8 +7,8 @@ from agentloop._core.field_checks import plain_text
 __all__ = ["describe", "error_name", "error_text", "wrong_loop"]
 
 ASYNCIO_ON_TRIO = (
-    "this is asyncio code, and it was called by trio: decorate a tool of asyncio code with @asyncio_tool, and pass a "
-    "hook, a handler, a toolset or a model of asyncio code as aio_as_trio(...); both are in agentloop.asyncio"
+    "this is asyncio code, and it was called by trio: decorate a tool of asyncio code with @asyncio_tool, and pass any "
+    "other function, toolset or model of asyncio code as aio_as_trio(...); both are in agentloop.asyncio"
 )
 TRIO_ON_ASYNCIO = (
     "this is trio code, and it was called by asyncio: write `await agentloop.asyncio.call(function, ...)` in the place "

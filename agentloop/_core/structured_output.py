@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agentloop._core.field_checks import shown
+from agentloop._core.foreign_errors import error_text
 from agentloop._core.json_text import JsonDecoder, decode_json
 from agentloop._core.json_types import (
     NOT_JSON,
@@ -23,7 +24,7 @@ from agentloop._core.json_types import (
 from agentloop._core.pydantic_types import FieldProblemsError
 from agentloop._core.signature import parameters_of, underlying
 from agentloop._core.type_hints import field_problems, read_hook, spelled_out
-from agentloop.errors import UsageError
+from agentloop.errors import Retry, UsageError
 
 __all__ = [
     "TEXT",
@@ -31,6 +32,7 @@ __all__ = [
     "OutputType",
     "check_validator",
     "output_type",
+    "problem_of",
     "schema_of",
     "takes_info",
     "validator_name",
@@ -252,3 +254,8 @@ def validator_name(validator: Callable[..., Any]) -> str:
     if isinstance(validator, functools.partial):
         validator = underlying(validator)
     return str(getattr(validator, "__name__", type(validator).__name__))
+
+
+def problem_of(refusal: Retry) -> str:
+    """The problem of an output, in the words of the validator that refused it."""
+    return error_text(refusal) or "no reason was given"

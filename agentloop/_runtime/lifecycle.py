@@ -34,6 +34,7 @@ from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
 from agentloop._core.state import ChildReused, StreamState
+from agentloop._core.structured_output import problem_of
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
@@ -309,7 +310,7 @@ async def _outcome_of(run: Run) -> Outcome:
             # The journal has the response, and not what the validators have made of it.
             output = await validated(run, last, output, attempt=state.output_retries + 1)
         except Retry as refusal:
-            problem, attempts = error_text(refusal), state.output_retries + 1
+            problem, attempts = problem_of(refusal), state.output_retries + 1
             error = OutputError(model=last.model, attempts=attempts, problem=problem, text=last.text)
         except UsageError as failure:
             error = failure

@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import msgspec
 import trio
 
-from agentloop._core.foreign_errors import error_text
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.response import (
     FLAWS,
@@ -24,7 +23,7 @@ from agentloop._core.response import (
     answer_at_the_end,
     flaw_of,
 )
-from agentloop._core.structured_output import TEXT, OutputType
+from agentloop._core.structured_output import TEXT, OutputType, problem_of
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
@@ -60,7 +59,7 @@ from agentloop.hooks import (
 from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
 from agentloop.questions import Approve
-from agentloop.run_info import EachTurn
+from agentloop.run_info import EachTurn, is_called_per_run
 from agentloop.tools import Tool
 
 __all__ = ["Ending", "run_loop"]
@@ -115,9 +114,10 @@ async def run_loop(run: Run) -> Ending:
     """
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
-    instructions = run.config.instructions
-    if not isinstance(instructions, (str, EachTurn)):
-        instructions = await instructions_for(run, instructions, turn=run.state.next_turn)
+    given: Any = run.config.instructions
+    instructions: str | EachTurn[Any] = (
+        await instructions_for(run, given, turn=run.state.next_turn) if is_called_per_run(given) else given
+    )
     loop = _Loop(run, instructions)
     for model in run.models:
         if run.config.toolsets or hasattr(model, "open"):
@@ -385,7 +385,7 @@ class _Loop:
             except Retry as refusal:
                 attempts = run.config.limits.output_attempts
                 again = after_refused_output(
-                    message, error_text(refusal), self._output, attempt=attempt, attempts=attempts
+                    message, problem_of(refusal), self._output, attempt=attempt, attempts=attempts
                 )
                 self._reminders = attempt
                 commit(run, again.messages)

@@ -36,7 +36,7 @@ async def validated(run: Run, message: AssistantMessage, output: Any, *, attempt
         deps=run.root.deps,
         turn=run.state.turn,
         model=run.models[0].name,
-        usage=run.meter.usage,
+        usage=run.state.usage,
         attempt=attempt,
         attempts=run.config.limits.output_attempts,
         message=message,

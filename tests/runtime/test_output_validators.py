@@ -200,6 +200,17 @@ async def test_a_validator_that_forgets_to_return_the_output_is_said_so() -> Non
         await agent_of(PORTO, output_validators=[forget]).run("go")
 
 
+async def test_a_retry_without_words_says_that_there_are_none() -> None:
+    def no(city: City) -> City:
+        raise Retry
+
+    agent = agent_of(PORTO, PORTO, output_validators=[no], limits=Limits(output_attempts=2))
+    with pytest.raises(OutputError, match="the last problem: no reason was given"):
+        await agent.run("go")
+
+    assert last_prompt(agent).startswith("That is not the output that was asked for: no reason was given\n")
+
+
 async def test_a_validator_has_the_deadline_of_a_hook(autojump_clock: trio.testing.MockClock) -> None:
     async def hang(city: City) -> City:
         await trio.Event().wait()
@@ -276,6 +287,32 @@ async def test_a_run_whose_process_dies_at_any_record_ends_with_the_validated_ou
                     texts = [message.text for message in session.messages]
                     assert texts.count(PORTO) == texts.count(GHOST) == 1
     assert resumed > 4
+
+
+async def test_the_info_about_a_child_that_ended_before_its_caller_was_parked_is_the_same_after_resuming() -> None:
+    infos: list[OutputInfo[None]] = []
+
+    def check(output: str, info: OutputInfo[None]) -> str:
+        infos.append(info)
+        return output
+
+    child = Agent(ScriptedModel("Hello."), output_validators=[check])
+
+    @tool
+    async def delegate(context: ToolContext) -> str:
+        output = (await context.run(child, "go")).output
+        return f"{output} {await context.ask('Really?')}"
+
+    agent = Agent(ScriptedModel(calls("delegate"), "Done."), tools=[delegate])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await agent.run("go", session=session, on_question="park")
+        async with stored_session(store, "s") as session:
+            await agent.resume(session, on_question="decline")
+
+    first, second = infos
+    assert (first.usage, first.message, first.model) == (second.usage, second.message, second.model)
+    assert second.usage.requests == 1
 
 
 async def test_a_resumed_run_has_the_attempts_that_are_left() -> None:
