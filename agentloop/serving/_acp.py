@@ -178,8 +178,8 @@ class _Editor:
         self._sending = trio.Lock()
         self._nursery = nursery
         self._forms = ClientForms()
-        self._sessions: set[str] = set()
-        """The sessions that the editor has begun or loaded."""
+        self._sessions: dict[str, AcpEncoder] = {}
+        """The sessions that the editor has begun or loaded, each with what the editor has seen of it."""
         self._prompts: dict[str, _Prompt] = {}
         """The prompts that are not answered, by session."""
         self._asked: dict[int, _Asked] = {}
@@ -257,7 +257,7 @@ class _Editor:
                 result, self._forms = initialized(params, self._agent.name, _version())
             elif method == "session/new":
                 session = new_session(LOCAL)
-                self._sessions.add(session)
+                self._sessions[session] = AcpEncoder()
                 result = {"sessionId": session}
             elif method == "session/load":
                 result = await self._load(params)
@@ -304,7 +304,8 @@ class _Editor:
             for entry in entries:
                 for update in encoder.encode(entry.event):
                     await self._update(session, update)
-        self._sessions.add(session)
+        encoder.is_replay = False
+        self._sessions[session] = encoder
         return {}
 
     async def _prompt(self, params: Mapping[str, Any], prompt: _Prompt) -> dict[str, Any]:
@@ -321,7 +322,7 @@ class _Editor:
         """Run the agent to the end of a run, with the editor as its reader."""
         run = await self._runs.start(session, self._agent, message, on_question="reader", on_disconnect="stop")
         prompt.run = run
-        reader, encoder = SessionReader(self._runs, session, run.begin), AcpEncoder()
+        reader, encoder = SessionReader(self._runs, session, run.begin), self._sessions[session]
         asking: dict[str, trio.CancelScope] = {}
         last: StreamStopped | None = None
         with run.reading(), ExitStack() as stack:
@@ -352,7 +353,7 @@ class _Editor:
     async def _ask(self, run: LiveRun, question: Question, scope: trio.CancelScope) -> None:
         """Ask the editor a question of a run, until it is answered or no longer open."""
         with scope:
-            request = request_for(question, run.session, self._forms)
+            request = request_for(question, run.session, self._forms, self._sessions[run.session])
             result = None if request is None else await self._request(*request)
             self._answer_question(run, question, result)
 

@@ -92,6 +92,11 @@ def test_a_response_that_broke_off_ends_its_calls_and_the_next_is_another_messag
     assert broken["messageId"] != whole["messageId"]
 
 
+def test_a_call_whose_id_a_model_uses_again_is_another_call_of_the_editor() -> None:
+    shown = [update["toolCallId"] for update in updates(Script().start().call().call())]
+    assert shown == ["c"] * 3 + ["c#2"] * 3
+
+
 def test_events_of_child_streams_have_no_updates() -> None:
     script = Script().add(TextDelta, "secret", source=CHILD).add(ReasoningDelta, "secret", source=CHILD)
     assert updates(script) == []
@@ -129,13 +134,13 @@ def test_a_form_is_accepted_declined_or_left() -> None:
 
 
 def test_a_form_goes_only_to_an_editor_that_shows_forms() -> None:
-    assert request_for(ELICITATION, "s", ClientForms()) is None
-    request = request_for(ELICITATION, "s", ALL_FORMS)
+    assert request_for(ELICITATION, "s", ClientForms(), AcpEncoder()) is None
+    request = request_for(ELICITATION, "s", ALL_FORMS, AcpEncoder())
     assert request is not None
     method, params = request
     assert (method, params["mode"], params["requestedSchema"]) == ("elicitation/create", "form", FORM)
     for question in (APPROVAL, CONTINUE):
-        asked = request_for(question, "s", ClientForms())
+        asked = request_for(question, "s", ClientForms(), AcpEncoder())
         assert asked is not None
         assert asked[0] == "session/request_permission"
         assert [option["kind"] for option in asked[1]["options"]] == ["allow_once", "reject_once"]

@@ -134,12 +134,15 @@ class AcpEncoder:
     """
 
     def __init__(self, *, is_replay: bool = False) -> None:
-        self._is_replay = is_replay
+        self.is_replay = is_replay
+        """Whether the user's messages are updates too."""
         self._message = ""
         """Id of the message of the response that is read now; it changes with the response, so that the editor does
         not join what a response wrote before it broke off to the one that follows."""
-        self._calls: set[str] = set()
-        """The calls that the editor has seen and that are not finished."""
+        self._calls: dict[str, str] = {}
+        """The calls that the editor has seen and that are not finished, each with its id for the editor."""
+        self._times: dict[str, int] = {}
+        """How often each id has begun a call. Some models use an id again, and the protocol does not."""
         self._unsure: set[str] = set()
         """Those of the response that is read now."""
 
@@ -156,7 +159,7 @@ class AcpEncoder:
                 self._unsure.add(event.call_id)
                 yield from self._begin(event.call_id, event.name)
             case ResponseDiscarded(purpose="turn"):
-                for id in sorted(self._unsure & self._calls):
+                for id in sorted(self._unsure & self._calls.keys()):
                     yield self._end(id, "failed", "the response of the model broke off")
                 self._unsure, self._message = set(), ""
             case UsageReported(purpose="turn"):
@@ -164,15 +167,15 @@ class AcpEncoder:
             case ToolCallStarted():
                 yield from self._begin(event.call_id, event.name)
                 raw = _json_or_text(event.arguments)
-                yield _update(event.call_id, status="in_progress", rawInput=raw)
+                yield _update(self.shown(event.call_id), status="in_progress", rawInput=raw)
             case ToolCallProgress() if event.message and event.call_id in self._calls:
-                yield _update(event.call_id, content=[_content(event.message)])
+                yield _update(self.shown(event.call_id), content=[_content(event.message)])
             case ToolCallFinished():
                 yield from self._begin(event.call_id, event.name)
                 yield self._end(
                     event.call_id, "completed" if event.result.status == "ok" else "failed", event.result.text
                 )
-            case MessageCommitted(message=UserMessage() as message) if self._is_replay:
+            case MessageCommitted(message=UserMessage() as message) if self.is_replay:
                 for part in message.parts:
                     yield {"sessionUpdate": "user_message_chunk", "content": _block(part)}
             case StreamStopped():
@@ -181,18 +184,29 @@ class AcpEncoder:
             case _:
                 pass
 
+    def shown(self, call_id: str) -> str:
+        """The editor's id of a call that is not finished; empty if the editor has not seen the call."""
+        return self._calls.get(call_id, "")
+
     def _chunk(self, kind: str, seq: int, text: str) -> dict[str, Any]:
         self._message = self._message or f"message-{seq}"
         return {"sessionUpdate": kind, "messageId": self._message, "content": {"type": "text", "text": text}}
 
     def _begin(self, id: str, name: str) -> Iterator[dict[str, Any]]:
         if id not in self._calls:
-            self._calls.add(id)
-            yield {"sessionUpdate": "tool_call", "toolCallId": id, "title": name, "kind": "other", "status": "pending"}
+            times = self._times[id] = self._times.get(id, 0) + 1
+            shown = self._calls[id] = id if times == 1 else f"{id}#{times}"
+            yield {
+                "sessionUpdate": "tool_call",
+                "toolCallId": shown,
+                "title": name,
+                "kind": "other",
+                "status": "pending",
+            }
 
     def _end(self, id: str, status: str, text: str) -> dict[str, Any]:
-        self._calls.discard(id)
-        return _update(id, status=status, content=[_content(text)])
+        shown = self._calls.pop(id)
+        return _update(shown, status=status, content=[_content(text)])
 
 
 def _update(id: str, **fields: Any) -> dict[str, Any]:
@@ -235,10 +249,12 @@ def result_of(event: StreamStopped) -> dict[str, Any]:
 YES, NO = "yes", "no"
 
 
-def request_for(question: Question, session: str, forms: ClientForms) -> tuple[str, dict[str, Any]] | None:
+def request_for(
+    question: Question, session: str, forms: ClientForms, encoder: AcpEncoder
+) -> tuple[str, dict[str, Any]] | None:
     """The request to the editor that asks ``question``: its method and parameters; ``None`` if the editor cannot."""
     # The editor does not know the calls of child streams.
-    call = "" if question.depth or isinstance(question, ContinueRequested) else question.call_id
+    call = "" if question.depth or isinstance(question, ContinueRequested) else encoder.shown(question.call_id)
     if isinstance(question, ElicitationRequested):
         params: dict[str, Any] = {"sessionId": session, "message": question.message}
         if call:
