@@ -276,6 +276,6 @@ def _leave(observer: Observer, source: Source) -> None:
     if isinstance(observer, StepObserver):
         try:
             observer.leave(source)
-        except BaseException as raised:  # noqa: BLE001 - `failure_of` raises an interrupt again
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - `failure_of` raises an interrupt again
             error, name = failure_of(raised), type(observer).__qualname__
             log(RUN, logging.ERROR, "stream %r: observer %s failed at the end", source.stream, name, error=error)

@@ -38,7 +38,7 @@ class Surrounded:
             try:
                 manager = observer.around(self._step)
                 manager.__enter__()
-            except BaseException as raised:  # noqa: BLE001 - `failure_of` raises an interrupt again
+            except BaseException as raised:  # noqa: ASYNC103, BLE001 - `failure_of` raises an interrupt again
                 self._log(observer, raised)
             else:
                 self._entered.append((observer, manager))
@@ -50,7 +50,7 @@ class Surrounded:
             observer, manager = self._entered.pop()
             try:
                 manager.__exit__(kind, error, traceback)
-            except BaseException as raised:  # noqa: BLE001 - as above
+            except BaseException as raised:  # noqa: ASYNC103, BLE001 - as above
                 if raised is not error:
                     self._log(observer, raised)
 

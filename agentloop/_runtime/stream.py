@@ -326,7 +326,7 @@ class TextBlock(AbstractAsyncContextManager[StreamedText[Output_co]]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._opening.__aexit__(kind, error, traceback)
+        return await self._opening.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - it shields what it has to
 
     def __aiter__(self) -> NoReturn:
         raise UsageError(f"the text is read inside of its block: {READ_TEXT}")

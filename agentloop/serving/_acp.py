@@ -20,6 +20,7 @@ import trio
 
 from agentloop._core.json_text import decode_json, is_object
 from agentloop._runtime.exception_groups import raise_single
+from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError
 from agentloop.events import (
@@ -34,7 +35,7 @@ from agentloop.events import (
 )
 from agentloop.journal import Store
 from agentloop.messages import UserMessage
-from agentloop.serving._errors import SERVING, Refusal, refusal_of
+from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
 from agentloop.serving._security import LOCAL, new_session, owner_prefix
 from agentloop.serving.protocols._base import json_of

@@ -54,7 +54,8 @@ def _acp(options: argparse.Namespace) -> None:
     agent = find_served(options.served)
     if not isinstance(agent, Agent):
         raise UsageError(f"an editor talks to one Agent, and {options.served} is {type(agent).__name__}")
-    trio.run(serve_stdio, agent, SQLiteStore(options.store) if options.store else MemoryStore())
+    store = SQLiteStore(options.store) if options.store else MemoryStore()
+    trio.run(serve_stdio, cast("Agent[Any, Any]", agent), store)
 
 
 def _parser() -> argparse.ArgumentParser:

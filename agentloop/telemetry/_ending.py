@@ -131,5 +131,5 @@ class SpanEnder:
         for _ in range(min(len(self._waiting), SPANS_AT_ONCE)):
             try:
                 self._waiting.popleft()()
-            except BaseException:
+            except BaseException:  # noqa: ASYNC103 - of code that is no task of trio
                 LOGGER.exception("a span could not be finished")

@@ -305,7 +305,7 @@ def a_tool_uses_all_of_its_context(lab: Lab) -> Agent:
 @on_depths("completed")
 def a_generator_tool_and_a_tool_that_polls(lab: Lab) -> Agent:
     @tool
-    async def pieces(count: int) -> AsyncGenerator[str]:
+    async def pieces(count: int) -> AsyncGenerator[str]:  # noqa: ASYNC900, ASYNC911 - as users write them
         """Give some pieces."""
         for number in range(count):
             await lab.sim.seam("pieces")

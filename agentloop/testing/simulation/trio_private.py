@@ -33,7 +33,7 @@ from typing import Any, NoReturn, Protocol
 import outcome
 import trio
 from attrs import define, field, frozen
-from trio import _channel, _threads
+from trio import _channel, _threads  # noqa: ASYNC106 - they are private modules
 from trio._core import _run, _thread_cache
 
 from agentloop.testing.simulation import threads
