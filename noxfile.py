@@ -1,8 +1,8 @@
 """Everything that is run on agentloop. Plain `nox` is what a change must pass.
 
 - ``nox -s quick``: the style, and the tests of the core, the runtime and the top level, on the Python that runs nox.
-- ``nox``: style, types, and the tests on each Python that is installed: all of them under coverage on one, those that
-  start few processes on the oldest, and those of the core and the runtime on the others.
+- ``nox``: style, types, and the tests on each Python that is installed: all of them under coverage on one, most of
+  those that wait for no process and no wire on the oldest, and those of the runtime on the others.
 - ``nox -s nightly``: what takes longer than a contributor should wait. It notifies the sessions that it is made of.
 
 Arguments after ``--`` go to the program that the session is about: `nox -s tests-3.13 -- -k elicitation`.
@@ -72,8 +72,8 @@ HUNTS = (
     "tests/mcp/test_sweeps.py",
     "tests/telemetry/test_sweep.py",
 )
-WITH_PROCESSES = ("demo", "mcp", "testing", "toolkit")
-"""The folders of the tests that mostly start processes, and wait for them."""
+ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "testing", "toolkit")
+"""The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
 EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,serve,testing"
 
 
@@ -87,7 +87,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests: all of them on one of the installed Pythons, under coverage, and parts of them on the others.
 
     The hunts run on one, since what they look for does not depend on the Python. So do the tests of demo, servers,
-    shell and harness, which mostly wait for processes; `nox -s nightly` runs everything on each Python.
+    providers, shell and harness; `nox -s nightly` runs everything on each Python.
     """
     install(session, "test")
     without_hunts = [f"--ignore={path}" for path in HUNTS]
@@ -101,9 +101,9 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
     elif session.python == OLDEST:
-        session.run("pytest", *IN_PARALLEL, *without_hunts, *(f"--ignore=tests/{name}" for name in WITH_PROCESSES))
+        session.run("pytest", *IN_PARALLEL, *without_hunts, *(f"--ignore=tests/{name}" for name in ON_ONE_PYTHON))
     else:
-        session.run("pytest", *IN_PARALLEL, "tests/core", "tests/runtime")
+        session.run("pytest", *IN_PARALLEL, "tests/runtime")
 
 
 @nox.session

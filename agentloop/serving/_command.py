@@ -55,7 +55,8 @@ def _acp(options: argparse.Namespace) -> None:
     if not isinstance(agent, Agent):
         raise UsageError(f"an editor talks to one Agent, and {options.served} is {type(agent).__name__}")
     store = SQLiteStore(options.store) if options.store else MemoryStore()
-    trio.run(serve_stdio, cast("Agent[Any, Any]", agent), store)
+    served: Agent[Any, Any] = agent
+    trio.run(serve_stdio, served, store)
 
 
 def _parser() -> argparse.ArgumentParser:
