@@ -55,8 +55,7 @@ def _acp(options: argparse.Namespace) -> None:
     if not isinstance(agent, Agent):
         raise UsageError(f"an editor talks to one Agent, and {options.served} is {type(agent).__name__}")
     store = SQLiteStore(options.store) if options.store else MemoryStore()
-    served: Agent[Any, Any] = agent
-    trio.run(serve_stdio, served, store)
+    trio.run(serve_stdio, cast("Agent[Any, Any]", cast("object", agent)), store)
 
 
 def _parser() -> argparse.ArgumentParser:
