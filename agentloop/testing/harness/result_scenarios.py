@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 import msgspec
+import trio
 
 from agentloop import hooks
 from agentloop.agent import Agent
@@ -19,6 +20,7 @@ from agentloop.events import (
 from agentloop.hooks import Context, Continue
 from agentloop.limits import Limits, Price
 from agentloop.messages import Text, ToolResult, Usage, UserMessage
+from agentloop.permissions import Permissions
 from agentloop.questions import Approve, Deny
 from agentloop.run_info import RunInfo, each_turn
 from agentloop.testing._lab import Lab, Recorded, echo
@@ -244,3 +246,53 @@ async def the_first_stop_says_why(lab: Lab) -> None:
                 stream.stream.stop("second")
         if lab.sim.injection is None and stream.stream.outcome.detail != "first":
             lab.watch.note(f"two stops end a stream with the detail {stream.stream.outcome.detail!r}")
+
+
+@scenario(ends("completed"))
+async def the_permissions_of_all_agents_above_hold(lab: Lab) -> None:
+    inner = Agent(lab.model(calls("pay"), "Inner.", name="inner"), name="inner", tools=[lab.tool("pay")])
+    middle = Agent(
+        lab.model(calls("inner", prompt="x"), "Middle.", name="middle"),
+        name="middle",
+        tools=[inner.as_tool()],
+        permissions=Permissions(allow=["*"]),
+    )
+    agent = Agent(
+        lab.model(calls("middle", prompt="x"), "Done."),
+        tools=[middle.as_tool()],
+        permissions=Permissions(deny=["pay"]),
+    )
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+        if lab.sim.injection is None and _result(stream, "pay").status != "denied":
+            lab.watch.note(f"an agent two levels up denies a call, and it ends as {_result(stream, 'pay')}")
+
+
+@scenario(ends("completed"))
+async def an_approval_for_good_holds_in_a_child(lab: Lab) -> None:
+    inner = Agent(
+        lab.model(calls("pay"), calls("pay"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("pay", requires_approval=True)],
+    )
+    agent = Agent(lab.model(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()])
+    async with lab.stream(agent) as stream:
+        await stream.drain(answer=lambda question: Approve(always=True))
+        asked = sum(isinstance(event, ApprovalRequested) for event in stream.events)
+        if lab.sim.injection is None and asked != 1:
+            lab.watch.note(f"about a call that was approved for good a person is asked {asked} times")
+
+
+@scenario(ends("completed"))
+async def calls_side_by_side_have_timeouts_of_their_own(lab: Lab) -> None:
+    async def wait() -> str:
+        await trio.sleep(5)
+        return "done"
+
+    tools = [tool(wait, name="short", timeout=2), tool(wait, name="long", timeout=8)]
+    agent = Agent(lab.model(calls("short") + calls("long"), calls("long") + calls("short"), "Done."), tools=tools)
+    async with lab.stream(agent) as stream:
+        await stream.drain()
+        ended = [(event.name, event.result.status) for event in stream.events if isinstance(event, ToolCallFinished)]
+        if lab.sim.injection is None and set(ended) != {("short", "timeout"), ("long", "ok")}:
+            lab.watch.note(f"calls with timeouts of 2 s and 8 s that take 5 s end as {ended}")

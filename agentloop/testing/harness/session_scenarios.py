@@ -22,6 +22,7 @@ from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, AnswerError, StoreError
 from agentloop.events import (
     ApprovalRequested,
+    ContinueRequested,
     ElicitationRequested,
     MessageCommitted,
     Question,
@@ -35,7 +36,7 @@ from agentloop.events import (
 from agentloop.limits import Compaction, Limits
 from agentloop.messages import ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.questions import Answer
+from agentloop.questions import Answer, Deny
 from agentloop.stores import answer_question, fork_session, stored_session
 from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
@@ -157,6 +158,7 @@ class Story:
         journal.check_numbers(ID)
         self._check_effects(messages)
         self._check_followers()
+        self._check_deltas()
         async with stored_session(journal.plain, ID) as session:
             if session.messages != messages:
                 lab.watch.note("opened once more, the session is another")
@@ -229,6 +231,18 @@ class Story:
                     self.lab.watch.note(f"{name} read {words!r} of {text}, and {there[text]!r} is kept")
             for text in there.keys() - texts_of(read).keys():
                 self.lab.watch.note(f"{name} missed {there[text]!r} of {text}")
+
+    def _check_deltas(self) -> None:
+        """Check that, where nothing was injected, the store has the pieces that the streams' own readers got."""
+        if self.lab.sim.injection is not None:
+            return
+        saved = texts_of(self.journal.saved(ID).events.values())
+        for recorded in self.lab.recorded:
+            if recorded.end == "left" or recorded.stream.source.session != ID:
+                continue
+            for text, words in texts_of(recorded.events).items():
+                if saved.get(text, "") != words:
+                    self.lab.watch.note(f"{recorded.name} read {words!r} of {text}, and {saved.get(text)!r} is kept")
 
 
 def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
@@ -1147,3 +1161,41 @@ async def a_call_takes_another_way_when_it_is_called_again(story: Story) -> None
         await story.go_on(client, session, name="A", park=True)
     async with story.process("Q") as client, story.session(client) as session:
         await story.go_on(client, session, name="B")
+
+
+def _waits_for_its_turn(lab: Lab) -> Agent:
+    """Two calls of a tool that asks, and of which one may run at once."""
+
+    async def ask(context: ToolContext[Any]) -> str:
+        message = f"{context.call_id} of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "told"
+
+    return Agent(lab.planned(calls("ask") + calls("ask"), "Done."), tools=[lab.bare("ask", ask, concurrency=1)])
+
+
+@story(_waits_for_its_turn, reasons=("needs_input", "needs_input", "completed"), effects={})
+async def parked_while_a_call_waits_for_its_turn(story: Story) -> None:
+    for number in range(3):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+def _limits_its_child(lab: Lab) -> Agent:
+    """The third call uses the last of the calls that are allowed, those of the child included."""
+    inner = Agent(lab.planned(calls("one"), "Inner.", name="inner"), name="inner", tools=[lab.tool("one")])
+    tools = [inner.as_tool(), lab.asker("ask"), lab.tool("two")]
+    script = (calls("inner", prompt="x"), calls("ask"), calls("two"), "Done.")
+    return Agent(lab.planned(*script), tools=tools, limits=Limits(tool_calls=3))
+
+
+def _not_past_a_limit(question: Question) -> Answer | None:
+    return Deny("enough") if isinstance(question, ContinueRequested) else echo(question)
+
+
+@story(_limits_its_child, reasons=("needs_input", "limit"), effects={"one": 1})
+async def calls_of_a_child_count_when_its_parent_is_resumed(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B", answer=_not_past_a_limit)
