@@ -289,7 +289,7 @@ async def calls_side_by_side_have_timeouts_of_their_own(lab: Lab) -> None:
         await trio.sleep(5)
         return "done"
 
-    tools = [tool(wait, name="short", timeout=2), tool(wait, name="long", timeout=8)]
+    tools = [tool(name="short", timeout=2)(wait), tool(name="long", timeout=8)(wait)]
     agent = Agent(lab.model(calls("short") + calls("long"), calls("long") + calls("short"), "Done."), tools=tools)
     async with lab.stream(agent) as stream:
         await stream.drain()

@@ -19,7 +19,7 @@ from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.log import WORDS, words_of
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, StoreError
+from agentloop.errors import AgentLoopError, AnswerError, ModelAuthenticationError, StoreError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -42,7 +42,7 @@ from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
 from agentloop.testing._journal import JournalClient, SeamJournal, StoreIsSlow, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
-from agentloop.testing.scripted import Response, calls, says
+from agentloop.testing.scripted import Response, calls, fails, says
 from agentloop.testing.simulation import InjectedFault, SeamRaise
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import OpenToolset, Tool
@@ -1199,3 +1199,37 @@ async def calls_of_a_child_count_when_its_parent_is_resumed(story: Story) -> Non
         await story.go_on(client, session, name="A", park=True)
     async with story.process("Q") as client, story.session(client) as session:
         await story.go_on(client, session, name="B", answer=_not_past_a_limit)
+
+
+def _remembers_two(lab: Lab) -> Agent:
+    """A call that remembers two values and the failure of a child, before it asks."""
+    inner = Agent(lab.model(fails(ModelAuthenticationError(model="inner", status=401, body="no"))), name="inner")
+    times: list[str] = []
+
+    async def remembers(context: ToolContext[Any]) -> str:
+        if times and lab.sim.injection is None:
+            values = [context.recall(name, int) for name in ("left", "right")]
+            if values != [1, 2]:
+                lab.watch.note(f"a call remembered 1 and 2, and recalls {values}")
+        times.append(context.source.stream)
+        await context.remember("left", 1)
+        await context.remember("right", 2)
+        try:
+            await context.run(inner, "go")
+        except AgentLoopError:
+            pass
+        else:
+            lab.watch.note("a child that failed has a result when its call is made again")
+        message = f"remembers of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "told"
+
+    return Agent(lab.planned(calls("remembers"), "Done."), tools=[lab.bare("remembers", remembers)])
+
+
+@story(_remembers_two, reasons=("needs_input", "completed"), effects={})
+async def what_a_call_remembers_is_whole(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
