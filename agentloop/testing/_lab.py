@@ -143,9 +143,12 @@ class SeamModel:
         self._script = [says(response) if isinstance(response, str) else response for response in script]
         self._next = 0
         self.name = name
+        self.requests: list[ModelRequest] = []
+        """The requests that it got, in order."""
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Give the next response; after the last one a plain one, or the last one again if it fails or hangs."""
+        self.requests.append(request)
         await self._lab.sim.seam(f"model:{self.name}")
         last = self._script[-1] if self._script else says("")
         after = last if last.error is not None or last.hangs else says("That is all.")

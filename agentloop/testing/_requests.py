@@ -107,7 +107,7 @@ class Requests:
         if not is_turn:
             return
         names = [tool.name for tool in request.tools]
-        if missing := [tool.name for tool in run.config.tools if tool.name not in names]:
+        if missing := [tool.name for tool in run.config.tools if tool.offered is None and tool.name not in names]:
             self._note(f"{where} without its tool {missing[0]}")
         own = run.config.instructions
         if isinstance(own, str) and not request.instructions.startswith(own):

@@ -8,6 +8,7 @@ from agentloop.testing._lab import AgentScenario
 from agentloop.testing.harness import (
     agent_scenarios as _agents,
     reader_scenarios as _readers,
+    result_scenarios as _results,
     session_scenarios,
     tool_scenarios as _tools,
     value_scenarios as _values,
@@ -16,7 +17,7 @@ from agentloop.testing.harness.registry import SCENARIOS
 
 __all__ = ["corpus", "find_scenario"]
 
-_ADDED = (_agents, _readers, _tools, _values)
+_ADDED = (_agents, _readers, _results, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 

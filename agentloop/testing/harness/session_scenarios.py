@@ -19,9 +19,10 @@ from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.log import WORDS, words_of
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, StoreError
+from agentloop.errors import AgentLoopError, AnswerError, ModelAuthenticationError, StoreError
 from agentloop.events import (
     ApprovalRequested,
+    ContinueRequested,
     ElicitationRequested,
     MessageCommitted,
     Question,
@@ -35,13 +36,13 @@ from agentloop.events import (
 from agentloop.limits import Compaction, Limits
 from agentloop.messages import ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
-from agentloop.questions import Answer
+from agentloop.questions import Answer, Deny
 from agentloop.stores import answer_question, fork_session, stored_session
 from agentloop.stores._follow import Follower, follow_session
 from agentloop.stores.stored import LEASE_SECONDS, StoredSession
 from agentloop.testing._journal import JournalClient, SeamJournal, StoreIsSlow, parts_of
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded, echo
-from agentloop.testing.scripted import Response, calls, says
+from agentloop.testing.scripted import Response, calls, fails, says
 from agentloop.testing.simulation import InjectedFault, SeamRaise
 from agentloop.testing.wellformed import event_problems
 from agentloop.tools import OpenToolset, Tool
@@ -157,6 +158,7 @@ class Story:
         journal.check_numbers(ID)
         self._check_effects(messages)
         self._check_followers()
+        self._check_deltas()
         async with stored_session(journal.plain, ID) as session:
             if session.messages != messages:
                 lab.watch.note("opened once more, the session is another")
@@ -229,6 +231,18 @@ class Story:
                     self.lab.watch.note(f"{name} read {words!r} of {text}, and {there[text]!r} is kept")
             for text in there.keys() - texts_of(read).keys():
                 self.lab.watch.note(f"{name} missed {there[text]!r} of {text}")
+
+    def _check_deltas(self) -> None:
+        """Check that, where nothing was injected, the store has the pieces that the streams' own readers got."""
+        if self.lab.sim.injection is not None:
+            return
+        saved = texts_of(self.journal.saved(ID).events.values())
+        for recorded in self.lab.recorded:
+            if recorded.end == "left" or recorded.stream.source.session != ID:
+                continue
+            for text, words in texts_of(recorded.events).items():
+                if saved.get(text, "") != words:
+                    self.lab.watch.note(f"{recorded.name} read {words!r} of {text}, and {saved.get(text)!r} is kept")
 
 
 def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
@@ -1143,6 +1157,78 @@ def _another_way(lab: Lab) -> Agent:
 @story(_another_way, reasons=("needs_input", "completed"), effects={"pay": 2})
 async def a_call_takes_another_way_when_it_is_called_again(story: Story) -> None:
     """The second agent had run after the first one: without that, its outcome does not count."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+def _waits_for_its_turn(lab: Lab) -> Agent:
+    """Two calls of a tool that asks, and of which one may run at once."""
+
+    async def ask(context: ToolContext[Any]) -> str:
+        message = f"{context.call_id} of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "told"
+
+    return Agent(lab.planned(calls("ask") + calls("ask"), "Done."), tools=[lab.bare("ask", ask, concurrency=1)])
+
+
+@story(_waits_for_its_turn, reasons=("needs_input", "needs_input", "completed"), effects={})
+async def parked_while_a_call_waits_for_its_turn(story: Story) -> None:
+    for number in range(3):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
+
+
+def _limits_its_child(lab: Lab) -> Agent:
+    """The third call uses the last of the calls that are allowed, those of the child included."""
+    inner = Agent(lab.planned(calls("one"), "Inner.", name="inner"), name="inner", tools=[lab.tool("one")])
+    tools = [inner.as_tool(), lab.asker("ask"), lab.tool("two")]
+    script = (calls("inner", prompt="x"), calls("ask"), calls("two"), "Done.")
+    return Agent(lab.planned(*script), tools=tools, limits=Limits(tool_calls=3))
+
+
+def _not_past_a_limit(question: Question) -> Answer | None:
+    return Deny("enough") if isinstance(question, ContinueRequested) else echo(question)
+
+
+@story(_limits_its_child, reasons=("needs_input", "limit"), effects={"one": 1})
+async def calls_of_a_child_count_when_its_parent_is_resumed(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B", answer=_not_past_a_limit)
+
+
+def _remembers_two(lab: Lab) -> Agent:
+    """A call that remembers two values and the failure of a child, before it asks."""
+    inner = Agent(lab.model(fails(ModelAuthenticationError(model="inner", status=401, body="no"))), name="inner")
+    times: list[str] = []
+
+    async def remembers(context: ToolContext[Any]) -> str:
+        if times and lab.sim.injection is None:
+            values = [context.recall(name, int) for name in ("left", "right")]
+            if values != [1, 2]:
+                lab.watch.note(f"a call remembered 1 and 2, and recalls {values}")
+        times.append(context.source.stream)
+        await context.remember("left", 1)
+        await context.remember("right", 2)
+        try:
+            await context.run(inner, "go")
+        except AgentLoopError:
+            pass
+        else:
+            lab.watch.note("a child that failed has a result when its call is made again")
+        message = f"remembers of {context.source.session}"
+        lab.received[message] = await context.ask(message, FORM)
+        return "told"
+
+    return Agent(lab.planned(calls("remembers"), "Done."), tools=[lab.bare("remembers", remembers)])
+
+
+@story(_remembers_two, reasons=("needs_input", "completed"), effects={})
+async def what_a_call_remembers_is_whole(story: Story) -> None:
     async with story.process("P") as client, story.session(client) as session:
         await story.go_on(client, session, name="A", park=True)
     async with story.process("Q") as client, story.session(client) as session:
