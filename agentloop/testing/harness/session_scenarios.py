@@ -438,7 +438,7 @@ def _uses_context(lab: Lab) -> Agent:
 
     async def steps(context: ToolContext[Any]) -> str:
         if context.recall("step", int) is None:
-            lab.effect(context, "step", may_run_again=True)
+            lab.effect(context, "steps", may_run_again=True)
             await context.remember("step", 1)
         await context.output("some output ")
         message = f"steps of {context.source.session}"
@@ -949,7 +949,7 @@ async def killed_opened_and_forked(story: Story) -> None:
         await story.go_on(client, session, name="C")
 
 
-@story(_uses_context, reasons=("needs_input",) * 3 + ("completed",), effects={"step": 1, "one": 1})
+@story(_uses_context, reasons=("needs_input",) * 3 + ("completed",), effects={"steps": 1, "one": 1})
 async def remembered_asked_and_read_again(story: Story) -> None:
     """What a call remembers, its long result, and a limit that a person raised outlive the process."""
     for number in range(4):
