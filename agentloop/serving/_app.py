@@ -80,6 +80,8 @@ def app(
         raise UsageError(f"protocols= lists some of {', '.join(ALL_PROTOCOLS)}, and not {protocols!r}")
     if on_disconnect not in (None, "continue", "stop"):
         raise UsageError(f"on_disconnect is 'continue' or 'stop', not {on_disconnect!r}")
+    if hosts and authenticate is None:
+        raise UsageError("hosts= names a server that others reach, so give it authenticate=, too: BearerTokens, say")
     service = Service(agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect)
     return ServedApp(
         service,

@@ -46,7 +46,16 @@ LOCAL = "local"
 
 LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+FORWARDED = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "via",
+    "cf-connecting-ip",
+    "true-client-ip",
+)
 """Headers of a proxy. A request with one of them comes from elsewhere, however near the proxy is."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
@@ -169,10 +178,14 @@ def check_site(sites: Sites, headers: Mapping[str, str]) -> str:
 def check_local(client: str, headers: Mapping[str, str]) -> None:
     """Check that a request comes from this machine, where there is no authenticator.
 
+    A proxy on this machine that sets none of these headers passes for the machine itself, unless it passes the ``Host``
+    of its clients on, which names another machine.
+
     Raises:
       Refusal: it comes from elsewhere, or through a proxy.
     """
-    if not is_loopback(client) or any(name in headers for name in FORWARDED):
+    host = _name_of(headers.get("host", "").lower())
+    if not (is_loopback(client) and is_loopback(host)) or any(name in headers for name in FORWARDED):
         raise Refusal(403, "this server has no authenticator, so it answers only requests of its own machine")
 
 

@@ -15,7 +15,15 @@ from agentloop import Agent, UsageError
 from agentloop.journal import OpenStore
 from agentloop.serving import BearerTokens, ClientRequest, ServedApp, app, run
 from agentloop.serving._errors import Refusal
-from agentloop.serving._security import Sites, check_site, is_loopback, named_session, new_session, owner_prefix
+from agentloop.serving._security import (
+    FORWARDED,
+    Sites,
+    check_site,
+    is_loopback,
+    named_session,
+    new_session,
+    owner_prefix,
+)
 from agentloop.stores import MemoryStore
 from agentloop.testing import ScriptedModel
 from tests.serving.support import Client, Reply, make_agent
@@ -247,8 +255,13 @@ async def test_without_an_authenticator_only_this_machine_is_answered() -> None:
             assert (await Client(served, address=address).get("/agents")).status == 200
         for elsewhere in (("10.0.0.7", 1), ("::ffff:10.0.0.7", 1), ("0.0.0.0", 1), ("", 1), None):
             assert (await Client(served, address=elsewhere).get("/agents")).status == 403
-        for header in ("x-forwarded-for", "forwarded", "x-real-ip"):
+        for header in FORWARDED:
             assert (await Client(served, headers={header: "10.0.0.7"}).get("/agents")).status == 403
+        # A proxy of this machine that passes the host of its clients on.
+        for host in ("203.0.113.5", "203.0.113.5:8000", "[2001:db8::1]:8000", "0.0.0.0"):
+            assert (await Client(served, headers={"host": host}).get("/agents")).status == 403
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+            assert (await Client(served, headers={"host": host}).get("/agents")).status == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
@@ -413,7 +426,8 @@ async def test_what_is_not_there_is_refused_with_a_sentence() -> None:
         assert (unknown.status, unknown.message) == (404, "there is no agent 'other' here; there are: assistant")
         for query in ("after=x", "after=-1", "after=" + "9" * 30):
             assert (await client.get(f"/sessions/{session}/events?{query}")).status == 400
-        assert (await client.get("/sessions?limit=0")).status == 400
+        for limit in ("0", "201", "-1", "1e3", "9" * 5000):
+            assert (await client.get(f"/sessions?limit={limit}")).status == 400
     assert (await Client(served).post("/sessions/x/prompts", {"text": "hello"})).status == 404
     assert (await Client(served).get("/sessions")).status == 503
 
@@ -425,7 +439,8 @@ async def test_what_is_not_there_is_refused_with_a_sentence() -> None:
         ({"protocols": "events"}, "protocols="),
         ({"protocols": []}, "protocols="),
         ({"on_disconnect": "park"}, "on_disconnect"),
-        ({"hosts": ["*"]}, "hosts="),
+        ({"hosts": ["*"], "authenticate": lambda request: "ann"}, "hosts="),
+        ({"hosts": ["chat.example.com"]}, "authenticate="),
     ],
 )
 def test_wrong_options_are_refused_where_the_app_is_made(options: dict[str, Any], words: str) -> None:
