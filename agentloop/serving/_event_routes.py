@@ -23,7 +23,7 @@ from agentloop.serving._runs import Entry, LiveRun, SessionReader
 from agentloop.serving._security import new_session, owner_prefix
 from agentloop.serving._service import Service
 from agentloop.serving.protocols._base import decoded
-from agentloop.serving.protocols.events import event_frame, read_answers, read_number, read_prompt, read_steer
+from agentloop.serving.protocols.events import read_answers, read_number, read_prompt, read_steer
 from agentloop.wire import encode_event
 
 __all__ = ["EventRoutes"]
@@ -80,7 +80,7 @@ class EventRoutes:
         """A page of the principal's sessions."""
         query = request.query_params
         limit = query.get("limit", "50")
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit) <= 200):
+        if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 0 < int(limit) <= 200):
             raise Refusal(400, "limit= is a number from 1 to 200")
         prefix = owner_prefix(self._service.principal(request))
         before: SessionInfo | None = None
@@ -307,4 +307,4 @@ def _frames(entries: Sequence[Entry] | None) -> bytes:
     """The frames of ``entries``; a comment if nothing has come for some time."""
     if entries is None:
         return b": nothing new\n\n"
-    return b"".join([event_frame(event.seq, data) for event, data in entries])
+    return b"".join([entry.frame for entry in entries])

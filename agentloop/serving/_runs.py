@@ -37,6 +37,7 @@ from agentloop.messages import UserMessage
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving._fence import Fence
+from agentloop.serving.protocols.events import event_frame
 from agentloop.stores import Follower, StoredSession, follow_session, stored_session
 from agentloop.wire import encode_event
 
@@ -71,10 +72,14 @@ DRAINING = "the server is about to stop, and begins no more runs: try again late
 
 
 class Entry(NamedTuple):
-    """An event, and its JSON form."""
+    """An event, and its frame for clients of our own protocol: made once for all of them."""
 
     event: StreamEvent
-    data: bytes
+    frame: bytes
+
+
+def _entry(event: StreamEvent) -> Entry:
+    return Entry(event, event_frame(event.seq, encode_event(event)))
 
 
 class RunLimits(NamedTuple):
@@ -132,11 +137,11 @@ class LiveRun:
         return self._entries[-1].event.seq
 
     def append(self, event: StreamEvent) -> None:
-        entry = Entry(event, encode_event(event))
+        entry = _entry(event)
         if not self._entries:
             self.begin = self.dropped = event.seq - 1
         self._entries.append(entry)
-        self._size += len(entry.data)
+        self._size += len(entry.frame)
         if len(self._entries) > 2 * KEPT_EVENTS or (self._size > 2 * KEPT_BYTES and len(self._entries) > 1):
             self._drop()
         if isinstance(event, QUESTIONS):
@@ -146,9 +151,9 @@ class LiveRun:
     def _drop(self) -> None:
         """Keep the latest half. Done rarely, since moving a list takes time in proportion to its length."""
         count = max(len(self._entries) - KEPT_EVENTS, 0)
-        size = self._size - sum(len(entry.data) for entry in self._entries[:count])
+        size = self._size - sum(len(entry.frame) for entry in self._entries[:count])
         while size > KEPT_BYTES and count < len(self._entries) - 1:
-            size -= len(self._entries[count].data)
+            size -= len(self._entries[count].frame)
             count += 1
         self.dropped = self._entries[count - 1].event.seq
         del self._entries[:count]
@@ -163,7 +168,7 @@ class LiveRun:
         place = end = bisect_right(self._entries, seq, key=lambda entry: entry.event.seq)
         size = 0
         while end < len(self._entries) and size < BATCH_BYTES:
-            size += len(self._entries[end].data)
+            size += len(self._entries[end].frame)
             end += 1
         return self._entries[place:end]
 
@@ -474,7 +479,7 @@ class SessionReader:
             event = await self._stored()
             if event is not None:
                 self.after = event.seq
-                return (Entry(event, encode_event(event)),)
+                return (_entry(event),)
             live = run or self._runs.live(self._session)
             if live is None or live.is_closed:
                 return ()

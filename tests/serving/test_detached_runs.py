@@ -386,7 +386,7 @@ async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_no
         await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
         read: list[Any] = []
         while entries := await lagging.next(run):
-            read += [json.loads(entry.data) for entry in entries]
+            read += [json.loads(entry.frame.partition(b"data: ")[2]) for entry in entries]
         assert len(of_type(read, "stream_started")) == 1
         assert read[-1]["type"] == "stream_stopped"
         # Those who read the whole session get both runs.
