@@ -82,13 +82,11 @@ async def a_call_that_waits_for_approval_is_stopped(lab: Lab) -> None:
 @scenario(ends("completed"))
 async def values_are_yielded_a_line_each(lab: Lab) -> None:
     @tool
-    async def several() -> AsyncGenerator[object]:
+    async def several() -> AsyncGenerator[object]:  # noqa: ASYNC900, ASYNC911 - as users write them
         """Give several values."""
-        await lab.sim.seam("several")
-        yield {"n": 1}
-        yield 2
-        yield "text "
-        yield "in pieces"
+        for value in ({"n": 1}, 2, "text ", "in pieces"):
+            await lab.sim.seam("several")
+            yield value
 
     agent = Agent(lab.model(calls("several"), "Done."), tools=[several])
     async with lab.stream(agent) as stream:
