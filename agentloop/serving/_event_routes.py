@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
+from agentloop._runtime.stream import Stream
 from agentloop.errors import StoreError
 from agentloop.events import Question
 from agentloop.journal import SessionInfo
@@ -139,8 +141,7 @@ class EventRoutes:
         answers = read_answers(await self._service.body(request))
         run = self._service.runs.live(session)
         if run is not None and run.stream is not None:
-            for question, answer in answers.items():
-                run.stream.answer(question, answer)
+            _answer_all(run.stream, answers)
             return self._begun(request, run)
         return await self._resumed(request, session, answers)
 
@@ -230,6 +231,21 @@ class _OneRun:
                 if entries is not None and not entries:
                     return
                 await chunk(_frames(entries))
+
+
+def _answer_all(stream: Stream, answers: Mapping[str, Answer]) -> None:
+    """Answer several questions, or none: a client that is refused may send its answers again.
+
+    Raises:
+      UnknownQuestionError: a question is not open.
+      InvalidAnswerError: an answer does not fit its question.
+    """
+    pending = {question.id: question for question in stream.pending}
+    for id in answers.keys() & pending.keys():
+        check_answer(pending[id], answers[id])
+    # First the ids of no open question: they are errors, or were approved by a rule meanwhile.
+    for id in sorted(answers, key=pending.__contains__):
+        stream.answer(id, answers[id])
 
 
 class _Followed:

@@ -195,6 +195,8 @@ def scripted(request: ModelRequest) -> Response | str:
             return calls("pay", amount=5)
         case "survey":
             return calls("survey")
+        case "both":
+            return calls("pay", amount=5) + calls("survey")
         case "wait":
             return calls("wait", seconds=5)
         case _:

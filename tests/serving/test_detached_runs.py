@@ -176,6 +176,26 @@ async def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays_ope
             await reply.until(b"stream_stopped")
 
 
+async def test_of_several_answers_none_counts_if_one_is_refused() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please do both"})
+        async with client.open("GET", f"/sessions/{session}/events") as reply:
+            await reply.until(b"elicitation_requested")
+            await reply.until(b"approval_requested")
+            [payment], [survey] = (of_type(reply.data, f"{kind}_requested") for kind in ("approval", "elicitation"))
+            path, approve = f"/sessions/{session}/answers", {payment["id"]: {"type": "approve"}}
+            for wrong, status in (
+                ({survey["id"]: {"type": "accept", "content": {"color": 3}}}, 422),
+                ({"other": {"type": "deny"}}, 409),
+            ):
+                assert (await client.post(path, {"answers": approve | wrong})).status == status
+                assert len((await client.get(f"/sessions/{session}")).json["questions"]) == 2
+            right = {survey["id"]: {"type": "accept", "content": {"color": "red"}}}
+            assert (await client.post(path, {"answers": approve | right})).status == 202
+            await reply.until(b"stream_stopped")
+
+
 @pytest.mark.seconds(100)
 async def test_a_run_whose_question_is_not_answered_in_time_is_parked_and_resumed_by_the_answer() -> None:
     async with serving(park_after=20) as (_, client):
