@@ -17,7 +17,7 @@ from agentloop.testing.simulation import Outcome, Sim, simulate, sweep_scenario
 from tests.telemetry.support import Recorder, attributes, id_of, parent_id
 
 # Every seventh scenario, for each of which some places are tried, and all of them once without a fault.
-SOME = sorted(corpus())[::7]
+SOME = sorted(corpus())[::20]
 PLACES = 2
 
 
@@ -91,7 +91,8 @@ def check_usage(run: Run, root: ReadableSpan, spans: Sequence[ReadableSpan]) -> 
 
 
 def test_every_way_out_closes_every_span() -> None:
-    for name in corpus():
+    # Every third of several hundred scenarios; all of them, and with faults, at night.
+    for name in [*corpus()][::3]:
         simulate(traced(name)())
 
 

@@ -9,7 +9,7 @@ from agentloop.testing.harness.lines import lines_run
 from agentloop.testing.harness.search import sweep_scenario
 from agentloop.testing.simulation import HarnessError, replay_token
 
-PLACES = 2
+PLACES = 1
 """Of each kind, in each scenario, for each change. Nightly, and by ``corpus --every``, all places are tried."""
 
 
