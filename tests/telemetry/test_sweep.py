@@ -16,7 +16,7 @@ from agentloop.testing.harness.corpus import corpus
 from agentloop.testing.simulation import Outcome, Sim, simulate, sweep_scenario
 from tests.telemetry.support import Recorder, attributes, id_of, parent_id
 
-# Every seventh scenario, for each of which some places are tried, and all of them once without a fault.
+# Every twentieth scenario, for each of which some places are tried, and all of them once without a fault.
 SOME = sorted(corpus())[::20]
 PLACES = 2
 
