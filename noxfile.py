@@ -2,7 +2,7 @@
 
 - ``nox -s quick``: the style, and the tests of the core, the runtime and the top level, on the Python that runs nox.
 - ``nox``: style, types, and the tests on each Python that is installed: all of them under coverage on one, most of
-  those that wait for no process and no wire on the oldest, and those of the runtime on the others.
+  those that wait for no process and no wire on the oldest, and those of the core on the others.
 - ``nox -s nightly``: what takes longer than a contributor should wait. It notifies the sessions that it is made of.
 
 Arguments after ``--`` go to the program that the session is about: `nox -s tests-3.13 -- -k elicitation`.
@@ -103,7 +103,8 @@ def tests(session: nox.Session) -> None:
     elif session.python == OLDEST:
         session.run("pytest", *IN_PARALLEL, *without_hunts, *(f"--ignore=tests/{name}" for name in ON_ONE_PYTHON))
     else:
-        session.run("pytest", *IN_PARALLEL, "tests/runtime")
+        # Signatures, annotations and values: what differs between Pythons.
+        session.run("pytest", *IN_PARALLEL, "tests/core")
 
 
 @nox.session
