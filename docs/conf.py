@@ -50,7 +50,7 @@ intersphinx_mapping = (
 
 # With ``-n``, each reference to a name that is not on a page is a warning. These names are not ours to document.
 OTHERS = (
-    "abc|anthropic|attrs?|collections|concurrent|contextlib|enum|fnmatch|functools|httpx2?|hypothesis|mcp|msgspec|openai"
+    "abc|anthropic|attrs?|collections|concurrent|contextlib|contextvars|copy|enum|fnmatch|functools|httpx2?|hypothesis|mcp|msgspec|openai|opentelemetry"
     "|os|pathlib|psycopg|psycopg_pool|pydantic|pytest|re|ssl|starlette|str|trio|types|typing|unittest|AssertionError|OSError"
 )
 nitpick_ignore_regex = [
@@ -58,6 +58,7 @@ nitpick_ignore_regex = [
     # Private names, type variables and parts of generic types, which show in signatures.
     (r"py:.*|any", r"(.*\.)?_\w+(\..*)?"),
     (r"py:.*", r"(.*\.)?(A|\w+_(co|contra)|Deps|I|Output|P|Params|Result|T|TypeForm|V|Instructions|partial)"),
+    (r"py:.*", r"(.*\.)?(IfInterrupted|OutputValidator)"),
     (r"py:.*", r"(dict|list|tuple|type)\[.*"),
     # Arguments of a class that a function makes, and aliases of types.
     (r"py:.*|any", r"(.*\.)?(Authenticator|OnDisconnect|RunLimits|Service|Sites)"),

@@ -142,7 +142,7 @@ def sweep(
         next. It runs on a virtual clock, with a simulated network and simulated threads, in which `trio.to_thread` and
         trio's files work; it may use no real sockets, processes or threads of its own.
       only: one token, or several, as a violation shows them: just these runs, in the place of all others.
-      kinds: what to try, see `Kind`. Each kind that is named must find a place.
+      kinds: what to try. Each kind that is named must find a place.
       limit: at most so many places of each kind, spread evenly over all; all of them by default.
       allowed: errors that may get out where a fault was injected.
       grace: virtual seconds that the program may take to end after it was cancelled.
