@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import trio
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from agentloop._runtime.logs import SERVING
@@ -215,10 +215,11 @@ class ServedApp:
         try:
             request = _head_of(scope)
             head.origin = check_site(self._sites, request.headers)
-            if request.method == "OPTIONS":
+            if request.method == "OPTIONS" and head.origin:
                 await head.preflight(scope, receive)
                 return
             scope = {**scope, PRINCIPAL: await self._principal(request)}
+            self._check_method(scope)
             await self._router(scope, receive, head.send)
         except Exception as error:
             refusal = refusal_of(error)
@@ -227,6 +228,20 @@ class ServedApp:
                 raise
             body = {"error": {"message": refusal.message, "type": _kind(refusal.status)}}
             await JsonResponse(body, refusal.status, refusal.headers)(scope, receive, head.send)
+
+    def _check_method(self, scope: Scope) -> None:
+        """Raise `Refusal` if the path has endpoints, and none of them for the method of the request.
+
+        Starlette would answer with text that is not JSON, or raise an error that only the app around this one handles.
+        """
+        routes = [route for route in self.routes if route.matches(scope)[0] is not Match.NONE]
+        allowed = sorted({method for route in routes for method in route.methods or ()})
+        if allowed and scope["method"] not in allowed:
+            raise Refusal(
+                405,
+                f"there is no {scope['method'][:20]} of {scope['path'][:200]!r}; there is {' and '.join(allowed)}",
+                headers={"allow": ", ".join(allowed)},
+            )
 
     async def _principal(self, request: ClientRequest) -> str:
         """The principal of the request. Raises `Refusal`."""
@@ -295,9 +310,7 @@ class _Head:
         return added
 
     async def preflight(self, scope: Scope, receive: Receive) -> None:
-        """Answer a browser that asks whether a page may send a request."""
-        if not self.origin:
-            raise Refusal(403, "pages of other sites may not use this server: list their origin in origins=")
+        """Answer a browser that asks whether a page of another site may send a request."""
         headers = {
             "access-control-allow-methods": "GET, POST, PATCH, DELETE",
             "access-control-allow-headers": "authorization, content-type, last-event-id",

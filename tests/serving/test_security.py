@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -430,6 +430,30 @@ async def test_what_is_not_there_is_refused_with_a_sentence() -> None:
             assert (await client.get(f"/sessions?limit={limit}")).status == 400
     assert (await Client(served).post("/sessions/x/prompts", {"text": "hello"})).status == 404
     assert (await Client(served).get("/sessions")).status == 503
+
+
+@pytest.mark.parametrize("around", [{}, {"app": object()}], ids=["alone", "mounted"])
+async def test_a_method_that_a_path_does_not_have_is_refused_with_the_methods_that_it_has(around: Any) -> None:
+    served = app(make_agent())
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        # Starlette and FastAPI put themselves into the scope.
+        await served({**scope, **around}, receive, send)
+
+    async with served.running():
+        client = Client(cast("ServedApp", mounted))
+        for method, path, allowed in (
+            ("PUT", "/sessions", "GET, POST"),
+            ("HEAD", "/agents", "GET"),
+            ("OPTIONS", "/sessions", "GET, POST"),
+            ("GET", "/vercel", "POST"),
+        ):
+            refused = await client.request(method, path)
+            assert (refused.status, refused.headers["allow"]) == (405, allowed)
+        assert refused.message == "there is no GET of '/vercel'; there is POST"
+        own = await client.request("OPTIONS", "/sessions", None, {"origin": "http://localhost:8000"})
+        assert own.status == 405
+        assert (await client.request("OPTIONS", "/nowhere")).status == 404
 
 
 @pytest.mark.parametrize(
