@@ -37,7 +37,7 @@ from agentloop.journal import Store
 from agentloop.messages import UserMessage
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
-from agentloop.serving._security import LOCAL, new_session, owner_prefix
+from agentloop.serving._security import LOCAL, is_session_of, new_session
 from agentloop.serving.protocols._base import json_of
 from agentloop.serving.protocols.acp import (
     INVALID_REQUEST,
@@ -294,7 +294,7 @@ class _Editor:
     async def _load(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send all past events of a session."""
         session = params.get("sessionId")
-        is_own = isinstance(session, str) and session.startswith(owner_prefix(LOCAL)) and len(session) <= 200
+        is_own = isinstance(session, str) and is_session_of(LOCAL, session)
         if not isinstance(session, str) or not is_own or await self._runs.store.info(session) is None:
             raise Refusal(404, "there is no such session")
         state = (await self._runs.look(session)).state

@@ -111,6 +111,8 @@ class EventRoutes:
         """Give a session a title."""
         session = self._service.session(request)
         title = decoded(await self._service.body(request), _Title).title
+        if "\0" in title:
+            raise Refusal(400, "a title has no NUL character: databases refuse it")
         if await self._service.runs.store.info(session) is None:
             raise Refusal(404, "there is no such session, before its first prompt")
         await self._service.runs.store.rename(session, title[:1000])

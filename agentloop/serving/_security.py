@@ -36,6 +36,7 @@ __all__ = [
     "check_local",
     "check_site",
     "is_loopback",
+    "is_session_of",
     "named_session",
     "new_session",
     "owner_prefix",
@@ -59,6 +60,9 @@ FORWARDED = (
 """Headers of a proxy. A request with one of them comes from elsewhere, however near the proxy is."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+
+_REST = re.compile(r"[A-Za-z0-9_.:-]{1,150}")
+"""The part after the prefix, in ids that `new_session` and `named_session` make. Every store can save such an id."""
 
 
 @frozen(kw_only=True)
@@ -223,6 +227,12 @@ def _name_of(authority: str) -> str:
 def owner_prefix(principal: str) -> str:
     """The beginning of the ids of all sessions of ``principal``: 100 bits of a digest of its name."""
     return base64.b32encode(_digest(principal)).decode().lower()[:20] + "-"
+
+
+def is_session_of(principal: str, id: str) -> bool:
+    """Whether ``id`` is the id of a session of ``principal``, which need not exist."""
+    prefix = owner_prefix(principal)
+    return id.startswith(prefix) and _REST.fullmatch(id, len(prefix)) is not None
 
 
 def new_session(principal: str) -> str:

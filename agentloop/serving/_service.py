@@ -13,7 +13,7 @@ from agentloop.messages import UserMessage
 from agentloop.serving._connections import BodyLimits, read_body
 from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
-from agentloop.serving._security import named_session, new_session, owner_prefix
+from agentloop.serving._security import is_session_of, named_session, new_session
 
 __all__ = ["PRINCIPAL", "Service", "agents_by_name"]
 
@@ -86,7 +86,7 @@ class Service:
     def session(self, request: Request) -> str:
         """The session in the path of the request. Raises `Refusal` if it is not of the request's principal."""
         session: str = request.path_params["session"]
-        if not session.startswith(owner_prefix(self.principal(request))) or len(session) > 200:
+        if not is_session_of(self.principal(request), session):
             raise Refusal(404, "there is no such session")
         return session
 
@@ -95,7 +95,7 @@ class Service:
         principal = self.principal(request)
         if not name:
             return new_session(principal)
-        return name if name.startswith(owner_prefix(principal)) else named_session(principal, name)
+        return name if is_session_of(principal, name) else named_session(principal, name)
 
     async def start(
         self,

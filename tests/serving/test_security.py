@@ -432,6 +432,24 @@ async def test_what_is_not_there_is_refused_with_a_sentence() -> None:
     assert (await Client(served).get("/sessions")).status == 503
 
 
+async def test_ids_and_titles_that_no_store_can_save_are_the_fault_of_the_client() -> None:
+    served = app(make_agent())
+    prefix = owner_prefix("local")
+    async with served.running():
+        client = Client(served)
+        for id in (prefix, f"{prefix}\0", f"{prefix}a\0b", f"{prefix}a b", f"{prefix}\u2028", prefix + "x" * 200):
+            assert (await client.get(f"/sessions/{id}")).status == 404
+            assert (await client.post(f"/sessions/{id}/prompts", {"text": "hello"})).status == 404
+            # A thread may have any name.
+            sent = {"threadId": id, "runId": "r", "messages": [{"id": "1", "role": "user", "content": "hello"}]}
+            assert (await client.post("/ag-ui", sent)).status == 200
+        session = (await client.post("/sessions")).json["id"]
+        await client.post(f"/sessions/{session}/prompts", {"text": "hello"})
+        refused = await client.request("PATCH", f"/sessions/{session}", {"title": "a\0b"})
+        assert (refused.status, refused.message) == (400, "a title has no NUL character: databases refuse it")
+        assert (await client.get("/sessions?search=a%00b")).json == {"sessions": []}
+
+
 @pytest.mark.parametrize("around", [{}, {"app": object()}], ids=["alone", "mounted"])
 async def test_a_method_that_a_path_does_not_have_is_refused_with_the_methods_that_it_has(around: Any) -> None:
     served = app(make_agent())
