@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 import trio
@@ -102,10 +102,18 @@ class FrameResponse(Response):
     Args:
       write: writes the frames, with the function that it is called with.
       headers: headers of the response.
+      block: a block around all of the response, its head too: the run that it reads has a reader.
     """
 
-    def __init__(self, write: Callable[[Chunk], Awaitable[None]], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[Chunk], Awaitable[None]],
+        headers: Mapping[str, str] | None = None,
+        *,
+        block: AbstractContextManager[None] | None = None,
+    ) -> None:
         self._write = write
+        self._block = nullcontext() if block is None else block
         # Without compression and buffers: a proxy such as nginx would hold the frames back.
         given = {"content-type": "text/event-stream", "x-accel-buffering": "no", **(headers or {})}
         self._raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
@@ -119,7 +127,8 @@ class FrameResponse(Response):
             else:
                 await trio.lowlevel.checkpoint()
 
-        await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
-        async with connected(receive):
-            await self._write(chunk)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with self._block:
+            await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+            async with connected(receive):
+                await self._write(chunk)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})

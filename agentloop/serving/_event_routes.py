@@ -202,7 +202,7 @@ class EventRoutes:
     def _begun(self, request: Request, run: LiveRun) -> Response:
         assert run.stream is not None
         if "text/event-stream" in request.headers.get("accept", ""):
-            return FrameResponse(_OneRun(self._service, run).write)
+            return FrameResponse(_OneRun(self._service, run).write, block=run.reading())
         head = {"session": run.session, "stream": run.stream.id, "after": run.begin}
         return JsonResponse(head, status_code=202)
 
@@ -225,14 +225,13 @@ class _OneRun:
         self._run = run
 
     async def write(self, chunk: Chunk) -> None:
-        with self._run.reading():
-            while True:
-                entries: Sequence[Entry] | None = None
-                with trio.move_on_after(KEEP_ALIVE_SECONDS):
-                    entries = await self._reader.next(self._run)
-                if entries is not None and not entries:
-                    return
-                await chunk(_frames(entries))
+        while True:
+            entries: Sequence[Entry] | None = None
+            with trio.move_on_after(KEEP_ALIVE_SECONDS):
+                entries = await self._reader.next(self._run)
+            if entries is not None and not entries:
+                return
+            await chunk(_frames(entries))
 
 
 def _answer_all(stream: Stream, answers: Mapping[str, Answer]) -> None:

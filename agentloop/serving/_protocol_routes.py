@@ -89,7 +89,9 @@ class _Endpoint:
         )
         encoder = protocol.encoder(request.url.path, sent, session=session, seq=run.begin + 1, created=int(time.time()))
         reading = _Reading(service, run, encoder)
-        return FrameResponse(reading.write, protocol.headers) if sent.streams else _WholeResponse(reading)
+        if not sent.streams:
+            return _WholeResponse(reading)
+        return FrameResponse(reading.write, protocol.headers, block=run.reading())
 
     def _answers(self, sent: RunRequest) -> AnswersTo:
         def answers(questions: Sequence[Question]) -> Mapping[str, Answer]:
@@ -112,7 +114,7 @@ class _Endpoint:
             return Response(status_code=204)
         sent = RunRequest(prompt=run.prompt)
         encoder = self._protocol.encoder(request.url.path, sent, session=session, seq=run.begin + 1, created=0)
-        return FrameResponse(_Reading(service, run, encoder).write, self._protocol.headers)
+        return FrameResponse(_Reading(service, run, encoder).write, self._protocol.headers, block=run.reading())
 
 
 class _Reading:
@@ -125,19 +127,18 @@ class _Reading:
 
     async def write(self, chunk: Chunk) -> None:
         """Write the frames of all events."""
-        with self._run.reading():
-            while True:
-                entries: Sequence[Entry] | None = None
-                try:
-                    with trio.move_on_after(KEEP_ALIVE_SECONDS):
-                        entries = await self._reader.next(self._run)
-                except StoreError as error:
-                    await chunk(b"".join(self._encoder.broken(refusal_of(error).message)))
-                    return
-                if entries is not None and not entries:
-                    return
-                frames = [b": nothing new\n\n"] if entries is None else self._encoded(entries)
-                await chunk(b"".join(frames))
+        while True:
+            entries: Sequence[Entry] | None = None
+            try:
+                with trio.move_on_after(KEEP_ALIVE_SECONDS):
+                    entries = await self._reader.next(self._run)
+            except StoreError as error:
+                await chunk(b"".join(self._encoder.broken(refusal_of(error).message)))
+                return
+            if entries is not None and not entries:
+                return
+            frames = [b": nothing new\n\n"] if entries is None else self._encoded(entries)
+            await chunk(b"".join(frames))
 
     def _encoded(self, entries: Sequence[Entry]) -> list[bytes]:
         return [frame for entry in entries for frame in self._encoder.encode(entry.event)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -121,6 +121,25 @@ async def test_a_run_ends_with_its_last_reader_only_if_the_policy_is_to_stop(pol
         assert (last["reason"], last["detail"]) == (
             ("cancelled", "the client went away") if policy == "stop" else ("completed", "")
         )
+
+
+async def test_a_run_is_stopped_whose_client_went_away_before_the_head_of_the_response() -> None:
+    async with serving() as (served, _):
+
+        async def headless(scope: Any, receive: Any, send: Any) -> None:
+            async def cut(message: Any) -> None:
+                raise OSError("the client has closed its connection")
+
+            with suppress(OSError):
+                await served(scope, receive, cut)
+
+        message = {"role": "user", "parts": [{"type": "text", "text": "please wait"}]}
+        async with Client(cast("ServedApp", headless)).open("POST", "/vercel", {"id": "chat", "messages": [message]}):
+            await trio.sleep(1)
+            assert not served._service.runs._live
+        [info] = await served._service.runs.store.sessions()
+        last = (await events(Client(served), info.id))[-1]
+        assert (last["reason"], last["detail"]) == ("cancelled", "the client went away")
 
 
 async def test_an_open_connection_gets_the_events_of_the_next_run_too() -> None:
