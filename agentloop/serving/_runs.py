@@ -39,6 +39,8 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._fence import Fence
 from agentloop.serving.protocols.events import event_frame
 from agentloop.stores import Follower, StoredSession, follow_session, stored_session
+from agentloop.stores._journal_writer import store_deadline
+from agentloop.stores._replay import load
 from agentloop.wire import encode_event
 
 __all__ = ["AnswersTo", "Entry", "LiveRun", "OnDisconnect", "RunLimits", "Runs", "SessionReader", "SessionState"]
@@ -352,17 +354,36 @@ class Runs:
             if run is not None:
                 pending = () if run.stream is None else run.stream.pending
                 return SessionState("running", pending, run.agent.name)
-            if await self._store.info(session) is None:
+            info = await self._store.info(session)
+            if info is None:
                 return SessionState("idle")
+            if info.holder:
+                return SessionState("elsewhere")
             try:
-                async with stored_session(self._store, session, lease_seconds=self._limits.lease_seconds) as opened:
-                    if not opened.is_resumable:
-                        return SessionState("idle")
-                    questions = opened.questions
+                questions = await self._unfinished(session)
             except SessionLeasedError:
                 return SessionState("elsewhere")
+        if questions is None:
+            return SessionState("idle")
         agent = await self.last_agent(session)
         return SessionState("parked" if questions else "interrupted", questions, agent)
+
+    async def _unfinished(self, session: str) -> tuple[Question, ...] | None:
+        """The open questions of the unfinished run of a session; ``None`` if it has no unfinished run.
+
+        Acquires the lease only to write: another process could begin no run meanwhile.
+        """
+        with store_deadline(session):
+            stored = await load(self._store, session)
+            run = stored.state.resumable
+            answered = {} if run is None else await self._store.answers(session)
+        questions = () if run is None else tuple(run.open_questions)
+        is_settled = not stored.state.running and not stored.replay.lacks_step
+        if is_settled and not any(question.id in answered for question in questions):
+            return None if run is None else questions
+        # A run that was cut off gets its end in the journal, for the readers of the session.
+        async with stored_session(self._store, session, lease_seconds=self._limits.lease_seconds) as opened:
+            return opened.questions if opened.is_resumable else None
 
     async def last_agent(self, session: str) -> str:
         """The name of the agent that ran last on the session; empty if none did."""

@@ -432,6 +432,48 @@ async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_no
         assert joined(await events(client, session))[: len(joined(read))] == joined(read)
 
 
+class SlowStore:
+    """A store that reads only when it may."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.reads, self.may_read = trio.Event(), trio.Event()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[OpenStore]:
+        async with self._store.open() as opened:
+            fence = Fence(opened)
+            read = fence.read
+
+            async def slow_read(session: str, /, **options: Any) -> Sequence[Record]:
+                self.reads.set()
+                await self.may_read.wait()
+                return await read(session, **options)
+
+            fence.read = slow_read  # type: ignore[method-assign]
+            yield fence
+
+
+@pytest.mark.parametrize(("text", "state"), [("hello", "idle"), ("please pay", "parked")])
+async def test_a_look_at_a_session_keeps_no_other_process_from_its_next_run(text: str, state: str) -> None:
+    memory = MemoryStore()
+    slow = SlowStore(memory)
+    async with serving(store=memory, park_after=1) as (_, client), serving(store=slow) as (_, onlooker):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": text})
+        await events(client, session)
+        assert (await client.get(f"/sessions/{session}")).json["state"] == state
+        async with onlooker.open("GET", f"/sessions/{session}") as reply:
+            await slow.reads.wait()
+            begun = await client.post(f"/sessions/{session}/prompts", {"text": "hello"})
+            assert begun.status == 202
+            await events(client, session)
+            slow.may_read.set()
+            while not reply.is_whole:
+                await trio.sleep(0.01)
+        assert reply.json["state"] == "idle"
+
+
 class DyingStore:
     """A store that saves so many writes, and then none, as if the process had been killed before the next one."""
 
