@@ -497,10 +497,9 @@ class SessionReader:
             if run is not None and run.is_closed and self.after >= run.last:
                 # What comes next in the session is of another run.
                 return ()
-            event = await self._stored()
-            if event is not None:
-                self.after = event.seq
-                return (_entry(event),)
+            if entries := await self._stored(run):
+                self.after = entries[-1].event.seq
+                return entries
             live = run or self._runs.live(self._session)
             if live is None or live.is_closed:
                 return ()
@@ -510,21 +509,31 @@ class SessionReader:
                 # The store is behind.
                 await trio.sleep(BEHIND_SECONDS)
 
-    async def _stored(self) -> StreamEvent | None:
-        """The next event from the store; ``None`` if all of them have been read."""
+    async def _stored(self, run: LiveRun | None) -> Sequence[Entry]:
+        """The next events from the store, not more than fit a write; nothing if all of them have been read.
+
+        Events that come after the end of ``run`` are left out.
+        """
         if self._follower is None:
             info = await self._runs.store.info(self._session)
             if info is None or info.records == self._records:
-                return None
+                return ()
             self._records = 0
             self._follower = follow_session(self._runs.store, self._session, after=self.after)
             self._seen = info.records
         try:
-            return await anext(self._follower)
+            entries = [_entry(await anext(self._follower))]
         except StopAsyncIteration:
             self._follower = None
             self._records = self._seen
-            return None
+            return ()
+        # The follower reads a page at once. No checkpoint from here on: a cancelled call would lose these events.
+        page, size = self._follower._found, len(entries[0].frame)
+        last = run.last if run is not None and run.is_closed else math.inf
+        while page and page[0].seq <= last and size < BATCH_BYTES:
+            entries.append(_entry(page.popleft()))
+            size += len(entries[-1].frame)
+        return entries
 
     async def wait(self) -> None:
         """Return when there may be more to read: a run begins here, or some time has passed."""

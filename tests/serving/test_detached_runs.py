@@ -408,6 +408,27 @@ async def test_a_client_that_is_cut_off_again_and_again_in_a_live_run_gets_every
             assert joined(seen) == joined(await events(client, session)), f"cut after {cut} bytes"
 
 
+async def test_a_reader_takes_the_events_of_the_store_in_batches_of_limited_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as (served, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please add"})
+        await events(client, session)
+        # As the store has them: deltas that follow each other are one event there.
+        whole = await events(client, session)
+        reader = SessionReader(served._service.runs, session, 0)
+        entries = await reader.next()
+        assert [entry.event.seq for entry in entries] == [event["seq"] for event in whole]
+        assert not await reader.next()
+        monkeypatch.setattr(_runs, "BATCH_BYTES", 600)
+        reader, batches = SessionReader(served._service.runs, session, 0), list[Sequence[_runs.Entry]]()
+        while entries := await reader.next():
+            batches.append(entries)
+        assert 2 < len(batches) < len(whole)
+        assert [entry.event.seq for batch in batches for entry in batch] == [event["seq"] for event in whole]
+
+
 async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_nothing_of_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
