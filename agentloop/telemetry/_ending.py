@@ -33,7 +33,8 @@ start one."""
 
 SPANS_AT_ONCE, PAUSE_SECONDS = 8, 0.0005
 """Spans that the thread finishes before it gives way to the others, and for how long. A span takes as long as some
-events: without a pause, a run would wait for all of them whenever it has waited for a socket."""
+events: without a pause, a run would wait for all of them whenever it has waited for a socket. There is no pause while
+`SpanEnder.flush` waits: its caller, a run that ends above all, would wait for the pauses as well."""
 
 IDLE_SECONDS = 5.0
 """Seconds without a span after which the thread ends."""
@@ -58,6 +59,8 @@ class SpanEnder:
         self._is_running = False
         self._is_slow = False
         self._lost = 0
+        self._marks: set[threading.Event] = set()
+        """One for each `flush` that waits, set when the thread has come to it."""
 
     def end(self, finish: _Finish) -> None:
         """Have ``finish()`` called, which ends a span. Does not wait, does not fail."""
@@ -83,9 +86,13 @@ class SpanEnder:
         if self._thread is None:
             return True
         mark = threading.Event()
-        self._put(mark.set)
-        self._wake.set()
-        return mark.wait(seconds)
+        self._marks.add(mark)
+        try:
+            self._put(mark.set)
+            self._wake.set()
+            return mark.wait(seconds)
+        finally:
+            self._marks.discard(mark)
 
     def _put(self, finish: _Finish) -> None:
         self._waiting.append(finish)
@@ -116,7 +123,7 @@ class SpanEnder:
             while self._waiting:
                 self._finish_some()
                 last = time.monotonic()
-                if self._waiting and not self._wake.is_set():
+                if self._waiting and not self._marks and not self._wake.is_set():
                     # Let the thread of the runs go on if it has work.
                     time.sleep(PAUSE_SECONDS)
             if time.monotonic() - last >= IDLE_SECONDS:

@@ -119,6 +119,16 @@ async def test_a_run_does_not_wait_for_a_processor_that_is_quick() -> None:
     assert time.perf_counter() - began < 5
 
 
+def test_a_flush_waits_for_no_pause_between_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ending, "PAUSE_SECONDS", 5)
+    ended: list[int] = []
+    ender = SpanEnder()
+    for number in range(40):
+        ender.end(partial(ended.append, number))
+    assert ender.flush(3)
+    assert ended == [*range(40)]
+
+
 def test_spans_beyond_the_bound_of_the_queue_are_lost_and_said_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
