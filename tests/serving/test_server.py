@@ -7,6 +7,8 @@ import gc
 import json
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,7 +27,7 @@ from agentloop.serving import ServedApp, _server, app, run
 from agentloop.serving._command import find_served, main
 from agentloop.stores import SQLiteStore
 from agentloop.testing import ScriptedModel
-from tests.serving.support import make_agent
+from tests.serving.support import make_agent, of_type, sse_data
 
 real_clock = pytest.mark.real_clock
 
@@ -135,6 +137,68 @@ async def test_at_sigterm_a_run_that_waits_for_a_person_is_parked_and_the_next_s
         path = f"/sessions/{session}/answers"
         resumed = await client.post(path, json={"answers": answers}, headers=headers)
         assert "paid 5" in resumed.text
+
+
+SERVES = """
+import sys
+from functools import partial
+
+import trio
+
+from agentloop.serving import app, run
+from agentloop.stores import SQLiteStore
+from tests.serving.support import make_agent
+
+async def main():
+    served = app(make_agent(), store=SQLiteStore(sys.argv[1]), lease_seconds=1)
+    async with trio.open_nursery() as nursery:
+        print(await nursery.start(partial(run, served, port=0)), flush=True)
+
+trio.run(main)
+"""
+
+
+@real_clock
+async def test_a_question_outlives_a_server_that_is_killed_and_a_reader_gets_every_event_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "chats.db")
+    killed = await trio.lowlevel.open_process(
+        [sys.executable, "-c", SERVES, path], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    output = killed.stdout
+    assert output is not None
+    try:
+        address = (await output.receive_some()).decode().strip()
+        async with httpx2.AsyncClient(base_url=address) as client:
+            session = (await client.post("/sessions", json={})).json()["id"]
+            await client.post(f"/sessions/{session}/prompts", json={"text": "please pay"})
+            while not (await client.get(f"/sessions/{session}")).json()["questions"]:
+                await trio.sleep(0.01)
+    finally:
+        killed.kill()
+        with trio.CancelScope(shield=True):
+            await killed.wait()
+            await output.aclose()
+    served = app(make_agent(), store=SQLiteStore(path), lease_seconds=1)
+    async with server(served) as address, httpx2.AsyncClient(base_url=address) as client:
+        events = f"/sessions/{session}/events?follow=0"
+        # The lease of the killed process is over when the response ends.
+        cut_off = sse_data((await client.get(events)).content)
+        found = (await client.get(f"/sessions/{session}")).json()
+        assert (found["state"], len(found["questions"])) == ("parked", 1)
+        answers = {found["questions"][0]["id"]: {"type": "approve"}}
+        headers = {"accept": "text/event-stream"}
+        resumed = await client.post(f"/sessions/{session}/answers", json={"answers": answers}, headers=headers)
+        whole = [json.loads(text) for text in sse_data((await client.get(events)).content)]
+    read = [json.loads(text) for text in [*cut_off, *sse_data(resumed.content)]]
+    # Deltas that follow each other are one event in the store.
+    assert [event for event in read if event["type"] != "text_delta"] == [
+        event for event in whole if event["type"] != "text_delta"
+    ]
+    numbers = [event["seq"] for event in read]
+    assert numbers == sorted(set(numbers))
+    assert [event["reason"] for event in of_type(read, "stream_stopped")] == ["interrupted", "completed"]
+    [paid] = of_type(read, "tool_call_finished")
+    assert paid["result"]["parts"][0]["text"] == "paid 5"
 
 
 @real_clock
