@@ -24,7 +24,6 @@ from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop._core.redaction import redacted, redacted_url
 from agentloop.mcp._config import Http
 from agentloop.mcp._lines import read_line, without_lone_surrogates
-from agentloop.mcp._lines import read_line, without_lone_surrogates
 from agentloop.mcp._process import MAX_LINE
 from agentloop.mcp._sign_in import SignInError
 
@@ -119,8 +118,6 @@ class _HttpClient(httpx2.AsyncClient):
         is_answer = kind in ("application/json", "text/event-stream") or response.status_code == 202
         if response.is_success and kind == "application/json":
             return await _checked(response, id)
-        if response.is_success and kind == "application/json":
-            return await _checked(response, id)
         if response.is_redirect or (response.is_success and is_answer):
             return response
         body = await _read_error(response)
@@ -159,23 +156,6 @@ async def _checked(response: httpx2.Response, id: str | int) -> httpx2.Response:
             # With its headers: one of them names the session.
             headers = [field for field in response.headers.multi_items() if field[0] not in _OF_THE_BODY]
             return httpx2.Response(200, headers=headers, content=content, request=response.request)
-    described = _describe(response, "application/json", body[:MAX_ERROR_BODY], has_error=False)
-    return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=described))
-
-
-async def _checked(response: httpx2.Response, id: str | int) -> httpx2.Response:
-    """``response``, whose body is to be the answer to the request ``id``, with a body that is one."""
-    try:
-        body = b"".join([piece async for piece in response.aiter_bytes()])
-    except httpx2.StreamError as error:
-        return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=str(error)))
-    finally:
-        await response.aclose()
-    messages = [message for message in read_line(body, [id]) if not isinstance(message, types.JSONRPCNotification)]
-    for message in messages:
-        if message.id == id or (message.id is None and isinstance(message, types.JSONRPCError)):
-            content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-            return httpx2.Response(200, headers={"content-type": "application/json"}, content=content, request=response.request)
     described = _describe(response, "application/json", body[:MAX_ERROR_BODY], has_error=False)
     return _answer(response.request, id, types.ErrorData(code=types.PARSE_ERROR, message=described))
 

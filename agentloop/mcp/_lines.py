@@ -90,16 +90,6 @@ def without_lone_surrogates(text: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: b"?" if match[1] else match[0], text)
 
 
-_ESCAPE = re.compile(rb"\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(\\u[dD][89a-fA-F]\w\w)")
-
-
-def without_lone_surrogates(text: bytes) -> bytes:
-    """JSON ``text`` with a question mark in the place of each half of an emoji, as `read_line` has it."""
-    if b"\\ud" not in text and b"\\uD" not in text:
-        return text
-    return _ESCAPE.sub(lambda match: b"?" if match[1] else match[0], text)
-
-
 def _values(text: str) -> tuple[list[Any], str | None]:
     """The JSON values that stand in ``text`` one after the other, and why the rest of it is none."""
     decoder, values, place = json.JSONDecoder(), list[Any](), 0

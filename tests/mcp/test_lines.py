@@ -125,15 +125,3 @@ def test_a_message_that_was_written_with_indentation_is_joined(text: bytes, expe
 
 def test_lines_that_never_become_a_message_are_forgotten() -> None:
     assert joined(b"{\n" + b"  xxxxxxxx\n" * 50 + b'{"a": 1}', max_size=100)[-1:] == [b'{"a": 1}']
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (rb'"cut \ud83d"', rb'"cut ?"'),
-        (rb'"\udc00 \uD83D\uDE00 \\ud83d"', rb'"? \uD83D\uDE00 \\ud83d"'),
-        (rb'"\ud83d\ud83d\ude00"', rb'"?\ud83d\ude00"'),
-    ],
-)
-def test_halves_of_emoji_are_replaced_and_whole_ones_stay(text: bytes, expected: bytes) -> None:
-    assert without_lone_surrogates(text) == expected

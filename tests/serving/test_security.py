@@ -468,6 +468,7 @@ async def test_a_method_that_a_path_does_not_have_is_refused_with_the_methods_th
         ):
             refused = await client.request(method, path)
             assert (refused.status, refused.headers["allow"]) == (405, allowed)
+        refused = await client.request("GET", "/vercel")
         assert refused.message == "there is no GET of '/vercel'; there is POST"
         own = await client.request("OPTIONS", "/sessions", None, {"origin": "http://localhost:8000"})
         assert own.status == 405
