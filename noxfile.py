@@ -134,7 +134,10 @@ def lint(session: nox.Session) -> None:
 def lint_tests(session: nox.Session) -> None:
     """Check the rules of async code in the tests and the examples, too."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
-    session.run("flake8", "--isolated", "--select=ASYNC", "--ignore=ASYNC122,ASYNC124,ASYNC9", "tests", "examples")
+    # Not 110, a loop that asks again: about another process or a server there is no event to wait for. The folders
+    # whose code is asyncio's and trio's at once are left out, as `agentloop/asyncio` is in `lint`.
+    selected = ("--select=ASYNC", "--ignore=ASYNC110,ASYNC122,ASYNC124,ASYNC9")
+    session.run("flake8", "--isolated", *selected, "--exclude=tests/asyncio,tests/hosts", "tests", "examples")
 
 
 @nox.session
@@ -145,15 +148,7 @@ def types(session: nox.Session) -> None:
     errors must be there.
     """
     install(session, "test", "types")
-    session.run("mypy")
-    session.run("pyright")
-    programs = Path(session.create_tmp()) / "programs"
-    session.run("python", "-m", "tests.type_checks.programs", str(programs))
-    session.run("mypy", str(programs))
-    for folder in (programs, Path("tests/type_checks")):
-        session.run("pyright", "-p", str(folder))
-        files = [str(file) for file in folder.glob("*.py")]
-        session.run("pyrefly", "check", "--config", str(folder / "pyrefly.toml"), *files)
+    session.run("python", "-m", "tests.type_checks", str(Path(session.create_tmp()) / "programs"))
 
 
 @nox.session
@@ -283,7 +278,18 @@ def nightly(session: nox.Session) -> None:
     """Run what takes longer than a contributor should wait, in sessions of its own."""
     for version in INSTALLED:
         session.notify(f"everything-{version}")
-    for name in ("lint_tests", "lowest", "postgres", "mutants", "local", "conformance", "clients", "hosts"):
+    for name in (
+        "lint_tests",
+        "docs",
+        "examples",
+        "lowest",
+        "postgres",
+        "mutants",
+        "local",
+        "conformance",
+        "clients",
+        "hosts",
+    ):
         session.notify(name)
     session.notify("fuzz", ["--seconds", "600"])
 

@@ -169,7 +169,7 @@ async def test_a_cancellation_of_asyncio_beside_one_of_trio_does_not_leave_the_r
             try:
                 await trio.sleep_forever()
             except trio.Cancelled:
-                raise asyncio.CancelledError from None
+                raise asyncio.CancelledError from None  # noqa: ASYNC104
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
@@ -190,7 +190,7 @@ async def test_a_tool_that_answers_its_deadline_with_a_cancellation_of_asyncio_f
         try:
             await trio.sleep_forever()
         except trio.Cancelled:
-            raise asyncio.CancelledError from None
+            raise asyncio.CancelledError from None  # noqa: ASYNC104
 
     results = await results_of(broken)
     assert results["broken"].status == "error"

@@ -565,7 +565,7 @@ async def process_manager(*, broken: bool) -> None:
         finally:
             process.terminate()
             with trio.CancelScope(shield=not broken):
-                await process.wait()
+                await process.wait()  # noqa: ASYNC102
 
     try:
         await run()
