@@ -197,6 +197,7 @@ def conformance(session: nox.Session) -> None:
 
 
 CLIENTS_FROM_NPM = (
+    "@a2a-js/sdk@1.3.0",
     "@ag-ui/client@1.0.0",
     "@agentclientprotocol/sdk@2.4.0",
     "@ai-sdk/react@4.0.177",

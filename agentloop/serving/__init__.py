@@ -1,4 +1,4 @@
-"""Serve agents over HTTP: to front ends of AG-UI and of Vercel's AI SDK, to clients of OpenAI, and by their own events.
+"""Serve agents over HTTP: to front ends of AG-UI and Vercel's AI SDK, to clients of OpenAI and of A2A, and by events.
 
 ::
 

@@ -16,6 +16,7 @@ from agentloop.agent import Agent
 from agentloop.asyncio import TrioHost, aio_as_trio
 from agentloop.errors import UsageError
 from agentloop.journal import Store
+from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
@@ -27,7 +28,7 @@ from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
 
-ALL_PROTOCOLS = ("events", *PROTOCOLS)
+ALL_PROTOCOLS = ("events", *PROTOCOLS, "a2a")
 """The words in ``protocols=``."""
 
 AUTHENTICATOR_SECONDS = 10.0
@@ -57,7 +58,7 @@ def app(
     Args:
       agents: an agent, several, or several with the names that clients use for them.
       store: where sessions are saved; in memory, if not given.
-      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``.
+      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``, ``"a2a"``.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -65,7 +66,7 @@ def app(
         others.
       deps: a function from the principal to the ``deps`` of its runs.
       on_disconnect: what happens to a run when its last reader goes away: ``"continue"``, or ``"stop"``. If not given,
-        runs of the protocol ``events`` continue, and those of the others stop.
+        runs of the protocols ``events`` and ``a2a`` continue, and those of the others stop.
       max_body_bytes: length of a request's body.
       body_seconds: seconds that a client may take to send it.
       max_runs: runs at once.
@@ -116,11 +117,7 @@ class ServedApp:
         self._sites = sites
         self._limits = limits
         self._host: TrioHost | None = None
-        self.routes: Sequence[Route] = [
-            route
-            for word in protocols
-            for route in (EventRoutes(service).routes() if word == "events" else protocol_routes(service, word))
-        ]
+        self.routes: Sequence[Route] = [route for word in protocols for route in _routes(service, word)]
         """The endpoints."""
         for route in self.routes:
             # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
@@ -258,6 +255,17 @@ class ServedApp:
         return principal
 
 
+def _routes(service: Service, word: str) -> list[Route]:
+    """The endpoints of the protocol ``word``."""
+    match word:
+        case "events":
+            return EventRoutes(service).routes()
+        case "a2a":
+            return a2a_routes(service)
+        case _:
+            return protocol_routes(service, word)
+
+
 async def _no_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     await trio.lowlevel.checkpoint()
     raise Refusal(404, f"there is nothing at {str(scope['path'])[:200]!r}")
@@ -313,7 +321,7 @@ class _Head:
         """Answer a browser that asks whether a page of another site may send a request."""
         headers = {
             "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-            "access-control-allow-headers": "authorization, content-type, last-event-id",
+            "access-control-allow-headers": "authorization, content-type, last-event-id, a2a-version, a2a-extensions",
             "access-control-max-age": "600",
         }
         await JsonResponse(b"", 204, headers)(scope, receive, self.send)

@@ -56,6 +56,20 @@ def body_for(path: str, session: str, question: str) -> Any:
         },
         "/v1/chat/completions": {"model": "assistant", "messages": [message]},
         "/v1/responses": {"model": "assistant", "input": "hello", "previous_response_id": f"resp_{session}.1"},
+        "/a2a": {"jsonrpc": "2.0", "id": 1, "method": "CancelTask", "params": {"id": f"{session}.1"}},
+        "/a2a/{agent}": {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "SendMessage",
+            "params": {
+                "message": {
+                    "messageId": "1",
+                    "role": "ROLE_USER",
+                    "parts": [{"data": {"question": question, "action": "approve"}}],
+                    "taskId": f"{session}.1",
+                }
+            },
+        },
         "/vercel": {"id": session, "messages": [{"role": "user", "parts": [{"type": "text", "text": "hello"}]}]},
         "/vercel/{agent}": {"id": session, "messages": [], "answers": {question: {"type": "approve"}}},
     }
