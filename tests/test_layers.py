@@ -56,6 +56,7 @@ ADAPTERS = (
     "stores",
     "telemetry",
     "testing",
+    "terminal",
     "demo",
     "serving",
     "__main__",

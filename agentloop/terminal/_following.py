@@ -9,10 +9,10 @@ from typing import Any
 import trio
 
 from agentloop import Agent, Session, Stream
-from agentloop.demo.person import Person
-from agentloop.demo.stage import Door, Stage
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import Question, StreamEvent, TextDelta
+from agentloop.terminal._person import Person
+from agentloop.terminal._stage import Door, Stage
 
 __all__ = ["answer_question", "follow", "play", "play_stream"]
 

@@ -11,14 +11,14 @@ import trio
 from msgspec import Meta
 
 from agentloop import Accept, Agent, Approve, Deny, ToolContext, tool
-from agentloop.demo.person import Person
-from agentloop.demo.plain import Plain
-from agentloop.demo.playing import answer_question, follow, play, play_stream
-from agentloop.demo.stage import Stage
 from agentloop.errors import CancelledRunError, ModelConnectionError
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, stored_session
+from agentloop.terminal._following import answer_question, follow, play, play_stream
+from agentloop.terminal._person import Person
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._stage import Stage
 from agentloop.testing import ScriptedModel, calls, fails, says
 from tests.demo.builders import Answering
 
