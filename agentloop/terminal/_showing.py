@@ -84,7 +84,7 @@ async def show(stream: Stream[Output_co], *, plain: bool = False) -> Outcome[Out
       plain: print text without colours, and nothing that moves, also where the terminal could do more.
 
     Returns:
-      How the run ended, for whatever reason: a limit, say. Without a terminal to ask at, questions are declined.
+      The outcome of the run, also of one that has no result. Without a terminal to ask at, questions are declined.
 
     Raises:
       AgentLoopError: what made the run fail; its end is printed before.
@@ -139,7 +139,7 @@ async def read_prompt(prompt: str = "> ") -> str | None:
     """Read the next prompt that the person types.
 
     Returns:
-      The line; ``None`` at the end of the input (Ctrl-D), for an empty line, and where there is no keyboard.
+      The line, or ``None`` at the end of the input (Ctrl-D), for an empty line, and where there is no keyboard.
     """
     terminal = _of_this_run("read_prompt()")
     async with terminal.turn, open_stage(plain=False, yes=False, paced=False) as stage:

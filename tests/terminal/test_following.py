@@ -228,3 +228,16 @@ async def test_a_paced_stage_shows_one_word_after_another() -> None:
     await play(Agent(ScriptedModel("One two three.")), ["go"], Stage(Plain(io.StringIO()), Stopper(), pace=1.0))
 
     assert trio.current_time() - began == 3.0
+
+
+def test_an_interrupt_at_a_question_is_an_interrupt_and_no_group() -> None:
+    class Interrupting:
+        async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with make_agent(calls("book"), "Done.").stream("Go.") as stream:
+            await follow(stream, Stage(Plain(io.StringIO()), Interrupting()))
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
