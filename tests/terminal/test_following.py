@@ -217,7 +217,7 @@ async def test_a_question_is_kept_when_the_terminal_is_gone() -> None:
 
     agent = make_agent(calls("delete", path="x"))
     async with MemoryStore().open() as store, stored_session(store, "s") as session:
-        with pytest.RaisesGroup(OSError):
+        with pytest.raises(OSError, match="the terminal is gone"):
             await play(agent, ("Go.",), Stage(Plain(io.StringIO()), Gone()), session)
 
         assert [question.id for question in session.questions] == ["s/1?1"]
