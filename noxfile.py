@@ -72,7 +72,7 @@ HUNTS = (
     "tests/mcp/test_sweeps.py",
     "tests/telemetry/test_sweep.py",
 )
-ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "testing", "toolkit")
+ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "terminal", "testing", "toolkit")
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
 EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,serve,testing"
 

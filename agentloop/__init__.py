@@ -21,7 +21,7 @@ from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, Retry, ToolError, UsageError
-from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
+from agentloop.limits import Compaction, Deadlines, Limits, Price, PriceTier, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
 from agentloop.observers import Observer, add_observer, remove_observer
@@ -54,6 +54,7 @@ __all__ = [
     "OutputInfo",
     "Permissions",
     "Price",
+    "PriceTier",
     "Retries",
     "Retry",
     "Rule",

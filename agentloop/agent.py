@@ -59,9 +59,10 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       limits: how much a stream may use.
       deadlines: how long a stream waits for models, tools, hooks and servers.
       retries: how often a failed model request is retried.
-      prices: prices by model name; without them, costs are 0.
+      prices: prices by model name, which come before those of the catalogue.
+      currency: the currency of ``prices``.
       settings: sampling and tool settings of every request.
-      compaction: how to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then.
+      compaction: how to shorten a conversation that outgrows the model's window; ``False`` lets the run fail then.
       max_result: characters of a tool's result that the model reads at once, text files included.
       deps_type: type of the deps that the tools read; type checkers compare it with ``deps=`` and with the tools.
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.

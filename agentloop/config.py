@@ -206,9 +206,14 @@ def _check_prices(instance: object, attribute: object, value: object) -> None:
             raise UsageError(f"prices= maps names of models to Price(...), not {name!r} to {price!r}")
 
 
+def _check_currency(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Z]{3}", value):
+        raise UsageError(f"currency= takes three letters, such as 'USD' or 'EUR', not {value!r}")
+
+
 def _check_compaction(instance: object, attribute: object, value: Any) -> None:
-    if value is not None and not isinstance(value, Compaction):
-        raise UsageError(f"compaction= takes Compaction(window=...), not {value!r}")
+    if value is not None and not isinstance(value, (bool, Compaction)):
+        raise UsageError(f"compaction= takes True, False or Compaction(...), not {value!r}")
 
 
 def _check_max_result(instance: object, attribute: object, value: object) -> None:
@@ -291,11 +296,16 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """How often a failed model request is retried."""
     prices: Mapping[str, Price] = field(factory=dict[str, Price], kw_only=True, repr=False, validator=_check_prices)
     """Prices by model name: `Model.name`, or the name that the provider reports. A child stream also uses the prices of
-    the agents around it."""
+    the agents around it. They come before those of the catalogue, which are in US dollars."""
+    currency: str = field(default="USD", kw_only=True, repr=False, validator=_check_currency)
+    """The currency of ``prices`` and of ``Limits.cost``; the same for all agents of a run. The catalogue's prices count
+    only if it is ``"USD"``."""
     settings: ModelSettings = field(default=ModelSettings(), kw_only=True, repr=False, validator=_check_kind)
     """Sampling and tool settings of every request."""
-    compaction: Compaction | None = field(default=None, kw_only=True, repr=False, validator=_check_compaction)
-    """How to shorten a conversation that outgrows the model's window; ``None`` lets the run fail then."""
+    compaction: Compaction | bool | None = field(default=None, kw_only=True, repr=False, validator=_check_compaction)
+    """How to shorten a conversation that outgrows the model's window. ``None``: as `Compaction` does by default, if the
+    catalogue knows the windows of all its models; ``True``: also where it does not, after a model has refused a request
+    as too long; ``False``: never, so that the run fails then."""
     max_result: int | float = field(default=100_000, kw_only=True, repr=False, validator=_check_max_result)
     """Characters of a tool's result that the model reads at once; ``math.inf`` for all. The session keeps the rest, and
     the model gets a tool to read it."""

@@ -572,6 +572,9 @@ class ContinueRequested(Event, frozen=True, kw_only=True):
     """Amount used, in the unit of that limit."""
     allowed: float
     """Amount allowed so far, in the unit of that limit."""
+    unpriced: str = ""
+    """Name of a model whose price is not known, if the limit is ``cost``, and the question is whether it may be asked
+    all the same."""
 
 
 Question: TypeAlias = ElicitationRequested | ApprovalRequested | ContinueRequested

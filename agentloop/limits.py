@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -11,7 +11,7 @@ from agentloop._core.attrs_fields import AttrsFields
 from agentloop._core.field_checks import plain_number, shown
 from agentloop.errors import UsageError
 
-__all__ = ["Compaction", "Deadlines", "Limits", "Price", "Retries"]
+__all__ = ["Compaction", "Deadlines", "Limits", "Price", "PriceTier", "Retries"]
 
 
 def _check_positive(limits: Limits | Deadlines) -> None:
@@ -57,7 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens in and out, children included. Checked before each request, so the last one may overshoot. A model that
     reports no usage counts by an estimate, with a warning."""
     cost: float | None = None
-    """Cost in the currency of the agents' ``prices``, children included. Checked before each request, as ``tokens``."""
+    """Cost in the agent's ``currency``, children included. Checked before each request, as ``tokens``. A model whose
+    price is not known, neither from ``prices`` nor from the catalogue, is not asked at all, unless a person lets it."""
     tool_calls: int | None = None
     """Tool calls, children included. Checked before each turn's calls are run."""
     seconds: float | None = None
@@ -110,9 +111,9 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
 def _check_numbers(values: msgspec.Struct) -> None:
     for name in values.__struct_fields__:
         value: object = getattr(values, name)
-        if value is None or name == "instructions":
+        if value is None or name in ("instructions", "tiers"):
             continue
-        is_price, number = isinstance(values, Price), plain_number(value)
+        is_price, number = isinstance(values, (Price, PriceTier)), plain_number(value)
         if number is None or number < 0 or (is_price and number > MAX_PRICE):
             most = f" and at most {MAX_PRICE:g}" if is_price else ""
             raise UsageError(f"{type(values).__name__}({name}={shown(value)}): give a number of 0 or more{most}")
@@ -148,8 +149,26 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"Retries(attempts={self.attempts!r}): the first request counts, so give 1 or more")
 
 
+class PriceTier(msgspec.Struct, frozen=True):
+    """The price of a model for the requests that are longer than so many tokens. The fields are those of `Price`."""
+
+    above: int | float
+    """Input tokens. All tokens of a request with more than these have the prices of the tier."""
+    input: float
+    """Price of a million input tokens."""
+    output: float
+    """Price of a million output tokens."""
+    cached: float | None = None
+    """Price of a million input tokens read from the provider's cache; ``None`` for the price of ``input``."""
+    cache_written: float | None = None
+    """Price of a million input tokens written to the provider's cache; ``None`` for the price of ``input``."""
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+
+
 class Price(msgspec.Struct, frozen=True):
-    """Price of a model per million tokens. All prices of an agent are in one currency, of your choice."""
+    """Price of a model per million tokens, in the agent's ``currency``."""
 
     input: float
     """Price of a million input tokens."""
@@ -159,9 +178,25 @@ class Price(msgspec.Struct, frozen=True):
     """Price of a million input tokens read from the provider's cache; ``None`` for the price of ``input``."""
     cache_written: float | None = None
     """Price of a million input tokens written to the provider's cache; ``None`` for the price of ``input``."""
+    tiers: tuple[PriceTier, ...] = ()
+    """The prices of long requests, the lowest limit first."""
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        tiers: object = self.tiers
+        if isinstance(tiers, list):
+            msgspec.structs.force_setattr(self, "tiers", tuple(cast("list[object]", tiers)))
+        limits = [tier.above if isinstance(cast("object", tier), PriceTier) else math.nan for tier in self.tiers]
+        if any(not low < high for low, high in zip([-1.0, *limits], limits, strict=False)):
+            raise UsageError(f"Price(tiers={shown(tiers)}): give PriceTier(above, ...), the lowest limit first")
+
+    def of(self, input_tokens: int) -> Price | PriceTier:
+        """The price of a request with ``input_tokens``: the usual one, or that of the tier that it is in."""
+        price: Price | PriceTier = self
+        for tier in self.tiers:
+            if input_tokens > tier.above:
+                price = tier
+        return price
 
 
 SUMMARIZE = """\
@@ -185,8 +220,10 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     to four times. If no summary can be had then, the oldest messages are left out, and a warning says so.
     """
 
-    window: int
-    """Size of the model's context window, in tokens: the smallest one, if the agent has ``fallbacks``."""
+    window: int | None = None
+    """Size of the model's context window, in tokens: the smallest one, if the agent has ``fallbacks``. ``None`` for
+    what the catalogue says of the models. Where it does not know them all, the conversation is compacted only after a
+    model has refused a request as too long."""
     threshold: float = 0.85
     """Compact when a request would fill more than this part of the window."""
     keep_recent: float = 0.2
@@ -197,7 +234,8 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     """The prompt that asks the model for the summary."""
 
     def __post_init__(self) -> None:
-        _check_whole(self, "window", 100)
+        if self.window is not None:
+            _check_whole(self, "window", 100)
         _check_whole(self, "result_tokens", 1)
         if not 0 < self.keep_recent < self.threshold <= 1:
             raise UsageError(
@@ -206,6 +244,12 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     @property
+    def size(self) -> int:
+        """``window``, where it is known."""
+        assert self.window is not None
+        return self.window
+
+    @property
     def keep_recent_tokens(self) -> int:
-        """``keep_recent`` in tokens."""
-        return int(self.window * self.keep_recent)
+        """``keep_recent`` in tokens, where the window is known."""
+        return int(self.size * self.keep_recent)

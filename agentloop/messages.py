@@ -161,16 +161,20 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cache_written_tokens: int = 0
     """The part of ``input_tokens`` that the provider wrote to its cache, if it reports that."""
     cost: float = 0.0
-    """Cost in the currency of the agent's ``prices``. Responses whose price is not known count 0: see
-    `is_cost_known`."""
+    """Cost in ``currency``. Responses whose price is not known count 0: see `is_cost_known`."""
     priced_requests: int = 0
     """Number of the responses whose cost is known: their model has a price, which may be 0."""
     estimated_requests: int = 0
     """Number of the responses whose tokens were estimated: a limit on tokens or cost needed them, and the provider
     reported none."""
+    currency: str = ""
+    """The currency of ``cost``, such as ``"USD"``; empty if nothing has cost anything."""
+    price_lists: tuple[str, ...] = ()
+    """What ``cost`` was computed by: ``"prices"``, the agent's own table; ``"provider"``, which has reported it;
+    ``"genai-prices"`` or ``"catalogue"``, with its version or its date."""
 
     def __str__(self) -> str:
-        cost = f", cost {self.cost:.4g}" if self.cost else ""
+        cost = f", cost {self.cost:.4g}{' ' + self.currency if self.currency else ''}" if self.cost else ""
         return f"{self.input_tokens} in, {self.output_tokens} out{cost}"
 
     @property
@@ -194,6 +198,10 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             self.cost + other.cost,
             self.priced_requests + other.priced_requests,
             self.estimated_requests + other.estimated_requests,
+            self.currency or other.currency,
+            self.price_lists
+            if self.price_lists == other.price_lists or not other.price_lists
+            else tuple(sorted({*self.price_lists, *other.price_lists})),
         )
 
 

@@ -54,7 +54,7 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 
 ToolChoice: TypeAlias = Literal["auto", "required", "none"]
-ReasoningEffort: TypeAlias = Literal["minimal", "low", "medium", "high"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,7 +77,8 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     parallel_tool_calls: bool | None = None
     """Whether one response may contain several tool calls."""
     reasoning_effort: ReasoningEffort | None = None
-    """How much a reasoning model thinks before it answers."""
+    """How much a reasoning model thinks before it answers. A model that does not take the value gets the nearest one
+    that it takes, by the catalogue."""
     stop: tuple[str, ...] = ()
     """Texts before which the model stops writing."""
     extra: dict[str, Any] = {}

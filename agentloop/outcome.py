@@ -15,7 +15,7 @@ from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
 
-__all__ = ["ChildStream", "CompactionResult", "ContextUse", "Outcome", "QuestionHandler", "error_of"]
+__all__ = ["ChildStream", "CompactionResult", "ContextUse", "Cost", "Outcome", "QuestionHandler", "error_of"]
 
 QuestionHandler: TypeAlias = Callable[[Question], Answer | Awaitable[Answer | None] | None]
 """A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards.
@@ -51,6 +51,31 @@ class Outcome(msgspec.Struct, Generic[Output_co], frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
     """The messages that the stream added to its session's transcript, whatever the reason; valid for a provider."""
 
+    @property
+    def cost(self) -> Cost:
+        """What the run has cost, with its children, and with the runs that it resumes."""
+        usage = self.usage
+        return Cost(usage.cost, usage.currency, usage.price_lists, usage.is_cost_known)
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What a run has cost."""
+
+    amount: float
+    """In ``currency``; 0 if nothing has cost anything, or nothing of it is known."""
+    currency: str
+    """Such as ``"USD"``; empty if nothing has cost anything."""
+    price_lists: tuple[str, ...]
+    """What it was computed by: see `Usage.price_lists`."""
+    is_known: bool
+    """Whether it counts every response. If it does not, it is less than what the provider bills."""
+
+    def __str__(self) -> str:
+        if not self.amount:
+            return "nothing" if self.is_known else "unknown"
+        least = "" if self.is_known else "at least "
+        return f"{least}{self.amount:.4g} {self.currency}".rstrip()
+
 
 _SESSION = "give each run the same session=Session(), which keeps them"
 
@@ -65,7 +90,6 @@ name_the_way(
         "final_output_as": "it is called `output` here, and output_type= gives its type",
         "structured_response": "it is called `output` here",
         "response": "the last response is `messages[-1]`",
-        "cost": "it is `usage.cost`",
         "interruptions": "they are in `questions`",
         "to_state": "the store keeps a run on a session of agentloop.stores.stored_session: on_question='park'",
         "all_messages_json": "a session of agentloop.stores.stored_session is kept by its store",

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from agentloop.demo.catalogue import Example, find_examples, load
-from agentloop.demo.person import Agreeable
-from agentloop.demo.plain import Plain
-from agentloop.demo.playing import play
-from agentloop.demo.stage import Stage
+from agentloop.terminal._following import play
+from agentloop.terminal._person import Agreeable
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._stage import Stage
 
 EXAMPLES = find_examples()
 STORIES = ["stopping"]

@@ -24,7 +24,7 @@ LAYERS = (
     "messages permissions questions events outcome models limits wire",
     # decisions
     "_core.on_first_use _core.pydantic_types _core.type_hints _core.json_types _core.signature",
-    "_core.structured_output _core.usage _core.forms _core.partial_json",
+    "_core.structured_output _core.usage _core.catalogue _core.prices _core.forms _core.partial_json",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
     # what users write against
@@ -56,6 +56,7 @@ ADAPTERS = (
     "stores",
     "telemetry",
     "testing",
+    "terminal",
     "demo",
     "serving",
     "__main__",

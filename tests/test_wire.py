@@ -209,7 +209,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "url": "https://example.org/in",
     },
     "approval_requested": {"id": "q", "call_id": "c", "name": "add", "arguments": {"a": 1}, "reason": "sums"},
-    "continue_requested": {"id": "q", "limit": "turns", "used": 5.0, "allowed": 5.0},
+    "continue_requested": {"id": "q", "limit": "turns", "used": 5.0, "allowed": 5.0, "unpriced": ""},
     "question_answered": {"id": "q", "answer": {"type": "accept", "content": {"name": "Ada"}}, "by": "reader"},
     "question_declined": {"id": "q", "note": "Nobody is there to be asked."},
     "question_withdrawn": {"id": "q"},

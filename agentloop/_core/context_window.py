@@ -543,7 +543,7 @@ def plan(messages: Sequence[Message], view: View, used: int, compaction: Compact
       used: tokens that the next request takes, as far as that is known.
       overflow: whether the model has refused the request as too long, whatever ``used`` says.
     """
-    room = int(compaction.window * compaction.threshold)
+    room = int(compaction.size * compaction.threshold)
     if used < room and not overflow:
         return None
     sizes = [int(size.all * view.scale) for size in view.sizes(messages)]

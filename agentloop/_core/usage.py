@@ -10,10 +10,13 @@ from agentloop._core.json_text import same_json
 from agentloop.limits import Limits, Price
 from agentloop.messages import Usage
 
-__all__ = ["Exceeded", "Meter", "RepeatDetector", "in_words", "priced"]
+__all__ = ["UNPRICED", "Exceeded", "Meter", "RepeatDetector", "in_words", "priced", "with_cost"]
 
 
 _NONE_RAISED: Mapping[str, float] = {}
+
+UNPRICED = "unpriced"
+"""Among the limits that a person has raised: models without a known price may be asked under a limit on cost."""
 
 
 class Exceeded(msgspec.Struct, frozen=True):
@@ -27,11 +30,15 @@ class Exceeded(msgspec.Struct, frozen=True):
     allowed: float
     asked: int = 0
     """Tool calls that the model asks for at once, and that would go past the limit together."""
+    unpriced: str = ""
+    """Name of a model whose price is not known, so that its cost cannot be held against the limit."""
 
 
 def in_words(reached: Exceeded) -> str:
     """The limit and its numbers, for a person."""
     used = f"{reached.limit}: {reached.used:.10g} of {reached.allowed:.10g} used"
+    if reached.unpriced:
+        return f"{used}, and the price of model {reached.unpriced!r} is not known: give it in prices="
     return used + (f", and the model asked for {reached.asked} more" if reached.asked else "")
 
 
@@ -42,7 +49,7 @@ class Meter:
     child's limits are thus carved out of its parent's without being split up beforehand.
     """
 
-    __slots__ = ("allowed", "limits", "parent", "requests", "tool_calls", "turns", "usage")
+    __slots__ = ("allowed", "limits", "parent", "requests", "tool_calls", "turns", "unpriced", "usage")
 
     def __init__(self, limits: Limits, parent: Meter | None = None) -> None:
         self.limits = limits
@@ -52,7 +59,9 @@ class Meter:
         self.tool_calls = 0
         self.usage = Usage()
         self.allowed: Mapping[str, float] = _NONE_RAISED
-        """Limits that a person has raised."""
+        """Limits that a person has raised; `UNPRICED`, if one lets models be asked whose price is not known."""
+        self.unpriced = ""
+        """Name of a model whose price is not known, and which was asked, or is about to be."""
 
     def restore(
         self, *, turns: int, requests: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]
@@ -65,7 +74,9 @@ class Meter:
         """
         for limit, most in allowed.items():
             now = getattr(self.limits, limit, None)
-            if now is not None:
+            if limit == UNPRICED:
+                self.allowed = {**self.allowed, limit: most}
+            elif now is not None:
                 # The resumed run may have higher limits.
                 self.allowed = {**self.allowed, limit: max(now, most)}
         self.turns, self.requests, self.usage, self.tool_calls = turns, requests, usage, tool_calls
@@ -125,6 +136,9 @@ class Meter:
                 reached = meter._over("tokens", limits.tokens, meter.usage.total_tokens)
             if reached is None and limits.cost is not None:
                 reached = meter._over("cost", limits.cost, meter.usage.cost)
+                if reached is None and meter.unpriced and UNPRICED not in meter.allowed:
+                    allowed = meter.allowed.get("cost", limits.cost)
+                    reached = Exceeded(meter, "cost", meter.usage.cost, allowed, unpriced=meter.unpriced)
             meter = meter.parent
         return reached
 
@@ -146,8 +160,18 @@ class Meter:
         allowed = self.allowed.get(limit, allowed)
         return Exceeded(self, limit, used, allowed) if used >= allowed else None
 
+    def mark_unpriced(self, model: str) -> None:
+        """The price of ``model`` is not known: a limit on cost lets it be asked only if a person does."""
+        meter: Meter | None = self
+        while meter is not None:
+            meter.unpriced = model
+            meter = meter.parent
+
     def extend(self, reached: Exceeded) -> None:
-        """Allow the same amount once more, counted from the present usage."""
+        """Allow the same amount once more, counted from the present usage; or models without a known price."""
+        if reached.unpriced:
+            self.allowed = {**self.allowed, UNPRICED: 1}
+            return
         step = getattr(self.limits, reached.limit)
         # Many calls at once are one question, not several.
         needed = reached.used + max(reached.asked - 1, 0)
@@ -189,14 +213,21 @@ def _are_same(calls: tuple[tuple[str, str], ...], others: tuple[tuple[str, str],
 # ----------------------------------------------------------------------------- prices
 
 
-def priced(usage: Usage, price: Price) -> Usage:
+def priced(usage: Usage, prices: Price, *, currency: str, price_list: str) -> Usage:
     """``usage`` of one response, with its cost. Tokens read from the cache, or written to it, have their own prices."""
     cached, written = usage.cached_tokens, usage.cache_written_tokens
     fresh = max(usage.input_tokens - cached - written, 0)
+    price = prices.of(usage.input_tokens) if prices.tiers else prices
     cost = (
         fresh * price.input
         + cached * (price.input if price.cached is None else price.cached)
         + written * (price.input if price.cache_written is None else price.cache_written)
         + usage.output_tokens * price.output
     )
-    return msgspec.structs.replace(usage, cost=cost / 1_000_000, priced_requests=1)
+    return with_cost(usage, cost / 1_000_000, currency=currency, price_list=price_list)
+
+
+def with_cost(usage: Usage, cost: float, *, currency: str, price_list: str) -> Usage:
+    """``usage`` of one response, with its ``cost`` by ``price_list``."""
+    by = (currency, (price_list,)) if cost else ("", ())
+    return msgspec.structs.replace(usage, cost=cost, priced_requests=1, currency=by[0], price_lists=by[1])

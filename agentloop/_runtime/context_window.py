@@ -11,6 +11,7 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from agentloop._core.catalogue import known_model
 from agentloop._core.context_window import (
     FLAWS,
     READ_RESULT,
@@ -37,7 +38,7 @@ from agentloop.events import CompactionFinished, CompactionReason, CompactionSta
 from agentloop.hooks import Block, PostCompact, PreCompact, Summary
 from agentloop.limits import Compaction
 from agentloop.messages import AssistantMessage, Message, Text, ToolResult, UserMessage
-from agentloop.models import ModelRequest, ToolChoice
+from agentloop.models import Model, ModelRequest, ToolChoice
 from agentloop.outcome import CompactionResult
 from agentloop.tools import Tool, tool
 
@@ -53,20 +54,49 @@ PROGRESS = 0.9
 """The part of a refused request that the next one may take: the same request would be refused once more."""
 LEAST_WINDOW = 8_000
 """The window to sum up for where none is known."""
+LEAST_REFUSED = 100
+"""The least window that a compaction can have."""
+
+
+def _compaction_of(run: Run) -> tuple[Compaction | None, Compaction | None]:
+    """The compaction of the run, and the same with its window, if that is known; ``None`` for none."""
+    given = run.config.compaction
+    if given is False:
+        return None, None
+    wanted = given if isinstance(given, Compaction) else Compaction()
+    if wanted.window is not None:
+        return wanted, wanted
+    window = _window_of(run.models)
+    if window is not None:
+        wanted = msgspec.structs.replace(wanted, window=max(window, LEAST_REFUSED))
+        return wanted, wanted
+    # Unless it was asked for: summing up a conversation costs a request, and what the model reads changes.
+    return (None, None) if given is None else (wanted, None)
+
+
+def _window_of(models: tuple[Model, ...]) -> int | None:
+    """The smallest window of ``models``; ``None`` if one of them is not known."""
+    windows: list[int] = []
+    for model in models:
+        known = known_model(model.name)
+        if known is None or known.window is None:
+            return None
+        windows.append(known.window)
+    return min(windows, default=None)
 
 
 class Compactor:
     """Makes room for one stream.
 
-    Without a `Compaction` it does so only after a request was refused as too long: it shows long results in part, and
-    leaves out a prompt that was refused. The conversation is never summed up then.
+    Where no window is known, it does so only after a request was refused as too long. Without a `Compaction` it then
+    shows long results in part, and leaves out a prompt that was refused: the conversation is never summed up.
     """
 
-    __slots__ = ("_compaction", "_front", "_has_failed", "_measured_front", "_overflows", "_run")
+    __slots__ = ("_compaction", "_front", "_has_failed", "_measured_front", "_overflows", "_run", "_wanted")
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._compaction = run.config.compaction
+        self._wanted, self._compaction = _compaction_of(run)
         self._overflows = 0
         """How often the request at hand was refused as too long."""
         self._has_failed = False
@@ -75,6 +105,11 @@ class Compactor:
         """The instructions and tools that were measured last."""
         self._front = 0
         """The tokens that they take."""
+
+    @property
+    def compaction(self) -> Compaction | None:
+        """The compaction, if the window is known."""
+        return self._compaction
 
     # ------------------------------------------------------------------- the ways to make room
 
@@ -85,25 +120,29 @@ class Compactor:
     async def before_request(self, request: ModelRequest, compaction: Compaction) -> None:
         """Compact if the window is nearly full. A failure is a warning, and ``request`` is sent as it is."""
         await self._make_room("threshold", request, compaction)
-        if self._measure(request).tokens > compaction.window:
-            self._show_in_part(request, compaction.window, (ToolResult,))
+        if self._measure(request).tokens > compaction.size:
+            self._show_in_part(request, compaction.size, (ToolResult,))
 
     async def after_overflow(self, request: ModelRequest) -> bool:
         """Make room after the model has refused ``request`` as too long. Gives whether there is some."""
         self._overflows += 1
-        if self._overflows > MOST_OVERFLOWS or (self._compaction is None and len(self._run.models) > 1):
+        if self._overflows > MOST_OVERFLOWS or (self._wanted is None and len(self._run.models) > 1):
             # Without a compaction, a fallback may have a larger window.
             await trio.lowlevel.checkpoint()
             return False
         refused = self._measure(request).estimated
+        compaction = self._compaction
+        if compaction is None and self._wanted is not None:
+            # The window is smaller than the request, and that is all that is known of it.
+            compaction = msgspec.structs.replace(self._wanted, window=max(refused, LEAST_REFUSED))
         view = self._run.transcript.shown
         failures = view.failures
-        if self._compaction is None or self._has_failed:
+        if compaction is None or self._has_failed:
             await trio.lowlevel.checkpoint()
         else:
-            await self._make_room("overflow", request, self._compaction)
+            await self._make_room("overflow", request, compaction)
         self._has_failed = self._has_failed or view.failures > failures
-        if self._compaction is None:
+        if compaction is None:
             self._leave_out_older_prompt(refused)
         # A refusal does not say how large the window is, only that it is smaller than this request.
         if self._measure(request).estimated > refused // 2 and view.cut_summary(refused // 4):
@@ -111,7 +150,7 @@ class Compactor:
             self._note_view()
         if self._measure(request).estimated > refused // 2:
             # With a compaction, the responses are those that are left where there was nothing to sum up.
-            kinds = (ToolResult,) if self._compaction is None or self._has_failed else (ToolResult, AssistantMessage)
+            kinds = (ToolResult,) if compaction is None or self._has_failed else (ToolResult, AssistantMessage)
             self._show_in_part(request, refused // 2, kinds)
         return self._measure(request).estimated <= refused * PROGRESS
 
@@ -133,7 +172,8 @@ class Compactor:
         """
         run = self._run
         before = self._measure(request)
-        compaction = self._compaction or Compaction(window=max(before.tokens * 2, LEAST_WINDOW))
+        unknown = msgspec.structs.replace(self._wanted or Compaction(), window=max(before.tokens * 2, LEAST_WINDOW))
+        compaction = self._compaction or unknown
         problem = await self._make_room("request", request, compaction, task)
         if problem:
             raise CompactionError(f"the conversation could not be shortened: {problem}")
@@ -158,7 +198,7 @@ class Compactor:
         previous = messages[prompt[-1] - 1] if prompt[-1] else None
         # The model has answered before, so what it has read until then fits. With compaction, all of that makes room.
         has_answered = isinstance(previous, AssistantMessage) and previous.stop != "interrupted"
-        if not is_alone and (self._compaction is not None or not has_answered):
+        if not is_alone and (self._wanted is not None or not has_answered):
             return error
         view.elide(frozenset(prompt))
         self._note_view()
@@ -188,7 +228,7 @@ class Compactor:
         """
         transcript = self._run.transcript
         messages, view = transcript.messages, transcript.shown
-        threshold = self._compaction.threshold if self._compaction is not None else 1.0
+        threshold = self._wanted.threshold if self._wanted is not None else 1.0
         sizes = view.sizes(messages)
         estimated = self._measure(request).estimated
         left = int(tokens * threshold / view.scale) - estimated
@@ -278,7 +318,7 @@ class Compactor:
         view = self._run.transcript.shown
         failures = view.failures
         view.change(self._run.transcript.messages, view.first_kept)
-        view.summarize(without_summary(view.summary, compaction.window // 4), first_kept)
+        view.summarize(without_summary(view.summary, compaction.size // 4), first_kept)
         view.failures = failures
         self._note_view()
 
@@ -332,7 +372,7 @@ class Compactor:
                 return str(error)
             text, problem = message.text, flaw_of_summary(message)
         summary = UserMessage((Text(SUMMARY + text.strip()),))
-        problem = problem or flaw_of_length(summary, replaced, int(compaction.window / view.scale))
+        problem = problem or flaw_of_length(summary, replaced, int(compaction.size / view.scale))
         if problem:
             view.failures += 1
             return problem
@@ -352,7 +392,7 @@ class Compactor:
         """
         front = tokens_in_front(turn.instructions, turn.tools)
         # Instructions and tools that leave no room for the conversation are left out.
-        if front <= compaction.window // 2:
+        if front <= compaction.size // 2:
             message = await self._ask_for_summary(replaced, turn, front, compaction, task)
             if not (message.calls and turn.tools):
                 return message
@@ -374,9 +414,9 @@ class Compactor:
         wish = UserMessage((Text(text),))
         choice: ToolChoice | None = "none" if turn.tools else None
         settings = msgspec.structs.replace(turn.settings, tool_choice=choice, max_tokens=None, stop=())
-        room = int(compaction.window * compaction.threshold / self._run.transcript.shown.scale)
+        room = int(compaction.size * compaction.threshold / self._run.transcript.shown.scale)
         # An eighth of the window is left for the summary itself.
-        sent = fitted(replaced, max(room - front - estimate(wish) - compaction.window // 8, 1))
+        sent = fitted(replaced, max(room - front - estimate(wish) - compaction.size // 8, 1))
         cuts = 0
 
         def request() -> ModelRequest:

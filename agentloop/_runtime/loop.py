@@ -30,7 +30,7 @@ from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.dynamic import instructions_for, offered_tools
 from agentloop._runtime.hooks import HookFailedError
-from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, open_models
+from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, check_price, open_models
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
@@ -179,6 +179,8 @@ class _Loop:
         while ending is None:
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
+            if self._run.meter.counts_cost:
+                check_price(self._run)
             if ending is None and (reached := self._run.meter.before_request()) is not None:
                 ending = await self._check_limits(reached)
             ending = ending or await self._take_turn(tools)
@@ -330,7 +332,9 @@ class _Loop:
     async def _may_go_on(self, reached: Exceeded) -> bool:
         """Ask whether the run may go past a limit."""
         limit, used, allowed = reached.limit, reached.used, reached.allowed
-        question = ContinueRequested(self._run.source, 0, id="", limit=limit, used=used, allowed=allowed)
+        question = ContinueRequested(
+            self._run.source, 0, id="", limit=limit, used=used, allowed=allowed, unpriced=reached.unpriced
+        )
         answer = await ask(self._run, AskedQuestion(question))
         if not isinstance(answer, Approve):
             return False
@@ -429,9 +433,10 @@ class _Loop:
         )
         run.transcript.front = (request.instructions, request.tools)
         self._compactor.begin_request()
-        if run.config.compaction is None:
+        compaction = self._compactor.compaction
+        if compaction is None:
             return request
-        await self._compactor.before_request(request, run.config.compaction)
+        await self._compactor.before_request(request, compaction)
         return self._with_less(request)
 
     def _tool_specs(self) -> tuple[ToolSpec, ...]:

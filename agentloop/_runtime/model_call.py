@@ -19,12 +19,13 @@ import trio
 
 from agentloop._core.foreign_errors import error_text
 from agentloop._core.partial_json import Change
+from agentloop._core.prices import CATALOGUE_CURRENCY, cost_by_catalogue, reports_cost
 from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
-from agentloop._core.usage import Exceeded, in_words, priced
+from agentloop._core.usage import Exceeded, in_words, priced, with_cost
 from agentloop._runtime.blocks import is_real, now, sleep
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
@@ -481,15 +482,34 @@ def _estimated(request: ModelRequest, message: AssistantMessage) -> Usage:
 
 def _priced(run: Run, usage: Usage, *names: str) -> Usage:
     """``usage`` of one response of the model that goes by ``names``, with its cost."""
-    # A model may report a cost of its own.
-    usage = msgspec.structs.replace(usage, requests=1, priced_requests=int(usage.cost > 0))
+    usage = msgspec.structs.replace(usage, requests=1)
+    currency = run.config.currency
     price = run.price_of(*names)
     if price is not None:
-        return priced(usage, price)
-    if run.meter.counts_cost and not usage.is_cost_known:
+        return priced(usage, price, currency=currency, price_list="prices")
+    if usage.cost > 0:
+        # A model may report a cost of its own.
+        return with_cost(usage, usage.cost, currency=usage.currency or currency, price_list="provider")
+    if currency == CATALOGUE_CURRENCY:
+        known = cost_by_catalogue(usage, *names)
+        if known is not None:
+            return known
+    if run.meter.counts_cost:
+        run.meter.mark_unpriced(names[0])
         problem = f"Limits.cost cannot count what model {names[0]!r} costs: give its price in prices="
         run.warn_once("unpriced", problem)
     return usage
+
+
+def check_price(run: Run) -> None:
+    """Note that the price of the model which is asked next is not known, if it is not, and there is a limit on cost."""
+    name = run.models[0].name
+    # A table may have the name that the provider reports with its response.
+    if run.has_prices or reports_cost(name):
+        return
+    is_known = run.config.currency == CATALOGUE_CURRENCY and cost_by_catalogue(Usage(requests=1), name) is not None
+    if not is_known:
+        run.meter.mark_unpriced(name)
 
 
 # ------------------------------------------------------------- retries and fallbacks

@@ -21,7 +21,7 @@ from agentloop._core.retries import Chain
 from agentloop._core.state import LimitRaised, LongResultStored, NoteTaken, StreamState, ToolStarted, TurnOpened
 from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
-from agentloop._core.usage import Exceeded, Meter
+from agentloop._core.usage import UNPRICED, Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.hooks import Hooks
@@ -329,6 +329,14 @@ class Run:
             ancestor = ancestor.parent
         return None
 
+    @property
+    def has_prices(self) -> bool:
+        """Whether this agent, or one of those above it, has a table of prices."""
+        ancestor: Run | None = self
+        while ancestor is not None and not ancestor.config.prices:
+            ancestor = ancestor.parent
+        return ancestor is not None
+
     def warn_once(self, code: str, message: str) -> None:
         """Emit a warning of this run, and log it, unless one with the same code was emitted so."""
         if code not in self.warned:
@@ -399,7 +407,8 @@ def record_raised_limit(run: Run, reached: Exceeded) -> None:
     while owner.meter is not reached.meter:
         assert owner.parent is not None
         owner = owner.parent
-    limit, allowed = reached.limit, reached.meter.allowed[reached.limit]
+    limit = UNPRICED if reached.unpriced else reached.limit
+    allowed = reached.meter.allowed[limit]
     run.note(LimitRaised(owner.source.stream, limit, allowed))
 
 

@@ -7,21 +7,12 @@ An example is a program that can be read, and run, by itself. The demo needs thi
 - ``PROMPT`` is what the agent is asked; or ``PROMPTS``, one after another on one session.
 
 The demo opens the stream, shows what happens, and has the person answer the questions. An example without
-``make_agent`` is a story that ``main(model=None)`` tells by itself.
+``make_agent`` is a story that ``main(model=None)`` tells by itself. What is shown and
+typed is for `agentloop.terminal`.
 
 ::
 
     catalogue           finds and loads examples
-    lines               events to lines, for a person to read
-    screen              shows them:
-      plain               on a pipe, in a file, on an old terminal
-      fancy               on a terminal that can do more (rich)
-    replies             what is typed, as an answer
-    characters          texts without what a terminal obeys or hides
-    terminal  editing   reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
-    person              who answers: somebody who types, or nobody
-    stage               the screen and the person, as the standard input and output make them
-    playing             a stream from its first event to its last, on a stage
     sessions            where sessions are kept, which one is meant, what was said in it
     talking             a session from where it is, for as long as somebody types
     tour  cast          what is run if no example is named, and who plays in it

@@ -22,7 +22,6 @@ import trio
 from agentloop import Agent, AgentLoopError, Model, Session, UsageError
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.demo.catalogue import find_examples, load, lookup
-from agentloop.demo.characters import printable
 from agentloop.demo.sessions import (
     VARIABLE,
     WITHOUT,
@@ -37,10 +36,11 @@ from agentloop.demo.sessions import (
     recap,
     take,
 )
-from agentloop.demo.stage import Door, Stage, open_stage
 from agentloop.demo.talking import Talk, telling_where
 from agentloop.demo.tour import tour
 from agentloop.errors import StoreError
+from agentloop.terminal._characters import printable
+from agentloop.terminal._stage import Door, Stage, open_stage
 
 FAILED = 1
 MISUSED = 2

@@ -14,13 +14,13 @@ from attrs import frozen
 
 from agentloop._core.state import StreamState
 from agentloop.demo.catalogue import find_examples
-from agentloop.demo.characters import printable
-from agentloop.demo.lines import shorten
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import AssistantMessage, Message, UserMessage
 from agentloop.stores import SQLiteStore, StoredSession, stored_session
 from agentloop.stores._replay import load
+from agentloop.terminal._characters import printable
+from agentloop.terminal._lines import shorten
 
 __all__ = [
     "VARIABLE",

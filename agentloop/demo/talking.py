@@ -11,12 +11,12 @@ import trio
 from attrs import frozen
 
 from agentloop import Agent, AgentLoopError, Session, UsageError
-from agentloop.demo.playing import play, play_stream
 from agentloop.demo.sessions import entitle, last_run
-from agentloop.demo.stage import Stage
 from agentloop.errors import StoreError
 from agentloop.journal import OpenStore
 from agentloop.stores import StoredSession
+from agentloop.terminal._following import play, play_stream
+from agentloop.terminal._stage import Stage
 
 __all__ = ["Talk", "telling_where"]
 

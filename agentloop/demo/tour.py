@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import trio
 
 from agentloop.demo.cast import AT_LENGTH, REPORT, STILL_THERE, TEXT, Cast, make_cast
-from agentloop.demo.playing import follow
-from agentloop.demo.stage import Stage
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -22,6 +20,8 @@ from agentloop.events import (
 from agentloop.messages import AssistantMessage, Message, ToolResult
 from agentloop.models import Model
 from agentloop.session import Session
+from agentloop.terminal._following import follow
+from agentloop.terminal._stage import Stage
 
 __all__ = ["tour"]
 

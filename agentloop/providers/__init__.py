@@ -19,11 +19,21 @@ from typing import Any
 
 from attrs import field, frozen
 
+from agentloop._core.catalogue import ModelInfo, catalogue_date, known_model
 from agentloop.errors import ModelNotFoundError
 from agentloop.models import Model
 from agentloop.providers._network import check_network
 
-__all__ = ["check_network", "find_model", "key_variables", "model_for", "providers"]
+__all__ = [
+    "ModelInfo",
+    "catalogue_date",
+    "check_network",
+    "find_model",
+    "key_variables",
+    "model_for",
+    "model_info",
+    "providers",
+]
 
 
 @frozen
@@ -136,6 +146,17 @@ def find_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         model, base_url=base_url or provider.url, api_key=key or None, name=name, **provider.options
     )
     return found_model
+
+
+def model_info(name: str) -> ModelInfo | None:
+    """What the catalogue says of the model ``name``: its window, price, output limit and abilities.
+
+    ``None`` if the catalogue does not have it, which says nothing about whether there is such a model.
+
+    Args:
+      name: as for `find_model`.
+    """
+    return known_model(name)
 
 
 def model_for(agent: str, name: str) -> Model:

@@ -29,7 +29,7 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
-from agentloop.providers._dialects import Dialect, chat_dialect, openai_effort
+from agentloop.providers._dialects import Dialect, chat_dialect, openai_effort, usual_effort
 from agentloop.providers._endings import Ending, error_in
 from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._failures import failure_in_stream
@@ -127,8 +127,8 @@ class ChatFormat:
         effort = None if excluded or not dialect.has_reasoning_effort else settings.reasoning_effort
         if dialect.name == "openai":
             effort = openai_effort(self.model, effort)
-        elif effort == "minimal" and dialect.name == "gemini":
-            effort = "low"
+        elif dialect.name == "gemini":
+            effort = usual_effort(effort)
         for key, value in (
             ("temperature", settings.temperature),
             ("top_p", settings.top_p),

@@ -12,12 +12,24 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
+from agentloop._core.catalogue import nearest_effort
 from agentloop.errors import UsageError
+from agentloop.models import ReasoningEffort
 from agentloop.providers._fitting import WireRules
 from agentloop.providers._media import BLIND, IMAGES, SOUNDS, MediaRules
 from agentloop.providers._tool_schema import GEMINI, PLAIN, SchemaRules
 
-__all__ = ["ChatDialect", "Dialect", "OutputBy", "chat_dialect", "fit_media", "known_host", "openai_effort", "reasons"]
+__all__ = [
+    "ChatDialect",
+    "Dialect",
+    "OutputBy",
+    "chat_dialect",
+    "fit_media",
+    "known_host",
+    "openai_effort",
+    "reasons",
+    "usual_effort",
+]
 
 ChatDialect: TypeAlias = Literal["openai", "gemini", "mistral", "deepseek", "groq", "openrouter", "compatible"]
 """The server whose rules for chat completions apply; ``"compatible"`` for any other one."""
@@ -29,9 +41,6 @@ OutputBy: TypeAlias = Literal["schema", "json", "words"]
 - ``json``: by words, and the server enforces that the answer is JSON.
 - ``words``: by words alone.
 """
-
-
-ReasoningEffort: TypeAlias = Literal["minimal", "low", "medium", "high"]
 
 
 @frozen(kw_only=True)
@@ -244,8 +253,22 @@ def openai_effort(model: str, effort: ReasoningEffort | None) -> ReasoningEffort
     """The effort to ask ``model`` of OpenAI's for: none that does not reason, and the least that it knows."""
     if not reasons(model):
         return None
-    # The first models of the fifth generation alone know the least effort.
-    return "low" if effort == "minimal" and not _MINIMAL.match(_short(model)) else effort
+    if effort is None:
+        return None
+    fitted = nearest_effort(f"openai:{_short(model)}", effort)
+    if fitted is not None:
+        return fitted
+    if effort in ("none", "minimal"):
+        # The first models of the fifth generation alone know the least effort.
+        return "minimal" if _MINIMAL.match(_short(model)) else "low"
+    return usual_effort(effort)
+
+
+def usual_effort(effort: ReasoningEffort | None) -> ReasoningEffort | None:
+    """The nearest of the efforts that all reasoning models take; ``None`` for none."""
+    if effort in (None, "none"):
+        return None
+    return "low" if effort == "minimal" else "high" if effort in ("xhigh", "max") else effort
 
 
 _MINIMAL = re.compile(r"gpt-5(?![.]|-codex|-pro)|(?!gpt-|o\d)")

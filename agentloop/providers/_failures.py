@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 import msgspec
 from attrs import frozen
 
+from agentloop._core.catalogue import known_model, models_of
 from agentloop.errors import (
     ModelAuthenticationError,
     ModelContextOverflowError,
@@ -307,8 +309,17 @@ def _failure(model: str, status: int, body: str, words: ServerWords, headers: Ma
         body=body[:MAX_BODY_CHARACTERS],
         code=words.codes[0] if words.codes else "",
         retry_after=delay,
-        advice=advice(words) if kind is ModelStatusError and 400 <= status < 500 else "",
+        advice=_advice(model, status, words) if kind is ModelStatusError and 400 <= status < 500 else "",
     )
+
+
+def _advice(model: str, status: int, words: ServerWords) -> str:
+    """What to do about a request that the server refused as wrong; empty if nothing is known."""
+    if status != 404 or known_model(model) is not None:
+        return advice(words)
+    provider, _, called = model.partition(":")
+    near = get_close_matches(called, models_of(provider), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(f'{provider}:{name}') for name in near)}?" if near else advice(words)
 
 
 def _kind(status: int, words: ServerWords, delay: float | None) -> type[ModelStatusError]:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import msgspec
 from attrs import Factory, frozen
 
+from agentloop._core.catalogue import nearest_effort
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop.messages import (
     AssistantMessage,
@@ -36,7 +37,7 @@ from agentloop.messages import (
     UserPart,
 )
 from agentloop.models import ModelRequest, ModelSettings, Stop, ToolSpec
-from agentloop.providers._dialects import fit_media
+from agentloop.providers._dialects import fit_media, usual_effort
 from agentloop.providers._endings import Ending, error_in
 from agentloop.providers._events import ErrorData, WireEvents, is_end_marker
 from agentloop.providers._fitting import CONTINUE, Echo, WireRules, echo_in, encode_body
@@ -189,7 +190,7 @@ _FIRST_ADAPTIVE = (4, 6)
 """The first version that takes an effort in place of a budget of thinking tokens."""
 _FIRST_BINDING = (5, 1)
 """The first version that refuses thoughts of another conversation."""
-_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24_576}
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24_576, "xhigh": 32_768, "max": 65_536}
 """Thinking tokens for each effort, for older models."""
 _LEAST_BUDGET = 1024
 
@@ -231,16 +232,17 @@ def _thinking(settings: ModelSettings, model: str, max_tokens: int, turns: list[
     Claude 4.6 and newer decide by themselves how much to think, led by an effort, and refuse a budget from 4.7 on.
     Older models know only a budget, which must be smaller than ``max_tokens``, since it is a part of them.
     """
-    if settings.reasoning_effort is None:
+    wanted = settings.reasoning_effort
+    if wanted is None or wanted == "none":
         return {}
     version = _version(model)
     if version is None or version >= _FIRST_ADAPTIVE:
-        effort = "low" if settings.reasoning_effort == "minimal" else settings.reasoning_effort
+        effort = nearest_effort(f"anthropic:{model}", wanted) or usual_effort(wanted)
         # Newer models send no thoughts by default: a minute of silence, which looks like a stalled server.
         return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
     if version < _FIRST_THINKING or _is_open_without_thought(turns):
         return {}
-    budget = max(_LEAST_BUDGET, min(_BUDGETS[settings.reasoning_effort], max_tokens // 2))
+    budget = max(_LEAST_BUDGET, min(_BUDGETS[wanted], max_tokens // 2))
     return {"thinking": {"type": "enabled", "budget_tokens": budget}} if budget < max_tokens else {}
 
 

@@ -248,21 +248,26 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------- prices
 
 
+BY_TABLE = {"currency": "USD", "price_list": "prices"}
+
+
 def test_each_kind_of_token_has_its_price() -> None:
     usage = Usage(input_tokens=1000, output_tokens=200, cached_tokens=600, cache_written_tokens=100)
     price = Price(3.0, 15.0, cached=0.3, cache_written=3.75)
-    assert priced(usage, price).cost == pytest.approx((300 * 3.0 + 600 * 0.3 + 100 * 3.75 + 200 * 15.0) / 1e6)
+    assert priced(usage, price, **BY_TABLE).cost == pytest.approx(
+        (300 * 3.0 + 600 * 0.3 + 100 * 3.75 + 200 * 15.0) / 1e6
+    )
 
 
 def test_tokens_without_a_price_of_their_own_cost_what_all_input_costs() -> None:
     usage = Usage(input_tokens=1000, cached_tokens=600, cache_written_tokens=100)
-    assert priced(usage, Price(3.0, 15.0)).cost == pytest.approx(1000 * 3.0 / 1e6)
+    assert priced(usage, Price(3.0, 15.0), **BY_TABLE).cost == pytest.approx(1000 * 3.0 / 1e6)
 
 
 def test_costs_add_up() -> None:
-    one = priced(Usage(input_tokens=10), Price(1.0, 2.0))
+    one = priced(Usage(input_tokens=10), Price(1.0, 2.0), **BY_TABLE)
     assert (one + one).cost == pytest.approx(2 * one.cost)
-    assert str(one) == "10 in, 0 out, cost 1e-05"
+    assert str(one) == "10 in, 0 out, cost 1e-05 USD"
 
 
 def test_a_price_is_not_negative() -> None:

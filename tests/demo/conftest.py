@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentloop.demo import stage
 from agentloop.demo.sessions import VARIABLE
+from agentloop.terminal import _stage
 from tests.demo.terminals import Open, Terminal
 
 
@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks questions at the terminal of whoever runs it."""
-    monkeypatch.setattr(stage, "TERMINAL", "/nowhere")
+    monkeypatch.setattr(_stage, "TERMINAL", "/nowhere")
 
 
 @pytest.fixture

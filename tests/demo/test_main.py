@@ -245,7 +245,7 @@ def test_a_person_answers_what_is_asked(arguments: Sequence[str], terminal: Open
         ("expected an integer >= 1 and <= 8, got 9", None),
         ("[9]:", "3"),
         ("Dear Zoe", None),
-        ("[y/n/always/later]", "y"),
+        ("[y/N/always/later]", "y"),
     ]
     for asked, typed in conversation:
         at.wait_for(asked)

@@ -78,7 +78,7 @@ def logged(folder: Path) -> list[str]:
 @with_and_without_colours
 def test_what_is_put_off_is_asked_again_by_continue(style: Sequence[str], folder: Path, terminal: Open) -> None:
     at = terminal("work", *style, quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("later\r")
     status, page = at.ended()
     assert status == 0
@@ -94,7 +94,7 @@ def test_what_is_put_off_is_asked_again_by_continue(style: Sequence[str], folder
     at.wait_for("(Enter goes on with it) >")
     at.type("\r")
     at.wait_for("May I call pay?")
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("y\r")
     at.wait_for("Finished: step ok, hang ok, pay ok.")
     at.wait_for(">")
@@ -111,7 +111,7 @@ def test_what_is_put_off_is_asked_again_by_continue(style: Sequence[str], folder
 
 def test_ctrl_c_at_a_question_keeps_it(folder: Path, terminal: Open) -> None:
     at = terminal("work", "--plain", quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("\x03")
     status, page = at.ended()
     assert status == 130
@@ -122,7 +122,7 @@ def test_ctrl_c_at_a_question_keeps_it(folder: Path, terminal: Open) -> None:
     at.wait_for("It waits for your answer to a question.")
     at.wait_for(">")
     at.type("\r")
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("n\r")
     at.wait_for("Finished: step ok, hang ok, pay denied.")
     at.wait_for(">")
@@ -152,7 +152,7 @@ def test_ctrl_c_in_the_middle_stops_the_run_and_continue_offers_to_go_on(folder:
 def test_a_run_that_was_killed_is_gone_on_with_and_nothing_is_done_twice(folder: Path, terminal: Open) -> None:
     (folder / "hang").touch()
     at = terminal("work", "--plain", quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("y\r")
     at.wait_for("pay: paid")
     os.killpg(at.running.pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ def test_a_run_that_was_killed_is_gone_on_with_and_nothing_is_done_twice(folder:
     at.wait_for(">")
     at.type("\r")
     at.wait_for("it was interrupted, and may have run already: run it again?")
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("y\r")
     at.wait_for("Finished: step ok, hang ok, pay ok.")
     at.wait_for(">")
@@ -175,7 +175,7 @@ def test_a_run_that_was_killed_is_gone_on_with_and_nothing_is_done_twice(folder:
 
 def test_who_types_something_else_gives_up_what_was_interrupted(folder: Path, terminal: Open) -> None:
     at = terminal("work", "--plain", quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     os.killpg(at.running.pid, signal.SIGKILL)
     at.ended()
 
@@ -192,7 +192,7 @@ def test_who_types_something_else_gives_up_what_was_interrupted(folder: Path, te
 
 def test_where_nobody_types_what_is_unfinished_is_gone_on_with(folder: Path, terminal: Open) -> None:
     at = terminal("work", "--plain", quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("later\r")
     at.ended()
 
@@ -203,7 +203,7 @@ def test_where_nobody_types_what_is_unfinished_is_gone_on_with(folder: Path, ter
 
 def test_a_session_that_another_demo_has_is_refused_in_one_line(folder: Path, terminal: Open) -> None:
     at = terminal("work", "--plain", quick=True)
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
 
     status, page = terminal("--continue", "--plain", quick=True).ended()
     assert status == 2
@@ -232,7 +232,7 @@ def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(style: Sequence[str],
     at.wait_for("You talk with worker.")
     at.wait_for(">")
     at.type("Do it.\r")
-    at.wait_for("[y/n/always]")
+    at.wait_for("[y/N/always]")
     at.type("\x03")
     at.wait_for("(stopped)")
     at.wait_for(">")
@@ -248,11 +248,11 @@ def test_ctrl_c_at_a_question_of_a_chat_leaves_it_for_later(folder: Path, termin
     at = terminal("work", "--chat", "--plain", quick=True)
     at.wait_for(">")
     at.type("Do it.\r")
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("\x03")
     at.wait_for("(Enter goes on with it) >")
     at.type("\r")
-    at.wait_for("[y/n/always/later]")
+    at.wait_for("[y/N/always/later]")
     at.type("n\r")
     at.wait_for("Finished: step ok, hang ok, pay denied.")
     at.wait_for(">")

@@ -11,12 +11,12 @@ import pytest
 import trio
 
 from agentloop.demo.cast import make_cast, search_python
-from agentloop.demo.person import Agreeable
-from agentloop.demo.plain import Plain
-from agentloop.demo.stage import Stage
 from agentloop.demo.tour import tour, what_is_left
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult
 from agentloop.questions import Accept, Answer, Deny
+from agentloop.terminal._person import Agreeable
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._stage import Stage
 from tests.demo.builders import Answering
 
 pytestmark = pytest.mark.real_clock

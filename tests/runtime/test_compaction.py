@@ -608,5 +608,5 @@ def test_pictures_count() -> None:
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"Compaction\("):
         Compaction(**wrong)
-    with pytest.raises(UsageError, match="compaction= takes Compaction"):
+    with pytest.raises(UsageError, match="compaction= takes True, False or Compaction"):
         Agent(ScriptedModel(), compaction=1000)  # type: ignore[arg-type]

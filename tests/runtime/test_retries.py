@@ -23,6 +23,7 @@ from agentloop.events import (
     ContinueRequested,
     ErrorInfo,
     MessageCommitted,
+    Question,
     ResponseDiscarded,
     TextDelta,
     ToolCallStarted,
@@ -448,17 +449,45 @@ async def test_without_an_answerer_a_limit_on_cost_ends_the_run() -> None:
     assert (watched.outcome.reason, watched.outcome.detail) == ("limit", "cost: 40 of 30 used")
 
 
-async def test_a_limit_on_cost_that_cannot_be_counted_is_one_warning() -> None:
+async def test_a_limit_on_cost_lets_no_model_be_asked_whose_price_is_not_known() -> None:
+    model = ScriptedModel("Done.")
+    watched = await watch(Agent(model, limits=Limits(cost=1)), on_question="decline")
+
+    assert watched.outcome.reason == "limit"
+    assert "the price of model 'scripted' is not known: give it in prices=" in watched.outcome.detail
+    assert model.requests == []
+
+
+async def test_a_person_may_let_a_model_be_asked_whose_price_is_not_known() -> None:
     @tool
     async def ping() -> None: ...
 
     agent = Agent(ScriptedModel(calls("ping"), "Done."), tools=[ping], limits=Limits(cost=1))
+    asked: list[ContinueRequested] = []
 
-    watched = await watch(agent)
+    def let(question: Question) -> Approve:
+        assert isinstance(question, ContinueRequested)
+        asked.append(question)
+        return Approve()
 
-    [warning] = of(watched.events, WarningIssued)
-    assert warning.code == "unpriced"
-    assert "what model 'scripted' costs" in warning.message
+    watched = await watch(agent, on_question=let)
+
+    assert watched.outcome.output == "Done."
+    assert [(question.limit, question.unpriced) for question in asked] == [("cost", "scripted")]
+    assert [warning.code for warning in of(watched.events, WarningIssued)] == ["unpriced"]
+
+
+async def test_a_response_by_a_name_that_no_table_has_ends_a_run_with_a_limit_on_cost() -> None:
+    @tool
+    async def ping() -> None: ...
+
+    # The table may have the name that the provider reports, so the first request goes out.
+    model = ScriptedModel(calls("ping"), "Done.")
+    agent = Agent(model, tools=[ping], limits=Limits(cost=1), prices={"other": Price(1, 1)})
+
+    watched = await watch(agent, on_question="decline")
+
+    assert (watched.outcome.reason, len(model.requests)) == ("limit", 1)
 
 
 def test_a_table_of_prices_maps_names_to_prices() -> None:

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 
 from attrs import define, frozen
 
-from agentloop.demo.characters import exact, exact_lines, printable
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -39,6 +38,7 @@ from agentloop.events import (
 from agentloop.messages import Usage, UserMessage
 from agentloop.permissions import Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.terminal._characters import exact, exact_lines, printable
 
 __all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "shorten"]
 
@@ -274,4 +274,5 @@ def _because(reason: str, detail: str) -> str:
 
 def _used(usage: Usage) -> str:
     plural = "" if usage.requests == 1 else "s"
-    return f"{usage.requests} request{plural}, {usage.total_tokens:,} tokens"
+    cost = f", {usage.cost:.4g} {usage.currency}".rstrip() if usage.cost else ""
+    return f"{usage.requests} request{plural}, {usage.total_tokens:,} tokens{cost}"

@@ -12,12 +12,12 @@ import pytest
 import trio
 from prompt_toolkit.application import create_app_session
 
-from agentloop.demo import stage as stages
-from agentloop.demo.fancy import Fancy
-from agentloop.demo.person import Agreeable, Nobody, Typist
-from agentloop.demo.plain import Plain
-from agentloop.demo.stage import PACE, Stage, is_terminal, open_stage
 from agentloop.questions import Approve, Decline, Deny
+from agentloop.terminal import _stage as stages
+from agentloop.terminal._fancy import Fancy
+from agentloop.terminal._person import Agreeable, Nobody, Typist
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._stage import PACE, Stage, is_terminal, open_stage
 from tests.demo.builders import approval, elicitation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
@@ -116,10 +116,10 @@ async def test_with_a_terminal_questions_are_asked_there_although_the_output_is_
 
             async def type_after_the_prompt() -> None:
                 nonlocal shown
-                while b"[y/n" not in shown:
+                while b"[y/N" not in shown:
                     await trio.lowlevel.wait_readable(keyboard)
                     shown += os.read(keyboard, 4096)
-                os.write(keyboard, b"\ny\n")
+                os.write(keyboard, b"perhaps\ny\n")
 
             os.write(keyboard, b"y\n")  # before the question
             nursery.start_soon(type_after_the_prompt)

@@ -10,7 +10,7 @@ from typing import Protocol, TextIO, TypeAlias
 
 import trio
 
-from agentloop.demo.characters import printable
+from agentloop.terminal._characters import printable
 
 if sys.platform != "win32":
     import termios

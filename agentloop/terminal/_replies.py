@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
-from agentloop.demo.characters import printable
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Accept, Answer, Approve, Decline, Deny
+from agentloop.terminal._characters import printable
 
 __all__ = ["Field", "default_answer", "fields_of", "verdict"]
 

@@ -6,9 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TextIO
 
-from agentloop.demo.characters import printable
-from agentloop.demo.lines import Kind, Line, Narrator
 from agentloop.events import ResponseDiscarded, StreamEvent, TextDelta
+from agentloop.terminal._characters import printable
+from agentloop.terminal._lines import Kind, Line, Narrator
 
 __all__ = ["Plain", "Typesetter"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentloop.demo.replies import Field, default_answer, fields_of, verdict
 from agentloop.events import ContinueRequested
 from agentloop.questions import Accept, Approve, Decline, Deny
+from agentloop.terminal._replies import Field, default_answer, fields_of, verdict
 from tests.demo.builders import ANN, approval, elicitation
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from agentloop.demo.characters import exact, exact_lines, printable
-from agentloop.demo.lines import Line, Narrator, answer_in_words, call_in_words, shorten
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -33,6 +31,8 @@ from agentloop.events import (
 from agentloop.messages import Text, Usage, UserMessage
 from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.terminal._characters import exact, exact_lines, printable
+from agentloop.terminal._lines import Line, Narrator, answer_in_words, call_in_words, shorten
 from tests.demo.builders import ANN, BOB, CAT, call_finished, call_started, elicitation, says, started
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 from rich.console import Console
 
-from agentloop.demo.fancy import REFRESH, Fancy, open_fancy, render_tail
-from agentloop.demo.lines import RunningCall, Speech
 from agentloop.events import StreamEvent, TextDelta, ToolCallOutput, ToolCallProgress
+from agentloop.terminal._fancy import REFRESH, Fancy, open_fancy, render_tail
+from agentloop.terminal._lines import RunningCall, Speech
 from tests.demo.builders import ANN, BOB, call_finished, call_started, says, started
 
 

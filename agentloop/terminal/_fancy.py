@@ -16,10 +16,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from agentloop._runtime.exception_groups import raise_single
-from agentloop.demo.characters import printable
-from agentloop.demo.lines import Kind, Line, Narrator, RunningCall, Speech
-from agentloop.demo.screen import Screen
 from agentloop.events import StreamEvent
+from agentloop.terminal._characters import printable
+from agentloop.terminal._lines import Kind, Line, Narrator, RunningCall, Speech
+from agentloop.terminal._screen import Screen
 
 __all__ = ["Fancy", "open_fancy", "render", "render_tail"]
 

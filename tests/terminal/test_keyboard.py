@@ -15,8 +15,8 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from agentloop.demo.editing import EditedLines
-from agentloop.demo.terminal import PlainLines, is_gone
+from agentloop.terminal._editing import EditedLines
+from agentloop.terminal._keyboard import PlainLines, is_gone
 
 pytestmark = [
     pytest.mark.real_clock,

@@ -11,14 +11,14 @@ import trio
 from msgspec import Meta
 
 from agentloop import Accept, Agent, Approve, Deny, ToolContext, tool
-from agentloop.demo.person import Person
-from agentloop.demo.plain import Plain
-from agentloop.demo.playing import answer_question, follow, play, play_stream
-from agentloop.demo.stage import Stage
 from agentloop.errors import CancelledRunError, ModelConnectionError
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, stored_session
+from agentloop.terminal._following import answer_question, follow, play, play_stream
+from agentloop.terminal._person import Person
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._stage import Stage
 from agentloop.testing import ScriptedModel, calls, fails, says
 from tests.demo.builders import Answering
 
@@ -217,7 +217,7 @@ async def test_a_question_is_kept_when_the_terminal_is_gone() -> None:
 
     agent = make_agent(calls("delete", path="x"))
     async with MemoryStore().open() as store, stored_session(store, "s") as session:
-        with pytest.RaisesGroup(OSError):
+        with pytest.raises(OSError, match="the terminal is gone"):
             await play(agent, ("Go.",), Stage(Plain(io.StringIO()), Gone()), session)
 
         assert [question.id for question in session.questions] == ["s/1?1"]
@@ -228,3 +228,16 @@ async def test_a_paced_stage_shows_one_word_after_another() -> None:
     await play(Agent(ScriptedModel("One two three.")), ["go"], Stage(Plain(io.StringIO()), Stopper(), pace=1.0))
 
     assert trio.current_time() - began == 3.0
+
+
+def test_an_interrupt_at_a_question_is_an_interrupt_and_no_group() -> None:
+    class Interrupting:
+        async def answer(self, question: Question, problem: str = "", *, may_wait: bool = False) -> Answer | None:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with make_agent(calls("book"), "Done.").stream("Go.") as stream:
+            await follow(stream, Stage(Plain(io.StringIO()), Interrupting()))
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)

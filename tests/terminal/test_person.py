@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop.demo.person import Agreeable, Nobody, Typist
-from agentloop.demo.plain import Plain
 from agentloop.events import Question
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.terminal._person import Agreeable, Nobody, Typist
+from agentloop.terminal._plain import Plain
 from tests.demo.builders import approval, elicitation
 
 FORM: dict[str, Any] = {
@@ -81,8 +81,9 @@ async def test_a_form_without_fields_is_yes_or_no() -> None:
 
 
 async def test_a_call_is_approved_denied_or_approved_for_good() -> None:
-    assert await Typed("", "", "y").answer(approval()) == Approve()
-    assert await Typed("", "n").answer(approval()) == Deny()
+    assert await Typed("y").answer(approval()) == Approve()
+    assert await Typed("").answer(approval()) == Deny()
+    assert await Typed("n").answer(approval()) == Deny()
     assert await Typed("always").answer(approval()) == Approve(always=True)
     assert await Typed("perhaps", "n because").answer(approval()) == Deny("because")
 
@@ -106,7 +107,7 @@ async def test_what_may_wait_is_left_for_another_day() -> None:
     typed = Typed("later")
 
     assert await typed.answer(approval(), may_wait=True) is None
-    assert typed.prompts == ["[y/n/always/later]"]
+    assert typed.prompts == ["[y/N/always/later]"]
     assert await Typed("l").answer(elicitation(), may_wait=True) is None
     assert await Typed("Bob", "/later").answer(elicitation(FORM), may_wait=True) is None
 

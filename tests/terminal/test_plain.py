@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 
-from agentloop.demo.plain import Plain, Typesetter
 from agentloop.events import StreamEvent, StreamStopped, TextDelta, UsageReported
 from agentloop.messages import Usage
+from agentloop.terminal._plain import Plain, Typesetter
 from tests.demo.builders import ANN, BOB, CAT, call_finished, call_started, says, started
 
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import trio
 
-from agentloop.demo.replies import Field, default_answer, fields_of, verdict
-from agentloop.demo.screen import Screen
-from agentloop.demo.terminal import ReadLine
 from agentloop.events import ApprovalRequested, ElicitationRequested, Question
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.terminal._keyboard import ReadLine
+from agentloop.terminal._replies import Field, default_answer, fields_of, verdict
+from agentloop.terminal._screen import Screen
 
 __all__ = ["Agreeable", "Nobody", "Person", "Typist"]
 
@@ -62,7 +62,7 @@ class _LaterError(Exception):
 class Typist:
     """A person at the keyboard.
 
-    In a form, an empty line takes the default; it approves nothing. The end of the input (Ctrl-D) dismisses the
+    In a form, an empty line takes the default; to an approval it is a no. The end of the input (Ctrl-D) dismisses the
     question. ``later`` leaves a question for another day; in a form, where that may be a value, ``/later``.
 
     Args:
@@ -140,7 +140,7 @@ class Typist:
 
     async def _judge(self, question: Question, *, may_wait: bool) -> Answer:
         always = "/always" if isinstance(question, ApprovalRequested) else ""
-        choices = f"[y/n{always}{'/later' if may_wait else ''}]"
+        choices = f"[y/N{always}{'/later' if may_wait else ''}]"
         while True:
             typed = await self._read_line(f"  {choices} ")
             if typed is not None and typed.strip().lower() in ("l", "later", "/later"):
@@ -149,7 +149,7 @@ class Typist:
                 self._screen.note("  Nothing is saved here, so there is no later: yes or no?")
                 continue
             try:
-                judged = verdict("no" if typed is None else typed)
+                judged = verdict("no" if typed is None or not typed.strip() else typed)
             except ValueError as error:
                 self._screen.note(f"  Please: {error}")
                 continue

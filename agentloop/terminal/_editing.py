@@ -14,8 +14,8 @@ from prompt_toolkit.application import get_app_session
 from prompt_toolkit.input.typeahead import clear_typeahead
 
 from agentloop._runtime.exception_groups import raise_single
-from agentloop.demo.characters import printable
-from agentloop.demo.terminal import discard_typed
+from agentloop.terminal._characters import printable
+from agentloop.terminal._keyboard import discard_typed
 
 __all__ = ["EditedLines"]
 

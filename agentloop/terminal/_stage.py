@@ -13,12 +13,12 @@ from typing import TextIO
 
 from attrs import Factory, define, frozen
 
-from agentloop.demo.person import Agreeable, Nobody, Person, Typist
-from agentloop.demo.plain import Plain
-from agentloop.demo.screen import Screen
-from agentloop.demo.terminal import Lines, PlainLines, ReadLine, is_gone
 from agentloop.events import Question
 from agentloop.questions import Answer
+from agentloop.terminal._keyboard import Lines, PlainLines, ReadLine, is_gone
+from agentloop.terminal._person import Agreeable, Nobody, Person, Typist
+from agentloop.terminal._plain import Plain
+from agentloop.terminal._screen import Screen
 
 __all__ = ["Door", "Stage", "is_terminal", "open_stage"]
 
@@ -132,7 +132,7 @@ def _has_extra() -> bool:
 
 def _open_screen(*, fancy: bool) -> AbstractAsyncContextManager[Screen]:
     if fancy:
-        opened: AbstractAsyncContextManager[Screen] = import_module("agentloop.demo.fancy").open_fancy()
+        opened: AbstractAsyncContextManager[Screen] = import_module("agentloop.terminal._fancy").open_fancy()
         return opened
     return _open_plain()
 
@@ -144,6 +144,6 @@ async def _open_plain() -> AsyncGenerator[Screen]:
 
 def _lines(*, edited: bool) -> Lines:
     if edited:
-        lines: Lines = import_module("agentloop.demo.editing").EditedLines()
+        lines: Lines = import_module("agentloop.terminal._editing").EditedLines()
         return lines
     return PlainLines(sys.stdin, sys.stdout)

@@ -9,10 +9,11 @@ from typing import Any
 import trio
 
 from agentloop import Agent, Session, Stream
-from agentloop.demo.person import Person
-from agentloop.demo.stage import Door, Stage
+from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import Question, StreamEvent, TextDelta
+from agentloop.terminal._person import Person
+from agentloop.terminal._stage import Door, Stage
 
 __all__ = ["answer_question", "follow", "play", "play_stream"]
 
@@ -121,25 +122,29 @@ async def answer_question(stream: Stream, question: Question, person: Person, *,
         nursery.cancel_scope.cancel()
 
     # The stream is not read meanwhile. So the models wait, and no line is printed while the person types.
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_leave_when_closed, stream, question.id, nursery.cancel_scope)
-        if door is not None:
-            door.park = park
-        try:
-            if not await _ask_until_right(stream, question, person, may_wait=door is not None):
-                park()
-        except OSError:
-            # The terminal has closed: there is no person to ask, and no screen to write to.
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_leave_when_closed, stream, question.id, nursery.cancel_scope)
             if door is not None:
-                stream.park()
-                with trio.move_on_after(PARKING):
-                    # A cancelled reader has no use for the error.
-                    await stream.wait()  # noqa: ASYNC120
-            raise
-        finally:
-            if door is not None:
-                door.park = None
-        nursery.cancel_scope.cancel()
+                door.park = park
+            try:
+                if not await _ask_until_right(stream, question, person, may_wait=door is not None):
+                    park()
+            except OSError:
+                # The terminal has closed: there is no person to ask, and no screen to write to.
+                if door is not None:
+                    stream.park()
+                    with trio.move_on_after(PARKING):
+                        # A cancelled reader has no use for the error.
+                        await stream.wait()  # noqa: ASYNC120
+                raise
+            finally:
+                if door is not None:
+                    door.park = None
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # An interrupt at the question stays one.
+        raise_single(group)
     return goes_on  # noqa: ASYNC910 - the nursery is a checkpoint
 
 
