@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import trio
 from attrs import evolve
@@ -136,14 +137,22 @@ async def _ask_until_right(stage: Stage, question: Question) -> Answer:
 
 
 async def read_prompt(prompt: str = "> ") -> str | None:
-    """Read the next prompt that the person types.
+    """Read the next prompt that the person types; from a pipe or a file, its next line.
 
     Returns:
-      The line, or ``None`` at the end of the input (Ctrl-D), for an empty line, and where there is no keyboard.
+      The line, or ``None`` at the end of the input (Ctrl-D) and for an empty line.
     """
     terminal = _of_this_run("read_prompt()")
     async with terminal.turn, open_stage(plain=False, yes=False, paced=False) as stage:
-        typed = None if stage.read_line is None else await stage.say(prompt)
-    typed = (typed or "").strip()
+        if stage.read_line is None:
+            return await trio.to_thread.run_sync(_next_line, abandon_on_cancel=True)
+        typed = (await stage.say(prompt) or "").strip()
     terminal.prompt = typed
     return typed or None
+
+
+def _next_line() -> str | None:
+    source = cast("TextIO | None", sys.stdin)
+    if source is None or source.closed:
+        return None
+    return source.readline().strip() or None

@@ -174,8 +174,10 @@ def test_outside_of_trio_a_question_says_what_it_needs() -> None:
         ask_in_terminal(None).send(None)  # type: ignore[arg-type]
 
 
-async def test_without_a_keyboard_there_is_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
+async def test_without_a_keyboard_the_prompts_are_the_lines_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Pay Bob.\n"))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert [await read_prompt(), await read_prompt()] == ["Pay Bob.", None]
+    monkeypatch.setattr(sys, "stdin", None)
     assert await read_prompt() is None
     assert (await payer(calls("pay", amount=1), "No.").run("go", on_question=ask_in_terminal)).output == "No."
