@@ -174,6 +174,7 @@ def test_outside_of_trio_a_question_says_what_it_needs() -> None:
         ask_in_terminal(None).send(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.real_clock
 async def test_without_a_keyboard_the_prompts_are_the_lines_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Pay Bob.\n"))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
