@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol, cast
 
 import trio
 from starlette.routing import Match, Route, Router
@@ -14,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.asyncio import TrioHost, aio_as_trio
-from agentloop.errors import UsageError
+from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving._connections import BodyLimits, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
@@ -27,17 +29,29 @@ from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
 
-ALL_PROTOCOLS = ("events", *PROTOCOLS)
+ALL_PROTOCOLS = ("events", *PROTOCOLS, "mcp")
 """The words in ``protocols=``."""
 
 AUTHENTICATOR_SECONDS = 10.0
+
+
+class McpEndpoint(Protocol):
+    """`agentloop.serving._mcp_routes.McpEndpoint`, whose module imports the SDK."""
+
+    def routes(self) -> Sequence[Route]:
+        """The paths."""
+        ...
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Keep protocol sessions while the block runs."""
+        ...
 
 
 def app(
     agents: Agent | Mapping[str, Agent] | Sequence[Agent],
     *,
     store: Store | None = None,
-    protocols: Sequence[str] = ALL_PROTOCOLS,
+    protocols: Sequence[str] | None = None,
     authenticate: Authenticator | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
@@ -57,7 +71,8 @@ def app(
     Args:
       agents: an agent, several, or several with the names that clients use for them.
       store: where sessions are saved; in memory, if not given.
-      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``.
+      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``, ``"mcp"``, which needs the extra ``mcp``; all
+        that are installed, if not given.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -74,7 +89,10 @@ def app(
 
     Raises:
       UsageError: an argument is wrong.
+      MissingExtraError: ``protocols`` lists ``"mcp"``, and its extra is not installed.
     """
+    if protocols is None:
+        protocols = [word for word in ALL_PROTOCOLS if word != "mcp" or find_spec("mcp") is not None]
     unknown = [word for word in protocols if word not in ALL_PROTOCOLS]
     if isinstance(protocols, str) or unknown or not protocols:
         raise UsageError(f"protocols= lists some of {', '.join(ALL_PROTOCOLS)}, and not {protocols!r}")
@@ -116,16 +134,20 @@ class ServedApp:
         self._sites = sites
         self._limits = limits
         self._host: TrioHost | None = None
-        self.routes: Sequence[Route] = [
-            route
-            for word in protocols
-            for route in (EventRoutes(service).routes() if word == "events" else protocol_routes(service, word))
-        ]
+        self._mcp = _mcp_endpoint(service, protocols) if "mcp" in protocols else None
+        self.routes: Sequence[Route] = [route for word in protocols for route in self._routes(word)]
         """The endpoints."""
         for route in self.routes:
             # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
             (route.methods or set()).discard("HEAD")
         self._router = Router(self.routes, default=_no_endpoint)
+
+    def _routes(self, word: str) -> Sequence[Route]:
+        if word == "events":
+            return EventRoutes(self._service).routes()
+        if word == "mcp" and self._mcp is not None:
+            return self._mcp.routes()
+        return protocol_routes(self._service, word)
 
     @property
     def has_authenticator(self) -> bool:
@@ -140,7 +162,8 @@ class ServedApp:
         """
         if self._service.open_runs is not None:
             raise UsageError("this app runs already: it has one block, or one server, at a time")
-        async with self._store.open() as store, Runs.open(store, self._limits) as runs:
+        mcp = _nothing() if self._mcp is None else self._mcp.running()
+        async with self._store.open() as store, Runs.open(store, self._limits) as runs, mcp:
             self._service.open_runs = runs
             try:
                 yield runs
@@ -271,6 +294,15 @@ async def _nothing() -> AsyncGenerator[None]:
     yield
 
 
+def _mcp_endpoint(service: Service, protocols: Sequence[str]) -> McpEndpoint:
+    if find_spec("mcp") is None:
+        raise MissingExtraError(feature='serving.app(protocols=["mcp"])', extra="mcp", package="mcp")
+    # The SDK is imported here, since apps without it take a second less to start.
+    module = import_module("agentloop.serving._mcp_routes")
+    endpoint: McpEndpoint = module.McpEndpoint(service, is_answered_elsewhere="events" in protocols)
+    return endpoint
+
+
 def _kind(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
@@ -304,7 +336,7 @@ class _Head:
     def _added(self) -> list[tuple[bytes, bytes]]:
         added = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"vary", b"origin")]
         if self.origin:
-            exposed = b"x-vercel-ai-ui-message-stream"
+            exposed = b"x-vercel-ai-ui-message-stream, mcp-session-id"
             added.append((b"access-control-allow-origin", self.origin.encode("latin-1")))
             added.append((b"access-control-expose-headers", exposed))
         return added
@@ -313,7 +345,9 @@ class _Head:
         """Answer a browser that asks whether a page of another site may send a request."""
         headers = {
             "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-            "access-control-allow-headers": "authorization, content-type, last-event-id",
+            "access-control-allow-headers": (
+                "authorization, content-type, last-event-id, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name"
+            ),
             "access-control-max-age": "600",
         }
         await JsonResponse(b"", 204, headers)(scope, receive, self.send)
