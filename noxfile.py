@@ -185,8 +185,8 @@ FROM_NPM = (
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Hold the MCP toolsets against the official conformance suite and servers (a download of about 100 MB)."""
-    install(session, "conformance", extras="mcp,testing")
+    """Hold MCP client and server against the official conformance suite and servers (a download of about 100 MB)."""
+    install(session, "conformance", extras="mcp,serve,testing")
     folder = Path(session.create_tmp())
     # A folder without this file would not be the one that npm installs into, but one of those around it.
     (folder / "package.json").write_text("{}", encoding="utf-8")

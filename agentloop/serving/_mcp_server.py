@@ -79,6 +79,9 @@ EXCHANGE = "agentloop.mcp.exchange"
 LIST_MILLISECONDS = 60_000
 """How long a client may take the list of tools for the newest one."""
 
+SILENT_SECONDS = 15.0
+"""The longest time between two progress notifications."""
+
 ATTEMPTS = 3
 """Forms that a person gets for one question, if the answers are not valid."""
 
@@ -260,9 +263,8 @@ class _Call:
             found = await runs.look(self._session)
             is_earlier = found.state in ("parked", "interrupted")
             if is_earlier and found.agent != self._tool.agent.name:
-                raise Refusal(
-                    409, f"the session's run is of the agent {found.agent!r}, and has not ended: call that one"
-                )
+                sentence = f"the session has an open run of the agent {found.agent!r}: call that agent's tool first"
+                raise Refusal(409, sentence)
         else:
             is_earlier = state.is_earlier
         if state is not None or is_earlier:
@@ -349,10 +351,10 @@ class _Call:
 
     async def _follow(self, reading: _Reading, nursery: trio.Nursery) -> None:
         """Read the run to its end, report progress, and ask its questions."""
-        send_at = math.inf
+        progress, report_at = reading.progress, trio.current_time() + SILENT_SECONDS
         while True:
             entries = None
-            with trio.move_on_at(send_at):
+            with trio.move_on_at(report_at if self._wants_progress else math.inf):
                 entries = await reading.reader.next(reading.run)
             if entries is not None and not entries:
                 return
@@ -361,16 +363,17 @@ class _Call:
                 if self._forms.any and not self._is_modern:
                     self._ask_or_withdraw(reading, entry.event, nursery)
             if not self._wants_progress:
-                continue
-            if entries is None or reading.progress.is_urgent:
-                send_at = math.inf
-                await self._report(reading.progress.take())
-            elif not reading.progress.is_empty and send_at == math.inf:
-                send_at = trio.current_time() + DELTA_SECONDS
+                progress.take()
+            elif entries is None or progress.is_urgent:
+                await self._report(progress.take())
+                report_at = trio.current_time() + SILENT_SECONDS
+            elif not progress.is_empty:
+                report_at = min(report_at, trio.current_time() + DELTA_SECONDS)
 
     async def _report(self, text: str) -> None:
         self._sent += 1
-        await self._context.session.report_progress(self._sent, None, text)
+        # Without a text, it says that the call is still running: clients give up on one that is silent.
+        await self._context.session.report_progress(self._sent, None, text or None)
 
     # ------------------------------------------------------------- questions, while the call runs
 
@@ -419,7 +422,7 @@ class _Call:
         except MCPError as error:
             if error.error.code == types.CONNECTION_CLOSED:
                 raise trio.BrokenResourceError from error
-            SERVING.warning("the client could not show question %r: %s", question.id, error)
+            SERVING.warning("the client could not show question %r: %.200r", question.id, error.error.message)
             return None
         except ValidationError:
             SERVING.warning("the client's answer to question %r is none of the protocol", question.id)

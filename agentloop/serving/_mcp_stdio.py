@@ -88,6 +88,8 @@ class _Client:
                 while data := await self._receive.receive_some():
                     for line in lines.add(data):
                         await self._message(line, to_server, replies)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                SERVING.debug("the client's stream broke off")
             except Refusal as refusal:
                 await replies.send(_error(None, types.INVALID_REQUEST, refusal.message))
 
