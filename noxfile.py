@@ -209,7 +209,7 @@ CLIENTS_FROM_NPM = (
 @nox.session
 def clients(session: nox.Session) -> None:
     """Have other people's clients talk to a server (a download of about 200 MB)."""
-    install(session, "clients", extras="http,openai,serve,testing")
+    install(session, "clients", extras="http,mcp,openai,serve,testing")
     folder = Path(session.create_tmp())
     (folder / "package.json").write_text("{}", encoding="utf-8")
     quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")

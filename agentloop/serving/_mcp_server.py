@@ -82,6 +82,9 @@ LIST_MILLISECONDS = 60_000
 SILENT_SECONDS = 15.0
 """The longest time between two progress notifications."""
 
+CLOSED_SECONDS = 1.0
+"""How long a call waits for its cancellation when its connection seems to have ended."""
+
 ATTEMPTS = 3
 """Forms that a person gets for one question, if the answers are not valid."""
 
@@ -281,8 +284,6 @@ class _Call:
         except InvalidAnswerError as error:
             found = await self._tool.service.runs.look(self._session)
             requests = self._requests(found.questions, note=str(error))
-            if not requests:
-                raise
             number = 0 if state is None else state.number + 1
             return _End(input_required(requests, State(self._session, number, is_earlier)), is_completed=False)
 
@@ -394,11 +395,7 @@ class _Call:
             note = ""
             for _ in range(ATTEMPTS):
                 request = request_for(question, self._forms, note=note)
-                try:
-                    result = None if request is None else await self._elicit(question, request)
-                except trio.BrokenResourceError:
-                    # The client has gone, and answers nothing. Its call is cancelled next.
-                    return
+                result = None if request is None else await self._elicit(question, request)
                 try:
                     _answer(run, question, result)
                 except InvalidAnswerError as error:
@@ -408,11 +405,7 @@ class _Call:
             _answer(run, question, None)
 
     async def _elicit(self, question: Question, request: Mapping[str, Any]) -> Any:
-        """The client's answer; ``None`` if it is an error, or no answer.
-
-        Raises:
-          trio.BrokenResourceError: the connection has ended.
-        """
+        """The client's answer; ``None`` if it is an error, or no answer."""
         session, related = self._context.session, self._context.request_id
         try:
             if request["mode"] == "url":
@@ -421,7 +414,9 @@ class _Call:
                 asked = await session.elicit_form(request["message"], request["requestedSchema"], related)
         except MCPError as error:
             if error.error.code == types.CONNECTION_CLOSED:
-                raise trio.BrokenResourceError from error
+                # If the connection has ended, this call is cancelled now, and the question stays open. A client may
+                # also answer with this code.
+                await trio.sleep(CLOSED_SECONDS)
             SERVING.warning("the client could not show question %r: %.200r", question.id, error.error.message)
             return None
         except ValidationError:

@@ -79,7 +79,8 @@ class _Client:
                 nursery.start_soon(self._read, to_server, to_client.clone())
                 nursery.start_soon(self._write, from_server, nursery.cancel_scope)
                 await tools.server.run(from_client, to_client, tools.server.create_initialization_options())
-                nursery.cancel_scope.cancel()
+                # The last responses may not be written yet.
+                nursery.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
 
     async def _read(self, to_server: ToServer, replies: ToClient) -> None:
         lines = Lines()

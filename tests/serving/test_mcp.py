@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from agentloop.outcome import Outcome
 from agentloop.serving import BearerTokens, _app, _stdio, app
 from agentloop.serving._command import main
 from agentloop.serving._errors import Refusal
-from agentloop.serving._mcp_stdio import serve_client
+from agentloop.serving._mcp_stdio import serve_client, serve_stdio
 from agentloop.serving.protocols.mcp import (
     AskableForms,
     Declined,
@@ -325,8 +326,10 @@ async def test_a_client_that_answers_with_nonsense_gets_no_endless_dialog() -> N
         client.answers = [accept(color=3)] * 3
         assert "Cancel()" in await client.text(1, "survey")
         client.answers = [{"error": {"code": -1, "message": "no \x1b[2J"}}, {"result": {"action": [1]}}]
+        client.answers += [{"error": {"code": -32000, "message": "the code of a closed connection"}}]
         assert "Cancel()" in await client.text(2, "survey")
-        assert "paid" not in await client.text(3, "pay")
+        assert "paid" not in await client.text(3, "pay", _meta={})
+        assert "paid" not in await client.text(4, "pay")
 
 
 @REVISIONS
@@ -463,6 +466,8 @@ async def test_junk_lines_get_errors_and_the_next_call_works(monkeypatch: pytest
         assert "too many requests" in (await client.response("c"))["error"]["message"]
         for id in ("a", "b"):
             await client.send({"method": "notifications/cancelled", "params": {"requestId": id}})
+        # The runs of the two calls need a moment to stop, and there may be two.
+        await trio.sleep(0.1)
         assert await client.text("d", "hello") == "You said: hello"
         assert (await client.call("e", ""))["isError"]
         monkeypatch.setattr(_stdio, "LINE_BYTES", 1000)
@@ -577,11 +582,50 @@ async def test_a_server_that_leaves_waits_for_no_stream_without_requests() -> No
         assert "begins no more runs" in result["content"][0]["text"]
 
 
+@pytest.mark.seconds(60)
+async def test_a_question_whose_run_is_parked_is_withdrawn_and_the_result_says_how_to_go_on() -> None:
+    served = app(make_agent(), park_after=20)
+    client = Client(served, headers=ACCEPT)
+    async with served.running() as runs:
+        session = await legacy_session(client)
+        async with client.open("POST", "/mcp", legacy_call(1, "survey"), session) as reply:
+            await reply.until(b"Which color")
+            await reply.until(b"notifications/cancelled")
+            while not reply.is_whole:
+                await trio.sleep(1)
+        assert not runs._live
+        assert "Its run is parked" in last_message(reply)["result"]["content"][0]["text"]
+
+
+async def test_an_error_in_the_block_of_an_app_is_no_group() -> None:
+    with pytest.raises(KeyError):
+        async with app(make_agent(), protocols=["mcp"]).running():
+            raise KeyError
+
+
 async def test_a_body_that_is_too_long_is_refused_before_the_protocol_reads_it() -> None:
     served = app(make_agent(), max_body_bytes=1000)
     async with served.running():
         assert (await Client(served).post("/mcp", b"x" * 2000)).status == 413
         assert (await Client(served).post("/mcp", b"{}", {"content-type": "text/plain"})).status == 415
+
+
+@pytest.mark.real_clock
+async def test_lines_go_through_the_standard_streams_and_prints_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, int]] = []
+    (reader, to_server), (to_client, writer) = os.pipe(), os.pipe()
+    dup = {0: reader, 1: writer}
+    monkeypatch.setattr(_stdio.os, "dup", dup.__getitem__)
+    monkeypatch.setattr(_stdio.os, "dup2", lambda old, new: moved.append((old, new)))
+    os.write(to_server, b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    os.close(to_server)
+    await serve_stdio({"assistant": make_agent()}, MemoryStore())
+    # Standard input is empty from then on, and standard output is standard error.
+    assert [new for _, new in moved] == [0, 1]
+    assert moved[1][0] == 2
+    assert json.loads(os.read(to_client, 1000))["id"] == 1
+    for number in (reader, writer, to_client):
+        os.close(number)
 
 
 def test_without_the_extra_an_app_has_the_other_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
