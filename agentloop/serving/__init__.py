@@ -1,4 +1,4 @@
-"""Serve agents over HTTP: to front ends of AG-UI and of Vercel's AI SDK, to clients of OpenAI, and by their own events.
+"""Serve agents over HTTP: to front ends of AG-UI and the AI SDK, clients of OpenAI and MCP, and by their own events.
 
 ::
 

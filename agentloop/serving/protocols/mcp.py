@@ -237,7 +237,7 @@ def request_for(question: Question, forms: AskableForms, *, note: str = "") -> d
         if question.url is not None:
             return {"mode": "url", "message": message, "url": to_text(question.url)} if forms.url else None
         # Once through JSON: half an emoji in a form of a tool would end the client's connection.
-        schema = decode_json(json_of(question.form), Any)
+        schema: dict[str, Any] = decode_json(json_of(question.form), Any)
     else:
         schema = dict(CONFIRMATION)
     return {"mode": "form", "message": message, "requestedSchema": schema} if forms.form else None
