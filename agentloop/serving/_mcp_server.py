@@ -261,15 +261,14 @@ class _Call:
 
     async def result(self, prompt: UserMessage, state: State | None, responses: Mapping[str, Any]) -> dict[str, Any]:
         """Run the agent, and return the result of the call: the agent's, or the questions for the client."""
-        runs = self._tool.service.runs
-        if state is None:
-            found = await runs.look(self._session)
-            is_earlier = found.state in ("parked", "interrupted")
-            if is_earlier and found.agent != self._tool.agent.name:
-                sentence = f"the session has an open run of the agent {found.agent!r}: call that agent's tool first"
-                raise Refusal(409, sentence)
-        else:
-            is_earlier = state.is_earlier
+        found = await self._tool.service.runs.look(self._session)
+        is_open = found.state in ("parked", "interrupted")
+        if is_open and found.agent != self._tool.agent.name:
+            sentence = f"the session has an open run of the agent {found.agent!r}: call that agent's tool first"
+            raise Refusal(409, sentence)
+        if state is not None and found.state == "idle":
+            raise Refusal(409, "the questions of this requestState are not open any more: call the tool without it")
+        is_earlier = is_open if state is None else state.is_earlier
         if state is not None or is_earlier:
             # What an earlier request has left open comes first.
             end = await self._resume(state, responses, is_earlier=is_earlier)
@@ -278,7 +277,12 @@ class _Call:
         return (await self._run(prompt)).result
 
     async def _resume(self, state: State | None, responses: Mapping[str, Any], *, is_earlier: bool) -> _End:
-        answers = {id: _plain(response) for id, response in responses.items()}
+        # The answer to another kind of request is none: the question is asked again.
+        answers = {
+            id: {"action": response.action, "content": response.content or {}}
+            for id, response in responses.items()
+            if isinstance(response, types.ElicitResult)
+        }
         try:
             return await self._run(None, answers, is_earlier=is_earlier)
         except InvalidAnswerError as error:
@@ -458,10 +462,3 @@ def _answer(run: LiveRun, question: Question, result: Any) -> None:
         raise
     except AgentLoopError as error:
         SERVING.debug("question %r is not open any more: %s", question.id, error)
-
-
-def _plain(response: Any) -> Any:
-    """An answer of a client as JSON data; ``None`` if it is the answer to another kind of request."""
-    if isinstance(response, types.ElicitResult):
-        return {"action": response.action, "content": response.content or {}}
-    return None
