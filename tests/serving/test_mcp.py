@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -49,6 +50,7 @@ from agentloop.stores import MemoryStore
 from agentloop.testing import FunctionModel, Response, ScriptedModel, calls
 from tests.serving.support import Client, Reply, make_agent
 from tests.serving.test_protocols import APPROVAL, CHILD, CONTINUE, ELICITATION, FORM, ROOT, Script
+from tests.serving.test_server import asyncio_request, in_asyncio
 
 BOTH = AskableForms(form=True, url=True)
 
@@ -609,6 +611,26 @@ async def test_a_body_that_is_too_long_is_refused_before_the_protocol_reads_it()
     async with served.running():
         assert (await Client(served).post("/mcp", b"x" * 2000)).status == 413
         assert (await Client(served).post("/mcp", b"{}", {"content-type": "text/plain"})).status == 415
+
+
+def test_calls_are_served_on_asyncio_and_stop_when_the_client_goes_away() -> None:
+    served = app(make_agent())
+    modern = {**ACCEPT, "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "assistant"}
+    meta = {f"{KEY}protocolVersion": "2026-07-28", f"{KEY}clientCapabilities": {}, "progressToken": 1}
+
+    async def program() -> None:
+        async with served.hosted():
+            call = legacy_call(1, "add")
+            call["params"]["_meta"] = meta
+            status, body = await asyncio_request(served, "POST", "/mcp", call, sending=modern)
+            assert status == 200
+            assert b"The result is 5." in body
+            call["params"]["arguments"]["prompt"] = "wait"
+            await asyncio_request(served, "POST", "/mcp", call, sending=modern, until=b"wait(")
+            while served._service.runs._live:
+                await asyncio.sleep(0.01)
+
+    in_asyncio(program)
 
 
 @pytest.mark.real_clock
