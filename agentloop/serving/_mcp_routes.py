@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.agent import Agent
 from agentloop.serving._errors import Refusal
-from agentloop.serving._mcp_server import EXCHANGE, AgentTools, Exchange
+from agentloop.serving._mcp_server import CALLS, AgentTools, Calls
 from agentloop.serving._runs import Runs
 from agentloop.serving._service import PRINCIPAL, Service
 
@@ -30,6 +30,9 @@ METHODS = ("GET", "POST", "DELETE")
 
 MAX_SESSIONS = 1000
 """Protocol sessions at once. One without a request for half an hour ends."""
+
+CANCEL_SECONDS = 1.0
+"""Seconds that calls have to end when the server leaves."""
 
 
 class McpEndpoint:
@@ -49,6 +52,7 @@ class McpEndpoint:
         self.tools = listed[0]
         """The tools at ``/mcp``."""
         self._by_name = dict(zip(service.agents, listed[1:] or listed, strict=True))
+        self._calls = Calls()
         self._managers: dict[AgentTools, StreamableHTTPSessionManager] = {}
 
     def routes(self) -> Sequence[Route]:
@@ -67,7 +71,13 @@ class McpEndpoint:
                         tools.server, max_sessions=MAX_SESSIONS, max_request_body_size=2**62
                     )
                     await stack.enter_async_context(manager.run())
-                yield
+                try:
+                    yield
+                finally:
+                    # First, while the SDK still takes the messages that withdraw their questions.
+                    self._calls.cancel()
+                    with trio.move_on_after(CANCEL_SECONDS, shield=True):
+                        await self._calls.ended()
         except BaseExceptionGroup as group:
             raise_single(group)
 
@@ -80,9 +90,9 @@ class McpEndpoint:
         manager = self._managers[self.tools if name is None else self._by_name[name]]
         if scope["method"] == "POST":
             receive = _body_then(await self._service.body(Request(scope, receive)), receive)
-        exchange = Exchange()
+        calls = Calls(self._calls)
         token = AccessToken(token="", client_id=scope[PRINCIPAL], scopes=[])
-        scope = {**scope, EXCHANGE: exchange, "user": AuthenticatedUser(token)}
+        scope = {**scope, CALLS: calls, "user": AuthenticatedUser(token)}
         try:
             async with trio.open_nursery() as nursery:
                 if scope["method"] == "GET":
@@ -93,7 +103,7 @@ class McpEndpoint:
         except BaseExceptionGroup as group:
             raise_single(group)
         finally:
-            exchange.end()
+            calls.cancel()
 
 
 async def _until_draining(runs: Runs, scope: trio.CancelScope) -> None:

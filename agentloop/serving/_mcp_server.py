@@ -8,7 +8,7 @@ begins a run, reads it as any other client of the server does, and has the MCP c
   sends the call again with the answers, which resume the run: also after a restart, and in another process.
 
 A call that is cancelled stops reading its run, and so the run stops. Over HTTP that is also what happens when the
-client goes away: see `Exchange`.
+client goes away: see `Calls`.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ from agentloop.serving.protocols.mcp import (
     tool_of,
 )
 
-__all__ = ["EXCHANGE", "AgentTool", "AgentTools", "Context", "Exchange", "ServedTool"]
+__all__ = ["CALLS", "AgentTool", "AgentTools", "Calls", "Context", "ServedTool"]
 
 Context = ServerRequestContext[Any, Any]
 """A request of a client, as the SDK hands it to a handler."""
 
-EXCHANGE = "agentloop.mcp.exchange"
-"""The key in the scope of an HTTP request that has its `Exchange`."""
+CALLS = "agentloop.mcp.calls"
+"""The key in the scope of an HTTP request that has its `Calls`."""
 
 LIST_MILLISECONDS = 60_000
 """How long a client may take the list of tools for the newest one."""
@@ -89,29 +89,50 @@ ATTEMPTS = 3
 """Forms that a person gets for one question, if the answers are not valid."""
 
 
-class Exchange:
-    """An HTTP request and its response. Calls that are still running at its end are cancelled.
+class Calls:
+    """The calls of one HTTP request, or of a server. They are cancelled when it ends.
 
     The SDK goes on with a call of revision 2025-11-25 whose client has gone, though nothing can send the result.
+
+    Args:
+      others: all calls of the server, to which these belong as well.
     """
 
-    def __init__(self) -> None:
-        self._calls: set[trio.CancelScope] = set()
+    def __init__(self, others: Calls | None = None) -> None:
+        self._others = others
+        self._scopes: set[trio.CancelScope] = set()
+        self._changed = trio.lowlevel.ParkingLot()
 
     @contextmanager
     def call(self) -> Generator[None]:
-        """Cancel the block if the exchange ends before it."""
+        """Cancel the block if its request, or the server, ends before it."""
         with trio.CancelScope() as scope:
-            self._calls.add(scope)
+            self._add(scope)
             try:
                 yield
             finally:
-                self._calls.discard(scope)
+                self._discard(scope)
 
-    def end(self) -> None:
+    def _add(self, scope: trio.CancelScope) -> None:
+        self._scopes.add(scope)
+        if self._others is not None:
+            self._others._add(scope)
+
+    def _discard(self, scope: trio.CancelScope) -> None:
+        self._scopes.discard(scope)
+        self._changed.unpark_all()
+        if self._others is not None:
+            self._others._discard(scope)
+
+    def cancel(self) -> None:
         """Cancel the calls."""
-        for scope in self._calls:
+        for scope in self._scopes:
             scope.cancel()
+
+    async def ended(self) -> None:
+        """Return when there are none."""
+        while self._scopes:
+            await self._changed.park()
 
 
 class ServedTool(Protocol):
@@ -166,11 +187,11 @@ class AgentTools:
         tool = self.tools.get(params.name)
         if tool is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name[:100]!r} here")
-        exchange = None if context.request is None else context.request.scope.get(EXCHANGE)
+        calls = None if context.request is None else context.request.scope.get(CALLS)
         try:
-            if exchange is None:
+            if calls is None:
                 return await tool.call(context, params)
-            with exchange.call():
+            with calls.call():
                 return await tool.call(context, params)
         except MCPError:
             raise

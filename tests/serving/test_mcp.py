@@ -627,6 +627,25 @@ async def test_a_question_whose_run_is_parked_is_withdrawn_and_the_result_says_h
         assert "Its run is parked" in last_message(reply)["result"]["content"][0]["text"]
 
 
+async def test_a_server_that_ends_in_the_middle_of_a_question_ends_at_once() -> None:
+    served = app(make_agent())
+    client = Client(served, headers=ACCEPT)
+
+    async def ask(session: Mapping[str, str], *, task_status: trio.TaskStatus[Reply]) -> None:
+        async with client.open("POST", "/mcp", legacy_call(1, "survey"), session) as reply:
+            task_status.started(reply)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        async with served.running():
+            reply: Reply = await nursery.start(ask, await legacy_session(client))
+            await reply.until(b"Which color")
+            start = trio.current_time()
+        assert trio.current_time() - start < 1
+        assert reply.body.count(b"notifications/cancelled") == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_error_in_the_block_of_an_app_is_no_group() -> None:
     with pytest.raises(KeyError):
         async with app(make_agent(), protocols=["mcp"]).running():
