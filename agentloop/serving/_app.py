@@ -92,7 +92,7 @@ def app(
       MissingExtraError: ``protocols`` lists ``"mcp"``, and its extra is not installed.
     """
     if protocols is None:
-        protocols = [word for word in ALL_PROTOCOLS if word != "mcp" or find_spec("mcp") is not None]
+        protocols = [word for word in ALL_PROTOCOLS if word != "mcp" or find_spec("mcp_types") is not None]
     unknown = [word for word in protocols if word not in ALL_PROTOCOLS]
     if isinstance(protocols, str) or unknown or not protocols:
         raise UsageError(f"protocols= lists some of {', '.join(ALL_PROTOCOLS)}, and not {protocols!r}")
@@ -295,7 +295,7 @@ async def _nothing() -> AsyncGenerator[None]:
 
 
 def _mcp_endpoint(service: Service, protocols: Sequence[str]) -> McpEndpoint:
-    if find_spec("mcp") is None:
+    if find_spec("mcp_types") is None:
         raise MissingExtraError(feature='serving.app(protocols=["mcp"])', extra="mcp", package="mcp")
     # The SDK is imported here, since apps without it take a second less to start.
     module = import_module("agentloop.serving._mcp_routes")
