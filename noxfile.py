@@ -185,8 +185,8 @@ FROM_NPM = (
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Hold the MCP toolsets against the official conformance suite and servers (a download of about 100 MB)."""
-    install(session, "conformance", extras="mcp,testing")
+    """Hold MCP client and server against the official conformance suite and servers (a download of about 100 MB)."""
+    install(session, "conformance", extras="mcp,serve,testing")
     folder = Path(session.create_tmp())
     # A folder without this file would not be the one that npm installs into, but one of those around it.
     (folder / "package.json").write_text("{}", encoding="utf-8")
@@ -210,7 +210,7 @@ CLIENTS_FROM_NPM = (
 @nox.session
 def clients(session: nox.Session) -> None:
     """Have other people's clients talk to a server (a download of about 200 MB)."""
-    install(session, "clients", extras="http,openai,serve,testing")
+    install(session, "clients", extras="http,mcp,openai,serve,testing")
     folder = Path(session.create_tmp())
     (folder / "package.json").write_text("{}", encoding="utf-8")
     quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")

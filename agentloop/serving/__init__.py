@@ -1,4 +1,4 @@
-"""Serve agents over HTTP: to front ends of AG-UI and Vercel's AI SDK, to clients of OpenAI and of A2A, and by events.
+"""Serve agents over HTTP: to front ends of AG-UI and the AI SDK, to clients of OpenAI, A2A and MCP, and by events.
 
 ::
 

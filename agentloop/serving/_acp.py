@@ -8,11 +8,8 @@ cancelled, and the runs stop.
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -38,6 +35,8 @@ from agentloop.messages import UserMessage
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
 from agentloop.serving._security import LOCAL, is_session_of, new_session
+from agentloop.serving._service import package_version
+from agentloop.serving._stdio import STOP_SECONDS, Lines, standard_streams
 from agentloop.serving.protocols._base import json_of
 from agentloop.serving.protocols.acp import (
     INVALID_REQUEST,
@@ -55,28 +54,13 @@ from agentloop.serving.protocols.acp import (
 
 __all__ = ["serve_editor", "serve_stdio"]
 
-LINE_BYTES = 20_000_000
-"""The longest message of an editor. A picture is in one."""
-
 REQUESTS = 1000
 """Requests of an editor that may be open at once."""
 
-STOP_SECONDS = 3.0
-"""Seconds that runs have to stop and to be saved after the editor has gone."""
-
 
 async def serve_stdio(agent: Agent, store: Store) -> None:
-    """Serve ``agent`` over the standard streams of this process until standard input ends.
-
-    Only messages may be on them. So what tools print goes to standard error, and programs that they start read nothing.
-    """
-    sys.stdout.flush()
-    reader, writer = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    await serve_editor(agent, store, _Pipe(reader), _Pipe(writer))
+    """Serve ``agent`` over the standard streams of this process until standard input ends."""
+    await serve_editor(agent, store, *standard_streams())
 
 
 async def serve_editor(agent: Agent, store: Store, receive: trio.abc.ReceiveStream, send: trio.abc.SendStream) -> None:
@@ -93,59 +77,6 @@ async def serve_editor(agent: Agent, store: Store, receive: trio.abc.ReceiveStre
         finally:
             with trio.CancelScope(shield=True):
                 await runs.drain(STOP_SECONDS)
-
-
-class _Pipe(trio.abc.ReceiveStream, trio.abc.SendStream):
-    """One of the standard streams, which threads read and write.
-
-    It may be a pipe, a file or a terminal, on any system, and other processes may share it, so it must stay blocking.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await trio.to_thread.run_sync(os.read, self._number, max_bytes or 65536, abandon_on_cancel=True)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.to_thread.run_sync(self._write, bytes(data), abandon_on_cancel=True)
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._number, data) :]
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        # A thread may still read it; the process ends next.
-        await trio.lowlevel.checkpoint()
-
-
-def _version() -> str:
-    try:
-        return version("agentloop-trio")
-    except PackageNotFoundError:
-        # The package is used from a folder.
-        return "0"
-
-
-class _Lines:
-    """Cuts the bytes of a stream into lines."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def add(self, data: bytes | bytearray) -> list[bytes]:
-        """The lines that ``data`` completes, without the empty ones. Raises `Refusal`, if one has no end."""
-        self._rest += data
-        lines: list[bytes] = []
-        if b"\n" in data:
-            *lines, rest = bytes(self._rest).split(b"\n")
-            self._rest = bytearray(rest)
-        if len(self._rest) > LINE_BYTES:
-            raise Refusal(413, f"a message has more than {LINE_BYTES:,} bytes")
-        return [line for line in lines if line.strip()]
 
 
 class _Prompt:
@@ -191,7 +122,7 @@ class _Editor:
 
     async def read(self, receive: trio.abc.ReceiveStream) -> None:
         """Read messages to the end of ``receive``."""
-        lines = _Lines()
+        lines = Lines()
         try:
             while data := await receive.receive_some():
                 for line in lines.add(data):
@@ -255,7 +186,7 @@ class _Editor:
             if prompt is not None:
                 result = await self._prompt(params, prompt)
             elif method == "initialize":
-                result, self._forms = initialized(params, self._agent.name, _version())
+                result, self._forms = initialized(params, self._agent.name, package_version())
             elif method == "session/new":
                 session = new_session(LOCAL)
                 self._sessions[session] = AcpEncoder()

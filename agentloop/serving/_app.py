@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol, cast
 
 import trio
 from starlette.routing import Match, Route, Router
@@ -14,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.asyncio import TrioHost, aio_as_trio
-from agentloop.errors import UsageError
+from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse
@@ -28,17 +30,29 @@ from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
 
-ALL_PROTOCOLS = ("events", *PROTOCOLS, "a2a")
+ALL_PROTOCOLS = ("events", *PROTOCOLS, "a2a", "mcp")
 """The words in ``protocols=``."""
 
 AUTHENTICATOR_SECONDS = 10.0
+
+
+class McpEndpoint(Protocol):
+    """`agentloop.serving._mcp_routes.McpEndpoint`, whose module imports the SDK."""
+
+    def routes(self) -> Sequence[Route]:
+        """The paths."""
+        ...
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Keep protocol sessions while the block runs."""
+        ...
 
 
 def app(
     agents: Agent | Mapping[str, Agent] | Sequence[Agent],
     *,
     store: Store | None = None,
-    protocols: Sequence[str] = ALL_PROTOCOLS,
+    protocols: Sequence[str] | None = None,
     authenticate: Authenticator | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
@@ -58,7 +72,8 @@ def app(
     Args:
       agents: an agent, several, or several with the names that clients use for them.
       store: where sessions are saved; in memory, if not given.
-      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``, ``"a2a"``.
+      protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``, ``"a2a"``, ``"mcp"``, which needs the extra
+        ``mcp``; all that are installed, if not given.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -75,7 +90,10 @@ def app(
 
     Raises:
       UsageError: an argument is wrong.
+      MissingExtraError: ``protocols`` lists ``"mcp"``, and its extra is not installed.
     """
+    if protocols is None:
+        protocols = [word for word in ALL_PROTOCOLS if word != "mcp" or find_spec("mcp_types") is not None]
     unknown = [word for word in protocols if word not in ALL_PROTOCOLS]
     if isinstance(protocols, str) or unknown or not protocols:
         raise UsageError(f"protocols= lists some of {', '.join(ALL_PROTOCOLS)}, and not {protocols!r}")
@@ -117,12 +135,24 @@ class ServedApp:
         self._sites = sites
         self._limits = limits
         self._host: TrioHost | None = None
-        self.routes: Sequence[Route] = [route for word in protocols for route in _routes(service, word)]
+        self._mcp = _mcp_endpoint(service, protocols) if "mcp" in protocols else None
+        self.routes: Sequence[Route] = [route for word in protocols for route in self._routes(word)]
         """The endpoints."""
         for route in self.routes:
             # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
             (route.methods or set()).discard("HEAD")
         self._router = Router(self.routes, default=_no_endpoint)
+
+    def _routes(self, word: str) -> Sequence[Route]:
+        match word:
+            case "events":
+                return EventRoutes(self._service).routes()
+            case "a2a":
+                return a2a_routes(self._service)
+            case "mcp" if self._mcp is not None:
+                return self._mcp.routes()
+            case _:
+                return protocol_routes(self._service, word)
 
     @property
     def has_authenticator(self) -> bool:
@@ -137,7 +167,8 @@ class ServedApp:
         """
         if self._service.open_runs is not None:
             raise UsageError("this app runs already: it has one block, or one server, at a time")
-        async with self._store.open() as store, Runs.open(store, self._limits) as runs:
+        mcp = _nothing() if self._mcp is None else self._mcp.running()
+        async with self._store.open() as store, Runs.open(store, self._limits) as runs, mcp:
             self._service.open_runs = runs
             try:
                 yield runs
@@ -255,17 +286,6 @@ class ServedApp:
         return principal
 
 
-def _routes(service: Service, word: str) -> list[Route]:
-    """The endpoints of the protocol ``word``."""
-    match word:
-        case "events":
-            return EventRoutes(service).routes()
-        case "a2a":
-            return a2a_routes(service)
-        case _:
-            return protocol_routes(service, word)
-
-
 async def _no_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
     await trio.lowlevel.checkpoint()
     raise Refusal(404, f"there is nothing at {str(scope['path'])[:200]!r}")
@@ -277,6 +297,15 @@ STOPPED = "the server has not started yet, or is leaving"
 @asynccontextmanager
 async def _nothing() -> AsyncGenerator[None]:
     yield
+
+
+def _mcp_endpoint(service: Service, protocols: Sequence[str]) -> McpEndpoint:
+    if find_spec("mcp_types") is None:
+        raise MissingExtraError(feature='serving.app(protocols=["mcp"])', extra="mcp", package="mcp")
+    # The SDK is imported here, since apps without it take a second less to start.
+    module = import_module("agentloop.serving._mcp_routes")
+    endpoint: McpEndpoint = module.McpEndpoint(service, is_answered_elsewhere="events" in protocols)
+    return endpoint
 
 
 def _kind(status: int) -> str:
@@ -312,7 +341,7 @@ class _Head:
     def _added(self) -> list[tuple[bytes, bytes]]:
         added = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"vary", b"origin")]
         if self.origin:
-            exposed = b"x-vercel-ai-ui-message-stream"
+            exposed = b"x-vercel-ai-ui-message-stream, mcp-session-id"
             added.append((b"access-control-allow-origin", self.origin.encode("latin-1")))
             added.append((b"access-control-expose-headers", exposed))
         return added
@@ -321,7 +350,10 @@ class _Head:
         """Answer a browser that asks whether a page of another site may send a request."""
         headers = {
             "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-            "access-control-allow-headers": "authorization, content-type, last-event-id, a2a-version, a2a-extensions",
+            "access-control-allow-headers": (
+                "authorization, content-type, last-event-id, a2a-version, a2a-extensions, "
+                "mcp-protocol-version, mcp-session-id, mcp-method, mcp-name"
+            ),
             "access-control-max-age": "600",
         }
         await JsonResponse(b"", 204, headers)(scope, receive, self.send)

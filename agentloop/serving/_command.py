@@ -1,4 +1,4 @@
-"""``python -m agentloop serve module:agent``, and ``python -m agentloop acp module:agent``."""
+"""``python -m agentloop serve module:agent``, and the commands ``acp`` and ``mcp`` for the standard streams."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any, cast
 import trio
 
 from agentloop.agent import Agent
-from agentloop.errors import AgentLoopError, UsageError
+from agentloop.errors import AgentLoopError, MissingExtraError, UsageError
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
 from agentloop.serving._acp import serve_stdio
+from agentloop.serving._service import agents_by_name
 from agentloop.stores import MemoryStore, SQLiteStore
 
 __all__ = ["find_served", "main"]
@@ -58,6 +59,20 @@ def _acp(options: argparse.Namespace) -> None:
     trio.run(serve_stdio, cast("Agent[Any, Any]", cast("object", agent)), store)
 
 
+def _mcp(options: argparse.Namespace) -> None:
+    served = find_served(options.served)
+    if isinstance(served, ServedApp):
+        raise UsageError(f"an MCP client that starts a command talks to agents, and {options.served} is an app")
+    try:
+        stdio: Any = import_module("agentloop.serving._mcp_stdio")
+    except ModuleNotFoundError as error:  # pragma: no cover - the tests have the extra
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise MissingExtraError(feature="python -m agentloop mcp", extra="mcp", package="mcp") from error
+    store = SQLiteStore(options.store) if options.store else MemoryStore()
+    trio.run(stdio.serve_stdio, agents_by_name(served), store)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentloop", description="An agent runtime on trio.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -89,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     acp.set_defaults(run_command=_acp)
     acp.add_argument("served", metavar="module:name", help="an Agent")
     acp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    mcp = commands.add_parser("mcp", help="serve agents as tools to an MCP client, over the standard streams")
+    mcp.set_defaults(run_command=_mcp)
+    mcp.add_argument("served", metavar="module:name", help="an Agent, or several of them")
+    mcp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
     return parser
 
 
@@ -96,7 +115,7 @@ def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
     return app(
         agents,
         store=SQLiteStore(options.store) if options.store else None,
-        protocols=options.protocol or ALL_PROTOCOLS,
+        protocols=options.protocol,
         authenticate=_tokens(options.token_variable) if options.token_variable else None,
         hosts=options.allow_host or (),
         origins=options.allow_origin or (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, cast
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
 from agentloop.serving._security import is_session_of, named_session, new_session
 
-__all__ = ["PRINCIPAL", "Service", "agents_by_name"]
+__all__ = ["PRINCIPAL", "Service", "agents_by_name", "package_version"]
 
 PRINCIPAL = "agentloop.principal"
 """The key in the scope of a request that has its principal."""
@@ -40,6 +41,15 @@ def agents_by_name(agents: Agent | Mapping[str, Agent] | Sequence[Agent]) -> dic
     if not named or not all(isinstance(cast("object", agent), Agent) for agent in named.values()):
         raise UsageError(f"a server serves an Agent, or several: not {agents!r}")
     return named
+
+
+def package_version() -> str:
+    """The version of agentloop, for clients that ask for it."""
+    try:
+        return version("agentloop-trio")
+    except PackageNotFoundError:
+        # The package is used from a folder.
+        return "0"
 
 
 class Service:
@@ -92,7 +102,11 @@ class Service:
 
     def named_session(self, request: Request, name: str) -> str:
         """The session that a client calls ``name``; a new one if it has no name."""
-        principal = self.principal(request)
+        return self.session_named(self.principal(request), name)
+
+    @staticmethod
+    def session_named(principal: str, name: str) -> str:
+        """The session that a client of ``principal`` calls ``name``; a new one if it has no name."""
         if not name:
             return new_session(principal)
         return name if is_session_of(principal, name) else named_session(principal, name)
@@ -108,9 +122,31 @@ class Service:
         on_question: Literal["reader", "park", "decline"],
         on_disconnect: OnDisconnect,
     ) -> LiveRun:
-        """Begin a run, or resume one: see `Runs.start`."""
+        """Begin a run for the principal of ``request``, or resume one: see `Runs.start`."""
+        return await self.start_for(
+            self.principal(request),
+            session,
+            agent,
+            prompt,
+            answers=answers,
+            on_question=on_question,
+            on_disconnect=on_disconnect,
+        )
+
+    async def start_for(
+        self,
+        principal: str,
+        session: str,
+        agent: Agent,
+        prompt: UserMessage | None,
+        *,
+        answers: AnswersTo | None = None,
+        on_question: Literal["reader", "park", "decline"],
+        on_disconnect: OnDisconnect,
+    ) -> LiveRun:
+        """Begin a run for ``principal``, or resume one: see `Runs.start`."""
         policy: OnDisconnect = self._on_disconnect if self._on_disconnect is not None else on_disconnect
-        deps = None if self._deps is None else self._deps(self.principal(request))
+        deps = None if self._deps is None else self._deps(principal)
         return await self.runs.start(
             session,
             agent,

@@ -1,1 +1,1 @@
-"""agentloop.mcp against software that nobody here wrote: `nox -s conformance`."""
+"""MCP, as client and as server, against software that nobody here wrote: `nox -s conformance`."""

@@ -25,7 +25,7 @@ from agentloop.events import (
 )
 from agentloop.journal import Store
 from agentloop.messages import File, Image, ResultStatus, Text
-from agentloop.serving import _acp
+from agentloop.serving import _stdio
 from agentloop.serving._acp import serve_editor
 from agentloop.serving._command import main
 from agentloop.serving._errors import Refusal
@@ -340,7 +340,7 @@ async def test_a_message_that_is_none_gets_an_error_of_json_rpc_and_ends_nothing
 
 
 async def test_a_message_without_an_end_is_not_gathered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_acp, "LINE_BYTES", 1000)
+    monkeypatch.setattr(_stdio, "LINE_BYTES", 1000)
     async with editor_of() as editor:
         await editor.send.send_all(b"x" * 1001)
         assert "1,000 bytes" in (await editor.response(None))["error"]["message"]

@@ -24,6 +24,7 @@ from agentloop.serving._security import (
     new_session,
     owner_prefix,
 )
+from agentloop.serving.protocols.mcp import State
 from agentloop.stores import MemoryStore
 from agentloop.testing import ScriptedModel
 from tests.serving.support import Client, Reply, make_agent
@@ -39,6 +40,24 @@ def served_to_two(**options: Any) -> ServedApp:
 # ----------------------------------------------------------------- access across principals
 
 TEXT = "the secret of ann"
+
+MCP_HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "mcp-protocol-version": "2026-07-28",
+    "mcp-method": "tools/call",
+    "mcp-name": "assistant",
+}
+
+
+def mcp_call(session: str, **params: Any) -> Any:
+    meta = {"protocolVersion": "2026-07-28", "clientCapabilities": {"elicitation": {}}}
+    sent = {
+        "name": "assistant",
+        "arguments": {"prompt": "hello", "session": session},
+        "_meta": {f"io.modelcontextprotocol/{key}": value for key, value in meta.items()},
+        **params,
+    }
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": sent}
 
 
 def body_for(path: str, session: str, question: str) -> Any:
@@ -72,6 +91,10 @@ def body_for(path: str, session: str, question: str) -> Any:
         },
         "/vercel": {"id": session, "messages": [{"role": "user", "parts": [{"type": "text", "text": "hello"}]}]},
         "/vercel/{agent}": {"id": session, "messages": [], "answers": {question: {"type": "approve"}}},
+        "/mcp": mcp_call(session),
+        "/mcp/{agent}": mcp_call(
+            session, requestState=State(session, 1).encode(), inputResponses={question: {"action": "accept"}}
+        ),
     }
     by_ending: Mapping[str, Any] = {
         "prompts": {"text": "hello"},
@@ -114,9 +137,10 @@ async def test_no_endpoint_lets_a_principal_at_the_session_of_another(by: str) -
                 name = session if by == "whole id" else "chat"
                 path = route.path.replace("{session}", name).replace("{chat}", name).replace("{agent}", "assistant")
                 body = None if method in ("GET", "DELETE") else body_for(route.path, name, question["id"])
+                headers = MCP_HEADERS if "mcp" in path else None
                 query = f"?follow=0&before={session}" if "sessions" in path else ""
                 for target in {path, path + query}:
-                    reply = await bob.request(method, target, body)
+                    reply = await bob.request(method, target, body, headers)
                     assert TEXT not in reply.body.decode(), f"{method} {target}"
                     assert question["id"] not in reply.body.decode() or reply.status == 409, f"{method} {target}"
                     if "{session}" in route.path:

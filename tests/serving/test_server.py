@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -282,11 +282,18 @@ def test_the_command_serves_nothing_beyond_this_machine_without_tokens(
 
 
 async def asyncio_request(
-    asgi: Any, method: str, path: str, body: Any = None, *, until: bytes = b""
+    asgi: Any,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    until: bytes = b"",
+    sending: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Send a request to an app in asyncio, and go away after ``until`` has come, or at the end."""
     sent = json.dumps(body).encode() if body is not None else b""
     headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in (sending or {}).items()]
     path, _, query = path.partition("?")
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
     scope |= {"client": ("127.0.0.1", 1), "root_path": "", "http_version": "1.1"}
