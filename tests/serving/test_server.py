@@ -75,6 +75,36 @@ async def test_a_client_of_http_prompts_reads_and_comes_back() -> None:
 
 
 @real_clock
+@pytest.mark.parametrize("protocol", ["events", "openai"])
+async def test_a_connection_ends_or_is_used_again_after_a_response_that_streams(protocol: str) -> None:
+    async with server() as address, httpx2.AsyncClient(base_url=address) as client:
+        if protocol == "events":
+            session = (await client.post("/sessions", json={})).json()["id"]
+            head, body = f"GET /sessions/{session}/events?follow=0 HTTP/1.1\r\n", b""
+        else:
+            body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
+        sent = f"{head}host: localhost\r\ncontent-type: application/json\r\n".encode()
+        request, last = sent + b"\r\n" + body, sent + b"connection: close\r\n\r\n" + body
+        with trio.fail_after(5):
+            # The second request comes on the connection of the first, which closes after it.
+            assert (await exchange(address, request, last)).count(b"HTTP/1.1 200") == 2
+
+
+@real_clock
+async def test_a_connection_that_is_idle_after_a_response_that_streams_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_server, "HEADER_SECONDS", 0.2)
+    async with server() as address, httpx2.AsyncClient(base_url=address) as client:
+        session = (await client.post("/sessions", json={})).json()["id"]
+        with trio.fail_after(5):
+            path = f"/sessions/{session}/events?follow=0"
+            answer = await exchange(address, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert answer.endswith(b"\r\n0\r\n\r\n")
+
+
+@real_clock
 async def test_what_is_not_http_ends_its_own_connection_and_no_other() -> None:
     async with server() as address, httpx2.AsyncClient(base_url=address) as client:
         for pieces in (
