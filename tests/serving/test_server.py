@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,52 @@ async def test_a_connection_that_is_idle_after_a_response_that_streams_is_closed
             path = f"/sessions/{session}/events?follow=0"
             answer = await exchange(address, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         assert answer.endswith(b"\r\n0\r\n\r\n")
+
+
+UPGRADE = b"GET /agents HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\n"
+
+
+@real_clock
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET /agents HTTP/1.1\r\nhost: loc", b""),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"421"),
+        (UPGRADE + b"upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n", b"200"),
+        (UPGRADE + b"upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAA\r\n\r\n", b"200"),
+        (UPGRADE + b"upgrade: websocket\r\nsec-websocket-version: 12\r\n\r\n", b"200"),
+    ],
+    ids=["nothing", "part of a head", "HTTP/2", "upgrade to HTTP/2", "websocket", "old websocket"],
+)
+async def test_a_connection_speaks_http_1_and_is_closed_when_it_is_idle(
+    sent: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server, "HEADER_SECONDS", 0.2)
+    async with server() as address:
+        with trio.fail_after(5):
+            answer = await exchange(address, sent)
+    assert answer.startswith(b"HTTP/1.1 " + status if status else b"")
+    assert bool(answer) is bool(status)
+
+
+@real_clock
+async def test_a_server_takes_no_more_connections_than_leave_descriptors_for_its_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_server, "_max_connections", lambda: 2)
+    async with server() as address, AsyncExitStack() as stack:
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        held = [await stack.enter_async_context(await trio.open_tcp_stream(host, int(port))) for _ in range(2)]
+        for _ in range(3):
+            assert await exchange(address) == b""
+        await held[0].aclose()
+        async with httpx2.AsyncClient(base_url=address) as client:
+            while True:
+                with suppress(httpx2.TransportError):
+                    assert (await client.get("/agents")).status_code == 200
+                    break
+    assert caplog.messages.count("the server has 2 connections, and closes new ones at once") == 1
 
 
 @real_clock
