@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest
 from agentloop.serving import ServedApp, _runs, app
 from agentloop.serving._fence import Fence
-from agentloop.serving._runs import SessionReader
+from agentloop.serving._runs import LiveRun, SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
 from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
@@ -451,6 +451,40 @@ async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_no
         assert read[-1]["type"] == "stream_stopped"
         # Those who read the whole session get both runs.
         assert joined(await events(client, session))[: len(joined(read))] == joined(read)
+
+
+async def test_many_runs_keep_no_more_events_together_than_memory_allows_and_their_readers_get_every_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_runs, "ALL_KEPT_BYTES", 60_000)
+    async with serving() as (served, client), AsyncExitStack() as stack:
+        runs = served._service.runs
+        kept: list[LiveRun] = []
+        for number in range(10):
+            session = await new_session(client)
+            await client.post(f"/sessions/{session}/prompts", {"text": "please add" if number % 2 else "please wait"})
+            run = runs.live(session)
+            assert run is not None
+            stack.enter_context(run.reading())
+            kept.append(run)
+            while not (run.is_closed or run.stream is None or run.last > 5):
+                await run.news()
+            assert sum(run.size for run in kept) <= 60_000
+        for run in kept:
+            while not run.is_closed:
+                await run.news()
+            # Runs that have ended count, as long as they have readers.
+            assert sum(run.size for run in kept) <= 60_000
+        assert sum(run.dropped > run.begin for run in kept) >= 5
+        for run in kept:
+            reader, numbers = SessionReader(runs, run.session, run.begin), list[int]()
+            while entries := await reader.next(run):
+                numbers += [entry.event.seq for entry in entries]
+            assert numbers == sorted(set(numbers))
+            whole = await events(client, run.session)
+            assert (numbers[0], numbers[-1]) == (1, whole[-1]["seq"])
+    assert not runs._budget._runs
+    assert not runs._budget._size
 
 
 class SlowStore:
