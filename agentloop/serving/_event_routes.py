@@ -263,6 +263,8 @@ class _Followed:
         self._reader = SessionReader(service.runs, session, after)
         self._is_looked_at = False
         """Whether the state of the session is known since the last event."""
+        self._may_change = False
+        """Whether that state may change without an event: another request, or another process, has the session."""
 
     async def write(self, chunk: Chunk) -> None:
         await chunk(RETRY)
@@ -303,12 +305,14 @@ class _Followed:
             if not self._follows or self._service.runs.is_draining:
                 return ()
             await self._reader.wait()
-            self._is_looked_at = self._service.runs.live(self._session) is None
+            self._is_looked_at = self._service.runs.live(self._session) is None and not self._may_change
 
     async def _resume(self) -> None:
         """Resume the run of the session if it was cut off. What prevents that is left to those who ask for it."""
+        self._may_change = False
         try:
             state = await self._service.runs.look(self._session)
+            self._may_change = state.state in ("running", "elsewhere")
             if state.state == "interrupted":
                 agent = self._service.agent(state.agent)
                 await self._service.start(

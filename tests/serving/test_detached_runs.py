@@ -13,13 +13,11 @@ import trio
 
 from agentloop import Agent, tool
 from agentloop.journal import OpenStore, Record, Store
-from agentloop.messages import ToolResult
-from agentloop.models import ModelRequest
 from agentloop.serving import ServedApp, _runs, app
 from agentloop.serving._fence import Fence
 from agentloop.serving._runs import LiveRun, SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
-from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
+from agentloop.testing import ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
 
 
@@ -527,73 +525,3 @@ async def test_a_look_at_a_session_keeps_no_other_process_from_its_next_run(text
             while not reply.is_whole:
                 await trio.sleep(0.01)
         assert reply.json["state"] == "idle"
-
-
-class DyingStore:
-    """A store that saves so many writes, and then none, as if the process had been killed before the next one."""
-
-    def __init__(self, store: MemoryStore, writes: int) -> None:
-        self._store = store
-        self.writes = writes
-        self.died = trio.Event()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[OpenStore]:
-        async with self._store.open() as opened:
-            fence = Fence(opened)
-            append = fence.append
-
-            async def counted(session: str, records: Sequence[Record], /, **options: Any) -> None:
-                if not self.writes:
-                    fence.close()
-                    self.died.set()
-                self.writes -= 1
-                await append(session, records, **options)
-
-            fence.append = counted  # type: ignore[method-assign]
-            yield fence
-
-
-@pytest.mark.seconds(1000)
-async def test_a_server_that_dies_before_any_write_is_followed_by_one_that_finishes_with_no_effect_twice() -> None:
-    effects: list[str] = []
-
-    @tool
-    async def transfer(to: str) -> str:
-        """Transfer."""
-        effects.append(to)
-        return f"transferred to {to}"
-
-    def responses(request: ModelRequest) -> Any:
-        done = sum(isinstance(message, ToolResult) for message in request.messages)
-        return calls("transfer", to="ann") if done == 0 else calls("transfer", to="bob") if done == 1 else "All done."
-
-    agent = Agent(FunctionModel(responses), name="assistant", tools=[transfer])
-    writes = 0
-    while True:
-        effects.clear()
-        memory, seen = MemoryStore(), list[Any]()
-        dying = DyingStore(memory, writes)
-        async with serving(agent, store=dying) as (_, client):
-            session = await new_session(client)
-            begun = await client.post(f"/sessions/{session}/prompts", {"text": "go"})
-            if begun.status == 202:
-                async with client.open("GET", f"/sessions/{session}/events") as reply:
-                    while not (dying.died.is_set() or b"stream_stopped" in reply.body):
-                        await trio.sleep(0.01)
-                    # What the run sends after its store has died is not of this server any more.
-                    seen = [event for event in reply.data if event["type"] != "stream_stopped"]
-        if not dying.died.is_set():
-            break
-        after = seen[-1]["seq"] if seen else 0
-        async with serving(agent, store=memory) as (_, client):
-            if begun.status != 202:
-                assert begun.status == 503
-                assert (await client.post(f"/sessions/{session}/prompts", {"text": "go"})).status == 202
-            rest = await events(client, session, after)
-            assert rest[-1]["reason"] == "completed", f"died before write {writes}"
-        numbers = [event["seq"] for event in [*seen, *rest]]
-        assert numbers == sorted(set(numbers))
-        assert sorted(effects) == sorted(set(effects)), f"died before write {writes}"
-        writes += 1
-    assert writes >= 4
