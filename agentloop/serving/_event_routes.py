@@ -16,7 +16,7 @@ from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.errors import StoreError
-from agentloop.events import Question
+from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
@@ -294,9 +294,9 @@ class _Followed:
                     SERVING.error("session %r cannot be read: %s", self._session, error)
                     return ()
                 entries = ()
-            else:
-                self._is_looked_at = self._is_looked_at and not entries
             if entries:
+                # Without a look at the end of a run, which reads the whole session, for each of its readers.
+                self._is_looked_at = _is_end(entries[-1].event)
                 return entries
             if not self._is_looked_at:
                 self._is_looked_at = True
@@ -322,6 +322,11 @@ class _Followed:
             refusal = refusal_of(error)
             if refusal.status != 409:
                 SERVING.warning("session %r: its run is not resumed: %s", self._session, refusal.message)
+
+
+def _is_end(event: StreamEvent) -> bool:
+    """Whether ``event`` is the last one of a run that nothing is left to do for."""
+    return isinstance(event, StreamStopped) and not event.depth and event.reason == "completed"
 
 
 def _frames(entries: Sequence[Entry] | None) -> bytes:

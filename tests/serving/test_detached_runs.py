@@ -485,6 +485,28 @@ async def test_many_runs_keep_no_more_events_together_than_memory_allows_and_the
     assert not runs._budget._size
 
 
+@pytest.mark.seconds(100)
+async def test_the_end_of_a_run_costs_its_readers_no_look_at_the_whole_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    async with serving() as (served, client), AsyncExitStack() as stack:
+        runs = served._service.runs
+        session = await new_session(client)
+        look = runs.look
+
+        async def counted(session: str) -> Any:
+            looks.append(session)
+            return await look(session)
+
+        monkeypatch.setattr(runs, "look", counted)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        path = f"/sessions/{session}/events"
+        replies = [await stack.enter_async_context(client.open("GET", path)) for _ in range(5)]
+        for reply in replies:
+            await reply.until(b"stream_stopped")
+        await trio.sleep(10)
+        assert not looks
+
+
 class SlowStore:
     """A store that reads only when it may."""
 
