@@ -75,6 +75,9 @@ PAGE = 200
 BEHIND_SECONDS = 0.1
 """Between two looks at a store that has not yet saved what a live run no longer keeps."""
 
+STUCK_SECONDS = 2.0
+"""After which the log names the runs that ignore their cancellation, when the server leaves."""
+
 AWAY = "the client went away"
 DRAINING = "the server is about to stop, and begins no more runs: try again later"
 
@@ -268,6 +271,7 @@ class Runs:
                 finally:
                     runs._begin_drain()
                     runs._store.close()
+                    nursery.start_soon(runs._report_stuck)
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise_single(group)
@@ -481,6 +485,15 @@ class Runs:
                 await self._changed.park()
         for session in self._live:
             SERVING.warning("session %r: its run is cut off, and can be resumed", session)
+
+    async def _report_stuck(self) -> None:
+        """Log the runs that ignore their cancellation: the process cannot leave before they end, and says why."""
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(STUCK_SECONDS):
+                while self._live:
+                    await self._changed.park()
+            for session in self._live:
+                SERVING.warning("session %r: its run ignores its cancellation, and the server waits for it", session)
 
     async def changed(self) -> None:
         """Return when a run begins or ends, or the server begins to drain."""

@@ -28,7 +28,15 @@ from tests.serving.test_server import server
 
 Cut = Literal["before", "after"]
 
-nightly = [pytest.mark.nightly, pytest.mark.seconds(100_000)]
+
+def cuts(step: int, *, seconds: float) -> Any:
+    """A sample of the bytes after which a response is cut off, and, each night, all of them in parts."""
+    marks = [pytest.mark.nightly, pytest.mark.seconds(seconds)]
+    parts = [pytest.param(begin, PARTS, marks=marks) for begin in range(1, PARTS + 1)]
+    return pytest.mark.parametrize(("begin", "step"), [(1, step), *parts])
+
+
+PARTS = 12
 
 
 class Reader:
@@ -76,7 +84,7 @@ async def read_with_cut(client: Client, cut: int) -> tuple[list[Any], list[Any]]
             while not reply.is_whole and b"stream_stopped" not in reply.body:
                 if b"approval_requested" in reply.body and reply.body.endswith(b"\n\n"):
                     break
-                await trio.sleep(0.001)
+                await trio.sleep(0.02)
             reader.take(reply.body)
         room = None
         if reader.answers:
@@ -85,23 +93,25 @@ async def read_with_cut(client: Client, cut: int) -> tuple[list[Any], list[Any]]
 
 
 @pytest.mark.seconds(1000)
-@pytest.mark.parametrize("step", [211, pytest.param(1, marks=nightly)])
-async def test_a_reader_of_a_live_run_that_is_cut_off_at_any_byte_gets_every_event_once(step: int) -> None:
+@cuts(211, seconds=100_000)
+async def test_a_reader_of_a_live_run_that_is_cut_off_at_any_byte_gets_every_event_once(begin: int, step: int) -> None:
     async with serving() as (_, client):
         uncut, whole = await read_with_cut(client, 1_000_000)
         assert joined(uncut) == joined(whole)
         async with client.open("GET", f"/sessions/{whole[0]['source']['session']}/events?follow=0") as reply:
             while not reply.is_whole:
                 await trio.sleep(0.001)
-        for cut in range(1, len(reply.body), step):
+        for cut in range(begin, len(reply.body), step):
             read, stored = await read_with_cut(client, cut)
             assert joined(read) == joined(stored), f"cut after byte {cut}"
             assert types(read) == types(uncut), f"cut after byte {cut}"
 
 
 @pytest.mark.seconds(1000)
-@pytest.mark.parametrize("step", [151, pytest.param(1, marks=nightly)])
-async def test_a_page_that_is_cut_off_at_any_byte_attaches_to_its_run_and_reads_all_of_it(step: int) -> None:
+@cuts(151, seconds=100_000)
+async def test_a_page_that_is_cut_off_at_any_byte_attaches_to_its_run_and_reads_all_of_it(
+    begin: int, step: int
+) -> None:
     async def read(cut: int) -> tuple[bytes, bytes, bool]:
         async with serving(on_disconnect="continue") as (served, client):
             message = {"role": "user", "parts": [{"type": "text", "text": "please wait"}]}
@@ -117,7 +127,7 @@ async def test_a_page_that_is_cut_off_at_any_byte_attaches_to_its_run_and_reads_
     uncut, _, _ = await read(1_000_000)
     assert uncut.endswith(b"data: [DONE]\n\n")
     was_live = 0
-    for cut in range(1, len(uncut), step):
+    for cut in range(begin, len(uncut), step):
         first, attached, is_live = await read(cut)
         assert first == uncut[:cut]
         assert attached == (uncut if is_live else b""), f"cut after byte {cut}"
@@ -126,8 +136,8 @@ async def test_a_page_that_is_cut_off_at_any_byte_attaches_to_its_run_and_reads_
 
 
 @pytest.mark.real_clock
-@pytest.mark.parametrize("step", [401, pytest.param(1, marks=[pytest.mark.nightly, pytest.mark.seconds(3000)])])
-async def test_a_connection_that_a_client_closes_at_any_byte_costs_no_event(step: int) -> None:
+@cuts(401, seconds=3000)
+async def test_a_connection_that_a_client_closes_at_any_byte_costs_no_event(begin: int, step: int) -> None:
     async with server() as address, httpx2.AsyncClient(base_url=address) as http:
         host, _, port = address.removeprefix("http://").rpartition(":")
         session = (await http.post("/sessions", json={})).json()["id"]
@@ -142,7 +152,7 @@ async def test_a_connection_that_a_client_closes_at_any_byte_costs_no_event(step
             length = 0
             async for data in stream:
                 length += len(data)
-        for cut in range(1, length, step):
+        for cut in range(begin, length, step):
             received = bytearray()
             async with await trio.open_tcp_stream(host, int(port)) as stream:
                 await stream.send_all(request)

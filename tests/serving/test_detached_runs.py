@@ -387,6 +387,38 @@ async def test_a_client_that_is_cut_off_at_any_byte_gets_every_event_once(step: 
             assert joined([*events_of_prefix, *rests[last]]) == joined(whole.data), f"cut after byte {cut}"
 
 
+@pytest.mark.seconds(100)
+async def test_a_run_that_ignores_its_cancellation_is_named_in_the_log_of_a_server_that_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    effects: list[str] = []
+
+    @tool
+    async def stubborn() -> str:
+        """Ignore that the run is cancelled."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        effects.append("late")
+        return "late"
+
+    store = MemoryStore()
+    agent = Agent(ScriptedModel(calls("stubborn"), "Done."), name="assistant", tools=[stubborn])
+    async with serving(agent, store=store) as (served, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "go"})
+        await trio.sleep(1)
+        await served.drain(5)
+        left = trio.current_time()
+    assert trio.current_time() - left > 20
+    assert caplog.text.count("its run ignores its cancellation, and the server waits for it") == 1
+    # The next server does not know whether the call took effect, and does not repeat it.
+    async with serving(Agent(ScriptedModel("Done."), name="assistant", tools=[stubborn]), store=store) as (_, client):
+        read = await events(client, session)
+        assert read[-1]["reason"] == "completed"
+        assert of_type(read, "tool_call_finished")[0]["result"]["status"] != "ok"
+    assert effects == ["late"]
+
+
 async def test_a_client_that_is_cut_off_again_and_again_in_a_live_run_gets_every_event_once() -> None:
     async with serving() as (_, client):
         # Long enough for any one event, so that each connection brings something new.

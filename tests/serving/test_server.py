@@ -26,7 +26,7 @@ from agentloop.errors import StoreError
 from agentloop.serving import ServedApp, _server, app, run
 from agentloop.serving._command import find_served, main
 from agentloop.stores import SQLiteStore
-from agentloop.testing import ScriptedModel
+from agentloop.testing import ScriptedModel, hangs
 from tests.serving.support import make_agent, of_type, sse_data
 
 real_clock = pytest.mark.real_clock
@@ -213,6 +213,31 @@ async def test_at_sigterm_a_run_that_waits_for_a_person_is_parked_and_the_next_s
         path = f"/sessions/{session}/answers"
         resumed = await client.post(path, json={"answers": answers}, headers=headers)
         assert "paid 5" in resumed.text
+
+
+@real_clock
+async def test_a_second_sigterm_ends_the_wait_for_runs_and_the_run_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server, "CLOSE_SECONDS", 0.2)
+    path = str(tmp_path / "chats.db")
+    async with trio.open_nursery() as nursery:
+        served = app(Agent(ScriptedModel(hangs()), name="assistant"), store=SQLiteStore(path))
+        address: str = await nursery.start(partial(run, served, port=0, drain_seconds=1000))
+        async with httpx2.AsyncClient(base_url=address) as client:
+            session = (await client.post("/sessions", json={})).json()["id"]
+            await client.post(f"/sessions/{session}/prompts", json={"text": "go"})
+            signal.raise_signal(signal.SIGTERM)
+            refused = 0
+            while refused != 503:
+                other = (await client.post("/sessions", json={})).json()["id"]
+                refused = (await client.post(f"/sessions/{other}/prompts", json={"text": "go"})).status_code
+            # The server answers while it waits.
+            assert (await client.get(f"/sessions/{session}")).json()["state"] == "running"
+        signal.raise_signal(signal.SIGTERM)
+    served = app(Agent(ScriptedModel("Done."), name="assistant"), store=SQLiteStore(path))
+    async with server(served) as address, httpx2.AsyncClient(base_url=address) as client:
+        assert (await client.get(f"/sessions/{session}")).json()["state"] == "interrupted"
 
 
 SERVES = """
