@@ -29,7 +29,7 @@ from tests.serving.test_server import server
 Cut = Literal["before", "after"]
 
 
-def cuts(step: int, *, seconds: float) -> Any:
+def cuts(step: int, *, seconds: float) -> pytest.MarkDecorator:
     """A sample of the bytes after which a response is cut off, and, each night, all of them in parts."""
     marks = [pytest.mark.nightly, pytest.mark.seconds(seconds)]
     parts = [pytest.param(begin, PARTS, marks=marks) for begin in range(1, PARTS + 1)]
