@@ -61,7 +61,7 @@ ALL_KEPT_BYTES = 200_000_000
 ENTRY_BYTES = 500
 """Memory of an event besides its frame."""
 
-BATCH_BYTES = 64_000
+BATCH_BYTES = 16_000
 """Above so many, a reader takes no more events at once."""
 
 POLL_SECONDS = 2.0
