@@ -141,7 +141,8 @@ class ServedApp:
         for route in self.routes:
             # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
             (route.methods or set()).discard("HEAD")
-        self._router = Router(self.routes, default=_no_endpoint)
+        # A redirect of Starlette's would be an address of plain HTTP, behind a proxy that ends TLS.
+        self._router = Router(self.routes, default=_no_endpoint, redirect_slashes=False)
 
     def _routes(self, word: str) -> Sequence[Route]:
         match word:

@@ -129,6 +129,11 @@ class FrameResponse(Response):
 
         with self._block:
             await send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+            is_whole = False
             async with connected(receive):
                 await self._write(chunk)
+                is_whole = True
+            if is_whole:
+                # Outside of the block: the server reports a disconnect while it sends the end, and must not be
+                # cancelled before it has closed the connection, or made it ready for the next request.
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

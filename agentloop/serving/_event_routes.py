@@ -16,7 +16,7 @@ from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.errors import StoreError
-from agentloop.events import Question
+from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
@@ -263,6 +263,8 @@ class _Followed:
         self._reader = SessionReader(service.runs, session, after)
         self._is_looked_at = False
         """Whether the state of the session is known since the last event."""
+        self._may_change = False
+        """Whether that state may change without an event: another request, or another process, has the session."""
 
     async def write(self, chunk: Chunk) -> None:
         await chunk(RETRY)
@@ -292,9 +294,9 @@ class _Followed:
                     SERVING.error("session %r cannot be read: %s", self._session, error)
                     return ()
                 entries = ()
-            else:
-                self._is_looked_at = self._is_looked_at and not entries
             if entries:
+                # Without a look at the end of a run, which reads the whole session, for each of its readers.
+                self._is_looked_at = _is_end(entries[-1].event)
                 return entries
             if not self._is_looked_at:
                 self._is_looked_at = True
@@ -303,12 +305,14 @@ class _Followed:
             if not self._follows or self._service.runs.is_draining:
                 return ()
             await self._reader.wait()
-            self._is_looked_at = self._service.runs.live(self._session) is None
+            self._is_looked_at = self._service.runs.live(self._session) is None and not self._may_change
 
     async def _resume(self) -> None:
         """Resume the run of the session if it was cut off. What prevents that is left to those who ask for it."""
+        self._may_change = False
         try:
             state = await self._service.runs.look(self._session)
+            self._may_change = state.state in ("running", "elsewhere")
             if state.state == "interrupted":
                 agent = self._service.agent(state.agent)
                 await self._service.start(
@@ -318,6 +322,11 @@ class _Followed:
             refusal = refusal_of(error)
             if refusal.status != 409:
                 SERVING.warning("session %r: its run is not resumed: %s", self._session, refusal.message)
+
+
+def _is_end(event: StreamEvent) -> bool:
+    """Whether ``event`` is the last one of a run that nothing is left to do for."""
+    return isinstance(event, StreamStopped) and not event.depth and event.reason == "completed"
 
 
 def _frames(entries: Sequence[Entry] | None) -> bytes:

@@ -158,6 +158,9 @@ class _WholeResponse(Response):
         self._reading = reading
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, is_whole = b"", False
         async with connected(receive):
-            body = await self._reading.whole()
+            body, is_whole = await self._reading.whole(), True
+        if is_whole:
+            # Outside of the block, as `FrameResponse` sends its end.
             await JsonResponse(body)(scope, receive, send)

@@ -9,7 +9,7 @@
 
 A live run keeps its latest events for its readers, so that they read deltas at once and the store only once. A reader
 that lags further behind reads the rest from the store. So the memory of a run is bounded however slow its readers are,
-and no reader slows a run down.
+and no reader slows a run down. All runs share one budget of memory: the more there are, the less each keeps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,13 @@ KEPT_EVENTS = 2048
 KEPT_BYTES = 4_000_000
 """How much a live run keeps for its readers."""
 
-BATCH_BYTES = 64_000
+ALL_KEPT_BYTES = 200_000_000
+"""How much all live runs keep together."""
+
+ENTRY_BYTES = 500
+"""Memory of an event besides its frame."""
+
+BATCH_BYTES = 16_000
 """Above so many, a reader takes no more events at once."""
 
 POLL_SECONDS = 2.0
@@ -68,6 +74,9 @@ PAGE = 200
 
 BEHIND_SECONDS = 0.1
 """Between two looks at a store that has not yet saved what a live run no longer keeps."""
+
+STUCK_SECONDS = 2.0
+"""After which the log names the runs that ignore their cancellation, when the server leaves."""
 
 AWAY = "the client went away"
 DRAINING = "the server is about to stop, and begins no more runs: try again later"
@@ -82,6 +91,32 @@ class Entry(NamedTuple):
 
 def _entry(event: StreamEvent) -> Entry:
     return Entry(event, event_frame(event.seq, encode_event(event)))
+
+
+class _Budget:
+    """The memory that runs share for the events that they keep."""
+
+    def __init__(self) -> None:
+        self._runs: dict[LiveRun, int] = {}
+        """The bytes that each run keeps."""
+        self._size = 0
+
+    def set(self, run: LiveRun, size: int) -> None:
+        """Count ``size`` bytes for ``run``, and let all runs drop their oldest events if the sum is too large.
+
+        Half of the budget is free afterwards, so that this is done rarely, however many runs there are.
+        """
+        self._size += size - self._runs.get(run, 0)
+        self._runs[run] = size
+        if self._size > ALL_KEPT_BYTES:
+            share = ALL_KEPT_BYTES // 2 // len(self._runs)
+            for other in self._runs:
+                other.drop(share)
+                self._runs[other] = other.size
+            self._size = sum(self._runs.values())
+
+    def release(self, run: LiveRun) -> None:
+        self._size -= self._runs.pop(run, 0)
 
 
 class RunLimits(NamedTuple):
@@ -110,7 +145,9 @@ class SessionState(NamedTuple):
 class LiveRun:
     """A run that this server runs now."""
 
-    def __init__(self, session: str, agent: Agent, prompt: UserMessage | None, on_disconnect: OnDisconnect) -> None:
+    def __init__(
+        self, session: str, agent: Agent, prompt: UserMessage | None, on_disconnect: OnDisconnect, budget: _Budget
+    ) -> None:
         self.session = session
         self.agent = agent
         self.prompt = prompt
@@ -124,7 +161,9 @@ class LiveRun:
         self.asked_at = math.inf
         """When the last question was asked; infinite if none was."""
         self._entries: list[Entry] = []
-        self._size = 0
+        self.size = 0
+        """Bytes that its events take."""
+        self._budget = budget
         self._news = trio.lowlevel.ParkingLot()
         self._on_disconnect = on_disconnect
         self._readers = 0
@@ -143,26 +182,30 @@ class LiveRun:
         if not self._entries:
             self.begin = self.dropped = event.seq - 1
         self._entries.append(entry)
-        self._size += len(entry.frame)
-        if len(self._entries) > 2 * KEPT_EVENTS or (self._size > 2 * KEPT_BYTES and len(self._entries) > 1):
-            self._drop()
+        self.size += len(entry.frame) + ENTRY_BYTES
+        # Half of them at once, since moving a list takes time in proportion to its length.
+        if len(self._entries) > 2 * KEPT_EVENTS or self.size > 2 * KEPT_BYTES:
+            self.drop(KEPT_BYTES)
+        self._budget.set(self, self.size)
         if isinstance(event, QUESTIONS):
             self.asked_at = now()
         self._news.unpark_all()
 
-    def _drop(self) -> None:
-        """Keep the latest half. Done rarely, since moving a list takes time in proportion to its length."""
-        count = max(len(self._entries) - KEPT_EVENTS, 0)
-        size = self._size - sum(len(entry.frame) for entry in self._entries[:count])
-        while size > KEPT_BYTES and count < len(self._entries) - 1:
-            size -= len(self._entries[count].frame)
+    def drop(self, size: int) -> None:
+        """Keep the latest events, ``size`` bytes of them, and the last one at least."""
+        count, kept = 0, self.size
+        while count < len(self._entries) - 1 and (kept > size or len(self._entries) - count > KEPT_EVENTS):
+            kept -= len(self._entries[count].frame) + ENTRY_BYTES
             count += 1
-        self.dropped = self._entries[count - 1].event.seq
-        del self._entries[:count]
-        self._size = size
+        if count:
+            self.dropped = self._entries[count - 1].event.seq
+            del self._entries[:count]
+            self.size = kept
 
     def close(self) -> None:
         self.is_closed = True
+        if not self._readers:
+            self._budget.release(self)
         self._news.unpark_all()
 
     def after(self, seq: int) -> Sequence[Entry]:
@@ -185,10 +228,14 @@ class LiveRun:
     def reading(self) -> Generator[None]:
         """Count a reader while the block runs. If the last one leaves before the end, the run may be stopped."""
         self._readers += 1
+        # A run that has ended is in memory as long as it has readers.
+        self._budget.set(self, self.size)
         try:
             yield
         finally:
             self._readers -= 1
+            if not self._readers and self.is_closed:
+                self._budget.release(self)
             if not self._readers and self._on_disconnect == "stop":
                 self.stop(AWAY)
 
@@ -205,6 +252,7 @@ class Runs:
         self._nursery = nursery
         self._limits = limits
         self._live: dict[str, LiveRun] = {}
+        self._budget = _Budget()
         self._locks: dict[str, _SessionLock] = {}
         self._changed = trio.lowlevel.ParkingLot()
         """Parks those who wait for a run to begin or to end."""
@@ -223,6 +271,7 @@ class Runs:
                 finally:
                     runs._begin_drain()
                     runs._store.close()
+                    nursery.start_soon(runs._report_stuck)
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise_single(group)
@@ -257,7 +306,7 @@ class Runs:
         """
         async with self._locked(session):
             self._check_free(session)
-            run = self._live[session] = LiveRun(session, agent, prompt, on_disconnect)
+            run = self._live[session] = LiveRun(session, agent, prompt, on_disconnect, self._budget)
         opening = partial(self._opening, run, answers, on_question, deps)
         run_started: LiveRun = await self._nursery.start(self._drive, run, opening)
         return run_started
@@ -436,6 +485,15 @@ class Runs:
                 await self._changed.park()
         for session in self._live:
             SERVING.warning("session %r: its run is cut off, and can be resumed", session)
+
+    async def _report_stuck(self) -> None:
+        """Log the runs that ignore their cancellation: the process cannot leave before they end, and says why."""
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(STUCK_SECONDS):
+                while self._live:
+                    await self._changed.park()
+            for session in self._live:
+                SERVING.warning("session %r: its run ignores its cancellation, and the server waits for it", session)
 
     async def changed(self) -> None:
         """Return when a run begins or ends, or the server begins to drain."""

@@ -61,6 +61,9 @@ FORWARDED = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+?)\.?(?::[0-9]{1,5})?", re.IGNORECASE)
+"""The value of a ``Host`` header. A name may have the dot at its end that says that it is complete."""
+
 _REST = re.compile(r"[A-Za-z0-9_.:-]{1,150}")
 """The part after the prefix, in ids that `new_session` and `named_session` make. Every store can save such an id."""
 
@@ -167,12 +170,12 @@ def check_site(sites: Sites, headers: Mapping[str, str]) -> str:
     authority = headers.get("host", "").lower()
     host = _name_of(authority)
     if not (is_loopback(host) or _is_address(host) or host in sites.hosts):
-        raise Refusal(421, f"this server is not known as {host[:100]!r}: list the name in hosts=")
+        raise Refusal(421, f"this server is not known as {authority[:100]!r}: list the name in hosts=")
     origin = headers.get("origin", "").lower()
     if origin and origin in sites.origins:
         return origin
     # A page of the server itself. The scheme may differ, behind a proxy that ends TLS.
-    if origin and origin.partition("://")[2] != authority:
+    if origin and origin not in (f"http://{authority}", f"https://{authority}"):
         raise Refusal(403, f"pages of {origin[:100]!r} may not use this server: list the origin in origins=")
     if not origin and headers.get("sec-fetch-site", "") in ("cross-site", "same-site"):
         raise Refusal(403, "pages of other sites may not use this server: list their origin in origins=")
@@ -215,10 +218,9 @@ def _is_address(host: str) -> bool:
 
 
 def _name_of(authority: str) -> str:
-    """The host of ``host:port``."""
-    if authority.startswith("["):
-        return authority.partition("]")[0] + "]"
-    return authority.partition(":")[0]
+    """The host of ``host:port``; empty if ``authority`` has another form, so that no part of it counts as a host."""
+    match = _AUTHORITY.fullmatch(authority)
+    return match[1] if match else ""
 
 
 # -------------------------------------------------------------------------------- sessions

@@ -14,9 +14,11 @@ import threading
 from functools import partial
 from typing import Any, cast
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -26,6 +28,19 @@ from agentloop._runtime.logs import SERVING
 from agentloop.errors import UsageError
 from agentloop.serving._app import ServedApp
 from agentloop.serving._security import is_loopback
+
+try:
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+except ModuleNotFoundError:  # pragma: no cover - Windows has no such limit
+
+    def _max_files() -> int:
+        return 10_000
+else:
+
+    def _max_files() -> int:
+        files, _ = getrlimit(RLIMIT_NOFILE)
+        return 100_000 if files == RLIM_INFINITY else files
+
 
 __all__ = ["run"]
 
@@ -85,6 +100,45 @@ async def run(  # noqa: ASYNC114
         listener.close()
 
 
+class _Http1(H11Protocol):
+    """HTTP/1.1, and nothing else on the same connection.
+
+    Hypercorn would change to HTTP/2 or to a websocket if the client asks for it. The app has no websockets, browsers
+    speak HTTP/2 only over TLS, which a proxy ends, and a connection that has changed has no idle timeout.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore that the client would like another protocol, as HTTP/1.1 allows."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        await super()._create_stream(
+            h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
+        )
+
+
+class _Connection(TCPServer):
+    """A connection that speaks `_Http1`."""
+
+    async def _read_data(self) -> None:
+        """Read what the client sends, until it closes the connection or the connection is idle for too long."""
+        wrapper = self.protocol
+        wrapper.protocol = _Http1(
+            wrapper.app,
+            wrapper.config,
+            wrapper.context,
+            wrapper.task_group,
+            wrapper.state,
+            wrapper.ssl,
+            wrapper.client,
+            wrapper.server,
+            wrapper.send,
+        )
+        await super()._read_data()
+        # The client has closed the connection, which would otherwise be held until its idle timeout.
+        await self.idle_task.stop()
+
+
 class _Connections:
     """The connections of a server, each in a task. Hypercorn speaks HTTP on them.
 
@@ -97,6 +151,8 @@ class _Connections:
         self._config = _config()
         self._context = WorkerContext(None)
         self._streams: set[trio.SocketStream] = set()
+        self._limit = _max_connections()
+        self._is_full = False
         self._changed = trio.lowlevel.ParkingLot()
 
     async def serve(self, listener: trio.socket.SocketType, ended: trio.Event) -> None:
@@ -122,9 +178,16 @@ class _Connections:
                 handlers.cancel_scope.cancel()
 
     async def _handle(self, stream: trio.SocketStream) -> None:
+        if len(self._streams) >= self._limit:
+            if not self._is_full:
+                SERVING.warning("the server has %d connections, and closes new ones at once", self._limit)
+            self._is_full = True
+            await stream.aclose()
+            return
+        self._is_full = False
         self._streams.add(stream)
         try:
-            await TCPServer(
+            await _Connection(
                 self._app, self._config, self._context, cast("Any", ConnectionState({})), cast("Any", stream)
             ).run()
         except Exception as error:  # noqa: BLE001 - what a client sends must not end the connections of others
@@ -133,6 +196,12 @@ class _Connections:
             self._streams.discard(stream)
             stream.socket.close()
             self._changed.unpark_all()
+
+
+def _max_connections() -> int:
+    """Connections at once: as many as leave the process file descriptors for models, tools and the store."""
+    files = _max_files()
+    return max(files - max(files // 8, 64), 1)
 
 
 def _config() -> Config:

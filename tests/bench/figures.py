@@ -423,6 +423,23 @@ FIGURES = (
         measure=_in("hosted", "tick"),
     ),
     Figure(
+        name="serve-one",
+        title="an event served to one client",
+        unit="us",
+        # Ours runs an agent, and saves its run.
+        target=8.0,
+        peer="not measured",
+        measure=_in("served", "reading", 1),
+    ),
+    Figure(
+        name="serve-many",
+        title="an event served to 200 clients",
+        unit="us",
+        target=2.0,
+        peer="not measured",
+        measure=_in("served", "reading", 200),
+    ),
+    Figure(
         name="agent",
         title="to make an agent with one tool",
         unit="us",

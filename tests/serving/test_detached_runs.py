@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +13,11 @@ import trio
 
 from agentloop import Agent, tool
 from agentloop.journal import OpenStore, Record, Store
-from agentloop.messages import ToolResult
-from agentloop.models import ModelRequest
 from agentloop.serving import ServedApp, _runs, app
 from agentloop.serving._fence import Fence
-from agentloop.serving._runs import SessionReader
+from agentloop.serving._runs import LiveRun, SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
-from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
+from agentloop.testing import ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
 
 
@@ -389,6 +387,38 @@ async def test_a_client_that_is_cut_off_at_any_byte_gets_every_event_once(step: 
             assert joined([*events_of_prefix, *rests[last]]) == joined(whole.data), f"cut after byte {cut}"
 
 
+@pytest.mark.seconds(100)
+async def test_a_run_that_ignores_its_cancellation_is_named_in_the_log_of_a_server_that_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    effects: list[str] = []
+
+    @tool
+    async def stubborn() -> str:
+        """Ignore that the run is cancelled."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        effects.append("late")
+        return "late"
+
+    store = MemoryStore()
+    agent = Agent(ScriptedModel(calls("stubborn"), "Done."), name="assistant", tools=[stubborn])
+    async with serving(agent, store=store) as (served, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "go"})
+        await trio.sleep(1)
+        await served.drain(5)
+        left = trio.current_time()
+    assert trio.current_time() - left > 20
+    assert caplog.text.count("its run ignores its cancellation, and the server waits for it") == 1
+    # The next server does not know whether the call took effect, and does not repeat it.
+    async with serving(Agent(ScriptedModel("Done."), name="assistant", tools=[stubborn]), store=store) as (_, client):
+        read = await events(client, session)
+        assert read[-1]["reason"] == "completed"
+        assert of_type(read, "tool_call_finished")[0]["result"]["status"] != "ok"
+    assert effects == ["late"]
+
+
 async def test_a_client_that_is_cut_off_again_and_again_in_a_live_run_gets_every_event_once() -> None:
     async with serving() as (_, client):
         # Long enough for any one event, so that each connection brings something new.
@@ -453,6 +483,62 @@ async def test_a_reader_that_lags_far_behind_gets_the_rest_of_its_own_run_and_no
         assert joined(await events(client, session))[: len(joined(read))] == joined(read)
 
 
+async def test_many_runs_keep_no_more_events_together_than_memory_allows_and_their_readers_get_every_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_runs, "ALL_KEPT_BYTES", 60_000)
+    async with serving() as (served, client), AsyncExitStack() as stack:
+        runs = served._service.runs
+        kept: list[LiveRun] = []
+        for number in range(10):
+            session = await new_session(client)
+            await client.post(f"/sessions/{session}/prompts", {"text": "please add" if number % 2 else "please wait"})
+            run = runs.live(session)
+            assert run is not None
+            stack.enter_context(run.reading())
+            kept.append(run)
+            while not (run.is_closed or run.stream is None or run.last > 5):
+                await run.news()
+            assert sum(run.size for run in kept) <= 60_000
+        for run in kept:
+            while not run.is_closed:
+                await run.news()
+            # Runs that have ended count, as long as they have readers.
+            assert sum(run.size for run in kept) <= 60_000
+        assert sum(run.dropped > run.begin for run in kept) >= 5
+        for run in kept:
+            reader, numbers = SessionReader(runs, run.session, run.begin), list[int]()
+            while entries := await reader.next(run):
+                numbers += [entry.event.seq for entry in entries]
+            assert numbers == sorted(set(numbers))
+            whole = await events(client, run.session)
+            assert (numbers[0], numbers[-1]) == (1, whole[-1]["seq"])
+    assert not runs._budget._runs
+    assert not runs._budget._size
+
+
+@pytest.mark.seconds(100)
+async def test_the_end_of_a_run_costs_its_readers_no_look_at_the_whole_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    async with serving() as (served, client), AsyncExitStack() as stack:
+        runs = served._service.runs
+        session = await new_session(client)
+        look = runs.look
+
+        async def counted(session: str) -> Any:
+            looks.append(session)
+            return await look(session)
+
+        monkeypatch.setattr(runs, "look", counted)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        path = f"/sessions/{session}/events"
+        replies = [await stack.enter_async_context(client.open("GET", path)) for _ in range(5)]
+        for reply in replies:
+            await reply.until(b"stream_stopped")
+        await trio.sleep(10)
+        assert not looks
+
+
 class SlowStore:
     """A store that reads only when it may."""
 
@@ -493,73 +579,3 @@ async def test_a_look_at_a_session_keeps_no_other_process_from_its_next_run(text
             while not reply.is_whole:
                 await trio.sleep(0.01)
         assert reply.json["state"] == "idle"
-
-
-class DyingStore:
-    """A store that saves so many writes, and then none, as if the process had been killed before the next one."""
-
-    def __init__(self, store: MemoryStore, writes: int) -> None:
-        self._store = store
-        self.writes = writes
-        self.died = trio.Event()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[OpenStore]:
-        async with self._store.open() as opened:
-            fence = Fence(opened)
-            append = fence.append
-
-            async def counted(session: str, records: Sequence[Record], /, **options: Any) -> None:
-                if not self.writes:
-                    fence.close()
-                    self.died.set()
-                self.writes -= 1
-                await append(session, records, **options)
-
-            fence.append = counted  # type: ignore[method-assign]
-            yield fence
-
-
-@pytest.mark.seconds(1000)
-async def test_a_server_that_dies_before_any_write_is_followed_by_one_that_finishes_with_no_effect_twice() -> None:
-    effects: list[str] = []
-
-    @tool
-    async def transfer(to: str) -> str:
-        """Transfer."""
-        effects.append(to)
-        return f"transferred to {to}"
-
-    def responses(request: ModelRequest) -> Any:
-        done = sum(isinstance(message, ToolResult) for message in request.messages)
-        return calls("transfer", to="ann") if done == 0 else calls("transfer", to="bob") if done == 1 else "All done."
-
-    agent = Agent(FunctionModel(responses), name="assistant", tools=[transfer])
-    writes = 0
-    while True:
-        effects.clear()
-        memory, seen = MemoryStore(), list[Any]()
-        dying = DyingStore(memory, writes)
-        async with serving(agent, store=dying) as (_, client):
-            session = await new_session(client)
-            begun = await client.post(f"/sessions/{session}/prompts", {"text": "go"})
-            if begun.status == 202:
-                async with client.open("GET", f"/sessions/{session}/events") as reply:
-                    while not (dying.died.is_set() or b"stream_stopped" in reply.body):
-                        await trio.sleep(0.01)
-                    # What the run sends after its store has died is not of this server any more.
-                    seen = [event for event in reply.data if event["type"] != "stream_stopped"]
-        if not dying.died.is_set():
-            break
-        after = seen[-1]["seq"] if seen else 0
-        async with serving(agent, store=memory) as (_, client):
-            if begun.status != 202:
-                assert begun.status == 503
-                assert (await client.post(f"/sessions/{session}/prompts", {"text": "go"})).status == 202
-            rest = await events(client, session, after)
-            assert rest[-1]["reason"] == "completed", f"died before write {writes}"
-        numbers = [event["seq"] for event in [*seen, *rest]]
-        assert numbers == sorted(set(numbers))
-        assert sorted(effects) == sorted(set(effects)), f"died before write {writes}"
-        writes += 1
-    assert writes >= 4

@@ -343,11 +343,34 @@ SITES = Sites.of(["chat.example.com"], ["https://app.example.com"])
         ({"host": "chat.example.com.evil.example"}, 421),
         ({"host": ""}, 421),
         ({}, 421),
-        ({"host": "localhost:8000, evil.example"}, ""),
+        ({"host": "localhost.:8000"}, ""),
+        ({"host": "chat.example.com."}, ""),
+        ({"host": "[::ffff:127.0.0.1]"}, ""),
+        # Each would be a known host, if a part of it could count.
+        ({"host": "localhost:8000, evil.example"}, 421),
+        ({"host": "localhost:8000@evil.example"}, 421),
+        ({"host": "user@localhost:8000"}, 421),
+        ({"host": "[::1].evil.example"}, 421),
+        ({"host": "[::1]evil.example:80"}, 421),
+        ({"host": "[evil.example]"}, 421),
+        ({"host": "localhost/evil.example"}, 421),
+        ({"host": "localhost:evil.example"}, 421),
+        ({"host": "localhost..evil.example"}, 421),
+        ({"host": "127.0.0.1.evil.example"}, 421),
+        ({"host": "\uff4cocalhost"}, 421),
+        # Spellings that some resolvers take for an address.
+        ({"host": "127.1"}, 421),
+        ({"host": "0x7f.1"}, 421),
+        ({"host": "2130706433"}, 421),
+        ({"host": "::1"}, 421),
         ({"host": "localhost:8000", "origin": "http://localhost:8000"}, ""),
         ({"host": "chat.example.com", "origin": "https://chat.example.com"}, ""),
         ({"host": "chat.example.com", "origin": "https://APP.example.com"}, "https://app.example.com"),
         ({"host": "localhost:8000", "origin": "http://localhost:3000"}, 403),
+        ({"host": "localhost:8000", "origin": "http://localhost"}, 403),
+        ({"host": "localhost:8000", "origin": "http://127.0.0.1:8000"}, 403),
+        ({"host": "localhost:8000", "origin": "chrome-extension://localhost:8000"}, 403),
+        ({"host": "localhost:8000", "origin": "localhost:8000"}, 403),
         ({"host": "localhost:8000", "origin": "http://evil.example"}, 403),
         ({"host": "localhost:8000", "origin": "null"}, 403),
         ({"host": "localhost:8000", "sec-fetch-site": "cross-site"}, 403),
@@ -459,6 +482,9 @@ async def test_what_is_not_there_is_refused_with_a_sentence() -> None:
     async with served.running():
         client = Client(served)
         assert (await client.get("/nowhere")).message == "there is nothing at '/nowhere'"
+        # No redirects, no path within a path, and no other spelling of a path.
+        for path in ("/agents/", "//agents", "/../agents", "/sessions/../agents", "/agents\0", "/AGENTS", "*"):
+            assert (await client.get(path)).message == f"there is nothing at {path!r}"
         session = (await client.post("/sessions")).json["id"]
         unknown = await client.post(f"/sessions/{session}/prompts", {"text": "hello", "agent": "other"})
         assert (unknown.status, unknown.message) == (404, "there is no agent 'other' here; there are: assistant")

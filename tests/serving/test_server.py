@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from agentloop.errors import StoreError
 from agentloop.serving import ServedApp, _server, app, run
 from agentloop.serving._command import find_served, main
 from agentloop.stores import SQLiteStore
-from agentloop.testing import ScriptedModel
+from agentloop.testing import ScriptedModel, hangs
 from tests.serving.support import make_agent, of_type, sse_data
 
 real_clock = pytest.mark.real_clock
@@ -72,6 +72,82 @@ async def test_a_client_of_http_prompts_reads_and_comes_back() -> None:
         assert "\nid: 6\n" in rest.text
         assert "\nid: 5\n" not in rest.text
         assert '"type":"stream_stopped"' in rest.text
+
+
+@real_clock
+@pytest.mark.parametrize("protocol", ["events", "openai"])
+async def test_a_connection_ends_or_is_used_again_after_a_response_that_streams(protocol: str) -> None:
+    async with server() as address, httpx2.AsyncClient(base_url=address) as client:
+        if protocol == "events":
+            session = (await client.post("/sessions", json={})).json()["id"]
+            head, body = f"GET /sessions/{session}/events?follow=0 HTTP/1.1\r\n", b""
+        else:
+            body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
+        sent = f"{head}host: localhost\r\ncontent-type: application/json\r\n".encode()
+        request, last = sent + b"\r\n" + body, sent + b"connection: close\r\n\r\n" + body
+        with trio.fail_after(5):
+            # The second request comes on the connection of the first, which closes after it.
+            assert (await exchange(address, request, last)).count(b"HTTP/1.1 200") == 2
+
+
+@real_clock
+async def test_a_connection_that_is_idle_after_a_response_that_streams_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_server, "HEADER_SECONDS", 0.2)
+    async with server() as address, httpx2.AsyncClient(base_url=address) as client:
+        session = (await client.post("/sessions", json={})).json()["id"]
+        with trio.fail_after(5):
+            path = f"/sessions/{session}/events?follow=0"
+            answer = await exchange(address, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert answer.endswith(b"\r\n0\r\n\r\n")
+
+
+UPGRADE = b"GET /agents HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\n"
+
+
+@real_clock
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET /agents HTTP/1.1\r\nhost: loc", b""),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"421"),
+        (UPGRADE + b"upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n", b"200"),
+        (UPGRADE + b"upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAA\r\n\r\n", b"200"),
+        (UPGRADE + b"upgrade: websocket\r\nsec-websocket-version: 12\r\n\r\n", b"200"),
+    ],
+    ids=["nothing", "part of a head", "HTTP/2", "upgrade to HTTP/2", "websocket", "old websocket"],
+)
+async def test_a_connection_speaks_http_1_and_is_closed_when_it_is_idle(
+    sent: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server, "HEADER_SECONDS", 0.2)
+    async with server() as address:
+        with trio.fail_after(5):
+            answer = await exchange(address, sent)
+    assert answer.startswith(b"HTTP/1.1 " + status if status else b"")
+    assert bool(answer) is bool(status)
+
+
+@real_clock
+async def test_a_server_takes_no_more_connections_than_leave_descriptors_for_its_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_server, "_max_connections", lambda: 2)
+    async with server() as address, AsyncExitStack() as stack:
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        held = [await stack.enter_async_context(await trio.open_tcp_stream(host, int(port))) for _ in range(2)]
+        for _ in range(3):
+            assert await exchange(address) == b""
+        await held[0].aclose()
+        async with httpx2.AsyncClient(base_url=address) as client:
+            while True:
+                with suppress(httpx2.TransportError):
+                    assert (await client.get("/agents")).status_code == 200
+                    break
+    assert caplog.messages.count("the server has 2 connections, and closes new ones at once") == 1
 
 
 @real_clock
@@ -137,6 +213,31 @@ async def test_at_sigterm_a_run_that_waits_for_a_person_is_parked_and_the_next_s
         path = f"/sessions/{session}/answers"
         resumed = await client.post(path, json={"answers": answers}, headers=headers)
         assert "paid 5" in resumed.text
+
+
+@real_clock
+async def test_a_second_sigterm_ends_the_wait_for_runs_and_the_run_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_server, "CLOSE_SECONDS", 0.2)
+    path = str(tmp_path / "chats.db")
+    async with trio.open_nursery() as nursery:
+        served = app(Agent(ScriptedModel(hangs()), name="assistant"), store=SQLiteStore(path))
+        address: str = await nursery.start(partial(run, served, port=0, drain_seconds=1000))
+        async with httpx2.AsyncClient(base_url=address) as client:
+            session = (await client.post("/sessions", json={})).json()["id"]
+            await client.post(f"/sessions/{session}/prompts", json={"text": "go"})
+            signal.raise_signal(signal.SIGTERM)
+            refused = 0
+            while refused != 503:
+                other = (await client.post("/sessions", json={})).json()["id"]
+                refused = (await client.post(f"/sessions/{other}/prompts", json={"text": "go"})).status_code
+            # The server answers while it waits.
+            assert (await client.get(f"/sessions/{session}")).json()["state"] == "running"
+        signal.raise_signal(signal.SIGTERM)
+    served = app(Agent(ScriptedModel("Done."), name="assistant"), store=SQLiteStore(path))
+    async with server(served) as address, httpx2.AsyncClient(base_url=address) as client:
+        assert (await client.get(f"/sessions/{session}")).json()["state"] == "interrupted"
 
 
 SERVES = """

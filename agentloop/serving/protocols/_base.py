@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import msgspec
@@ -25,14 +25,19 @@ from agentloop.serving._errors import Refusal
 __all__ = [
     "Encoder",
     "RunRequest",
+    "TextProtocol",
     "Verdict",
     "WireProtocol",
     "answer_to",
-    "content_parts",
     "decoded",
     "failure_of",
+    "file_of",
     "json_of",
+    "last_message",
     "media",
+    "media_of",
+    "parts_of",
+    "picture_at",
     "prompt_of",
     "quoted",
     "sse",
@@ -111,6 +116,23 @@ class WireProtocol(Protocol):
         ...
 
 
+class TextProtocol:
+    """The part that the protocols of OpenAI share: tools run on the server, and no question goes to the client."""
+
+    on_question: ClassVar[Literal["park", "decline"]] = "decline"
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    @staticmethod
+    def check_tools(tools: Sequence[Any] | None) -> None:
+        """Raise `Refusal` if the client has tools of its own."""
+        if tools:
+            raise Refusal(400, "the agent has tools of its own, which run on the server: leave tools= out")
+
+    def answer(self, question: Question, given: Any) -> Answer:
+        """The protocol has no questions."""
+        return answer_to(question, Verdict(None))
+
+
 # -------------------------------------------------------------------------------- parsers
 
 
@@ -122,11 +144,20 @@ def decoded(body: bytes, type: type[T]) -> T:
         raise Refusal(400, f"the body of the request is not as it should be: {error}") from error
 
 
-def content_parts(content: Any) -> Sequence[Any]:
-    """The parts of a message whose content is a list. Raises `Refusal`."""
+def last_message(messages: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Any]:
+    """The earlier messages, and the content of the last one, which is the user's. Raises `Refusal` if it is not."""
+    if not messages or messages[-1].get("role") != "user":
+        raise Refusal(400, "the last of the messages is to be the user's: it is the prompt of the run")
+    return messages[:-1], messages[-1].get("content")
+
+
+def parts_of(content: Any, part: Callable[[Any], str | UserPart]) -> Sequence[str | UserPart]:
+    """The content of a message: text, or a list whose items ``part`` reads. Raises `Refusal`."""
+    if isinstance(content, str):
+        return [content]
     if not is_array(content):
         raise Refusal(400, "the content of the last message is text, or a list of parts")
-    return content
+    return [part(item) for item in content]
 
 
 def text_in(content: Any) -> str:
@@ -160,6 +191,17 @@ def media(url: str, media_type: str = "", name: str = "") -> UserPart:
     elif not url.startswith(("https://", "http://")):
         raise Refusal(400, f"a picture or a file comes as a data: URL, or from https://, and not as {url[:40]!r}")
     return media_of(data, url if data is None else None, media_type, name)
+
+
+def picture_at(url: str) -> UserPart:
+    """The picture at ``url``, whose type is known only to its host, or in the URL. Raises `Refusal`."""
+    return media(url, "" if url.startswith("data:") else "image/*")
+
+
+def file_of(data: str, name: object) -> UserPart:
+    """The document in ``data``, a ``data:`` URL or base64, as a client calls it. Raises `Refusal`."""
+    name = name if isinstance(name, str) else ""
+    return media(data, "", name) if data.startswith("data:") else media_of(data, None, "", name)
 
 
 def media_of(data: bytes | str | None, url: str | None, media_type: str, name: str = "") -> UserPart:

@@ -41,12 +41,13 @@ from agentloop.serving.protocols._base import (
     RunRequest,
     Verdict,
     answer_to,
-    content_parts,
     decoded,
     failure_of,
     json_of,
+    last_message,
     media,
     media_of,
+    parts_of,
     prompt_of,
     sse,
 )
@@ -81,9 +82,8 @@ class AgUi:
         if sent.resume:
             answers = {entry.interrupt_id: entry for entry in sent.resume}
             return RunRequest(session=sent.thread_id, answers=answers, body=sent)
-        if not sent.messages or sent.messages[-1].get("role") != "user":
-            raise Refusal(400, "the last of the messages is to be the user's: it is the prompt of the run")
-        prompt = prompt_of(list(_parts(sent.messages[-1].get("content"))))
+        _, content = last_message(sent.messages)
+        prompt = prompt_of(parts_of(content, _part))
         return RunRequest(session=sent.thread_id, prompt=prompt, body=sent)
 
     def answer(self, question: Question, given: Any) -> Answer:
@@ -105,21 +105,17 @@ class AgUi:
         return AgUiEncoder(sent.thread_id, sent.run_id, sent.messages, f"{session}.{seq}")
 
 
-def _parts(content: Any) -> Iterator[str | UserPart]:
-    if isinstance(content, str):
-        yield content
-        return
-    for part in content_parts(content):
-        match part:
-            case {"type": "text", "text": str(text)}:
-                yield text
-            case {"type": "image" | "document", "source": {"type": "data", "value": str(data), "mimeType": str(kind)}}:
-                yield media_of(data, None, kind)
-            case {"type": "image" | "document", "source": {"type": "url", "value": str(url)} as source}:
-                kind = source.get("mimeType")
-                yield media(url, kind if isinstance(kind, str) else "")
-            case _:
-                raise Refusal(400, "a part of a message is a text, or an image or a document by data or by URL")
+def _part(part: Any) -> str | UserPart:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "image" | "document", "source": {"type": "data", "value": str(data), "mimeType": str(kind)}}:
+            return media_of(data, None, kind)
+        case {"type": "image" | "document", "source": {"type": "url", "value": str(url)} as source}:
+            kind = source.get("mimeType")
+            return media(url, kind if isinstance(kind, str) else "")
+        case _:
+            raise Refusal(400, "a part of a message is a text, or an image or a document by data or by URL")
 
 
 class AgUiEncoder:

@@ -8,25 +8,24 @@ approval is declined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
-from agentloop.events import MessageCommitted, Question, ResponseDiscarded, StreamEvent, StreamStopped, TextDelta
+from agentloop.events import MessageCommitted, ResponseDiscarded, StreamEvent, StreamStopped, TextDelta
 from agentloop.messages import AssistantMessage, Usage, UserPart
-from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols._base import (
     RunRequest,
-    Verdict,
-    answer_to,
-    content_parts,
+    TextProtocol,
     decoded,
     failure_of,
+    file_of,
     json_of,
-    media,
-    media_of,
+    last_message,
+    parts_of,
+    picture_at,
     prompt_of,
     quoted,
     sse,
@@ -52,32 +51,23 @@ class _Chat(msgspec.Struct):
     tools: list[Any] | None = None
 
 
-class OpenAiChat:
+class OpenAiChat(TextProtocol):
     """OpenAI chat completions."""
 
     name: ClassVar[str] = "openai-chat"
     paths: ClassVar[Sequence[str]] = ("/v1/chat/completions",)
-    on_question: ClassVar[Literal["park", "decline"]] = "decline"
-    headers: ClassVar[Mapping[str, str]] = {}
 
     def read(self, path: str, body: bytes) -> RunRequest:
         """Read a request for a chat completion. Settings of the model are the agent's own, and are not read."""
         sent = decoded(body, _Chat)
-        if sent.tools:
-            raise Refusal(400, "the agent has tools of its own, which run on the server: leave tools= out")
+        self.check_tools(sent.tools)
         if sent.n not in (None, 1):
             raise Refusal(400, "there is one choice: leave n= out")
-        if not sent.messages or sent.messages[-1].get("role") != "user":
-            raise Refusal(400, "the last of the messages is to be the user's: it is the prompt of the run")
-        *earlier, last = sent.messages
+        earlier, content = last_message(sent.messages)
         history = quoted((str(message.get("role")), text_in(message.get("content"))) for message in earlier)
-        parts = list(_parts(last.get("content")))
+        parts = parts_of(content, _part)
         prompt = prompt_of([history, *parts] if history else parts)
         return RunRequest(agent=sent.model, prompt=prompt, streams=sent.stream is True, body=sent)
-
-    def answer(self, question: Question, given: Any) -> Answer:
-        """The protocol has no questions."""
-        return answer_to(question, Verdict(None))
 
     def encoder(self, path: str, request: RunRequest, *, session: str, seq: int, created: int) -> ChatEncoder:
         """An encoder for one response."""
@@ -92,22 +82,16 @@ def error_body(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
-def _parts(content: Any) -> Iterator[str | UserPart]:
-    if isinstance(content, str):
-        yield content
-        return
-    for part in content_parts(content):
-        match part:
-            case {"type": "text", "text": str(text)}:
-                yield text
-            case {"type": "image_url", "image_url": {"url": str(url)}}:
-                yield media(url, "" if url.startswith("data:") else "image/*")
-            case {"type": "file", "file": {"file_data": str(data)} as file}:
-                name = file.get("filename")
-                name = name if isinstance(name, str) else ""
-                yield media(data, "", name) if data.startswith("data:") else media_of(data, None, "", name)
-            case _:
-                raise Refusal(400, "a part of a message is a text, an image_url, or a file with file_data")
+def _part(part: Any) -> str | UserPart:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return picture_at(url)
+        case {"type": "file", "file": {"file_data": str(data)} as file}:
+            return file_of(data, file.get("filename"))
+        case _:
+            raise Refusal(400, "a part of a message is a text, an image_url, or a file with file_data")
 
 
 class ChatEncoder:

@@ -7,14 +7,13 @@ questions, so a tool that needs an approval is declined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from agentloop.events import (
     MessageCommitted,
-    Question,
     ResponseDiscarded,
     StreamEvent,
     StreamStarted,
@@ -22,18 +21,18 @@ from agentloop.events import (
     TextDelta,
 )
 from agentloop.messages import AssistantMessage, Usage, UserPart
-from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols._base import (
     RunRequest,
-    Verdict,
-    answer_to,
-    content_parts,
+    TextProtocol,
     decoded,
     failure_of,
+    file_of,
     json_of,
+    last_message,
     media,
-    media_of,
+    parts_of,
+    picture_at,
     prompt_of,
     quoted,
     sse,
@@ -55,30 +54,22 @@ class _Request(msgspec.Struct):
     tools: list[Any] | None = None
 
 
-class OpenAiResponses:
+class OpenAiResponses(TextProtocol):
     """OpenAI responses."""
 
     name: ClassVar[str] = "openai-responses"
     paths: ClassVar[Sequence[str]] = ("/v1/responses",)
-    on_question: ClassVar[Literal["park", "decline"]] = "decline"
-    headers: ClassVar[Mapping[str, str]] = {}
 
     def read(self, path: str, body: bytes) -> RunRequest:
         """Read a request for a response. Settings of the model are the agent's own, and are not read."""
         sent = decoded(body, _Request)
-        if sent.tools:
-            raise Refusal(400, "the agent has tools of its own, which run on the server: leave tools= out")
+        self.check_tools(sent.tools)
         if sent.background:
             raise Refusal(400, "a response in the background cannot be asked for here: leave background= out")
         history = [("instructions", sent.instructions)] if sent.instructions else []
-        if isinstance(sent.input, str):
-            parts: list[str | UserPart] = [sent.input]
-        else:
-            if not sent.input or sent.input[-1].get("role") != "user":
-                raise Refusal(400, "the last item of the input is to be a message of the user: it is the prompt")
-            *earlier, last = sent.input
-            history += [(str(item.get("role", item.get("type"))), text_in(item.get("content"))) for item in earlier]
-            parts = list(_parts(last.get("content")))
+        earlier, content = ((), sent.input) if isinstance(sent.input, str) else last_message(sent.input)
+        history += [(str(item.get("role", item.get("type"))), text_in(item.get("content"))) for item in earlier]
+        parts = parts_of(content, _input_part)
         words = quoted(history)
         return RunRequest(
             agent=sent.model,
@@ -88,10 +79,6 @@ class OpenAiResponses:
             streams=sent.stream is True,
             body=sent,
         )
-
-    def answer(self, question: Question, given: Any) -> Answer:
-        """The protocol has no questions."""
-        return answer_to(question, Verdict(None))
 
     def encoder(self, path: str, request: RunRequest, *, session: str, seq: int, created: int) -> ResponsesEncoder:
         """An encoder for one response."""
@@ -107,24 +94,18 @@ def _session_of(response: str | None) -> str:
     return session
 
 
-def _parts(content: Any) -> Iterator[str | UserPart]:
-    if isinstance(content, str):
-        yield content
-        return
-    for part in content_parts(content):
-        match part:
-            case {"type": "input_text", "text": str(text)}:
-                yield text
-            case {"type": "input_image", "image_url": str(url)}:
-                yield media(url, "" if url.startswith("data:") else "image/*")
-            case {"type": "input_file", "file_data": str(data)}:
-                name = part.get("filename")
-                name = name if isinstance(name, str) else ""
-                yield media(data, "", name) if data.startswith("data:") else media_of(data, None, "", name)
-            case {"type": "input_file", "file_url": str(url)}:
-                yield media(url, "application/octet-stream", "file")
-            case _:
-                raise Refusal(400, "a part is an input_text, an input_image by URL, or an input_file by data or by URL")
+def _input_part(part: Any) -> str | UserPart:
+    match part:
+        case {"type": "input_text", "text": str(text)}:
+            return text
+        case {"type": "input_image", "image_url": str(url)}:
+            return picture_at(url)
+        case {"type": "input_file", "file_data": str(data)}:
+            return file_of(data, part.get("filename"))
+        case {"type": "input_file", "file_url": str(url)}:
+            return media(url, "application/octet-stream", "file")
+        case _:
+            raise Refusal(400, "a part is an input_text, an input_image by URL, or an input_file by data or by URL")
 
 
 class ResponsesEncoder:
