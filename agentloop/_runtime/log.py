@@ -39,7 +39,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Concatenate, NamedTuple, ParamSpec, Protocol, Self
+from typing import Concatenate, ParamSpec, Protocol, Self, TypeAlias
 
 import msgspec
 import trio
@@ -72,6 +72,7 @@ __all__ = [
     "CAPACITY",
     "DELTAS",
     "FACTS",
+    "KINDS_OF_WORDS",
     "NOW",
     "WORDS",
     "Entry",
@@ -106,16 +107,14 @@ NOTHING, DELTAS, FACTS, NOW, NEVER = range(5)
 readers wait for; at once, since the run waits for it, or will soon."""
 
 
-_KINDS_OF_WORDS: frozenset[object] = frozenset(WORDS)
+KINDS_OF_WORDS: frozenset[type] = frozenset(WORDS)
+"""`WORDS`, to ask of an event's class. ``isinstance`` takes 900 instructions to say no, since the classes of msgspec
+have a metaclass, and a turn with a journal asks thirty times."""
+
 _SHOWN_AT_ONCE = (*WORDS, Note)
 
-
-class Entry(NamedTuple):
-    """An event or a note that is not saved yet."""
-
-    item: StreamEvent | Note
-    writer: EventWriter
-    """The writing end that appended it."""
+Entry: TypeAlias = "tuple[StreamEvent | Note, EventWriter]"
+"""An event or a note that is not saved yet, and the writing end that appended it."""
 
 
 _NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
@@ -220,15 +219,15 @@ class EventLog:
             return
         self.seq += 1
         self.end += 1
-        self._unsaved.append(Entry(event, writer))
-        if not isinstance(event, WORDS):
+        self._unsaved.append((event, writer))
+        if event.__class__ not in KINDS_OF_WORDS:
             self._facts += 1
             self._hide(writer)
             # A writer that waits for `NOW`, as it nearly always does, is not asked for its `urgency`: of all that
             # decides over that, a fact changes only this.
             wakes = self._wanted < NOW or self._hidden >= _HALF
         else:
-            self._size += len(words_of(event))
+            self._size += _size_of(event)
             if self._hidden:
                 self._hide(writer)
             else:
@@ -241,7 +240,7 @@ class EventLog:
         """Add a fact for the journal, in its place among the events. Does not wait, does not fail."""
         if self.is_journaled:
             self.end += 1
-            self._unsaved.append(Entry(note, writer))
+            self._unsaved.append((note, writer))
             self._facts += 1
             if self._hidden:
                 self._hidden += 1
@@ -256,17 +255,13 @@ class EventLog:
                 reader.hidden += 1
             ancestor = ancestor._parent
 
-    def _show(self, entry: Entry) -> None:
+    def _show(self, item: StreamEvent | Note, writer: EventWriter) -> None:
         self._hidden -= 1
-        if not isinstance(entry.item, Note):
-            ancestor: EventWriter | None = entry.writer
-            while ancestor is not None:
-                for reader in ancestor._readers:
-                    reader.hidden -= 1
-                ancestor = ancestor._parent
-            entry.writer.deliver(entry.item)
-            if self.patient:
-                self.wake_patient(type(entry.item))
+        if isinstance(item, Note):
+            return
+        writer.deliver(item, was_hidden=1)
+        if self.patient:
+            self.wake_patient(item.__class__)
 
     def wake_patient(self, kind: type | None = None) -> None:
         """Wake the patient readers that want to be woken for ``kind``; all of them for ``None``."""
@@ -371,16 +366,16 @@ class EventLog:
         unsaved = self._unsaved
         visible = len(unsaved) - self._hidden
         for number in range(count):
-            entry = unsaved.popleft()
-            if isinstance(entry.item, WORDS):
-                self._size -= len(words_of(entry.item))
+            item, writer = unsaved.popleft()
+            if item.__class__ in KINDS_OF_WORDS:
+                self._size -= _size_of(item)
             else:
                 self._facts -= 1
             if number >= visible:
-                self._show(entry)
+                self._show(item, writer)
         # The deltas behind it were hidden only by what stood before them.
-        while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):
-            self._show(unsaved[-self._hidden])
+        while self._hidden and isinstance(unsaved[-self._hidden][0], _SHOWN_AT_ONCE):
+            self._show(*unsaved[-self._hidden])
         if self._saved is not None:
             self._saved.unpark_all()
         self.make_room()
@@ -393,7 +388,7 @@ class EventLog:
         self._unsaved.clear()
         self._hidden = self._facts = self._size = 0
         self.failure, self.is_journaled = error, False
-        events = [(entry.item, entry.writer) for entry in hidden if not isinstance(entry.item, Note)]
+        events = [(item, writer) for item, writer in hidden if not isinstance(item, Note)]
         self.seq -= len(events)
         for event, writer in events:
             for reader in writer.all_readers():
@@ -442,7 +437,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         if self.is_closed:
             return
         log = self._log
-        if kind in _KINDS_OF_WORDS:
+        if kind in KINDS_OF_WORDS:
             if self._readers or self._is_wanted:
                 log.append(kind(self.source, log.seq + 1, *args, **fields), self)
             return
@@ -527,8 +522,8 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
             `StreamStopped`. Otherwise they are those of the log.
         """
         reader = Reader(self, as_root=as_root)
-        for entry in self._log.hidden():
-            reader.hidden += not isinstance(entry.item, Note) and self in entry.writer.lineage()
+        for item, writer in self._log.hidden():
+            reader.hidden += not isinstance(item, Note) and self in writer.lineage()
         self._readers.append(reader)
         return reader
 
@@ -545,11 +540,16 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         """The readers that get the events of this run."""
         return [reader for writer in self.lineage() for reader in writer._readers]
 
-    def deliver(self, event: StreamEvent) -> None:
-        """Hand a visible event to the readers of this run and of those around it."""
+    def deliver(self, event: StreamEvent, *, was_hidden: int = 0) -> None:
+        """Hand a visible event to the readers of this run and of those around it.
+
+        Args:
+          was_hidden: 1 if it is one of the `Reader.hidden` events.
+        """
         writer: EventWriter | None = self
         while writer is not None:
             for reader in writer._readers:
+                reader.hidden -= was_hidden
                 reader._queue.append(event)
                 if reader._is_waited_for:
                     reader.wake()
@@ -846,6 +846,11 @@ def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
         call = ToolCall(event.call_id, event.name, "")
         return msgspec.structs.replace(event, result=interrupted_result(call, started=True), error=None)
     return event
+
+
+def _size_of(event: StreamEvent | Note) -> int:
+    """The characters of a delta's text."""
+    return len(words_of(event)) if isinstance(event, WORDS) else 0
 
 
 def words_of(event: TextDelta | ReasoningDelta | ToolCallDelta | ToolCallOutput | OutputDelta) -> str:

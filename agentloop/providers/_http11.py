@@ -2,7 +2,8 @@
 
 h11 parses the head of an answer, and a body of a given length, or up to the end of the connection. The body of a
 streamed answer is decoded here (`ChunkedBody`), since each chunk of it is a delta or two: h11 takes 14 us for a chunk,
-and `ChunkedBody` 1 us. All chunks that one read brings leave as one piece.
+and `ChunkedBody` 1 us. All chunks that one read brings leave as one piece. The usual head of a streamed answer is
+parsed here, too (`plain_head`): h11 takes 238,000 instructions for it, this 36,000.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import trio
 
 from agentloop.providers._events import root_cause
 
-__all__ = ["Answer", "ChunkedBody", "HungUpError", "exchange"]
+__all__ = ["Answer", "ChunkedBody", "HungUpError", "exchange", "plain_head"]
 
 READ_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 100 * 1024
@@ -109,23 +110,18 @@ async def exchange(stream: trio.abc.Stream, request: bytes) -> Answer:
     # A server may refuse a request before it has read all of it; then its answer counts.
     with suppress(trio.BrokenResourceError):
         await stream.send_all(request)
+    data = await _part_of_head(stream, HungUpError)
+    plain = plain_head(data)
+    if plain is not None:
+        headers, begin = plain
+        return Answer(200, headers, ChunkedBody(data[begin:]), stream)
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
     parser.send(_ANY_REQUEST)
-    failure: type[h11.RemoteProtocolError] = HungUpError
-    while True:
-        head = parser.next_event()
-        if isinstance(head, h11.Response):
-            break
+    parser.receive_data(data)
+    while not isinstance(head := parser.next_event(), h11.Response):
         # An interim answer, such as 100, says nothing.
         if head is h11.NEED_DATA:
-            try:
-                data = bytes(await stream.receive_some(READ_BYTES))
-            except trio.BrokenResourceError as error:
-                raise failure(root_cause(error)) from error
-            if not data:
-                raise failure("Server disconnected without sending a response.")
-            failure = h11.RemoteProtocolError
-            parser.receive_data(data)
+            parser.receive_data(await _part_of_head(stream, h11.RemoteProtocolError))
     headers = dict(head.headers)
     if b"transfer-encoding" not in headers or head.status_code in _WITHOUT_BODY:
         return Answer(head.status_code, headers, _PlainBody(parser), stream)
@@ -134,6 +130,45 @@ async def exchange(stream: trio.abc.Stream, request: bytes) -> Answer:
     is_last = head.http_version < b"1.1" or any(token.strip() == b"close" for token in tokens)
     body = ChunkedBody(parser.trailing_data[0], is_last=is_last)
     return Answer(head.status_code, headers, body, stream)
+
+
+async def _part_of_head(stream: trio.abc.Stream, failure: type[h11.RemoteProtocolError]) -> bytes:
+    """The next bytes of the head. Raises ``failure`` at the end of the connection."""
+    try:
+        data = bytes(await stream.receive_some(READ_BYTES))
+    except trio.BrokenResourceError as error:
+        raise failure(root_cause(error)) from error
+    if not data:
+        raise failure("Server disconnected without sending a response.")
+    return data
+
+
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = rb"[!-~]++(?: [!-~]++)*+"
+_PLAIN_HEAD = re.compile(rb"HTTP/1\.1 200 [ -~]*+\r\n(?:" + _NAME + rb": ?" + _VALUE + rb"\r\n)*+\r\n")
+_find_fields = re.compile(rb"(" + _NAME + rb"): ?(" + _VALUE + rb")\r\n").findall
+
+
+def plain_head(data: bytes) -> tuple[dict[bytes, bytes], int] | None:
+    """Parse the head of a chunked answer of status 200 whose connection stays open, if it is all of that, and whole.
+
+    Every other head is for h11: so is each that is written in an unusual way, so that no rule is spelled out here.
+
+    Returns:
+      The headers, by name in lower case, and where the body begins.
+    """
+    head = _PLAIN_HEAD.match(data)
+    if head is None:
+        return None
+    fields = _find_fields(head[0], head[0].index(b"\n") + 1)
+    headers = {name.lower(): value for name, value in fields}
+    is_plain = (
+        len(headers) == len(fields)
+        and headers.get(b"transfer-encoding") == b"chunked"
+        and b"content-length" not in headers
+        and headers.get(b"connection", b"keep-alive") == b"keep-alive"
+    )
+    return (headers, head.end()) if is_plain else None
 
 
 class _PlainBody:

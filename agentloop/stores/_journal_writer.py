@@ -37,7 +37,18 @@ from agentloop._core.state import (
 )
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import after
-from agentloop._runtime.log import DELTAS, FACTS, NOW, WORDS, Entry, EventLog, Journal, LiveTail, words_of
+from agentloop._runtime.log import (
+    DELTAS,
+    FACTS,
+    KINDS_OF_WORDS,
+    NOW,
+    WORDS,
+    Entry,
+    EventLog,
+    Journal,
+    LiveTail,
+    words_of,
+)
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop._runtime.user_code import describe
 from agentloop.errors import LeaseLostError, StoreError, UnknownQuestionError
@@ -406,7 +417,8 @@ class JournalWriter(Journal):
         now, number = time.time(), self._length + 1
         try:
             for item, writer in entries:
-                if isinstance(item, WORDS):
+                # The class first: see `KINDS_OF_WORDS`.
+                if item.__class__ in KINDS_OF_WORDS and isinstance(item, WORDS):
                     if isinstance(item, OutputDelta):
                         # Readers have seen its number, which is saved with the text that has its part.
                         delta: Delta = TextDelta(item.source, item.seq, text="")
