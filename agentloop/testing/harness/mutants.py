@@ -438,7 +438,7 @@ def told_before_it_is_kept() -> Generator[None]:
     """A reader gets an event at once, and the store later."""
 
     def hide(self: EventLog, writer: EventWriter) -> None:
-        event: Any = self._unsaved[-1].item
+        event: Any = self._unsaved[-1][0]
         writer.deliver(event)
 
     with patched(EventLog, "_hide", hide):

@@ -155,7 +155,7 @@ PLANTED = (
     Bug(
         "deltas behind a saved event wait for the next write",
         _LOG,
-        "        while self._hidden and isinstance(unsaved[-self._hidden].item, _SHOWN_AT_ONCE):",
+        "        while self._hidden and isinstance(unsaved[-self._hidden][0], _SHOWN_AT_ONCE):",
         "        while False:",
         "stores",
     ),
@@ -169,7 +169,7 @@ PLANTED = (
     Bug(
         "a reader that comes late does not count what is hidden",
         _LOG,
-        "            reader.hidden += not isinstance(entry.item, Note) and self in entry.writer.lineage()",
+        "            reader.hidden += not isinstance(item, Note) and self in writer.lineage()",
         "            pass",
         "runtime",
     ),

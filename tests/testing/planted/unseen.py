@@ -212,14 +212,14 @@ UNSEEN = (
     Bug(
         "a reader counts hidden notes as events",
         "_runtime/log.py",
-        "reader.hidden += not isinstance(entry.item, Note) and self in",
+        "reader.hidden += not isinstance(item, Note) and self in",
         "reader.hidden += self in",
         "runtime/test_children.py stores/test_stored_session.py",
     ),
     Bug(
         "saved deltas still count as unsaved characters",
         "_runtime/log.py",
-        "                self._size -= len(words_of(entry.item))\n",
+        "                self._size -= _size_of(item)\n",
         "                pass\n",
         "stores/test_slow_store.py runtime/test_backpressure.py",
     ),
