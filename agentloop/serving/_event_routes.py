@@ -131,8 +131,7 @@ class EventRoutes:
         session = self._service.session(request)
         prompt, name = read_prompt(await self._service.body(request))
         if not name and len(self._service.agents) > 1:
-            last = await self._service.runs.last_agent(session)
-            name = last if last in self._service.agents else ""
+            name = self._service.name_of(await self._service.runs.last_agent(session))
         agent = self._service.agent(name)
         run = await self._service.start(request, session, agent, prompt, on_question="reader", on_disconnect="continue")
         return self._begun(request, run)
@@ -164,7 +163,7 @@ class EventRoutes:
         run = await self._service.start(
             request,
             session,
-            self._service.agent(state.agent),
+            self._service.agent_that_ran(state.agent),
             None,
             answers=given,
             on_question="reader",
@@ -314,7 +313,7 @@ class _Followed:
             state = await self._service.runs.look(self._session)
             self._may_change = state.state in ("running", "elsewhere")
             if state.state == "interrupted":
-                agent = self._service.agent(state.agent)
+                agent = self._service.agent_that_ran(state.agent)
                 await self._service.start(
                     self._request, self._session, agent, None, on_question="reader", on_disconnect="continue"
                 )

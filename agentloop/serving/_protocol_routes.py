@@ -77,7 +77,7 @@ class _Endpoint:
             raise Refusal(404, "there is no response with the id that the request names as the previous one")
         name = request.path_params.get("agent") or sent.agent
         if not name and sent.prompt is None and len(service.agents) > 1:
-            name = await service.runs.last_agent(session)
+            name = service.name_of(await service.runs.last_agent(session))
         run = await service.start(
             request,
             session,

@@ -83,6 +83,19 @@ class Service:
             raise Refusal(404, f"there is no agent {name[:100]!r} here; there are: {', '.join(self.agents)}")
         return self.agents[name]
 
+    def agent_that_ran(self, own_name: str) -> Agent:
+        """The agent that is called ``own_name`` in the events of its runs. Raises `Refusal`.
+
+        Clients may know it by another name: the program that serves it has given it one.
+        """
+        return self.agent(self.name_of(own_name) or own_name)
+
+    def name_of(self, own_name: str) -> str:
+        """The name that clients use for the agent called ``own_name``; empty if there is none."""
+        if own_name in self.agents and self.agents[own_name].name == own_name:
+            return own_name
+        return next((name for name, agent in self.agents.items() if agent.name == own_name), "")
+
     async def body(self, request: Request) -> bytes:
         """The body of the request, within limits. Raises `Refusal`."""
         return await read_body(request, self._body_limits)

@@ -230,6 +230,24 @@ async def test_a_run_whose_question_is_not_answered_in_time_is_parked_and_resume
         assert of_type(read, "tool_call_finished")[0]["result"]["status"] == "denied"
 
 
+@pytest.mark.seconds(100)
+async def test_a_parked_run_is_resumed_by_the_agent_that_ran_whatever_clients_call_it() -> None:
+    served = app({"first": Agent(ScriptedModel("I am another one.")), "clerk": make_agent()}, park_after=20)
+    async with served.running():
+        client = Client(served)
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please pay", "agent": "clerk"})
+        await trio.sleep(30)
+        [question] = (await client.get(f"/sessions/{session}")).json["questions"]
+        answers = {question["id"]: {"type": "approve"}}
+        assert (await client.post(f"/sessions/{session}/answers", {"answers": answers})).status == 202
+        # The prompt that names no agent goes to the one that ran last.
+        await trio.sleep(1)
+        assert (await client.post(f"/sessions/{session}/prompts", {"text": "hello"})).status == 202
+        agents = {event["source"]["agents"][0] for event in await events(client, session)}
+        assert agents == {make_agent().name}
+
+
 async def test_a_live_run_is_steered_and_stopped() -> None:
     async with serving() as (_, client):
         session = await new_session(client)
