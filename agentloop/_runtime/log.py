@@ -36,6 +36,7 @@ them are numbered without a gap. `EventLog.lost` says which messages are not par
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
@@ -116,6 +117,8 @@ class Entry(NamedTuple):
     item: StreamEvent | Note
     writer: EventWriter
     """The writing end that appended it."""
+    at: float
+    """The time at which it was appended, in seconds since 1970. A write may come a quarter of a second later."""
 
 
 _NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
@@ -220,7 +223,7 @@ class EventLog:
             return
         self.seq += 1
         self.end += 1
-        self._unsaved.append(Entry(event, writer))
+        self._unsaved.append(Entry(event, writer, time.time()))
         if not isinstance(event, WORDS):
             self._facts += 1
             self._hide(writer)
@@ -241,7 +244,7 @@ class EventLog:
         """Add a fact for the journal, in its place among the events. Does not wait, does not fail."""
         if self.is_journaled:
             self.end += 1
-            self._unsaved.append(Entry(note, writer))
+            self._unsaved.append(Entry(note, writer, time.time()))
             self._facts += 1
             if self._hidden:
                 self._hidden += 1
