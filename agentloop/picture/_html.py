@@ -26,7 +26,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-_FOLDER = files(__package__)
+_FOLDER = files("agentloop.picture")
 _SCRIPT = _FOLDER.joinpath("page.js").read_text("utf-8")
 _STYLE = _FOLDER.joinpath("page.css").read_text("utf-8")
 

@@ -122,8 +122,10 @@
 
   // ------------------------------------------------------------------------------- draw
   const shown = new Map();
-  let queued = false, laneWidth = 1;
-  function draw() {
+  let queued = false, laneWidth = 1, isStale = true;
+  function draw(event) {
+    // Scrolling brings rows in, and changes none of the others.
+    isStale = isStale || !event || event.type !== "scroll";
     if (queued) return;
     queued = true;
     requestAnimationFrame(() => { queued = false; paint(); });
@@ -132,11 +134,15 @@
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
   function paint() {
-    const label = parseFloat(getComputedStyle(bands).left) || 0;
-    laneWidth = Math.max(inner.clientWidth - label, 1);
-    scale.style.flex = `0 0 ${laneWidth}px`;
-    corner.style.width = `${label}px`;
-    inner.style.height = `${visible.length * ROW + MARGIN}px`;
+    const isWhole = isStale;
+    isStale = false;
+    if (isWhole) {
+      const label = parseFloat(getComputedStyle(bands).left) || 0;
+      laneWidth = Math.max(inner.clientWidth - label, 1);
+      scale.style.flex = `0 0 ${laneWidth}px`;
+      corner.style.width = `${label}px`;
+      inner.style.height = `${visible.length * ROW + MARGIN}px`;
+    }
     const first = Math.max(Math.floor(rows.scrollTop / ROW) - 6, 0);
     const last = Math.min(Math.ceil((rows.scrollTop + rows.clientHeight) / ROW) + 6, visible.length);
     const wanted = new Map();
@@ -144,11 +150,13 @@
     for (const [id, row] of shown) if (!wanted.has(id)) { row.remove(); shown.delete(id); }
     for (const [id, index] of wanted) {
       let row = shown.get(id);
+      if (row && !isWhole) continue;
       if (!row) { row = build(spans[id]); shown.set(id, row); inner.append(row); }
       update(row, spans[id], index);
     }
     if (shown.has(chosen)) rows.setAttribute("aria-activedescendant", `span-${chosen}`);
     else rows.removeAttribute("aria-activedescendant");
+    if (!isWhole) return;
     paintScale();
     paintOverview();
   }

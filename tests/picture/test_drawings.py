@@ -61,27 +61,13 @@ async def test_no_text_of_a_run_becomes_markup_and_only_the_pages_own_script_may
     picture = await hostile()
     html = draw_html(picture)
     page = Page(html)
-    assert [tag for tag, _ in page.elements] == (
-        [
-            "html",
-            "head",
-            "meta",
-            "meta",
-            "meta",
-            "meta",
-            "title",
-            "style",
-            "body",
-            "script",
-            "script",
-            "noscript",
-            "script",
-        ]
-    )
+    tags = "html head meta meta meta meta title style body script script noscript script"
+    assert " ".join(tag for tag, _ in page.elements) == tags
     scripts = [text for tag, text in page.texts if tag == "script" and text.strip()]
     assert json.loads(scripts[0])["spans"][2]["n"] == HOSTILE
     policy = next(attrs["content"] or "" for tag, attrs in page.elements if "http-equiv" in attrs)
-    for kind, text in (("script-src", scripts[-1]), ("style-src", next(t for tag, t in page.texts if tag == "style"))):
+    style = next(text for tag, text in page.texts if tag == "style")
+    for kind, text in (("script-src", scripts[-1]), ("style-src", style)):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{kind} 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
