@@ -103,7 +103,8 @@ def _bar(span: Span, axis: Axis, width: int, marks: Mapping[str, str]) -> str:
     mark = {"question": "person", "parked": "parked", "stopped": "parked", "retry": "waits"}.get(span.kind, "busy")
     # A request waits for its first token, and a call for its permission.
     turning = span.first if span.kind == "request" else span.ran if span.kind == "tool" else None
-    turned = begin if turning is None else axis.place(turning) * width
+    waiting = ("running",) if span.kind == "request" else ("running", "parked") if span.kind == "tool" else ()
+    turned = (end if span.status in waiting else begin) if turning is None else axis.place(turning) * width
     waits = 0 if turned - begin < 0.5 else min(max(int(turned + 0.5) - first, 0), last - first)
     return " " * first + marks["waits"] * waits + marks[mark] * (last - first - waits) + " " * (width - last)
 

@@ -186,10 +186,13 @@
     row.bar.style.left = `${left}px`;
     row.bar.style.width = `${Math.max(right - left, 2)}px`;
     const turning = span.k === "request" ? span.f : span.k === "tool" ? span.r : undefined;
+    // A request without a token so far, or a call whose function has not begun.
+    const isWaiting = turning === undefined && ((span.k === "request" && span.s === "running") ||
+      (span.k === "tool" && ["running", "parked"].includes(span.s)));
     row.bar.replaceChildren();
     const isRound = !["cancelled", "interrupted", "discarded"].includes(span.s);
     const begins = turning === undefined ? right : clamp(xOf(turning), left, right);
-    if (isRound && begins - left >= 1 && (turning !== undefined || (span.k === "request" && span.s === "running"))) {
+    if (isRound && begins - left >= 1 && (turning !== undefined || isWaiting)) {
       row.bar.classList.add("split");
       const done = make("div", { className: "done" });
       done.style.left = `${begins - left}px`;
@@ -207,7 +210,7 @@
     row.lane.querySelectorAll(".crit").forEach((piece) => piece.remove());
     for (const [begin, until] of span.z || []) {
       const from = clamp(xOf(begin), -9, laneWidth + 9), to = clamp(xOf(until), -9, laneWidth + 9);
-      if (to <= 0 || from >= laneWidth) continue;
+      if (to <= 0 || from >= laneWidth || to - from < 0.5) continue;
       const piece = make("div", { className: "crit" });
       piece.style.left = `${from}px`;
       piece.style.width = `${to - from}px`;
