@@ -65,7 +65,7 @@ async def test_no_text_of_a_run_becomes_markup_and_only_the_pages_own_script_may
     assert " ".join(tag for tag, _ in page.elements) == tags
     scripts = [text for tag, text in page.texts if tag == "script" and text.strip()]
     assert json.loads(scripts[0])["spans"][2]["n"] == HOSTILE
-    policy = next(attrs["content"] or "" for tag, attrs in page.elements if "http-equiv" in attrs)
+    policy = next(attrs["content"] or "" for _, attrs in page.elements if "http-equiv" in attrs)
     style = next(text for tag, text in page.texts if tag == "style")
     for kind, text in (("script-src", scripts[-1]), ("style-src", style)):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -9,13 +9,14 @@ import pytest
 import trio
 
 from agentloop import Agent, Approve, Limits, ToolContext, tool
+from agentloop.errors import ModelError
 from agentloop.events import ContinueRequested
 from agentloop.journal import Record
 from agentloop.messages import user_message
 from agentloop.models import ModelRequest
 from agentloop.picture import timeline
 from agentloop.stores import MemoryStore, fork_session, stored_session
-from agentloop.testing import ScriptedModel, calls, hangs
+from agentloop.testing import ScriptedModel, calls, fails, hangs
 from tests.picture.support import (
     drawn,
     only,
@@ -201,3 +202,29 @@ def test_ends_without_a_beginning_are_passed_over() -> None:
     ]
     records = [Record(i, kind["type"], json.dumps(kind).encode(), "s/1", "", 1.0) for i, kind in enumerate(kinds, 1)]
     assert [span.kind for span in timeline(records).spans] == ["run"]
+
+
+async def test_failed_calls_declined_questions_and_failed_runs_say_why() -> None:
+    @tool
+    async def breaks() -> str:
+        """Break."""
+        raise OSError("the disk is full")
+
+    @tool
+    async def asks(context: ToolContext[None]) -> str:
+        """Ask."""
+        await context.ask("Which?", {"type": "object", "properties": {"tag": {"type": "string"}}})
+        return "asked"
+
+    agent = Agent(slow(calls("breaks") + calls("asks"), fails(ModelError("no more"))), tools=[breaks, asks])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            with pytest.raises(ModelError):
+                await agent.run("Go", session=session, on_question="decline")
+        picture = await drawn(store, "s")
+    call, question, run = only(picture, "tool", "breaks"), only(picture, "question"), only(picture, "run")
+    assert call.status == "error"
+    assert ("error", "OSError: the disk is full") in call.details
+    assert (question.name, question.status) == ("Which?", "denied")
+    assert question.cause
+    assert (run.status, run.cause) == ("error", "no more")
