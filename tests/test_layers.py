@@ -54,6 +54,7 @@ ADAPTERS = (
     "toolkit",
     "mcp",
     "stores",
+    "picture",
     "telemetry",
     "testing",
     "terminal",

@@ -36,6 +36,7 @@ them are numbered without a gap. `EventLog.lost` says which messages are not par
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
@@ -113,8 +114,9 @@ have a metaclass, and a turn with a journal asks thirty times."""
 
 _SHOWN_AT_ONCE = (*WORDS, Note)
 
-Entry: TypeAlias = "tuple[StreamEvent | Note, EventWriter]"
-"""An event or a note that is not saved yet, and the writing end that appended it."""
+Entry: TypeAlias = "tuple[StreamEvent | Note, EventWriter, float]"
+"""An event or a note that is not saved yet, the writing end that appended it, and the time at which it did, in seconds
+since 1970: a write may come a quarter of a second later."""
 
 
 _NOTHING_UNSAVED: deque[Entry] = deque(maxlen=0)
@@ -219,7 +221,7 @@ class EventLog:
             return
         self.seq += 1
         self.end += 1
-        self._unsaved.append((event, writer))
+        self._unsaved.append((event, writer, time.time()))
         if event.__class__ not in KINDS_OF_WORDS:
             self._facts += 1
             self._hide(writer)
@@ -240,7 +242,7 @@ class EventLog:
         """Add a fact for the journal, in its place among the events. Does not wait, does not fail."""
         if self.is_journaled:
             self.end += 1
-            self._unsaved.append((note, writer))
+            self._unsaved.append((note, writer, time.time()))
             self._facts += 1
             if self._hidden:
                 self._hidden += 1
@@ -366,7 +368,7 @@ class EventLog:
         unsaved = self._unsaved
         visible = len(unsaved) - self._hidden
         for number in range(count):
-            item, writer = unsaved.popleft()
+            item, writer, _ = unsaved.popleft()
             if item.__class__ in KINDS_OF_WORDS:
                 self._size -= _size_of(item)
             else:
@@ -375,7 +377,8 @@ class EventLog:
                 self._show(item, writer)
         # The deltas behind it were hidden only by what stood before them.
         while self._hidden and isinstance(unsaved[-self._hidden][0], _SHOWN_AT_ONCE):
-            self._show(*unsaved[-self._hidden])
+            item, writer, _ = unsaved[-self._hidden]
+            self._show(item, writer)
         if self._saved is not None:
             self._saved.unpark_all()
         self.make_room()
@@ -388,7 +391,7 @@ class EventLog:
         self._unsaved.clear()
         self._hidden = self._facts = self._size = 0
         self.failure, self.is_journaled = error, False
-        events = [(item, writer) for item, writer in hidden if not isinstance(item, Note)]
+        events = [(item, writer) for item, writer, _ in hidden if not isinstance(item, Note)]
         self.seq -= len(events)
         for event, writer in events:
             for reader in writer.all_readers():
@@ -522,7 +525,7 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
             `StreamStopped`. Otherwise they are those of the log.
         """
         reader = Reader(self, as_root=as_root)
-        for item, writer in self._log.hidden():
+        for item, writer, _ in self._log.hidden():
             reader.hidden += not isinstance(item, Note) and self in writer.lineage()
         self._readers.append(reader)
         return reader

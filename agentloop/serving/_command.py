@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS", help="time for runs to finish at the end (30)"
     )
+    # `agentloop.__main__` runs it, without the extra `serve`. Here it stands in the list of commands.
+    commands.add_parser("picture", help="draw the timeline of a session's runs", add_help=False)
     acp = commands.add_parser("acp", help="serve an agent to an editor, over the standard streams (ACP)")
     acp.set_defaults(run_command=_acp)
     acp.add_argument("served", metavar="module:name", help="an Agent")

@@ -21,6 +21,7 @@ from agentloop.journal import SessionInfo
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
+from agentloop.serving._picture_routes import picture_routes
 from agentloop.serving._runs import Entry, LiveRun, SessionReader
 from agentloop.serving._security import new_session, owner_prefix
 from agentloop.serving._service import Service
@@ -64,7 +65,8 @@ class EventRoutes:
             ("POST", "/sessions/{session}/stop", self.stop),
             ("POST", "/sessions/{session}/resume", self.resume),
         ]
-        return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
+        routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
+        return [*routes, *picture_routes(self._service)]
 
     # --------------------------------------------------------------------------- sessions
 

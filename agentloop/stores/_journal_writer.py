@@ -412,11 +412,13 @@ class JournalWriter(Journal):
         """
         records: list[Record] = []
         deltas: list[Delta] = []
+        began = 0.0
+        """The time of the first of ``deltas``."""
         omitted: Delta | None = None
         """Output that is left out, if no other event follows it: its number is saved, since readers have seen it."""
-        now, number = time.time(), self._length + 1
+        number = self._length + 1
         try:
-            for item, writer in entries:
+            for item, writer, at in entries:
                 # The class first: see `KINDS_OF_WORDS`.
                 if item.__class__ in KINDS_OF_WORDS and isinstance(item, WORDS):
                     if isinstance(item, OutputDelta):
@@ -425,16 +427,17 @@ class JournalWriter(Journal):
                     else:
                         delta = saved_output(item, log.output_left) if isinstance(item, ToolCallOutput) else item
                     if deltas and not _continues(deltas[0], delta):
-                        records.append(_record_of_deltas(number + len(records), deltas, now))
+                        records.append(_record_of_deltas(number + len(records), deltas, began))
                         deltas = []
                     if delta is not item and not words_of(delta) and not isinstance(delta, TextDelta):
                         omitted = delta
                     else:
                         omitted = None
+                        began = began if deltas else at
                         deltas.append(delta)
                     continue
                 if deltas:
-                    records.append(_record_of_deltas(number + len(records), deltas, now))
+                    records.append(_record_of_deltas(number + len(records), deltas, began))
                     deltas = []
                 if isinstance(item, Note):
                     kind, data, key = item.kind, encode_note(item), note_key(item)
@@ -445,14 +448,14 @@ class JournalWriter(Journal):
                         check_readable(kind, data)
                     if item.__class__ is ToolCallFinished:
                         log.output_left.pop((writer.source.stream, key), None)
-                records.append(Record(number + len(records), kind, data, writer.source.stream, key, now))
+                records.append(Record(number + len(records), kind, data, writer.source.stream, key, at))
             if deltas:
-                records.append(_record_of_deltas(number + len(records), deltas, now))
+                records.append(_record_of_deltas(number + len(records), deltas, began))
             if omitted is not None:
-                records.append(_record_of_deltas(number + len(records), (omitted,), now))
+                records.append(_record_of_deltas(number + len(records), (omitted,), time.time()))
             settings = self._changed_settings()
             if settings is not None:
-                records.append(Record(number + len(records), settings.kind, encode_note(settings), at=now))
+                records.append(Record(number + len(records), settings.kind, encode_note(settings), at=time.time()))
         # An event may hold values of user code, whose encoding raises anything; and text that no encoding has, such as
         # half of a surrogate pair. Not caught here, the error would end the writer's task, and with it the session.
         except Exception as error:
@@ -592,7 +595,7 @@ def _continues(first: Delta, delta: Delta) -> bool:
     )
 
 
-def _record_of_deltas(number: int, deltas: Sequence[Delta], now: float) -> Record:
+def _record_of_deltas(number: int, deltas: Sequence[Delta], at: float) -> Record:
     """Encode several deltas as one, with the number of the last and the sizes of all: a follower may have read some."""
     first, last = deltas[0], deltas[-1]
     if len(deltas) == 1:
@@ -601,7 +604,7 @@ def _record_of_deltas(number: int, deltas: Sequence[Delta], now: float) -> Recor
         words = [words_of(delta) for delta in deltas]
         joined = encode_event(_with_text(last, "".join(words)))
         data = b'%s,"sizes":%s}' % (joined[:-1], msgspec.json.encode([len(each) for each in words]))
-    return Record(number, event_type(first), data, first.stream, _key(first), now)
+    return Record(number, event_type(first), data, first.stream, _key(first), at)
 
 
 def _with_text(delta: Delta, text: str) -> Delta:
