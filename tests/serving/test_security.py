@@ -63,6 +63,7 @@ def body_for(path: str, session: str, question: str) -> Any:
         "prompts": {"text": "hello"},
         "answers": {"answers": {question: {"type": "approve"}}},
         "messages": {"text": "hello"},
+        "forks": {},
         "stop": {},
         "resume": {},
         "{session}": {"title": "mine now"},
