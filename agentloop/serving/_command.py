@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
     )
+    serve.add_argument("--no-page", action="store_true", help="serve no page at /")
     serve.add_argument(
         "--token-variable",
         metavar="NAME",
@@ -97,6 +98,7 @@ def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
         agents,
         store=SQLiteStore(options.store) if options.store else None,
         protocols=options.protocol or ALL_PROTOCOLS,
+        page=not options.no_page,
         authenticate=_tokens(options.token_variable) if options.token_variable else None,
         hosts=options.allow_host or (),
         origins=options.allow_origin or (),
