@@ -201,6 +201,7 @@ export function formFields(form) {
   function show(entry, words) {
     entry.problem.textContent = words;
     entry.problem.hidden = !words;
+    entry.problem.classList.remove("is-solved");
     entry.row.classList.toggle("is-wrong", Boolean(words));
     for (const input of entry.control.inputs) {
       if (words) input.setAttribute("aria-invalid", "true");
@@ -210,7 +211,18 @@ export function formFields(form) {
 
   for (const entry of rows) {
     entry.row.addEventListener("change", () => {
-      if (!entry.problem.hidden) show(entry, problemOf(entry.field, entry.control.read()));
+      if (entry.problem.hidden) return;
+      const words = problemOf(entry.field, entry.control.read());
+      if (words) {
+        show(entry, words);
+      } else {
+        // The line keeps its place: were the form to shrink while the mouse is down, the click would go elsewhere.
+        const solved = entry.problem.textContent;
+        show(entry, "");
+        entry.problem.textContent = solved;
+        entry.problem.hidden = false;
+        entry.problem.classList.add("is-solved");
+      }
     });
   }
 

@@ -204,10 +204,11 @@ export function codeBlock(text, language = "") {
 
 const SPECIAL = /[\\`*_~[!<\n]|https?:\/\//g;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
+const LINKS = new Set(["[", "!", "<", "h"]);
 const WORD = /[\p{L}\p{N}]/u;
 
 /** The nodes of a piece of text without blocks. */
-export function inline(text, depth = 0) {
+export function inline(text, depth = 0, isInLink = false) {
   const nodes = [];
   let plain = "";
   let at = 0;
@@ -230,7 +231,7 @@ export function inline(text, depth = 0) {
     plain += text.slice(at, found.index);
     at = found.index;
     const mark = text[at];
-    const span = depth < DEEPEST ? spanAt(text, at, mark, depth, unclosed) : null;
+    const span = depth < DEEPEST && !(isInLink && LINKS.has(mark)) ? spanAt(text, at, mark, depth, unclosed, isInLink) : null;
     if (span) {
       put(span[0], span[1]);
     } else if (mark === "\\" && PUNCTUATION.test(text[at + 1] ?? "")) {
@@ -255,14 +256,14 @@ export function inline(text, depth = 0) {
 }
 
 /** The node at `at`, and its end; nothing if the mark there stands for itself. */
-function spanAt(text, at, mark, depth, unclosed) {
+function spanAt(text, at, mark, depth, unclosed, isInLink) {
   switch (mark) {
     case "`":
       return codeAt(text, at, unclosed);
     case "*":
     case "_":
     case "~":
-      return emphasisAt(text, at, mark, depth, unclosed);
+      return emphasisAt(text, at, mark, depth, unclosed, isInLink);
     case "!":
       return text[at + 1] === "[" ? linkAt(text, at + 1, depth, unclosed, true) : null;
     case "[":
@@ -291,7 +292,7 @@ function codeAt(text, at, unclosed) {
   return [h("code", { dir: "ltr", text: inside }), found.index + mark.length];
 }
 
-function emphasisAt(text, at, mark, depth, unclosed) {
+function emphasisAt(text, at, mark, depth, unclosed, isInLink) {
   const isDouble = text[at + 1] === mark;
   if (mark === "~" && !isDouble) return null;
   const delimiter = isDouble ? mark + mark : mark;
@@ -309,7 +310,7 @@ function emphasisAt(text, at, mark, depth, unclosed) {
     const after = end + delimiter.length;
     if (mark === "_" && WORD.test(text[after] ?? "")) continue;
     const tag = mark === "~" ? "del" : isDouble ? "strong" : "em";
-    return [h(tag, {}, ...inline(text.slice(begin, end), depth + 1)), after];
+    return [h(tag, {}, ...inline(text.slice(begin, end), depth + 1, isInLink)), after];
   }
   unclosed.add(delimiter);
   return null;
@@ -336,7 +337,7 @@ function linkAt(text, at, depth, unclosed, isImage) {
   const url = safeUrl(address);
   const after = end + 1 + target[0].length;
   // No picture is loaded: its address would tell its server who reads this.
-  const label = isImage ? [`Picture: ${words || address}`] : inline(words, depth + 1);
+  const label = isImage ? [`Picture: ${words || address}`] : inline(words, depth + 1, true);
   if (!url) return [h("span", { class: "dead-link", title: `This link is not opened: ${visibleText(address)}` }, ...label), after];
   return [linkTo(url, label), after];
 }

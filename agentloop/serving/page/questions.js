@@ -25,7 +25,7 @@ export class QuestionView {
     const shown = isOpenQuestion(question) ? "open" : `${question.state} ${JSON.stringify(question.answer)}`;
     // A form that a person is filling in stays as it is.
     if (shown === this.shown) return;
-    const hadFocus = this.element.contains(document.activeElement);
+    const hadFocus = this.hadFocus || this.element.contains(document.activeElement);
     this.shown = shown;
     this.element.classList.toggle("is-open", shown === "open");
     if (shown === "open") this.element.replaceChildren(...this.open());
@@ -152,6 +152,8 @@ export class QuestionView {
   async answer(answer) {
     if (this.isSending) return;
     this.isSending = true;
+    // A button that is disabled loses the focus.
+    this.hadFocus = this.element.contains(document.activeElement);
     this.problem.hidden = true;
     for (const one of this.buttons) one.disabled = true;
     const deadline = Date.now() + PATIENCE_MS;

@@ -465,7 +465,7 @@ class CallView {
 }
 
 function detail(label, content, copy) {
-  return h("section", { class: "detail" }, h("header", {}, h("h4", { text: label }), copy ?? ""), content);
+  return h("section", { class: "detail", "aria-label": label }, h("div", { class: "detail-head" }, h("p", { text: label }), copy ?? ""), content);
 }
 
 /** A long text, of which the end (of a log) or the start is shown until a person asks for all. */
