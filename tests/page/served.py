@@ -13,7 +13,7 @@ from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import SQLiteStore
 from agentloop.testing import Response, calls, says, thinks
 
-LONG_TURNS = 32
+LONG_TURNS = 40
 LONG_CALLS = 50
 
 FORM: dict[str, Any] = {
@@ -173,7 +173,7 @@ def script(request: ModelRequest) -> Response | str:
 
 def long_turn(turn: int) -> Response:
     text = says(f"Turn **{turn}**: " + "some words " * 20)
-    return sum((calls("work", number=number) for number in range(LONG_CALLS)), start=text)
+    return sum((calls("work", number=turn * LONG_CALLS + number) for number in range(LONG_CALLS)), start=text)
 
 
 helper = Agent(Scripted(), name="helper", tools=[pay, wait], instructions="Help.")

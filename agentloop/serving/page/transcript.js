@@ -11,6 +11,7 @@ const SHOWN_OUTPUT = 8_000;
 const SHOWN_RESULT = 8_000;
 const FRAME_MS = 10;
 const SLOW_TEXT = 30_000;
+const GROUP = 30;
 const QUESTION_MARGIN = 72;
 
 export class Transcript {
@@ -97,10 +98,16 @@ function unmounted(nodes) {
   return nodes.slice(first);
 }
 
+/** Shows the new blocks at the end of a list, in groups: the browser passes over a whole group that is out of sight. */
 function mountBlocks(blocks, place, transcript) {
   for (const block of unmounted(blocks)) {
     block.view = viewOf(block, transcript);
-    place.append(block.view.element);
+    let group = place.lastElementChild;
+    if (!group || group.childElementCount >= GROUP) {
+      group = h("div", { class: "group" });
+      place.append(group);
+    }
+    group.append(block.view.element);
   }
 }
 
