@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from agentloop import Agent, Limits, ToolContext, serving, tool
-from agentloop.messages import Text, ToolResult, Usage
+from agentloop.messages import Text, ToolCall, ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import SQLiteStore
 from agentloop.testing import Response, calls, says, thinks
@@ -124,7 +124,7 @@ class Scripted:
                 for word in part.text.split(" ") if is_slow else [part.text]:
                     await reply.text(word + " " * is_slow)
                     await trio.sleep(0.03 * is_slow)
-            elif hasattr(part, "name"):
+            elif isinstance(part, ToolCall):
                 await reply.tool_call(called, id=part.id, name=part.name, arguments=part.arguments)
                 called += 1
             else:

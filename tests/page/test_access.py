@@ -104,7 +104,7 @@ def test_a_screen_reader_hears_of_answers_and_questions_once_and_not_of_each_wor
     assert heard[1] == "assistant waits for your answer"
     assert page.locator("[aria-live=polite], [role=status]").count() >= 1
     for landmark in ("navigation", "main", "search"):
-        expect(page.get_by_role(landmark).first).to_be_visible()  # type: ignore[arg-type]
+        expect(page.get_by_role(landmark).first).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [360, 800, 1280])
