@@ -27,6 +27,8 @@ const state = {
   connection: "",
   waiting: [],
   isCaughtUp: true,
+  /** The number of the last event that was read, while a hidden tab reads no events. */
+  paused: undefined,
   isSending: false,
 };
 
@@ -46,6 +48,7 @@ function show(session) {
   state.follower?.close();
   state.session = session;
   state.info = null;
+  state.paused = undefined;
   state.waiting = [];
   state.isCaughtUp = true;
   notice(null);
@@ -135,8 +138,8 @@ async function look() {
   } catch (error) {
     if (session !== state.session) return;
     if (error instanceof ApiError && error.status === 404) {
-      notice("There is no such conversation here.");
       state.follower?.close();
+      notice("There is no such conversation here.");
       setConnection("");
     }
   }
@@ -190,14 +193,14 @@ async function prompt(text) {
   clearField();
   if (isNew) {
     sessionStorage.removeItem(DRAFTS);
+    const title = shorten(text, TITLE_LENGTH);
+    await api.rename(session, title);
     history.pushState(null, "", `#/s/${session}`);
     show(session);
+    state.info = { id: session, title };
+    updateAll();
   }
   transcript.toEnd();
-  if (!state.info?.title && !state.conversation.runs.length) {
-    await api.rename(session, shorten(text, TITLE_LENGTH));
-    state.info = { ...(state.info ?? { id: session }), title: shorten(text, TITLE_LENGTH) };
-  }
   sessions.refresh();
 }
 
@@ -559,6 +562,7 @@ function setUp() {
       }, HIDDEN_MS);
     } else {
       if (state.session && !state.follower && state.paused !== undefined) follow(state.paused);
+      state.paused = undefined;
       if (!byId("app").hidden) sessions.refresh();
     }
   });

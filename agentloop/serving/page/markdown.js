@@ -373,10 +373,13 @@ function addressAt(text, at) {
 
 const LONGEST = 200_000;
 
+const showAllWords = (whole) => `Show all ${whole.length.toLocaleString("en")} characters`;
+
 /** Shows a text that grows: blocks that are complete are made once, and only the last one is made again. */
 export class MarkdownView {
   constructor(element) {
     this.element = element;
+    this.whole = "";
     this.reset();
   }
 
@@ -395,7 +398,11 @@ export class MarkdownView {
       this.limit = limit;
     }
     const text = whole.length > this.limit ? whole.slice(0, this.limit) : whole;
-    if (text === this.text && text.length < whole.length) return;
+    this.whole = whole;
+    if (text === this.text && text.length < whole.length) {
+      this.tail.at(-1).textContent = showAllWords(whole);
+      return;
+    }
     this.text = text;
     const rest = text.slice(this.done);
     const blocks = blocksOf(rest);
@@ -409,11 +416,11 @@ export class MarkdownView {
     }
     if (last) this.done += last.start;
     if (text.length < whole.length) {
-      const more = h("button", { type: "button", class: "quiet-button", text: `Show all ${whole.length.toLocaleString("en")} characters` });
+      const more = h("button", { type: "button", class: "quiet-button", text: showAllWords(whole) });
       more.addEventListener("click", () => {
         this.reset();
         this.limit = Infinity;
-        this.update(whole);
+        this.update(this.whole);
       });
       this.tail.push(more);
       this.element.append(more);

@@ -63,6 +63,9 @@ export class SessionList {
   }
 
   show() {
+    const shown = JSON.stringify([this.infos.map((info) => [info.id, titleOf(info), info.running, whenWords(info.updated)]), this.search.value.trim()]);
+    if (shown === this.shown) return;
+    this.shown = shown;
     const focused = document.activeElement?.dataset?.session;
     const items = this.infos.map((info) => {
       const facts = info.running ? h("span", { class: "live-dot", title: "A run goes on" }, h("span", { class: "hidden", text: "A run goes on" })) : h("span", { class: "when", text: whenWords(info.updated) });
