@@ -111,7 +111,7 @@ async with agent.stream("What is 2 + 3?") as stream:
 
 > When the `async with` ends, everything it started has ended.
 
-That is all. The [README](https://agentloop.readthedocs.io) has the rest."""
+That is all. The idea is [structured concurrency](https://trio.readthedocs.io), as trio has it."""
 
 
 @tool

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import trio
 
+from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, UsageError
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     served = find_served(options.served)
     if not isinstance(served, ServedApp):
+        if not options.store:
+            SERVING.info("sessions are in memory, and end with the server: --store FILE saves them")
         served = _app(served, options)
     trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
 

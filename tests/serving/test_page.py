@@ -115,7 +115,9 @@ async def test_a_mounted_app_serves_its_page_below_its_path() -> None:
     assert (await client.get("/agents-here/page/_app.py")).status == 404
 
 
-def test_the_command_serves_the_page_unless_it_is_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_serves_the_page_unless_it_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     ran: list[ServedApp] = []
 
     async def run(served: ServedApp, **options: object) -> None:
@@ -123,6 +125,9 @@ def test_the_command_serves_the_page_unless_it_is_told_not_to(monkeypatch: pytes
 
     monkeypatch.setattr("agentloop.serving._command.run", run)
     assert main(["serve", "agentloop.demo:agents"]) == 0
-    assert main(["serve", "agentloop.demo:agents", "--no-page"]) == 0
+    assert "in memory" in caplog.text
+    caplog.clear()
+    assert main(["serve", "agentloop.demo:agents", "--no-page", "--store", str(tmp_path / "chats.db")]) == 0
+    assert "in memory" not in caplog.text
     paths = [{route.path for route in served.routes} for served in ran]
     assert ["/" in found for found in paths] == [True, False]

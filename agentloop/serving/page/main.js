@@ -395,7 +395,7 @@ function showAgents() {
     }),
   );
   byId("welcome-title").textContent = state.agents.length > 1 ? "Whom do you want to talk to?" : `Talk to ${visibleText(state.agents[0] ?? "the agent")}`;
-  byId("welcome-hint").textContent = "Write anything below. The conversation is saved on this server, and its address stays the same.";
+  byId("welcome-hint").textContent = "Write anything below. The conversation belongs to the server: close the page and come back when you like.";
   choose(state.agent);
 }
 
