@@ -129,7 +129,7 @@ async function look() {
     state.info = info;
     if (info.state === "elsewhere") {
       // The process that ran the session was killed, perhaps: its lease ends by itself.
-      notice("Another process of the server holds this conversation still. It goes on here when that process is done, or half a minute after it was killed.", { isCalm: true });
+      notice("An earlier process of the server still holds this conversation, for half a minute if it was killed. Then it goes on here, and what you answer meanwhile is sent.", { isCalm: true });
       setTimeout(() => session === state.session && look(), 3000);
     } else {
       notice(null, { isCalm: true });

@@ -188,7 +188,7 @@ class RunView {
     const nodes = [];
     const words = endWords(run);
     if (words) nodes.push(h("p", { class: `outcome outcome-${run.status}`, dir: "auto" }, icon(run.status === "failed" ? "alert" : "stop"), h("span", {}, visible(words))));
-    if (run.status === "interrupted") nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
+    if (run.status === "interrupted" && !run.conversation.openQuestions.length) nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
     const usage = usageWords(run.usage);
     const text = run.blocks.filter((block) => block.kind === "text").map((block) => block.text).join("\n\n");
     const actions = h("div", { class: "row-actions" });
@@ -206,7 +206,7 @@ function workingWords(run) {
   return last?.kind === "text" && run.text ? "" : "Thinking";
 }
 
-function endWords({ status, detail, error }) {
+function endWords({ status, detail, error, conversation }) {
   switch (status) {
     case "completed":
       return detail;
@@ -219,7 +219,7 @@ function endWords({ status, detail, error }) {
     case "limit":
       return `Ended at a limit: ${detail}`;
     case "interrupted":
-      return "The server was stopped in the middle of this. The run continues here by itself.";
+      return conversation.openQuestions.length ? "" : "The server was stopped in the middle of this. The run continues here by itself.";
     case "needs_input":
       return "";
     default:
