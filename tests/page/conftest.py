@@ -21,6 +21,9 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="the tests of the p
 from playwright.sync_api import Browser, BrowserContext, Page  # noqa: E402 - after the line above
 
 ROOT = Path(__file__).parents[2]
+# A busy machine may take ten seconds to start a server.
+sync_api.expect.set_options(timeout=25_000)
+
 CHROMIUM = os.environ.get("PAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
 
 
@@ -147,7 +150,7 @@ def wire(shared_server: Server) -> Generator[Wire]:
 @pytest.fixture
 def context(browser: Browser) -> Generator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1100, "height": 800}, locale="en-GB", timezone_id="Europe/Berlin")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(25_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     yield context
     context.close()
@@ -177,7 +180,7 @@ class Watched:
     def until_done(self) -> str:
         """Wait for the end of the last run, and give what it says."""
         run = f".run:nth-child({max(self.runs, 1)})"
-        self.page.wait_for_selector(f"{run}:last-child:not(.is-running) .usage", timeout=20_000)
+        self.page.wait_for_selector(f"{run}:last-child:not(.is-running) .usage", timeout=40_000)
         return self.page.locator(f"{run} .answer").inner_text()
 
 

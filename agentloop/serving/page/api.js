@@ -82,7 +82,7 @@ export async function pictureBlob(session) {
 
 const SILENT_MS = 45_000; // the server sends a comment every 15 s
 const FIRST_WAIT_MS = 400;
-const LONGEST_WAIT_MS = 10_000;
+const LONGEST_WAIT_MS = 5_000;
 
 /**
  * Follows the events of a session from number `after` on: each event once, across lost connections, until `close`.
