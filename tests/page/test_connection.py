@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.page.conftest import Server, Watched, Wire
 
@@ -90,3 +90,30 @@ def test_a_draft_survives_a_reload_and_another_conversation(tab: Watched, shared
     expect(page.locator("#composer-text")).to_have_value("")
     page.go_back()
     expect(page.locator("#composer-text")).to_have_value("half a thought")
+
+
+def test_a_hidden_tab_in_which_nothing_happens_gives_its_connection_back_and_misses_nothing(
+    tab: Watched, context: BrowserContext, shared_server: Server
+) -> None:
+    page = tab.page
+    page.clock.install()
+    tab.open(shared_server.address).say("echo one")
+    tab.until_done()
+    page.evaluate(HIDE, True)
+    page.clock.fast_forward(61_000)
+    other = Watched(context.new_page()).open(page.url)
+    other.page.wait_for_selector(".run .usage")
+    other.say("echo two")
+    other.until_done()
+    expect(page.locator(".run")).to_have_count(1)
+    page.evaluate(HIDE, False)
+    expect(page.locator(".run")).to_have_count(2)
+    expect(page.locator(".run").nth(1)).to_contain_text("two")
+
+
+HIDE = """
+(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+"""

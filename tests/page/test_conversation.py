@@ -197,3 +197,29 @@ def test_an_answer_of_which_deltas_are_missing_is_the_one_of_the_transcript(modu
     story.text("ell")
     story.commit("hello")
     assert shown(module, story)["runs"][0]["blocks"] == ["hello"]
+
+
+WORDS = """
+async ([usage]) => { const { usageWords } = await import("/page/text.js"); return usageWords(usage); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("usage", "words"),
+    [
+        ({}, ""),
+        ({"requests": 1, "input_tokens": 1200, "output_tokens": 34}, "1,234 tokens"),
+        (
+            {"requests": 2, "priced_requests": 2, "input_tokens": 1, "output_tokens": 1, "cost": 0.01230},
+            "2 tokens \u00b7 cost 0.0123",
+        ),
+        (
+            {"requests": 2, "priced_requests": 1, "input_tokens": 1, "output_tokens": 1, "cost": 100.0},
+            "2 tokens \u00b7 cost at least 100.00",
+        ),
+    ],
+)
+def test_a_cost_is_shown_where_it_is_known_and_as_the_least_where_it_is_known_in_part(
+    module: Page, usage: dict[str, float], words: str
+) -> None:
+    assert module.evaluate(WORDS, [usage]) == words

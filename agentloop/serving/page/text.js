@@ -54,7 +54,8 @@ export function usageWords(usage) {
   const words = `${amount(tokens)} tokens`;
   if (!usage.cost) return words;
   const isWhole = usage.priced_requests === usage.requests;
-  return `${words} \u00b7 cost ${isWhole ? "" : "at least "}${usage.cost.toPrecision(3).replace(/\.?0+$/, "")}`;
+  const cost = usage.cost < 1 ? String(Number(usage.cost.toPrecision(3))) : usage.cost.toFixed(2);
+  return `${words} \u00b7 cost ${isWhole ? "" : "at least "}${cost}`;
 }
 
 export function usageDetails(usage) {
