@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.page.conftest import Server, Watched
+from tests.page.support import Server, Watched
 
 pytestmark = pytest.mark.real_clock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.page.conftest import Server, Watched
+from tests.page.support import Server, Watched
 
 pytestmark = pytest.mark.real_clock
 

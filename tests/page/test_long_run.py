@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.page.conftest import Server, Watched
+from tests.page.support import Server, Watched
 
 pytestmark = pytest.mark.real_clock
 

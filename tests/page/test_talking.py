@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.page.conftest import Server, Watched
+from tests.page.support import Server, Watched
 
 pytestmark = pytest.mark.real_clock
 
