@@ -135,8 +135,9 @@ def guide(request: ModelRequest) -> Response | str:
         return says("I count down from twenty. Write to me meanwhile, if you like.") + calls("count_down", seconds=20)
     if re.search(r"\b(story|long|table|code)\b", words):
         return STORY
-    if len(request.messages) > 1 and isinstance(request.messages[-2], ToolResult):
-        return f"I have read your message while I counted: “{last.text}”"
+    match request.messages[-2:-1]:
+        case [ToolResult(name="count_down")]:
+            return f"I have read your message while I counted: “{last.text}”"
     return WELCOME
 
 

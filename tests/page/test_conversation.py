@@ -162,6 +162,23 @@ def test_a_question_that_a_resumed_run_asks_again_is_one_question(module: Page) 
     assert shown(module, story)["open"] == 0
 
 
+def test_a_new_prompt_closes_the_questions_of_a_run_that_was_parked(module: Page) -> None:
+    story = Story()
+    story.begin()
+    story.turn()
+    story.call()
+    story.add("approval_requested", id="q1", call_id="c1", name="look", arguments={})
+    story.add("question_parked", id="q1")
+    story.add("tool_call_parked", call_id="c1", name="look")
+    story.end(reason="needs_input")
+    story.begin("s/2")
+    story.end("s/2")
+    found = shown(module, story)
+    assert found["open"] == 0
+    assert found["runs"][0]["blocks"] == [["look", "interrupted", []], ["q1", "withdrawn"]]
+    assert len(found["runs"]) == 2
+
+
 def test_events_that_the_page_does_not_know_are_passed_over(module: Page) -> None:
     story = Story()
     story.add("text_delta", "unknown/1", text="lost")

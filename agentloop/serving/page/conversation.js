@@ -33,6 +33,7 @@ function newRun(kind, event, conversation) {
     text: null,
     reasoning: null,
     status: "running",
+    isGivenUp: false,
     detail: "",
     error: null,
     usage: {},
@@ -102,6 +103,12 @@ export class Conversation {
 
   callOf(event) {
     return this.calls.get(`${event.source.session} ${event.call_id}`);
+  }
+
+  /** The call that an event of the model or of the loop begins: a new one, or one that a resumed run goes on with. */
+  begunCall(run, event) {
+    const known = this.callOf(event);
+    return known && known.run === run && !known.result ? known : this.newCall(run, event);
   }
 
   newCall(run, event) {
@@ -246,6 +253,25 @@ function note(conversation, run, level, text, code = "") {
   conversation.add(run, new Node("note", { level, text, code, run }));
 }
 
+/** A new prompt gives up a run that was parked or cut off: its questions cannot be answered any more. */
+function giveUpParked(conversation) {
+  for (const question of conversation.openQuestions) {
+    question.state = "withdrawn";
+    conversation.changed(question);
+  }
+  for (const call of conversation.calls.values()) {
+    if (call.status === "parked") {
+      call.status = "interrupted";
+      conversation.changed(call);
+    }
+  }
+  const run = conversation.current;
+  if (run && (run.status === "needs_input" || run.status === "interrupted")) {
+    run.isGivenUp = true;
+    conversation.changed(run);
+  }
+}
+
 const OPENING = new Set(["stream_started", "child_stream_started"]);
 
 const HANDLERS = {
@@ -254,17 +280,17 @@ const HANDLERS = {
     conversation.agent = event.source.agents[0];
     if (resumed) {
       beginResumed(conversation, resumed, event);
-    } else if (!event.message.parts.length) {
-      const run = newRun("run", event, conversation);
+      conversation.changed(conversation);
+      return;
+    }
+    giveUpParked(conversation);
+    const run = newRun("run", event, conversation);
+    if (!event.message.parts.length) {
       run.promptIndex = -1;
       run.promptNote = "The conversation is being shortened";
-      conversation.runs.push(run);
-      conversation.streams.set(event.source.stream, run);
-    } else {
-      const run = newRun("run", event, conversation);
-      conversation.runs.push(run);
-      conversation.streams.set(event.source.stream, run);
     }
+    conversation.runs.push(run);
+    conversation.streams.set(event.source.stream, run);
     conversation.changed(conversation);
   },
   stream_stopped(conversation, event, run) {
@@ -319,7 +345,7 @@ const HANDLERS = {
   text_delta: delta("text"),
   reasoning_delta: delta("reasoning"),
   tool_call_delta(conversation, event, run) {
-    const call = conversation.callOf(event) ?? conversation.newCall(run, event);
+    const call = conversation.begunCall(run, event);
     if (call.status === "writing") {
       call.arguments += event.arguments;
       conversation.changed(call);
@@ -348,11 +374,9 @@ const HANDLERS = {
     }
   },
   tool_call_started(conversation, event, run) {
-    const call = conversation.callOf(event) ?? conversation.newCall(run, event);
+    const call = conversation.begunCall(run, event);
     call.arguments = event.arguments;
     call.status = "running";
-    call.result = null;
-    call.run = run;
     // The text before the calls is whole.
     run.text = null;
     run.reasoning = null;

@@ -328,7 +328,7 @@ function update() {
   byId("when-choice").hidden = !isRunning;
   byId("agent-choice").hidden = isRunning || state.agents.length < 2 || !session;
   const who = visibleText(isRunning ? conversation.agent : state.agent || conversation.agent || "the agent");
-  field.placeholder = isRunning ? `Write to ${who} while it works` : `Write to ${who}`;
+  field.placeholder = isRunning ? `Write to ${who} while it works` : open.length ? `Answer above, or write something else to ${who}` : `Write to ${who}`;
   byId("composer-hint").textContent = isRunning ? "Enter sends, Escape stops the run" : "Enter sends, Shift+Enter begins a new line";
   byId("send").disabled = !field.value.trim();
   updateBars(open);

@@ -198,7 +198,7 @@ function closedQuestion(question, id) {
 }
 
 function outcomeWords({ event, state, answer, by, note }) {
-  if (state === "withdrawn") return ["cross", "Withdrawn: the call that asked has ended"];
+  if (state === "withdrawn") return ["cross", "Not asked any more"];
   if (state === "declined") return ["cross", `Not answered: ${note}`];
   const whose = by === "reader" ? "" : by === "rule" ? ", by an earlier answer" : ", by the program";
   switch (answer?.type) {

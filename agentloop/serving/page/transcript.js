@@ -165,7 +165,7 @@ class RunView {
       );
     }
     this.showPending();
-    const status = `${run.status} ${isRunning ? "" : run.usage.requests}`;
+    const status = `${run.status} ${run.isGivenUp} ${isRunning ? "" : run.usage.requests}`;
     if (status !== this.shownStatus) {
       this.shownStatus = status;
       this.end.replaceChildren(...(isRunning ? [] : this.ending()));
@@ -188,7 +188,7 @@ class RunView {
     const nodes = [];
     const words = endWords(run);
     if (words) nodes.push(h("p", { class: `outcome outcome-${run.status}`, dir: "auto" }, icon(run.status === "failed" ? "alert" : "stop"), h("span", {}, visible(words))));
-    if (run.status === "interrupted" && !run.conversation.openQuestions.length) nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
+    if (run.status === "interrupted" && !run.isGivenUp && !run.conversation.openQuestions.length) nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
     const usage = usageWords(run.usage);
     const text = run.blocks.filter((block) => block.kind === "text").map((block) => block.text).join("\n\n");
     const actions = h("div", { class: "row-actions" });
@@ -206,7 +206,8 @@ function workingWords(run) {
   return last?.kind === "text" && run.text ? "" : "Thinking";
 }
 
-function endWords({ status, detail, error, conversation }) {
+function endWords({ status, detail, error, conversation, isGivenUp }) {
+  if (isGivenUp) return "Not finished: the conversation went on with the next message";
   switch (status) {
     case "completed":
       return detail;
