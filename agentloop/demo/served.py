@@ -135,9 +135,9 @@ def guide(request: ModelRequest) -> Response | str:
         return says("I count down from twenty. Write to me meanwhile, if you like.") + calls("count_down", seconds=20)
     if re.search(r"\b(story|long|table|code)\b", words):
         return STORY
-    match request.messages[-2:-1]:
-        case [ToolResult(name="count_down")]:
-            return f"I have read your message while I counted: “{last.text}”"
+    before = request.messages[-2] if len(request.messages) > 1 else None
+    if isinstance(before, ToolResult) and before.name == "count_down":
+        return f"I have read your message while I counted: “{last.text}”"
     return WELCOME
 
 
