@@ -245,6 +245,12 @@ def test_each_of_several_agents_can_be_chosen(tab: Watched, shared_server: Serve
     tab.say("echo hello")
     tab.until_done()
     expect(page.locator(".speaker")).to_have_text(re.compile("second"))
+    # The agent that spoke last in a conversation goes on with it, whatever was chosen elsewhere.
+    address = page.url
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_role("radio", name="assistant").check(force=True)
+    page.goto(address)
+    expect(page.locator("#agent")).to_have_value("second")
     page.locator("#agent").select_option("assistant")
     tab.say("echo again")
     expect(page.locator(".speaker").nth(1)).to_have_text(re.compile("assistant"))

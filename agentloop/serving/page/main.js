@@ -30,6 +30,8 @@ const state = {
   /** The number of the last event that was read, while a hidden tab reads no events. */
   paused: undefined,
   isSending: false,
+  /** Whether the person has chosen an agent for this conversation, instead of the one that spoke last in it. */
+  isAgentChosen: false,
 };
 
 const actions = {
@@ -49,6 +51,7 @@ function show(session) {
   state.session = session;
   state.info = null;
   state.paused = undefined;
+  state.isAgentChosen = false;
   state.waiting = [];
   state.isCaughtUp = true;
   notice(null);
@@ -194,7 +197,8 @@ async function prompt(text) {
   if (isNew) {
     sessionStorage.removeItem(DRAFTS);
     const title = shorten(text, TITLE_LENGTH);
-    await api.rename(session, title);
+    // A conversation without a title is one all the same.
+    await api.rename(session, title).catch(() => {});
     history.pushState(null, "", `#/s/${session}`);
     show(session);
     state.info = { id: session, title };
@@ -315,6 +319,10 @@ function update() {
   const { conversation, session } = state;
   const isRunning = conversation.isRunning;
   const open = conversation.openQuestions;
+  if (session && !state.isAgentChosen && state.agents.includes(conversation.agent)) {
+    state.agent = conversation.agent;
+    byId("agent").value = conversation.agent;
+  }
   const title = session ? titleOf(state.info ?? {}) : "New conversation";
   byId("title").textContent = session && !state.info ? "\u2026" : title;
   document.title = `${open.length ? "\u25cf " : ""}${title} \u2013 agentloop`;
@@ -509,7 +517,10 @@ function setUp() {
     }
   });
   byId("stop").addEventListener("click", stop);
-  byId("agent").addEventListener("change", (event) => choose(event.target.value));
+  byId("agent").addEventListener("change", (event) => {
+    state.isAgentChosen = true;
+    choose(event.target.value);
+  });
   byId("new-session").addEventListener("click", () => {
     setDrawer(false);
     open("");
