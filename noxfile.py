@@ -220,6 +220,21 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def page(session: nox.Session) -> None:
+    """Use the page in Chromium, which the machine brings (`apt-get install chromium`), and have axe look at it."""
+    if not (os.environ.get("PAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")):
+        session.skip("no Chromium is installed: apt-get install chromium")
+    install(session, "page", "types", extras="http,serve,testing")
+    folder = Path(session.create_tmp())
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(folder), *quiet, "axe-core@4.14.1")
+    session.run("mypy", *sorted(str(path) for path in Path("tests/page").glob("*.py")))
+    env = {"PAGE_PACKAGES": str(folder / "node_modules")}
+    session.run("pytest", *(session.posargs or ["tests/page"]), env=env)
+
+
+@nox.session
 def hosts(session: nox.Session) -> None:
     """Run agents in asyncio under real servers, frameworks and notebooks, and on the loop of uvloop."""
     install(session, "hosts", "types", extras="http,serve,testing")
@@ -290,6 +305,7 @@ def nightly(session: nox.Session) -> None:
         "conformance",
         "clients",
         "hosts",
+        "page",
     ):
         session.notify(name)
     session.notify("fuzz", ["--seconds", "600"])

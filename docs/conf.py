@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(.*\.)?(IfInterrupted|OutputValidator)"),
     (r"py:.*", r"(dict|list|tuple|type)\[.*"),
     # Arguments of a class that a function makes, and aliases of types.
-    (r"py:.*|any", r"(.*\.)?(Authenticator|OnDisconnect|RunLimits|Service|Sites)"),
+    (r"py:.*|any", r"(.*\.)?(Authenticator|OnDisconnect|Page|RunLimits|Service|Sites)"),
     # The simulation is for contributors.
     (r"py:.*|any", r"agentloop\.testing\.(simulation|harness)\..*"),
 ]

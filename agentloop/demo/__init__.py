@@ -16,5 +16,12 @@ typed is for `agentloop.terminal`.
     sessions            where sessions are kept, which one is meant, what was said in it
     talking             a session from where it is, for as long as somebody types
     tour  cast          what is run if no example is named, and who plays in it
+    served              `agents`, for ``python -m agentloop serve agentloop.demo:agents``
     __main__            arguments, interrupts, exit statuses
 """
+
+from __future__ import annotations
+
+from agentloop.demo.served import agents
+
+__all__ = ["agents"]

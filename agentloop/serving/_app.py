@@ -22,6 +22,7 @@ from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
+from agentloop.serving._page import Page, as_visitor
 from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
@@ -53,6 +54,7 @@ def app(
     *,
     store: Store | None = None,
     protocols: Sequence[str] | None = None,
+    page: bool = True,
     authenticate: Authenticator | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
@@ -74,6 +76,8 @@ def app(
       store: where sessions are saved; in memory, if not given.
       protocols: ``"events"``, ``"ag-ui"``, ``"openai"``, ``"vercel"``, ``"a2a"``, ``"mcp"``, which needs the extra
         ``mcp``; all that are installed, if not given.
+      page: whether to serve the page at ``/``, on which people talk to the agents. It uses the protocol ``events``, and
+        is not served without that. Its files are the same for all principals, and need no credentials.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -106,6 +110,7 @@ def app(
         service,
         MemoryStore() if store is None else store,
         protocols,
+        Page() if page and "events" in protocols else None,
         authenticate,
         Sites.of(hosts, origins),
         RunLimits(max_runs, park_after, lease_seconds),
@@ -125,18 +130,21 @@ class ServedApp:
         service: Service,
         store: Store,
         protocols: Sequence[str],
+        page: Page | None,
         authenticate: Authenticator | None,
         sites: Sites,
         limits: RunLimits,
     ) -> None:
         self._service = service
         self._store = store
+        self._page = page
         self._authenticate = authenticate
         self._sites = sites
         self._limits = limits
         self._host: TrioHost | None = None
         self._mcp = _mcp_endpoint(service, protocols) if "mcp" in protocols else None
-        self.routes: Sequence[Route] = [route for word in protocols for route in self._routes(word)]
+        routes = [route for word in protocols for route in self._routes(word)]
+        self.routes: Sequence[Route] = routes if page is None else [*routes, *page.routes()]
         """The endpoints."""
         for route in self.routes:
             # Starlette adds it to GET. The head of a stream of events has no end that a client could wait for.
@@ -243,11 +251,12 @@ class ServedApp:
         head = _Head(send)
         try:
             request = _head_of(scope)
-            head.origin = check_site(self._sites, request.headers)
+            is_page = self._page is not None and self._page.has(scope)
+            head.origin = check_site(self._sites, as_visitor(request.headers) if is_page else request.headers)
             if request.method == "OPTIONS" and head.origin:
                 await head.preflight(scope, receive)
                 return
-            scope = {**scope, PRINCIPAL: await self._principal(request)}
+            scope = {**scope, PRINCIPAL: await self._principal(request, is_public=is_page)}
             self._check_method(scope)
             await self._router(scope, receive, head.send)
         except Exception as error:
@@ -272,11 +281,13 @@ class ServedApp:
                 headers={"allow": ", ".join(allowed)},
             )
 
-    async def _principal(self, request: ClientRequest) -> str:
-        """The principal of the request. Raises `Refusal`."""
+    async def _principal(self, request: ClientRequest, *, is_public: bool) -> str:
+        """The principal of the request; empty for the files of the page, which have none. Raises `Refusal`."""
         if self._authenticate is None:
             check_local(request.client, request.headers)
             return LOCAL
+        if is_public:
+            return ""
         with trio.fail_after(AUTHENTICATOR_SECONDS):
             given: Any = self._authenticate(request)
             principal = await given if inspect.isawaitable(given) else given

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import trio
 
+from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, MissingExtraError, UsageError
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     served = find_served(options.served)
     if not isinstance(served, ServedApp):
+        if not options.store:
+            SERVING.info("sessions are in memory, and end with the server: --store FILE saves them")
         served = _app(served, options)
     trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
 
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
     )
+    serve.add_argument("--no-page", action="store_true", help="serve no page at /")
     serve.add_argument(
         "--token-variable",
         metavar="NAME",
@@ -118,6 +122,7 @@ def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
         agents,
         store=SQLiteStore(options.store) if options.store else None,
         protocols=options.protocol,
+        page=not options.no_page,
         authenticate=_tokens(options.token_variable) if options.token_variable else None,
         hosts=options.allow_host or (),
         origins=options.allow_origin or (),

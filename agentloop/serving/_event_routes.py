@@ -15,7 +15,7 @@ from starlette.routing import Route
 from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
-from agentloop.errors import StoreError
+from agentloop.errors import StoreError, UsageError
 from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
 from agentloop.questions import Answer
@@ -27,6 +27,7 @@ from agentloop.serving._security import new_session, owner_prefix
 from agentloop.serving._service import Service
 from agentloop.serving.protocols._base import decoded
 from agentloop.serving.protocols.events import read_answers, read_number, read_prompt, read_steer
+from agentloop.stores import fork_session
 from agentloop.wire import encode_event
 
 __all__ = ["EventRoutes"]
@@ -37,6 +38,11 @@ RETRY = b"retry: 1000\n\n"
 
 class _Title(msgspec.Struct):
     title: str
+
+
+class _Fork(msgspec.Struct):
+    messages: int | None = None
+    """The number of messages to copy; all of them, if it is not given."""
 
 
 class _Stop(msgspec.Struct):
@@ -58,6 +64,7 @@ class EventRoutes:
             ("GET", "/sessions/{session}", self.look),
             ("PATCH", "/sessions/{session}", self.rename),
             ("DELETE", "/sessions/{session}", self.delete),
+            ("POST", "/sessions/{session}/forks", self.fork),
             ("GET", "/sessions/{session}/events", self.events),
             ("POST", "/sessions/{session}/prompts", self.prompt),
             ("POST", "/sessions/{session}/answers", self.answer),
@@ -125,6 +132,19 @@ class EventRoutes:
         session = self._service.session(request)
         await self._service.runs.delete(session)
         return Response(status_code=204)
+
+    async def fork(self, request: Request) -> Response:
+        """Copy a session, or its first messages, to a new one of the same principal."""
+        session = self._service.session(request)
+        messages = decoded(await self._service.body(request), _Fork).messages
+        store = self._service.runs.store
+        if await store.info(session) is None:
+            raise Refusal(404, "there is no such session, before its first prompt")
+        try:
+            new = await fork_session(store, session, new_session(self._service.principal(request)), messages=messages)
+        except UsageError as error:
+            raise Refusal(400, str(error)) from error
+        return JsonResponse({"id": new}, status_code=201)
 
     # ------------------------------------------------------------------------------- runs
 

@@ -597,3 +597,35 @@ async def test_a_look_at_a_session_keeps_no_other_process_from_its_next_run(text
             while not reply.is_whole:
                 await trio.sleep(0.01)
         assert reply.json["state"] == "idle"
+
+
+async def test_a_fork_begins_with_the_messages_of_its_session_and_goes_another_way() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        for text in ("please add", "hello"):
+            await client.post(f"/sessions/{session}/prompts", {"text": text}, {"accept": "text/event-stream"})
+        whole = await client.post(f"/sessions/{session}/forks")
+        assert whole.status == 201
+        assert len(await events(client, whole.json["id"])) == len(await events(client, session))
+        part = (await client.post(f"/sessions/{session}/forks", {"messages": 4})).json["id"]
+        await client.post(f"/sessions/{part}/prompts", {"text": "bye"}, {"accept": "text/event-stream"})
+        prompts = [
+            event["message"]["parts"][0]["text"] for event in of_type(await events(client, part), "stream_started")
+        ]
+        assert prompts == ["please add", "bye"]
+        kept = [
+            event["message"]["parts"][0]["text"] for event in of_type(await events(client, session), "stream_started")
+        ]
+        assert kept == ["please add", "hello"]
+        listed = (await client.get("/sessions")).json["sessions"]
+        assert {info["id"] for info in listed} == {session, part, whole.json["id"]}
+
+
+async def test_a_fork_is_refused_where_there_is_nothing_to_copy_or_a_transcript_would_be_cut_off() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        assert (await client.post(f"/sessions/{session}/forks")).status == 404
+        await client.post(f"/sessions/{session}/prompts", {"text": "please add"}, {"accept": "text/event-stream"})
+        assert (await client.post(f"/sessions/{session}/forks", {"messages": 2})).status == 400
+        assert (await client.post(f"/sessions/{session}/forks", {"messages": 99})).status == 400
+        assert (await client.post("/sessions/another-persons/forks")).status == 404
