@@ -642,7 +642,8 @@ async def test_a_server_that_ends_in_the_middle_of_a_question_ends_at_once() -> 
             await reply.until(b"Which color")
             start = trio.current_time()
         assert trio.current_time() - start < 1
-        assert reply.body.count(b"notifications/cancelled") == 1
+        # Not more than once. The response may have ended before it: the client knows then that the question is gone.
+        assert reply.body.count(b"notifications/cancelled") <= 1
         nursery.cancel_scope.cancel()
 
 
