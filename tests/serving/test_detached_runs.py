@@ -16,7 +16,7 @@ from agentloop.journal import OpenStore, Record, Store
 from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest
 from agentloop.serving import ServedApp, _runs, app
-from agentloop.serving._fence import Fence
+from agentloop.stores._fence import Fence
 from agentloop.serving._runs import SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
 from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
