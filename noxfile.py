@@ -74,7 +74,7 @@ HUNTS = (
 )
 ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "testing", "toolkit")
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
-EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,serve,testing"
+EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:

@@ -54,6 +54,7 @@ ADAPTERS = (
     "toolkit",
     "mcp",
     "stores",
+    "engines",
     "telemetry",
     "testing",
     "demo",
