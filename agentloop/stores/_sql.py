@@ -626,9 +626,9 @@ _TAKE = "UPDATE agentloop_mail SET delivered = 1, data = '' WHERE session = :ses
 _WAITING_WORK = f"""
     SELECT w.session, w.agent, COALESCE(l.token, 0)
     FROM (
-        SELECT id AS session, agent FROM agentloop_sessions WHERE state = '{UNFINISHED}'
+        SELECT id AS session, agent, 0 AS place FROM agentloop_sessions WHERE state = '{UNFINISHED}'
         UNION ALL
-        SELECT first.session, COALESCE(NULLIF(first.agent, ''), s.agent, '')
+        SELECT first.session, COALESCE(NULLIF(first.agent, ''), s.agent, ''), 1
         FROM (
             SELECT m.session, MAX(m.agent) AS agent, MIN(m.kind) AS least FROM agentloop_mail m
             WHERE m.delivered = 0 AND m.due <= :now GROUP BY m.session
@@ -639,7 +639,7 @@ _WAITING_WORK = f"""
     ) w LEFT JOIN agentloop_leases l ON l.session = w.session
     WHERE COALESCE(l.holder, '') = ''
         OR CASE WHEN l.era = :era THEN l.until <= :steady ELSE l.expires <= :now END
-    ORDER BY random() LIMIT :limit
+    ORDER BY w.place, random() LIMIT :limit
 """
 
 

@@ -262,6 +262,7 @@ class _OpenMemory:
     async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
         await self._checkpoint()
         found: list[WaitingWork] = []
+        unfinished = {id for id, saved in self._sessions.items() if saved.state == UNFINISHED}
         for session in {**self._sessions, **self._mail}:
             saved, lease = self._sessions.get(session), self._leases.get(session)
             state, agent = ("", "") if saved is None else (saved.state, saved.agent)
@@ -273,6 +274,7 @@ class _OpenMemory:
                     agent = next((each.agent for each in mail if each.agent), agent)
                 found.append(WaitingWork(session, agent, 0 if lease is None else lease.token))
         shuffle(found)
+        found.sort(key=lambda work: work.session not in unfinished)
         return found[:limit]
 
     def _due(self, session: str) -> list[Mail]:

@@ -262,7 +262,9 @@ class Hunt:
                     problems.append(f"{id}: the last message is {messages[-1].data!r}")
                 for name in CALLS:
                     keys = effects[id][name]
-                    if len(set(keys)) != 1 or (name == "charge" and len(keys) != 1):
+                    # Where the worker died before the call, and after it was saved that it begins, the model reads so.
+                    is_reported = name == "charge" and not keys and not any(b'"charged"' in r.data for r in messages)
+                    if not is_reported and (len(set(keys)) != 1 or (name == "charge" and len(keys) != 1)):
                         problems.append(f"{id}: {name} had its effect under the keys {keys}")
         return problems
 

@@ -37,5 +37,6 @@ async def test_sessions_end_though_their_workers_are_killed_at_random(server: st
     hunt = Hunt(server, tmp_path, Path(POSTGRES), engine, random=random.Random(seed))
     await hunt.run(SECONDS)
     print(f"seed {seed}; {hunt.report()}")
-    assert await hunt.check() == []
+    problems = await hunt.check()
+    assert problems == [], "\n".join(problems[:20])
     assert hunt.kills
