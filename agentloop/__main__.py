@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from agentloop.serving._command import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == ["worker"]:
+        # Alone: a worker needs none of the packages of a server.
+        from agentloop.engines._command import main
+
+        sys.exit(main(sys.argv[2:]))
+    else:
+        from agentloop.serving._command import main
+
+        sys.exit(main())

@@ -3,13 +3,16 @@
 ::
 
     work()            one worker without another engine: it looks, and drives
+    driving()         the block in which segments run
     look()            the loop that every engine shares: which sessions can be driven, given to `submit`
     Driver            drives sessions of a store; a failed session waits before it is driven again
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from random import uniform
 
 import trio
@@ -33,7 +36,7 @@ from agentloop.errors import AgentLoopError, SessionLeasedError, StoreError, Usa
 from agentloop.journal import OpenStore
 from agentloop.stores.mailbox import Mailboxes, WaitingWork, mailboxes_of
 
-__all__ = ["Driver", "WorkerOptions", "look", "work"]
+__all__ = ["Driver", "WorkerOptions", "driving", "look", "look_until", "work"]
 
 MIN_PAUSE = 0.02
 """Seconds between two looks, however fast segments end."""
@@ -128,17 +131,47 @@ class Driver:
     async def drain(self) -> None:
         """Begin no segment any more; return when all have ended, or after `WorkerOptions.drain_seconds`.
 
-        Of those that have not ended, nothing more is saved, so that the next worker resumes them as if this one had
-        been killed. The caller cancels them, which releases their leases.
+        Raises nothing for those that have not ended: see `driving`.
         """
         self.is_draining = True
         self._ended.unpark_all()
         with trio.move_on_after(self.options.drain_seconds):
             while self.driving:
                 await self._ended.park()
+
+    def cut_off(self) -> None:
+        """Have nothing more saved of the sessions that are driven, as if this process had been killed."""
+        self.is_draining = True
         for session, store in self.driving.items():
             store.close()
             ENGINES.warning("session %r: its run is cut off, and another worker resumes it", session)
+
+
+@asynccontextmanager
+async def driving(driver: Driver) -> AsyncGenerator[trio.Nursery]:
+    """Give a nursery for the segments of ``driver``. Those that run when the block is left are cut off.
+
+    However the block is left: a worker that is cancelled is no reason for its runs to have ended.
+    """
+    # Shielded: a cancelled run would save that it was cancelled, before the store is closed for it.
+    scope = trio.CancelScope(shield=True)
+
+    async def hold(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                task_status.started(nursery)
+                await trio.sleep_forever()
+
+    try:
+        async with trio.open_nursery() as outer:
+            nursery: trio.Nursery = await outer.start(hold)
+            try:
+                yield nursery
+            finally:
+                driver.cut_off()
+                scope.cancel()
+    except BaseExceptionGroup as group:
+        raise_single(group)
 
 
 async def look(driver: Driver, submit: Callable[[WaitingWork], Awaitable[None]], *, at_once: Callable[[], int]) -> None:
@@ -188,7 +221,7 @@ async def work(
       options: how it works.
       deps: as for `Agent.stream`, by the session's id.
       stop: when it is set, the worker drains: see `WorkerOptions.drain_seconds`. If this call is cancelled, its runs
-        are cancelled too: they end, and are not resumed.
+        are cut off at once.
 
     Raises:
       UsageError: an argument is wrong.
@@ -204,24 +237,25 @@ async def work(
         except Exception:  # noqa: BLE001 - of user code, such as `deps`: the other sessions go on
             ENGINES.exception("session %r: the segment failed", session)
 
+    async with driving(driver) as nursery:
+
+        async def submit(work: WaitingWork) -> None:
+            nursery.start_soon(drive, work.session)
+            # Until it has begun, and counts.
+            await trio.lowlevel.checkpoint()
+
+        await look_until(stop, partial(look, driver, submit, at_once=lambda: driver.slots))
+        await driver.drain()
+
+
+async def look_until(stop: trio.Event | None, looks: Callable[[], Awaitable[None]]) -> None:
+    """Call ``looks``, and cancel it when ``stop`` is set."""
+    ENGINES.info("the worker begins")
     try:
         async with trio.open_nursery() as nursery:
-
-            async def submit(work: WaitingWork) -> None:
-                nursery.start_soon(drive, work.session)
-                # Until it has begun, and counts.
-                await trio.lowlevel.checkpoint()
-
-            looking = trio.CancelScope()
-
-            async def look_until_stopped() -> None:
-                with looking:
-                    await look(driver, submit, at_once=lambda: driver.slots)
-
-            nursery.start_soon(look_until_stopped)
+            nursery.start_soon(looks)
             await (trio.Event() if stop is None else stop).wait()
-            looking.cancel()
-            await driver.drain()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)
+    ENGINES.info("the worker ends, and begins no more segments")

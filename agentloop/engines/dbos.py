@@ -15,20 +15,19 @@ import os
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
 
 import trio
 from attrs import define, field
 
 from agentloop._runtime.blocks import now, require_trio
-from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import ENGINES
 from agentloop.agent import Agent
 from agentloop.engines._segment import DepsOf, Segment, agents_by_name
-from agentloop.engines._worker import Driver, WorkerOptions, look
+from agentloop.engines._worker import Driver, WorkerOptions, driving, look, look_until
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import OpenStore
 from agentloop.stores.mailbox import WaitingWork, mailboxes_of
@@ -39,8 +38,6 @@ except ImportError as error:
     raise MissingExtraError(feature="agentloop.engines.dbos", extra="dbos", package="dbos") from error
 
 __all__ = ["work"]
-
-T = TypeVar("T")
 
 QUEUE = "agentloop"
 SEGMENT = "agentloop_segment"
@@ -86,24 +83,24 @@ async def work(
     require_trio("a worker works", in_asyncio="`await agentloop.asyncio.call(work, store, agents)`")
     url = _sqlalchemy_url(database)
     driver = Driver(mailboxes_of(store), agents_by_name(agents), options or WorkerOptions(), deps)
+    async with _launched(driver, url) as engine:
+        await look_until(stop, partial(look, driver, engine.submit, at_once=lambda: driver.options.at_once * BACKLOG))
+        await driver.drain()
+
+
+@asynccontextmanager
+async def _launched(driver: Driver, url: str) -> AsyncGenerator[_Engine]:
+    engine: _Engine | None = None
     try:
-        async with trio.open_nursery() as nursery:
+        async with driving(driver) as nursery:
             engine = _Engine(driver, nursery)
             await trio.to_thread.run_sync(engine.launch, url)
-            try:
-                looking = trio.CancelScope()
-                nursery.start_soon(engine.look, looking)
-                await (trio.Event() if stop is None else stop).wait()
-                looking.cancel()
-                await driver.drain()
-            finally:
-                nursery.cancel_scope.cancel()
-                engine.is_closed = True
-                with trio.CancelScope(shield=True):
-                    await engine.settle()
-                    await trio.to_thread.run_sync(engine.destroy)
-    except BaseExceptionGroup as group:
-        raise_single(group)
+            yield engine
+    finally:
+        if engine is not None:
+            # Its threads wait for the segments, which have ended here.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(engine.destroy)
 
 
 @define(eq=False)
@@ -111,11 +108,8 @@ class _Engine:
     driver: Driver
     nursery: trio.Nursery
     token: trio.lowlevel.TrioToken = field(factory=trio.lowlevel.current_trio_token)
-    is_closed: bool = False
     _submitted: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
     """By session, the token of the workflow that was enqueued last, and when."""
-    _open: set[Future[Any]] = field(factory=set[Future[Any]])
-    """The segments that threads of DBOS wait for."""
     _segment: Callable[[str], str] | None = None
 
     # ------------------------------------------------------------------------- in threads of DBOS
@@ -160,11 +154,9 @@ class _Engine:
         future: Future[Segment | None] = Future()
 
         def start() -> None:
-            if self.is_closed or self.driver.is_draining:
+            if self.driver.is_draining:
                 future.set_exception(_Drained())
                 return
-            self._open.add(future)
-            future.add_done_callback(self._open.discard)
             self.nursery.start_soon(self._drive, session, future)
 
         try:
@@ -203,14 +195,7 @@ class _Engine:
             if not future.done():
                 future.set_exception(_Drained())
 
-    async def look(self, scope: trio.CancelScope) -> None:
-        with scope:
-            await look(self.driver, self._submit, at_once=self._room)
-
-    def _room(self) -> int:
-        return self.driver.options.at_once * BACKLOG
-
-    async def _submit(self, work: WaitingWork) -> None:
+    async def submit(self, work: WaitingWork) -> None:
         token, at = self._submitted.get(work.session, (-1, 0.0))
         again = token == work.token
         if again and now() - at < self.driver.options.lease_seconds:
@@ -225,11 +210,6 @@ class _Engine:
         except Exception as error:  # noqa: BLE001 - of SQLAlchemy, of psycopg or of DBOS, and tried again
             ENGINES.warning("session %r: DBOS cannot enqueue it, and is asked again: %s", work.session, error)
             del self._submitted[work.session]
-
-    async def settle(self) -> None:
-        """Let the threads of DBOS have an end of the segments that they wait for."""
-        while self._open:  # noqa: ASYNC110 - the threads of DBOS take a moment
-            await trio.sleep(0.01)
 
 
 def _sqlalchemy_url(database: str) -> str:

@@ -89,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     acp.set_defaults(run_command=_acp)
     acp.add_argument("served", metavar="module:name", help="an Agent")
     acp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    # `agentloop.__main__` runs it, without the packages of a server. Here, it is listed.
+    commands.add_parser("worker", help="drive the sessions of a database that have work", add_help=False)
     return parser
 
 

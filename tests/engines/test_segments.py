@@ -226,6 +226,7 @@ def test_agents_have_names() -> None:
     assert agents_by_name({"lead": one}) == {"lead": one, "one": one}
     with pytest.raises(UsageError, match="same name"):
         agents_by_name([one, payer(name="one")])
-    for wrong in ([], {}, ["payer"]):
+    wrong_agents: list[Any] = [[], {}, ["payer"]]
+    for wrong in wrong_agents:
         with pytest.raises(UsageError, match="a worker has an Agent"):
-            agents_by_name(wrong)  # type: ignore[arg-type]
+            agents_by_name(wrong)
