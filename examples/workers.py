@@ -1,4 +1,8 @@
-"""Workers: prompts wait in a database, and any worker continues what another one has left, here or on another machine.
+"""Workers: prompts wait in a database, and any worker continues what another one has left.
+
+The same workers, as processes of their own::
+
+    python -m agentloop worker examples.workers:agents --database sessions.db
 
 Prints::
 
@@ -8,10 +12,6 @@ Prints::
       waiting for an answer: transfer {'to': 'the plumber', 'amount': 250}
     The answer waits.
       ready: The plumber has 250.
-
-The same workers, as processes of their own::
-
-    python -m agentloop worker examples.workers:agents --database sessions.db
 """
 
 from __future__ import annotations

@@ -219,8 +219,12 @@ class Hunt:
     async def _time_takeovers(self, pid: int) -> None:
         """Measure how long the sessions of a worker that was killed were held by none."""
         began = time.monotonic()
-        select = "SELECT session, token FROM agentloop_leases WHERE holder LIKE %s"
-        while_held = "SELECT session, token FROM agentloop_leases WHERE session = ANY(%s)"
+        unfinished = (
+            "SELECT session, token FROM agentloop_leases l JOIN agentloop_sessions s ON s.id = l.session "
+            "WHERE s.state = 'unfinished' AND "
+        )
+        select = f"{unfinished} l.holder LIKE %s AND l.expires > extract(epoch FROM clock_timestamp())"
+        while_held = f"{unfinished} session = ANY(%s)"
 
         def ask(statement: str, value: object) -> dict[str, int]:
             with psycopg.connect(self.url) as connection:
@@ -232,9 +236,11 @@ class Hunt:
                 await trio.sleep(0.2)
                 now = await trio.to_thread.run_sync(ask, while_held, list(held))
                 for session, token in list(held.items()):
-                    if now.get(session, 0) > token:
+                    if now.get(session, token + 1) > token:
+                        # Another worker has it, or has finished it already.
                         self.takeovers.append(time.monotonic() - began)
                         del held[session]
+            self.takeovers += [60.0] * len(held)
         except psycopg.Error:
             # The server is restarting: no figure.
             return
