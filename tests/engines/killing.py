@@ -126,10 +126,16 @@ class Hunt:
     lease: float = 3.0
     at_once: int = 16
     open_sessions: int = 200
+    pace: float = 2.0
+    """Seconds between two disturbances, on average. A worker has to come up meanwhile."""
     kills: int = 0
     restarts: int = 0
     cuts: int = 0
     takeovers: list[float] = field(factory=list[float])
+    """Seconds from a kill until another worker had the session, where the server and the network were well."""
+    troubled: list[float] = field(factory=list[float])
+    """The same, around a restart of the server or a cut."""
+    _trouble: float = 0.0
     sessions: int = 0
     done: set[str] = field(factory=set[str])
     _processes: list[tuple[subprocess.Popen[bytes], Proxy]] = field(factory=list)
@@ -201,10 +207,12 @@ class Hunt:
             choice = self.random.random()
             if choice < 0.07:
                 self.restarts += 1
+                self._trouble = time.monotonic()
                 await trio.to_thread.run_sync(restart, self.url, self.programs)
                 await trio.sleep(self.lease)
             elif choice < 0.2:
                 self.cuts += 1
+                self._trouble = time.monotonic()
                 nursery.start_soon(self.random.choice(self._processes)[1].cut, self.lease * 2)
             else:
                 index = self.random.randrange(len(self._processes))
@@ -214,7 +222,7 @@ class Hunt:
                 self.kills += 1
                 self._start(proxy)
                 nursery.start_soon(self._time_takeovers, process.pid)
-            await trio.sleep(self.random.uniform(0.3, 2 * self.lease))
+            await trio.sleep(self.random.uniform(0.1, 2 * self.pace))
 
     async def _time_takeovers(self, pid: int) -> None:
         """Measure how long the sessions of a worker that was killed were held by none."""
@@ -238,7 +246,9 @@ class Hunt:
                 for session, token in list(held.items()):
                     if now.get(session, token + 1) > token:
                         # Another worker has it, or has finished it already.
-                        self.takeovers.append(time.monotonic() - began)
+                        # A cut lasts for two leases, and others may still wait for locks of that worker.
+                        is_calm = self._trouble < began - 5 * self.lease
+                        (self.takeovers if is_calm else self.troubled).append(time.monotonic() - began)
                         del held[session]
             self.takeovers += [60.0] * len(held)
         except psycopg.Error:
@@ -276,15 +286,19 @@ class Hunt:
 
     def report(self) -> str:
         lines = Counter(line.split()[1] for line in self.effects.read_text().splitlines())
-        times = sorted(self.takeovers)
-        spread = "none"
-        if times:
-            spread = f"{len(times)}, median {times[len(times) // 2]:.1f} s, 99% {times[int(len(times) * 0.99)]:.1f} s"
-            spread += f", longest {times[-1]:.1f} s"
         return (
             f"{self.engine}: {self.sessions} sessions, {self.kills} kills, {self.restarts} restarts of the server, "
-            f"{self.cuts} cuts; effects {dict(lines)}; take-overs: {spread}"
+            f"{self.cuts} cuts; effects {dict(lines)}; take-overs: {_spread(self.takeovers)}; "
+            f"those around a cut or a restart: {_spread(self.troubled)}"
         )
+
+
+def _spread(times: list[float]) -> str:
+    times = sorted(times)
+    if not times:
+        return "none"
+    median, late = times[len(times) // 2], times[int(len(times) * 0.99)]
+    return f"{len(times)}, median {median:.1f} s, 99% {late:.1f} s, longest {times[-1]:.1f} s"
 
 
 async def _surely(function: object, *args: object, **kwargs: object) -> None:

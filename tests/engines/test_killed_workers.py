@@ -28,13 +28,15 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.seconds(SECONDS + 300)
-@pytest.mark.parametrize("engine", ["none", "dbos"])
-async def test_sessions_end_though_their_workers_are_killed_at_random(server: str, tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize(("engine", "pace"), [("none", 3.0), ("dbos", 8.0)])
+async def test_sessions_end_though_their_workers_are_killed_at_random(
+    server: str, tmp_path: Path, engine: str, pace: float
+) -> None:
     from tests.engines.killing import Hunt, empty
 
     empty(server)
     seed = random.randrange(1_000_000)
-    hunt = Hunt(server, tmp_path, Path(POSTGRES), engine, random=random.Random(seed))
+    hunt = Hunt(server, tmp_path, Path(POSTGRES), engine, pace=pace, random=random.Random(seed))
     await hunt.run(SECONDS)
     print(f"seed {seed}; {hunt.report()}")
     problems = await hunt.check()
