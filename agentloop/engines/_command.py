@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -132,4 +132,4 @@ def _agents(place: str) -> dict[str, Agent]:
         found = getattr(found, part)
     if not isinstance(found, (Agent, dict, list, tuple)):
         raise UsageError(f"{place} is no Agent, and no list or dict of them: it is {type(found).__name__}")
-    return agents_by_name(found)
+    return agents_by_name(cast("list[Agent]", found))

@@ -152,7 +152,7 @@ async def drive_in(
         await _accept_answers(store, opened)
         info = await store.info(session)
         state, name = ("", "") if info is None else (info.state, info.agent)
-        kwargs = {"on_question": "park", "deps": deps(session)} if deps else {"on_question": "park"}
+        kwargs: dict[str, Any] = {"on_question": "park", **({"deps": deps(session)} if deps else {})}
         opening: AbstractAsyncContextManager[Stream[Any]]
         if opened.is_resumable:
             # A session of an older version has no state: its questions say whether it waits.

@@ -16,9 +16,9 @@ from agentloop.journal import OpenStore, Record, Store
 from agentloop.messages import ToolResult
 from agentloop.models import ModelRequest
 from agentloop.serving import ServedApp, _runs, app
-from agentloop.stores._fence import Fence
 from agentloop.serving._runs import SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
+from agentloop.stores._fence import Fence
 from agentloop.testing import FunctionModel, ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
 
