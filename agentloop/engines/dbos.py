@@ -33,7 +33,7 @@ from agentloop.journal import OpenStore
 from agentloop.stores.mailbox import WaitingWork, mailboxes_of
 
 try:
-    from dbos import DBOS, DBOSConfig, SetWorkflowID
+    from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 except ImportError as error:
     raise MissingExtraError(feature="agentloop.engines.dbos", extra="dbos", package="dbos") from error
 
@@ -166,8 +166,9 @@ class _Engine:
         segment = future.result()
         return "" if segment is None else segment.state
 
-    def enqueue(self, workflow: str, session: str, *, again: bool) -> None:
+    def enqueue(self, work: WaitingWork, *, again: bool) -> None:
         assert self._segment is not None
+        workflow = f"{work.session}@{work.token}"
         if again:
             status = DBOS.get_workflow_status(workflow)
             if status is not None:
@@ -175,8 +176,9 @@ class _Engine:
                     # Its worker died, or gave up, before it acquired the session.
                     DBOS.resume_workflow(workflow, queue_name=QUEUE)
                 return
-        with SetWorkflowID(workflow):
-            DBOS.enqueue_workflow(QUEUE, self._segment, session)
+        # A smaller number goes first: a run that was cut off does not wait behind new prompts.
+        with SetWorkflowID(workflow), SetEnqueueOptions(priority=1 if work.is_unfinished else 2):
+            DBOS.enqueue_workflow(QUEUE, self._segment, work.session)
 
     @staticmethod
     def destroy() -> None:
@@ -204,9 +206,8 @@ class _Engine:
             oldest = now() - self.driver.options.lease_seconds
             self._submitted = {session: last for session, last in self._submitted.items() if last[1] > oldest}
         self._submitted[work.session] = (work.token, now())
-        workflow = f"{work.session}@{work.token}"
         try:
-            await trio.to_thread.run_sync(partial(self.enqueue, workflow, work.session, again=again))
+            await trio.to_thread.run_sync(partial(self.enqueue, work, again=again))
         except Exception as error:  # noqa: BLE001 - of SQLAlchemy, of psycopg or of DBOS, and tried again
             ENGINES.warning("session %r: DBOS cannot enqueue it, and is asked again: %s", work.session, error)
             del self._submitted[work.session]

@@ -487,7 +487,8 @@ class OpenSqlStore:
         def read(tx: Transaction) -> list[WaitingWork]:
             moment = tx.moment()
             values = {"now": moment.wall, "era": moment.era, "steady": moment.steady, "limit": limit}
-            return [WaitingWork(*row) for row in tx.rows(_WAITING_WORK, values)]
+            rows = tx.rows(_WAITING_WORK, values)
+            return [WaitingWork(session, agent, token, not place) for session, agent, token, place in rows]
 
         return await self.read_in(read)
 
@@ -624,7 +625,7 @@ _SELECT_MAIL = (
 _TAKE = "UPDATE agentloop_mail SET delivered = 1, data = '' WHERE session = :session AND id = :id AND delivered = 0"
 """The row stays, so that mail that is posted again is not delivered again."""
 _WAITING_WORK = f"""
-    SELECT w.session, w.agent, COALESCE(l.token, 0)
+    SELECT w.session, w.agent, COALESCE(l.token, 0), w.place
     FROM (
         SELECT id AS session, agent, 0 AS place FROM agentloop_sessions WHERE state = '{UNFINISHED}'
         UNION ALL

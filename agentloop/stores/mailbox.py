@@ -66,6 +66,8 @@ class WaitingWork(msgspec.Struct, frozen=True):
     """The name of the agent to run; empty if neither the mail nor the session names one."""
     token: int
     """The fencing token of the session's newest lease, which has ended; 0 if there was none. The next is greater."""
+    is_unfinished: bool = False
+    """Whether its run was cut off, or can continue with an answer that is saved. Those come first."""
 
 
 class Mailboxes(OpenStore, Protocol):

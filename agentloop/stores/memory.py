@@ -262,7 +262,6 @@ class _OpenMemory:
     async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
         await self._checkpoint()
         found: list[WaitingWork] = []
-        unfinished = {id for id, saved in self._sessions.items() if saved.state == UNFINISHED}
         for session in {**self._sessions, **self._mail}:
             saved, lease = self._sessions.get(session), self._leases.get(session)
             state, agent = ("", "") if saved is None else (saved.state, saved.agent)
@@ -272,9 +271,10 @@ class _OpenMemory:
             if state == UNFINISHED or any(state != WAITING or each.kind == "answer" for each in mail):
                 if state != UNFINISHED:
                     agent = next((each.agent for each in mail if each.agent), agent)
-                found.append(WaitingWork(session, agent, 0 if lease is None else lease.token))
+                token = 0 if lease is None else lease.token
+                found.append(WaitingWork(session, agent, token, state == UNFINISHED))
         shuffle(found)
-        found.sort(key=lambda work: work.session not in unfinished)
+        found.sort(key=lambda work: not work.is_unfinished)
         return found[:limit]
 
     def _due(self, session: str) -> list[Mail]:

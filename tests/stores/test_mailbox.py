@@ -159,7 +159,7 @@ async def test_a_session_can_be_driven_when_it_has_work_that_no_person_holds_up(
         assert len(await store.waiting_work(limit=1)) == 1
         await store.append("cut", [started(1)])
         (work,) = await store.waiting_work(limit=1)
-        assert work.session == "cut"
+        assert (work.session, work.is_unfinished) == ("cut", True)
         await store.delete("cut")
         await store.delete("s")
         assert await sessions_to_drive(store) == ["new"]
