@@ -35,7 +35,7 @@ from agentloop.stores._fence import Fence
 from agentloop.stores._replay import UNREADABLE
 from agentloop.stores.mailbox import Mail, Mailboxes, mailboxes_of
 
-__all__ = ["LEASE_SECONDS", "DepsOf", "Segment", "agents_by_name", "drive_segment"]
+__all__ = ["LEASE_SECONDS", "MAX_TAKEOVERS", "POLL_SECONDS", "DepsOf", "Segment", "agents_by_name", "drive_segment"]
 
 T = TypeVar("T")
 DepsOf = Callable[[str], Any]
@@ -43,6 +43,7 @@ DepsOf = Callable[[str], Any]
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
+MAX_TAKEOVERS = 20
 
 
 @frozen
@@ -115,6 +116,7 @@ async def drive_segment(
     deps: DepsOf | None = None,
     lease_seconds: float = LEASE_SECONDS,
     poll_seconds: float = POLL_SECONDS,
+    max_takeovers: int = MAX_TAKEOVERS,
 ) -> Segment:
     """Drive a session until its run ends or waits for people. Any process may call this, any number of times.
 
@@ -125,6 +127,8 @@ async def drive_segment(
       deps: as for `Agent.stream`, by the session's id.
       lease_seconds: as for `stored_session`.
       poll_seconds: between two looks for the answers to questions of the live run.
+      max_takeovers: how many times in a row a run may be cut off, before it is given up: its tool may be what ends the
+        processes.
 
     Returns:
       How the segment ended. Nothing is lost with this value: the store has it all.
@@ -135,7 +139,13 @@ async def drive_segment(
       StoreError: the store failed, or another process has acquired the session meanwhile: call again, anywhere.
     """
     return await drive_in(
-        SegmentStore(mailboxes_of(store)), session, agents_by_name(agents), deps, lease_seconds, poll_seconds
+        SegmentStore(mailboxes_of(store)),
+        session,
+        agents_by_name(agents),
+        deps,
+        lease_seconds,
+        poll_seconds,
+        max_takeovers,
     )
 
 
@@ -146,6 +156,7 @@ async def drive_in(
     deps: DepsOf | None,
     lease_seconds: float,
     poll_seconds: float,
+    max_takeovers: int,
 ) -> Segment:
     """`drive_segment`, on a store that the caller can close for writing."""
     async with stored_session(store, session, lease_seconds=lease_seconds) as opened:
@@ -158,6 +169,11 @@ async def drive_in(
             # A session of an older version has no state: its questions say whether it waits.
             if state == WAITING or (not state and opened.questions):
                 return Segment(session, WAITING, questions=opened.questions)
+            if await _cut_offs(store, session) > max_takeovers:
+                await opened._writer.ready(resumes=False)
+                detail = f"the run was cut off more than {max_takeovers} times in a row, and is given up"
+                ENGINES.error("session %r: %s", session, detail)
+                return Segment(session, READY, "interrupted", detail=detail)
             opening = _agent(agents, name, session).resume_stream(opened, **kwargs)
         else:
             found = await _next_prompt(store, opened)
@@ -178,6 +194,16 @@ async def drive_in(
         outcome.detail,
         tuple(outcome.questions),
     )
+
+
+async def _cut_offs(store: OpenStore, session: str) -> int:
+    """How many times the run was cut off since it last stopped for another reason."""
+    count = 0
+    for record in reversed(await store.read(session, kinds=("stream_stopped",))):
+        if b'"interrupted"' not in record.data:
+            break
+        count += 1
+    return count
 
 
 def _agent(agents: Mapping[str, Agent], name: str, session: str) -> Agent:

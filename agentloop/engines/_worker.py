@@ -25,6 +25,7 @@ from agentloop._runtime.logs import ENGINES
 from agentloop.agent import Agent
 from agentloop.engines._segment import (
     LEASE_SECONDS,
+    MAX_TAKEOVERS,
     POLL_SECONDS,
     DepsOf,
     Segment,
@@ -57,10 +58,14 @@ class WorkerOptions:
     """Seconds between two looks for sessions that can be driven, and for answers to live questions."""
     drain_seconds: float = 30.0
     """Seconds that its segments have to end, when it is to end. The rest is cut off, and other workers resume it."""
+    max_takeovers: int = MAX_TAKEOVERS
+    """How many times in a row a run may be cut off, before it is given up: its tool may be what ends the workers."""
 
     def __attrs_post_init__(self) -> None:
-        if type(self.at_once) is not int or self.at_once < 1:
-            raise UsageError(f"at_once={shown(self.at_once)}: give the number of sessions, 1 or more")
+        for name in ("at_once", "max_takeovers"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 1:
+                raise UsageError(f"{name}={shown(number)}: give a number, 1 or more")
         for name in ("lease_seconds", "poll_seconds", "drain_seconds"):
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
@@ -105,7 +110,13 @@ class Driver:
         options = self.options
         try:
             segment = await drive_in(
-                store, session, self.agents, self.deps, options.lease_seconds, options.poll_seconds
+                store,
+                session,
+                self.agents,
+                self.deps,
+                options.lease_seconds,
+                options.poll_seconds,
+                options.max_takeovers,
             )
         except SessionLeasedError:
             return None

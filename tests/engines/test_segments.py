@@ -152,6 +152,35 @@ async def test_a_run_that_was_cut_off_is_resumed_by_its_agent_with_the_same_idem
         assert len(set(keys)) == 1
 
 
+@pytest.mark.seconds(300)
+async def test_a_run_whose_tool_ends_each_process_is_given_up() -> None:
+    starts: list[str] = []
+
+    @tool(idempotent=True)
+    async def explode() -> str:
+        """Explode."""
+        starts.append("explode")
+        store.is_dead = True
+        return await trio.sleep_forever()
+
+    agent = payer(calls("explode"), "Hello.", tools=[explode])
+    async with MemoryStore().open() as opened:
+        store = _Dying(opened)
+        await enqueue(store, "s", "Explode.")
+        for _ in range(3):
+            with trio.move_on_after(1), pytest.raises(StoreError):
+                await drive_segment(store, "s", agent, lease_seconds=3, max_takeovers=2)
+            store.is_dead = False
+            await trio.sleep(4)
+        segment = await drive_segment(opened, "s", agent, max_takeovers=2)
+        assert (segment.state, segment.reason) == ("ready", "interrupted")
+        assert "more than 2 times" in segment.detail
+        assert len(starts) == 3
+        assert await state_of(opened) == "ready"
+        await enqueue(opened, "s", "Hello.")
+        assert (await drive_segment(opened, "s", agent)).output == "Hello."
+
+
 class _Dying:
     """A store whose process dies: nothing that it writes is saved any more."""
 

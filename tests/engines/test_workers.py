@@ -198,7 +198,13 @@ class _Away:
 
 
 def test_options_of_a_worker_are_checked() -> None:
-    for wrong in ({"at_once": 0}, {"lease_seconds": 0}, {"poll_seconds": float("nan")}, {"drain_seconds": True}):
+    for wrong in (
+        {"at_once": 0},
+        {"max_takeovers": 1.5},
+        {"lease_seconds": 0},
+        {"poll_seconds": float("nan")},
+        {"drain_seconds": True},
+    ):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             WorkerOptions(**wrong)
 
