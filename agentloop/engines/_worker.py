@@ -167,7 +167,7 @@ async def driving(driver: Driver) -> AsyncGenerator[trio.Nursery]:
     # Shielded: a cancelled run would save that it was cancelled, before the store is closed for it.
     scope = trio.CancelScope(shield=True)
 
-    async def hold(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def hold(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:  # noqa: ASYNC114
         with scope:
             async with trio.open_nursery() as nursery:
                 task_status.started(nursery)

@@ -212,6 +212,8 @@ def test_options_of_a_worker_are_checked() -> None:
 # ------------------------------------------------------------------------------------- the command
 
 AGENTS = {"payer": program_agent("effects", seconds=0.01)}
+SLOW_KEYS: list[str] = []
+SLOW = slow(60, SLOW_KEYS)
 NOT_AGENTS = 7
 
 
@@ -227,6 +229,40 @@ NOT_AGENTS = 7
 def test_the_command_says_what_is_wrong(place: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _command.main([place, "--database", "never.db"]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_wrong_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    agents = "tests.engines.test_workers:AGENTS"
+    assert _command.main([agents, "--database", "never.db", "--at-once", "0"]) == 2
+    assert "at_once=0" in capsys.readouterr().err
+    pytest.importorskip("psycopg")
+    assert _command.main([agents, "--database", "postgresql://nobody@127.0.0.1:1/nowhere"]) == 2
+    assert "no connection" in capsys.readouterr().err
+
+
+@pytest.mark.real_clock
+async def test_a_second_signal_cuts_the_runs_off_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.chdir(tmp_path)
+    async with SQLiteStore("sessions.db").open() as store:
+        await enqueue(store, "s", "Look.", agent="slow")
+
+        async def watch() -> None:
+            while not SLOW_KEYS:
+                await trio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            await trio.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        options = _command._parser().parse_args(
+            ["tests.engines.test_workers:SLOW", "--database", "sessions.db", "--poll", "0.05"]
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await _command._work(options)
+        info = await store.info("s")
+        assert info is not None
+        assert (info.state, info.holder) == ("unfinished", "")
 
 
 @pytest.mark.real_clock
