@@ -131,7 +131,7 @@ async def drive_segment(
         processes.
 
     Returns:
-      How the segment ended. Nothing is lost with this value: the store has it all.
+      How the segment ended. The store has it all, so nothing is lost with this value.
 
     Raises:
       SessionLeasedError: another process drives the session.

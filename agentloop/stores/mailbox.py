@@ -48,7 +48,7 @@ class Mail(msgspec.Struct, frozen=True):
     kind: MailKind
     """Whether it is a prompt or an answer."""
     data: bytes
-    """The `UserMessage` or the `Answer`, as JSON in UTF-8."""
+    """The message or the answer, as JSON in UTF-8."""
     agent: str = ""
     """The name of the agent that the prompt is for; empty for the agent of the session's last run."""
     question: str = ""
@@ -82,7 +82,7 @@ class Mailboxes(OpenStore, Protocol):
           delay: seconds until it is due.
 
         Returns:
-          Whether it is new: the session has had no mail with this id.
+          Whether it is new. Mail whose id the session has had before is not saved.
         """
         ...
 

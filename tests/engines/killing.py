@@ -124,7 +124,7 @@ class Hunt:
     engine: str = "none"
     workers: int = 3
     lease: float = 3.0
-    at_once: int = 16
+    at_once: int = 64
     open_sessions: int = 200
     pace: float = 2.0
     """Seconds between two disturbances, on average. A worker has to come up meanwhile."""
