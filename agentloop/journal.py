@@ -11,11 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ["Lease", "OpenStore", "Record", "SessionInfo", "Store"]
+__all__ = ["READY", "UNFINISHED", "WAITING", "Lease", "OpenStore", "Record", "SessionInfo", "SessionState", "Store"]
+
+SessionState: TypeAlias = Literal["", "unfinished", "waiting", "ready"]
+"""The state of a session's last run, in the index of a store.
+
+- ``unfinished``: it runs, or it was cut off and can be resumed.
+- ``waiting``: it is parked until a person answers its questions.
+- ``ready``: it has ended, and the session is ready for the next prompt.
+- empty: unknown, since an older version of agentloop wrote the last run.
+"""
+
+UNFINISHED: Final = "unfinished"
+WAITING: Final = "waiting"
+READY: Final = "ready"
 
 
 # gc=False: a session may have a hundred thousand records, and none refers to another object that could refer back.
@@ -54,6 +67,10 @@ class SessionInfo(msgspec.Struct, frozen=True):
     """The session that it was forked from; empty if it was not."""
     holder: str = ""
     """The holder of the running lease on the session; empty if no process holds it."""
+    state: SessionState = ""
+    """The state of its last run."""
+    agent: str = ""
+    """The name of the agent of its last run; empty if the store does not know."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -115,7 +132,8 @@ class OpenStore(Protocol):
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
         """Save the answer to a question, unless the question has one.
 
-        Needs no lease, since the process that asked may have ended, and another one answers. The session must exist.
+        Needs no lease, since the process that asked may have ended, and another one answers. The session must exist. If
+        it was waiting, it is unfinished from now on: see `SessionInfo.state`.
 
         Args:
           session: the session's id.

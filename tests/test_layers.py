@@ -55,6 +55,7 @@ ADAPTERS = (
     "mcp",
     "stores",
     "picture",
+    "engines",
     "telemetry",
     "testing",
     "terminal",

@@ -62,6 +62,7 @@ from agentloop.events import (
 )
 
 __all__ = [
+    "ENGINES",
     "HOOKS",
     "HTTP",
     "JOURNAL",
@@ -87,6 +88,7 @@ JOURNAL = logging.getLogger("agentloop.journal")
 TOOLSETS = logging.getLogger("agentloop.toolsets")
 MCP = logging.getLogger("agentloop.mcp")
 SERVING = logging.getLogger("agentloop.serving")
+ENGINES = logging.getLogger("agentloop.engines")
 HTTP = logging.getLogger("agentloop.http")
 
 # An application that does not configure logging sees nothing of it.

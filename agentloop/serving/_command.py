@@ -114,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     mcp.set_defaults(run_command=_mcp)
     mcp.add_argument("served", metavar="module:name", help="an Agent, or several of them")
     mcp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    # `agentloop.__main__` runs it, without the packages of a server. Here, it is listed.
+    commands.add_parser("worker", help="drive the sessions of a database that have work", add_help=False)
     return parser
 
 

@@ -36,9 +36,9 @@ from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
-from agentloop.serving._fence import Fence
 from agentloop.serving.protocols.events import event_frame
 from agentloop.stores import Follower, StoredSession, follow_session, stored_session
+from agentloop.stores._fence import Fence
 from agentloop.stores._journal_writer import store_deadline
 from agentloop.stores._replay import load
 from agentloop.wire import encode_event

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from attrs import astuple, frozen
 
 from agentloop.errors import StoreError
-from agentloop.journal import Lease, Record, SessionInfo
+from agentloop.journal import READY, UNFINISHED, WAITING, Lease, Record, SessionInfo
 from agentloop.stores._checks import (
     RECORD_SEPARATOR,
     check_kinds,
@@ -41,8 +41,11 @@ from agentloop.stores._leases import (
     renewed,
 )
 from agentloop.stores._rows import RECORD_COLUMNS, TRANSCRIPT_KINDS, Row, RowReader, rows_of
+from agentloop.stores._session_index import IndexEntry, index_entry
+from agentloop.stores.mailbox import Mail, WaitingWork, delivered_before, mail_values
 
 __all__ = [
+    "AND_STATE",
     "MIGRATIONS",
     "Dialect",
     "OpenSqlStore",
@@ -117,9 +120,28 @@ def _put_many_records_into_a_row(dialect: Dialect) -> Sequence[str]:
     )
 
 
+def _add_session_states_and_mailboxes(dialect: Dialect) -> Sequence[str]:
+    text, number, real = f"{dialect.text} NOT NULL", "BIGINT NOT NULL", "DOUBLE PRECISION NOT NULL"
+    # The indexes have only what workers look for: a row that is in none of them costs its writer nothing.
+    return (
+        f"ALTER TABLE agentloop_sessions ADD COLUMN state {text} DEFAULT ''",
+        f"ALTER TABLE agentloop_sessions ADD COLUMN agent {text} DEFAULT ''",
+        f"CREATE INDEX agentloop_unfinished ON agentloop_sessions (id) WHERE state = '{UNFINISHED}'",
+        f"""CREATE TABLE agentloop_mail (
+            session {text}, id {text}, kind {text}, agent {text}, question {text}, data {text}, posted {real},
+            due {real}, delivered {number}, PRIMARY KEY (session, id)
+        )""",
+        "CREATE INDEX agentloop_due ON agentloop_mail (due) WHERE delivered = 0",
+    )
+
+
 Migration: TypeAlias = Callable[[Dialect], Sequence[str]]
 
-MIGRATIONS: tuple[Migration, ...] = (_create_tables, _put_many_records_into_a_row)
+MIGRATIONS: tuple[Migration, ...] = (
+    _create_tables,
+    _put_many_records_into_a_row,
+    _add_session_states_and_mailboxes,
+)
 """Migration ``n`` makes version ``n + 1`` of the tables from version ``n``; version 0 is an empty database.
 
 Append to this tuple and change no migration in it: databases of users have run them.
@@ -258,6 +280,12 @@ class OpenSqlStore:
                 "ON CONFLICT DO NOTHING",
                 {"session": session, "question": question, "data": text},
             )
+            if inserted:
+                # The run no longer waits for people alone: it can be resumed.
+                tx.write(
+                    f"UPDATE agentloop_sessions SET state = '{UNFINISHED}' WHERE id = :session AND state = '{WAITING}'",
+                    {"session": session},
+                )
             return inserted == 1
 
         return await self.write_in(answer)
@@ -362,15 +390,17 @@ class OpenSqlStore:
 
         def fork(tx: Transaction) -> None:
             rows = tx.rows(
-                f"SELECT last, title FROM agentloop_sessions WHERE id = :session{tx.lock}", {"session": session}
+                f"SELECT last, title, state, agent FROM agentloop_sessions WHERE id = :session{tx.lock}",
+                {"session": session},
             )
             if not rows:
                 raise no_such_session(session)
-            last, title = rows[0]
+            last, title, state, agent = rows[0]
             end: int = last if upto is None else max(0, min(upto, last))
             if _last_seq(tx, new) is not None:
                 raise session_exists(new)
-            _create_session(tx, new, session, title, end, tx.moment())
+            entry = IndexEntry(state if end == last else READY, agent)
+            _create_session(tx, new, session, title, end, tx.moment(), entry)
             values = {"new": new, "session": session, "end": end}
             columns = ", ".join(RECORD_COLUMNS[1:])
             tx.write(
@@ -407,20 +437,77 @@ class OpenSqlStore:
             # The lease's row stays, for its token: the token of the next holder must be greater.
             tx.write("UPDATE agentloop_leases SET holder = '' WHERE session = :session", values)
             _last_seq(tx, session)
-            for table in ("records", "answers"):
+            for table in ("records", "answers", "mail"):
                 tx.write(f"DELETE FROM agentloop_{table} WHERE session = :session", values)
             tx.write("DELETE FROM agentloop_sessions WHERE id = :session", values)
 
         await self.write_in(delete)
 
+    # Mailboxes: `agentloop.stores.mailbox.Mailboxes`.
+
+    async def post(self, session: str, mail: Mail, /, *, delay: float = 0.0) -> bool:
+        values = mail_values(session, mail)
+        return await self.write_in(lambda tx: _post(tx, values, delay))
+
+    async def mail(self, session: str, /) -> Sequence[Mail]:
+        def read(tx: Transaction) -> list[Mail]:
+            rows = tx.rows(_SELECT_MAIL, {"session": session, "now": tx.moment().wall})
+            return [
+                Mail(id, kind, data.encode(), agent, question, due) for id, kind, data, agent, question, due in rows
+            ]
+
+        return await self.read_in(read)
+
+    async def take(self, lease: Lease, mail: str, /) -> bool:
+        def take(tx: Transaction) -> bool:
+            check_holder(lease.session, _lease_state(tx, lease.session), lease)
+            return tx.write(_TAKE, {"session": lease.session, "id": mail}) == 1
+
+        return await self.write_in(take)
+
+    async def append_and_take(self, session: str, records: Sequence[Record], lease: Lease, mail: str, /) -> None:
+        check_records(session, records)
+        rows = rows_of(session, records)
+        values = {"session": session, "id": mail}
+
+        def append(tx: Transaction) -> None:
+            # Reads first: see above. The lease is locked, so no other process takes the mail in between.
+            check_holder(session, _lease_state(tx, session), lease)
+            if not tx.rows(
+                "SELECT 1 FROM agentloop_mail WHERE session = :session AND id = :id AND delivered = 0", values
+            ):
+                raise delivered_before(session, mail)
+            _advance(tx, session, records, lease, "")
+            tx.add_records(rows)
+            tx.write(_TAKE, values)
+
+        await self.write_in(append)
+
+    async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
+        def read(tx: Transaction) -> list[WaitingWork]:
+            moment = tx.moment()
+            values = {"now": moment.wall, "era": moment.era, "steady": moment.steady, "limit": limit}
+            rows = tx.rows(_WAITING_WORK, values)
+            return [WaitingWork(session, agent, token, not place) for session, agent, token, place in rows]
+
+        return await self.read_in(read)
+
 
 # -------------------------------------------------------------------------------- parts of transactions
 
 _ADVANCE = "UPDATE agentloop_sessions SET last = :last, updated = CASE WHEN updated > :now THEN updated ELSE :now END"
-_ADVANCE_FROM = f"{_ADVANCE} WHERE id = :session AND last = :before AND"
+AND_STATE = ", state = :state, agent = CASE WHEN :agent = '' THEN agent ELSE :agent END"
 _RUNNING_LEASE = "FROM agentloop_leases WHERE session = :session AND holder <> ''"
-_ADVANCE_WITH_LEASE = f"{_ADVANCE_FROM} EXISTS (SELECT 1 {_RUNNING_LEASE} AND token = :token)"
-_ADVANCE_WITHOUT_LEASE = f"{_ADVANCE_FROM} NOT EXISTS (SELECT 1 {_RUNNING_LEASE})"
+_WITH_LEASE = f" WHERE id = :session AND last = :before AND EXISTS (SELECT 1 {_RUNNING_LEASE} AND token = :token)"
+_WITHOUT_LEASE = f" WHERE id = :session AND last = :before AND NOT EXISTS (SELECT 1 {_RUNNING_LEASE})"
+
+
+def _advance_statement(entry: IndexEntry | None, values: dict[str, object]) -> str:
+    """The statement without its condition, with the session's state if it changes."""
+    if entry is None:
+        return _ADVANCE
+    values |= entry._asdict()
+    return _ADVANCE + AND_STATE
 
 
 def _advance_at_once(tx: Transaction, session: str, records: Sequence[Record], lease: Lease | None) -> bool:
@@ -437,12 +524,13 @@ def _advance_at_once(tx: Transaction, session: str, records: Sequence[Record], l
         "last": records[-1].seq,
         "now": tx.moment().wall,
     }
+    statement = _advance_statement(index_entry(records), values)
     if lease is None:
-        return tx.write(_ADVANCE_WITHOUT_LEASE, values) == 1
+        return tx.write(statement + _WITHOUT_LEASE, values) == 1
     if lease.session != session:
         return False
     values["token"] = lease.token
-    return tx.write(_ADVANCE_WITH_LEASE, values) == 1
+    return tx.write(statement + _WITH_LEASE, values) == 1
 
 
 def _advance(tx: Transaction, session: str, records: Sequence[Record], lease: Lease | None, parent: str) -> bool:
@@ -458,26 +546,28 @@ def _advance(tx: Transaction, session: str, records: Sequence[Record], lease: Le
     if not records:
         return False
     if last is None:
-        _create_session(tx, session, parent, "", records[-1].seq, moment)
+        _create_session(tx, session, parent, "", records[-1].seq, moment, index_entry(records))
     else:
-        values = {"session": session, "last": records[-1].seq, "now": moment.wall}
-        tx.write(f"{_ADVANCE} WHERE id = :session", values)
+        values: dict[str, object] = {"session": session, "last": records[-1].seq, "now": moment.wall}
+        tx.write(f"{_advance_statement(index_entry(records), values)} WHERE id = :session", values)
     return True
 
 
-_INFO = "s.id, s.title, s.created, s.updated, s.last, s.parent, l.token, l.holder, l.expires, l.era, l.until"
+_SESSION = "s.id, s.title, s.created, s.updated, s.last, s.parent, s.state, s.agent"
+_INFO = f"{_SESSION}, l.token, l.holder, l.expires, l.era, l.until"
 _LEASE = "LEFT JOIN agentloop_leases l ON l.session = s.id"
 
 
 def _infos(tx: Transaction, rows: Sequence[Row]) -> list[SessionInfo]:
     """Rows of `_INFO` as values."""
-    states = [LeaseState(*row[6:]) for row in rows]
+    states = [LeaseState(*row[8:]) for row in rows]
     # PostgreSQL needs a statement to read the clock, so read it only where a lease must be compared with it.
     moment = tx.moment() if any(state.holder for state in states) else None
     infos: list[SessionInfo] = []
-    for (id, title, created, updated, last, parent, *_), state in zip(rows, states, strict=True):
-        holder = state.holder if moment is not None and state.is_running(moment) else ""
-        infos.append(SessionInfo(id, title, created, updated, last, parent, holder))
+    for row, lease in zip(rows, states, strict=True):
+        holder = lease.holder if moment is not None and lease.is_running(moment) else ""
+        id, title, created, updated, last, parent, state, agent = row[:8]
+        infos.append(SessionInfo(id, title, created, updated, last, parent, holder, state, agent))
     return infos
 
 
@@ -487,11 +577,15 @@ def _last_seq(tx: Transaction, session: str) -> int | None:
     return rows[0][0] if rows else None
 
 
-def _create_session(tx: Transaction, session: str, parent: str, title: str, last: int, moment: Moment) -> None:
+def _create_session(
+    tx: Transaction, session: str, parent: str, title: str, last: int, moment: Moment, entry: IndexEntry | None
+) -> None:
+    state, agent = ("", "") if entry is None else entry
+    values = {"session": session, "title": title, "now": moment.wall, "last": last, "parent": parent}
     created = tx.write(
-        "INSERT INTO agentloop_sessions (id, title, created, updated, last, parent) "
-        "VALUES (:session, :title, :now, :now, :last, :parent) ON CONFLICT DO NOTHING",
-        {"session": session, "title": title, "now": moment.wall, "last": last, "parent": parent},
+        "INSERT INTO agentloop_sessions (id, title, created, updated, last, parent, state, agent) "
+        "VALUES (:session, :title, :now, :now, :last, :parent, :state, :agent) ON CONFLICT DO NOTHING",
+        values | {"state": state, "agent": agent},
     )
     if not created:
         raise session_exists(session)
@@ -518,3 +612,38 @@ def _save_lease(tx: Transaction, session: str, state: LeaseState) -> Lease:
     columns = ("token", "holder", "expires", "era", "until")
     tx.write(_UPDATE_LEASE, {"session": session, **dict(zip(columns, astuple(state), strict=True))})
     return state.lease(session)
+
+
+_POST = (
+    "INSERT INTO agentloop_mail (session, id, kind, agent, question, data, posted, due, delivered) "
+    "VALUES (:session, :id, :kind, :agent, :question, :data, :now, :due, 0) ON CONFLICT DO NOTHING"
+)
+_SELECT_MAIL = (
+    "SELECT id, kind, data, agent, question, due FROM agentloop_mail "
+    "WHERE session = :session AND delivered = 0 AND due <= :now ORDER BY posted, id"
+)
+_TAKE = "UPDATE agentloop_mail SET delivered = 1, data = '' WHERE session = :session AND id = :id AND delivered = 0"
+"""The row stays, so that mail that is posted again is not delivered again."""
+_WAITING_WORK = f"""
+    SELECT w.session, w.agent, COALESCE(l.token, 0), w.place
+    FROM (
+        SELECT id AS session, agent, 0 AS place FROM agentloop_sessions WHERE state = '{UNFINISHED}'
+        UNION ALL
+        SELECT first.session, COALESCE(NULLIF(first.agent, ''), s.agent, ''), 1
+        FROM (
+            SELECT m.session, MAX(m.agent) AS agent, MIN(m.kind) AS least FROM agentloop_mail m
+            WHERE m.delivered = 0 AND m.due <= :now GROUP BY m.session
+        ) first
+        LEFT JOIN agentloop_sessions s ON s.id = first.session
+        WHERE COALESCE(s.state, '') <> '{UNFINISHED}'
+            AND (first.least = 'answer' OR COALESCE(s.state, '') <> '{WAITING}')
+    ) w LEFT JOIN agentloop_leases l ON l.session = w.session
+    WHERE COALESCE(l.holder, '') = ''
+        OR CASE WHEN l.era = :era THEN l.until <= :steady ELSE l.expires <= :now END
+    ORDER BY w.place, random() LIMIT :limit
+"""
+
+
+def _post(tx: Transaction, values: dict[str, object], delay: float) -> bool:
+    now = tx.moment().wall
+    return tx.write(_POST, {**values, "now": now, "due": now + delay}) == 1

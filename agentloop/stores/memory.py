@@ -6,14 +6,16 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
+from random import shuffle
 
 import trio
 from attrs import define, field
+from msgspec.structs import replace
 
 from agentloop._core.first_guesses import refuse
 from agentloop._runtime.blocks import CALL_IN_ASYNCIO, OPEN_IN_ASYNCIO, NamedBlock, now, require_trio
 from agentloop.errors import StoreError
-from agentloop.journal import Lease, OpenStore, Record, SessionInfo
+from agentloop.journal import READY, UNFINISHED, WAITING, Lease, OpenStore, Record, SessionInfo, SessionState
 from agentloop.stores._checks import (
     check_kinds,
     check_name,
@@ -35,6 +37,8 @@ from agentloop.stores._leases import (
     renewed,
     wall_clock,
 )
+from agentloop.stores._session_index import index_entry
+from agentloop.stores.mailbox import Mail, WaitingWork, delivered_before, mail_values
 
 __all__ = ["MemoryStore"]
 
@@ -46,7 +50,15 @@ class _SavedSession:
     updated: float
     parent: str
     records: list[Record]
+    state: SessionState = ""
+    agent: str = ""
     answers: dict[str, bytes] = field(factory=dict[str, bytes])
+
+    def enter(self, records: Sequence[Record]) -> None:
+        """Bring the state up to date with ``records``, which are appended."""
+        entry = index_entry(records)
+        if entry is not None:
+            self.state, self.agent = entry.state, entry.agent or self.agent
 
 
 _OPENED = "a store is opened: write `async with MemoryStore(...).open() as store:`"
@@ -66,6 +78,7 @@ class MemoryStore:
         self._clock = clock
         self._sessions: dict[str, _SavedSession] = {}
         self._leases: dict[str, LeaseState] = {}
+        self._mail: dict[str, dict[str, Mail | None]] = {}
 
     def open(self) -> AbstractAsyncContextManager[OpenStore]:
         """Give access to the sessions until the block ends. Never fails."""
@@ -78,7 +91,7 @@ class MemoryStore:
         if clock is None:
             offset = time.time() - now()
             clock = lambda: now() + offset  # noqa: E731
-        opened = _OpenMemory(self._sessions, self._leases, wall_clock(clock))
+        opened = _OpenMemory(self._sessions, self._leases, self._mail, wall_clock(clock))
         try:
             yield opened
         finally:
@@ -91,9 +104,17 @@ refuse(MemoryStore, aenter=_OPENED, enter=_OPENED)
 class _OpenMemory:
     """Every method checkpoints before it changes anything, so a cancelled call has no effect."""
 
-    def __init__(self, sessions: dict[str, _SavedSession], leases: dict[str, LeaseState], clock: Clock) -> None:
+    def __init__(
+        self,
+        sessions: dict[str, _SavedSession],
+        leases: dict[str, LeaseState],
+        mail: dict[str, dict[str, Mail | None]],
+        clock: Clock,
+    ) -> None:
         self._sessions = sessions
         self._leases = leases
+        self._mail = mail
+        """The mail by session and id; ``None`` for mail that was delivered."""
         self._clock = clock
         self.closed = False
 
@@ -113,10 +134,11 @@ class _OpenMemory:
         if not records:
             return
         if saved is None:
-            self._sessions[session] = _SavedSession("", moment.wall, moment.wall, parent, records)
+            saved = self._sessions[session] = _SavedSession("", moment.wall, moment.wall, parent, records)
         else:
             saved.records += records
             saved.updated = max(saved.updated, moment.wall)
+        saved.enter(records)
 
     async def read(
         self, session: str, /, *, after: int = 0, limit: int | None = None, kinds: Collection[str] | None = None
@@ -135,10 +157,12 @@ class _OpenMemory:
         check_name("question's id", question)
         decode_json_text(f"the answer to question {question!r}", data)
         await self._checkpoint()
-        answers = self._saved(session).answers
-        if question in answers:
+        saved = self._saved(session)
+        if question in saved.answers:
             return False
-        answers[question] = data
+        saved.answers[question] = data
+        if saved.state == WAITING:
+            saved.state = UNFINISHED
         return True
 
     async def answers(self, session: str, /) -> dict[str, bytes]:
@@ -191,7 +215,8 @@ class _OpenMemory:
         if new in self._sessions:
             raise session_exists(new)
         records = saved.records[: None if upto is None else max(upto, 0)]
-        self._sessions[new] = _SavedSession(saved.title, now, now, session, records)
+        state = saved.state if len(records) == len(saved.records) else READY
+        self._sessions[new] = _SavedSession(saved.title, now, now, session, records, state, saved.agent)
 
     async def rename(self, session: str, title: str, /) -> None:
         check_text("the title", title)
@@ -206,6 +231,62 @@ class _OpenMemory:
             # The state stays, for its token: the token of the next holder must be greater.
             self._leases[session] = released(state)
         self._sessions.pop(session, None)
+        self._mail.pop(session, None)
+
+    async def post(self, session: str, mail: Mail, /, *, delay: float = 0.0) -> bool:
+        mail_values(session, mail)
+        await self._checkpoint()
+        posted = self._mail.setdefault(session, {})
+        if mail.id in posted:
+            return False
+        posted[mail.id] = replace(mail, due=self._clock().wall + delay)
+        return True
+
+    async def mail(self, session: str, /) -> Sequence[Mail]:
+        await self._checkpoint()
+        return self._due(session)
+
+    async def take(self, lease: Lease, mail: str, /) -> bool:
+        await self._checkpoint()
+        check_holder(lease.session, self._leases.get(lease.session), lease)
+        return self._take(lease.session, mail)
+
+    async def append_and_take(self, session: str, records: Sequence[Record], lease: Lease, mail: str, /) -> None:
+        await self._checkpoint()
+        if self._mail.get(session, {}).get(mail) is None:
+            raise delivered_before(session, mail)
+        # Its checkpoint is before its first change, and none comes after it.
+        await self.append(session, records, lease=lease)
+        self._take(session, mail)
+
+    async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
+        await self._checkpoint()
+        found: list[WaitingWork] = []
+        for session in {**self._sessions, **self._mail}:
+            saved, lease = self._sessions.get(session), self._leases.get(session)
+            state, agent = ("", "") if saved is None else (saved.state, saved.agent)
+            mail = self._due(session)
+            if lease is not None and lease.is_running(self._clock()):
+                continue
+            if state == UNFINISHED or any(state != WAITING or each.kind == "answer" for each in mail):
+                if state != UNFINISHED:
+                    agent = next((each.agent for each in mail if each.agent), agent)
+                token = 0 if lease is None else lease.token
+                found.append(WaitingWork(session, agent, token, state == UNFINISHED))
+        shuffle(found)
+        found.sort(key=lambda work: not work.is_unfinished)
+        return found[:limit]
+
+    def _due(self, session: str) -> list[Mail]:
+        now = self._clock().wall
+        return [mail for mail in self._mail.get(session, {}).values() if mail is not None and mail.due <= now]
+
+    def _take(self, session: str, mail: str) -> bool:
+        posted = self._mail.get(session, {})
+        is_new = posted.get(mail) is not None
+        if is_new:
+            posted[mail] = None
+        return is_new
 
     async def _checkpoint(self) -> None:
         require_trio("a store is used", in_asyncio=CALL_IN_ASYNCIO)
@@ -222,7 +303,17 @@ class _OpenMemory:
     def _info(self, session: str) -> SessionInfo:
         saved, state = self._sessions[session], self._leases.get(session)
         holder = state.holder if state is not None and state.is_running(self._clock()) else ""
-        return SessionInfo(session, saved.title, saved.created, saved.updated, len(saved.records), saved.parent, holder)
+        return SessionInfo(
+            session,
+            saved.title,
+            saved.created,
+            saved.updated,
+            len(saved.records),
+            saved.parent,
+            holder,
+            saved.state,
+            saved.agent,
+        )
 
     def _has_text(self, session: str, search: str) -> bool:
         return any(has_text(record.data, search) for record in self._sessions[session].records)

@@ -18,7 +18,9 @@ from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import Lease, OpenStore, Record
 from agentloop.stores._leases import Clock, Moment, wall_clock
 from agentloop.stores._rows import RECORD_COLUMNS, Row
+from agentloop.stores._session_index import index_entry
 from agentloop.stores._sql import (
+    AND_STATE,
     Dialect,
     OpenSqlStore,
     Transaction,
@@ -243,12 +245,15 @@ class _OpenPostgres(OpenSqlStore):
             return False
         values = dict(zip(RECORD_COLUMNS, rows[0], strict=True))
         values |= {"before": records[0].seq - 1, "last": records[-1].seq, "token": lease.token}
+        entry = index_entry(records)
+        state = "" if entry is None else AND_STATE
+        values |= {} if entry is None else entry._asdict()
 
         def append(tx: _Transaction) -> bool:
             if self._store.has_clock:
                 values["now"] = tx.moment().wall
-                return tx.write(_APPEND.format(now="CAST(:now AS DOUBLE PRECISION)"), values) == 1
-            return tx.write(_APPEND.format(now="extract(epoch FROM clock_timestamp())"), values) == 1
+                return tx.write(_APPEND.format(now="CAST(:now AS DOUBLE PRECISION)", state=state), values) == 1
+            return tx.write(_APPEND.format(now="extract(epoch FROM clock_timestamp())", state=state), values) == 1
 
         return await self._run(b"", append)
 
@@ -359,7 +364,7 @@ _APPEND = f"""
         SELECT 1 FROM agentloop_leases
         WHERE session = :session AND holder <> '' AND token = :token FOR UPDATE
     ), advanced AS (
-        UPDATE agentloop_sessions SET last = :last, updated = greatest(updated, {{now}})
+        UPDATE agentloop_sessions SET last = :last, updated = greatest(updated, {{now}}){{state}}
         WHERE id = :session AND last = :before AND EXISTS (SELECT 1 FROM lease)
         RETURNING id
     )

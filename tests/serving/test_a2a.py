@@ -35,7 +35,6 @@ from agentloop.models import ModelRequest, Reply as ModelReply, Stop
 from agentloop.questions import Answer
 from agentloop.serving import BearerTokens, ServedApp, app
 from agentloop.serving._errors import Refusal
-from agentloop.serving._fence import Fence
 from agentloop.serving._security import owner_prefix
 from agentloop.serving.protocols.a2a import (
     A2aRefusal,
@@ -50,6 +49,7 @@ from agentloop.serving.protocols.a2a import (
 )
 from agentloop.serving.protocols.a2a_tasks import TaskEncoder, tasks_of
 from agentloop.stores import MemoryStore
+from agentloop.stores._fence import Fence
 from agentloop.testing import FunctionModel
 from agentloop.wire import encode_event
 from tests.serving.support import Client, Reply, make_agent, scripted

@@ -14,9 +14,9 @@ import trio
 from agentloop import Agent, tool
 from agentloop.journal import OpenStore, Record, Store
 from agentloop.serving import ServedApp, _runs, app
-from agentloop.serving._fence import Fence
 from agentloop.serving._runs import LiveRun, SessionReader
 from agentloop.stores import MemoryStore, SQLiteStore
+from agentloop.stores._fence import Fence
 from agentloop.testing import ScriptedModel, calls, hangs
 from tests.serving.support import Client, make_agent, of_type, sse_data
 

@@ -1,4 +1,4 @@
-"""A store that a server closes for writing before it leaves, so that its last runs can be resumed."""
+"""A store that a server or a worker closes for writing before it leaves, so that its last runs can be resumed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Fence:
 
     def __init__(self, store: OpenStore) -> None:
         self._store = store
-        self._is_closed = False
+        self.is_closed = False
 
     def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
 
     async def append(
         self, session: str, records: Sequence[Record], /, *, lease: Lease | None = None, parent: str = ""
     ) -> None:
-        if self._is_closed:
+        if self.is_closed:
             await trio.lowlevel.checkpoint_if_cancelled()
-            raise StoreError(f"session {session!r}: the server leaves, and saves nothing more")
+            raise StoreError(f"session {session!r}: this process leaves, and saves nothing more")
         await self._store.append(session, records, lease=lease, parent=parent)
 
     async def read(

@@ -1,0 +1,312 @@
+"""Workers that are killed at random while they drive sessions in PostgreSQL, and the report of what came of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import msgspec
+import psycopg
+import trio
+from attrs import define, field
+
+from agentloop import Approve
+from agentloop._core.json_text import decode_own
+from agentloop.engines import answer, enqueue
+from agentloop.errors import StoreError
+from agentloop.journal import READY, WAITING, OpenStore
+from tests.engines.program import ANSWER, CALLS, open_store
+
+__all__ = ["Hunt", "Proxy", "empty", "restart"]
+
+
+class _Stopped(msgspec.Struct):
+    reason: str
+
+
+class _Committed(msgspec.Struct):
+    message: dict[str, object]
+
+
+def restart(url: str, programs: Path) -> None:
+    """Restart the server of ``url``, which loses its connections, and no transaction that it has confirmed."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SHOW data_directory").fetchone()
+    assert row is not None
+    owner = pwd.getpwuid(Path(row[0]).stat().st_uid).pw_name
+    command = [
+        str(programs.resolve() / "pg_ctl"),
+        "-D",
+        row[0],
+        "-m",
+        "immediate",
+        "-w",
+        "-l",
+        f"{row[0]}/log",
+        "restart",
+    ]
+    user = owner if os.geteuid() == 0 else None
+    done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done
+
+
+def empty(url: str) -> None:
+    """Drop all that a test before has left in the database."""
+    with psycopg.connect(url) as connection:
+        for schema in ("public", "dbos"):
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        connection.execute("CREATE SCHEMA public")
+
+
+@define
+class Proxy:
+    """A way to the server that can be cut: bytes stand still, and then the connections break."""
+
+    server: int
+    port: int = 0
+    _open: trio.Event = field(factory=trio.Event)
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._open.set()
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        task_status.started()
+        await trio.serve_listeners(self._connection, listeners)
+
+    async def cut(self, seconds: float) -> None:
+        self._open = trio.Event()
+        await trio.sleep(seconds)
+        scope, self._scope = self._scope, trio.CancelScope()
+        scope.cancel()
+        self._open.set()
+
+    async def _connection(self, client: trio.SocketStream) -> None:
+        try:
+            with trio.CancelScope() as scope:
+                server = await trio.open_tcp_stream("127.0.0.1", self.server)
+                around = self._scope
+
+                async def break_with(around: trio.CancelScope) -> None:
+                    while not around.cancel_called:
+                        await trio.sleep(0.1)
+                    scope.cancel()
+
+                async with server, client, trio.open_nursery() as nursery:
+                    nursery.start_soon(break_with, around)
+                    nursery.start_soon(self._forward, client, server, scope)
+                    nursery.start_soon(self._forward, server, client, scope)
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _forward(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+        while data := await source.receive_some(65536):
+            await self._open.wait()
+            await sink.send_all(data)
+        scope.cancel()
+
+
+@define
+class Hunt:
+    """Three workers, of which one after another is killed, while sessions come in."""
+
+    url: str
+    folder: Path
+    programs: Path
+    engine: str = "none"
+    workers: int = 3
+    lease: float = 3.0
+    at_once: int = 64
+    open_sessions: int = 200
+    pace: float = 2.0
+    """Seconds between two disturbances, on average. A worker has to come up meanwhile."""
+    kills: int = 0
+    restarts: int = 0
+    cuts: int = 0
+    takeovers: list[float] = field(factory=list[float])
+    """Seconds from a kill until another worker had the session, where the server and the network were well."""
+    troubled: list[float] = field(factory=list[float])
+    """The same, around a restart of the server or a cut."""
+    _trouble: float = 0.0
+    sessions: int = 0
+    done: set[str] = field(factory=set[str])
+    _processes: list[tuple[subprocess.Popen[bytes], Proxy]] = field(factory=list)
+    _answered: set[str] = field(factory=set[str])
+    random: random.Random = field(factory=random.Random)
+
+    @property
+    def effects(self) -> Path:
+        return self.folder / "effects"
+
+    def _start(self, proxy: Proxy) -> None:
+        url = re.sub(r":\d+/", f":{proxy.port}/", self.url)
+        command = [sys.executable, "-m", "tests.engines.program", url, str(self.effects), self.engine]
+        command += [str(self.lease), str(self.at_once), "0.1"]
+        with (self.folder / "workers.log").open("ab") as log:
+            self._processes.append((subprocess.Popen(command, stdout=log, stderr=log), proxy))
+
+    async def run(self, seconds: float) -> None:
+        """Kill for so many seconds, then wait until every session has ended."""
+        port = int(re.findall(r":(\d+)/", self.url)[0])
+        proxies = [Proxy(port) for _ in range(self.workers)]
+        async with open_store(self.url).open() as store, trio.open_nursery() as nursery:
+            try:
+                for proxy in proxies:
+                    await nursery.start(proxy.serve)
+                    self._start(proxy)
+                ending = trio.Event()
+                nursery.start_soon(self._disturb, ending, nursery, store)
+                with trio.move_on_after(seconds):
+                    await self._feed(store, ending)
+                ending.set()
+                with trio.fail_after(120):
+                    while len(self.done) < self.sessions:
+                        await self._care(store)
+                        await trio.sleep(0.3)
+            finally:
+                for process, _ in self._processes:
+                    process.kill()
+                    process.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _feed(self, store: OpenStore, ending: trio.Event) -> None:
+        while True:
+            while self.sessions - len(self.done) < self.open_sessions:
+                id = f"s{self.sessions}"
+                with trio.CancelScope(shield=True):
+                    await _surely(enqueue, store, id, "Pay.", agent="payer", id="first")
+                self.sessions += 1
+            await self._care(store)
+            await trio.sleep(0.2)
+
+    async def _care(self, store: OpenStore) -> None:
+        """Answer the questions, and see which sessions have ended."""
+        try:
+            infos = await store.sessions(limit=2 * self.open_sessions)
+            for info in infos:
+                if info.state == WAITING and info.id not in self._answered:
+                    for record in await store.read(info.id, kinds=["approval_requested"]):
+                        await answer(store, info.id, record.key, Approve())
+                        self._answered.add(info.id)
+                elif info.state == READY:
+                    self.done.add(info.id)
+        except StoreError:
+            await trio.sleep(0.2)
+
+    async def _disturb(self, ending: trio.Event, nursery: trio.Nursery, store: OpenStore) -> None:
+        await trio.sleep(2 * self.lease)
+        while not ending.is_set():
+            choice = self.random.random()
+            if choice < 0.07:
+                self.restarts += 1
+                self._trouble = time.monotonic()
+                await trio.to_thread.run_sync(restart, self.url, self.programs)
+                await trio.sleep(self.lease)
+            elif choice < 0.2:
+                self.cuts += 1
+                self._trouble = time.monotonic()
+                nursery.start_soon(self.random.choice(self._processes)[1].cut, self.lease * 2)
+            else:
+                index = self.random.randrange(len(self._processes))
+                process, proxy = self._processes.pop(index)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                self.kills += 1
+                self._start(proxy)
+                nursery.start_soon(self._time_takeovers, process.pid)
+            await trio.sleep(self.random.uniform(0.1, 2 * self.pace))
+
+    async def _time_takeovers(self, pid: int) -> None:
+        """Measure how long the sessions of a worker that was killed were held by none."""
+        began = time.monotonic()
+        unfinished = (
+            "SELECT session, token FROM agentloop_leases l JOIN agentloop_sessions s ON s.id = l.session "
+            "WHERE s.state = 'unfinished' AND "
+        )
+        select = f"{unfinished} l.holder LIKE %s AND l.expires > extract(epoch FROM clock_timestamp())"
+        while_held = f"{unfinished} session = ANY(%s)"
+
+        def ask(statement: str, value: object) -> dict[str, int]:
+            with psycopg.connect(self.url) as connection:
+                return dict(connection.execute(statement.encode(), (value,)).fetchall())
+
+        try:
+            held = await trio.to_thread.run_sync(ask, select, f"process {pid} on %")
+            while held and time.monotonic() - began < 60:
+                await trio.sleep(0.2)
+                now = await trio.to_thread.run_sync(ask, while_held, list(held))
+                for session, token in list(held.items()):
+                    if now.get(session, token + 1) > token:
+                        # Another worker has it, or has finished it already.
+                        # A cut lasts for two leases, and others may still wait for locks of that worker.
+                        is_calm = self._trouble < began - 5 * self.lease
+                        (self.takeovers if is_calm else self.troubled).append(time.monotonic() - began)
+                        del held[session]
+            self.takeovers += [60.0] * len(held)
+        except psycopg.Error:
+            # The server is restarting: no figure.
+            return
+
+    async def check(self) -> list[str]:
+        """What is wrong with the sessions: nothing, if each has ended, and had its effects as their tools promise."""
+        problems: list[str] = []
+        effects: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for line in self.effects.read_text().splitlines():
+            session, name, key, _ = line.split()
+            effects[session][name].append(key)
+        async with open_store(self.url).open() as store:
+            for number in range(self.sessions):
+                id = f"s{number}"
+                stops = [
+                    decode_own(record.data, _Stopped).reason
+                    for record in await store.read(id, kinds=["stream_stopped"])
+                ]
+                starts = await store.read(id, kinds=["stream_started"])
+                fresh = [record for record in starts if b'"resumes":""' in record.data]
+                if not stops or stops[-1] != "completed" or stops.count("completed") != 1 or len(fresh) != 1:
+                    problems.append(f"{id}: stops {stops}, {len(fresh)} runs from the prompt")
+                messages = await store.read(id, kinds=["message_committed"])
+                if ANSWER.encode() not in messages[-1].data:
+                    problems.append(f"{id}: the last message is {messages[-1].data!r}")
+                for name in CALLS:
+                    keys = effects[id][name]
+                    # Where the worker died before the call, and after it was saved that it begins, the model reads so.
+                    is_reported = name == "charge" and not keys and not any(b'"charged"' in r.data for r in messages)
+                    if not is_reported and (len(set(keys)) != 1 or (name == "charge" and len(keys) != 1)):
+                        problems.append(f"{id}: {name} had its effect under the keys {keys}")
+        return problems
+
+    def report(self) -> str:
+        lines = Counter(line.split()[1] for line in self.effects.read_text().splitlines())
+        return (
+            f"{self.engine}: {self.sessions} sessions, {self.kills} kills, {self.restarts} restarts of the server, "
+            f"{self.cuts} cuts; effects {dict(lines)}; take-overs: {_spread(self.takeovers)}; "
+            f"those around a cut or a restart: {_spread(self.troubled)}"
+        )
+
+
+def _spread(times: list[float]) -> str:
+    times = sorted(times)
+    if not times:
+        return "none"
+    median, late = times[len(times) // 2], times[int(len(times) * 0.99)]
+    return f"{len(times)}, median {median:.1f} s, 99% {late:.1f} s, longest {times[-1]:.1f} s"
+
+
+async def _surely(function: object, *args: object, **kwargs: object) -> None:
+    """Call until it succeeds: the server may be restarting."""
+    while True:
+        try:
+            await function(*args, **kwargs)  # type: ignore[operator]
+        except StoreError:
+            await trio.sleep(0.2)
+        else:
+            return
