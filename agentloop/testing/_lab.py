@@ -321,9 +321,9 @@ class Lab:
     def tool(
         self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]] | None = None, **options: Any
     ) -> Tool:
-        """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
+        """A tool that ignores its arguments: it has an effect, passes a seam, and does ``body``."""
 
-        async def run(context: ToolContext[Any]) -> object:
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
             self.effect(context, name, may_run_again=made.read_only and made.may_run_again)
             result: object = "cancelled by itself"
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
@@ -337,8 +337,13 @@ class Lab:
         return made
 
     def bare(self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]], **options: Any) -> Tool:
-        """A tool without arguments that only does ``body``."""
-        return _bare_tool(name, body, options)
+        """A tool that ignores its arguments, and only does ``body``."""
+
+        # By place: the runtime passes the context by name, and each body calls it as it likes.
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
+            return await body(context)
+
+        return _bare_tool(name, run, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
         """A tool that asks the user for its own name, and returns the answer.
@@ -347,7 +352,7 @@ class Lab:
           patience: seconds after which the tool itself gives up, and continues without an answer.
         """
 
-        async def run(context: ToolContext[Any]) -> object:
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
             # Not the stream's id: a call that is made again, in another stream, asks the same.
             message = f"{name} of {context.source.session}"
             answer: object = "nothing, as it gave up"
