@@ -32,6 +32,7 @@ from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
+from agentloop.testing._accounts import unsaved_ends, wrong_doors
 from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
@@ -117,6 +118,8 @@ class Recorded:
         if isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
             reply = answer(event)
             if reply is not None:
+                for stream in wrong_doors(self._lab.watch.runs, event, reply):
+                    self._lab.watch.note(f"{stream} takes an answer to {event.id}, a question of {event.stream}")
                 self.answer(event.id, reply)
 
     def stop(self, detail: str = "") -> None:
@@ -310,11 +313,14 @@ class Lab:
     def effect(self, context: ToolContext[Any], effect: str, *, may_run_again: bool = False) -> None:
         """Note that a tool did something to the world just now."""
         self.effects.append((self.sim.steps, context.source.stream, effect))
-        root = cast("RunningContext", context)._run.root
+        run = cast("RunningContext", context)._run
+        root = run.root
         self.counts[f"{root.session.id}: {context.idempotency_key}", effect] += 1
         if self.journal is not None and root.journal is not None:
             stream, call = context.source.stream, context.call_id
             self.journal.check_effect(root.session.id, stream, call, may_run_again=may_run_again)
+            for end in unsaved_ends(run, call):
+                self.watch.note(f"{effect} of {stream} begins before the end of its question is saved: {end}")
             if any(each.stream._run.root is root and each.client and each.client.is_dead for each in self.recorded):
                 self.watch.note(f"{effect} of {stream} begins, though its process is dead")
 
