@@ -129,10 +129,13 @@ class Recorded:
         self.stream.stop(detail)
 
     def answer(self, id: str, answer: Answer) -> bool:
-        """Answer a question; whether the answer was accepted."""
+        """Answer a question; whether the answer was accepted. One that is not leaves the question as it was."""
+        before = [question.id for question in self.stream.pending]
         try:
             self.stream.answer(id, answer)
-        except AnswerError:
+        except AnswerError as error:
+            if before != [question.id for question in self.stream.pending]:
+                self._lab.watch.note(f"an answer to {id} was refused, and closed questions: {error}")
             return False
         self._lab.accepted[id] = answer
         return True

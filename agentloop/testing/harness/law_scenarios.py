@@ -242,7 +242,8 @@ async def an_approval_for_good_opens_nothing_that_is_denied_by_now(lab: Lab) -> 
                 asked.append(event.id)
             if isinstance(event, ApprovalRequested) and len(asked) == 2:
                 session.permissions = Permissions(deny=[Rule("pay", {"tag": Exact("never")})])
-                stream.answer(asked[0], Approve(always=Rule("pay")))
+                if not stream.answer(asked[0], Approve(always=Rule("pay"))) and lab.sim.injection is None:
+                    lab.watch.note("an approval for good was refused, since a rule denies another call")
                 stream.answer(asked[1], Deny("no"))
         ran = [event.result.text for event in stream.events if isinstance(event, ToolCallFinished)]
         if "never" in ran:
@@ -299,7 +300,7 @@ async def a_model_is_left_alone_as_long_as_it_should(lab: Lab) -> None:
 
 @scenario(ends("failed"))
 async def a_model_falls_silent_after_a_reader_has_rested(lab: Lab) -> None:
-    model = lab.model(says("word " * 60) + hangs())
+    model = lab.model(says(" ".join(["word"] * 60)) + hangs())
     agent = Agent(model, deadlines=Deadlines(idle=60), retries=Retries(attempts=1))
     async with lab.stream(agent) as stream:
         await trio.sleep(1)

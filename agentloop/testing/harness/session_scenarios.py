@@ -1283,7 +1283,8 @@ def _reads_on(lab: Lab) -> Agent:
         tools=[lab.bare("long", _long_text("c")), lab.asker("ask")],
         max_result=200,
     )
-    script = (calls("long", id="c1"), calls("inner", prompt="x"), _read_on("c1"), "Done.", _read_on("c1"), "Again.")
+    script = (calls("long", id="c1"), calls("inner", prompt="x"), _read_on("c1"), "Done.")
+    script += (_read_on("c1"), "Again.", _read_on("c1"), "Once more.")
     tools = [lab.bare("long", _long_text("r")), inner.as_tool()]
     return Agent(lab.planned(*script), tools=tools, max_result=200)
 
@@ -1300,11 +1301,11 @@ def _long_text(letter: str) -> Callable[[ToolContext[Any]], Awaitable[str]]:
     return long
 
 
-@story(_reads_on, reasons=("needs_input", "completed", "completed"), effects={})
+@story(_reads_on, reasons=("needs_input",) + ("completed",) * 3, effects={})
 async def long_results_are_read_on_in_every_opening(story: Story) -> None:
     async with story.process("P") as client, story.session(client) as session:
         await story.go_on(client, session, name="A", park=True)
-    for name in ("B", "C"):
+    for name in ("B", "C", "D"):
         async with story.process(f"Q{name}") as client, story.session(client) as session:
             await story.go_on(client, session, name=name)
     if story.lab.sim.injection is None:
@@ -1317,12 +1318,12 @@ async def long_results_are_read_on_in_every_opening(story: Story) -> None:
 
 
 def _offered_at_first(lab: Lab) -> Agent:
-    """A call that asks, of a tool that is not offered to the model any more when the run is resumed."""
-    ask = lab.asker("ask", offered=lambda: len(lab.recorded) < 2)
-    return Agent(lab.planned(calls("ask") + calls("one"), "Done."), tools=[ask, lab.tool("one")])
+    """A call that waits for approval, of a tool that is not offered to the model any more when the run is resumed."""
+    held = lab.tool("held", requires_approval=True, offered=lambda: len(lab.recorded) < 2)
+    return Agent(lab.planned(calls("held") + calls("one"), "Done."), tools=[held, lab.tool("one")])
 
 
-@story(_offered_at_first, reasons=("needs_input", "completed"), effects={"one": 1})
+@story(_offered_at_first, reasons=("needs_input", "completed"), effects={"one": 1, "held": 1})
 async def a_parked_call_ends_though_its_tool_is_not_offered(story: Story) -> None:
     async with story.process("P") as client, story.session(client) as session:
         await story.go_on(client, session, name="A", park=True)
@@ -1349,7 +1350,18 @@ async def what_a_session_forbids_outlives_its_block(story: Story) -> None:
             story.lab.watch.note(f"a session that was left with {strict} has {session.permissions}")
 
 
-@story(_compacted, reasons=("cancelled", "completed"), effects={"one": 1})
+def _compacted_slowly(lab: Lab) -> Agent:
+    """A conversation that gets too long, and a model that takes its time over the summary."""
+    long = says("bla " * 500, piece=2000) + calls("one")
+    long = msgspec.structs.replace(long, usage=Usage(input_tokens=10, output_tokens=450))
+    return Agent(
+        _Slowly(lab, "model", long, "They said bla and nothing else."),
+        tools=[lab.tool("one")],
+        compaction=Compaction(window=500, keep_recent=0.01),
+    )
+
+
+@story(_compacted_slowly, reasons=("cancelled", "completed"), effects={"one": 3})
 async def killed_while_it_makes_room(story: Story) -> None:
     """Whoever reads the journal afterwards finds an end of that, too."""
     async with story.process("P") as client, story.session(client) as session:
@@ -1366,8 +1378,8 @@ async def killed_while_it_makes_room(story: Story) -> None:
 
 def _numbers_anew(lab: Lab) -> Agent:
     """A model whose server gives one id to several calls."""
-    script = (calls("one", id="a"), "First.", calls("one", id="b"), "Second.", calls("one", id="x"), "Third.")
-    return Agent(lab.model(*script, calls("one", id="x"), "Fourth."), tools=[lab.tool("one")])
+    script = (calls("one", id="a"), "First.", calls("one", id="b"), "Second.", calls("one", id="b"), "Third.")
+    return Agent(lab.model(*script, calls("one", id="c"), "Fourth."), tools=[lab.tool("one")])
 
 
 @story(_numbers_anew, reasons=("completed",) * 4, effects={"one": 4})
