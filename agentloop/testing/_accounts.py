@@ -62,7 +62,8 @@ class Accounts:
     """The runs whose model has given an answer in the turn at hand."""
     _made_room: set[EventWriter] = field(factory=set[EventWriter])
     """The runs that have made room, and whose model has not been counted since."""
-    _making_room: dict[EventWriter, str] = field(factory=dict[EventWriter, str])
+    _torn: set[Run] = field(factory=set[Run])
+    """The runs that had a turn which failed, or a run inside with one."""
 
     def opened(self, run: Run) -> None:
         """A run begins, perhaps with what an earlier opening of it has counted."""
@@ -81,7 +82,6 @@ class Accounts:
             case CompactionStarted(reason=reason):
                 if reason == "threshold" and writer in self._made_room:
                     self._note(f"{run.source.stream}: it makes room twice, and no model has answered in between")
-                self._making_room[writer] = reason
             case CompactionFinished(problem=problem):
                 if not problem:
                     self._made_room.add(writer)
@@ -90,6 +90,9 @@ class Accounts:
             case TurnFinished():
                 self._check_attempts(event, run)
                 self._answered.discard(writer)
+                if event.reason in ("failed", "cancelled"):
+                    # It may have ended between the count of its calls and the first of them.
+                    self._torn.update(_lineage(run))
                 for around in _lineage(run):
                     self._compare(around, is_own=around is run)
             case _:
@@ -112,10 +115,11 @@ class Accounts:
         if is_own and _can_be_resumed(run):
             pairs += [
                 ("requests", meter.requests, state.requests),
-                ("tool calls", meter.tool_calls, state.tool_calls),
                 ("tokens", meter.usage.total_tokens, state.usage.total_tokens),
                 ("turns", meter.turns, state.turn),
             ]
+            if run not in self._torn:
+                pairs.append(("tool calls", meter.tool_calls, state.tool_calls))
         for what, counted, kept in pairs:
             if counted != kept:
                 self._note(f"{run.source.stream}: it counts {counted} {what}, and resumed, it would count {kept}")

@@ -461,8 +461,8 @@ async def stopped_while_the_hook_of_a_follow_up_works(lab: Lab) -> None:
 
     @hooks.user_followup_submit
     async def look(_value: HookInput) -> None:
-        lab.recorded[0].stop()
         await lab.sim.seam("hook:look")
+        lab.recorded[0].stop()
         await trio.sleep(1)
 
     async with lab.stream(Agent(lab.model("First.", "Second."), hooks=[look])) as stream:

@@ -43,7 +43,7 @@ from agentloop.events import (
     TurnStarted,
 )
 from agentloop.limits import Compaction, Limits
-from agentloop.messages import ToolResult, Usage
+from agentloop.messages import ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.permissions import Permissions
 from agentloop.questions import Answer, Deny
@@ -1283,8 +1283,8 @@ def _reads_on(lab: Lab) -> Agent:
         tools=[lab.bare("long", _long_text("c")), lab.asker("ask")],
         max_result=200,
     )
-    script = (calls("long", id="c1"), calls("inner", prompt="x"), _read_on("c1"), "Done.")
-    script += (_read_on("c1"), "Again.", _read_on("c1"), "Once more.")
+    turns = (calls("long", id="c1"), calls("inner", prompt="x"), _read_on("c1"), "Done.")
+    script = (*turns, _read_on("c1"), "Again.", _read_on("c1"), "Once more.")
     tools = [lab.bare("long", _long_text("r")), inner.as_tool()]
     return Agent(lab.planned(*script), tools=tools, max_result=200)
 
@@ -1392,9 +1392,18 @@ async def ids_of_calls_are_taken_once_after_a_rewind(story: Story) -> None:
             await story.go_on(client, session, name=name)
 
 
+class _SmallWindow(PlannedModel):
+    """Refuses a request with a long message."""
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Refuse, or say what is planned."""
+        if any(isinstance(message, UserMessage) and len(message.text) > 1000 for message in request.messages):
+            raise ModelContextOverflowError(model="model", status=400, body="too long")
+        return await super().respond(request, reply)
+
+
 def _refused_as_too_long(lab: Lab) -> Agent:
-    overflow = ModelContextOverflowError(model="model", status=400, body="too long")
-    return Agent(lab.model(calls("one"), "First.", fails(overflow), "Second."), tools=[lab.tool("one")])
+    return Agent(_SmallWindow(lab, "model", calls("one"), "First.", "Second."), tools=[lab.tool("one")])
 
 
 @story(_refused_as_too_long, reasons=("completed", "failed", "completed"), effects={"one": 1})
