@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from agentloop import hooks
+from agentloop._core.json_text import is_array, is_object
 from agentloop._core.redaction import redacted
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
@@ -341,9 +342,9 @@ OUTPUT = '{"n": 12345, "t": "a\\u00e9\\ud83d\\ude00\\n\\"", "l": [-1.5e3, true, 
 
 def _begins(part: Any, whole: Any) -> bool:
     """Whether ``part`` may become ``whole``: texts grow, and everything else is whole from the first."""
-    if isinstance(part, dict) and isinstance(whole, dict):
+    if is_object(part) and is_object(whole):
         return all(name in whole and _begins(value, whole[name]) for name, value in part.items())
-    if isinstance(part, list) and isinstance(whole, list):
+    if is_array(part) and is_array(whole):
         return len(part) <= len(whole) and all(map(_begins, part, whole))
     if isinstance(part, str) and isinstance(whole, str):
         return whole.startswith(part)
@@ -360,7 +361,7 @@ def _put(output: Any, event: OutputDelta) -> Any:
         inside = inside[step]
     if event.is_piece:
         inside[last] += event.value
-    elif isinstance(inside, list):
+    elif is_array(inside):
         inside.append(event.value)
     else:
         inside[last] = event.value
