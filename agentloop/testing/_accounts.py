@@ -142,7 +142,7 @@ def wrong_doors(runs: Iterable[Run], question: Question, answer: Answer) -> list
     wrong: list[str] = []
     runs = list(runs)
     asker = next((run for run in runs if run.source.stream == question.stream), None)
-    own = set() if asker is None else {run.source.stream for run in _lineage(asker)}
+    own = set[str]() if asker is None else {run.source.stream for run in _lineage(asker)}
     for run in runs:
         if asker is None or run.outcome is not None or run.root is not asker.root or run.source.stream in own:
             continue
