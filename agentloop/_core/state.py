@@ -669,6 +669,7 @@ class StreamState:
     """
 
     __slots__ = (
+        "_before_turn",
         "_call_ids",
         "_is_partial",
         "_own_waits",
@@ -783,6 +784,8 @@ class StreamState:
         """The calls and questions that were parked."""
         self._is_partial = False
         """Whether facts before the first one that was applied are missing."""
+        self._before_turn = 0
+        """The messages that it had committed when the last turn began."""
 
     # ------------------------------------------------------------------------- questions to the state
 
@@ -985,12 +988,13 @@ class StreamState:
             if self._questions is not None:
                 self._questions.clear()
         self.turn = event.turn
+        self._before_turn = len(self.messages)
 
     def _finish_turn(self, event: TurnFinished) -> None:
         if event.reason == "output_retry":
             self.output_retries += 1
-        elif event.reason in ("continued", "final"):
-            # The model has all its attempts again at the next answer.
+        elif event.reason in ("continued", "final") and any(map(_is_answer, self.messages[self._before_turn :])):
+            # The model has all its attempts again at the next answer. A response that its provider paused is none.
             self.output_retries = 0
         if event.turn != self.turn or self.phase not in (StreamPhase.TURN, StreamPhase.COMPACTING):
             self._complain(event, f"turn {event.turn} was not open")
@@ -1195,6 +1199,11 @@ class StreamState:
         QuestionParked: _park_question,
     }
     """The facts that change more than the phase."""
+
+
+def _is_answer(message: Message) -> bool:
+    """Whether ``message`` is a response that its provider did not pause."""
+    return isinstance(message, AssistantMessage) and message.stop != "paused"
 
 
 def complaint(fact: Fact, stream: str, problem: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -29,7 +29,6 @@ from agentloop.errors import (
     BlockedError,
     InvalidAnswerError,
     LimitReachedError,
-    StoreError,
     StreamStateError,
     UsageError,
 )
@@ -207,9 +206,8 @@ class RunningContext(ToolContext[Any]):
             try:
                 answer = await ask(run, question, self._deadline)
             except BaseException:
-                # The tool's own deadline may have passed, and the tool may continue.
-                with suppress(StoreError):
-                    await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself
+                # The tool's own deadline may have passed, and the tool may continue: not where the store has failed.
+                await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself
                 raise
             await self._keep_end_of_question(run)
         if answer is None:

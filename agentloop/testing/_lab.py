@@ -32,6 +32,7 @@ from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
+from agentloop.testing._accounts import unsaved_ends, wrong_doors
 from agentloop.testing._journal import JournalClient, SeamJournal
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
@@ -117,6 +118,8 @@ class Recorded:
         if isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)):
             reply = answer(event)
             if reply is not None:
+                for stream in wrong_doors(self._lab.watch.runs, event, reply):
+                    self._lab.watch.note(f"{stream} takes an answer to {event.id}, a question of {event.stream}")
                 self.answer(event.id, reply)
 
     def stop(self, detail: str = "") -> None:
@@ -126,10 +129,13 @@ class Recorded:
         self.stream.stop(detail)
 
     def answer(self, id: str, answer: Answer) -> bool:
-        """Answer a question; whether the answer was accepted."""
+        """Answer a question; whether the answer was accepted. One that is not leaves the question as it was."""
+        before = [question.id for question in self.stream.pending]
         try:
             self.stream.answer(id, answer)
-        except AnswerError:
+        except AnswerError as error:
+            if before != [question.id for question in self.stream.pending]:
+                self._lab.watch.note(f"an answer to {id} was refused, and closed questions: {error}")
             return False
         self._lab.accepted[id] = answer
         return True
@@ -310,20 +316,23 @@ class Lab:
     def effect(self, context: ToolContext[Any], effect: str, *, may_run_again: bool = False) -> None:
         """Note that a tool did something to the world just now."""
         self.effects.append((self.sim.steps, context.source.stream, effect))
-        root = cast("RunningContext", context)._run.root
+        run = cast("RunningContext", context)._run
+        root = run.root
         self.counts[f"{root.session.id}: {context.idempotency_key}", effect] += 1
         if self.journal is not None and root.journal is not None:
             stream, call = context.source.stream, context.call_id
             self.journal.check_effect(root.session.id, stream, call, may_run_again=may_run_again)
+            for end in unsaved_ends(run, call):
+                self.watch.note(f"{effect} of {stream} begins before the end of its question is saved: {end}")
             if any(each.stream._run.root is root and each.client and each.client.is_dead for each in self.recorded):
                 self.watch.note(f"{effect} of {stream} begins, though its process is dead")
 
     def tool(
         self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]] | None = None, **options: Any
     ) -> Tool:
-        """A tool without arguments: it has an effect, passes a seam, and does ``body``."""
+        """A tool that ignores its arguments: it has an effect, passes a seam, and does ``body``."""
 
-        async def run(context: ToolContext[Any]) -> object:
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
             self.effect(context, name, may_run_again=made.read_only and made.may_run_again)
             result: object = "cancelled by itself"
             with self.sim.scope(f"tool:{context.source.stream}:{context.call_id}"):
@@ -337,8 +346,13 @@ class Lab:
         return made
 
     def bare(self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]], **options: Any) -> Tool:
-        """A tool without arguments that only does ``body``."""
-        return _bare_tool(name, body, options)
+        """A tool that ignores its arguments, and only does ``body``."""
+
+        # By place: the runtime passes the context by name, and each body calls it as it likes.
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
+            return await body(context)
+
+        return _bare_tool(name, run, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
         """A tool that asks the user for its own name, and returns the answer.
@@ -347,7 +361,7 @@ class Lab:
           patience: seconds after which the tool itself gives up, and continues without an answer.
         """
 
-        async def run(context: ToolContext[Any]) -> object:
+        async def run(context: ToolContext[Any], **_arguments: object) -> object:
             # Not the stream's id: a call that is made again, in another stream, asks the same.
             message = f"{name} of {context.source.session}"
             answer: object = "nothing, as it gave up"

@@ -87,6 +87,8 @@ class Requests:
     """How many requests of a run have gone out."""
     _calls: dict[Run, int] = field(factory=dict[Run, int])
     """How many tool calls the model of a run has asked for."""
+    _prompted: set[Run] = field(factory=set[Run])
+    """The runs whose model has been asked for a turn."""
     resumed: dict[Run, Run | None] = field(factory=dict[Run, Run | None])
     """The runs that continue an earlier one, and that one, if it was parked."""
 
@@ -114,6 +116,13 @@ class Requests:
             self._note(f"{where} without its instructions")
         conversation = self._conversations.setdefault(id(run.transcript), _Conversation())
         messages = tuple(request.messages)
+        if run not in self._prompted and run not in self.resumed:
+            self._prompted.add(run)
+            parts = run.prompt.parts
+            if not any(
+                isinstance(message, UserMessage) and message.parts[: len(parts)] == parts for message in messages
+            ):
+                self._note(f"{where} without the prompt {run.prompt}")
         self._compare(where, run, conversation, messages)
         conversation.asked, conversation.answer, conversation.run = messages, None, run
 

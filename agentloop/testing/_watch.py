@@ -34,6 +34,7 @@ from agentloop.events import (
 )
 from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
 from agentloop.models import ModelRequest
+from agentloop.testing._accounts import Accounts
 from agentloop.testing._patched import patched
 from agentloop.testing._requests import Requests
 from agentloop.testing.wellformed import event_problems
@@ -60,6 +61,7 @@ class Watch:
       has_clock: whether the clock works, so that elapsed times can be compared.
       ended_at: the virtual time of the last event of each stream, by its id.
       requests: the account of what models are asked, and of what they use.
+      accounts: what runs count twice.
       resumed: the runs that continue an earlier one.
     """
 
@@ -73,6 +75,7 @@ class Watch:
         self.runs: list[Run] = []
         self.problems: list[str] = []
         self.requests = Requests(self.note, loses)
+        self.accounts = Accounts(self.note)
         self.resumed: set[Run] = set()
         self.ended_at: dict[str, float] = {}
         self.has_clock = True
@@ -145,6 +148,9 @@ class Watch:
         def append(log: EventLog, event: Any, writer: EventWriter) -> None:
             real_append(log, event, writer)
             self._check_memory(log)
+            run = next((run for run in self.runs if run.writer is writer), None)
+            if run is not None:
+                self.accounts.appended(event, run)
             if self.has_clock and isinstance(event, ToolCallFinished) and event.result.status == "timeout":
                 limit = re.match(r"Timed out after ([\d.]+) s", event.result.text)
                 if limit is not None and event.elapsed < float(limit[1]):
@@ -155,10 +161,8 @@ class Watch:
                 self._answers[writer] = self._answers.get(writer, 0) + 1
             if isinstance(event, (StreamStopped, ChildStreamStopped)):
                 self.ended_at[event.stream] = trio.current_time()
-            if isinstance(event, (CompactionStarted, CompactionFinished)):
-                for run in self.runs:
-                    if run.writer is writer:
-                        self.requests.forget(run)
+            if run is not None and isinstance(event, (CompactionStarted, CompactionFinished)):
+                self.requests.forget(run)
 
         async def anext_(stream: Stream) -> StreamEvent:
             event = await real_next(stream)
@@ -191,6 +195,7 @@ class Watch:
             async with block as stream:
                 opened = stream._run
                 self.runs.append(opened)
+                self.accounts.opened(opened)
                 if is_resumed:
                     self.resumed.add(opened)
                     self.requests.resumed[opened] = self._parked_before(opened)

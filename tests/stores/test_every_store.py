@@ -527,6 +527,26 @@ async def test_a_fork_has_the_records_up_to_a_number(place: Place) -> None:
         assert await store.read("s") == records(1, 5)
 
 
+async def test_a_fork_ends_at_any_record_of_one_write(place: Place) -> None:
+    """A database keeps the records of one write in one row."""
+    written = [Record(seq, "said", b"%d" % seq, "s/1", "", 1.0) for seq in range(1, 6)]
+    async with place.store().open() as store:
+        await store.append("s", written)
+        for number in range(6):
+            await store.fork("s", f"part{number}", upto=number)
+            assert await store.read(f"part{number}") == written[:number]
+
+
+async def test_a_lease_that_was_released_writes_nothing(place: Place) -> None:
+    async with place.store().open() as store:
+        lease = await store.acquire("s", "me", seconds=60)
+        await store.append("s", records(1, 1), lease=lease)
+        await store.release(lease)
+        with pytest.raises(LeaseLostError):
+            await store.append("s", records(2, 2), lease=lease)
+        assert await store.read("s") == records(1, 1)
+
+
 async def test_a_fork_replaces_no_session(place: Place) -> None:
     async with place.store().open() as store:
         await store.append("s", records(1, 2))

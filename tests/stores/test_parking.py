@@ -39,6 +39,7 @@ from agentloop.errors import (
     LimitReachedError,
     ModelConnectionError,
     NeedsInputError,
+    OutputError,
     SessionBusyError,
     SessionLeasedError,
     ToolsetError,
@@ -67,7 +68,7 @@ from agentloop.outcome import Outcome
 from agentloop.permissions import Exact
 from agentloop.questions import Answer
 from agentloop.stores import MemoryStore, SQLiteStore, answer_question, follow_session, stored_session
-from agentloop.testing import FunctionModel, Response, ScriptedModel, assert_well_formed, calls, fails
+from agentloop.testing import FunctionModel, Response, ScriptedModel, assert_well_formed, calls, fails, says
 from agentloop.tools import Tool
 from tests.support import nested, of, tasks_alive
 
@@ -1701,3 +1702,17 @@ async def test_requests_that_failed_before_a_run_was_parked_count_for_its_limit(
         at = await resume(store, agent, {question.id: Accept({"tag": "x"})}, on_question="decline")
 
     assert (at.outcome.reason, len(asked)) == ("limit", 3)
+
+
+async def test_a_paused_response_gives_no_attempts_at_an_output_back() -> None:
+    bad, paused = "no verdict", says("Let me see.", stop="paused")
+    agent = Agent(
+        ScriptedModel(bad, paused, calls("pay", amount=1), bad, bad, '{"good": true}'),
+        tools=[paying([])],
+        output_type=Verdict,
+        limits=Limits(output_attempts=3),
+    )
+    async with MemoryStore().open() as store, stored_session(store) as session:
+        parked = await agent.run("go", session=session, on_question="park")
+        with pytest.raises(OutputError):
+            await agent.resume(session, {parked.questions[0].id: Approve()})

@@ -9,6 +9,9 @@ from agentloop.testing.harness.programs import Program, run_program
 from agentloop.testing.simulation import replay_token
 
 TOKENS = {
+    "a call whose question could not be closed in the store does not go on": (
+        "a-call-works-after-it-has-given-up-its-question seam:11"
+    ),
     "a tool that raises while its stream is cancelled does not raise in the reader": "tool-raises-0 cancel:A@12",
     "a call that has ended is told although the clock fails": "only-text-1 clock:11",
     "an answer that was accepted reaches its asker although the clock fails": "every-hook-0 clock:15",

@@ -19,23 +19,33 @@ from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.log import WORDS, words_of
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, ModelAuthenticationError, StoreError
+from agentloop.errors import (
+    AgentLoopError,
+    AnswerError,
+    ModelAuthenticationError,
+    ModelContextOverflowError,
+    StoreError,
+)
 from agentloop.events import (
     ApprovalRequested,
+    CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
     MessageCommitted,
     Question,
+    ReasoningDelta,
     StreamEvent,
     StreamStopped,
     TextDelta,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     TurnStarted,
 )
 from agentloop.limits import Compaction, Limits
-from agentloop.messages import ToolResult, Usage
+from agentloop.messages import ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.permissions import Permissions
 from agentloop.questions import Answer, Deny
 from agentloop.stores import answer_question, fork_session, stored_session
 from agentloop.stores._follow import Follower, follow_session
@@ -63,6 +73,11 @@ SHORT_LEASE = 9.0
 
 LONG_WORK = 20.0
 """Seconds that a call takes that outlasts such a lease."""
+
+FOLLOWERS = 5
+"""Places of each story from which its journal is followed at the end."""
+
+MODEL_WORDS = (TextDelta, ReasoningDelta, ToolCallDelta)
 
 
 class Story:
@@ -159,6 +174,7 @@ class Story:
         self._check_effects(messages)
         self._check_followers()
         self._check_deltas()
+        await self._check_from_the_middle()
         async with stored_session(journal.plain, ID) as session:
             if session.messages != messages:
                 lab.watch.note("opened once more, the session is another")
@@ -243,6 +259,27 @@ class Story:
             for text, words in texts_of(recorded.events).items():
                 if saved.get(text, "") != words:
                     self.lab.watch.note(f"{recorded.name} read {words!r} of {text}, and {saved.get(text)!r} is kept")
+
+    async def _check_from_the_middle(self) -> None:
+        """Check that a follower that goes on after a piece of text gets the later pieces, whatever was put together."""
+        readers = [reader for reader in self.lab.recorded if reader.client is None or not reader.client.is_dead]
+        whole = [reader for reader in readers if reader.end != "left" and reader.stream.source.session == ID]
+        if self.lab.sim.injection is not None or len(whole) < len(self.lab.recorded):
+            return
+        pieces = [event for reader in whole for event in reader.events if isinstance(event, MODEL_WORDS)]
+        for last in pieces[:: max(len(pieces) // FOLLOWERS, 1)]:
+            expected, read = dict[tuple[str, str], str](), dict[tuple[str, str], str]()
+            for piece in pieces:
+                if piece.seq > last.seq:
+                    key = event_type(piece), piece.stream
+                    expected[key] = expected.get(key, "") + words_of(piece)
+            async for event in follow_session(self.journal.plain, ID, after=last.seq):
+                if isinstance(event, MODEL_WORDS):
+                    key = event_type(event), event.stream
+                    read[key] = read.get(key, "") + words_of(event)
+            if read != expected:
+                self.lab.watch.note(f"after {last.seq}, a follower reads {read}, where {expected} was said")
+                return
 
 
 def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
@@ -1233,3 +1270,190 @@ async def what_a_call_remembers_is_whole(story: Story) -> None:
         await story.go_on(client, session, name="A", park=True)
     async with story.process("Q") as client, story.session(client) as session:
         await story.go_on(client, session, name="B")
+
+
+# --------------------------------------------------------- what another opening must not lose
+
+
+def _reads_on(lab: Lab) -> Agent:
+    """Two long results of one id, of the agent and of one inside it. Each reads on in its own, in every opening."""
+    inner = Agent(
+        lab.planned(calls("long", id="c1"), calls("ask"), _read_on("c1"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.bare("long", _long_text("c")), lab.asker("ask")],
+        max_result=200,
+    )
+    turns = (calls("long", id="c1"), calls("inner", prompt="x"), _read_on("c1"), "Done.")
+    script = (*turns, _read_on("c1"), "Again.", _read_on("c1"), "Once more.")
+    tools = [lab.bare("long", _long_text("r")), inner.as_tool()]
+    return Agent(lab.planned(*script), tools=tools, max_result=200)
+
+
+def _read_on(call_id: str) -> Response:
+    return calls("read_result", call_id=call_id, offset=1000, limit=9)
+
+
+def _long_text(letter: str) -> Callable[[ToolContext[Any]], Awaitable[str]]:
+    async def long(_context: ToolContext[Any]) -> str:
+        await trio.lowlevel.checkpoint()
+        return letter * 2000
+
+    return long
+
+
+@story(_reads_on, reasons=("needs_input",) + ("completed",) * 3, effects={})
+async def long_results_are_read_on_in_every_opening(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    for name in ("B", "C", "D"):
+        async with story.process(f"Q{name}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=name)
+    if story.lab.sim.injection is None:
+        for recorded in story.lab.recorded:
+            for event in recorded.events:
+                if isinstance(event, ToolCallFinished) and event.name == "read_result":
+                    due = ("c" if len(event.path) > 1 else "r") * 9
+                    if due not in event.result.text:
+                        story.lab.watch.note(f"{event.stream} reads {event.result.text!r}, where {due} is due")
+
+
+def _offered_at_first(lab: Lab) -> Agent:
+    """A call that waits for approval, of a tool that is not offered to the model any more when the run is resumed."""
+    held = lab.tool("held", requires_approval=True, offered=lambda: len(lab.recorded) < 2)
+    return Agent(lab.planned(calls("held") + calls("one"), "Done."), tools=[held, lab.tool("one")])
+
+
+@story(_offered_at_first, reasons=("needs_input", "completed"), effects={"one": 1, "held": 1})
+async def a_parked_call_ends_though_its_tool_is_not_offered(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+        ended = [event for event in story.lab.recorded[-1].events if isinstance(event, ToolCallFinished)]
+        if story.lab.sim.injection is None and [event.result.status for event in ended] != ["ok"]:
+            story.lab.watch.note(f"a call that had asked before its tool was held back ends with {ended}")
+
+
+@story(_plain, reasons=("completed",), effects={"one": 2})
+async def what_a_session_forbids_outlives_its_block(story: Story) -> None:
+    """Also a block that is cancelled."""
+    strict = Permissions(deny=["pay"])
+    async with story.process("P") as client:
+        with trio.CancelScope() as scope:
+            async with story.session(client) as session:
+                await story.go_on(client, session, name="A")
+                session.permissions = strict
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    async with story.process("Q") as client, story.session(client) as session:
+        if story.lab.sim.injection is None and session.permissions != strict:
+            story.lab.watch.note(f"a session that was left with {strict} has {session.permissions}")
+
+
+def _compacted_slowly(lab: Lab) -> Agent:
+    """A conversation that gets too long, and a model that takes its time over the summary."""
+    long = says("bla " * 500, piece=2000) + calls("one")
+    long = msgspec.structs.replace(long, usage=Usage(input_tokens=10, output_tokens=450))
+    return Agent(
+        _Slowly(lab, "model", long, "They said bla and nothing else."),
+        tools=[lab.tool("one")],
+        compaction=Compaction(window=500, keep_recent=0.01),
+    )
+
+
+@story(_compacted_slowly, reasons=("cancelled", "completed"), effects={"one": 3})
+async def killed_while_it_makes_room(story: Story) -> None:
+    """Whoever reads the journal afterwards finds an end of that, too."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def kill(_stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, CompactionStarted):
+                client.kill()
+
+        await story.go_on(client, session, name="A", on_event=kill)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+        await story.follow("later", follow_session(client, ID))
+
+
+def _numbers_anew(lab: Lab) -> Agent:
+    """A model whose server gives one id to several calls."""
+    script = (calls("one", id="a"), "First.", calls("one", id="b"), "Second.", calls("one", id="b"), "Third.")
+    return Agent(lab.model(*script, calls("one", id="c"), "Fourth."), tools=[lab.tool("one")])
+
+
+@story(_numbers_anew, reasons=("completed",) * 4, effects={"one": 4})
+async def ids_of_calls_are_taken_once_after_a_rewind(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        for name in ("A", "B", "C", "D"):
+            if name == "C" and len(session.messages) > 4:
+                story.rewinds = True
+                await session.rewind(4)
+            await story.go_on(client, session, name=name)
+
+
+class _SmallWindow(PlannedModel):
+    """Refuses a request with a long message."""
+
+    async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        """Refuse, or say what is planned."""
+        if any(isinstance(message, UserMessage) and len(message.text) > 1000 for message in request.messages):
+            raise ModelContextOverflowError(model="model", status=400, body="too long")
+        return await super().respond(request, reply)
+
+
+def _refused_as_too_long(lab: Lab) -> Agent:
+    return Agent(_SmallWindow(lab, "model", calls("one"), "First.", "Second."), tools=[lab.tool("one")])
+
+
+@story(_refused_as_too_long, reasons=("completed", "failed", "completed"), effects={"one": 1})
+async def a_prompt_in_the_place_of_one_that_was_too_long_is_read(story: Story) -> None:
+    """The long one was left out, and is taken back; then the session is opened again."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A")
+        opening = story.lab.stream(story.agent, "bla " * 500, name="B", session=session, client=client)
+        async with opening as stream:
+            await stream.drain()
+        if len(session.messages) > 4:
+            story.rewinds = True
+            await session.rewind(4)
+    async with story.process("Q") as client, story.session(client) as session:
+        opening = story.lab.stream(story.agent, "And?", name="C", session=session, client=client)
+        async with opening as stream:
+            await stream.drain()
+
+
+def _gives_up_asking(lab: Lab) -> Agent:
+    """A call that asks, gives up after a while, and works."""
+
+    async def hurry(context: ToolContext[Any]) -> str:
+        message = f"hurry of {context.source.session}"
+        with trio.move_on_after(1):
+            lab.received[message] = await context.ask(message, FORM)
+        lab.effect(context, "hurry")
+        return "done"
+
+    return Agent(lab.planned(calls("hurry"), "Done."), tools=[lab.bare("hurry", hurry)])
+
+
+@story(_gives_up_asking, reasons=("completed",), effects={"hurry": 1})
+async def a_call_works_after_it_has_given_up_its_question(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", answer=lambda _question: None)
+
+
+def _child_draws_on_a_limit(lab: Lab) -> Agent:
+    """An agent inside another one goes past the requests of the outer one, is let to, and asks."""
+    inner = Agent(
+        lab.planned(calls("one"), calls("ask"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("one"), lab.asker("ask")],
+    )
+    return Agent(lab.planned(calls("inner", prompt="x"), "Done."), tools=[inner.as_tool()], limits=Limits(requests=2))
+
+
+@story(_child_draws_on_a_limit, reasons=("needs_input",) * 3 + ("completed",), effects={"one": 1})
+async def a_limit_that_a_child_has_raised_stays_raised(story: Story) -> None:
+    for number in range(4):
+        async with story.process(f"P{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"A{number}", park=True)
