@@ -48,6 +48,7 @@ ADAPTERS = (
     "_supervisor",
     "_supervised",
     "_initial_environment",
+    "_data_folder",
     "asyncio",
     "providers",
     "command_hooks",

@@ -13,6 +13,7 @@ import trio
 from attrs import frozen
 
 from agentloop._core.state import StreamState
+from agentloop._data_folder import data_folder
 from agentloop.demo.catalogue import find_examples
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
 from agentloop.journal import OpenStore, SessionInfo
@@ -84,25 +85,10 @@ def find_place(given: str | None, environment: Mapping[str, str] = os.environ, p
     named = given or environment.get(VARIABLE)
     if named:
         return Place(Path(named), is_ours=False)
-    return Place(_data_folder(environment, platform) / "demo.sqlite", is_ours=True)
-
-
-def _data_folder(environment: Mapping[str, str], platform: str) -> Path:
-    match platform:
-        case "win32":
-            variable, under_home = "LOCALAPPDATA", ("AppData", "Local")
-        case "darwin":
-            variable, under_home = "", ("Library", "Application Support")
-        case _:
-            variable, under_home = "XDG_DATA_HOME", (".local", "share")
-    named = Path(environment.get(variable, ""))
-    # A relative one is to be ignored, as the specification of XDG has it.
-    if named.is_absolute():
-        return named / "agentloop"
-    try:
-        return Path.home().joinpath(*under_home, "agentloop")
-    except RuntimeError as error:
-        raise NoStoreError(f"there is no home folder to keep sessions in: {WITHOUT}") from error
+    folder = data_folder(environment, platform)
+    if folder is None:
+        raise NoStoreError(f"there is no home folder to keep sessions in: {WITHOUT}")
+    return Place(folder / "demo.sqlite", is_ours=True)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,15 +15,20 @@ from typing import Any, cast
 
 import trio
 
+from agentloop._data_folder import data_folder
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, MissingExtraError, UsageError
+from agentloop.journal import Store
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
 from agentloop.serving._acp import serve_stdio
 from agentloop.serving._service import agents_by_name
 from agentloop.stores import MemoryStore, SQLiteStore
 
 __all__ = ["find_served", "main"]
+
+MEMORY = "memory"
+"""The word for no file, in the place of one."""
 
 MISUSED = 2
 
@@ -48,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     served = find_served(options.served)
     if not isinstance(served, ServedApp):
-        if not options.store:
-            SERVING.info("sessions are in memory, and end with the server: --store FILE saves them")
         served = _app(served, options)
     trio.run(partial(run, served, host=options.host, port=options.port, drain_seconds=options.drain))
 
@@ -84,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("served", metavar="module:name", help="an Agent, several of them, or an app of serving.app()")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s)")
-    serve.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    serve.add_argument(
+        "--store",
+        metavar="FILE",
+        help="a file of SQLite for the sessions; if not given, one of this user's for module:name; 'memory' for none",
+    )
     serve.add_argument(
         "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
     )
@@ -122,13 +130,38 @@ def _parser() -> argparse.ArgumentParser:
 def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
     return app(
         agents,
-        store=SQLiteStore(options.store) if options.store else None,
+        store=_store(options.store, options.served),
         protocols=options.protocol,
         page=not options.no_page,
         authenticate=_tokens(options.token_variable) if options.token_variable else None,
         hosts=options.allow_host or (),
         origins=options.allow_origin or (),
     )
+
+
+def _store(given: str | None, served: str) -> Store:
+    """The store of a server: the one that the arguments name, or a file of this user's for what is served."""
+    if given == MEMORY:
+        SERVING.info("sessions are in memory, and end with the server")
+        return MemoryStore()
+    path = Path(given) if given else _own_file(served)
+    if path is None:
+        SERVING.warning("this user has no folder for data: sessions are in memory, and end with the server")
+        return MemoryStore()
+    SERVING.info("sessions are in %s", path)
+    return SQLiteStore(path)
+
+
+def _own_file(served: str) -> Path | None:
+    """The file of the sessions of ``served``, a ``module:name``, in a folder that only this user may read."""
+    folder = data_folder()
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', served)}.db"
 
 
 def _tokens(variables: Sequence[str]) -> BearerTokens:

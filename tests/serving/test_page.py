@@ -124,10 +124,17 @@ def test_the_command_serves_the_page_unless_it_is_told_not_to(
         ran.append(served)
 
     monkeypatch.setattr("agentloop.serving._command.run", run)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    # Without a word about sessions, a server that is killed and started again has all of them.
     assert main(["serve", "agentloop.demo:agents"]) == 0
-    assert "in memory" in caplog.text
-    caplog.clear()
+    assert f"sessions are in {tmp_path / 'data' / 'agentloop' / 'agentloop.demo-agents.db'}" in caplog.text
+    assert main(["serve", "agentloop.demo:agents", "--store", "memory"]) == 0
+    assert "sessions are in memory" in caplog.text
     assert main(["serve", "agentloop.demo:agents", "--no-page", "--store", str(tmp_path / "chats.db")]) == 0
-    assert "in memory" not in caplog.text
+    assert f"sessions are in {tmp_path / 'chats.db'}" in caplog.text
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    assert main(["serve", "agentloop.demo:agents"]) == 0
+    assert "this user has no folder for data" in caplog.text
     paths = [{route.path for route in served.routes} for served in ran]
-    assert ["/" in found for found in paths] == [True, False]
+    assert ["/" in found for found in paths] == [True, True, False, True]

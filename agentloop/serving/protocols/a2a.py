@@ -26,7 +26,6 @@ from agentloop.serving.protocols._base import Verdict, answer_to, json_of, media
 
 __all__ = [
     "TASK_STATES",
-    "A2aRefusal",
     "A2aRequest",
     "Call",
     "MessageRequest",
