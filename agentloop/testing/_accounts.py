@@ -39,11 +39,11 @@ def unsaved_ends(run: Run, call_id: str) -> list[StreamEvent]:
         return []
     asked = {record.question.id for record in run.state.calls[call_id].all_questions}
     return [
-        entry.item
-        for entry in run.log.unsaved()
-        if isinstance(entry.item, (QuestionAnswered, QuestionDeclined, QuestionWithdrawn))
-        and entry.writer is run.writer
-        and entry.item.id in asked
+        item
+        for item, writer, _ in run.log.unsaved()
+        if isinstance(item, (QuestionAnswered, QuestionDeclined, QuestionWithdrawn))
+        and writer is run.writer
+        and item.id in asked
     ]
 
 
