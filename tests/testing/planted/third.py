@@ -261,7 +261,7 @@ THIRD = (
     Bug(
         "a tool goes on after a cancelled question before its end is saved",
         "_runtime/tool_context.py",
-        "                with suppress(StoreError):\n                    await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself\n                raise",
+        "                await self._keep_end_of_question(run)  # noqa: ASYNC102 - it shields itself\n                raise",
         "                raise",
         "stores/test_parking.py stores/test_interrupted.py stores/test_stored_session.py",
     ),
