@@ -173,6 +173,37 @@ class ToolContext(ABC, Generic[Deps_co]):
         """
 
     @abstractmethod
+    def session_value(self, name: str, type: TypeForm[T], /, *, own: bool = False) -> T | None:
+        """The value that a tool has saved in the session as ``name``, or ``None`` if there is none.
+
+        A value to `recall` belongs to one call. This one belongs to the session of the root stream: all calls of all
+        its agents have it, in later runs and in other processes as well, if the session has a journal.
+
+        Args:
+          name: the name of the value.
+          type: the type of the value.
+          own: the value is of the calling stream alone. That of a child stream is lost when the root's next run starts.
+
+        Raises:
+          UsageError: the value does not fit ``type`` (`msgspec.convert`).
+        """
+
+    @abstractmethod
+    async def save_session_value(self, name: str, value: object, /, *, own: bool = False) -> None:
+        """Save ``value`` in the session as ``name``, instead of the previous value.
+
+        Other calls have the new value at once. A tool that does not wait between `session_value` and this changes the
+        value atomically. With a journal, the value is saved when this returns, together with the fact that this call
+        has saved it: in a later attempt at the call, ``recall(name, bool)`` is true.
+
+        The journal has the value again for each change, so it should be small. A rewind of the session leaves it.
+
+        Raises:
+          UsageError: ``value`` has no JSON form.
+          StoreError: the store failed; ``value`` may not be saved.
+        """
+
+    @abstractmethod
     async def ask_model(self, request: ModelRequest, /, *, model: Model | None = None) -> AssistantMessage:
         """Ask a model for a response, as the stream itself does: to judge, to classify, to put into other words.
 

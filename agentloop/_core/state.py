@@ -46,7 +46,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
-from agentloop._core.transcript import close_turn
+from agentloop._core.transcript import SessionValues, close_turn
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -219,7 +219,7 @@ class SessionRewound(Note, frozen=True):
 
 
 class SessionSettings(Note, frozen=True, omit_defaults=True):
-    """The session's grants and permissions, and how much of its transcript the model reads."""
+    """The session's grants, permissions and values, and how much of its transcript the model reads."""
 
     kind: ClassVar[str] = "state"
     grants: tuple[Grant, ...] = ()
@@ -235,6 +235,8 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     failures: int = 0
     """Summaries that have failed in a row."""
     permissions: Permissions | None = None
+    values: SessionValues = {}
+    """The values that tools have saved in the session."""
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):
@@ -1346,6 +1348,8 @@ class SessionState:
             min(settings.changed_at, count),
             settings.failures,
             settings.permissions,
+            # What tools have saved describes the work that was done, which a rewind does not undo.
+            settings.values,
         )
 
     def _forget_run(self) -> None:

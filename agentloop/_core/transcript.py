@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
 from agentloop.errors import SessionBusyError, StreamStateError
@@ -14,6 +15,7 @@ __all__ = [
     "MOST_FOLLOW_UPS",
     "MOST_STEERING",
     "Mailbox",
+    "SessionValues",
     "Transcript",
     "close_turn",
     "interrupted_result",
@@ -86,6 +88,13 @@ def problems(messages: Sequence[Message]) -> list[str]:
     return broken_rules
 
 
+SessionValues: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""The JSON values that tools have saved in a session, by owner and name. The owner is the session id of a child run, or
+empty for the session itself."""
+
+_NO_VALUES: SessionValues = {}
+
+
 class Transcript:
     """The state of a session in memory: its messages, and the stream that runs on it. It decides and never waits."""
 
@@ -104,6 +113,7 @@ class Transcript:
         "provisional",
         "seq",
         "streams",
+        "values",
     )
 
     def __init__(self, id: str, messages: Iterable[Message] = ()) -> None:
@@ -120,6 +130,9 @@ class Transcript:
         """Permissions for the streams on it, and inside those."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
+        self.values: SessionValues = _NO_VALUES
+        """The values that tools have saved in the session. Replaced, not changed, so that the journal writer sees at
+        once whether they are the saved ones."""
         # Made when they are needed, which most sessions never do.
         self._shown: View | None = None
         self._long_results: LongResults | None = None
@@ -131,6 +144,16 @@ class Transcript:
         self._messages: list[Message] = []
         self._cached: tuple[Message, ...] | None = None
         self.extend(messages)
+
+    def save_value(self, owner: str, name: str, value: Any) -> None:
+        """Replace the value ``name`` of ``owner``."""
+        self.values = {**self.values, owner: {**self.values.get(owner, {}), name: value}}
+
+    def forget_values_of_children(self) -> None:
+        """Remove the values of child runs, once the run around them cannot be resumed any more."""
+        if self.values and set(self.values) != {""}:
+            own = self.values.get("")
+            self.values = _NO_VALUES if own is None else {"": own}
 
     @property
     def messages(self) -> tuple[Message, ...]:

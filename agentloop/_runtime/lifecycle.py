@@ -210,6 +210,8 @@ async def _block(
         if parent is None and root.journal is not None:
             # It continues the numbers of the session.
             root.log = await root.journal.open_log(resumes=prompt is None)
+        if parent is None and prompt is not None:
+            transcript.forget_values_of_children()
         if prompt is None:
             state = _take_up(root)
             prompt = state.prompt

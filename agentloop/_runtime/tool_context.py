@@ -53,6 +53,30 @@ def _argument(name: str, kind: Any, value: object) -> Any:
         raise UsageError(str(error)) from error
 
 
+def _encoded(what: str, value: object) -> bytes:
+    """``value`` as JSON that can be read back. ``what`` names it in the error."""
+    try:
+        encoded = encode_json(value, by_alias=True)
+        decode_json(encoded, msgspec.Raw)
+    # The value is of the tool's own classes, whose encoding may raise anything.
+    except Exception as error:
+        raise UsageError(f"{what} has no JSON form: {describe(error)}") from error
+    return encoded
+
+
+def _read_saved(what: str, type: TypeForm[T], value: Any) -> T:
+    """The JSON ``value`` as an instance of ``type``. ``what`` names it in the error."""
+    try:
+        return cast("T", read_as(spelled_out(type), value))
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{what} is no {getattr(type, '__name__', type)}: {error}") from error
+
+
+def _owner(run: Run, *, own: bool) -> str:
+    """The owner of a session's value: the session itself, or the child run ``run``."""
+    return run.transcript.id if own and run.parent is not None else ""
+
+
 class _AskedForm(AskedQuestion):
     """A question whose answer must make an instance of a class: the validators of the class refuse other answers."""
 
@@ -242,24 +266,26 @@ class RunningContext(ToolContext[Any]):
 
     def recall(self, name: str, type: TypeForm[T], /) -> T | None:
         value = self._live_run().state.calls[self._call_id].remembered.get(name)
-        if value is None:
-            return None
-        try:
-            return cast("T", read_as(spelled_out(type), decode_own(value)))
-        except msgspec.DecodeError as error:
-            raise UsageError(
-                f"what is remembered as {name!r} is no {getattr(type, '__name__', type)}: {error}"
-            ) from error
+        return None if value is None else _read_saved(f"what is remembered as {name!r}", type, decode_own(value))
 
     async def remember(self, name: str, value: object, /) -> None:
         run, name = self._live_run(), _argument("remember(name)", str, name)
-        try:
-            encoded = encode_json(value, by_alias=True)
-            decode_json(encoded, msgspec.Raw)
-        # The value is of the tool's own classes, whose encoding may raise anything.
-        except Exception as error:
-            raise UsageError(f"the value to remember as {name!r} has no JSON form: {describe(error)}") from error
-        run.note(ValueRemembered(self._call_id, name, encoded))
+        run.note(ValueRemembered(self._call_id, name, _encoded(f"the value to remember as {name!r}", value)))
+        await flush(run)
+        await trio.lowlevel.checkpoint()
+
+    def session_value(self, name: str, type: TypeForm[T], /, *, own: bool = False) -> T | None:
+        run = self._live_run()
+        value = run.root.session.values.get(_owner(run, own=own), {}).get(name)
+        return None if value is None else _read_saved(f"the session's value {name!r}", type, value)
+
+    async def save_session_value(self, name: str, value: object, /, *, own: bool = False) -> None:
+        run, name = self._live_run(), _argument("save_session_value(name)", str, name)
+        encoded = _encoded(f"the value to save as {name!r}", value)
+        # Decoded, since the tool may change its own object later.
+        run.root.session.save_value(_owner(run, own=own), name, decode_json(encoded))
+        # The journal writer saves the session's values with the next entry of the log: this one, in one transaction.
+        run.note(ValueRemembered(self._call_id, name, b"true"))
         await flush(run)
         await trio.lowlevel.checkpoint()
 

@@ -33,6 +33,7 @@ __all__ = [
     "Warn",
     "ask_to_visit",
     "identity_of",
+    "is_shared",
     "list_all",
     "open_toolsets",
     "persons_time",
@@ -46,6 +47,16 @@ _DEADLINE: ContextVar[PausableDeadline | None] = ContextVar("agentloop.toolset_d
 
 _RUN: ContextVar[Run | None] = ContextVar("agentloop.toolset_run", default=None)
 """The run whose toolsets start, or list their tools. ``None`` for toolsets that are shared among runs."""
+
+
+_IS_SHARED: ContextVar[bool] = ContextVar("agentloop.toolset_is_shared", default=False)
+"""Whether the toolset that the current task holds open is shared among runs. Not the same as no run in `_RUN`: a tool
+may start toolsets to share, and then there is a run around them."""
+
+
+def is_shared() -> bool:
+    """Whether the toolset that the current task starts is shared among runs, and not started for one stream."""
+    return _IS_SHARED.get()
 
 
 async def ask_to_visit(message: str, url: str) -> Accept | Decline | Cancel:
@@ -126,6 +137,7 @@ class ToolsetTask:
         deadline = PausableDeadline(deadlines.toolset, self._outer)
         scope = deadline.scope
         token = _DEADLINE.set(deadline)
+        _IS_SHARED.set(self._outer is None)
         try:
             with scope:
                 async with self.toolset.open() as opened:

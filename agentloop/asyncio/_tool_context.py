@@ -88,6 +88,12 @@ class AsyncioContext(ToolContext[Any]):
     async def remember(self, name: str, value: object, /) -> None:
         await _call(self._context.remember, name, value)
 
+    def session_value(self, name: str, type: TypeForm[T], /, *, own: bool = False) -> T | None:
+        return self._context.session_value(name, type, own=own)
+
+    async def save_session_value(self, name: str, value: object, /, *, own: bool = False) -> None:
+        await _call(self._context.save_session_value, name, value, own=own)
+
     async def ask_model(self, request: ModelRequest, /, *, model: Model | None = None) -> AssistantMessage:
         return await _call(self._context.ask_model, request, model=model)
 

@@ -207,6 +207,8 @@ class JournalWriter(Journal):
                 self._show(loaded.state.settings)
             for call_id, text in loaded.state.long_results.items():
                 transcript.long_results.store(call_id, text)
+            # Values that could not be saved do not count, whatever this process had in memory.
+            transcript.values = loaded.state.settings.values
             transcript.seq = max(transcript.seq, loaded.seq)
             transcript.streams = max(transcript.streams, loaded.length)
             await self._end_what_runs(loaded)
@@ -494,6 +496,7 @@ class JournalWriter(Journal):
         transcript = self._transcript
         shown, permissions = transcript.shown, transcript.permissions
         is_plain = shown.is_plain and not shown.failures and not transcript.grants and permissions is None
+        is_plain = is_plain and not transcript.values
         if is_plain and self._settings == SessionSettings():
             return None
         settings = SessionSettings(
@@ -505,6 +508,7 @@ class JournalWriter(Journal):
             shown.changed_at,
             shown.failures,
             permissions,
+            transcript.values,
         )
         if settings == self._settings:
             return None

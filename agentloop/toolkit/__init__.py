@@ -1,4 +1,4 @@
-"""Tools that most agents need: a shell, files, a question to the user, and a page from the web.
+"""Tools that most agents need: a shell, files, a question to the user, a page from the web, todos, a plan and memories.
 
 Each function makes tools, with limits as arguments. ``fetch``, which needs the extra ``http``, is in
 `agentloop.toolkit.web`::
@@ -7,11 +7,21 @@ Each function makes tools, with limits as arguments. ``fetch``, which needs the 
     from agentloop.toolkit.web import fetch
 
     agent = Agent("openai:gpt-5", tools=[shell(cwd="."), *file_tools(".", write=True), fetch(), ask_user()])
+
+Lists of todos, plans and memories are toolsets, since they have a state: see `todo`, `plan` and `memory`::
+
+    from agentloop.toolkit import memory, plan, think, todo
+
+    agent = Agent("openai:gpt-5", tools=[think()], toolsets=[todo(), plan(), memory("memory.db")])
 """
 
 from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._files import file_tools
+from agentloop.toolkit._memory import memory
+from agentloop.toolkit._plan import plan
 from agentloop.toolkit._shell import shell
 from agentloop.toolkit._spool import SpoolDirectory
+from agentloop.toolkit._think import think
+from agentloop.toolkit._todo import todo
 
-__all__ = ["SpoolDirectory", "ask_user", "file_tools", "shell"]
+__all__ = ["SpoolDirectory", "ask_user", "file_tools", "memory", "plan", "shell", "think", "todo"]
