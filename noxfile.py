@@ -2,7 +2,7 @@
 
 - ``nox -s quick``: the style, and the tests of the core, the runtime and the top level, on the Python that runs nox.
 - ``nox``: style, types, and the tests on each Python that is installed: all of them under coverage on one, most of
-  those that wait for no process and no wire on the oldest, and those of the core on the others.
+  those that wait for no process and no wire on the oldest, and those of signatures and values on the others.
 - ``nox -s nightly``: what takes longer than a contributor should wait. It notifies the sessions that it is made of.
 
 Arguments after ``--`` go to the program that the session is about: `nox -s tests-3.13 -- -k elicitation`.
@@ -72,7 +72,15 @@ HUNTS = (
     "tests/mcp/test_sweeps.py",
     "tests/telemetry/test_sweep.py",
 )
-ON_ONE_PYTHON = ("demo", "mcp", "providers", "serving", "terminal", "testing", "toolkit")
+OF_EACH_PYTHON = tuple(
+    f"tests/core/test_{name}.py"
+    for name in ("annotations", "docstrings", "field_checks", "forms", "numbers_and_json", "pydantic", "schema")
+)
+"""Signatures, annotations and values: what differs between Pythons."""
+ON_ONE_PYTHON = (
+    *("demo", "engines", "mcp", "picture", "providers", "serving"),
+    *("telemetry", "terminal", "testing", "toolkit"),
+)
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
 EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,testing"
 
@@ -103,8 +111,7 @@ def tests(session: nox.Session) -> None:
     elif session.python == OLDEST:
         session.run("pytest", *IN_PARALLEL, *without_hunts, *(f"--ignore=tests/{name}" for name in ON_ONE_PYTHON))
     else:
-        # Signatures, annotations and values: what differs between Pythons.
-        session.run("pytest", *IN_PARALLEL, "tests/core")
+        session.run("pytest", *IN_PARALLEL, *OF_EACH_PYTHON)
 
 
 @nox.session

@@ -58,7 +58,7 @@ async def test_the_secretary_writes_what_the_form_says_and_saves_it_if_a_person_
     try:
         text = await path.read_text(encoding="utf-8")
     finally:
-        await path.unlink()
+        await path.unlink()  # noqa: ASYNC102
     assert path.name.startswith("invitation-for-ada-")
     assert "Thursday, 24 December" in text
     assert ("Dear Ada" in text) == words.get("is_formal", False)

@@ -631,7 +631,7 @@ async def test_a_server_that_ends_in_the_middle_of_a_question_ends_at_once() -> 
     served = app(make_agent())
     client = Client(served, headers=ACCEPT)
 
-    async def ask(session: Mapping[str, str], *, task_status: trio.TaskStatus[Reply]) -> None:
+    async def ask(session: Mapping[str, str], *, task_status: trio.TaskStatus[Reply]) -> None:  # noqa: ASYNC114
         async with client.open("POST", "/mcp", legacy_call(1, "survey"), session) as reply:
             task_status.started(reply)
             await trio.sleep_forever()

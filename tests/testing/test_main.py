@@ -95,6 +95,7 @@ def test_the_fuzz_prints_the_broken_promise(capsys: pytest.CaptureFixture[str]) 
     assert printed.count('"type":"do"') <= 3
 
 
+@pytest.mark.nightly
 def test_a_mutant_is_searched_for_beside_a_control(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from agentloop import hooks
-from agentloop._core.json_text import is_array, is_object
+from agentloop._core.json_text import decode_json, is_array, is_object
 from agentloop._core.redaction import redacted
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
@@ -370,7 +370,7 @@ def _put(output: Any, event: OutputDelta) -> Any:
 
 @scenario(ends("completed"))
 async def an_output_grows_wherever_its_pieces_are_cut(lab: Lab) -> None:
-    whole: Any = msgspec.json.decode(OUTPUT)
+    whole: Any = decode_json(OUTPUT)
     for piece in (1, 2, 3, 7, 1000):
         agent = Agent(lab.model(says(OUTPUT, piece=piece)), output_type=dict[str, Any], output_deltas=True)
         folded: Any = None
