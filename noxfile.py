@@ -134,7 +134,7 @@ def lint(session: nox.Session) -> None:
     # the code says so. 122 is about trio < 0.27.
     # `agentloop/asyncio` is code of two libraries at once, and the rules are those of one.
     selected = ("--select=ASYNC", "--ignore=ASYNC122,ASYNC910,ASYNC912", "--exclude=agentloop/asyncio")
-    session.run("flake8", "--isolated", *selected, "agentloop")
+    session.run("python", "-m", "tests.side_by_side", "agentloop", "--", "--isolated", *selected)
 
 
 @nox.session
@@ -144,7 +144,8 @@ def lint_tests(session: nox.Session) -> None:
     # Not 110, a loop that asks again: about another process or a server there is no event to wait for. The folders
     # whose code is asyncio's and trio's at once are left out, as `agentloop/asyncio` is in `lint`.
     selected = ("--select=ASYNC", "--ignore=ASYNC110,ASYNC122,ASYNC124,ASYNC9")
-    session.run("flake8", "--isolated", *selected, "--exclude=tests/asyncio,tests/hosts", "tests", "examples")
+    excluded = "--exclude=tests/asyncio,tests/hosts"
+    session.run("python", "-m", "tests.side_by_side", "tests", "examples", "--", "--isolated", *selected, excluded)
 
 
 @nox.session
