@@ -38,7 +38,14 @@ def _run(lane: Sequence[Sequence[str]]) -> bool:
 
 def flake8(folders: Sequence[str], options: Sequence[str]) -> int:
     """Run flake8 on two halves of the files, by size."""
-    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    # flake8 itself excludes folders only where it looks for files.
+    excluded = [folder for option in options if option.startswith("--exclude=") for folder in option[10:].split(",")]
+    files = [
+        path
+        for folder in folders
+        for path in sorted(Path(folder).rglob("*.py"))
+        if not any(path.is_relative_to(each) for each in excluded)
+    ]
     halves: tuple[list[str], list[str]] = ([], [])
     sizes = [0, 0]
     for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
