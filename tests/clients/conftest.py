@@ -41,9 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            line = process.stderr.readline()
-            match = re.search(r"serving at (http://\S+)", line)
-            assert match, line
+            # The line before says where the sessions are.
+            lines = [process.stderr.readline(), process.stderr.readline()]
+            match = re.search(r"serving at (http://\S+)", lines[-1])
+            assert match, lines
             yield match[1]
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=30)
