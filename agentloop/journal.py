@@ -46,8 +46,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     key: str = ""
     """The id of the tool call or the question that the record belongs to; empty for none."""
     at: float = 0.0
-    """The time at which the event happened, in seconds since 1970 (UTC), within 20 ms; the first, if the record stands for
-    several deltas. In older journals, the time of writing. For people: ``seq`` alone decides over the order."""
+    """The time at which the event happened, within 20 ms, in seconds since 1970 (UTC); that of the first, if the record
+    stands for several deltas. In older journals, the time of writing. For people: ``seq`` alone decides over the order.
+    """
 
 
 class SessionInfo(msgspec.Struct, frozen=True):

@@ -428,7 +428,7 @@ class JournalWriter(Journal):
         number = self._length + 1
         try:
             for item, writer, at in entries:
-                # Not less than the last one: the clock of the machine may be set back.
+                # A clock may be set back, too.
                 if not moment <= at < moment + SAME_TIME:
                     moment = at
                 at = moment  # noqa: PLW2901 - rounded
