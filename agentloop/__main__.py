@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from agentloop.errors import MissingExtraError
+
 __all__ = ["main"]
+
+MISUSED = 2
+"""The exit code of a command that could not begin."""
 
 ALONE = {"picture": "agentloop.picture._command", "worker": "agentloop.engines._command"}
 """The commands that need none of the packages of a server, with their modules."""
@@ -14,11 +19,13 @@ ALONE = {"picture": "agentloop.picture._command", "worker": "agentloop.engines._
 def main() -> int:
     """Run the command that the arguments name, and return its exit code."""
     command = "".join(sys.argv[1:2])
-    # Imported here, since each command needs packages that the others do not.
-    if command in ALONE:
-        exit_code: int = import_module(ALONE[command]).main(sys.argv[2:])
-    else:
-        exit_code = import_module("agentloop.serving._command").main()
+    try:
+        # Imported here, since each command needs packages that the others do not.
+        module = import_module(ALONE.get(command, "agentloop.serving._command"))
+    except MissingExtraError as error:
+        sys.stderr.write(f"agentloop: {error}\n")
+        return MISUSED
+    exit_code: int = module.main(sys.argv[2:] if command in ALONE else None)
     return exit_code
 
 

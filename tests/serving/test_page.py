@@ -9,7 +9,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+import agentloop.__main__ as command
 from agentloop import serving
+from agentloop.errors import MissingExtraError
 from agentloop.serving import BearerTokens, app
 from agentloop.serving._app import ServedApp
 from agentloop.serving._command import main
@@ -138,3 +140,17 @@ def test_the_command_serves_the_page_unless_it_is_told_not_to(
     assert "this user has no folder for data" in caplog.text
     paths = [{route.path for route in served.routes} for served in ran]
     assert ["/" in found for found in paths] == [True, True, False, True]
+
+
+def test_a_command_whose_extra_is_missing_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str) -> None:
+        raise MissingExtraError(feature="agentloop.serving", extra="serve", package="starlette")
+
+    monkeypatch.setattr("agentloop.__main__.import_module", fail)
+    monkeypatch.setattr("sys.argv", ["agentloop", "serve", "agentloop.demo:agents"])
+    assert command.main() == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("agentloop: agentloop.serving needs the package 'starlette'")
+    assert errors.count("\n") == 1
