@@ -54,12 +54,17 @@ class Keyboard:
 
     async def type(self, line: str, *, after: str) -> None:
         """Type ``line`` when the screen shows ``after``, which is looked for behind what was shown before."""
+        await self.type_one_of({after: [line]})
+
+    async def type_one_of(self, lines: dict[str, list[str]]) -> None:
+        """Type the next line for the prompt that the screen shows, of several prompts."""
         seen = len(self.shown)
         with trio.fail_after(10):
-            while after not in self.shown[seen:]:
+            while not (prompts := [prompt for prompt in lines if prompt in self.shown[seen:]]):
                 await trio.lowlevel.wait_readable(self._descriptor)
                 self.shown += os.read(self._descriptor, 4096).decode().replace("\r\n", "\n")
-        os.write(self._descriptor, f"{line}\n".encode())
+        [prompt] = prompts  # two of them: a question was asked beside another one
+        os.write(self._descriptor, f"{lines[prompt].pop(0)}\n".encode())
 
 
 async def test_a_run_is_shown_with_its_tools_and_its_cost_and_without_a_terminal_its_questions_are_declined(
@@ -131,9 +136,10 @@ async def test_a_run_that_is_not_shown_asks_one_question_at_a_time_until_the_ans
                 outcome = await agent.run("go", on_question=ask_in_terminal)
 
             nursery.start_soon(run)
-            await keys.type("2", after="n (a whole number)")
-            await keys.type("4", after="n (a whole number)")
-            await keys.type("n too dear", after="[y/N/always]")
+            # Both calls ask at once: trio decides which of them is first.
+            lines = {"n (a whole number)": ["2", "4"], "[y/N/always]": ["n too dear"]}
+            for _ in range(3):
+                await keys.type_one_of(lines)
     assert outcome is not None
     results = [message.text for message in outcome.messages if hasattr(message, "call_id")]
     assert "4 of them" in results[0]
