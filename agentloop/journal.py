@@ -176,12 +176,19 @@ class OpenStore(Protocol):
         ...
 
     async def sessions(
-        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+        self,
+        *,
+        search: str = "",
+        prefix: str = "",
+        parent: str | None = None,
+        limit: int = 50,
+        before: SessionInfo | None = None,
     ) -> Sequence[SessionInfo]:
         """List sessions, the most recently updated first; ties by id, the greatest first.
 
         Args:
           search: only sessions with this text in the title, or in a string of a record; ignores case.
+          prefix: only sessions whose ids begin with this text, such as a user's name and a slash.
           parent: only forks of this session; ``""`` for sessions without a parent; ``None`` for all.
           limit: at most this many sessions.
           before: the last session of the page before, to get the next page.

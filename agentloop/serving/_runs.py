@@ -69,9 +69,6 @@ POLL_SECONDS = 2.0
 
 QUESTIONS = (ElicitationRequested, ApprovalRequested, ContinueRequested)
 
-PAGE = 200
-"""Sessions that are read at once for a list."""
-
 BEHIND_SECONDS = 0.1
 """Between two looks at a store that has not yet saved what a live run no longer keeps."""
 
@@ -455,14 +452,7 @@ class Runs:
         self, prefix: str, *, search: str = "", limit: int, before: SessionInfo | None = None
     ) -> Sequence[SessionInfo]:
         """The sessions whose ids begin with ``prefix``, those that were used last first."""
-        listed: list[SessionInfo] = []
-        while len(listed) < limit:
-            page = await self._store.sessions(search=search, limit=PAGE, before=before)
-            listed.extend(info for info in page if info.id.startswith(prefix))
-            if len(page) < PAGE:
-                break
-            before = page[-1]
-        return listed[:limit]
+        return await self._store.sessions(search=search, prefix=prefix, limit=limit, before=before)
 
     # ---------------------------------------------------------------------------- the end
 

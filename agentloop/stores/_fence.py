@@ -58,9 +58,15 @@ class Fence:
         return await self._store.info(session)
 
     async def sessions(
-        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+        self,
+        *,
+        search: str = "",
+        prefix: str = "",
+        parent: str | None = None,
+        limit: int = 50,
+        before: SessionInfo | None = None,
     ) -> Sequence[SessionInfo]:
-        return await self._store.sessions(search=search, parent=parent, limit=limit, before=before)
+        return await self._store.sessions(search=search, prefix=prefix, parent=parent, limit=limit, before=before)
 
     async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:
         await self._store.fork(session, new, upto=upto)

@@ -328,25 +328,37 @@ class OpenSqlStore:
         return infos[0] if infos else None
 
     async def sessions(
-        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+        self,
+        *,
+        search: str = "",
+        prefix: str = "",
+        parent: str | None = None,
+        limit: int = 50,
+        before: SessionInfo | None = None,
     ) -> Sequence[SessionInfo]:
         if not search:
-            return await self._page(parent, limit, before)
+            return await self._page(prefix, parent, limit, before)
         search, matching = search.lower(), list[SessionInfo]()
-        page = await self._page(parent, 100, before)
+        page = await self._page(prefix, parent, 100, before)
         while page:
             for info in page:
                 if len(matching) >= limit:
                     return matching
                 if search in info.title.lower() or await self._session_has_text(info.id, search):
                     matching.append(info)
-            page = await self._page(parent, 100, page[-1])
+            page = await self._page(prefix, parent, 100, page[-1])
         return matching
 
-    async def _page(self, parent: str | None, limit: int, before: SessionInfo | None) -> Sequence[SessionInfo]:
+    async def _page(
+        self, prefix: str, parent: str | None, limit: int, before: SessionInfo | None
+    ) -> Sequence[SessionInfo]:
         """The ``limit`` sessions after ``before``, the most recently updated first."""
         conditions: list[str] = []
         values: dict[str, object] = {"limit": limit}
+        if prefix:
+            # Not `LIKE`, to which `%` and `_` are wildcards and which ignores case in SQLite.
+            conditions.append("substr(id, 1, :length) = :prefix")
+            values |= {"length": len(prefix), "prefix": prefix}
         if parent is not None:
             conditions.append("parent = :parent")
             values["parent"] = parent

@@ -195,7 +195,13 @@ class _OpenMemory:
         return self._info(session) if session in self._sessions else None
 
     async def sessions(
-        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+        self,
+        *,
+        search: str = "",
+        prefix: str = "",
+        parent: str | None = None,
+        limit: int = 50,
+        before: SessionInfo | None = None,
     ) -> Sequence[SessionInfo]:
         await self._checkpoint()
         search = search.lower()
@@ -203,7 +209,8 @@ class _OpenMemory:
         return [
             info
             for info in infos
-            if (parent is None or info.parent == parent)
+            if info.id.startswith(prefix)
+            and (parent is None or info.parent == parent)
             and (before is None or _order(info) < _order(before))
             and (not search or search in info.title.lower() or self._has_text(info.id, search))
         ][:limit]

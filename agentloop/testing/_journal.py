@@ -341,12 +341,20 @@ class JournalClient:
         return await self._do("info", lambda: self._journal.plain.info(session))
 
     async def sessions(
-        self, *, search: str = "", parent: str | None = None, limit: int = 50, before: SessionInfo | None = None
+        self,
+        *,
+        search: str = "",
+        prefix: str = "",
+        parent: str | None = None,
+        limit: int = 50,
+        before: SessionInfo | None = None,
     ) -> Sequence[SessionInfo]:
         """Sessions."""
         return await self._do(
             "sessions",
-            lambda: self._journal.plain.sessions(search=search, parent=parent, limit=limit, before=before),
+            lambda: self._journal.plain.sessions(
+                search=search, prefix=prefix, parent=parent, limit=limit, before=before
+            ),
         )
 
     async def fork(self, session: str, new: str, /, *, upto: int | None = None) -> None:

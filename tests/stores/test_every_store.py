@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -504,6 +505,23 @@ async def test_sessions_are_listed_by_their_parent(place: Place) -> None:
         assert [info.id for info in await store.sessions(parent="top")] == ["below"]
         assert [info.id for info in await store.sessions(parent="")] == ["top"]
         assert [info.id for info in await store.sessions(parent="top", search="record")] == ["below"]
+
+
+async def test_sessions_are_listed_by_the_beginning_of_their_ids(place: Place) -> None:
+    async with place.store().open() as store:
+        for id in ("ann/1", "Ann/2", "ann/3", "an", "a_n/4", "zoë/5"):
+            await store.append(id, records(1, 1))
+            place.time.now += 1
+
+        async def ids(prefix: str, **only: Any) -> list[str]:
+            return [info.id for info in await store.sessions(prefix=prefix, **only)]
+
+        assert await ids("ann/") == ["ann/3", "ann/1"]
+        assert await ids("a_n") == ["a_n/4"]
+        assert await ids("zoë") == ["zoë/5"]
+        assert await ids("%") == []
+        assert await ids("ann/", search="record", limit=1) == ["ann/3"]
+        assert await ids("ann/", before=await store.info("ann/3")) == ["ann/1"]
 
 
 async def test_a_fork_has_the_records_up_to_a_number(place: Place) -> None:
