@@ -27,6 +27,7 @@ from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
 from agentloop.serving._service import PRINCIPAL, Service, agents_by_name
+from agentloop.serving._unread import UnreadBody
 from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
@@ -248,7 +249,8 @@ class ServedApp:
             # The app has no websockets.
             await send({"type": "websocket.close", "code": 1000})
             return
-        head = _Head(send)
+        body = UnreadBody(scope, receive)
+        head, receive = _Head(send, body), body.receive
         try:
             request = _head_of(scope)
             is_page = self._page is not None and self._page.has(scope)
@@ -264,8 +266,8 @@ class ServedApp:
             if head.has_begun:
                 # What is missing of the response must not look like its end: the server closes the connection.
                 raise
-            body = {"error": {"message": refusal.message, "type": _kind(refusal.status)}}
-            await JsonResponse(body, refusal.status, refusal.headers)(scope, receive, head.send)
+            content = {"error": {"message": refusal.message, "type": _kind(refusal.status)}}
+            await JsonResponse(content, refusal.status, refusal.headers)(scope, receive, head.send)
 
     def _check_method(self, scope: Scope) -> None:
         """Raise `Refusal` if the path has endpoints, and none of them for the method of the request.
@@ -336,18 +338,20 @@ def _head_of(scope: Scope) -> ClientRequest:
 
 
 class _Head:
-    """Adds what every response has to its head."""
+    """Adds what every response has to its head, and sends it after the request's body."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, body: UnreadBody) -> None:
         self._send = send
+        self._body = body
         self.has_begun = False
         self.origin = ""
         """The origin of another site whose page may read the response; empty if there is none."""
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            headers = await self._body.discard(message.get("headers", ()))
             self.has_begun = True
-            message = {**message, "headers": [*message.get("headers", ()), *self._added()]}
+            message = {**message, "headers": [*headers, *self._added()]}
         await self._send(message)
 
     def _added(self) -> list[tuple[bytes, bytes]]:
