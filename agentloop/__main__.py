@@ -12,7 +12,11 @@ __all__ = ["main"]
 MISUSED = 2
 """The exit code of a command that could not begin."""
 
-ALONE = {"picture": "agentloop.picture._command", "worker": "agentloop.engines._command"}
+ALONE = {
+    "picture": "agentloop.picture._command",
+    "snapshots": "agentloop.toolkit._snapshots_command",
+    "worker": "agentloop.engines._command",
+}
 """The commands that need none of the packages of a server, with their modules."""
 
 

@@ -13,6 +13,8 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
     from agentloop.toolkit import memory, plan, think, todo
 
     agent = Agent("openai:gpt-5", tools=[think()], toolsets=[todo(), plan(), memory("memory.db")])
+
+`Snapshots` are hooks that keep the files of a folder as they were before each turn, so that a turn can be undone.
 """
 
 from agentloop.toolkit._ask import ask_user
@@ -20,8 +22,21 @@ from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
 from agentloop.toolkit._shell import shell
+from agentloop.toolkit._snapshots import FileChange, Snapshots, TurnChanges
 from agentloop.toolkit._spool import SpoolDirectory
 from agentloop.toolkit._think import think
 from agentloop.toolkit._todo import todo
 
-__all__ = ["SpoolDirectory", "ask_user", "file_tools", "memory", "plan", "shell", "think", "todo"]
+__all__ = [
+    "FileChange",
+    "Snapshots",
+    "SpoolDirectory",
+    "TurnChanges",
+    "ask_user",
+    "file_tools",
+    "memory",
+    "plan",
+    "shell",
+    "think",
+    "todo",
+]
