@@ -19,9 +19,22 @@ from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
+from agentloop.toolkit._project_files import project_files
 from agentloop.toolkit._shell import shell
+from agentloop.toolkit._skills import skills
 from agentloop.toolkit._spool import SpoolDirectory
 from agentloop.toolkit._think import think
 from agentloop.toolkit._todo import todo
 
-__all__ = ["SpoolDirectory", "ask_user", "file_tools", "memory", "plan", "shell", "think", "todo"]
+__all__ = [
+    "SpoolDirectory",
+    "ask_user",
+    "file_tools",
+    "memory",
+    "plan",
+    "project_files",
+    "shell",
+    "skills",
+    "think",
+    "todo",
+]
