@@ -18,6 +18,7 @@ from agentloop._core.redaction import (
     secrets_of_fields,
     secrets_of_url,
 )
+from agentloop._sandbox import Confinement
 from agentloop.errors import UsageError
 from agentloop.models import Model
 from agentloop.tools import IfInterrupted
@@ -37,6 +38,8 @@ class Stdio:
     """Added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like."""
     cwd: str | os.PathLike[str] | None = None
     """The folder to start the program in; ``None`` for the current one."""
+    confinement: Confinement | None = field(default=None, repr=False)
+    """The sandbox that the program runs in; ``None`` for none."""
 
     @property
     def secrets(self) -> frozenset[str]:

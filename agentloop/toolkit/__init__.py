@@ -15,6 +15,7 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
     agent = Agent("openai:gpt-5", tools=[think()], toolsets=[todo(), plan(), memory("memory.db")])
 """
 
+from agentloop._sandbox import Sandbox
 from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
@@ -27,6 +28,7 @@ from agentloop.toolkit._think import think
 from agentloop.toolkit._todo import todo
 
 __all__ = [
+    "Sandbox",
     "SpoolDirectory",
     "ask_user",
     "file_tools",
