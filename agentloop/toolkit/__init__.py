@@ -21,6 +21,7 @@ from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
 from agentloop.toolkit._project_files import project_files
+from agentloop.toolkit._search_folder import search_folder
 from agentloop.toolkit._shell import shell
 from agentloop.toolkit._skills import skills
 from agentloop.toolkit._spool import SpoolDirectory
@@ -35,6 +36,7 @@ __all__ = [
     "memory",
     "plan",
     "project_files",
+    "search_folder",
     "shell",
     "skills",
     "think",
