@@ -91,6 +91,7 @@ class Sandbox:
 class Confinement:
     """A sandbox for programs that start in a certain folder. Made by `confine`."""
 
+    sandbox: Sandbox
     folder: str
     """The folder in which a program starts."""
     arguments: tuple[str, ...]
@@ -148,7 +149,7 @@ def confine(sandbox: Sandbox, folder: str | os.PathLike[str] | None) -> Confinem
     if not _is_inside(here, [*writable, *readable, *SYSTEM]):
         readable.append(here)
     mounts = _mounts(_binds(writable, readable), here, network=sandbox.network)
-    confinement = Confinement(here, (program, *mounts), _filter(unix_sockets=sandbox.unix_sockets))
+    confinement = Confinement(sandbox, here, (program, *mounts), _filter(unix_sockets=sandbox.unix_sockets))
     _probe(confinement)
     return confinement
 

@@ -184,6 +184,9 @@ class ServerConfig:
     def identity(self) -> str:
         """Where the server is, as the same text in every process; without secrets."""
         place = "" if isinstance(self.target, InProcess) else repr(self.target)
+        if isinstance(self.target, Stdio) and self.target.confinement is not None:
+            # A person has approved calls of a server that is confined, and not of the same one without its sandbox.
+            place += f" {self.target.confinement.sandbox!r}"
         return f"{self.name} {self.prefix} {place}"
 
     def offers(self, tool: str) -> bool:

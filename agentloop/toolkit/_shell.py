@@ -154,7 +154,9 @@ def shell(
 def _described(sandbox: Sandbox) -> str:
     """What the model should know about the sandbox, so that it does not try in vain."""
     changes = f"it can change files in {', '.join(sandbox.write)} only" if sandbox.write else "it can change no files"
-    return f" It runs in a sandbox: {changes}, and it has {'a' if sandbox.network else 'no'} network."
+    reads = f", it can read {', '.join(sandbox.read)}" if sandbox.read else ""
+    sockets = " and Unix sockets" if sandbox.unix_sockets else ""
+    return f" It runs in a sandbox: {changes}{reads}, and it has {'a' if sandbox.network else 'no'} network{sockets}."
 
 
 class _Pump:

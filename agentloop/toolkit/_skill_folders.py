@@ -144,7 +144,8 @@ def read_skill_file(root: Root, path: str, file: str) -> tuple[Skill, tuple[int,
         name = _name(matter, path, root)
     except FrontMatterError as error:
         raise ToolError(f"{place}:{error.line}: {error.problem}") from error
-    description = on_one_line(_text(matter.fields.get("description"))) or _first_paragraph(matter.body)
+    texts = [on_one_line(_text(matter.fields.get(field))) for field in ("description", "when-to-use")]
+    description = " ".join(filter(None, texts)) or _first_paragraph(matter.body)
     if len(description) > MAX_DESCRIPTION:
         description = f"{description[: MAX_DESCRIPTION - 1]}\u2026"
     return Skill(name, description, Root(path, inside=root), file, place, matter), identity(status)

@@ -217,7 +217,8 @@ class _Skills:
         skill = self._find(name)
         if not skill.forks:
             raise ToolError(f"the skill {skill.name!r} does not run by itself: call read_skill, and follow it")
-        text = await trio.to_thread.run_sync(_read_body, skill, "")
+        body = await trio.to_thread.run_sync(_read_body, skill, "")
+        text = body.replace("$ARGUMENTS", prompt)
         try:
             outcome = await context.run(_agent_of(skill, calling_agent(context)), f"{text}\n\n[The task:]\n{prompt}")
         except AgentLoopError as error:

@@ -325,7 +325,7 @@ async def test_a_command_in_a_sandbox_has_the_results_of_a_command(tmp_path: Pat
     result = await call(tool, command="echo one; pwd; echo $HOME; exit 3")
     assert result.text == f"one\n{tmp_path}\n/home/user\n[exit code 3]"
     assert (await call(tool, command="kill -9 $$")).text == "[exit code 137]"
-    assert "sandbox: it can change files in . only, and it has no network." in tool.description
+    assert f"sandbox: it can change files in . only, it can read {', '.join(PYTHON)}, and it has no" in tool.description
     assert "can change no files, and it has a network." in shell(sandbox=Sandbox(network=True)).description
 
 
@@ -347,6 +347,10 @@ async def test_an_mcp_server_in_a_sandbox_serves_and_sees_its_own_processes_only
     server = McpServer.stdio(sys.executable, "-I", "-S", str(RAW), name="raw", cwd=tmp_path, sandbox=sandbox)
     result = results(await watched(server, calls("pid")))["pid"]
     assert int(result.text) < 10
+    # An approval for good of a server in a sandbox is none of the same server without.
+    free = McpServer.stdio(sys.executable, "-I", "-S", str(RAW), name="raw", cwd=tmp_path)
+    assert server.identity.startswith(free.identity)
+    assert server.identity != free.identity
 
 
 @sandboxed

@@ -181,6 +181,12 @@ VARIANTS = {
     "tagged": (b"---\nname: tagged\ndescription: !!python/object/apply:os.system [ls]\n---\n", "tagged", "ls"),
     "empty": (b"", "empty", ""),
     "comment": (b"---\n# A comment\nname: comment\ndescription: a: b\n---\n", "comment", "a: b"),
+    "when": (b"---\nname: when\ndescription: A.\nwhen_to_use: B.\n---\n", "when", "A. B."),
+    "lines": (
+        b'---\nname: lines\ndescription:\n  Use it.\n  "Review my plan". Pairs with a skill: grill first,\n---\n',
+        "lines",
+        'Use it. "Review my plan". Pairs with a skill: grill first,',
+    ),
     "duplicate": (b"---\nname: x\nname: duplicate\ndescription: D.\n---\n", "duplicate", "D."),
 }
 
@@ -199,6 +205,7 @@ async def test_the_variants_of_front_matter_in_use_load(tmp_path: Path) -> None:
         "collection/escape/SKILL.md:3",
         "collection/brackets/SKILL.md:3",
         "collection/comment/SKILL.md:4",
+        "collection/lines/SKILL.md:5",
     }
 
 
@@ -361,7 +368,7 @@ async def write_file(path: str) -> str:
 
 
 def forking(folder: Path, **fields: str) -> Toolset:
-    write_skill(folder, "review", "Review it well.", context="fork", **fields)
+    write_skill(folder, "review", "Review $ARGUMENTS well.", context="fork", **fields)
     write_skill(folder, "pdf")
     return skills(folder)
 
@@ -394,7 +401,7 @@ async def test_a_forking_skill_runs_as_a_child_of_the_same_agent_with_the_tools_
     assert child.instructions.startswith("Be brief.")
     [prompt] = child.messages
     assert prompt.text.startswith("[Skill 'review', from ")
-    assert "Review it well." in prompt.text
+    assert "Review Look at a.py well." in prompt.text
     assert prompt.text.endswith("[The task:]\nLook at a.py")
     [answer] = [message.text for message in watched.messages if isinstance(message, ToolResult)]
     assert answer == "It is fine."
