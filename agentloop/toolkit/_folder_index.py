@@ -395,16 +395,14 @@ def _text_of(folder: int, name: str, max_bytes: int) -> str | None:
 def _save(connection: sqlite3.Connection, path: str, state: str, text: str | None) -> None:
     """Replace what the index has of a file. ``None`` for one that is passed over."""
     _forget(connection, path)
+    chars = None if text is None else len(text)
     # By its path, and not by an id that was read before: another call may have removed the file meanwhile.
-    [file] = connection.execute(
-        "INSERT INTO files (path, state, chars) VALUES (?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
-        "state = excluded.state, chars = excluded.chars RETURNING id",
-        (path, state, None if text is None else len(text)),
-    ).fetchone()
+    insert = "INSERT OR REPLACE INTO files (path, state, chars) VALUES (?, ?, ?)"
+    file = connection.execute(insert, (path, state, chars)).lastrowid
     for first, last, passage in _passages(text or ""):
         digest = hashlib.sha256(passage.encode()).digest()[:16]
-        insert = "INSERT INTO passages (file, first, last, digest) VALUES (?, ?, ?, ?) RETURNING id"
-        [number] = connection.execute(insert, (file, first, last, digest)).fetchone()
+        insert = "INSERT INTO passages (file, first, last, digest) VALUES (?, ?, ?, ?)"
+        number = connection.execute(insert, (file, first, last, digest)).lastrowid
         words = (number, _spaced(path), _spaced(passage))
         connection.execute("INSERT INTO words (rowid, path, text) VALUES (?, ?, ?)", words)
 
