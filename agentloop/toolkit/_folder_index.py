@@ -182,7 +182,7 @@ class FolderIndex:
                     # An exception in here would be lost.
                     try:
                         go_on()
-                    except BaseException as error:  # noqa: BLE001 - raised again below
+                    except BaseException as error:  # noqa: ASYNC103, BLE001 - raised again below
                         cancelled.append(error)
                     return len(cancelled)
 
