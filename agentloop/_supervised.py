@@ -22,6 +22,7 @@ import trio
 from agentloop import _process_tree
 from agentloop._interpreter import loader_environment, python_command, script_arguments
 from agentloop._process_tree import ProcessTree, open_process_tree, start_process_tree
+from agentloop._sandbox import Confinement, confined
 from agentloop.errors import UsageError
 
 __all__ = ["SupervisedTree", "Tree", "open_supervised_tree"]
@@ -208,6 +209,7 @@ async def open_supervised_tree(
     cwd: str | os.PathLike[str] | None = None,
     stdin: int = subprocess.DEVNULL,
     stderr: int = subprocess.STDOUT,
+    confinement: Confinement | None = None,
 ) -> AsyncGenerator[Tree]:
     """Start ``command``, and end it and all its descendants when the block ends.
 
@@ -218,13 +220,33 @@ async def open_supervised_tree(
       cwd: the folder to start in; by default the current one.
       stdin: empty by default; or ``subprocess.PIPE``.
       stderr: by default the same pipe as the output; or ``subprocess.PIPE``.
+      confinement: the sandbox for the command; ``None`` for none.
 
     Raises:
       OSError: the program cannot be started.
     """
+    with confined(confinement, command, env) as (line, descriptors):
+        opening = _open(line, descriptors, env=env, grace=grace, cwd=cwd, stdin=stdin, stderr=stderr)
+        async with opening as tree:
+            yield tree
+
+
+@asynccontextmanager
+async def _open(
+    command: Sequence[str],
+    pass_fds: Sequence[int],
+    *,
+    env: Mapping[str, str],
+    grace: float,
+    cwd: str | os.PathLike[str] | None,
+    stdin: int,
+    stderr: int,
+) -> AsyncGenerator[Tree]:
     supervisor = _supervisor_command()
     if supervisor is None:
-        opening = open_process_tree(command, env=env, grace=grace, cwd=cwd, stdin=stdin, stderr=stderr)
+        opening = open_process_tree(
+            command, env=env, grace=grace, cwd=cwd, stdin=stdin, stderr=stderr, pass_fds=pass_fds
+        )
         async with opening as tree:
             yield tree
         return
@@ -244,7 +266,7 @@ async def open_supervised_tree(
                     cwd=cwd,
                     stdin=stdin,
                     stderr=stderr,
-                    pass_fds=[theirs.fileno(), write_end],
+                    pass_fds=[theirs.fileno(), write_end, *pass_fds],
                 )
             finally:
                 os.close(write_end)

@@ -46,6 +46,7 @@ ADAPTERS = (
     "_interpreter",
     "_process_tree",
     "_supervisor",
+    "_sandbox",
     "_supervised",
     "_initial_environment",
     "_data_folder",

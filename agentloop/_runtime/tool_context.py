@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
+import attrs
 import msgspec
 import trio
 
@@ -24,6 +25,7 @@ from agentloop._runtime.blocks import NamedBlock, PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import Run, flush
+from agentloop.config import AgentConfig
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import (
     BlockedError,
@@ -38,7 +40,7 @@ from agentloop.models import Model, ModelRequest
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Answer, Cancel, Decline
 
-__all__ = ["RunningContext"]
+__all__ = ["RunningContext", "calling_agent"]
 
 T = TypeVar("T")
 
@@ -75,6 +77,14 @@ def _read_saved(what: str, type: TypeForm[T], value: Any) -> T:
 def _owner(run: Run, *, own: bool) -> str:
     """The owner of a session's value: the session itself, or the child run ``run``."""
     return run.transcript.id if own and run.parent is not None else ""
+
+
+def calling_agent(context: ToolContext[Any]) -> AgentConfig[Any, Any]:
+    """The agent whose model made the call, with the models and the settings of its run."""
+    assert isinstance(context, RunningContext)
+    run = context._live_run()
+    model, *fallbacks = run.originals
+    return attrs.evolve(run.config, model=model, fallbacks=fallbacks, settings=run.settings)
 
 
 class _AskedForm(AskedQuestion):

@@ -46,6 +46,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from agentloop._sandbox import Sandbox, confine
 from agentloop.command_hooks._input import POINTS
 from agentloop.command_hooks._output import closest
 from agentloop.command_hooks._program import GRACE, MAX_BYTES, CommandFailedError, Path, Program, checked
@@ -66,6 +67,7 @@ def command_hook(
     env: Mapping[str, str] | None = None,
     fail_closed: bool = False,
     children: bool = True,
+    sandbox: Sandbox | None = None,
 ) -> Hook:
     """Make a hook of a program.
 
@@ -80,20 +82,27 @@ def command_hook(
       fail_closed: whether an exit code that is neither 0 nor 2, and a denial among other text, count as a failure, so
         that a guard refuses.
       children: whether it is called for the calls of child streams, too; for the points around a tool call.
+      sandbox: what the program may reach, see `agentloop.toolkit.Sandbox`; ``None`` for all that the user may. It still
+        has the whole environment. A sandbox that fails later counts as a failure of the program.
 
     Raises:
-      UsageError: an argument has the wrong type or value.
+      UsageError: an argument has the wrong type or value, or the sandbox cannot be made here.
     """
     given = cast("object", point)
     if not isinstance(given, Point):
         raise UsageError(f"{given!r} is no point: give one of agentloop.hooks, such as hooks.pre_tool_use")
-    program = Program(checked(command), cwd, dict(env or {}), fail_closed)
+    confinement = None if sandbox is None else confine(sandbox, cwd)
+    program = Program(checked(command), cwd, dict(env or {}), fail_closed, confinement)
     options: dict[str, Any] = {"tools": tools, "timeout": timeout, "name": name or program.name, "children": children}
     return point(**options)(program.at(point))
 
 
 def hooks_from_settings(
-    settings: Mapping[str, Any], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    settings: Mapping[str, Any],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    sandbox: Sandbox | None = None,
 ) -> tuple[Hook, ...]:
     """The hooks of a settings file in the style of Claude Code's.
 
@@ -108,7 +117,7 @@ def hooks_from_settings(
       settings: the ``hooks`` of the file, or all that ``json.loads`` made of it if it has no other settings than
         ``hooks`` and ``env``, the environment of the programs. A ``matcher`` is one or more globs on the tool's name
         with ``|`` between them; nothing, ``*`` and ``.*`` match every tool.
-      cwd, env: as for `command_hook`.
+      cwd, env, sandbox: as for `command_hook`.
 
     Raises:
       UsageError: there is something in it that would not be obeyed: an event, a matcher, a type of hook, or any field
@@ -124,6 +133,7 @@ def hooks_from_settings(
         events, env = settings.get("hooks", {}), {**_environment(settings.get("env", {})), **(env or {})}
     if not isinstance(events, Mapping):
         raise UsageError(f"these are no hooks: the hooks of settings are an object, by event, not {events!r}")
+    confinement = None if sandbox is None else confine(sandbox, cwd)
     made: list[Hook] = []
     for event, groups in cast("Mapping[str, object]", events).items():
         point = POINTS.get(event)
@@ -136,7 +146,7 @@ def hooks_from_settings(
         for handler, globs in _programs(event, groups):
             if globs != ("*",) and point.name not in TOOL_POINTS:
                 raise UsageError(f"matcher {'|'.join(globs)!r} of {event}: only those around a tool call have one")
-            program = Program(checked(handler.command), cwd, dict(env or {}), False)
+            program = Program(checked(handler.command), cwd, dict(env or {}), False, confinement)
             made.append(point(tools=globs, timeout=handler.timeout, name=program.name)(program.at(point)))
     return tuple(made)
 

@@ -14,6 +14,7 @@ import trio
 from attrs import frozen
 
 from agentloop._process_tree import SIGKILL, open_process_tree, signal_name
+from agentloop._sandbox import Confinement, confined
 from agentloop.command_hooks._input import event_name, told
 from agentloop.command_hooks._output import Answer, CommandFailedError, denies, read, verdict
 from agentloop.errors import UsageError
@@ -79,6 +80,8 @@ class Program:
     cwd: Path | None
     env: dict[str, str]
     fail_closed: bool
+    confinement: Confinement | None = None
+    """The sandbox that it runs in."""
 
     @property
     def name(self) -> str:
@@ -100,7 +103,7 @@ class Program:
             return verdict(point, value, Answer("block", reason))
         if code != 0:
             problem = _exit(code) + (f": {reason}" if reason else "")
-            if self.fail_closed or _has_not_run(code) or denies(out.text):
+            if self.fail_closed or _has_not_run(code) or denies(out.text) or self._is_sandbox_broken(reason):
                 raise CommandFailedError(problem)
             raise HookWarning(problem)
         if out.too_long:
@@ -111,6 +114,10 @@ class Program:
             if self.fail_closed:
                 raise CommandFailedError(str(warning)) from warning
             raise
+
+    def _is_sandbox_broken(self, reason: str) -> bool:
+        """Whether it was bubblewrap that failed, so that the program has not run."""
+        return self.confinement is not None and reason.startswith("bwrap: ")
 
     def _input(self, point: Point[Any, Any], value: Any) -> bytes:
         message = {
@@ -135,24 +142,27 @@ class Program:
         Raises:
           OSError: the program cannot be started.
         """
-        opening = open_process_tree(
-            self.command,
-            env={**os.environ, "CLAUDE_PROJECT_DIR": self._folder(), **self.env},
-            grace=GRACE,
-            # A process that the program left behind would hold the pipes open.
-            grace_after=0.0,
-            cwd=self.cwd,
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        env = {**os.environ, "CLAUDE_PROJECT_DIR": self._folder(), **self.env}
         out, said = _Spoken(), _Spoken()
-        async with opening as tree, trio.open_nursery() as nursery:
-            nursery.start_soon(_feed, tree.stdin, data)
-            nursery.start_soon(out.listen, tree.stdout)
-            nursery.start_soon(said.listen, tree.stderr)
-            await tree.leader_exited()
-            code = await tree.end()
-            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+        with confined(self.confinement, self.command, env) as (command, descriptors):
+            opening = open_process_tree(
+                command,
+                env=env,
+                grace=GRACE,
+                # A process that the program left behind would hold the pipes open.
+                grace_after=0.0,
+                cwd=self.cwd,
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=descriptors,
+            )
+            async with opening as tree, trio.open_nursery() as nursery:
+                nursery.start_soon(_feed, tree.stdin, data)
+                nursery.start_soon(out.listen, tree.stdout)
+                nursery.start_soon(said.listen, tree.stderr)
+                await tree.leader_exited()
+                code = await tree.end()
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
         return -SIGKILL if code is None else code, out, said
 
 

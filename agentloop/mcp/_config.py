@@ -18,6 +18,7 @@ from agentloop._core.redaction import (
     secrets_of_fields,
     secrets_of_url,
 )
+from agentloop._sandbox import Confinement
 from agentloop.errors import UsageError
 from agentloop.models import Model
 from agentloop.tools import IfInterrupted
@@ -37,6 +38,8 @@ class Stdio:
     """Added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like."""
     cwd: str | os.PathLike[str] | None = None
     """The folder to start the program in; ``None`` for the current one."""
+    confinement: Confinement | None = field(default=None, repr=False)
+    """The sandbox that the program runs in; ``None`` for none."""
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -181,6 +184,9 @@ class ServerConfig:
     def identity(self) -> str:
         """Where the server is, as the same text in every process; without secrets."""
         place = "" if isinstance(self.target, InProcess) else repr(self.target)
+        if isinstance(self.target, Stdio) and self.target.confinement is not None:
+            # A person has approved calls of a server that is confined, and not of the same one without its sandbox.
+            place += f" {self.target.confinement.sandbox!r}"
         return f"{self.name} {self.prefix} {place}"
 
     def offers(self, tool: str) -> bool:

@@ -87,6 +87,7 @@ async def run_program(
         cwd=target.cwd,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        confinement=target.confinement,
     )
     async with opening as tree:
         program = _Program(tree, output, on_failure)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from agentloop._core.redaction import redacted_url
+from agentloop._sandbox import Sandbox, confine
 from agentloop.context import ToolContext
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
@@ -137,6 +138,7 @@ class McpServer(ServerConfig):
         *args: str,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        sandbox: Sandbox | None = None,
         **options: Unpack[_Options],
     ) -> McpServer:
         """A program to start, in a process tree of its own: ``McpServer.stdio("uvx", "mcp-server-git")``.
@@ -147,11 +149,17 @@ class McpServer(ServerConfig):
           *args: the program's arguments.
           env: added to the few variables that the program inherits: ``PATH``, ``HOME`` and the like.
           cwd: the folder to start the program in.
+          sandbox: what the program may reach, see `agentloop.toolkit.Sandbox`; ``None`` for all that the user may. Its
+            ``read=`` must have the program, if that is not below ``/usr``.
           **options: the other fields of `ServerConfig`.
+
+        Raises:
+          UsageError: the sandbox cannot be made here.
         """
         command = os.fspath(command)
         options.setdefault("name", Path(command).stem)
-        return cls(target=Stdio(command, args, env, cwd), **cast("Any", options))
+        confinement = None if sandbox is None else confine(sandbox, cwd)
+        return cls(target=Stdio(command, args, env, cwd, confinement), **cast("Any", options))
 
     @classmethod
     def http(

@@ -17,11 +17,15 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
 `Snapshots` are hooks that keep the files of a folder as they were before each turn, so that a turn can be undone.
 """
 
+from agentloop._sandbox import Sandbox
 from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
+from agentloop.toolkit._project_files import project_files
+from agentloop.toolkit._search_folder import search_folder
 from agentloop.toolkit._shell import shell
+from agentloop.toolkit._skills import skills
 from agentloop.toolkit._snapshots import FileChange, Snapshots, TurnChanges
 from agentloop.toolkit._spool import SpoolDirectory
 from agentloop.toolkit._think import think
@@ -29,6 +33,7 @@ from agentloop.toolkit._todo import todo
 
 __all__ = [
     "FileChange",
+    "Sandbox",
     "Snapshots",
     "SpoolDirectory",
     "TurnChanges",
@@ -36,7 +41,10 @@ __all__ = [
     "file_tools",
     "memory",
     "plan",
+    "project_files",
+    "search_folder",
     "shell",
+    "skills",
     "think",
     "todo",
 ]

@@ -61,17 +61,28 @@ _WORDS = {
 class Root:
     """A folder, and access to the files in it.
 
+    Args:
+      path: the folder.
+      inside: another root that holds the folder; ``path`` is relative to it, and looked up in it at each access.
+
     Raises:
       UsageError: it is no folder, or the system cannot confine paths.
     """
 
-    __slots__ = ("_given", "path")
+    __slots__ = ("_given", "_inside", "path")
 
     _given: str
+    _inside: tuple[Root, str] | None
     path: str
     """As the system knows it, without links."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, inside: Root | None = None) -> None:
+        self._inside = None
+        if inside is not None:
+            path = os.fspath(path)
+            self._inside = (inside, path)
+            self._given = self.path = os.path.normpath(os.path.join(inside.path, path))  # noqa: PTH118
+            return
         if not CONFINES:
             raise UsageError(
                 "file_tools() needs a system that opens files relative to an open folder, as POSIX systems do: without "
@@ -105,13 +116,19 @@ class Root:
         """
         with _as_tool_errors(path):
             path = self._without_tilde(path)
-            opened = [os.open(self.path, FOLDER & ~getattr(os, "O_NOFOLLOW", 0))]
+            opened = [self._open()]
             try:
                 name = self._walk(path, opened, make_folders)
                 yield opened[-1], name
             finally:
                 for descriptor in opened:
                     os.close(descriptor)
+
+    def _open(self) -> int:
+        if self._inside is not None:
+            root, path = self._inside
+            return root.open_folder(path)
+        return os.open(self.path, FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
 
     def _without_tilde(self, path: str) -> str:
         """A folder called ``~`` would be removed by ``rm -rf ~`` one day, so no path makes one."""

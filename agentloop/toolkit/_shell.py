@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from agentloop._initial_environment import hide_initial_environment
 from agentloop._process_tree import signal_name
+from agentloop._sandbox import Sandbox, confine
 from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
@@ -49,6 +50,7 @@ def shell(
     keep_in: str | os.PathLike[str] | None = None,
     requires_approval: bool = True,
     name: str = "shell",
+    sandbox: Sandbox | None = None,
 ) -> Tool:
     """A tool that runs a command line with ``/bin/sh -c``.
 
@@ -59,7 +61,7 @@ def shell(
     has killed its supervisor, which is its parent; elsewhere only the process group. On Linux the command also ends
     when this process is killed.
 
-    The command runs without a sandbox, with all rights of the user. Hence ``requires_approval``. On Linux, the first
+    Without ``sandbox``, the command runs with all rights of the user. Hence ``requires_approval``. On Linux, the first
     command makes this process overwrite its initial environment in memory, except for inherited variables: otherwise a
     command could read keys from ``/proc/<pid>/environ``. ``os.environ`` does not change.
 
@@ -76,9 +78,12 @@ def shell(
         folder the omitted part is lost.
       requires_approval: whether the user must approve each call.
       name: the tool's name for the model.
+      sandbox: what a command may reach; ``None`` for all that the user may. A sandbox that cannot be made here is an
+        error at once. A command that a signal kills then has the exit code 128 and the number of the signal.
 
     Raises:
-      UsageError: the system is not POSIX, a number is out of range, or the current folder was removed.
+      UsageError: the system is not POSIX, a number is out of range, the current folder was removed, or the sandbox
+        cannot be made.
     """
     if os.name != "posix":
         raise UsageError("shell() needs a POSIX system: it runs /bin/sh, and ends process groups")
@@ -93,6 +98,7 @@ def shell(
         ) from error
     variables, inherited = dict(env or {}), tuple(inherit_env)
     timeout = min(timeout, max_timeout)
+    confinement = None if sandbox is None else confine(sandbox, folder)
 
     async def run(
         context: ToolContext[Any],
@@ -112,7 +118,11 @@ def shell(
         }
         hide_initial_environment(inherited)
         opening = open_supervised_tree(
-            ["/bin/sh", "-c", command], cwd=folder, env={"TERM": "dumb", **environment, **variables}, grace=grace
+            ["/bin/sh", "-c", command],
+            cwd=folder,
+            env={"TERM": "dumb", **environment, **variables},
+            grace=grace,
+            confinement=confinement,
         )
         timeout = min(timeout, max_timeout)
         async with open_truncated(max_chars, keep_in=spool, name=name) as output:
@@ -122,7 +132,9 @@ def shell(
                     code = await tree.end()
             except OSError as error:
                 raise ToolError(f"the command cannot be run in {folder}: {error.strerror or error}") from error
-            return _result(output.text(), code, timeout if timed_out else None, tree.leftovers)
+            # The process that reaps in a sandbox outlives the command as long as there is something to reap.
+            leftovers = tree.leftovers if confinement is None else max(0, tree.leftovers - 1)
+            return _result(output.text(), code, timeout if timed_out else None, leftovers)
 
     return tool(
         name=name,
@@ -130,12 +142,21 @@ def shell(
             f"Run a command line with /bin/sh in {folder}. Returns what it writes, and its exit code. "
             "It has no input and no terminal. Processes that it leaves in the background are ended when it ends. "
             f"It is ended after {timeout:g} s; ask for up to {max_timeout:g} s if it needs longer."
+            f"{'' if sandbox is None else _described(sandbox)}"
         ),
         requires_approval=requires_approval,
         destructive=True,
         # The tool has a deadline of its own, so that the result has the output up to then.
         timeout=math.inf,
     )(run)
+
+
+def _described(sandbox: Sandbox) -> str:
+    """What the model should know about the sandbox, so that it does not try in vain."""
+    changes = f"it can change files in {', '.join(sandbox.write)} only" if sandbox.write else "it can change no files"
+    reads = f", it can read {', '.join(sandbox.read)}" if sandbox.read else ""
+    sockets = " and Unix sockets" if sandbox.unix_sockets else ""
+    return f" It runs in a sandbox: {changes}{reads}, and it has {'a' if sandbox.network else 'no'} network{sockets}."
 
 
 class _Pump:

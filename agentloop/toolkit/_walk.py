@@ -23,7 +23,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TypedDict
 
-__all__ = ["Found", "Query", "expand", "find", "matches", "spelled"]
+__all__ = ["Found", "Query", "entries", "expand", "find", "matches", "spelled", "wanted"]
 
 MAX_DEPTH = 64
 MAX_LINE = 300
@@ -68,14 +68,14 @@ class Found(TypedDict):
 def find(query: Query) -> Found:
     """Raises `ValueError` for a glob or a regular expression that is none."""
     found: Found = {"hits": [], "more": False, "passed_over": 0, "error": ""}
-    wanted = _wanted(query["glob"])
+    is_wanted = wanted(query["glob"])
     try:
         flags = re.IGNORECASE if query["ignore_case"] else re.NOFLAG
         regex = None if query["regex"] is None else re.compile(query["regex"], flags)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"the pattern is no regular expression of Python's: {error}") from error
-    for parts, folder, mode in _entries(query["folder"], (), query["ignore"]):
-        if not wanted(parts):
+    for parts, folder, mode in entries(query["folder"], query["ignore"]):
+        if not is_wanted(parts):
             continue
         path = spelled("/".join(parts))
         if regex is None:
@@ -94,6 +94,11 @@ def find(query: Query) -> Found:
             found["more"] = True
             break
     return found
+
+
+def entries(folder: int, ignore: list[str]) -> Generator[tuple[tuple[str, ...], int, int]]:
+    """What is in an open folder, at any depth: the names on its path, the open folder that it is in, and its mode."""
+    return _entries(folder, (), ignore)
 
 
 def _entries(folder: int, above: tuple[str, ...], ignore: list[str]) -> Generator[tuple[tuple[str, ...], int, int]]:
@@ -164,7 +169,8 @@ def spelled(path: str) -> str:
 # -------------------------------------------------------------------------------- globs
 
 
-def _wanted(glob: str) -> Callable[[tuple[str, ...]], bool]:
+def wanted(glob: str) -> Callable[[tuple[str, ...]], bool]:
+    """Whether a glob matches the names on a path, as a function of these."""
     patterns = [tuple(one.removeprefix("./").rstrip("/").split("/")) for one in expand(glob)]
     # A pattern for a name alone is for names anywhere.
     patterns = [("**", *one) if len(one) == 1 else one for one in patterns]
