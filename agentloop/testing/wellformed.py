@@ -57,6 +57,7 @@ class _Stream:
     """The part of a stream's events that its state does not need: the text, and the totals."""
 
     source: Source
+    """The source of its events, until the agent that gets the conversation acts."""
     is_resumed: bool
     text: str = ""
     """The text that counts so far, of the response at hand."""
@@ -86,9 +87,13 @@ class _Reader:
             return
         if isinstance(event, (StreamStopped, ChildStreamStopped)):
             self._stop(event)
+        run = self.state.running.get(event.stream)
         self.state.apply(event)
         stream = self._streams.get(event.stream)
         if stream is not None:
+            if event.source != stream.source and run is not None and event.source == run.source:
+                # The turn before has handed the conversation to this agent.
+                stream.source = event.source
             if event.source != stream.source:
                 self._note(event, f"comes from {event.source}, but its stream is of {stream.source}")
             self._read_response(event, stream)
