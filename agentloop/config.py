@@ -366,6 +366,10 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     handoff_when_done: str | None = field(default=None, kw_only=True, repr=False, validator=_check_forced)
     """Name of the agent that gets the conversation whenever this one has answered; ``None`` to end the run then."""
 
+    def answers_to(self, name: str) -> bool:
+        """Whether it is the agent called ``name``, or a team with that agent."""
+        return name == self.name or name in self.members
+
     @property
     def hands_off(self) -> bool:
         """Whether it may give the conversation to another agent."""

@@ -1384,7 +1384,9 @@ class SessionState:
                 run = StreamState()
                 run.complaints = self.complaints
             self.run = run
-            self.agent = event.agent
+            if not event.resumes:
+                # A turn that is resumed may have handed the conversation off.
+                self.agent = event.agent
         else:
             parent = self.running.get(event.parent or "")
             if parent is None:

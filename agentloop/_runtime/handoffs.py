@@ -16,6 +16,7 @@ import trio
 
 from agentloop._core.field_checks import FieldError
 from agentloop._core.handoffs import HandoffRecord, continue_message, nearest
+from agentloop._core.results import error_result
 from agentloop._core.state import ViewChanged
 from agentloop._core.transcript import flaw_of_history
 from agentloop._runtime.exception_groups import raise_single
@@ -30,7 +31,7 @@ from agentloop.errors import ToolError, UsageError
 from agentloop.events import HandedOff
 from agentloop.handoffs import HANDOFF, History
 from agentloop.hooks import SessionEnd
-from agentloop.messages import Message, Text, ToolCall, UserMessage, checked_messages
+from agentloop.messages import Message, Text, ToolCall, ToolResult, UserMessage, checked_messages
 from agentloop.tools import JsonArguments, Tool
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "hand_off_when_done",
     "handoff_tool",
     "open_stages",
+    "refused_handoff",
     "show_history",
 ]
 
@@ -95,10 +97,7 @@ def handoff_tool(run: Run) -> Tool:
 
 async def _accept(run: Run, call_id: str, agent: str) -> str:
     """Make the handoff that a call asks for. It is saved when this returns."""
-    pending = run.state.pending_handoff
-    if pending is not None and pending.call_id != call_id:
-        raise ToolError(f"No handoff to {agent}: this turn has handed the conversation to {pending.to} already.")
-    if pending is None:
+    if run.state.pending_handoff is None:
         if run.config.handoff_to(agent) is None:
             known = [handoff.agent for handoff in run.config.handoffs]
             raise ToolError(f"There is no agent {agent!r} to hand off to: {nearest(agent, known)}")
@@ -109,6 +108,14 @@ async def _accept(run: Run, call_id: str, agent: str) -> str:
         f"{run.config.name} has handed the conversation to {agent}, who continues it from here. The tools of "
         f"{run.config.name} may differ from those of {agent}."
     )
+
+
+def refused_handoff(run: Run, call: ToolCall) -> ToolResult | None:
+    """The result of a handoff that comes second in its turn; ``None`` for the first one."""
+    pending = run.state.pending_handoff
+    if pending is None or pending.call_id == call.id:
+        return None
+    return error_result(call, f"No handoff: this turn has handed the conversation to {pending.to} already.")
 
 
 def _emit(run: Run, to: str, call_id: str = "") -> None:

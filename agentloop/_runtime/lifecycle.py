@@ -254,7 +254,8 @@ async def _block(
             if team:
                 config = _acting(config, team, transcript.agent if state is None else state.acting_agent)
                 models = resolve_models(config, model)
-            transcript.agent = config.name
+            if state is None:
+                transcript.agent = config.name
         run = Run(
             config=config,
             models=models,

@@ -20,7 +20,7 @@ from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.blocks import PausableDeadline, now, since
 from agentloop._runtime.call_order import CallOrder
-from agentloop._runtime.handoffs import HandoffOrder
+from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
@@ -155,10 +155,14 @@ class Calls:
         tool = self._tools.get(call.name)
         if tool is None:
             return unknown_tool(call, list(self._tools))
-        if self._handoffs is not None and call.name == HANDOFF:
-            # It asks nothing before the calls that it waits for have ended.
-            self._settle(call)
-            await self._handoffs.wait(call.id)
+        if call.name == HANDOFF and self._run.config.handoffs:
+            if self._handoffs is not None:
+                # It asks nothing before the calls that it waits for have ended.
+                self._settle(call)
+                await self._handoffs.wait(call.id)
+            refusal = refused_handoff(self._run, call)
+            if refusal is not None:
+                return refusal
         if self._run.state.calls[call.id].outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:

@@ -40,6 +40,7 @@ class IndexEntry(NamedTuple):
 
 class _Started(msgspec.Struct):
     source: Source
+    resumes: str = ""
 
 
 class _HandedOff(msgspec.Struct):
@@ -61,7 +62,9 @@ def index_entry(records: Sequence[Record]) -> IndexEntry | None:
         state = _STATES[record.kind]
         try:
             if record.kind == "stream_started":
-                agent = decode_own(record.data, _Started).source.agents[0]
+                started = decode_own(record.data, _Started)
+                # A turn that is resumed may have handed the conversation to an agent that acts after it.
+                agent = agent if started.resumes else started.source.agents[0]
             elif record.kind == "handed_off":
                 handed_off = decode_own(record.data, _HandedOff)
                 # A child run hands off its own conversation, not that of the session.

@@ -208,7 +208,7 @@ async def test_of_two_handoffs_in_a_batch_the_first_in_call_order_counts() -> No
         assert [event.call_id for event in of(seen.events, HandedOff)] == ["a"]
         assert results(seen.messages)[1] == (
             "error",
-            "No handoff to billing: this turn has handed the conversation to refunds already.",
+            "No handoff: this turn has handed the conversation to refunds already.",
         )
         assert seen.outcome.output == "Refunded."
 
