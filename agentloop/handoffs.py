@@ -5,7 +5,7 @@
     front = Agent(model, name="front", handoffs=["billing", Handoff("refunds", history="last")])
     team = Team(front, billing, refunds)
 
-Agents name each other, so two of them can hand off to one another. `agentloop.Team` finds the agents by their names.
+Agents name each other, so two of them can hand off to one another. `agentloop.team.Team` finds the agents by name.
 """
 
 from __future__ import annotations
