@@ -5,9 +5,9 @@ The layers, from values to the front door; each imports only from those before i
     errors  messages  permissions  questions  events  outcome  models  limits  wire
                                                                             values
     _core/                                                                  decisions: no trio, no await
-    context  run_info  tools  hooks  observers  config  journal                                what users write against
+    context  run_info  tools  hooks  observers  handoffs  config  journal                      what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
-    session  agent  toolsets                                                the front door
+    session  agent  team  toolsets                                          the front door
     _process_tree  providers/  command_hooks/  toolkit/  mcp/  stores/      adapters, imported on first use
     testing/  demo/                                                         public, built on all the rest
 """
@@ -21,6 +21,7 @@ from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, ModelError, Retry, ToolError, UsageError
+from agentloop.handoffs import Handoff
 from agentloop.limits import Compaction, Deadlines, Limits, Price, PriceTier, Retries
 from agentloop.messages import File, Image, Text
 from agentloop.models import Model, ModelSettings
@@ -30,6 +31,7 @@ from agentloop.permissions import Permissions, Rule
 from agentloop.questions import Accept, Approve, Cancel, Decline, Deny
 from agentloop.run_info import OutputInfo, RunInfo, each_turn
 from agentloop.session import Session
+from agentloop.team import Team
 from agentloop.tools import Tool, tool
 from agentloop.toolsets import Toolsets
 
@@ -44,6 +46,7 @@ __all__ = [
     "Decline",
     "Deny",
     "File",
+    "Handoff",
     "Image",
     "Limits",
     "Model",
@@ -61,6 +64,7 @@ __all__ = [
     "RunInfo",
     "Session",
     "Stream",
+    "Team",
     "Text",
     "Tool",
     "ToolContext",

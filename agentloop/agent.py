@@ -68,6 +68,9 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       output_type: type of ``result.output``: ``str`` for free text, another type for validated JSON.
       output_validators: functions that check each output, and may change it or have the model try again.
       output_deltas: whether streams emit the parts of a structured output while the model writes it.
+      description: what the agent is for, in words for the models of other agents.
+      handoffs: names of the agents that its model may hand the conversation to, in a `Team`; see `agentloop.handoffs`.
+      handoff_when_done: name of the agent that gets the conversation whenever this one has answered.
 
     Raises:
       UsageError: an argument is wrong; the message names the value and the way out.
@@ -303,7 +306,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
 
         Args:
           name: name of the tool; the agent's own by default.
-          description: what the tool is for, in words for the outer model; the agent's instructions by default.
+          description: what the tool is for, in words for the outer model; by default the agent's description, or
+            its instructions.
           options: options of `Tool`. There is no timeout by default, since everything inside has its own deadlines.
         """
 
@@ -318,7 +322,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             return outcome.output
 
         if description is None:
-            description = self.instructions if isinstance(self.instructions, str) else ""
+            description = self.description or (self.instructions if isinstance(self.instructions, str) else "")
         options.setdefault("timeout", float("inf"))
         # A retry resumes the child; each call inside it decides about itself.
         options.setdefault("if_interrupted", "retry")
@@ -401,7 +405,7 @@ _explain_options = explain_options(
         "response_format": "it is called output_type= here",
         "model_settings": "it is called settings= here, with ModelSettings(...)",
         "mcp_servers": "it is called toolsets= here, with McpServer.stdio(...) or McpServer.http(...)",
-        "handoffs": "give tools=[other.as_tool()]",
+        "sub_agents": "give tools=[other.as_tool()]",
         "input_guardrails": "give hooks=, with a function at hooks.user_prompt_submit",
         "output_guardrails": "give hooks=, with a function at hooks.stop",
         "middleware": "give hooks=: see agentloop.hooks",

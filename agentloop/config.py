@@ -10,7 +10,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
@@ -20,6 +21,7 @@ from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import ToolDefinitionError, UsageError
+from agentloop.handoffs import HANDOFF, Handoff, handoffs_of
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelSettings, check_model_name
@@ -240,6 +242,30 @@ _MODULES_OF_TYPES = frozenset({"types", "typing", "typing_extensions"})
 """Where the classes of types that are no classes come from: of ``int | str``, ``list[int]``, ``Literal["a"]``."""
 
 
+def _check_description(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"description= takes some text, not {shown(value)}")
+
+
+def _check_handoffs(instance: Any, attribute: object, handoffs: tuple[Handoff, ...]) -> None:
+    for handoff in handoffs:
+        _check_target(instance, "handoffs=", handoff.agent)
+    if handoffs and any(tool.name == HANDOFF for tool in instance.tools):
+        raise UsageError(f"agent {instance.name!r} has handoffs and a tool {HANDOFF!r}: give the tool another name")
+
+
+def _check_forced(instance: Any, attribute: object, name: object) -> None:
+    if name is not None:
+        if not is_name(name):
+            raise UsageError(f"handoff_when_done= takes the name of an agent, not {shown(name)}")
+        _check_target(instance, "handoff_when_done=", str(name))
+
+
+def _check_target(instance: Any, option: str, name: str) -> None:
+    if name == instance.name:
+        raise UsageError(f"{option} agent {name!r} would hand off to itself")
+
+
 def _check_model(instance: object, attribute: object, model: Model | str) -> None:
     check_model(model)
 
@@ -266,6 +292,9 @@ def check_model(model: object) -> None:
 @frozen(eq=False)
 class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """The configuration of an agent. Immutable; any number of runs can share it."""
+
+    members: ClassVar[Mapping[str, AgentConfig[Any, Any]]] = MappingProxyType({})
+    """The agents of a team by their names, the first one first; none if this is a single agent."""
 
     model: Model | str = field(validator=_check_model)
     """A model, or its name, ``"provider:model"``, which is resolved when a stream is opened."""
@@ -328,3 +357,24 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     output_deltas: bool = field(default=False, kw_only=True, repr=False, validator=_check_kind)
     """Whether streams emit an `OutputDelta` for each part of a structured output while the model writes it.
     `Stream.partial` needs no such events."""
+    description: str = field(default="", kw_only=True, repr=False, validator=_check_description)
+    """What the agent is for, in words for the models of other agents."""
+    handoffs: tuple[Handoff, ...] = field(
+        default=(), kw_only=True, converter=handoffs_of, repr=False, validator=_check_handoffs
+    )
+    """The agents, by name, to which its model may hand the conversation off. It runs in a `Team` then."""
+    handoff_when_done: str | None = field(default=None, kw_only=True, repr=False, validator=_check_forced)
+    """Name of the agent that gets the conversation whenever this one has answered; ``None`` to end the run then."""
+
+    def answers_to(self, name: str) -> bool:
+        """Whether it is the agent called ``name``, or a team with that agent."""
+        return name == self.name or name in self.members
+
+    @property
+    def hands_off(self) -> bool:
+        """Whether it may give the conversation to another agent."""
+        return bool(self.handoffs) or self.handoff_when_done is not None
+
+    def handoff_to(self, name: str) -> Handoff | None:
+        """Its handoff to the agent ``name``, if it has one."""
+        return next((handoff for handoff in self.handoffs if handoff.agent == name), None)

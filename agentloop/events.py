@@ -46,6 +46,7 @@ __all__ = [
     "ElicitationRequested",
     "ErrorInfo",
     "Event",
+    "HandedOff",
     "MessageCommitted",
     "OutputDelta",
     "Question",
@@ -178,7 +179,7 @@ RequestPurpose: TypeAlias = Literal["turn", "summary", "tool"]
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The stream that an event belongs to. One value per stream, shared by all of its events."""
+    """The stream that an event belongs to, and its agent. All events of a stream share one value until a handoff."""
 
     session: str
     """Id of the session in whose transcript the event happened. A child stream has a session of its own."""
@@ -530,6 +531,19 @@ class ToolCallParked(Event, frozen=True, kw_only=True):
     """Name of the tool."""
 
 
+class HandedOff(Event, frozen=True, kw_only=True):
+    """The agent of this event hands the conversation to another agent, which continues it in the same stream.
+
+    The other agent acts from the end of this turn on. If the run ends before, it has the conversation all the same: its
+    session's next run begins with it.
+    """
+
+    to: str
+    """Name of the agent that gets the conversation."""
+    call_id: str = ""
+    """Id of the tool call that asked for it; empty for `Agent.handoff_when_done`."""
+
+
 # ---------------------------------------------------------------------------- questions
 
 
@@ -660,6 +674,7 @@ StreamEvent: TypeAlias = (
     | ToolCallProgress
     | ToolCallFinished
     | ToolCallParked
+    | HandedOff
     | ElicitationRequested
     | ApprovalRequested
     | ContinueRequested

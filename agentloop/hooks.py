@@ -429,12 +429,12 @@ class TurnEnd(HookInput, frozen=True):
 
 
 class SessionEnd(HookInput, frozen=True):
-    """Input of `session_end`: a stream is ending."""
+    """Input of `session_end`: a stream is ending, or its agent has handed the conversation to another agent."""
 
     source: Source
     """The stream."""
-    reason: StreamReason
-    """Why it ends."""
+    reason: StreamReason | Literal["handed_off"]
+    """Why it ends; ``handed_off`` if the stream goes on with another agent, whose `session_start` hooks are called."""
 
 
 # -------------------------------------------------------------------------------- points

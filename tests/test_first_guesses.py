@@ -485,7 +485,7 @@ def test_a_name_from_another_library_is_answered_with_the_one_here(guess: Callab
         ({"system_prompt": "x"}, "Agent(system_prompt=...): it is called instructions= here"),
         ({"context_type": str}, "it is called deps_type= here"),
         ({"mcp_servers": []}, "it is called toolsets= here"),
-        ({"handoffs": []}, "give tools=[other.as_tool()]"),
+        ({"sub_agents": []}, "give tools=[other.as_tool()]"),
         ({"max_turns": 3}, "give limits=Limits(turns=...)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,

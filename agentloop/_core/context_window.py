@@ -35,6 +35,7 @@ from agentloop.outcome import ContextUse
 __all__ = [
     "FLAWS",
     "READ_RESULT",
+    "Cut",
     "LongResults",
     "Measure",
     "Plan",
@@ -245,6 +246,19 @@ def _cut_text(text: str, tokens: int) -> str:
 # ---------------------------------------------------------------------------- the view
 
 
+class Cut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent reads in place of the messages that a handoff has left out, and what the agents before it read."""
+
+    at: int
+    """How many messages the transcript had when the handoff was made."""
+    summary: str = ""
+    """`View.summary` for an agent that reads all."""
+    first_kept: int = 0
+    """`View.first_kept` for an agent that reads all."""
+    messages: tuple[Message, ...] = ()
+    """The messages that it reads in place of those before ``View.first_kept``."""
+
+
 class View:
     """The model's view of a transcript. The transcript itself keeps all messages.
 
@@ -258,6 +272,7 @@ class View:
         "_parts",
         "_sizes",
         "changed_at",
+        "cut",
         "failures",
         "first_kept",
         "in_part",
@@ -277,6 +292,8 @@ class View:
         """The messages that there were when the view changed last: what a provider has counted before has changed."""
         self.failures = 0
         """How many summaries have failed in a row."""
+        self.cut: Cut | None = None
+        """What the agent reads in place of messages that a handoff has left out; ``None`` if none has."""
         self.scale = 1.0
         """The tokens of the provider for each token of the estimate, where the provider counts more."""
         self._elided: frozenset[int] = frozenset()
@@ -288,11 +305,18 @@ class View:
     @property
     def is_plain(self) -> bool:
         """Whether everything is shown as it is."""
-        return not self.first_kept and not self._elided and not self.in_part
+        return not self.first_kept and not self._elided and not self.in_part and self.cut is None
+
+    @property
+    def front(self) -> tuple[Message, ...]:
+        """The messages in place of those before ``first_kept``."""
+        if self.cut is not None and self.cut.messages:
+            return self.cut.messages
+        return (UserMessage((Text(self.summary),)),) if self.first_kept and self.summary else ()
 
     def shown(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The messages that the model reads in place of ``messages``."""
-        shown: list[Message] = [UserMessage((Text(self.summary),))] if self.first_kept else []
+        shown: list[Message] = list(self.front)
         for index in range(self.first_kept, len(messages)):
             message = messages[index]
             if index not in self._elided:
@@ -354,6 +378,34 @@ class View:
         self.summary = summary
         self.first_kept = first_kept
         self.failures = 0
+        if self.cut is not None:
+            self.cut = msgspec.structs.replace(self.cut, messages=())
+
+    def cut_to_newest_prompt(self, messages: Sequence[Message]) -> None:
+        """Have the next agent read the newest message of the user in ``messages``, and what follows it."""
+        for index in range(len(messages) - 1, self.first_kept - 1, -1):
+            if isinstance(messages[index], UserMessage):
+                self._cut(messages, index, ())
+                return
+        # It is in the summary, or a function has left it out.
+        self._cut(messages, None, self.cut.messages if self.cut is not None else ())
+
+    def cut_to(self, lead: Sequence[Message], messages: Sequence[Message]) -> None:
+        """Have the next agent read ``lead`` in place of ``messages``."""
+        self._cut(messages, len(messages), tuple(lead))
+
+    def _cut(self, messages: Sequence[Message], first_kept: int | None, lead: tuple[Message, ...]) -> None:
+        before = Cut(0, self.summary, self.first_kept) if self.cut is None else self.cut
+        self.change(messages, self.first_kept)
+        self.cut = msgspec.structs.replace(before, at=len(messages), messages=lead)
+        if first_kept is not None:
+            self.summary, self.first_kept = "", first_kept
+
+    def uncut(self, messages: Sequence[Message]) -> None:
+        """Have the next agent read what those before the cut read."""
+        if self.cut is not None:
+            self.change(messages, 0)
+            self.summary, self.first_kept, self.cut = self.cut.summary, self.cut.first_kept, None
 
     def cut_summary(self, tokens: int) -> bool:
         """Cut the summary to ``tokens``: it is of a model with a larger window. Gives whether it was longer."""
@@ -371,8 +423,10 @@ class View:
         in_part: Iterable[tuple[int, int]],
         changed_at: int,
         failures: int,
+        cut: Cut | None = None,
     ) -> None:
         """Show exactly what a journal has: in another process, or after a failure of the store."""
+        self.cut = cut
         self.summary, self.first_kept, self.changed_at, self.failures = summary, first_kept, changed_at, failures
         self._elided = frozenset(elided)
         self.in_part = dict(in_part)
@@ -380,6 +434,8 @@ class View:
 
     def rewind(self, messages: int) -> None:
         """Only the first so many ``messages`` count from here on."""
+        if self.cut is not None and self.cut.at > messages:
+            self.summary, self.first_kept, self.cut = self.cut.summary, self.cut.first_kept, None
         if self.first_kept > messages:
             self.summary, self.first_kept = "", 0
         self._elided = frozenset([index for index in self._elided if index < messages])
@@ -447,7 +503,7 @@ def measure(messages: Sequence[Message], view: View, front: int) -> Measure:
       front: the estimate of the instructions and tools.
     """
     sizes = view.sizes(messages)
-    summary = estimate(UserMessage((Text(view.summary),))) if view.first_kept else 0
+    summary = sum(map(estimate, view.front))
     known = front + summary
     everything = known + sum([size.all for size in sizes[view.first_kept :]])
     index = len(messages)
@@ -515,7 +571,7 @@ def context_use(messages: Sequence[Message], view: View, instructions: str, tool
         counted=measured.counted,
         instructions=of_instructions,
         tools=of_tools,
-        summary=estimate(UserMessage((Text(view.summary),))) if view.first_kept else 0,
+        summary=sum(map(estimate, view.front)),
         prompts=prompts,
         responses=responses,
         results=results,

@@ -23,7 +23,8 @@ The second belongs to each tool call, the third to each question. Tables say whi
   that it opened; a stream ends after its children;
 * a question of a call, and a child stream, begin while the call runs;
 * parked calls and questions are left behind only by a stream that needs input or was interrupted;
-* messages are committed in order of their index, without a gap.
+* messages are committed in order of their index, without a gap;
+* a turn hands the conversation off once at most, and the other agent acts after it.
 
 **Resuming.** The state outlives the stream. A stream that stops parked, or whose process died, leaves behind the open
 turn: its response (`StreamState.message`), the results so far, and a `CallState` for each call without a result. The
@@ -46,6 +47,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
+from agentloop._core.context_window import Cut, View
+from agentloop._core.handoffs import HandoffRecord, Handoffs, agent_after_rewind
 from agentloop._core.transcript import SessionValues, close_turn
 from agentloop.events import (
     ApprovalRequested,
@@ -55,6 +58,7 @@ from agentloop.events import (
     CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
+    HandedOff,
     MessageCommitted,
     OutputDelta,
     Question,
@@ -237,6 +241,8 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     permissions: Permissions | None = None
     values: SessionValues = {}
     """The values that tools have saved in the session."""
+    cut: Cut | None = None
+    """What an agent reads in place of messages that a handoff has left out."""
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):
@@ -249,6 +255,13 @@ class ViewChanged(Note, frozen=True, omit_defaults=True):
     in_part: tuple[tuple[int, int], ...] = ()
     changed_at: int = 0
     failures: int = 0
+    cut: Cut | None = None
+
+    @classmethod
+    def of(cls, view: View) -> ViewChanged:
+        """The note of ``view`` as it is now."""
+        elided, in_part = tuple(sorted(view.elided)), tuple(sorted(view.in_part.items()))
+        return cls(view.summary, view.first_kept, elided, in_part, view.changed_at, view.failures, view.cut)
 
 
 NOTES: Mapping[str, type[Note]] = {
@@ -329,6 +342,8 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
     _S.BETWEEN_TURNS: {
         **_AT_ANY_TIME,
         TurnStarted: _S.TURN,
+        HandedOff: None,
+        ViewChanged: None,
         StreamStopped: _S.STOPPED,
         ChildStreamStopped: _S.STOPPED,
     },
@@ -346,6 +361,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         TurnOpened: None,
         ToolCallStarted: None,
         ToolStarted: None,
+        HandedOff: None,
         ValueRemembered: None,
         ChildReused: None,
         ToolCallOutput: None,
@@ -373,6 +389,7 @@ CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
         ApprovalRequested: _C.RUNNING,
         ElicitationRequested: _C.RUNNING,
         ToolStarted: _C.RUNNING,
+        HandedOff: _C.RUNNING,
         ValueRemembered: _C.RUNNING,
         ToolCallOutput: _C.RUNNING,
         ToolCallProgress: _C.RUNNING,
@@ -688,6 +705,7 @@ class StreamState:
         "complaints",
         "detail",
         "first_index",
+        "handoffs",
         "is_bypassed",
         "is_prompted",
         "long_results",
@@ -699,6 +717,7 @@ class StreamState:
         "openings",
         "output_retries",
         "parent",
+        "pending_handoff",
         "phase",
         "prompt",
         "question_count",
@@ -726,6 +745,7 @@ class StreamState:
         # These fields last through all openings of the run.
         self.session = ""
         self.agent = ""
+        """The agent that it began with; `acting_agent` has the conversation."""
         self.model = ""
         """The model that was to be asked first."""
         self.prompt: UserMessage = _NO_PROMPT
@@ -751,6 +771,10 @@ class StreamState:
         """For a child run that is read from a journal: whole texts of long results, by call id."""
         self.view: ViewChanged | None = None
         """For a child run: how the model reads its transcript, unless it reads all of it."""
+        self.handoffs: Handoffs = ()
+        """Its handoffs, from one agent to another."""
+        self.pending_handoff: HandoffRecord | None = None
+        """The handoff of the open turn: the other agent acts when the turn has ended."""
         self.usage = Usage()
         """Its children's included."""
         self.requests = 0
@@ -811,6 +835,11 @@ class StreamState:
             return self.phase is StreamPhase.STOPPED
         # A stream that ended before it had taken up the open turn has left the turn as it was.
         return self.reason not in (None, "needs_input", "interrupted") and self.message is None
+
+    @property
+    def acting_agent(self) -> str:
+        """Name of the agent that acts, or acts next when the run is resumed; empty before it began."""
+        return self.source.agents[-1] if self.source.agents else ""
 
     @property
     def next_turn(self) -> int:
@@ -1004,6 +1033,28 @@ class StreamState:
             left = self.open_things[1:]
             if left:
                 self._complain(event, f"leaves open: {', '.join(left)}")
+        if self.pending_handoff is not None and self.message is None:
+            self._change_agent(self.pending_handoff)
+
+    def _hand_off(self, event: HandedOff) -> None:
+        if event.call_id:
+            self._running_call(event, event.call_id)
+        if self.pending_handoff is not None:
+            self._complain(event, f"its turn has handed the conversation to {self.pending_handoff.to} before")
+        index = self.first_index + len(self.messages)
+        handoff = HandoffRecord(index, self.acting_agent, event.to, event.call_id)
+        self.handoffs += (handoff,)
+        if self.phase is StreamPhase.BETWEEN_TURNS:
+            self._change_agent(handoff)
+        else:
+            self.pending_handoff = handoff
+
+    def _change_agent(self, handoff: HandoffRecord) -> None:
+        source = self.source
+        self.source = Source(source.session, source.stream, (*source.agents[:-1], handoff.to), source.parent)
+        self.pending_handoff = None
+        # The other agent has all attempts at its own output.
+        self.output_retries = 0
 
     def _commit(self, event: MessageCommitted) -> None:
         if not self.messages:
@@ -1192,6 +1243,7 @@ class StreamState:
         ToolCallProgress: _check_call,
         ToolCallFinished: _finish_call,
         ToolCallParked: _park_call,
+        HandedOff: _hand_off,
         ElicitationRequested: _ask,
         ApprovalRequested: _ask,
         ContinueRequested: _ask,
@@ -1243,7 +1295,18 @@ _RULES: Mapping[type, _Rule] = {fact: rule for row in _ROWS.values() for fact, r
 class SessionState:
     """A session as its journal has it: the transcript, and the last run with its children."""
 
-    __slots__ = ("_states", "complaints", "long_results", "messages", "removed", "run", "running", "settings")
+    __slots__ = (
+        "_states",
+        "agent",
+        "complaints",
+        "handoffs",
+        "long_results",
+        "messages",
+        "removed",
+        "run",
+        "running",
+        "settings",
+    )
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
@@ -1252,6 +1315,10 @@ class SessionState:
         """The transcript; without the open turn of the last run."""
         self.removed: list[Message] = []
         """Messages that a rewind has removed. The ids of their calls stay taken."""
+        self.agent = ""
+        """Name of the agent that has the conversation; empty before the first run."""
+        self.handoffs: Handoffs = ()
+        """The handoffs of its own runs, from one agent to another."""
         self.settings = SessionSettings()
         self.long_results: dict[str, str] = {}
         """For the session's own runs: whole texts of long results, by call id."""
@@ -1295,6 +1362,8 @@ class SessionState:
         run.apply(fact)
         if run.parent is None and isinstance(fact, MessageCommitted):
             self.messages.append(fact.message)
+        if run.parent is None and isinstance(fact, HandedOff):
+            self.hand_off(fact)
         if isinstance(fact, LongResultStored):
             # The living run has them in its transcript, which makes room for new ones.
             if run.parent is None:
@@ -1315,6 +1384,9 @@ class SessionState:
                 run = StreamState()
                 run.complaints = self.complaints
             self.run = run
+            if not event.resumes:
+                # A turn that is resumed may have handed the conversation off.
+                self.agent = event.agent
         else:
             parent = self.running.get(event.parent or "")
             if parent is None:
@@ -1334,10 +1406,18 @@ class SessionState:
         self.running[event.stream] = run
         run.apply(event)
 
+    def hand_off(self, event: HandedOff) -> None:
+        """A run of the session itself has handed the conversation off."""
+        self.handoffs += (HandoffRecord(len(self.messages), event.agent, event.to, event.call_id),)
+        self.agent = event.to
+
     def _rewind(self, count: int) -> None:
+        self.handoffs, self.agent = agent_after_rewind(self.handoffs, self.agent, count)
         self.removed += self.messages[count:]
         del self.messages[count:]
-        settings = self.settings
+        settings, cut = self.settings, self.settings.cut
+        if cut is not None and cut.at > count:
+            settings = msgspec.structs.replace(settings, summary=cut.summary, first_kept=cut.first_kept, cut=None)
         is_summed_up = settings.first_kept <= count
         self.settings = SessionSettings(
             settings.grants,
@@ -1350,6 +1430,7 @@ class SessionState:
             settings.permissions,
             # What tools have saved describes the work that was done, which a rewind does not undo.
             settings.values,
+            settings.cut,
         )
 
     def _forget_run(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
+from agentloop._core.handoffs import HandoffRecord
 from agentloop.errors import SessionBusyError, StreamStateError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage
 from agentloop.models import ToolSpec
@@ -18,6 +19,7 @@ __all__ = [
     "SessionValues",
     "Transcript",
     "close_turn",
+    "flaw_of_history",
     "interrupted_result",
     "problems",
 ]
@@ -88,6 +90,17 @@ def problems(messages: Sequence[Message]) -> list[str]:
     return broken_rules
 
 
+def flaw_of_history(messages: Sequence[Message]) -> str:
+    """Why no model can continue after ``messages``; empty if one can."""
+    if not messages:
+        return "there are none"
+    if not isinstance(messages[0], UserMessage):
+        return "the first one is not of the user"
+    if not isinstance(messages[-1], (UserMessage, ToolResult)):
+        return "the last one is a response, which leaves nothing to answer"
+    return "; ".join(problems(messages))
+
+
 SessionValues: TypeAlias = Mapping[str, Mapping[str, Any]]
 """The JSON values that tools have saved in a session, by owner and name. The owner is the session id of a child run, or
 empty for the session itself."""
@@ -105,8 +118,10 @@ class Transcript:
         "_messages",
         "_scanned",
         "_shown",
+        "agent",
         "front",
         "grants",
+        "handoffs",
         "holder",
         "id",
         "permissions",
@@ -124,6 +139,10 @@ class Transcript:
         """Number of the last event."""
         self.streams = 0
         """How many streams were opened on it so far."""
+        self.agent = ""
+        """Name of the agent that has the conversation; empty before the first run."""
+        self.handoffs: tuple[HandoffRecord, ...] = ()
+        """The handoffs from one agent to another."""
         self.front: tuple[str, tuple[ToolSpec, ...]] = ("", ())
         """The instructions and tools of its last request."""
         self.permissions: Permissions | None = None

@@ -255,10 +255,7 @@ class Compactor:
     def _note_view(self) -> None:
         """Record the view of a child run. That of a root run is a setting of its session."""
         if self._run.parent is not None:
-            view = self._run.transcript.shown
-            elided, in_part = tuple(sorted(view.elided)), tuple(sorted(view.in_part.items()))
-            note = ViewChanged(view.summary, view.first_kept, elided, in_part, view.changed_at, view.failures)
-            self._run.note(note)
+            self._run.note(ViewChanged.of(self._run.transcript.shown))
 
     # ------------------------------------------------------------------------------ compaction
 

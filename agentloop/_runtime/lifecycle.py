@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -38,6 +38,7 @@ from agentloop._core.structured_output import problem_of
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
+from agentloop._runtime.handoffs import check_team
 from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
@@ -104,8 +105,24 @@ def open_stream(
       settings: settings of this run, over the agent's.
     """
     root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
-    models = resolve_models(config, model)
-    return _block(root, config, models, transcript, prompt, answerer=answerer, read=read, task=task, settings=settings)
+    team = config.members
+    if config.hands_off and not team:
+        check_team(config, team)
+    # An agent of a team is known only when the session was read: its name is in the journal.
+    models = () if team else resolve_models(config, model)
+    return _block(
+        root,
+        config,
+        models,
+        transcript,
+        prompt,
+        answerer=answerer,
+        read=read,
+        task=task,
+        settings=settings,
+        team=team,
+        model=model,
+    )
 
 
 def _open_child(
@@ -120,14 +137,15 @@ def _open_child(
     """A stream inside a tool call of ``parent``, in a session of its own."""
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
-    _check_lineage(parent, agent)
-    message, models, state = user_message(prompt), resolve_models(agent), parent.state
+    message, state = user_message(prompt), parent.state
     previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
         previous = StreamState(state, call_id)
+        acting = ""
     else:
         transcript = Transcript(previous.session, previous.messages)
+        transcript.handoffs, acting = previous.handoffs, previous.acting_agent
         transcript.streams = previous.openings
         for id, text in previous.long_results.items():
             transcript.long_results.store(id, text)
@@ -139,12 +157,20 @@ def _open_child(
                 in_part=view.in_part,
                 changed_at=view.changed_at,
                 failures=view.failures,
+                cut=view.cut,
             )
+    team = agent.members
+    if not team and (agent.hands_off or acting not in ("", agent.name)):
+        team = parent.team
+    config = _acting(agent, team, acting)
+    _check_lineage(parent, config)
+    if config.hands_off:
+        check_team(config, team)
     block = _ended_block if previous.is_over else _block
     return block(
         parent.root,
-        agent,
-        models,
+        config,
+        resolve_models(config),
         transcript,
         message,
         answerer=on_question,
@@ -153,7 +179,13 @@ def _open_child(
         call_id=call_id,
         deadline=deadline,
         state=previous,
+        team=team,
     )
+
+
+def _acting(agent: AgentConfig, team: Mapping[str, AgentConfig], name: str) -> AgentConfig:
+    """The agent of ``team`` that has the conversation: ``name``, or the first one; ``agent`` itself without a team."""
+    return team.get(name) or next(iter(agent.members.values()), agent)
 
 
 def _check_lineage(parent: Run, agent: AgentConfig) -> None:
@@ -164,10 +196,9 @@ def _check_lineage(parent: Run, agent: AgentConfig) -> None:
         problem = ""
         if ancestor.config is agent:
             problem = "it is running there already, and would go round in a circle"
-        elif depth > ancestor.config.limits.depth:
-            problem = (
-                f"agent {ancestor.config.name!r} allows {ancestor.config.limits.depth} levels below it (Limits.depth)"
-            )
+        elif depth > ancestor.meter.limits.depth:
+            levels = ancestor.meter.limits.depth
+            problem = f"agent {ancestor.entry.name!r} allows {levels} levels below it (Limits.depth)"
         if problem:
             raise ChildLimitError(agent=agent.name, path=parent.source.agents, reason=problem)
         ancestor = ancestor.parent
@@ -193,12 +224,16 @@ async def _block(
     state: StreamState | None = None,
     task: CompactionTask | None = None,
     settings: ModelSettings | None = None,
+    team: Mapping[str, AgentConfig],
+    model: Model | str | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
     Args:
       prompt: ``None`` to resume the unfinished run of the session.
       parent: the run around it, whose call ``call_id`` opens it.
+      team: the agents that a handoff may go to, by their names.
+      model: the model of a root run, in the place of the agent's.
       state: of a child run, or of the previous run that it resumes.
     """
     require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
@@ -215,6 +250,12 @@ async def _block(
         if prompt is None:
             state = _take_up(root)
             prompt = state.prompt
+        if parent is None:
+            if team:
+                config = _acting(config, team, transcript.agent if state is None else state.acting_agent)
+                models = resolve_models(config, model)
+            if state is None:
+                transcript.agent = config.name
         run = Run(
             config=config,
             models=models,
@@ -229,6 +270,7 @@ async def _block(
             deadline=deadline,
             task=task,
             settings=settings,
+            team=team,
         )
         _open_questions(run, answerer)
         try:
@@ -273,6 +315,7 @@ async def _ended_block(
     call_id: str,
     deadline: PausableDeadline,
     state: StreamState,
+    team: Mapping[str, AgentConfig],
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
     parent.note(ChildReused(call_id, state.session))
@@ -288,6 +331,7 @@ async def _ended_block(
         parent=parent,
         call_id=call_id,
         deadline=deadline,
+        team=team,
     )
     run.outcome = await _outcome_of(run)
     run.mailbox.close()
@@ -391,7 +435,7 @@ async def _run_and_finish(run: Run) -> None:
     try:
         try:
             # Entering a scope costs as much as emitting four events, so the time limit has one only if there is one.
-            with run.scope, nullcontext() if run.config.limits.seconds is None else run.deadline.scope:
+            with run.scope, nullcontext() if run.meter.limits.seconds is None else run.deadline.scope:
                 loops_ending = await run_loop(run)
                 await flush(run)
                 # Only now: the loop may have ended, and the time limit may have passed all the same.
@@ -453,7 +497,7 @@ def _conclude(run: Run, ending: Ending | None, error: BaseException | None) -> O
     if cancelled or (error is not None and is_cancellation(error)):
         return Outcome(reason="cancelled", detail=run.stop_detail, usage=usage, messages=messages)
     if run.deadline.expired:
-        detail = f"seconds: the {run.config.limits.seconds:g} s are over"
+        detail = f"seconds: the {run.meter.limits.seconds:g} s are over"
         return Outcome(reason="limit", detail=detail, usage=usage, messages=messages)
     if error is not None:
         failure = single(error)

@@ -53,6 +53,7 @@ from agentloop.errors import StoreError
 from agentloop.events import (
     ChildStreamStarted,
     ChildStreamStopped,
+    HandedOff,
     MessageCommitted,
     OutputDelta,
     ReasoningDelta,
@@ -728,7 +729,7 @@ class Reader(trio.abc.ReceiveChannel[StreamEvent]):
         """The event of a child run as its own reader sees it, to whom it is the root."""
         self._seq += 1
         source, seq = event.source, self._seq
-        if source is self._writer.source:
+        if source is self._writer.source or source.stream == self._writer.source.stream:
             if isinstance(event, ChildStreamStarted):
                 return StreamStarted(source, seq, message=event.message, model=event.model, resumes=event.resumes)
             if isinstance(event, ChildStreamStopped):
@@ -840,10 +841,10 @@ class Journal(Protocol):
 def substitute_if_unsaved(event: StreamEvent) -> StreamEvent | None:
     """The event to deliver when ``event`` could not be saved; ``None`` to deliver nothing.
 
-    A committed message and a tool's result state a durable fact: they are delivered only if they are saved. All other
-    events are delivered in any case: a store that fails must not leave a reader without an end.
+    A committed message, a handoff and a tool's result state a durable fact: they are delivered only if they are saved.
+    All other events are delivered in any case: a store that fails must not leave a reader without an end.
     """
-    if isinstance(event, MessageCommitted):
+    if isinstance(event, (MessageCommitted, HandedOff)):
         return None
     if isinstance(event, ToolCallFinished) and event.result.status != "interrupted":
         call = ToolCall(event.call_id, event.name, "")

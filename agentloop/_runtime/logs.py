@@ -3,7 +3,8 @@
 ====================== ================================================================================================
 logger                 records at ``DEBUG``, one per step
 ====================== ================================================================================================
-``agentloop.run``      a run opened, a child run opened, a message was committed, a turn began or ended, a run ended
+``agentloop.run``      a run opened, a child run opened, a message was committed, a turn began or ended, a run handed
+                       the conversation off, a run ended
 ``agentloop.model``    a model was asked, a response is complete or was discarded, a compaction began or ended
 ``agentloop.tools``    a tool call began, was allowed or denied, ended, or was parked
 ``agentloop.hooks``    a hook was called
@@ -45,6 +46,7 @@ from agentloop.events import (
     CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
+    HandedOff,
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
@@ -108,6 +110,7 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
     ToolCallStarted: TOOLS,
     ToolCallFinished: TOOLS,
     ToolCallParked: TOOLS,
+    HandedOff: RUN,
     ElicitationRequested: QUESTIONS,
     ApprovalRequested: QUESTIONS,
     ContinueRequested: QUESTIONS,
@@ -210,6 +213,8 @@ def _step(event: StreamEvent) -> tuple[Any, ...]:
             return text, event.call_id, event.name, event.result.status, event.elapsed
         case ToolCallParked():
             return "call %r of tool %r parked", event.call_id, event.name
+        case HandedOff():
+            return "call %r hands the conversation of %r to %r", event.call_id, event.path, event.to
         case ElicitationRequested():
             return "question %r asked by call %r: elicitation", event.id, event.call_id
         case ApprovalRequested():

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import msgspec
 import trio
 
+from agentloop._core.handoffs import HandoffRecord
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.response import (
     FLAWS,
@@ -29,6 +30,7 @@ from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.dynamic import instructions_for, offered_tools
+from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, check_price, open_models
 from agentloop._runtime.output_validation import validated
@@ -36,7 +38,7 @@ from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
-from agentloop.errors import ModelContextOverflowError, Retry
+from agentloop.errors import ModelContextOverflowError, Retry, UsageError
 from agentloop.events import (
     ContinueRequested,
     StreamReason,
@@ -114,17 +116,49 @@ async def run_loop(run: Run) -> Ending:
     """
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
+    if run.team:
+        return await _run_team(run)
+    loop = await _loop_of(run)
+    for model in run.models:
+        if run.config.toolsets or hasattr(model, "open"):
+            async with open_models(run), open_toolsets(run) as tools:
+                return _end_of(await loop.run(tools))
+    # As nearly always: there is nothing to open.
+    return _end_of(await loop.run(ToolList(run.config.tools, ())))
+
+
+async def _loop_of(run: Run) -> _Loop:
+    """The loop of the agent that acts."""
     given: Any = run.config.instructions
     instructions: str | EachTurn[Any] = (
         await instructions_for(run, given, turn=run.state.next_turn) if is_called_per_run(given) else given
     )
-    loop = _Loop(run, instructions)
-    for model in run.models:
-        if run.config.toolsets or hasattr(model, "open"):
-            async with open_models(run), open_toolsets(run) as tools:
-                return await loop.run(tools)
-    # As nearly always: there is nothing to open.
-    return await loop.run(ToolList(run.config.tools, ()))
+    return _Loop(run, instructions)
+
+
+async def _run_team(run: Run) -> Ending:
+    """Run the agents of a team, one after the other, each from the handoff that it got to the one that it makes."""
+    if run.transcript.handoffs and run.state.pending_handoff is None:
+        # The process may have died between the handoff and what follows it.
+        await show_history(run)
+    async with open_stages(run) as stages:
+        loop = await _loop_of(run)
+        ending = await loop.run(await stages.open(run))
+        while isinstance(ending, HandoffRecord):
+            await become(run, ending)
+            loop = await _loop_of(run)
+            ending = await loop.run(await stages.open(run), begins=False)
+    return ending
+
+
+def _end_of(ending: Ending | HandoffRecord) -> Ending:
+    """The end of a run without a team."""
+    if isinstance(ending, HandoffRecord):
+        # The run that it resumes had one.
+        raise UsageError(
+            f"the conversation was handed to {ending.to!r}: resume the run of the team, Team(...).resume()"
+        )
+    return ending
 
 
 class _Loop:
@@ -154,7 +188,7 @@ class _Loop:
         self._output_spec: ToolSpec | None = None
         if self._output is not TEXT and (schema := self._output.schema) is not None:
             self._output_spec = ToolSpec(self._output.name, "The final answer.", dict(schema))
-        self._repeats = RepeatDetector(run.config.limits.identical_turns)
+        self._repeats = RepeatDetector(run.meter.limits.identical_turns)
         self._reminders = run.state.output_retries
         """How often the model was asked again, since its answer was empty or no valid output."""
         self._compactor = Compactor(run)
@@ -168,14 +202,19 @@ class _Loop:
         self._specs_of = self._tools
         """The tools that the specs are of."""
 
-    async def run(self, tools: ToolList) -> Ending:
+    async def run(self, tools: ToolList, *, begins: bool = True) -> Ending | HandoffRecord:
+        """Take turns until the run ends, or the agent hands the conversation off.
+
+        Args:
+          begins: whether to submit the prompt, or to resume; an agent that got the conversation continues it.
+        """
         await self._start_session()
         if self._run.task is not None:
             return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
         warn_of_unmatched(self._run, await tools.list())
         self._instructions.extend(tools.instructions)
-        ending = await self._begin(tools)
+        ending = await self._begin(tools) if begins else None
         while ending is None:
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
@@ -237,7 +276,7 @@ class _Loop:
             if isinstance(verdict, Context):
                 self._instructions.append(verdict.text)
 
-    async def _begin(self, tools: ToolList) -> Ending | None:
+    async def _begin(self, tools: ToolList) -> Ending | HandoffRecord | None:
         """Submit the prompt, or continue the run that this one resumes."""
         run, state = self._run, self._run.state
         if not state.is_prompted:
@@ -257,9 +296,10 @@ class _Loop:
             return None
         last = run.transcript.messages[-1]
         assert isinstance(last, AssistantMessage)
-        return await self._checked(last, answer)
+        ending = await self._checked(last, answer)
+        return ending if ending is None else self._handed_off(ending)
 
-    async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | None:
+    async def _resume_turn(self, message: AssistantMessage, tools: ToolList) -> Ending | HandoffRecord | None:
         """Continue the calls of a turn that was parked, or cut off."""
         async with _Turn(self._run) as turn:
             await self._list(tools)
@@ -342,7 +382,7 @@ class _Loop:
         record_raised_limit(self._run, reached)
         return True
 
-    async def _take_turn(self, tools: ToolList) -> Ending | None:
+    async def _take_turn(self, tools: ToolList) -> Ending | HandoffRecord | None:
         """Ask the model, and act on its response."""
         run = self._run
         # No turn may begin once the run is cancelled, even if user code swallowed the cancellation.
@@ -387,7 +427,7 @@ class _Loop:
             try:
                 output = await validated(run, message, output, attempt=attempt)
             except Retry as refusal:
-                attempts = run.config.limits.output_attempts
+                attempts = run.meter.limits.output_attempts
                 again = after_refused_output(
                     message, problem_of(refusal), self._output, attempt=attempt, attempts=attempts
                 )
@@ -398,7 +438,7 @@ class _Loop:
 
     def _next_step(self, message: AssistantMessage) -> Next:
         run = self._run
-        attempts = run.config.limits.output_attempts
+        attempts = run.meter.limits.output_attempts
         try:
             return after_response(
                 message,
@@ -480,7 +520,7 @@ class _Loop:
         asked: tuple[ToolCall, ...],
         *,
         is_resumed: bool = False,
-    ) -> Ending | None:
+    ) -> Ending | HandoffRecord | None:
         """Run the calls that were ``asked`` for. The turn is committed as a whole, however it ends; or it is parked."""
         run, state = self._run, self._run.state
         if not is_resumed:
@@ -509,7 +549,7 @@ class _Loop:
             turn.reason = "blocked"
             return Ending("blocked", calls.blocked)
         turn.reason = "tool_calls"
-        return None
+        return state.pending_handoff
 
     async def _check_call_limits(self, reached: Exceeded | None, calls: int) -> Ending | None:
         """So many calls go past the limit ``reached``: a person may let them, or the run ends."""
@@ -531,7 +571,7 @@ class _Loop:
             return None
         return Ending("limit", f"the model asked for the same calls {self._repeats.times} times in a row")
 
-    async def _stop(self, turn: _Turn, message: AssistantMessage, ending: Ending) -> Ending | None:
+    async def _stop(self, turn: _Turn, message: AssistantMessage, ending: Ending) -> Ending | HandoffRecord | None:
         """End the run with its answer, which is committed, unless a hook or a message sends the agent on."""
         run = self._run
         turn.reason = "continued"
@@ -546,6 +586,8 @@ class _Loop:
             # The loop submits the message before the next request.
             self._reminders = 0
             return None
+        if run.config.handoff_when_done is not None:
+            return self._handed_off(ending)
         if run.mailbox.is_followed_up:
             self._reminders = 0
             refused = await self._submit_follow_up()
@@ -554,6 +596,11 @@ class _Loop:
             return refused
         turn.reason = "final"
         return ending
+
+    def _handed_off(self, ending: Ending) -> Ending | HandoffRecord:
+        """``ending``, or the handoff that the agent makes when it has answered."""
+        to = self._run.config.handoff_when_done
+        return ending if to is None else hand_off_when_done(self._run, to)
 
 
 def _limit(reached: Exceeded) -> Ending:

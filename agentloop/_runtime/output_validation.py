@@ -38,7 +38,7 @@ async def validated(run: Run, message: AssistantMessage, output: Any, *, attempt
         model=run.models[0].name,
         usage=run.state.usage,
         attempt=attempt,
-        attempts=run.config.limits.output_attempts,
+        attempts=run.meter.limits.output_attempts,
         message=message,
     )
     for validator in run.config.output_validators:

@@ -5,7 +5,7 @@ The acting agent is a field of its run, never of an object that runs share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
@@ -178,6 +178,7 @@ class Run:
         "continuations",
         "deadline",
         "emit",
+        "entry",
         "events",
         "first_index",
         "hooks",
@@ -204,6 +205,7 @@ class Run:
         "stop_detail",
         "stopped",
         "task",
+        "team",
         "transcript",
         "warn",
         "warned",
@@ -226,10 +228,16 @@ class Run:
         deadline: PausableDeadline | None = None,
         task: CompactionTask | None = None,
         settings: ModelSettings | None = None,
+        team: Mapping[str, AgentConfig],
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
         self.config = config
+        """The agent that acts: another one after a handoff."""
+        self.entry = config
+        """The agent that acted when the stream was opened: its limits are those of the stream."""
+        self.team = team
+        """The agents that a handoff may go to, by their names."""
         self.models = models
         """In the order in which they are asked."""
         self.settings = config.settings if settings is None else merged_settings(config.settings, settings)
@@ -323,9 +331,10 @@ class Run:
         """The price of a model that has ``names``, in this agent's table or in those of the agents above it."""
         ancestor: Run | None = self
         while ancestor is not None:
-            for name in names:
-                if name in ancestor.config.prices:
-                    return ancestor.config.prices[name]
+            for config in (ancestor.config, ancestor.entry):
+                for name in names:
+                    if name in config.prices:
+                        return config.prices[name]
             ancestor = ancestor.parent
         return None
 
@@ -333,7 +342,7 @@ class Run:
     def has_prices(self) -> bool:
         """Whether this agent, or one of those above it, has a table of prices."""
         ancestor: Run | None = self
-        while ancestor is not None and not ancestor.config.prices:
+        while ancestor is not None and not (ancestor.config.prices or ancestor.entry.prices):
             ancestor = ancestor.parent
         return ancestor is not None
 

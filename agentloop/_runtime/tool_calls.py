@@ -20,6 +20,7 @@ from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
 from agentloop._runtime.blocks import PausableDeadline, now, since
 from agentloop._runtime.call_order import CallOrder
+from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
@@ -28,6 +29,7 @@ from agentloop._runtime.tool_context import RunningContext
 from agentloop._runtime.user_code import UserCodeError, call_in_thread, call_user_code, tool_threads
 from agentloop.errors import ToolError
 from agentloop.events import ErrorInfo, ToolCallFinished, ToolCallParked, ToolCallStarted
+from agentloop.handoffs import HANDOFF
 from agentloop.hooks import Block, PostToolUse, ReplaceResult
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.observers import ToolStep
@@ -43,7 +45,7 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 class Calls:
     """The calls of one turn that have no result yet. Their results go into the run's state, whatever happens."""
 
-    __slots__ = ("_calls", "_errors", "_had_begun", "_has_begun", "_run", "_shared", "_tools", "blocked")
+    __slots__ = ("_calls", "_errors", "_had_begun", "_handoffs", "_has_begun", "_run", "_shared", "_tools", "blocked")
 
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
@@ -59,6 +61,8 @@ class Calls:
         # A dict, since one with an entry takes half of the room of such a set.
         self._has_begun: dict[str, None] = dict.fromkeys(self._had_begun)
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
+        self._handoffs: HandoffOrder | None = None
+        """The order of the calls, if one of several is a handoff."""
         self.blocked: str | None = None
         """Why a hook ends the run after this turn, if one does."""
 
@@ -74,6 +78,8 @@ class Calls:
             self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
         if not self._calls:
             return
+        if self._run.config.handoffs and len(self._calls) > 1:
+            self._handoffs = HandoffOrder(self._run, self._calls)
         run_call = self._run_surrounded if self._run.around else self._run_call
         if len(self._calls) == 1:
             # The stream's task does nothing else meanwhile, so one call needs no task of its own.
@@ -124,6 +130,8 @@ class Calls:
             record_long_result(run, call)
         finally:
             self._settle(call)
+            if self._handoffs is not None:
+                self._handoffs.end(call.id)
             if result is None and run.root.questions.is_parked:
                 run.emit(ToolCallParked, call_id=call.id, name=call.name)
             else:
@@ -147,6 +155,14 @@ class Calls:
         tool = self._tools.get(call.name)
         if tool is None:
             return unknown_tool(call, list(self._tools))
+        if call.name == HANDOFF and self._run.config.handoffs:
+            if self._handoffs is not None:
+                # It asks nothing before the calls that it waits for have ended.
+                self._settle(call)
+                await self._handoffs.wait(call.id)
+            refusal = refused_handoff(self._run, call)
+            if refusal is not None:
+                return refusal
         if self._run.state.calls[call.id].outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:

@@ -39,6 +39,7 @@ __all__ = [
     "persons_time",
     "run_all",
     "time_left",
+    "working_for",
 ]
 
 _DEADLINE: ContextVar[PausableDeadline | None] = ContextVar("agentloop.toolset_deadline", default=None)
@@ -314,8 +315,11 @@ async def list_all(
 
 
 @asynccontextmanager
-async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
+async def open_toolsets(run: Run, own: Sequence[Tool] | None = None) -> AsyncGenerator[ToolList]:
     """Start the agent's toolsets, all at once, and stop them when the block ends.
+
+    Args:
+      own: the tools that are of no toolset; ``None`` for the agent's.
 
     Raises:
       ToolsetError: one did not start; the others are stopped.
@@ -326,10 +330,17 @@ async def open_toolsets(run: Run) -> AsyncGenerator[ToolList]:
         for toolset in run.config.toolsets
     ]
     tasks = [ToolsetTask(toolset, deadlines, warn, run.deadline) for toolset in toolsets]
+    with working_for(run):
+        async with run_all(tasks):
+            yield ToolList(run.config.tools if own is None else own, tasks, warn)
+
+
+@contextmanager
+def working_for(run: Run) -> Generator[None]:
+    """While the block runs, toolsets that this task starts, or asks for their tools, work for ``run``."""
     token = _RUN.set(run)
     try:
-        async with run_all(tasks):
-            yield ToolList(run.config.tools, tasks, warn)
+        yield
     finally:
         _RUN.reset(token)
 

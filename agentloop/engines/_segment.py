@@ -82,6 +82,9 @@ def agents_by_name(agents: Agent | Mapping[str, Agent] | Sequence[Agent]) -> dic
     for agent in list(named.values()):
         # The journal has the agent's own name.
         named.setdefault(agent.name, agent)
+        for member in agent.members:
+            # After a handoff, it has the name of the agent that got the conversation.
+            named.setdefault(member, agent)
     return named
 
 

@@ -22,7 +22,8 @@ Kind: TypeAlias = Literal[
 - ``compaction``: the conversation is shortened.
 - ``parked``: no process works on the run, which needs a person's answer.
 - ``stopped``: no process works on the run, since its process ended or was killed.
-- ``message``: a moment: a steering message or a follow-up reached the run, or a process rewound the session.
+- ``message``: a moment: a steering message or a follow-up reached the run, its agent handed the conversation off, or a
+  process rewound the session.
 - ``warning``: a moment: a warning was emitted.
 """
 

@@ -23,6 +23,7 @@ from agentloop.events import (
     ContinueRequested,
     ElicitationRequested,
     Event,
+    HandedOff,
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
@@ -226,6 +227,8 @@ class _Builder:
                 self._see_call(stream, id, fact)
             case MessageCommitted(message=message):
                 self._see_message(stream, message)
+            case HandedOff(to=to):
+                self._moment(stream.run, "message", f"handed off to {to}").add("agent", to)
             case WarningIssued(code=code, message=text):
                 draft = self._moment(stream.around, "warning", code)
                 draft.add("message", text)

@@ -185,7 +185,7 @@ class _Answering:
         session, _, number = id.rpartition(".")
         if number.isascii() and number.isdigit() and len(number) < 16 and is_session_of(self._principal, session):
             for task in await self._tasks(session):
-                if task.record.seq == int(number) and task.record.agent == self._agent.name:
+                if task.record.seq == int(number) and self._agent.answers_to(task.record.agent):
                     return task
         raise A2aRefusal("TASK_NOT_FOUND", "there is no task with this id")
 
@@ -366,7 +366,7 @@ class _Answering:
     def _is_listed(self, task: _Task, sent: TaskListRequest) -> bool:
         record = task.record
         is_wanted = not sent.state or record.state == sent.state
-        return is_wanted and record.agent == self._agent.name and record.at >= sent.after
+        return is_wanted and self._agent.answers_to(record.agent) and record.at >= sent.after
 
 
 def _order(task: _Task) -> tuple[float, str]:

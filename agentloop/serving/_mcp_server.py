@@ -284,7 +284,7 @@ class _Call:
         """Run the agent, and return the result of the call: the agent's, or the questions for the client."""
         found = await self._tool.service.runs.look(self._session)
         is_open = found.state in ("parked", "interrupted")
-        if is_open and found.agent != self._tool.agent.name:
+        if is_open and not self._tool.agent.answers_to(found.agent):
             sentence = f"the session has an open run of the agent {found.agent!r}: call that agent's tool first"
             raise Refusal(409, sentence)
         if state is not None and found.state == "idle":

@@ -433,8 +433,10 @@ class Runs:
 
     async def last_agent(self, session: str) -> str:
         """The name of the agent that ran last on the session; empty if none did."""
-        for record in reversed(await self._store.read(session, kinds=("stream_started",))):
-            return decode_own(record.data, _Started).source.agents[0]
+        for record in reversed(await self._store.read(session, kinds=("stream_started", "handed_off"))):
+            begun = decode_own(record.data, _Begun)
+            if len(begun.source.agents) == 1:
+                return begun.to or begun.source.agents[0]
         return ""
 
     async def delete(self, session: str) -> None:
@@ -503,8 +505,11 @@ class _SessionLock:
         self.users = 0
 
 
-class _Started(msgspec.Struct):
+class _Begun(msgspec.Struct):
+    """As much of a run's start, and of a handoff, as says which agent acts after it."""
+
     source: Source
+    to: str = ""
 
 
 class SessionReader:

@@ -80,6 +80,10 @@ class Service:
         if not name:
             return next(iter(self.agents.values()))
         if name not in self.agents:
+            for agent in self.agents.values():
+                # A session of a team is of the agent that has the conversation.
+                if name in agent.members:
+                    return agent
             raise Refusal(404, f"there is no agent {name[:100]!r} here; there are: {', '.join(self.agents)}")
         return self.agents[name]
 
@@ -94,7 +98,7 @@ class Service:
         """The name that clients use for the agent called ``own_name``; empty if there is none."""
         if own_name in self.agents and self.agents[own_name].name == own_name:
             return own_name
-        return next((name for name, agent in self.agents.items() if agent.name == own_name), "")
+        return next((name for name, agent in self.agents.items() if agent.answers_to(own_name)), "")
 
     async def body(self, request: Request) -> bytes:
         """The body of the request, within limits. Raises `Refusal`."""

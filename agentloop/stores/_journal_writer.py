@@ -25,6 +25,7 @@ from functools import cache
 import msgspec
 import trio
 
+from agentloop._core.handoffs import agent_after_rewind
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
 from agentloop._core.state import (
@@ -240,6 +241,7 @@ class JournalWriter(Journal):
             in_part=settings.in_part,
             changed_at=settings.changed_at,
             failures=settings.failures,
+            cut=settings.cut,
         )
 
     async def _end_what_runs(self, loaded: StoredState) -> None:
@@ -268,6 +270,7 @@ class JournalWriter(Journal):
         transcript.take_ids(loaded.state.removed)
         transcript.truncate(0)
         transcript.extend(loaded.state.messages)
+        transcript.agent, transcript.handoffs = loaded.state.agent, loaded.state.handoffs
         transcript.provisional = 0
         if self.unfinished is not None:
             closing = self.unfinished.closing
@@ -290,6 +293,7 @@ class JournalWriter(Journal):
         transcript = self._transcript
         transcript.truncate(messages)
         transcript.shown.rewind(messages)
+        transcript.handoffs, transcript.agent = agent_after_rewind(transcript.handoffs, transcript.agent, messages)
 
     async def save_permissions(self) -> None:
         """Save the permissions of a session in the store, if they have changed since its last run.
@@ -522,6 +526,7 @@ class JournalWriter(Journal):
             shown.failures,
             permissions,
             transcript.values,
+            shown.cut,
         )
         if settings == self._settings:
             return None

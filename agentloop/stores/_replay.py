@@ -24,7 +24,7 @@ from agentloop._core.state import (
 )
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import StoreError, UsageError
-from agentloop.events import ChildStreamStopped, Source, StreamReason, StreamStopped, UnknownEvent
+from agentloop.events import ChildStreamStopped, HandedOff, Source, StreamReason, StreamStopped, UnknownEvent
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import AssistantMessage, Message
 from agentloop.wire import EVENT_TYPES, decode_event
@@ -49,6 +49,7 @@ DELTAS = frozenset({"text_delta", "reasoning_delta", "tool_call_delta", "tool_ca
 TRANSCRIPT_KINDS = (
     "message_committed",
     "stream_started",
+    "handed_off",
     SessionSettings.kind,
     TurnAbandoned.kind,
     SessionRewound.kind,
@@ -152,6 +153,7 @@ _NEEDED = frozenset({"message_committed", "stream_started", TurnAbandoned.kind, 
 _STEPS = frozenset(
     {
         "child_stream_started",
+        "handed_off",
         "message_committed",
         "tool_call_started",
         TurnOpened.kind,
@@ -223,6 +225,9 @@ class Replay:
                         messages.append(_committed.decode(record.data).message)
                 elif record.kind == "stream_started":
                     self._root = record.stream
+                elif record.kind == "handed_off":
+                    if record.stream == self._root:
+                        state.hand_off(decode_own(record.data, HandedOff))
                 elif record.kind == LongResultStored.kind:
                     # Calls of child streams have the same ids.
                     if record.stream == self._root:

@@ -19,6 +19,7 @@ __all__ = ["IndexEntry", "index_entry"]
 
 _STATES: Mapping[str, SessionState] = {
     "stream_started": UNFINISHED,
+    "handed_off": UNFINISHED,
     "stream_stopped": READY,
     TurnAbandoned.kind: READY,
     SessionRewound.kind: READY,
@@ -34,11 +35,17 @@ class IndexEntry(NamedTuple):
 
     state: SessionState
     agent: str
-    """The name of the agent whose run began; empty if none did, and the name that the index has stays."""
+    """The name of the agent whose run began, or that got the conversation; empty if the name in the index stays."""
 
 
 class _Started(msgspec.Struct):
     source: Source
+    resumes: str = ""
+
+
+class _HandedOff(msgspec.Struct):
+    source: Source
+    to: str
 
 
 class _Stopped(msgspec.Struct):
@@ -55,7 +62,13 @@ def index_entry(records: Sequence[Record]) -> IndexEntry | None:
         state = _STATES[record.kind]
         try:
             if record.kind == "stream_started":
-                agent = decode_own(record.data, _Started).source.agents[0]
+                started = decode_own(record.data, _Started)
+                # A turn that is resumed may have handed the conversation to an agent that acts after it.
+                agent = agent if started.resumes else started.source.agents[0]
+            elif record.kind == "handed_off":
+                handed_off = decode_own(record.data, _HandedOff)
+                # A child run hands off its own conversation, not that of the session.
+                agent = handed_off.to if len(handed_off.source.agents) == 1 else agent
             elif record.kind == "stream_stopped":
                 state = _BY_REASON.get(decode_own(record.data, _Stopped).reason, READY)
         except (msgspec.DecodeError, UnicodeError, IndexError):

@@ -45,6 +45,7 @@ from agentloop.events import (
     CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
+    HandedOff,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
@@ -79,6 +80,7 @@ RECORDED: frozenset[type] = frozenset(
         CompactionStarted,
         ContinueRequested,
         ElicitationRequested,
+        HandedOff,
         QuestionAnswered,
         QuestionDeclined,
         QuestionParked,
@@ -99,11 +101,25 @@ _traced: set[int] = set()
 class _OpenRun:
     """A run whose span is open."""
 
-    __slots__ = ("began", "calls", "ended_at", "inner", "is_over", "outcome", "outer", "seconds", "source", "span")
+    __slots__ = (
+        "began",
+        "calls",
+        "ended_at",
+        "inner",
+        "is_over",
+        "later_sources",
+        "outcome",
+        "outer",
+        "seconds",
+        "source",
+        "span",
+    )
 
     def __init__(self, source: Source, span: Span, outer: _OpenRun | None) -> None:
         self.source = source
         """Held, so that no other run gets its ``id``."""
+        self.later_sources: list[Source] = []
+        """Those that it had after handoffs, held likewise."""
         self.span = span
         self.outer = outer
         """The run around it, if that is traced by the same `Tracing`."""
@@ -158,6 +174,9 @@ class Tracing:
         self._metrics = Metrics(_VERSION, meter_provider) if metrics else None
         self._ender = SpanEnder()
         self._runs: dict[int, _OpenRun] = {}
+        """By the ``id`` of each source that a run has had."""
+        self._by_stream: dict[tuple[str, str], _OpenRun] = {}
+        """By the ids of session and stream, to find a run by a source that it got by a handoff."""
 
     def __repr__(self) -> str:
         return f"Tracing(content={self._content is not None})"
@@ -179,7 +198,7 @@ class Tracing:
         if event.__class__ not in RECORDED:
             # As nearly all: deltas, above all.
             return
-        run = self._runs.get(id(event.source))
+        run = self._run_of(event.source)
         if run is None:
             return
         try:
@@ -199,16 +218,27 @@ class Tracing:
         """A context manager in which the span of ``step`` is the current one."""
         if isinstance(step, RunStep):
             return nullcontext() if id(step.source) in _traced else _RunBlock(self, step)
-        run = self._runs.get(id(step.source))
+        run = self._run_of(step.source)
         if run is None:
             return nullcontext()
         return _ToolBlock(self, run, step) if isinstance(step, ToolStep) else _ModelBlock(self, run, step)
 
     def leave(self, source: Source, /) -> None:
         """See no more of the run of ``source``."""
-        run = self._runs.get(id(source))
+        run = self._run_of(source)
         if run is not None:
             self._close(run)
+
+    def _run_of(self, source: Source) -> _OpenRun | None:
+        """The run of ``source``, if it is traced here."""
+        run = self._runs.get(id(source))
+        if run is None and (run := self._by_stream.get((source.session, source.stream))) is not None:
+            # A run has another source after each handoff.
+            if source.agents[:-1] != run.source.agents[:-1]:
+                return None
+            self._runs[id(source)] = run
+            run.later_sources.append(source)
+        return run
 
     def _close(self, run: _OpenRun) -> None:
         """No more events of ``run`` are to come, nor of the runs inside it."""
@@ -220,7 +250,7 @@ class Tracing:
     # ------------------------------------------------------------------------------- spans
 
     def _open_run(self, step: RunStep) -> _OpenRun:
-        outer = None if step.parent is None else self._runs.get(id(step.parent))
+        outer = None if step.parent is None else self._run_of(step.parent)
         links: list[Link] = []
         if (previous := step.notes.get("traceparent")) is not None:
             before = _span_context(previous)
@@ -247,7 +277,7 @@ class Tracing:
         context = None if outer is None else _inside(outer.calls.get(step.call_id, outer.span))
         span = self._tracer.start_span(f"invoke_agent {agent}", context, SpanKind.INTERNAL, attributes, links)
         run = _OpenRun(step.source, span, outer)
-        self._runs[id(step.source)] = run
+        self._runs[id(step.source)] = self._by_stream[step.source.session, step.source.stream] = run
         _traced.add(id(step.source))
         if outer is not None:
             outer.inner.append(run)
@@ -269,6 +299,11 @@ class Tracing:
         if not run.is_over or not run.ended_at or self._runs.pop(id(run.source), None) is None:
             return
         _traced.discard(id(run.source))
+        for source in run.later_sources:
+            del self._runs[id(source)]
+        key = run.source.session, run.source.stream
+        if self._by_stream.get(key) is run:
+            del self._by_stream[key]
         self._end(run.span, partial(self._finish_run, run))
         if run.outer is not None:
             run.outer.inner.remove(run)
@@ -562,6 +597,11 @@ def _described(event: StreamEvent) -> tuple[str, Attributes] | None:
             return "agentloop.question.withdrawn", {"agentloop.question.id": plain(id)}
         case QuestionParked(id=id):
             return "agentloop.question.parked", {"agentloop.question.id": plain(id)}
+        case HandedOff(to=to):
+            return "agentloop.handoff", {
+                "agentloop.handoff.to": plain(to),
+                "agentloop.handoff.from": plain(event.agent),
+            }
         case WarningIssued(code=code):
             return "agentloop.warning", {"agentloop.warning.code": plain(code)}
         case ResponseDiscarded(error=error, next_model=next_model, delay=delay):

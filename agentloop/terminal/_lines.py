@@ -15,6 +15,7 @@ from agentloop.events import (
     ContinueRequested,
     ElicitationRequested,
     Event,
+    HandedOff,
     MessageCommitted,
     QuestionAnswered,
     QuestionDeclined,
@@ -142,6 +143,8 @@ class Narrator:
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
+            case HandedOff(to=to):
+                return [_line(event, "child", f"hands the conversation to {to}")]
             case ElicitationRequested(message=message, url=url):
                 # A host name of letters that look like others would be taken for theirs.
                 address = f"\nIt would open {exact(url) if url.isascii() else exact(ascii(url)[1:-1])}" if url else ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import trio
 from attrs import define, field
 
+from agentloop._core.context_window import Cut
 from agentloop._runtime.run import Run
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest
@@ -77,6 +78,8 @@ class Requests:
     """What fake tools returned, by stream and call."""
     _conversations: dict[int, _Conversation] = field(factory=dict[int, _Conversation])
     """By the identity of the transcript."""
+    _cuts: dict[int, Cut | None] = field(factory=dict[int, Cut | None])
+    """What a handoff has left out, at the last request, by the identity of the transcript."""
     _asking: dict[trio.lowlevel.Task, tuple[Run, bool]] = field(factory=dict[trio.lowlevel.Task, tuple[Run, bool]])
     """The run that asks in a task, and whether it asks for a turn."""
     _reported: dict[trio.lowlevel.Task, Usage] = field(factory=dict[trio.lowlevel.Task, Usage])
@@ -114,6 +117,11 @@ class Requests:
         own = run.config.instructions
         if isinstance(own, str) and not request.instructions.startswith(own):
             self._note(f"{where} without its instructions")
+        cut = run.transcript.shown.cut
+        if cut != self._cuts.get(id(run.transcript)):
+            # A handoff has left out messages, or has brought them back.
+            self._cuts[id(run.transcript)] = cut
+            self.forget(run)
         conversation = self._conversations.setdefault(id(run.transcript), _Conversation())
         messages = tuple(request.messages)
         if run not in self._prompted and run not in self.resumed:
@@ -188,7 +196,7 @@ class Requests:
         """No request goes past a limit on requests, of its run or of one around it, that a person has not raised."""
         self._requests[run] = self._requests.get(run, 0) + 1
         for around in _lineage(run):
-            limit = around.config.limits.requests
+            limit = around.meter.limits.requests
             if limit is None or around in self.resumed:
                 continue
             asked = sum(count for other, count in self._requests.items() if around in _lineage(other))

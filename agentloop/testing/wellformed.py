@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from agentloop._core.state import SessionState, complaint
+from agentloop._core.state import SessionState, StreamState, complaint
 from agentloop._core.transcript import problems
 from agentloop.events import (
     ChildStreamStarted,
@@ -57,12 +57,25 @@ class _Stream:
     """The part of a stream's events that its state does not need: the text, and the totals."""
 
     source: Source
+    """The source of its events, until the agent that gets the conversation acts."""
     is_resumed: bool
     text: str = ""
     """The text that counts so far, of the response at hand."""
     has_response: bool = False
     """Whether a response was committed."""
+    is_first_change: bool = True
+    """Whether its agent has not changed yet."""
     tokens: int = 0
+
+    def may_change(self, source: Source) -> bool:
+        """Whether the agent changes by a handoff of the stream before, in the turn that this stream resumes."""
+        first, self.is_first_change = self.is_first_change, False
+        return first and self.is_resumed and source.agents[:-1] == self.source.agents[:-1]
+
+
+def _is_handed_to(source: Source, run: StreamState | None) -> bool:
+    """Whether the last turn of ``run`` has handed the conversation to the agent of ``source``."""
+    return run is not None and run.source == source
 
 
 class _Reader:
@@ -86,9 +99,12 @@ class _Reader:
             return
         if isinstance(event, (StreamStopped, ChildStreamStopped)):
             self._stop(event)
+        run = self.state.running.get(event.stream)
         self.state.apply(event)
         stream = self._streams.get(event.stream)
         if stream is not None:
+            if event.source != stream.source and (_is_handed_to(event.source, run) or stream.may_change(event.source)):
+                stream.source = event.source
             if event.source != stream.source:
                 self._note(event, f"comes from {event.source}, but its stream is of {stream.source}")
             self._read_response(event, stream)

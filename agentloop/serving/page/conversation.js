@@ -411,6 +411,12 @@ const HANDLERS = {
     call.status = "parked";
     conversation.changed(call);
   },
+  handed_off(conversation, event, run) {
+    run.agent = event.to;
+    if (!run.parent) conversation.agent = event.to;
+    note(conversation, run, "info", `${event.source.agents.at(-1)} hands the conversation to ${event.to}.`);
+    conversation.changed(run);
+  },
   elicitation_requested: asked,
   approval_requested: asked,
   continue_requested: asked,

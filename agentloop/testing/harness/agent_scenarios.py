@@ -50,7 +50,7 @@ from agentloop.testing.harness.registry import SCENARIOS, ends, on_depths, scena
 from agentloop.testing.scripted import Response, calls, fails, hangs, says
 from agentloop.tools import OpenToolset, Tool
 
-__all__: list[str] = []
+__all__ = ["FakeToolset"]
 
 # ------------------------------------------------------------------------- natural ends
 
@@ -129,7 +129,7 @@ def sent_on_by_a_stop_hook(lab: Lab) -> Agent[Any, Any]:
 # ---------------------------------------------------------------------- early ways out
 
 
-class _Tools:
+class FakeToolset:
     """A toolset that fails at the given place."""
 
     def __init__(self, lab: Lab, *, fail_at: int = 0, start: str = "", stop: str = "") -> None:
@@ -142,6 +142,7 @@ class _Tools:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[OpenToolset]:
+        """Start it, with the trouble that it has."""
         await self._lab.sim.seam("toolset:start")
         await self._trouble(self._start)
         try:
@@ -162,6 +163,7 @@ class _Tools:
             await trio.sleep_forever()
 
     async def list_tools(self) -> list[Tool]:
+        """List its only tool, or fail."""
         self._listed += 1
         await self._lab.sim.seam("toolset:list")
         if self._listed == self._fail_at:
@@ -171,33 +173,33 @@ class _Tools:
 
 @on_depths("completed")
 def a_toolset(lab: Lab) -> Agent[Any, Any]:
-    return Agent(lab.model(calls("listed"), "Done."), toolsets=[_Tools(lab)])
+    return Agent(lab.model(calls("listed"), "Done."), toolsets=[FakeToolset(lab)])
 
 
 @on_depths("failed")
 def listing_fails_at_first(lab: Lab) -> Agent[Any, Any]:
     """An early return, of the two in docker-agent#3073."""
-    return Agent(lab.model("never"), toolsets=[_Tools(lab, fail_at=1)])
+    return Agent(lab.model("never"), toolsets=[FakeToolset(lab, fail_at=1)])
 
 
 @on_depths("failed")
 def listing_fails_later(lab: Lab) -> Agent[Any, Any]:
-    return Agent(lab.model(calls("listed"), "never"), toolsets=[_Tools(lab, fail_at=3)])
+    return Agent(lab.model(calls("listed"), "never"), toolsets=[FakeToolset(lab, fail_at=3)])
 
 
 @on_depths("failed")
 def toolset_fails_to_start(lab: Lab) -> Agent[Any, Any]:
-    return Agent(lab.model("never"), toolsets=[_Tools(lab), _Tools(lab, start="fail")])
+    return Agent(lab.model("never"), toolsets=[FakeToolset(lab), FakeToolset(lab, start="fail")])
 
 
 @on_depths("failed")
 def toolset_hangs_at_start(lab: Lab) -> Agent[Any, Any]:
-    return Agent(lab.model("never"), toolsets=[_Tools(lab, start="hang")])
+    return Agent(lab.model("never"), toolsets=[FakeToolset(lab, start="hang")])
 
 
 @on_depths("completed")
 def toolset_hangs_at_stop(lab: Lab) -> Agent[Any, Any]:
-    return Agent(lab.model("Done."), toolsets=[_Tools(lab, stop="hang")])
+    return Agent(lab.model("Done."), toolsets=[FakeToolset(lab, stop="hang")])
 
 
 @on_depths("blocked")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from agentloop.testing._lab import AgentScenario
 from agentloop.testing.harness import (
     agent_scenarios as _agents,
+    handoff_scenarios as _handoffs,
     law_scenarios as _laws,
     reader_scenarios as _readers,
     result_scenarios as _results,
@@ -18,7 +19,7 @@ from agentloop.testing.harness.registry import SCENARIOS
 
 __all__ = ["corpus", "find_scenario"]
 
-_ADDED = (_agents, _laws, _readers, _results, _tools, _values)
+_ADDED = (_agents, _handoffs, _laws, _readers, _results, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 

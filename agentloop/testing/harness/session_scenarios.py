@@ -31,6 +31,7 @@ from agentloop.events import (
     CompactionStarted,
     ContinueRequested,
     ElicitationRequested,
+    HandedOff,
     MessageCommitted,
     Question,
     ReasoningDelta,
@@ -58,7 +59,7 @@ from agentloop.testing.wellformed import event_problems
 from agentloop.tools import OpenToolset, Tool
 from agentloop.wire import event_type
 
-__all__ = ["STORIES"]
+__all__ = ["STORIES", "Story", "story"]
 
 STORIES: dict[str, Callable[[], AgentScenario]] = {}
 
@@ -167,9 +168,12 @@ class Story:
             self._check_session(session)
             if session.is_resumable:
                 lab.watch.note("what was gone on with to its end is unfinished")
+            due = self._agent_that_is_due()
             async with lab.stream(self.agent, "And?", name="very-last", session=session) as stream:
                 await stream.drain(answer=echo)
             messages = session.messages
+            if stream.events[0].agent != due:
+                lab.watch.note(f"the last prompt went to {stream.events[0].agent}, and {due} has the conversation")
         journal.check_numbers(ID)
         self._check_effects(messages)
         self._check_followers()
@@ -178,6 +182,12 @@ class Story:
         async with stored_session(journal.plain, ID) as session:
             if session.messages != messages:
                 lab.watch.note("opened once more, the session is another")
+
+    def _agent_that_is_due(self) -> str:
+        """Name of the agent that has the conversation, by the last saved handoff."""
+        saved = self.journal.saved(ID).events.values()
+        handoffs = [event.to for event in saved if isinstance(event, HandedOff) and event.session == ID]
+        return handoffs[-1] if handoffs else self.agent.name
 
     def _check_session(self, session: StoredSession) -> None:
         for problem in problems(session.messages):
@@ -297,7 +307,7 @@ def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
 
 
 def _tools_of(agent: Agent[Any, Any]) -> list[Tool]:
-    return list(agent.tools)
+    return [tool for each in agent.members.values() or (agent,) for tool in each.tools]
 
 
 Play = Callable[[Story], Awaitable[None]]
