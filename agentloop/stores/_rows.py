@@ -36,9 +36,11 @@ TRANSCRIPT_KINDS = frozenset(
         "given_up",
         "rewound",
         "long_result",
+        "handed_off",
     }
 )
-"""The kinds of records in the column ``transcript``. Part of the format: another set needs a migration."""
+"""The kinds of records in the column ``transcript``. Part of the format: another set needs a migration, unless the new
+kinds are in no journal yet."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_kinds = JsonDecoder(list[str | list[str]], max_depth=MAX_OWN_DEPTH).decode

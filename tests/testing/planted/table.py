@@ -190,8 +190,8 @@ PLANTED = (
     Bug(
         "a call that ends early holds up the questions of later ones",
         _CALLS,
-        "        finally:\n            self._settle(call)\n            if result",
-        "        finally:\n            if result",
+        "        finally:\n            self._settle(call)\n            if self._handoffs",
+        "        finally:\n            if self._handoffs",
         "runtime",
     ),
     Bug(

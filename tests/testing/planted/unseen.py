@@ -289,8 +289,8 @@ UNSEEN = (
     Bug(
         "children are one level less deep than the limit",
         "_runtime/lifecycle.py",
-        "elif depth > ancestor.config.limits.depth",
-        "elif depth >= ancestor.config.limits.depth",
+        "elif depth > ancestor.meter.limits.depth",
+        "elif depth >= ancestor.meter.limits.depth",
         "runtime/test_children.py runtime/test_limits.py",
     ),
     Bug(
