@@ -541,7 +541,7 @@ class HandedOff(Event, frozen=True, kw_only=True):
     to: str
     """Name of the agent that gets the conversation."""
     call_id: str = ""
-    """Id of the tool call that asked for it; empty for `Agent.handoff_when_done`."""
+    """Id of the tool call that asked for it; empty for ``Agent(handoff_when_done=...)``."""
 
 
 # ---------------------------------------------------------------------------- questions

@@ -182,7 +182,7 @@ class Snapshots:
         """The hooks that take the snapshots, for ``Agent(hooks=...)``."""
 
     def _make_hooks(self, tools: str | Sequence[str]) -> Sequence[Hook]:
-        async def snapshot_turn_start(turn: TurnStart) -> None:  # noqa: ASYNC910 - it waits for nothing
+        async def snapshot_turn_start(turn: TurnStart) -> None:  # noqa: ASYNC124 - a plain function gets a thread
             self._turns[turn.source.stream] = (turn.source, turn.turn, None)
 
         async def snapshot_before(call: PreToolUse) -> None:
