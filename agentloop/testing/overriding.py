@@ -17,7 +17,7 @@ def override_agents(
 ) -> AbstractContextManager[None]:
     """While the block runs, all agents that are opened in it run with another model than their own.
 
-    Like `Agent.override`, for agents that a test cannot get hold of: those inside others, and copies by `Agent.replace`.
+    Like `Agent.override`, for agents that a test cannot get hold of: those inside others, and copies of agents.
 
     Args:
       models: the model, or models by the agents' names; agents that are not named keep theirs.
