@@ -497,10 +497,11 @@ class _Tools:
                 self._add(agent.tools)
                 self._is_complete = self._is_complete and not agent.toolsets
             for tool in agent.tools:
-                if isinstance(tool.agent, AgentConfig):
-                    if all(tool.agent is not other for other in agents):
-                        agents.append(tool.agent)
-                elif tool.context_name is not None and not _is_ours(tool):
+                inner = [agent for agent in (tool.agent, *tool.agents) if isinstance(agent, AgentConfig)]
+                agents.extend(agent for agent in inner if all(agent is not other for other in agents))
+                if inner:
+                    continue
+                if tool.context_name is not None and not _is_ours(tool):
                     # It may open a child stream of any agent.
                     self._is_complete = False
 

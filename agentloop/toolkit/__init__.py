@@ -30,6 +30,7 @@ from agentloop.toolkit._snapshots import FileChange, Snapshots, TurnChanges
 from agentloop.toolkit._spool import SpoolDirectory
 from agentloop.toolkit._think import think
 from agentloop.toolkit._todo import todo
+from agentloop.toolkit._transfer_task import transfer_task
 
 __all__ = [
     "FileChange",
@@ -47,4 +48,5 @@ __all__ = [
     "skills",
     "think",
     "todo",
+    "transfer_task",
 ]

@@ -1,0 +1,70 @@
+"""The tool with which the model gives a task to one of several agents, by its name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import attrs
+
+from agentloop.agent import Agent
+from agentloop.context import ToolContext
+from agentloop.errors import AgentLoopError, ToolError, UsageError
+from agentloop.tools import Tool, tool
+
+__all__ = ["transfer_task"]
+
+
+def transfer_task(*agents: Agent[Any, Any], name: str = "transfer_task") -> Tool:
+    """A tool with which the model gives a task to one of several agents, by its name, and gets the answer.
+
+    ::
+
+        lead = Agent(model, tools=[transfer_task(researcher, coder)])
+
+    The agent runs as a child stream, as with `Agent.as_tool`: its events appear in the outer stream, its questions go
+    outwards, and it draws on the outer limits. It reads the task alone, and not the conversation; several tasks of one
+    turn run at once. One tool for all agents takes fewer tokens than a tool for each, and says what answer is expected.
+    For a conversation that goes on with the other agent, see `agentloop.handoffs`.
+
+    Args:
+      agents: the agents. Their descriptions tell the model what each is for.
+      name: the tool's name for the model.
+
+    Raises:
+      UsageError: there are no agents, or two have one name.
+    """
+    known: dict[str, Agent[Any, Any]] = {}
+    for agent in agents:
+        if not isinstance(cast("object", agent), Agent):
+            raise UsageError(f"transfer_task(...) takes agents, one after the other, not {agent!r}")
+        if agent.name in known:
+            raise UsageError(f"two agents of transfer_task(...) are called {agent.name!r}: give one another name=")
+        known[agent.name] = agent
+    if not known:
+        raise UsageError("transfer_task(...) has no agents: write transfer_task(researcher, coder)")
+
+    async def transfer(context: ToolContext[Any], agent: str, task: str, expected_output: str = "") -> Any:
+        """Give a task to another agent, and get its answer.
+
+        Args:
+          agent: name of the agent.
+          task: the task, with all that the agent has to know: it does not see this conversation.
+          expected_output: what the answer should be like.
+        """
+        prompt = f"{task}\n\nExpected output:\n{expected_output}" if expected_output.strip() else task
+        try:
+            outcome = await context.run(known[agent], prompt)
+        except AgentLoopError as error:
+            raise ToolError(f"agent {agent!r} gave no answer: {error}") from error
+        if outcome.detail and isinstance(outcome.output, str):
+            # An answer that is empty, or was cut off: the outer model must not take it for a whole one.
+            return f"{outcome.output}\n\n[{outcome.detail}]".lstrip()
+        return outcome.output
+
+    # The names are known only here.
+    transfer.__annotations__["agent"] = Literal[tuple(known)]
+    lines = [f"- {agent.name}: {agent.description}" if agent.description else f"- {agent.name}" for agent in agents]
+    description = "\n".join(["Give a task to another agent, and get its answer. Agents:", *lines])
+    # A retry resumes the child; each call inside it decides about itself.
+    made = tool(name=name, description=description, timeout=float("inf"), if_interrupted="retry")(transfer)
+    return attrs.evolve(made, agents=tuple(known.values()))
