@@ -73,7 +73,11 @@ def handoff_tool(run: Run) -> Tool:
         lines.append(f"- {handoff.agent}: {text}" if text else f"- {handoff.agent}")
     agents = "\n".join(lines)
 
-    async def hand_off(agent: str, context: ToolContext[Any]) -> str:
+    async def hand_off(context: ToolContext[Any], **given: Any) -> str:
+        # The schema is ours, and what a model sends need not fit it.
+        agent = given.get("agent")
+        if not isinstance(agent, str):
+            raise ToolError(f"No handoff: give the name of an agent, as in {{'agent': {names[0]!r}}}")
         return await _accept(run, context.call_id, agent)
 
     return Tool(

@@ -258,10 +258,14 @@ async def test_a_person_approves_or_refuses_a_handoff_after_the_other_calls_have
 
 
 async def test_a_handoff_to_an_unknown_agent_is_an_error_for_the_model() -> None:
-    front = agent("front", to("biling"), "Sorry.", handoffs=["billing"])
+    wrong = [to("biling"), calls("handoff"), calls("handoff", agent=3)]
+    front = agent("front", *wrong, "Sorry.", handoffs=["billing"])
     seen = await watch(Team(front, agent("billing")))
+    nameless = ("error", "No handoff: give the name of an agent, as in {'agent': 'billing'}")
     assert results(seen.messages) == [
         ("error", "There is no agent 'biling' to hand off to: did you mean 'billing'?"),
+        nameless,
+        nameless,
     ]
 
 
