@@ -34,6 +34,7 @@ __all__ = [
     "PLAIN",
     "UNENCODABLE",
     "UNRESOLVABLE",
+    "choices_at",
     "decode_leniently",
     "described_fields",
     "inspect_type",
@@ -409,6 +410,21 @@ def with_declared_integers(value: Any, schema: Any) -> Any:
 def mismatch(error: msgspec.ValidationError) -> str:
     """The place where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
     return "; ".join(f"`{path}`: {reason}" if path else reason for path, reason in field_problems(error))
+
+
+def choices_at(schema: Mapping[str, Any], path: str) -> list[Any]:
+    """The values that ``schema`` lists for a path of `mismatch`, such as ``sizes[1]``; none if it lists none."""
+    nodes = _alternatives(schema, schema)
+    for step in re.findall(r"\[\d*\]|[^.\[\]]+", path):
+        inner = [node.get("items") if step[0] == "[" else node.get("properties", {}).get(step) for node in nodes]
+        nodes = [found for node in inner if is_object(node) for found in _alternatives(node, schema)]
+    return [choice for node in nodes for choice in node.get("enum", ())]
+
+
+def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "$ref" in node:
+        node = schema.get("$defs", {}).get(str(node["$ref"]).removeprefix("#/$defs/"), {})
+    return [node, *(found for other in node.get("anyOf", ()) for found in _alternatives(other, schema))]
 
 
 def malformed(error: Exception, raw: str | bytes) -> str:

@@ -17,6 +17,7 @@ from agentloop._core.json_text import JsonDecoder
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
+    choices_at,
     decode_leniently,
     inspect_type,
     lifted,
@@ -131,6 +132,9 @@ class Signature:
         if problem.startswith("unknown field"):
             known = ", ".join(f"`{name}`" for name in self._parameters)
             problem += f"; the fields are {known}" if known else "; there are no fields"
+        place, _, reason = problem.partition(": ")
+        if reason.startswith("invalid enum value") and (choices := choices_at(self._schema, place.strip("`"))):
+            problem += f"; it is one of {', '.join(map(repr, choices))}"
         return ArgumentsError(f"invalid arguments: {problem}")
 
 

@@ -458,7 +458,10 @@ def test_what_is_not_json_is_shown_where_it_is_not(raw: str | bytes, problem: st
         ('{"item": "x", "count": 0}', "`count`: expected `int` >= 1"),
         ('{"item": "x", "to": {}}', "`to`: missing required field `street`"),
         ('{"item": "x", "to": {"street": ""}}', "`to.street`: expected `str` of length >= 1"),
-        ('{"item": "x", "sizes": ["small", "tiny"]}', "`sizes[1]`: invalid enum value 'tiny'"),
+        (
+            '{"item": "x", "sizes": ["small", "tiny"]}',
+            "`sizes[1]`: invalid enum value 'tiny'; it is one of 'big', 'small'",
+        ),
         ('{"item": "x", "when": "soon"}', "`when`: invalid RFC3339 encoded datetime"),
     ],
 )

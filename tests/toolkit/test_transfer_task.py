@@ -58,7 +58,7 @@ async def test_a_name_that_no_agent_has_and_an_agent_without_an_answer_are_error
     broken = Agent(ScriptedModel(fails(RuntimeError("gone"))), name="broken")
     script = ScriptedModel(task("coda", "x"), task("broken", "x"), calls("transfer_task", agent="coder"), "Done.")
     unknown, failed, missing = await results(Agent(script, tools=[transfer_task(echo("coder"), broken)]))
-    assert "invalid enum value 'coda'" in unknown
+    assert unknown == "invalid arguments: `agent`: invalid enum value 'coda'; it is one of 'broken', 'coder'"
     assert "agent 'broken' gave no answer: " in failed
     assert "task" in missing
 
