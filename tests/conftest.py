@@ -16,6 +16,7 @@ What several test modules need is in `tests.support`.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import pytest
@@ -45,6 +46,12 @@ def run_in_trio(function: Callable[..., Awaitable[object]], *, seconds: float = 
             await function()
 
     trio.run(main, clock=MockClock(autojump_threshold=0), strict_exception_groups=True)
+
+
+def pytest_configure() -> None:
+    # A shell has its background jobs ignore SIGINT, and Python keeps it so: tests of Ctrl-C would wait in vain.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
