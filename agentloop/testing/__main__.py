@@ -2,6 +2,7 @@
 
 - ``corpus``: every scenario of the corpus, swept at some places of each kind. This is the default.
 - ``corpus --every``: the same at every place. ``corpus --lines``: the lines that the corpus never runs.
+- ``record``: write down anew what each scenario does without a fault, in a checkout of the repository.
 - ``replay TOKEN``: one run again, by the token, or the program, that a failure printed.
 - ``fuzz``: programs without end, or for ``--seconds``.
 - ``mutants``: break the runtime in every way we know, and see whether the harness notices.
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from agentloop.testing.harness.corpus import corpus, find_scenario
+from agentloop.testing.harness.corpus import RECORDINGS, corpus, find_scenario, record
 from agentloop.testing.harness.lines import lines_run
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.mutants import MUTANTS, control
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
     sweep.add_argument("--seed", type=int, default=0, help="another order of tasks in which to try the faults")
     sweep.set_defaults(run=_sweep)
+    recorder = commands.add_parser("record", help="write down anew what each scenario does without a fault")
+    recorder.set_defaults(run=_record)
     replay = commands.add_parser("replay", help="run one token, or program, again")
     replay.add_argument("token", nargs="+")
     replay.set_defaults(run=_replay)
@@ -107,6 +110,18 @@ def _lines(names: Sequence[str]) -> int:
             print(f"{report.file}: {report.ranges}")
     run, known = sum(len(report.run) for report in reports), sum(len(report.known) for report in reports)
     print(f"{len(names)} scenarios run {run} of {known} lines ({run / known:.1%})")
+    return 0
+
+
+def _record(_options: argparse.Namespace) -> int:
+    if RECORDINGS.folder is None:
+        raise HarnessError("the recorded runs are in the repository: run this in a checkout of it")
+    try:
+        changed = record()
+    except Violation as violation:
+        print(violation)
+        return 1
+    print(f"{len(corpus())} scenarios, {len(changed)} recorded anew in {RECORDINGS.folder}")
     return 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, cast
 
 import trio
@@ -34,6 +34,9 @@ from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
 from agentloop.testing._accounts import unsaved_ends, wrong_doors
 from agentloop.testing._journal import JournalClient, SeamJournal
+from agentloop.testing._recorded import compare_recorded
+from agentloop.testing._shown import shown_error
+from agentloop.testing._trace import Trace
 from agentloop.testing._watch import Watch
 from agentloop.testing.scripted import Response, play_response, says
 from agentloop.testing.simulation import (
@@ -134,6 +137,8 @@ class Recorded:
         try:
             self.stream.answer(id, answer)
         except AnswerError as error:
+            if self._lab.trace is not None:
+                self._lab.trace.add(f"the answer to {id} is refused: {shown_error(error)}")
             if before != [question.id for question in self.stream.pending]:
                 self._lab.watch.note(f"an answer to {id} was refused, and closed questions: {error}")
             return False
@@ -155,6 +160,8 @@ class SeamModel:
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Give the next response; after the last one a plain one, or the last one again if it fails or hangs."""
         self.requests.append(request)
+        if self._lab.trace is not None:
+            self._lab.trace.asked(self.name, request)
         await self._lab.sim.seam(f"model:{self.name}")
         last = self._script[-1] if self._script else says("")
         after = last if last.error is not None or last.hangs else says("That is all.")
@@ -195,6 +202,7 @@ class Lab:
       left: the step in which a root stream's block was left, by its id.
       stopped_at: the virtual time at which a stream was left, by its name, or stopped, by ``stop:`` and its name.
       counts: how often each tool call had an effect, by the root session and its key, and the tool's name.
+      trace: what the run shows of itself, where that is recorded.
     """
 
     def __init__(self, sim: Sim, *, raises: bool = False) -> None:
@@ -217,6 +225,7 @@ class Lab:
         self._opened: dict[str, int] = {}
         """The step in which a stream was opened, by its name."""
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.trace: Trace | None = None
 
     def _may_lose(self) -> bool:
         journal = self.journal
@@ -275,6 +284,8 @@ class Lab:
                             self.stopped_at.setdefault(name, self.sim.now)
             except AgentLoopError as error:
                 self.errors.append(error)
+                if self.trace is not None:
+                    self.trace.add(f"the block of {name} raises {shown_error(error)}")
                 if isinstance(error, InternalError):
                     self.watch.note(f"{name}: a bug in the runtime: {error.__cause__!r}")
                 if self._raises or name not in [reader.name for reader in self.recorded]:
@@ -342,7 +353,7 @@ class Lab:
                 self.watch.requests.returned[context.source.stream, context.call_id] = result
             return result
 
-        made = _bare_tool(name, run, options)
+        made = self._made(name, run, options)
         return made
 
     def bare(self, name: str, body: Callable[[ToolContext[Any]], Awaitable[object]], **options: Any) -> Tool:
@@ -352,7 +363,7 @@ class Lab:
         async def run(context: ToolContext[Any], **_arguments: object) -> object:
             return await body(context)
 
-        return _bare_tool(name, run, options)
+        return self._made(name, run, options)
 
     def asker(self, name: str, *, patience: float = float("inf"), **options: Any) -> Tool:
         """A tool that asks the user for its own name, and returns the answer.
@@ -375,7 +386,25 @@ class Lab:
             await trio.lowlevel.checkpoint()
             return repr(answer)
 
-        return _bare_tool(name, run, options)
+        return self._made(name, run, options)
+
+    def _made(self, name: str, run: Callable[..., Awaitable[object]], options: dict[str, Any]) -> Tool:
+        async def traced(context: ToolContext[Any], **arguments: object) -> object:
+            if self.trace is None:
+                return await run(context, **arguments)
+            self.trace.call(name, context, arguments)
+            try:
+                result = await run(context, **arguments)
+            except BaseException as error:
+                self.trace.result(context, error)
+                raise
+            self.trace.result(context, result)
+            return result
+
+        # Without `@tool`: reading the signature would take longer than everything that the tool does.
+        return Tool(
+            name=name, description=name, function=traced, arguments=NO_ARGUMENTS, context_name="context", **options
+        )
 
     def hook(self, point: Point[Any, Any], verdict: object = None, **options: Any) -> Hook:
         """A hook that passes a seam, and returns ``verdict``."""
@@ -504,11 +533,6 @@ NO_ARGUMENTS = JsonArguments({"type": "object", "properties": {}})
 TAG_FORM = {"type": "object", "properties": {"tag": {"type": "string"}}, "required": ["tag"]}
 
 
-def _bare_tool(name: str, run: Callable[[ToolContext[Any]], Awaitable[object]], options: dict[str, Any]) -> Tool:
-    # Without `@tool`: reading the signature would take longer than everything that the tool does.
-    return Tool(name=name, description=name, function=run, arguments=NO_ARGUMENTS, context_name="context", **options)
-
-
 def echo(question: Question) -> Answer:
     """Answer an `Lab.asker` with its own message, and approve everything else."""
     if isinstance(question, ElicitationRequested):
@@ -535,13 +559,25 @@ class AgentScenario:
         self._play = play
         self._expect = expect
         self.lab: Lab | None = None
+        self.recorded: Sequence[str] | None = None
+        """The recorded trace, if there is one to compare with."""
 
     async def run(self, sim: Sim, /) -> None:
         """Play it, watched."""
         self.lab = self._make_lab(sim)
         sim.watch_clock(_is_runtime)
-        with self.lab.watch.on():
+        with self.lab.watch.on(), self._traced(self.lab):
             await self._play(self.lab)
+
+    @contextmanager
+    def _traced(self, lab: Lab) -> Generator[None]:
+        """Record the run, if it is the one without a fault and with the usual order of tasks."""
+        if self.recorded is None or lab.sim.fault is not None or lab.sim.granularity != "batch":
+            yield
+            return
+        lab.trace = Trace()
+        with lab.trace.on():
+            yield
 
     def check(self, sim: Sim, outcome: Outcome, /) -> None:
         """Check every guarantee that can be seen from outside; without a fault, also what the scenario is about."""
@@ -558,6 +594,8 @@ class AgentScenario:
             raise AssertionError(_report(problems, lab))
         if not sim.fired and self._expect is not None:
             self._expect(lab)
+        if lab.trace is not None and self.recorded is not None and not sim.picks:
+            compare_recorded(self.name, self.recorded, lab.trace.close())
 
     def _make_lab(self, sim: Sim) -> Lab:
         return Lab(sim)

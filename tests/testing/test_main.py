@@ -7,6 +7,7 @@ import pytest
 from agentloop.testing.__main__ import main
 from agentloop.testing.harness.mutants import MUTANTS
 from agentloop.testing.harness.programs import Do, Program, Reader, Root, Streaming
+from agentloop.testing.simulation import Sim, Violation
 
 
 def test_the_corpus_is_swept_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +116,35 @@ def test_a_mutant_that_survives_is_an_error(
 ) -> None:
     monkeypatch.setattr("agentloop.testing.__main__.PROGRAMS", 1)
     monkeypatch.setattr("agentloop.testing.__main__.FAULTS", 0)
+    monkeypatch.setattr("agentloop.testing.__main__.search_corpus", lambda _limit: None)
 
     assert main(["mutants", "side-effect-after-a-cancel"]) == 1
 
     assert "not as it should be: side-effect-after-a-cancel" in capsys.readouterr().out
+
+
+def test_recorded_runs_are_written_in_a_checkout_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentloop.testing.__main__.RECORDINGS.folder", None)
+
+    assert main(["record"]) == 2
+
+
+def test_a_scenario_that_fails_is_not_recorded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[str]:
+        raise Violation("it fails", sim=Sim("only-text-0"))
+
+    monkeypatch.setattr("agentloop.testing.__main__.record", fail)
+
+    assert main(["record"]) == 1
+    assert "it fails" in capsys.readouterr().out
+
+
+def test_recording_says_how_many_scenarios_have_changed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentloop.testing.__main__.record", lambda: ["only-text-0"])
+
+    assert main(["record"]) == 0
+    assert "1 recorded anew" in capsys.readouterr().out

@@ -12,10 +12,13 @@ from agentloop.questions import Answer
 from agentloop.testing._lab import AgentScenario, Lab, echo
 from agentloop.testing.scripted import calls
 
-__all__ = ["SCENARIOS", "MakeAgent", "Play", "ends", "nested", "on_depths", "scenario"]
+__all__ = ["GROUPS", "SCENARIOS", "MakeAgent", "Play", "ends", "nested", "on_depths", "scenario"]
 
 SCENARIOS: dict[str, Callable[[], AgentScenario]] = {}
 """Every scenario without a journal, by name."""
+
+GROUPS: dict[str, str] = {}
+"""The module that each scenario is defined in, by the scenario's name."""
 
 Play: TypeAlias = Callable[[Lab], Awaitable[None]]
 MakeAgent: TypeAlias = Callable[[Lab], Agent]
@@ -27,6 +30,7 @@ def scenario(expect: Callable[[Lab], None] | None = None) -> Callable[[Play], Pl
     def add(play: Play) -> Play:
         name = play.__name__.replace("_", "-")
         SCENARIOS[name] = partial(AgentScenario, name, play, expect)
+        GROUPS[name] = play.__module__
         return play
 
     return add
@@ -65,6 +69,7 @@ def on_depths(
                     assert any(isinstance(event, tells) for event in lab.recorded[0].events), tells
 
             SCENARIOS[name] = partial(AgentScenario, name, play, expect)
+            GROUPS[name] = make.__module__
         return make
 
     return add

@@ -68,6 +68,8 @@ def main() -> int:
 def look_for(bug: Bug, folder: Path, stages: list[str], points: int, limit: float) -> str:
     """Who notices ``bug`` first; empty if nobody does."""
     shutil.copytree(ROOT / "agentloop", folder / "agentloop", ignore=shutil.ignore_patterns("__pycache__"))
+    recorded = Path("tests") / "testing" / "recorded"
+    shutil.copytree(ROOT / recorded, folder / recorded)
     path = folder / "agentloop" / bug.file
     text = path.read_text(encoding="utf-8")
     if text.count(bug.before) != 1:
@@ -82,7 +84,8 @@ def look_for(bug: Bug, folder: Path, stages: list[str], points: int, limit: floa
         if said.startswith("ended with"):
             return f"corpus | {said[-300:]}"
     if "tests" in stages:
-        shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        leave_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "tests", folder / "tests", ignore=leave_out, dirs_exist_ok=True)
         for name in ("docs", "examples"):
             shutil.copytree(ROOT / name, folder / name)
         for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "noxfile.py"):
