@@ -26,6 +26,8 @@ class Traced:
 
     def __init__(self, scenario: AgentScenario) -> None:
         self._scenario = scenario
+        # A traced run has records of its traces, which the recorded one has not.
+        scenario.recorded = None
         self.name = scenario.name
         self._recorder = Recorder(at_once=True)
 
