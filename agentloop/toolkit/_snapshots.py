@@ -1,35 +1,29 @@
 """What a turn did to the files of a folder: listed, shown as a diff, and put back."""
 
-# pathlib knows no folders that are open:
-# ruff: noqa: PTH123
-
 from __future__ import annotations
 
 import difflib
 import hashlib
 import os
-import secrets
 import shutil
-import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import trio
 
 from agentloop import hooks
-from agentloop._core.json_text import decode_own
 from agentloop._data_folder import data_folder
 from agentloop.errors import ToolError, UsageError
 from agentloop.events import Source
-from agentloop.hooks import Hook, PreToolUse, SessionEnd, TurnEnd, TurnStart
+from agentloop.hooks import Hook, PreToolUse, SessionEnd, SessionStart, TurnEnd, TurnStart
+from agentloop.toolkit import _put_back
 from agentloop.toolkit._files import IGNORED, MAX_FILE_BYTES
-from agentloop.toolkit._root import FOLDER, NEW_FILE, Root
+from agentloop.toolkit._root import Root
+from agentloop.toolkit._snapshot_log import Began, Ended, Log, SnapshotLog, Undone
 from agentloop.toolkit._trees import CopiedTrees, Entry, GitTrees, Trees, find_repository
 from agentloop.toolkit._walk import spelled
 
@@ -37,8 +31,6 @@ __all__ = ["FileChange", "Snapshots", "TurnChanges"]
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.02
-"""Seconds between two looks for the lock, while another process has it."""
 MAX_DIFF_CHARS = 200_000
 MAX_DIFF_LINES = 20_000
 """Lines of a file: the time that difflib takes grows with their square."""
@@ -74,45 +66,14 @@ class TurnChanges(msgspec.Struct, frozen=True):
     """Whether the changes were put back."""
 
 
-class _Began(msgspec.Struct, frozen=True, tag="began", tag_field="type"):
-    """A line of the log: the first tool of a turn is about to be called."""
+class _Turn(msgspec.Struct):
+    """A turn that goes on here."""
 
-    id: int
-    tree: str
     source: Source
-    turn: int
-    time: float
-    owner: str
-    """The name of the object that keeps the log, in its process."""
-
-
-class _Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="type"):
-    id: int
-    tree: str
-
-
-class _Undone(msgspec.Struct, frozen=True, tag="undone", tag_field="type"):
-    id: int
-
-
-_Line: TypeAlias = _Began | _Ended | _Undone
-
-
-class _Log(msgspec.Struct):
-    """The turns of a folder, as the log has them."""
-
-    began: dict[int, _Began] = {}
-    ended: dict[int, str] = {}
-    undone: set[int] = set()
-
-    def add(self, line: _Line) -> None:
-        match line:
-            case _Began():
-                self.began[line.id] = line
-            case _Ended():
-                self.ended[line.id] = line.tree
-            case _Undone():
-                self.undone.add(line.id)
+    number: int
+    """Its number in the stream; 0 if another process began it."""
+    id: int | None = None
+    """Its number in the folder, as soon as a tool was called."""
 
 
 class Snapshots:
@@ -145,12 +106,13 @@ class Snapshots:
     Args:
       folder: the folder; nothing outside of it is ever changed.
       tools: globs on the names of the tools that may change files, as in ``hooks.pre_tool_use(tools=...)``.
-      store: the folder in which snapshots are kept; in this user's data folder by default.
+      store: the folder in which snapshots are kept, outside of ``folder``; in this user's data folder by default.
       ignore: names, or patterns of names, of files and folders that are left out where there is no git repository.
       max_bytes: larger files are left out.
 
     Raises:
-      UsageError: the folder is not there, the system cannot confine paths to it (Windows), or there is no data folder.
+      UsageError: the folder is not there, the system cannot confine paths to it (Windows), there is no data folder,
+        or the store lies in the folder.
     """
 
     def __init__(
@@ -168,99 +130,115 @@ class Snapshots:
             if found is None:
                 raise UsageError("Snapshots(): this user has no home folder: say where to keep them, by store=")
             store = found / "snapshots"
+        store = os.path.realpath(store)
+        if store == self._root.path or store.startswith(self._root.path.rstrip("/") + "/"):
+            raise UsageError(f"Snapshots({self._root.path!r}, store={store!r}): keep them outside of the folder")
         name = hashlib.sha256(os.fsencode(self._root.path)).hexdigest()[:16]
-        self._home = Path(store).absolute() / name
+        self._log = SnapshotLog(Path(store) / name)
         self._ignore = tuple(ignore)
         self._max_bytes = max_bytes
-        self._trees: Trees | None = None
-        self._owner = secrets.token_hex(8)
-        self._alive: IO[bytes] | None = None
-        # By stream: the number of a turn that goes on, and its id as soon as a tool was called.
-        self._turns: dict[str, tuple[Source, int, int | None]] = {}
+        self._places: dict[str, Trees] = {}
+        self._turns: dict[str, _Turn] = {}
+        """The turns that go on here, by their streams."""
         self._taking = trio.Lock()
         self.hooks: Sequence[Hook] = self._make_hooks(tools)
         """The hooks that take the snapshots, for ``Agent(hooks=...)``."""
 
     def _make_hooks(self, tools: str | Sequence[str]) -> Sequence[Hook]:
-        async def snapshot_turn_start(turn: TurnStart) -> None:  # noqa: ASYNC124 - a plain function gets a thread
-            self._turns[turn.source.stream] = (turn.source, turn.turn, None)
+        # Async, although some have nothing to wait for: a plain function gets a thread.
+        async def snapshot_session_start(start: SessionStart) -> None:  # noqa: ASYNC124
+            # A turn that another process began is resumed without a start of its own.
+            self._turns[start.source.stream] = _Turn(start.source, 0)
 
-        async def snapshot_before(call: PreToolUse) -> None:
-            await self._begin(call.source)
+        async def snapshot_turn_start(start: TurnStart) -> None:  # noqa: ASYNC124
+            self._turns[start.source.stream] = _Turn(start.source, start.turn)
 
-        async def snapshot_turn_end(turn: TurnEnd) -> None:
-            await self._end(turn.source.stream)
+        async def snapshot_pre_tool_use(call: PreToolUse) -> None:
+            await self._begin(call.source.stream)
+
+        async def snapshot_turn_end(end: TurnEnd) -> None:
+            await self._end(end.source.stream)
 
         async def snapshot_session_end(end: SessionEnd) -> None:
-            # A turn that another process began has no end of its own here.
             await self._end(end.source.stream)
 
         return (
+            hooks.session_start(snapshot_session_start),
             hooks.turn_start(snapshot_turn_start),
-            hooks.pre_tool_use(tools=tools)(snapshot_before),
+            hooks.pre_tool_use(tools=tools)(snapshot_pre_tool_use),
             hooks.turn_end(snapshot_turn_end),
             hooks.session_end(snapshot_session_end),
         )
 
     # ------------------------------------------------------------------------------ turns
 
-    async def _begin(self, source: Source) -> None:
+    async def _begin(self, stream: str) -> None:
+        """Take a snapshot before a tool of ``stream`` is called, for each turn around the call that has none."""
         async with self._taking:
-            if not self._turns:
-                # Resumed: the process that began this turn is gone.
-                self._turns[source.stream] = (source, 0, None)
-            # A call of a child: the snapshot is for the turn around it, which has the hook.
-            new = [stream for stream, (_, _, id) in self._turns.items() if id is None]
-            if not new:
-                return
-            ids = await self._in_thread(self._write_begun, [self._turns[stream][:2] for stream in new])
-            for stream, id in zip(new, ids, strict=True):
-                if stream in self._turns:
-                    self._turns[stream] = (*self._turns[stream][:2], id)
+            # The id of a child's stream begins with that of the stream in which it was opened.
+            around = [turn for id, turn in self._turns.items() if stream == id or stream.startswith(f"{id}.")]
+            new = [turn for turn in around if turn.id is None]
+            if new:
+                await self._in_thread(self._write_began, new)
 
-    def _write_begun(self, turns: Sequence[tuple[Source, int]]) -> list[int]:
-        tree = self._place().capture()
-        log = self._read_log()
-        # What a killed process did not end has ended by now.
-        lines: list[_Line] = [
-            _Ended(id, tree) for id, began in log.began.items() if id not in log.ended and self._is_gone(began.owner)
-        ]
-        self._hold_owner()
+    def _write_began(self, turns: Sequence[_Turn]) -> None:
+        name, trees = self._place_now()
+        tree = trees.capture()
+        log = self._log.read()
+        # The turns of processes that were killed have ended by now.
+        gone = [began for began in log.began.values() if began.id not in log.ended and not self._goes_on(began)]
+        ended = [Ended(began.id, tree if began.trees == name else self._place(began).capture()) for began in gone]
+        self._log.hold()
         last = max(log.began, default=0)
-        ids = list(range(last + 1, last + 1 + len(turns)))
-        for id, (source, turn) in zip(ids, turns, strict=True):
-            lines.append(_Began(id, tree, source, turn, time.time(), self._owner))
-        self._append(lines)
-        return ids
+        began = [
+            Began(id, name, tree, turn.source, turn.number, time.time(), self._log.owner)
+            for id, turn in enumerate(turns, start=last + 1)
+        ]
+        try:
+            self._log.append([*ended, *began])
+            for turn, line in zip(turns, began, strict=True):
+                turn.id = line.id
+        finally:
+            self._release_if_idle()
 
     async def _end(self, stream: str) -> None:
-        _, _, id = self._turns.pop(stream, (None, 0, None))
-        if id is None:
+        turn = self._turns.pop(stream, None)
+        if turn is None or turn.id is None:
             await trio.lowlevel.checkpoint()
             return
+        # Should this be cancelled, the turn has ended all the same: the next snapshot says so in the log.
         async with self._taking:
-            is_last = all(open is None for _, _, open in self._turns.values())
-            await self._in_thread(self._write_ended, id, is_last)
+            await self._in_thread(self._write_ended, turn.id)
 
-    def _write_ended(self, id: int, is_last: bool) -> None:
+    def _write_ended(self, id: int) -> None:
         try:
-            if id not in self._read_log().ended:
-                self._append([_Ended(id, self._place().capture())])
+            began = self._log.read().began.get(id)
+            if began is not None:
+                self._log.append([Ended(id, self._place(began).capture())])
         finally:
-            if is_last and self._alive is not None:
-                Path(self._alive.name).unlink(missing_ok=True)
-                self._alive.close()
-                self._alive = None
+            self._release_if_idle()
+
+    def _release_if_idle(self) -> None:
+        if all(turn.id is None for turn in self._turns.values()):
+            self._log.release()
+
+    def _goes_on(self, began: Began) -> bool:
+        if began.owner == self._log.owner:
+            return any(turn.id == began.id for turn in self._turns.values())
+        return not self._log.is_gone(began.owner)
 
     # --------------------------------------------------------------------- what users call
 
-    async def turns(self) -> list[TurnChanges]:
+    async def turns(self, *, limit: int = 50) -> list[TurnChanges]:
         """The turns that changed files, the latest first.
+
+        Args:
+          limit: at most this many turns.
 
         Raises:
           ToolError: the snapshots cannot be read.
         """
-        return await self._in_thread(self._list)
+        return await self._in_thread(self._list, limit)
 
     async def diff(self, id: int | None = None) -> str:
         """The changes of a turn as a unified diff. Of files that are no text in UTF-8, only the names are shown.
@@ -301,36 +279,46 @@ class Snapshots:
         """
         await self._in_thread(self._clear)
 
-    def _list(self) -> list[TurnChanges]:
-        log = self._read_log()
-        turns = [self._described(log, began) for began in log.began.values()]
-        return [turn for turn in reversed(turns) if turn.files]
+    def _list(self, limit: int) -> list[TurnChanges]:
+        log = self._log.read()
+        listed: list[TurnChanges] = []
+        for began in reversed(log.began.values()):
+            if len(listed) >= limit:
+                break
+            turn = self._described(log, began)
+            if turn.files:
+                listed.append(turn)
+        return listed
 
-    def _described(self, log: _Log, began: _Began) -> TurnChanges:
-        after = log.ended.get(began.id)
-        changed = self._place().changed(began.tree, self._place().capture() if after is None else after)
+    def _described(self, log: Log, began: Began) -> TurnChanges:
+        changed = self._place(began).changed(began.tree, self._tree_after(log, began))
         return TurnChanges(
             began.id,
             began.source,
             began.turn,
             began.time,
             tuple(FileChange(spelled(path), _kind(*entries)) for path, entries in sorted(changed.items())),
-            is_open=after is None,
+            is_open=began.id not in log.ended,
             is_undone=began.id in log.undone,
         )
 
-    def _chosen(self, log: _Log, id: int | None) -> tuple[_Began, str]:
+    def _tree_after(self, log: Log, began: Began) -> str:
+        return log.ended.get(began.id) or self._place(began).capture()
+
+    def _chosen(self, log: Log, id: int | None) -> tuple[Began, str]:
         """A turn, and the tree after it."""
-        for began in [log.began[id]] if id in log.began else reversed(log.began.values()):
-            after = log.ended.get(began.id) or self._place().capture()
-            if id == began.id or (id is None and began.id not in log.undone and after != began.tree):
-                return began, after
+        if id is not None and id in log.began:
+            return log.began[id], self._tree_after(log, log.began[id])
+        if id is None:
+            for began in reversed(log.began.values()):
+                if began.id not in log.undone and (after := self._tree_after(log, began)) != began.tree:
+                    return began, after
         which = "turn that changed a file" if id is None else f"turn {id}"
         raise UsageError(f"there is no {which} in {self._root.path!r}: `turns()` lists those that there are")
 
     def _diff(self, id: int | None) -> str:
-        began, after = self._chosen(self._read_log(), id)
-        trees = self._place()
+        began, after = self._chosen(self._log.read(), id)
+        trees = self._place(began)
         pieces: list[str] = []
         size = 0
         for path, (old, new) in sorted(trees.changed(began.tree, after).items()):
@@ -344,132 +332,83 @@ class Snapshots:
         return "".join(pieces)
 
     def _undo(self, id: int | None, *, force: bool) -> list[FileChange]:
-        log = self._read_log()
+        log = self._log.read()
         began, after = self._chosen(log, id)
         if began.id in log.undone:
             raise UsageError(f"turn {began.id} was undone already")
-        if began.id not in log.ended and not self._is_gone(began.owner):
+        if began.id not in log.ended and self._goes_on(began):
             raise UsageError(f"turn {began.id} goes on: stop its run before it is undone")
-        trees = self._place()
+        trees = self._place(began)
         now = trees.capture()
         changed, since = trees.changed(began.tree, after), trees.changed(after, now)
+        # By path: the entry that the file has now, and the one that it gets.
+        back = {path: (since[path][1] if path in since else new, old) for path, (old, new) in changed.items()}
         # What has come back to what it was before is put back already.
-        again = [path for path in changed if path in since and since[path][1] != changed[path][0]]
+        back = {path: (present, old) for path, (present, old) in back.items() if present != old}
+        again = [spelled(path) for path in back if path in since]
         if again and not force:
-            names = ", ".join(spelled(path) for path in again[:5]) + (", ..." if len(again) > 5 else "")
+            names = ", ".join(again[:5]) + (", ..." if len(again) > 5 else "")
             raise UsageError(f"turn {began.id} is not undone, since files were changed again after it: {names}")
-        back = {
-            path: (since[path][1] if path in since else new, old)
-            for path, (old, new) in changed.items()
-            if (since[path][1] if path in since else new) != old
-        }
         contents = trees.contents(entry.id for _, entry in back.values() if entry is not None)
         # The deepest first, so that a folder is empty when a file gets its name.
         for path, (_, entry) in sorted(back.items(), reverse=True):
             if entry is None:
-                _delete(self._root, path)
+                _put_back.delete(self._root, path)
         for path, (_, entry) in sorted(back.items()):
             if entry is not None:
-                _write(self._root, path, entry, contents[entry.id])
-        lines: list[_Line] = [] if began.id in log.ended else [_Ended(began.id, now)]
-        self._append([*lines, _Undone(began.id)])
+                _put_back.write(self._root, path, entry, contents[entry.id])
+        self._log.append([*([] if began.id in log.ended else [Ended(began.id, now)]), Undone(began.id)])
         return [FileChange(spelled(path), _kind(*entries)) for path, entries in sorted(back.items())]
 
     def _clear(self) -> None:
-        log = self._read_log()
+        log = self._log.read()
         for id, began in log.began.items():
-            if id not in log.ended and not self._is_gone(began.owner):
+            if id not in log.ended and self._goes_on(began):
                 raise UsageError(f"turn {id} goes on: stop its run before the snapshots are deleted")
-        for entry in self._home.iterdir():
+        # The log first: without it, the rest is of no use.
+        (self._log.home / "log").unlink(missing_ok=True)
+        for entry in self._log.home.iterdir():
             # Not the locks: another process may wait for them.
             if entry.name not in ("lock", "owners"):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        self._trees = None
+                shutil.rmtree(entry)
 
     # ---------------------------------------------------------------------------- the store
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         def locked() -> T:
-            with self._locked():
+            with self._log.locked():
                 return function(*arguments)
 
+        # Not abandoned when it is cancelled: the thread looks for a cancel itself where it can stop.
         return await trio.to_thread.run_sync(locked)
 
-    @contextmanager
-    def _locked(self) -> Generator[None]:
-        """The folder's lock, which one thread of all processes has."""
-        try:
-            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with (self._home / "lock").open("ab") as file:
-                while not _try_lock(file):
-                    trio.from_thread.check_cancelled()
-                    time.sleep(LOOK_SECONDS)  # in a thread
-                yield
-        except OSError as error:
-            raise ToolError(f"snapshots of {self._root.path!r}: {error}") from error
+    def _place_now(self) -> tuple[str, Trees]:
+        """The place for a new tree: the folder may have become a repository, or be one no more."""
+        repository = find_repository(self._root.path)
+        name = CopiedTrees.name if repository is None else GitTrees.name_for(repository)
+        if name not in self._places:
+            home = self._log.home / name
+            self._places[name] = (
+                CopiedTrees(self._root.path, home, self._ignore, self._max_bytes)
+                if repository is None
+                else GitTrees(self._root.path, home, repository, self._max_bytes)
+            )
+        return name, self._places[name]
 
-    def _place(self) -> Trees:
-        if self._trees is None:
-            repository = find_repository(self._root.path)
-            if repository is None:
-                self._trees = CopiedTrees(self._root.path, self._home, self._ignore, self._max_bytes)
-            else:
-                self._trees = GitTrees(self._root.path, self._home, repository, self._max_bytes)
-        return self._trees
+    def _place(self, began: Began) -> Trees:
+        """The place of the trees of a turn.
 
-    def _read_log(self) -> _Log:
-        log = _Log()
-        with suppress(FileNotFoundError):
-            for line in (self._home / "log").read_bytes().split(b"\n")[:-1]:
-                # A line that was cut off by the end of its process, and ended by the next one, is no line.
-                with suppress(msgspec.DecodeError):
-                    log.add(decode_own(line, _Line))
-        return log
-
-    def _append(self, lines: Iterable[_Line]) -> None:
-        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        with (self._home / "log").open("ab") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell() and not self._ends_whole():
-                data = b"\n" + data
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _ends_whole(self) -> bool:
-        with (self._home / "log").open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-
-    def _hold_owner(self) -> None:
-        """Lock a file for as long as a turn goes on here: the system frees it if the process is killed."""
-        if self._alive is None:
-            owners = self._home / "owners"
-            owners.mkdir(exist_ok=True)
-            for path in owners.iterdir():
-                if self._is_gone(path.name):
-                    path.unlink(missing_ok=True)
-            self._alive = (owners / self._owner).open("ab")
-            _try_lock(self._alive)
-
-    def _is_gone(self, owner: str) -> bool:
-        if owner == self._owner:
-            return self._alive is None
-        try:
-            with (self._home / "owners" / owner).open("rb") as file:
-                return _try_lock(file)
-        except OSError:
-            return True
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    # Imported here, since Windows lacks it. A `Root` is refused there.
-    fcntl: Any = import_module("fcntl")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        Raises:
+          ToolError: it was in a git repository that is not there any more.
+        """
+        if began.trees == CopiedTrees.name and began.trees not in self._places:
+            home = self._log.home / CopiedTrees.name
+            self._places[CopiedTrees.name] = CopiedTrees(self._root.path, home, self._ignore, self._max_bytes)
+        if began.trees not in self._places:
+            self._place_now()
+        if began.trees not in self._places:
+            raise ToolError(f"turn {began.id} was in a git repository that {self._root.path!r} is no part of any more")
+        return self._places[began.trees]
 
 
 def _kind(before: Entry | None, after: Entry | None) -> ChangeKind:
@@ -478,7 +417,7 @@ def _kind(before: Entry | None, after: Entry | None) -> ChangeKind:
     return "deleted" if after is None else "changed"
 
 
-def _file_diff(path: str, old: Entry | None, new: Entry | None, contents: Any) -> str:
+def _file_diff(path: str, old: Entry | None, new: Entry | None, contents: Mapping[str, bytes]) -> str:
     before, after = (_lines(entry, contents) for entry in (old, new))
     head = f"{path}: {_kind(old, new)}"
     if before is None or after is None:
@@ -493,74 +432,14 @@ def _file_diff(path: str, old: Entry | None, new: Entry | None, contents: Any) -
     return text or f"{head}, empty\n"
 
 
-def _lines(entry: Entry | None, contents: Any) -> list[str] | None:
+def _lines(entry: Entry | None, contents: Mapping[str, bytes]) -> list[str] | None:
     """The lines of a file; ``None`` if it is no text."""
     if entry is None:
         return []
-    data: bytes = contents[entry.id]
     try:
-        text = data.decode()
+        text = contents[entry.id].decode()
     except UnicodeDecodeError:
         return None
     # Not `splitlines`, which knows ends of lines that no tool for diffs knows.
     *lines, last = text.split("\n")
     return None if "\0" in text else [*(f"{line}\n" for line in lines), *filter(None, [last])]
-
-
-@contextmanager
-def _open_above(root: Root, path: str, *, make_folders: bool = False) -> Generator[tuple[int, str]]:
-    """The folder that has the file, open, and the file's name in it. No link on the way is followed."""
-    *above, name = path.split("/")
-    folder = os.open(root.path, FOLDER)
-    try:
-        for count, part in enumerate(above, start=1):
-            if make_folders:
-                with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=folder)
-            try:
-                inner = os.open(part, FOLDER, dir_fd=folder)
-            except OSError as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
-                where = spelled("/".join(above[:count]))
-                raise ToolError(
-                    f"{where!r} in {root.path!r} is a link, or no folder: {spelled(path)!r} stays"
-                ) from error
-            os.close(folder)
-            folder = inner
-        yield folder, name
-    finally:
-        os.close(folder)
-
-
-def _delete(root: Root, path: str) -> None:
-    with suppress(FileNotFoundError), _open_above(root, path) as (folder, name):
-        os.unlink(name, dir_fd=folder)
-    # Folders that the file was the last in go with it.
-    above = os.path.dirname(path)  # noqa: PTH120
-    while above:
-        try:
-            with _open_above(root, above) as (folder, name):
-                os.rmdir(name, dir_fd=folder)
-        except (OSError, ToolError):
-            return
-        above = os.path.dirname(above)  # noqa: PTH120
-
-
-def _write(root: Root, path: str, entry: Entry, content: bytes) -> None:
-    with _open_above(root, path, make_folders=True) as (folder, name):
-        temporary = f".{secrets.token_hex(8)}.tmp"
-        try:
-            if stat.S_ISLNK(entry.mode):
-                os.symlink(os.fsdecode(content), temporary, dir_fd=folder)
-            else:
-                with open(os.open(temporary, NEW_FILE, 0o600, dir_fd=folder), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fchmod(file.fileno(), stat.S_IMODE(entry.mode))
-                    os.fsync(file.fileno())
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-            raise

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import trio
 
@@ -118,9 +118,14 @@ def find_repository(folder: str) -> Repository | None:
 class GitTrees:
     """Keeps trees in a git repository of its own, in the folder ``home``."""
 
+    @staticmethod
+    def name_for(repository: Repository) -> str:
+        """The name of this place. Trees are those of a whole repository, so each repository has its own."""
+        return f"git-{hashlib.sha256(os.fsencode(repository.top)).hexdigest()[:8]}"
+
     def __init__(self, folder: str, home: Path, repository: Repository, max_bytes: int) -> None:
         self._folder = folder
-        self._home = home / "repository"
+        self._home = home
         self._repository = repository
         self._max_bytes = max_bytes
 
@@ -160,32 +165,32 @@ class GitTrees:
             standard.append(f"--exclude-from={self._repository.excluded}")
         listed = self._git("ls-files", "-z", "--others", "--modified", "--deleted", *standard, "--", ".")
         paths = dict.fromkeys(filter(None, listed.split(b"\0")))
-        statuses = {path: self._status(path) for path in paths}
-        self._update("--remove", "--force-remove", [path for path, status in statuses.items() if status is None])
-        kept = [path for path, status in statuses.items() if status is not None and self._is_kept(status)]
-        self._update("--add", "--replace", kept)
+        kept = {path for path in paths if self._is_kept(path)}
+        # What is too large, or unreadable, is left out as what is gone is: an older content must not stand in for it.
+        self._update("--remove", "--force-remove", [path for path in paths if path not in kept])
+        self._update("--add", "--replace", [path for path in paths if path in kept])
         return self._git("write-tree").decode().strip()
 
     def _update(self, first: str, second: str, paths: Sequence[bytes]) -> None:
         if paths:
             self._git("update-index", first, second, "-z", "--stdin", given=b"".join(path + b"\0" for path in paths))
 
-    def _status(self, path: bytes) -> os.stat_result | None:
-        """The file at ``path``; ``None`` if there is none, or a link on the way."""
+    def _is_kept(self, path: bytes) -> bool:
+        """Whether there is a file that belongs to the tree, without a link on the way to it."""
         folder = os.fsencode(self._folder)
         *above, _ = path.split(b"/")
         try:
             for count in range(1, len(above) + 1):
                 if not stat.S_ISDIR(os.lstat(os.path.join(folder, *above[:count])).st_mode):  # noqa: PTH118
-                    return None
-            return os.lstat(os.path.join(folder, path))  # noqa: PTH118
+                    return False
+            path = os.path.join(folder, path)  # noqa: PTH118
+            status = os.lstat(path)
         except OSError:
-            return None
-
-    def _is_kept(self, status: os.stat_result) -> bool:
+            return False
+        if stat.S_ISLNK(status.st_mode):
+            return True
         # A folder is another repository inside of this one.
-        is_file = stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes
-        return is_file or stat.S_ISLNK(status.st_mode)
+        return stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes and os.access(path, os.R_OK)
 
     def changed(self, before: str, after: str) -> Mapping[str, tuple[Entry | None, Entry | None]]:
         """The paths that differ between two trees, relative to the folder, each with its entries."""
@@ -270,9 +275,12 @@ def _run(command: Sequence[str], variables: Mapping[str, str], folder: str, give
 class CopiedTrees:
     """Keeps copies of files in the folder ``home``, each content once."""
 
+    name: ClassVar[str] = "copies"
+    """The name of this place."""
+
     def __init__(self, folder: str, home: Path, ignore: Sequence[str], max_bytes: int) -> None:
         self._folder = folder
-        self._home = home / "copies"
+        self._home = home
         self._ignore = ignore
         self._max_bytes = max_bytes
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
@@ -304,24 +312,29 @@ class CopiedTrees:
                 if stat.S_ISDIR(status.st_mode) and depth:
                     inner = os.open(name, FILE | getattr(os, "O_DIRECTORY", 0), dir_fd=folder)
                     try:
-                        if os.path.realpath(self._home) != os.path.realpath(os.path.join(self._folder, path)):  # noqa: PTH118
-                            self._collect(inner, f"{path}/", entries, depth - 1)
+                        self._collect(inner, f"{path}/", entries, depth - 1)
                     finally:
                         os.close(inner)
                 elif stat.S_ISLNK(status.st_mode):
                     target = os.fsencode(os.readlink(name, dir_fd=folder))
                     entries[path] = Entry(status.st_mode, self._keep(target))
                 elif stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes:
-                    entries[path] = Entry(status.st_mode, self._content(path, name, folder, status))
+                    content = self._content(path, name, folder, status)
+                    if content is not None:
+                        entries[path] = Entry(status.st_mode, content)
 
-    def _content(self, path: str, name: str, folder: int, status: os.stat_result) -> str:
+    def _content(self, path: str, name: str, folder: int, status: os.stat_result) -> str | None:
+        """The id of a file's content; ``None`` if it has become too large."""
         facts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._known.get(path)
         if known is not None and known[0] == facts:
             return known[1]
         now = time.time_ns()
         with open(os.open(name, FILE, dir_fd=folder), "rb") as file:
-            id = self._keep(file.read())
+            content = file.read(self._max_bytes + 1)
+        if len(content) > self._max_bytes:
+            return None
+        id = self._keep(content)
         if now - status.st_ctime_ns > RACY_NS:
             self._known[path] = (facts, id)
         return id

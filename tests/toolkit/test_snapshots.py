@@ -8,15 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from agentloop import Agent, tool
+from agentloop import Agent, Team, tool
 from agentloop.__main__ import main
 from agentloop.errors import ToolError, UsageError
+from agentloop.events import ApprovalRequested
+from agentloop.questions import Approve
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls
-from agentloop.toolkit import FileChange, Snapshots, TurnChanges
+from agentloop.toolkit import FileChange, Snapshots, TurnChanges, _trees
+
+if sys.platform != "win32":
+    import fcntl
 
 pytestmark = [pytest.mark.real_clock, pytest.mark.skipif(sys.platform == "win32", reason="paths cannot be confined")]
 
@@ -321,11 +328,158 @@ async def test_large_and_ignored_files_are_left_out(folder: Path) -> None:
     assert await files.turns() == []
 
 
-async def test_the_store_may_be_in_the_folder_where_it_is_ignored(folder: Path) -> None:
-    files = Snapshots(folder, store=folder / "ignored", ignore=["ignored"])
-    await run(files, lambda: (folder / "a").write_text("x"))
+@pytest.mark.parametrize("inside", ["", "snapshots"])
+def test_a_store_in_the_folder_itself_is_refused(tmp_path: Path, inside: str) -> None:
+    with pytest.raises(UsageError, match="keep them outside of the folder"):
+        Snapshots(tmp_path, store=tmp_path / inside)
+
+
+async def test_a_turn_that_another_process_resumes_has_an_entry_for_each_process(folder: Path) -> None:
+    @tool
+    async def first() -> None:
+        (folder / "first").write_text("x")
+
+    @tool(requires_approval=True)
+    async def second() -> None:
+        (folder / "second").write_text("x")
+
+    def agent(*script: Any) -> tuple[Agent, Snapshots]:
+        files = snapshots(folder)
+        inner = Agent(ScriptedModel(*script[:-1]), name="inner", tools=[first, second])
+        lead = ScriptedModel(*script[-1])
+        return Agent(lead, tools=[inner.as_tool()], hooks=files.hooks), files
+
+    async with MemoryStore().open() as store:
+        asking, _ = agent(calls("first") + calls("second"), [calls("inner", prompt="go")])
+        async with stored_session(store, "ann") as session, asking.stream("go", session=session) as stream:
+            async for event in stream:
+                if isinstance(event, ApprovalRequested):
+                    stream.park()
+        resuming, files = agent("Inner.", ["Done."])
+        async with stored_session(store, "ann") as session:
+            [question] = session.questions
+            await resuming.resume(session, {question.id: Approve()})
+    second_part, first_part = await files.turns()
+    assert (first_part.turn, paths(first_part)) == (1, {"first": "added"})
+    assert (second_part.turn, paths(second_part), second_part.is_open) == (0, {"second": "added"}, False)
+    assert second_part.source.agents == first_part.source.agents == ("agent",)
+
+
+async def test_runs_at_once_have_entries_of_their_own(folder: Path) -> None:
+    files = snapshots(folder)
+    began, go_on = trio.Event(), trio.Event()
+
+    @tool
+    async def act() -> None:
+        (folder / "long").write_text("x")
+        began.set()
+        await go_on.wait()
+
+    long = Agent(ScriptedModel(calls("act"), "Done."), name="long", tools=[act], hooks=files.hooks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(long.run, "go")
+        await began.wait()
+        await run(files, lambda: (folder / "short").write_text("x"))
+        go_on.set()
+    short_turn, long_turn = await files.turns()
+    assert (short_turn.source.agents, paths(short_turn)) == (("agent",), {"short": "added"})
+    # What others change meanwhile counts as the turn's own.
+    assert (long_turn.source.agents, paths(long_turn)) == (("long",), {"long": "added", "short": "added"})
+
+
+async def test_after_a_handoff_the_turns_of_both_agents_have_entries(folder: Path) -> None:
+    files = snapshots(folder)
+
+    def member(name: str, other: str, *script: Any) -> Agent:
+        @tool
+        async def act() -> None:
+            (folder / name).write_text("x")
+
+        return Agent(ScriptedModel(*script), name=name, tools=[act], handoffs=[other], hooks=files.hooks)
+
+    front = member("front", "billing", calls("act"), calls("handoff", agent="billing"))
+    billing = member("billing", "front", calls("act"), "Done.")
+    await Team(front, billing).run("go")
+    assert [(turn.source.agents, paths(turn)) for turn in await files.turns()] == [
+        (("billing",), {"billing": "added"}),
+        (("front",), {"front": "added"}),
+    ]
+
+
+async def test_a_folder_that_becomes_a_repository_keeps_its_older_snapshots(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "a").write_text("one")
+    await run(snapshots(folder), lambda: (folder / "a").write_text("two"))
+    git(folder, "init", "--quiet")
+    files = snapshots(folder)
+    await run(files, lambda: (folder / "b").write_text("x"))
+    newer, older = await files.turns()
+    assert (paths(newer), paths(older)) == ({"b": "added"}, {"a": "changed"})
+    await files.undo(older.id)
+    assert (folder / "a").read_text() == "one"
+    shutil.rmtree(folder / ".git")
+    with pytest.raises(ToolError, match=r"turn 2 was in a git repository that .* is no part of any more"):
+        await snapshots(folder).undo(newer.id)
+
+
+async def test_an_older_content_never_stands_in_for_a_file_that_is_too_large(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    large = tmp_path / "project" / "large"
+    large.parent.mkdir()
+    large.write_text("committed")
+    git(large.parent, "init", "--quiet")
+    git(large.parent, "add", "-A")
+    git(large.parent, "commit", "--quiet", "-m", "first")
+    large.write_text("grown " * 100)
+    files = Snapshots(large.parent, store=tmp_path / "store", max_bytes=100)
+
+    def change() -> None:
+        large.unlink()
+        (large.parent / "a").write_text("x")
+
+    await run(files, change)
     [turn] = await files.turns()
     assert paths(turn) == {"a": "added"}
+    await files.undo()
+    assert not large.exists()
+
+
+async def test_a_run_that_waits_for_another_process_can_be_cancelled(folder: Path) -> None:
+    files = snapshots(folder)
+    await run(files, lambda: (folder / "a").write_text("x"))
+    [home] = (folder.parent / "store").iterdir()
+    with (home / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with trio.move_on_after(0.1) as scope:
+            await run(files, lambda: pytest.fail("the tool was called"))
+        assert scope.cancelled_caught
+    assert len(await files.turns()) == 1
+    await files.clear()
+
+
+@pytest.mark.parametrize("end", ["cancel", "too slow"])
+async def test_a_git_that_hangs_is_killed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    if end == "too slow":
+        monkeypatch.setattr(_trees, "GIT_SECONDS", 0.2)
+        # Without a git that answers, the files are copied.
+        await run(snapshots(folder), lambda: (folder / "a").write_text("x"))
+    else:
+        with trio.move_on_after(0.3) as scope:
+            await run(snapshots(folder), lambda: pytest.fail("the tool was called"))
+        assert scope.cancelled_caught
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 async def test_a_snapshot_that_cannot_be_taken_refuses_the_call(folder: Path) -> None:
@@ -341,7 +495,7 @@ async def test_a_snapshot_that_cannot_be_taken_refuses_the_call(folder: Path) ->
 
     outcome = await Agent(agent_says, tools=[act], hooks=files.hooks).run("go")
     assert not done
-    assert any("snapshots of" in message.text for message in outcome.messages if hasattr(message, "call_id"))
+    assert any("the snapshots in" in message.text for message in outcome.messages if hasattr(message, "call_id"))
 
 
 async def test_the_repository_of_the_folder_stays_as_it_is(tmp_path: Path) -> None:
