@@ -332,7 +332,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             function=delegate,
             arguments=_prompt_only(),
             context_name="context",
-            agent=self,
+            agents=(self,),
             **options,
         )
 

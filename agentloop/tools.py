@@ -215,10 +215,9 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     """Number of calls that may run at once in one root stream, child streams included; ``None`` for no limit."""
     max_result: int | float | None = field(default=None, validator=_check_max_result)
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
-    agent: AgentBase[Any, Any] | None = field(default=None, repr=False)
-    """The agent that the tool runs in a child stream, if it is one's ``as_tool()``."""
     agents: tuple[AgentBase[Any, Any], ...] = field(default=(), repr=False)
-    """The agents of which the function runs one in a child stream: rules and hooks may be about their tools."""
+    """The agents that the function may run in child streams, such as the one of `Agent.as_tool`. Rules and hooks may be
+    about their tools."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
     records_start: bool = False

@@ -497,11 +497,11 @@ class _Tools:
                 self._add(agent.tools)
                 self._is_complete = self._is_complete and not agent.toolsets
             for tool in agent.tools:
-                inner = [agent for agent in (tool.agent, *tool.agents) if isinstance(agent, AgentConfig)]
-                agents.extend(agent for agent in inner if all(agent is not other for other in agents))
-                if inner:
-                    continue
-                if tool.context_name is not None and not _is_ours(tool):
+                for inner in tool.agents:
+                    if isinstance(inner, AgentConfig):
+                        members = inner.members.values() or (inner,)
+                        agents.extend(each for each in members if all(each is not other for other in agents))
+                if not tool.agents and tool.context_name is not None and not _is_ours(tool):
                     # It may open a child stream of any agent.
                     self._is_complete = False
 

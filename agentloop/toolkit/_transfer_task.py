@@ -8,7 +8,7 @@ import attrs
 
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, ToolError, UsageError
+from agentloop.errors import UsageError
 from agentloop.tools import Tool, tool
 
 __all__ = ["transfer_task"]
@@ -52,14 +52,7 @@ def transfer_task(*agents: Agent[Any, Any], name: str = "transfer_task") -> Tool
           expected_output: what the answer should be like.
         """
         prompt = f"{task}\n\nExpected output:\n{expected_output}" if expected_output.strip() else task
-        try:
-            outcome = await context.run(known[agent], prompt)
-        except AgentLoopError as error:
-            raise ToolError(f"agent {agent!r} gave no answer: {error}") from error
-        if outcome.detail and isinstance(outcome.output, str):
-            # An answer that is empty, or was cut off: the outer model must not take it for a whole one.
-            return f"{outcome.output}\n\n[{outcome.detail}]".lstrip()
-        return outcome.output
+        return await known[agent].as_tool().function(prompt, context)
 
     # The names are known only here.
     transfer.__annotations__["agent"] = Literal[tuple(known)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentloop import Agent, Permissions, Rule
+from agentloop import Agent, Permissions, Rule, Team
 from agentloop.errors import UsageError
 from agentloop.events import ApprovalRequested, ToolCallFinished, WarningIssued
 from agentloop.messages import ToolResult
@@ -92,9 +92,15 @@ async def test_rules_may_be_about_the_tools_of_each_agent() -> None:
     async def pay() -> str:
         return "paid"
 
+    @tool
+    async def refund() -> str:
+        return "refunded"
+
     payer = Agent(ScriptedModel(calls("pay"), "Not paid."), name="payer", tools=[pay])
-    rules = Permissions(deny=[Rule("pay"), Rule("pays")])
-    lead = Agent(ScriptedModel(task("payer", "pay"), "Done."), tools=[transfer_task(payer)], permissions=rules)
+    team = Team(echo("front"), Agent(ScriptedModel("Hi."), name="refunds", tools=[refund]))
+    rules = Permissions(deny=[Rule("pay"), Rule("refund"), Rule("pays")])
+    tools = [transfer_task(payer), team.as_tool()]
+    lead = Agent(ScriptedModel(task("payer", "pay"), "Done."), tools=tools, permissions=rules)
     async with lead.stream("go") as stream:
         events = [event async for event in stream]
     [warning] = [event for event in events if isinstance(event, WarningIssued)]
