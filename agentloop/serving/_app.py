@@ -19,7 +19,7 @@ from agentloop.asyncio import TrioHost, aio_as_trio
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving._a2a_routes import a2a_routes
-from agentloop.serving._connections import BodyLimits, JsonResponse
+from agentloop.serving._connections import BodyLimits, JsonResponse, UnreadBody
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
 from agentloop.serving._page import Page, as_visitor
@@ -27,7 +27,6 @@ from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
 from agentloop.serving._service import PRINCIPAL, Service, agents_by_name
-from agentloop.serving._unread import UnreadBody
 from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
