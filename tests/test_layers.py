@@ -50,6 +50,7 @@ ADAPTERS = (
     "_supervised",
     "_initial_environment",
     "_data_folder",
+    "_command_line",
     "asyncio",
     "providers",
     "command_hooks",

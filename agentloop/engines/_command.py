@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
-import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, cast
 
 import trio
 
+from agentloop._command_line import are_agents, exit_code, find_by_name, prepare
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.agent import Agent
 from agentloop.engines._segment import agents_by_name
 from agentloop.engines._worker import WorkerOptions, work
-from agentloop.errors import AgentLoopError, UsageError
 from agentloop.journal import Store
 from agentloop.stores import SQLiteStore
 
 __all__ = ["main"]
 
-MISUSED = 2
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
-    # As `python module.py` would: the module is looked for where the command is.
-    sys.path.insert(0, str(Path.cwd()))
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("agentloop.engines").setLevel(logging.INFO)
-    try:
-        trio.run(_work, options)
-    except AgentLoopError as error:
-        sys.stderr.write(f"agentloop: {error}\n")
-        return MISUSED
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    prepare("agentloop.engines")
+    return exit_code(partial(trio.run, _work, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,25 +95,5 @@ def _store(database: str) -> Store:
 
 
 def _agents(place: str) -> dict[str, Agent]:
-    """The agents at ``module:name``.
-
-    Raises:
-      UsageError: there is no such module, or it has no agents of that name.
-    """
-    module_name, colon, name = place.partition(":")
-    if not (module_name and colon and name):
-        raise UsageError(f"say where the agents are, as in 'chat:agents' for `agents` in chat.py, and not {place!r}")
-    try:
-        found: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            # The module is there, and imports one that is not.
-            raise
-        raise UsageError(f"there is no module {module_name!r} in {Path.cwd()} or in the environment") from None
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"module {module_name!r} has no {name!r}")
-        found = getattr(found, part)
-    if not isinstance(found, (Agent, dict, list, tuple)):
-        raise UsageError(f"{place} is no Agent, and no list or dict of them: it is {type(found).__name__}")
-    return agents_by_name(cast("list[Agent]", found))
+    """The agents at ``module:name``. Raises `UsageError`."""
+    return agents_by_name(find_by_name(place, are_agents, wanted="Agent, and no list or dict of them"))

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import trio
 
-from agentloop.errors import AgentLoopError, UsageError
+from agentloop._command_line import exit_code
+from agentloop.errors import UsageError
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.picture._html import draw_html
 from agentloop.picture._perfetto import draw_trace
@@ -26,7 +27,6 @@ __all__ = ["main", "read_picture"]
 
 T = TypeVar("T")
 
-MISUSED = 2
 FORMATS = ("html", "perfetto", "text")
 SHORT = 2000
 """A session with fewer records is drawn within some milliseconds."""
@@ -38,14 +38,11 @@ LISTED = 1000
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def draw() -> None:
         _write(options, trio.run(_read, Path(options.store), options.session))
-    except AgentLoopError as error:
-        sys.stderr.write(f"agentloop: {error}\n")
-        return MISUSED
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code(draw)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +13,11 @@ from typing import Any, cast
 
 import trio
 
+from agentloop._command_line import are_agents, exit_code, find_by_name, prepare
 from agentloop._data_folder import data_folder
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
-from agentloop.errors import AgentLoopError, MissingExtraError, UsageError
+from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
 from agentloop.serving._acp import serve_stdio
@@ -30,25 +29,13 @@ __all__ = ["find_served", "main"]
 MEMORY = "memory"
 """The word for no file, in the place of one."""
 
-MISUSED = 2
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
     run_command: Callable[[argparse.Namespace], None] = options.run_command
-    # As `python module.py` would: the module is looked for where the command is.
-    sys.path.insert(0, str(Path.cwd()))
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("agentloop.serving").setLevel(logging.INFO)
-    try:
-        run_command(options)
-    except AgentLoopError as error:
-        sys.stderr.write(f"agentloop: {error}\n")
-        return MISUSED
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    prepare(SERVING.name)
+    return exit_code(partial(run_command, options))
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -112,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS", help="time for runs to finish at the end (30)"
     )
-    # `agentloop.__main__` runs it, without the extra `serve`. Here it stands in the list of commands.
+    # `agentloop.__main__` runs these, without the extra `serve`. Here they stand in the list of commands.
     commands.add_parser("picture", help="draw the timeline of a session's runs", add_help=False)
+    commands.add_parser("snapshots", help="show and undo what turns did to a folder", add_help=False)
     acp = commands.add_parser("acp", help="serve an agent to an editor, over the standard streams (ACP)")
     acp.set_defaults(run_command=_acp)
     acp.add_argument("served", metavar="module:name", help="an Agent")
@@ -177,34 +165,8 @@ def find_served(place: str) -> Any:
     Raises:
       UsageError: there is no such module, or it has nothing of that name that can be served.
     """
-    module_name, colon, name = place.partition(":")
-    if not (module_name and colon and name):
-        raise UsageError(f"say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not {place!r}")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            # The module is there, and imports one that is not.
-            raise
-        raise UsageError(f"there is no module {module_name!r} in {Path.cwd()} or in the environment") from None
-    served: Any = module
-    for part in name.split("."):
-        if not hasattr(served, part):
-            listed = ", ".join(sorted(key for key, value in vars(module).items() if _is_served(value)))
-            raise UsageError(f"module {module_name!r} has no {name!r}; what it has to serve: {listed or 'nothing'}")
-        served = getattr(served, part)
-    if not _is_served(served):
-        raise UsageError(f"{place} is no Agent, and no app of serving.app(): it is {type(served).__name__}")
-    return served
+    return find_by_name(place, _is_served, wanted="Agent, and no app of serving.app()")
 
 
 def _is_served(value: object) -> bool:
-    if isinstance(value, (Agent, ServedApp)):
-        return True
-    if isinstance(value, (list, tuple)):
-        listed: Sequence[object] = cast("Sequence[object]", value)
-    elif isinstance(value, Mapping):
-        listed = list(cast("Mapping[str, object]", value).values())
-    else:
-        return False
-    return bool(listed) and all(isinstance(item, Agent) for item in listed)
+    return isinstance(value, ServedApp) or are_agents(value)

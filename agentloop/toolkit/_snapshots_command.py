@@ -9,26 +9,22 @@ from collections.abc import Sequence
 
 import trio
 
-from agentloop.errors import AgentLoopError
+from agentloop._command_line import exit_code
 from agentloop.toolkit._snapshots import FileChange, Snapshots, TurnChanges
 
 __all__ = ["main"]
 
-MISUSED = 2
 SHOWN_FILES = 5
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def run() -> None:
         sys.stdout.write(trio.run(_run, options))
-    except AgentLoopError as error:
-        sys.stderr.write(f"agentloop: {error}\n")
-        return MISUSED
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code(run)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -220,7 +220,7 @@ NOT_AGENTS = 7
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        ("agents", "say where the agents are"),
+        ("agents", "say where the agent is"),
         ("no_such_module:agents", "there is no module 'no_such_module'"),
         ("tests.engines.test_workers:missing", "has no 'missing'"),
         ("tests.engines.test_workers:NOT_AGENTS", "is no Agent"),

@@ -352,7 +352,7 @@ def test_the_command_finds_what_it_serves(folder: Path, name: str) -> None:
         ("my_chat", "say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not 'my_chat'"),
         ("my_chat:", "say where the agent is"),
         ("no_such_chat:agent", "there is no module 'no_such_chat' in "),
-        ("my_chat:agnet", "module 'my_chat' has no 'agnet'; what it has to serve: agent, served, team"),
+        ("my_chat:agnet", "module 'my_chat' has no 'agnet'; of use here are: agent, served, team"),
         ("my_chat:number", "my_chat:number is no Agent, and no app of serving.app(): it is int"),
     ],
 )
