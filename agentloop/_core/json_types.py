@@ -34,7 +34,6 @@ __all__ = [
     "PLAIN",
     "UNENCODABLE",
     "UNRESOLVABLE",
-    "choices_at",
     "decode_leniently",
     "described_fields",
     "inspect_type",
@@ -407,12 +406,23 @@ def with_declared_integers(value: Any, schema: Any) -> Any:
     return value
 
 
-def mismatch(error: msgspec.ValidationError) -> str:
-    """The place where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`"."""
-    return "; ".join(f"`{path}`: {reason}" if path else reason for path, reason in field_problems(error))
+def mismatch(error: msgspec.ValidationError, schema: Mapping[str, Any] | None = None) -> str:
+    """The place where a value does not fit its type, and why: "`to.zip`: expected `str`, got `int`".
+
+    Args:
+      schema: the JSON Schema of the type: for a value that is not in a list, the reason says what the list has.
+    """
+    problems: list[str] = []
+    for path, reason in field_problems(error):
+        problem = f"`{path}`: {reason}" if path else reason
+        if schema is not None and reason.startswith("invalid enum value"):
+            choices = ", ".join(map(repr, _choices_at(schema, path)))
+            problem += f"; it is one of {choices}" if choices else ""
+        problems.append(problem)
+    return "; ".join(problems)
 
 
-def choices_at(schema: Mapping[str, Any], path: str) -> list[Any]:
+def _choices_at(schema: Mapping[str, Any], path: str) -> list[Any]:
     """The values that ``schema`` lists for a path of `mismatch`, such as ``sizes[1]``; none if it lists none."""
     nodes = _alternatives(schema, schema)
     for step in re.findall(r"\[\d*\]|[^.\[\]]+", path):

@@ -17,7 +17,6 @@ from agentloop._core.json_text import JsonDecoder
 from agentloop._core.json_types import (
     NOT_JSON,
     PLAIN,
-    choices_at,
     decode_leniently,
     inspect_type,
     lifted,
@@ -128,13 +127,10 @@ class Signature:
         }
 
     def _invalid(self, error: msgspec.ValidationError) -> ArgumentsError:
-        problem = mismatch(error)
+        problem = mismatch(error, self._schema)
         if problem.startswith("unknown field"):
             known = ", ".join(f"`{name}`" for name in self._parameters)
             problem += f"; the fields are {known}" if known else "; there are no fields"
-        place, _, reason = problem.partition(": ")
-        if reason.startswith("invalid enum value") and (choices := choices_at(self._schema, place.strip("`"))):
-            problem += f"; it is one of {', '.join(map(repr, choices))}"
         return ArgumentsError(f"invalid arguments: {problem}")
 
 

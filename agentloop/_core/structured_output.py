@@ -96,7 +96,7 @@ class OutputType:
         problem, without_wrapper = problems[0], problems[-1]
         if _WRAPPED.match(raw) is None and _is_about_part(without_wrapper):
             problem = without_wrapper
-        raise OutputFormatError(f"the output does not fit: {mismatch(problem)}") from problem
+        raise OutputFormatError(f"the output does not fit: {mismatch(problem, self.schema)}") from problem
 
     @functools.cached_property
     def _readers(self) -> tuple[Callable[[str], Any], ...]:

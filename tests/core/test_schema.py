@@ -753,6 +753,9 @@ def test_a_wrapped_output_may_look_like_its_wrapper() -> None:
 
 def test_a_wrapped_output_that_does_not_fit_is_held_against_the_schema() -> None:
     assert malformed(int, '{"value": "x"}') == "the output does not fit: `value`: expected `int`, got `str`"
+    assert malformed(Literal["a", "b"], '{"value": "c"}') == (
+        "the output does not fit: `value`: invalid enum value 'c'; it is one of 'a', 'b'"
+    )
     assert malformed(int, '{"answer": 1}') == "the output does not fit: unknown field `answer`"
     assert malformed(int, '"x"') == "the output does not fit: expected `object`, got `str`"
 
