@@ -17,14 +17,19 @@ from agentloop.testing.harness import corpus as corpus_module
 from agentloop.testing.harness.corpus import RECORDINGS, corpus
 from agentloop.testing.simulation import Violation, simulate
 
+GROUPS = sorted(path.stem for path in (RECORDINGS.folder or Path()).glob("*.txt"))
 FEW = ("only-text-1", "kept", "prompt-hook-refuses-0")
 
 
 def test_each_scenario_has_a_recording_and_no_other_has() -> None:
-    assert RECORDINGS.folder is not None
-    groups = [path.stem for path in RECORDINGS.folder.glob("*.txt")]
+    assert {name for group in GROUPS for name in RECORDINGS.names_of(group)} == set(corpus())
 
-    assert {name for group in groups for name in RECORDINGS.names_of(group)} == set(corpus())
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_scenario_does_what_was_recorded(group: str) -> None:
+    scenarios = corpus()
+    for name in RECORDINGS.names_of(group):
+        simulate(scenarios[name]())
 
 
 def test_a_run_in_another_process_with_other_hashes_is_what_was_recorded() -> None:
