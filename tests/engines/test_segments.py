@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Decline, Deny, ToolContext, tool
+from agentloop import Agent, Approve, Decline, Deny, Team, ToolContext, tool
 from agentloop.engines import drive_segment
 from agentloop.engines._segment import agents_by_name
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
@@ -247,6 +247,25 @@ async def test_deps_are_made_for_each_session() -> None:
             store, "ann", payer(calls("whose"), "Hi.", tools=[whose]), deps=lambda session: f"of {session}"
         )
     assert seen == ["of ann"]
+
+
+async def test_after_a_handoff_any_process_drives_the_session_with_the_team() -> None:
+    def team(*billing: Any) -> Team[Any, Any]:
+        front = Agent(ScriptedModel(calls("handoff", agent="billing")), name="front", handoffs=["billing"])
+        return Team(front, payer(*billing, name="billing"))
+
+    async with MemoryStore().open() as store:
+        await enqueue(store, "s", "I was charged twice.", agent="front")
+        (question,) = (await drive_segment(store, "s", team(calls("pay", amount=1)))).questions
+        info = await store.info("s")
+        assert info is not None
+        assert info.agent == "billing"
+        await answer(store, "s", question.id, Approve())
+        segment = await drive_segment(store, "s", [payer(), team("Paid.")])
+        assert (segment.reason, segment.output) == ("completed", "Paid.")
+        await enqueue(store, "s", "Thank you.")
+        segment = await drive_segment(store, "s", {"desk": team("You are welcome.")})
+        assert segment.output == "You are welcome."
 
 
 def test_agents_have_names() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Limits, ToolContext, tool
+from agentloop import Agent, Approve, Limits, Team, ToolContext, tool
 from agentloop.errors import ModelError
 from agentloop.events import ContinueRequested
 from agentloop.journal import Record
@@ -151,6 +151,17 @@ async def test_summaries_requests_of_tools_limits_and_messages_have_spans() -> N
     assert {span.name for span in picture.spans if span.kind == "message"} == {"message to the run", "session rewound"}
     compaction = only(picture, "compaction")
     assert [span.kind for span in picture.spans if span.parent == compaction.id] == ["request"]
+
+
+async def test_a_handoff_is_a_moment_of_its_run() -> None:
+    front = Agent(ScriptedModel(calls("handoff", agent="billing")), name="front", handoffs=["billing"])
+    team = Team(front, Agent(ScriptedModel("Hello."), name="billing"))
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await team.run("go", session=session)
+        picture = await drawn(store, "s")
+    moment = only(picture, "message", "handed off to billing")
+    assert (picture.spans[moment.parent or 0].name, moment.seconds) == ("front", 0)
 
 
 async def test_a_cancelled_request_is_drawn_until_its_cancellation() -> None:

@@ -9,7 +9,7 @@ import trio
 from opentelemetry.trace import SpanKind, StatusCode
 
 import agentloop.telemetry
-from agentloop import Agent, Price, Retries, ToolContext, hooks, tool
+from agentloop import Agent, Price, Retries, Team, ToolContext, hooks, tool
 from agentloop.errors import ModelConnectionError, UsageError
 from agentloop.events import ToolCallStarted
 from agentloop.messages import Text, Usage, UserMessage
@@ -47,6 +47,28 @@ async def test_the_spans_of_a_run_are_a_tree_with_the_runs_of_sub_agents_in_thei
         "      chat scripted",
         "  chat scripted",
     ]
+
+
+async def test_after_a_handoff_the_spans_of_the_next_agent_are_in_the_same_run() -> None:
+    recorder = Recorder()
+    front = Agent(ScriptedModel(calls("handoff", agent="billing")), name="front", handoffs=["billing"])
+    billing = Agent(ScriptedModel(calls("breaks"), "Done."), name="billing", tools=[breaks])
+    await nested(Team(front, billing), 1).replace(observers=[recorder.tracing]).run("go")
+    assert tree(recorder.spans) == [
+        "invoke_agent outer1",
+        "  chat scripted",
+        "  execute_tool front",
+        "    invoke_agent front",
+        "      chat scripted",
+        "      execute_tool handoff",
+        "      chat scripted",
+        "      execute_tool breaks",
+        "      chat scripted",
+        "  chat scripted",
+    ]
+    [run] = [span for span in recorder.spans if span.name == "invoke_agent front"]
+    [handoff] = [event for event in run.events if event.name == "agentloop.handoff"]
+    assert handoff.attributes == {"agentloop.handoff.from": "front", "agentloop.handoff.to": "billing"}
 
 
 async def test_a_request_says_its_model_settings_usage_cost_and_time_to_the_first_token() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from msgspec import Meta
 
-from agentloop import Accept, Agent, Approve, Deny, ToolContext, tool
+from agentloop import Accept, Agent, Approve, Deny, Team, ToolContext, tool
 from agentloop.errors import CancelledRunError, ModelConnectionError
 from agentloop.events import ElicitationRequested, Question
 from agentloop.questions import Answer
@@ -78,6 +78,15 @@ async def test_an_answer_that_does_not_fit_is_asked_for_again() -> None:
     assert "Accept, Decline or Cancel" in problems[1]
     assert "<= 8" in problems[2]
     assert "booked: Seats(seats=8)" in page
+
+
+async def test_after_a_handoff_the_next_agent_speaks() -> None:
+    front = Agent(ScriptedModel(calls("handoff", agent="billing")), name="front", handoffs=["billing"])
+    page, _ = await played(Team(front, Agent(ScriptedModel("Hello."), name="billing")))
+
+    assert "front hands the conversation to billing\n" in page
+    assert "billing: Hello.\n" in page
+    assert "billing ends: completed" in page
 
 
 async def test_several_prompts_are_one_conversation() -> None:
