@@ -9,7 +9,7 @@ import trio
 from agentloop import Agent, Team, tool
 from agentloop.stores import MemoryStore
 from agentloop.testing import ScriptedModel, calls
-from tests.serving.support import of_type
+from tests.serving.support import make_agent, of_type
 from tests.serving.test_a2a import call, send, state_of, text_of
 from tests.serving.test_detached_runs import events, new_session, serving
 from tests.serving.test_mcp import accept, connected
@@ -27,9 +27,9 @@ def team(*billing: Any) -> Team[Any, Any]:
 
 
 async def test_the_next_prompt_goes_to_the_agent_that_has_the_conversation() -> None:
-    async with serving(team("It is billing.", "Still billing.")) as (_, client):
+    async with serving([make_agent("first"), team("It is billing.", "Still billing.", "Bye.")]) as (_, client):
         session = await new_session(client)
-        await client.post(f"/sessions/{session}/prompts", {"text": "I was charged twice."})
+        await client.post(f"/sessions/{session}/prompts", {"text": "I was charged twice.", "agent": "front"})
         read = await events(client, session)
         [handed_off] = of_type(read, "handed_off")
         assert (handed_off["to"], handed_off["source"]["agents"]) == ("billing", ["front"])
@@ -37,6 +37,10 @@ async def test_the_next_prompt_goes_to_the_agent_that_has_the_conversation() -> 
         more = await events(client, session, read[-1]["seq"])
         assert not of_type(more, "handed_off")
         assert more[-1]["source"]["agents"] == ["billing"]
+        # The page names the agent that it shows.
+        body = {"text": "Bye.", "agent": "billing"}
+        assert (await client.post(f"/sessions/{session}/prompts", body)).status == 202
+        assert (await events(client, session))[-1]["source"]["agents"] == ["billing"]
 
 
 async def test_a_question_that_was_asked_after_a_handoff_is_answered_in_another_process() -> None:
@@ -56,11 +60,12 @@ async def test_a_question_that_was_asked_after_a_handoff_is_answered_in_another_
 
 
 async def test_a_task_of_a2a_is_the_teams_after_a_handoff() -> None:
-    async with serving(team(calls("refund"), "Done.")) as (_, client):
+    async with serving(team("It is billing.", calls("refund"), "Done.")) as (_, client):
+        first = await send(client, "I was charged twice.", contextId="c")
         asked = await send(client, "Give it back.", contextId="c")
-        assert state_of(asked) == "INPUT_REQUIRED"
+        assert (text_of(first), state_of(asked)) == ("It is billing.", "INPUT_REQUIRED")
         listed = await call(client, "ListTasks", {"contextId": "c"})
-        assert [task["id"] for task in listed["tasks"]] == [asked["id"]]
+        assert {task["id"] for task in listed["tasks"]} == {first["id"], asked["id"]}
         done = await send(client, "yes", taskId=asked["id"])
         assert (state_of(done), text_of(done)) == ("COMPLETED", "Done.")
 
