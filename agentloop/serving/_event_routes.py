@@ -78,9 +78,11 @@ class EventRoutes:
     # --------------------------------------------------------------------------- sessions
 
     async def agents(self, request: Request) -> Response:
-        """The names of the agents."""
+        """The names of the agents, each with the names that it and the members of its team have in events."""
         await trio.lowlevel.checkpoint()
-        return JsonResponse({"agents": [{"name": name} for name in self._service.agents]})
+        agents = self._service.agents.items()
+        described = [{"name": name, "members": [*(agent.members or (agent.name,))]} for name, agent in agents]
+        return JsonResponse({"agents": described})
 
     async def create(self, request: Request) -> Response:
         """Give an id for a new session. Nothing is saved before its first prompt."""

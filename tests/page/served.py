@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from agentloop import Agent, Limits, ToolContext, serving, tool
+from agentloop import Agent, Limits, Team, ToolContext, serving, tool
 from agentloop.messages import Text, ToolCall, ToolResult, Usage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import SQLiteStore
@@ -159,6 +159,8 @@ def script(request: ModelRequest) -> Response | str:
             return calls("wait", seconds=float(rest or 30))
         case "nest":
             return says("I ask a helper.") + calls("helper", prompt=rest)
+        case "hand":
+            return calls("handoff", agent=rest)
         case "think":
             return thinks("Let me see.") + says("I have thought.")
         case "hostile":
@@ -182,8 +184,11 @@ agents = [
     Agent(Scripted(), name=name, tools=tools, limits=Limits(turns=1000, tool_calls=100_000))
     for name in ("assistant", "second")
 ]
+team = Team(
+    Agent(Scripted(), name="front", handoffs=["billing"]), Agent(Scripted(), name="billing", handoffs=["front"])
+)
 app = serving.app(
-    agents,
+    [*agents, team],
     store=SQLiteStore(os.environ["PAGE_STORE"]),
     authenticate=serving.BearerTokens({token: "ann"}) if (token := os.environ.get("PAGE_TOKEN", "")) else None,
     lease_seconds=2,

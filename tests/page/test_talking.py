@@ -44,6 +44,27 @@ def test_each_word_is_shown_as_it_comes_and_a_reload_in_the_middle_loses_none(
     assert words == ["Slow", *(f"word{number}" for number in range(100)), "end."]
 
 
+def test_a_handoff_is_shown_and_the_conversation_continues_with_the_next_agent(
+    tab: Watched, shared_server: Server
+) -> None:
+    tab.open(shared_server.address)
+    page = tab.page
+    page.get_by_role("radio", name="front").check(force=True)
+    tab.say("hand billing")
+    assert "front has handed the conversation to billing" in tab.until_done()
+    expect(page.locator(".run")).to_contain_text("front hands the conversation to billing.")
+    tab.say("echo It is billing.")
+    assert "It is billing." in tab.until_done()
+    # The conversation is the team's, whatever was chosen elsewhere.
+    address = page.url
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_role("radio", name="assistant").check(force=True)
+    page.goto(address)
+    expect(page.locator("#agent")).to_have_value("front")
+    tab.say("hand front")
+    assert "billing has handed the conversation to front" in tab.until_done()
+
+
 def test_two_tabs_show_one_conversation_and_an_answer_in_one_closes_the_question_in_the_other(
     tab: Watched, context: BrowserContext, shared_server: Server
 ) -> None:

@@ -28,6 +28,11 @@ def team(*billing: Any) -> Team[Any, Any]:
 
 async def test_the_next_prompt_goes_to_the_agent_that_has_the_conversation() -> None:
     async with serving([make_agent("first"), team("It is billing.", "Still billing.", "Bye.")]) as (_, client):
+        listed = (await client.get("/agents")).json["agents"]
+        assert listed == [
+            {"name": "first", "members": ["first"]},
+            {"name": "front", "members": ["front", "billing"]},
+        ]
         session = await new_session(client)
         await client.post(f"/sessions/{session}/prompts", {"text": "I was charged twice.", "agent": "front"})
         read = await events(client, session)

@@ -21,6 +21,7 @@ const state = {
   session: "",
   info: null,
   agents: [],
+  servedAs: new Map(),
   agent: "",
   conversation: new Conversation(() => {}),
   follower: null,
@@ -319,9 +320,10 @@ function update() {
   const { conversation, session } = state;
   const isRunning = conversation.isRunning;
   const open = conversation.openQuestions;
-  if (session && !state.isAgentChosen && state.agents.includes(conversation.agent)) {
-    state.agent = conversation.agent;
-    byId("agent").value = conversation.agent;
+  const served = state.servedAs.get(conversation.agent);
+  if (session && !state.isAgentChosen && served) {
+    state.agent = served;
+    byId("agent").value = served;
   }
   const title = session ? titleOf(state.info ?? {}) : "New conversation";
   byId("title").textContent = session && !state.info ? "\u2026" : title;
@@ -472,7 +474,10 @@ const sessionInAddress = () => /^#\/s\/(.+)$/.exec(location.hash)?.[1] ?? "";
 
 async function begin() {
   try {
-    state.agents = (await api.agents()).map(({ name }) => name);
+    const agents = await api.agents();
+    state.agents = agents.map(({ name }) => name);
+    // An agent's own name, and those of a team's members, are in the events.
+    state.servedAs = new Map(agents.flatMap(({ name, members }) => members.map((member) => [member, name])));
   } catch (error) {
     if (error.status === 401) return;
     byId("app").hidden = false;
