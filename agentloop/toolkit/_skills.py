@@ -290,6 +290,9 @@ def _agent_of(skill: Skill, caller: AgentConfig[Any, Any]) -> AgentConfig[Any, A
         output_type=str,
         output_validators=(),
         output_deltas=False,
+        # Another agent of the team has tools that the skill does not allow, and would not answer the call.
+        handoffs=(),
+        handoff_when_done=None,
     )
 
 

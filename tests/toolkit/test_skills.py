@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentloop import Agent, UsageError, hooks, tool
+from agentloop import Agent, Team, UsageError, hooks, tool
 from agentloop.errors import MissingExtraError, ModelError
 from agentloop.events import ApprovalRequested, ChildStreamStarted, WarningIssued
 from agentloop.hooks import BeforeLLMCall, PreToolUse
@@ -371,6 +371,18 @@ def forking(folder: Path, **fields: str) -> Toolset:
     write_skill(folder, "review", "Review $ARGUMENTS well.", context="fork", **fields)
     write_skill(folder, "pdf")
     return skills(folder)
+
+
+async def test_a_forking_skill_hands_nothing_off(tmp_path: Path) -> None:
+    write_skill(tmp_path, "one", context="fork")
+    fork = calls("run_skill", name="one", prompt="x")
+    model = ScriptedModel(fork, calls("handoff", agent="other"), "Inner.", "Draft.")
+    toolsets = [skills(tmp_path)]
+    front = Agent(model, name="front", handoffs=["other"], handoff_when_done="other", toolsets=toolsets)
+    outcome = await Team(front, Agent(ScriptedModel("Reviewed."), name="other")).run("go")
+    [result] = [message.text for message in outcome.messages if isinstance(message, ToolResult)]
+    # The agent itself hands off when it is done, and the skill does not.
+    assert (result, outcome.output) == ("Inner.", "Reviewed.")
 
 
 async def test_a_forking_skill_runs_as_a_child_of_the_same_agent_with_the_tools_that_it_allows(tmp_path: Path) -> None:
