@@ -173,15 +173,15 @@ class Snapshots:
     # ------------------------------------------------------------------------------ turns
 
     async def _begin(self, stream: str) -> None:
-        """Take a snapshot before a tool of ``stream`` is called, for each turn around the call that has none."""
+        """Take a snapshot before a tool of ``stream`` is called, unless the outermost turn around the call has one."""
         async with self._taking:
             # The id of a child's stream begins with that of the stream in which it was opened.
-            around = [turn for id, turn in self._turns.items() if stream == id or stream.startswith(f"{id}.")]
-            new = [turn for turn in around if turn.id is None]
-            if new:
-                await self._in_thread(self._write_began, new)
+            around = [id for id in self._turns if stream == id or stream.startswith(f"{id}.")]
+            turn = self._turns.get(min(around, key=len, default=""))
+            if turn is not None and turn.id is None:
+                await self._in_thread(self._write_began, turn)
 
-    def _write_began(self, turns: Sequence[_Turn]) -> None:
+    def _write_began(self, turn: _Turn) -> None:
         name, trees = self._place_now()
         tree = trees.capture()
         log = self._log.read()
@@ -189,15 +189,11 @@ class Snapshots:
         gone = [began for began in log.began.values() if began.id not in log.ended and not self._goes_on(began)]
         ended = [Ended(began.id, tree if began.trees == name else self._place(began).capture()) for began in gone]
         self._log.hold()
-        last = max(log.began, default=0)
-        began = [
-            Began(id, name, tree, turn.source, turn.number, time.time(), self._log.owner)
-            for id, turn in enumerate(turns, start=last + 1)
-        ]
+        id = max(log.began, default=0) + 1
+        began = Began(id, name, tree, turn.source, turn.number, time.time(), self._log.owner)
         try:
-            self._log.append([*ended, *began])
-            for turn, line in zip(turns, began, strict=True):
-                turn.id = line.id
+            self._log.append([*ended, began])
+            turn.id = id
         finally:
             self._release_if_idle()
 

@@ -233,7 +233,7 @@ async def test_what_a_child_changes_belongs_to_the_turn_that_called_it(folder: P
         (folder / "by-child").write_text("x")
         return "written"
 
-    child = Agent(ScriptedModel(calls("write"), "Done."), name="child", tools=[write])
+    child = Agent(ScriptedModel(calls("write"), "Done."), name="child", tools=[write], hooks=files.hooks)
     lead = Agent(
         ScriptedModel(calls("child", prompt="go"), "Done."), name="lead", tools=[child.as_tool()], hooks=files.hooks
     )
