@@ -25,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = _parser().parse_args(arguments)
     prepare("agentloop.engines")
-    return exit_code(partial(trio.run, _work, options))
+
+    def run() -> None:
+        trio.run(_work, options)
+
+    return exit_code(run)
 
 
 def _parser() -> argparse.ArgumentParser:
