@@ -571,8 +571,9 @@ async def test_agents_are_served_by_the_names_that_the_program_gives() -> None:
     served = app(agents)
     async with served.running():
         client = Client(served)
-        assert (await client.get("/agents")).json == {"agents": [{"name": "one"}, {"name": "two"}]}
+        reply = (await client.get("/agents")).json
+        assert [agent["name"] for agent in reply["agents"]] == ["one", "two"]
         session = (await client.post("/sessions")).json["id"]
         accept = {"accept": "text/event-stream"}
-        reply = await client.post(f"/sessions/{session}/prompts", {"text": "go", "agent": "two"}, accept)
-        assert [event["text"] for event in reply.data if event["type"] == "text_delta"] == ["2"]
+        stream = await client.post(f"/sessions/{session}/prompts", {"text": "go", "agent": "two"}, accept)
+        assert [event["text"] for event in stream.data if event["type"] == "text_delta"] == ["2"]
