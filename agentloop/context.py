@@ -12,7 +12,7 @@ from agentloop._core.typevars import Deps_co, Deps_contra, Output, Output_co, Pa
 from agentloop.events import Source
 from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import Model, ModelRequest
-from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.outcome import BackgroundRun, ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Cancel, Decline
 
 __all__ = ["NO_DEPS", "AgentBase", "ToolContext"]
@@ -247,3 +247,25 @@ class ToolContext(ABC, Generic[Deps_co]):
         Raises:
           AgentLoopError: the child ended without a result.
         """
+
+    @abstractmethod
+    async def start(
+        self, agent: AgentBase[Deps_co, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> BackgroundRun[Output]:
+        """Start a background run: a child run that outlives this call, and ends with this stream at the latest.
+
+        Its events also appear in this stream. Its questions go outwards, unless ``on_question`` answers them, also when
+        this call has ended. It draws on this stream's limits. The model reads its answer with the request after its
+        end, and a run that would stop waits for that. `agentloop.toolkit.background` makes tools of it.
+
+        A stream that is resumed resumes its background runs, if a tool names the agent: ``@tool(agents=[...])``.
+
+        Raises:
+          ChildLimitError: 20 of them are running, or the child would be nested too deep, or the agent would run inside
+            itself.
+        """
+
+    @property
+    @abstractmethod
+    def background(self) -> tuple[BackgroundRun, ...]:
+        """The background runs of this stream whose end the model has not read yet, in the order of their starts."""

@@ -303,6 +303,8 @@ class ChildStreamStarted(Event, frozen=True, kw_only=True):
     """Name of the model that answers first."""
     resumes: str = ""
     """Id of the stream that this one resumes; empty for a new run."""
+    background: str = ""
+    """Id of the background run that it is, which may outlive its call; empty for any other child run."""
 
 
 class ChildStreamStopped(Event, frozen=True, kw_only=True):

@@ -211,11 +211,13 @@ AssistantPart: TypeAlias = Text | Reasoning | ToolCall
 """A part of a model's response."""
 
 
-class UserMessage(msgspec.Struct, frozen=True, tag="user", gc=False):
+class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, gc=False):
     """A message from a person, or from the program in their place."""
 
     parts: tuple[UserPart, ...]
     """Its text, pictures and files, in order."""
+    reports: tuple[str, ...] = ()
+    """The ids of the background runs whose ends it reports; empty for a message of a person."""
 
     def __str__(self) -> str:
         return _line(self.parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, cast
 
 import msgspec
 
@@ -15,7 +15,16 @@ from agentloop.events import Question, StreamEvent, StreamReason
 from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
 
-__all__ = ["ChildStream", "CompactionResult", "ContextUse", "Cost", "Outcome", "QuestionHandler", "error_of"]
+__all__ = [
+    "BackgroundRun",
+    "ChildStream",
+    "CompactionResult",
+    "ContextUse",
+    "Cost",
+    "Outcome",
+    "QuestionHandler",
+    "error_of",
+]
 
 QuestionHandler: TypeAlias = Callable[[Question], Answer | Awaitable[Answer | None] | None]
 """A function that answers questions in a person's place. Returning ``None`` passes the question on, outwards.
@@ -188,6 +197,52 @@ class ChildStream(Protocol[Output_co]):
 
     async def wait(self) -> Outcome[Output_co]:
         """Wait for its end without reading its events."""
+        ...
+
+
+class BackgroundRun(Protocol[Output_co]):
+    """A child run that outlives the call that started it: see `ToolContext.start`."""
+
+    @property
+    def id(self) -> str:
+        """Its id within the stream that it belongs to, such as ``researcher-1``."""
+        ...
+
+    @property
+    def agent(self) -> str:
+        """The name of its agent."""
+        ...
+
+    @property
+    def call_id(self) -> str:
+        """Id of the call that started it."""
+        ...
+
+    @property
+    def status(self) -> Literal["running"] | StreamReason:
+        """``running``, or why it ended."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What its model wrote last; empty before its first response."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome[Output_co]:
+        """The outcome. Raises `StreamStateError` while it runs."""
+        ...
+
+    def steer(self, message: Prompt, /) -> None:
+        """Have its model read ``message`` with its next request. Raises `StreamStateError` if it has ended."""
+        ...
+
+    def stop(self, detail: str = "") -> None:
+        """End it, with reason ``cancelled``. Its end is reported like any other."""
+        ...
+
+    async def wait(self) -> Outcome[Output_co]:
+        """Wait for its end. The deadline of the call goes on meanwhile."""
         ...
 
 

@@ -217,7 +217,7 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     """Characters of a result that the model reads at once; ``None`` for the agent's ``max_result``."""
     agents: tuple[AgentBase[Any, Any], ...] = field(default=(), repr=False)
     """The agents that the function may run in child streams, such as the one of `Agent.as_tool`. Rules and hooks may be
-    about their tools."""
+    about their tools, and a run that is resumed finds the agents of its background runs here."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
     records_start: bool = False
@@ -363,6 +363,7 @@ def tool(
     max_result: float | None = None,
     polling: bool = False,
     records_start: bool = False,
+    agents: Sequence[AgentBase[Any, Any]] = (),
 ) -> ToolDecorator: ...
 @explain_options("tool", _OPTIONS)
 def tool(
@@ -382,6 +383,7 @@ def tool(
     max_result: float | None = None,
     polling: bool = False,
     records_start: bool = False,
+    agents: Sequence[AgentBase[Any, Any]] = (),
 ) -> Tool | ToolDecorator:
     """Make a tool of a typed function. Use it bare, or with options.
 
@@ -408,6 +410,7 @@ def tool(
       max_result: as in `Tool.max_result`.
       polling: as in `Tool.polling`.
       records_start: as in `Tool.records_start`.
+      agents: as in `Tool.agents`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
@@ -446,6 +449,7 @@ def tool(
             max_result=max_result,
             polling=polling,
             records_start=records_start,
+            agents=tuple(agents),
         )
 
     return cast("ToolDecorator", make) if function is None else make(function)

@@ -24,7 +24,9 @@ The second belongs to each tool call, the third to each question. Tables say whi
 * a question of a call, and a child stream, begin while the call runs;
 * parked calls and questions are left behind only by a stream that needs input or was interrupted;
 * messages are committed in order of their index, without a gap;
-* a turn hands the conversation off once at most, and the other agent acts after it.
+* a turn hands the conversation off once at most, and the other agent acts after it;
+* a background run begins while a call runs, may outlive it, and ends before its stream; a message that reports its end
+  comes after that, once.
 
 **Resuming.** The state outlives the stream. A stream that stops parked, or whose process died, leaves behind the open
 turn: its response (`StreamState.message`), the results so far, and a `CallState` for each call without a result. The
@@ -344,6 +346,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         TurnStarted: _S.TURN,
         HandedOff: None,
         ViewChanged: None,
+        LongResultStored: None,
         StreamStopped: _S.STOPPED,
         ChildStreamStopped: _S.STOPPED,
     },
@@ -699,6 +702,8 @@ class StreamState:
         "after",
         "agent",
         "allowed",
+        "background",
+        "background_counts",
         "call_id",
         "calls",
         "child_count",
@@ -706,6 +711,7 @@ class StreamState:
         "detail",
         "first_index",
         "handoffs",
+        "is_background",
         "is_bypassed",
         "is_prompted",
         "long_results",
@@ -731,6 +737,7 @@ class StreamState:
         "turn",
         "usage",
         "view",
+        "waits_for_background",
     )
 
     def __init__(self, parent: StreamState | None = None, call_id: str = "") -> None:
@@ -742,6 +749,8 @@ class StreamState:
         """Sessions of the child runs of the same call that had ended when this one was opened first."""
         self.is_bypassed = False
         """Whether the call, when it was made again, opened a new child run before it came to this one, if it does."""
+        self.is_background = False
+        """Whether it may outlive its call."""
         # These fields last through all openings of the run.
         self.session = ""
         self.agent = ""
@@ -775,6 +784,10 @@ class StreamState:
         """Its handoffs, from one agent to another."""
         self.pending_handoff: HandoffRecord | None = None
         """The handoff of the open turn: the other agent acts when the turn has ended."""
+        self.background: Mapping[str, StreamState] = _NOTHING
+        """Its background runs whose end no message has reported, by id, in the order in which they began."""
+        self.background_counts: Mapping[str, int] = _NOTHING
+        """How many background runs it has begun, by the name of the agent."""
         self.usage = Usage()
         """Its children's included."""
         self.requests = 0
@@ -803,6 +816,8 @@ class StreamState:
         """Child streams that were opened for the first time."""
         self._own_waits = 0
         """For how many answers the run itself waits, and no call of it."""
+        self.waits_for_background = False
+        """Whether it has nothing to do before one of its background runs has ended."""
         # Dicts, since an empty one takes a quarter of the room of an empty set.
         self._call_ids: dict[str, None] = {}
         self._question_ids: dict[str, None] = {}
@@ -849,7 +864,9 @@ class StreamState:
     @property
     def is_idle(self) -> bool:
         """Whether nothing in it, or in its children, continues by itself: it waits for people."""
-        if self._own_waits:
+        if self.background and not all(child.is_idle for child in self.background.values() if child.is_running):
+            return False
+        if self._own_waits or self.waits_for_background:
             return True
         running = [call for call in self.calls.values() if call.phase is CallPhase.RUNNING]
         return bool(running) and all(call.is_idle for call in running)
@@ -863,6 +880,9 @@ class StreamState:
             for child in call.children:
                 if not (child.is_over or child.is_bypassed):
                     questions += child.open_questions
+        for child in self.background.values():
+            if not child.is_over:
+                questions += child.open_questions
         return questions
 
     @property
@@ -908,6 +928,10 @@ class StreamState:
                 record_of_child = child.find_question(id)
                 if record_of_child is not None:
                     return record_of_child
+        for child in self.background.values():
+            record_of_child = child.find_question(id)
+            if record_of_child is not None:
+                return record_of_child
         return None
 
     @property
@@ -972,16 +996,34 @@ class StreamState:
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0
+        self.waits_for_background = False
         if self._questions is not None:
             self._questions.begin()
         self._parked = ()
         self._question_ids.clear()
         self.open_now.clear()
         parent = self.parent
-        if parent is not None and isinstance(event, ChildStreamStarted):
-            call = parent._running_call(event, event.call_id)
-            if call is not None:
-                parent.child_count += call.open_child(self)
+        if parent is None or not isinstance(event, ChildStreamStarted):
+            return
+        if event.background:
+            parent._begin_background(event, self)
+            return
+        call = parent._running_call(event, event.call_id)
+        if call is not None:
+            parent.child_count += call.open_child(self)
+
+    def _begin_background(self, event: ChildStreamStarted, child: StreamState) -> None:
+        if event.background in self.background:
+            # It is resumed with this run; its call has ended, or comes to it later.
+            if self.background[event.background] is not child:
+                self._complain(event, f"background run {event.background} was begun before")
+            return
+        if not (event.resumes and self._is_partial):
+            self._running_call(event, event.call_id)
+        child.is_background = True
+        self.background = {**self.background, event.background: child}
+        self.background_counts = {**self.background_counts, child.agent: self.background_counts.get(child.agent, 0) + 1}
+        self.child_count += 1
 
     def _stop(self, event: StreamStopped | ChildStreamStopped) -> None:
         if self.calls or self.open_now or self.phase is not StreamPhase.BETWEEN_TURNS:
@@ -989,6 +1031,9 @@ class StreamState:
             if left:
                 self._complain(event, f"leaves open: {', '.join(left)}")
             self._check_children(event, self.calls.values())
+        for child in self.background.values():
+            if child.is_running:
+                self._complain(event, f"comes before the end of its background run {child.stream}")
         if self._parked and event.reason not in ("needs_input", "interrupted"):
             self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
         if isinstance(event, ChildStreamStopped) is (self.parent is None):
@@ -998,7 +1043,12 @@ class StreamState:
             # No rule chose the place: only calls that waited for an answer are known not to have continued since.
             for call in self.calls.values():
                 call.parked = any(record.is_open for record in call.questions.records)
-        if self.parent is not None and (opener := self.parent.calls.get(self.call_id)) is not None:
+        if self.parent is None:
+            return
+        if self.is_background:
+            # Its end is to be reported.
+            self.parent.waits_for_background = False
+        elif (opener := self.parent.calls.get(self.call_id)) is not None:
             opener.end_child(self)
 
     def _check_children(self, event: StreamEvent, calls: Iterable[CallState]) -> None:
@@ -1070,6 +1120,17 @@ class StreamState:
                 if left:
                     self._complain(event, f"leaves open: {', '.join(left)}")
             self.message, self.results, self.calls = None, {}, {}
+        elif isinstance(event.message, UserMessage) and event.message.reports:
+            self._report(event, event.message.reports)
+
+    def _report(self, event: MessageCommitted, ids: tuple[str, ...]) -> None:
+        for id in ids:
+            child = self.background.get(id)
+            if child is None and not self._is_partial:
+                self._complain(event, f"reports the end of {id!r}, which is no background run, or was reported before")
+            elif child is not None and child.is_running:
+                self._complain(event, f"reports the end of {id!r}, which is running")
+        self.background = {id: child for id, child in self.background.items() if id not in ids}
 
     def _count_usage(self, event: UsageReported) -> None:
         run: StreamState | None = self
@@ -1167,7 +1228,12 @@ class StreamState:
             call.phase = CallPhase.PARKED
             # A call that waited for nothing but another call was cut off in the middle of its work.
             waited = any(record.is_open for record in call.questions.records)
-            call.parked = waited or any(not child.is_over for child in call.children) or not call.started
+            unfinished = any(not child.is_over for child in (*call.children, *self._background_of(call.id)))
+            call.parked = waited or unfinished or not call.started
+
+    def _background_of(self, call_id: str) -> list[StreamState]:
+        """The background runs that the call began and whose end was not reported."""
+        return [child for child in self.background.values() if child.call_id == call_id]
 
     # --------------------------------------------------------------------------------- questions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
@@ -264,10 +264,12 @@ MOST_FOLLOW_UPS = 20
 class Mailbox:
     """The messages that wait for one stream. A child has its own mailbox, so no stream takes another's messages."""
 
-    __slots__ = ("_follow_ups", "_stream", "closed", "steering")
+    __slots__ = ("_follow_ups", "_stream", "closed", "on_steering", "steering")
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
+        self.on_steering: Callable[[], None] | None = None
+        """Called when a steering message has come. Must not raise."""
         # Tuples, since nearly all of them stay empty: two queues would be a twentieth of what a run takes.
         self.steering: tuple[UserMessage, ...] = ()
         """The steering messages that wait."""
@@ -283,6 +285,8 @@ class Mailbox:
         """
         self._check(len(self.steering), MOST_STEERING, "steering messages")
         self.steering += (message,)
+        if self.on_steering is not None:
+            self.on_steering()
 
     def follow_up(self, message: UserMessage) -> None:
         """Leave a message for when the run would stop. Raises as `steer` does."""

@@ -133,12 +133,15 @@ def _open_child(
     prompt: Prompt,
     on_question: QuestionHandler | None,
     read: bool,
+    background: str = "",
+    previous: StreamState | None = None,
 ) -> AbstractAsyncContextManager[ChildStream]:
-    """A stream inside a tool call of ``parent``, in a session of its own."""
+    """A stream inside a tool call of ``parent``, in a session of its own; or a background run, which has an id."""
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
     message, state = user_message(prompt), parent.state
-    previous = state.calls[call_id].previous_child(agent.name, message)
+    if not background:
+        previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
         previous = StreamState(state, call_id)
@@ -180,6 +183,7 @@ def _open_child(
         deadline=deadline,
         state=previous,
         team=team,
+        background_id=background,
     )
 
 
@@ -226,6 +230,7 @@ async def _block(
     settings: ModelSettings | None = None,
     team: Mapping[str, AgentConfig],
     model: Model | str | None = None,
+    background_id: str = "",
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -271,10 +276,12 @@ async def _block(
             task=task,
             settings=settings,
             team=team,
+            background_id=background_id,
         )
         _open_questions(run, answerer)
         try:
             async with trio.open_nursery() as nursery:
+                run.nursery = nursery
                 if run.own_observers:
                     events = run.writer.open_reader()
                     nursery.start_soon(observe, events, run.own_observers, run.source)
@@ -291,6 +298,7 @@ async def _block(
                 if not run.writer.is_closed:
                     nursery.cancel_scope.cancel()
         finally:
+            run.nursery = None
             run.close()
             _close_questions(run)
     except BaseExceptionGroup as group:
@@ -316,9 +324,11 @@ async def _ended_block(
     deadline: PausableDeadline,
     state: StreamState,
     team: Mapping[str, AgentConfig],
+    background_id: str,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
-    parent.note(ChildReused(call_id, state.session))
+    if not background_id:
+        parent.note(ChildReused(call_id, state.session))
     run = Run(
         config=config,
         models=models,
@@ -332,6 +342,7 @@ async def _ended_block(
         call_id=call_id,
         deadline=deadline,
         team=team,
+        background_id=background_id,
     )
     run.outcome = await _outcome_of(run)
     run.mailbox.close()
@@ -395,7 +406,7 @@ def _open_questions(run: Run, answerer: Answerer | None) -> None:
     """Open the scope of the run's questions. No await stands between this and the block that closes it."""
     questions = run.root.questions
     if answerer == PARK:
-        questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
+        questions.allow_parking(lambda: run.state.is_idle, run.cancel)
     questions.push(run.source.stream, parent=run.source.parent, answerer=answerer)
 
 
@@ -442,6 +453,8 @@ async def _run_and_finish(run: Run) -> None:
                 ending = loops_ending
         except BaseException as raised:  # noqa: ASYNC103, BLE001 - `_end` raises it when the stream has ended
             error = raised
+        if run.background is not None:
+            await run.background.end()
         await _end(run, ending, error)
     finally:
         # Also when an interrupt has torn the ending apart: observers, and `Stream.wait` in other tasks, wait for it.
@@ -471,8 +484,9 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
         # Messages that could not be saved are not part of the session.
         last = len(run.transcript) - run.transcript.provisional
         run.outcome = msgspec.structs.replace(outcome, messages=run.transcript.messages[run.first_index : last])
-    if run.parent is not None and (call := run.parent.state.calls.get(run.call_id)) is not None:
-        call.forget_child(run.state)
+    if run.parent is not None:
+        if (call := run.parent.state.calls.get(run.call_id)) is not None:
+            call.forget_child(run.state)
         # The child may have been the last that kept the run around it from being idle.
         run.root.questions.notify()
     _release_readers(run)
@@ -533,7 +547,15 @@ def _emit_start(run: Run) -> None:
     if run.parent is None:
         run.emit(StreamStarted, message=message, model=model, resumes=resumes)
     else:
-        run.emit(ChildStreamStarted, call_id=run.call_id, message=message, model=model, resumes=resumes)
+        call_id, background = run.call_id, run.background_id
+        run.emit(
+            ChildStreamStarted,
+            call_id=call_id,
+            message=message,
+            model=model,
+            resumes=resumes,
+            background=background,
+        )
 
 
 def _emit_end(run: Run, outcome: Outcome) -> None:

@@ -28,6 +28,7 @@ from agentloop._core.structured_output import TEXT, OutputType, problem_of
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
+from agentloop._runtime.background import resume_background
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.dynamic import instructions_for, offered_tools
 from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history
@@ -167,6 +168,7 @@ class _Loop:
         "_each_turn",
         "_has_offers",
         "_instructions",
+        "_is_done",
         "_listed",
         "_output",
         "_output_spec",
@@ -192,6 +194,8 @@ class _Loop:
         self._reminders = run.state.output_retries
         """How often the model was asked again, since its answer was empty or no valid output."""
         self._compactor = Compactor(run)
+        self._is_done = False
+        """Whether the model has answered, and only background runs keep the run from its end."""
         self._tools: dict[str, Tool] = {}
         """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
         self._listed: Mapping[str, Tool] = self._tools
@@ -214,8 +218,13 @@ class _Loop:
         # Listed before the prompt is committed: where there are no tools, there is no run.
         warn_of_unmatched(self._run, await tools.list())
         self._instructions.extend(tools.instructions)
+        if begins and self._run.state.background:
+            await resume_background(self._run, await tools.list())
         ending = await self._begin(tools) if begins else None
         while ending is None:
+            if self._run.background is not None and self._run.background.has_unreported:
+                await self._run.background.report(wait=self._is_done)
+                self._is_done = False
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
             if self._run.meter.counts_cost:
@@ -293,6 +302,9 @@ class _Loop:
         # The previous run may have had its answer, and ended before it could emit the end.
         answer = answer_at_the_end(run.transcript.messages, self._output)
         if answer is None:
+            return None
+        if run.background is not None and run.background.has_unreported:
+            self._is_done = True
             return None
         last = run.transcript.messages[-1]
         assert isinstance(last, AssistantMessage)
@@ -575,6 +587,11 @@ class _Loop:
         """End the run with its answer, which is committed, unless a hook or a message sends the agent on."""
         run = self._run
         turn.reason = "continued"
+        if run.background is not None and run.background.has_unreported:
+            # The model is told of their ends before it can stop.
+            self._is_done = True
+            self._reminders = 0
+            return None
         for hook in run.hooks.at("stop"):
             verdict = await run.hooks.ask(hook, StopRequested(run.source, message, run.continuations))
             if isinstance(verdict, Continue):

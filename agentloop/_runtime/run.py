@@ -42,6 +42,7 @@ __all__ = [
     "PARK",
     "READER",
     "Answerer",
+    "BackgroundRuns",
     "CompactionTask",
     "OpenChild",
     "Resolve",
@@ -109,9 +110,39 @@ class OpenChild(Protocol):
         prompt: Any,
         on_question: QuestionHandler | None,
         read: bool,
+        background: str = "",
+        previous: StreamState | None = None,
         /,
     ) -> AbstractAsyncContextManager[ChildStream]:
-        """``deadline`` is the call's; ``read`` says whether the child stream has a reader."""
+        """``deadline`` is the call's; ``read`` says whether the child stream has a reader.
+
+        A ``background`` run has an id, and the run's own deadline around it; ``previous`` is the run that it resumes.
+        """
+        ...
+
+
+class BackgroundRuns(Protocol):
+    """The background runs of one run."""
+
+    @property
+    def has_unreported(self) -> bool:
+        """Whether there is one whose end was not reported."""
+        ...
+
+    async def report(self, *, wait: bool) -> None:
+        """Commit a message that reports the ends since the last one, if there are any.
+
+        Args:
+          wait: whether the run has nothing else to do: then wait for the next end, or for a steering message.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Cancel those that run."""
+        ...
+
+    async def end(self) -> None:
+        """Cancel those that run, and wait until all have ended."""
         ...
 
 
@@ -171,6 +202,8 @@ class Run:
         "_calls_in_turn",
         "_ended",
         "around",
+        "background",
+        "background_id",
         "call_id",
         "call_order",
         "chain",
@@ -187,6 +220,7 @@ class Run:
         "meter",
         "models",
         "note",
+        "nursery",
         "observers",
         "offered",
         "originals",
@@ -229,6 +263,7 @@ class Run:
         task: CompactionTask | None = None,
         settings: ModelSettings | None = None,
         team: Mapping[str, AgentConfig],
+        background_id: str = "",
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
@@ -309,6 +344,12 @@ class Run:
         self._ended: trio.Event | None = None
         self.chain: Chain | None = None
         """Which of its models to ask; made with the first request."""
+        self.background_id = background_id
+        """Its id, if it is a background run of ``parent``."""
+        self.background: BackgroundRuns | None = None
+        """Its background runs, once there was one."""
+        self.nursery: trio.Nursery | None = None
+        """The nursery of its block, while that is open."""
         self.warned: tuple[str, ...] = ()
         """Codes of the warnings that are emitted once, and were."""
 
@@ -356,6 +397,12 @@ class Run:
         """Note a short text of an observer, for the run that resumes this one."""
         if self.log.is_journaled:
             self.note(NoteTaken(plain_text(name)[:MAX_NOTE], plain_text(text)[:MAX_NOTE]))
+
+    def cancel(self) -> None:
+        """Cancel the run, and what runs in its background: nothing of it begins any more from now on."""
+        self.scope.cancel()
+        if self.background is not None:
+            self.background.cancel()
 
     def close(self) -> None:
         """Close both ends of the run's channel."""
@@ -430,11 +477,11 @@ async def record_tool_start(run: Run, tool: Tool, call: ToolCall) -> None:
         await flush(run)
 
 
-def record_long_result(run: Run, call: ToolCall) -> None:
-    """Note the rest of a long result, before the event that has the result."""
-    text = run.transcript.long_results.get(call.id)
+def record_long_result(run: Run, id: str) -> None:
+    """Note the rest of a long result, of a call or of a background run, before the event that has the result."""
+    text = run.transcript.long_results.get(id)
     if text is not None:
-        run.note(LongResultStored(call.id, text))
+        run.note(LongResultStored(id, text))
 
 
 async def flush(run: Run) -> None:

@@ -162,7 +162,7 @@ class Stream(Generic[Output_co]):
         if not self._run.stopped:
             self._run.stopped = True
             self._run.stop_detail = detail
-        self._run.scope.cancel()
+        self._run.cancel()
 
     def park(self) -> None:
         """Leave open and future questions to the process that resumes the run: see `Agent.resume`.
@@ -177,7 +177,7 @@ class Stream(Generic[Output_co]):
         if run.parent is not None or run.root.journal is None:
             why = "it is a child stream" if run.parent is not None else "its session has no journal"
             raise UsageError(f"stream {self.id!r} cannot be parked: {why}")
-        run.root.questions.allow_parking(lambda: run.state.is_idle, run.scope.cancel)
+        run.root.questions.allow_parking(lambda: run.state.is_idle, run.cancel)
         run.root.questions.leave_to_resume()
 
     async def wait(self) -> Outcome[Output_co]:

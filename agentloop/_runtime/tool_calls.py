@@ -127,7 +127,7 @@ class Calls:
         result: ToolResult | None = None
         try:
             result = run.transcript.long_results.shorten(await self._result(call, began), self._longest(call))
-            record_long_result(run, call)
+            record_long_result(run, call.id)
         finally:
             self._settle(call)
             if self._handoffs is not None:

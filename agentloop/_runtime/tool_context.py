@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import attrs
 import msgspec
@@ -21,6 +21,7 @@ from agentloop._core.results import to_text
 from agentloop._core.state import ValueRemembered
 from agentloop._core.type_hints import read_as, spelled_out
 from agentloop._core.typevars import TypeForm
+from agentloop._runtime.background import StartedRun, start_background, started_runs
 from agentloop._runtime.blocks import NamedBlock, PausableDeadline
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model
 from agentloop._runtime.questions import ask
@@ -34,10 +35,10 @@ from agentloop.errors import (
     StreamStateError,
     UsageError,
 )
-from agentloop.events import ElicitationRequested, Source, ToolCallOutput, ToolCallProgress
+from agentloop.events import ElicitationRequested, Source, StreamReason, ToolCallOutput, ToolCallProgress
 from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import Model, ModelRequest
-from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.outcome import BackgroundRun, ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Answer, Cancel, Decline
 
 __all__ = ["RunningContext", "calling_agent"]
@@ -336,3 +337,74 @@ class RunningContext(ToolContext[Any]):
             opening = run.root.open_child(run, self._call_id, self._deadline, agent, prompt, on_question, read)
             async with opening as child:
                 yield child
+
+    async def start(
+        self, agent: AgentBase, prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> BackgroundRun:
+        with self._use() as run:
+            return _Background(self, await start_background(run, self._call_id, agent, prompt, on_question))
+
+    @property
+    def background(self) -> tuple[BackgroundRun, ...]:
+        return tuple([_Background(self, started) for started in started_runs(self._live_run())])
+
+    async def wait_for(self, started: StartedRun) -> None:
+        """Wait for the end of a background run."""
+        # A person may be what it waits for: then the call waits for a person, too.
+        with self._use() as run, run.state.waiting(self._call_id):
+            run.root.questions.notify()
+            await started.ended.wait()
+
+
+class _Background(BackgroundRun[Any]):
+    """A background run, for one call."""
+
+    __slots__ = ("_context", "_started")
+
+    def __init__(self, context: RunningContext, started: StartedRun) -> None:
+        self._context = context
+        self._started = started
+
+    @property
+    def id(self) -> str:
+        return self._started.id
+
+    @property
+    def agent(self) -> str:
+        return self._started.agent_name
+
+    @property
+    def call_id(self) -> str:
+        return self._started.call_id
+
+    @property
+    def status(self) -> Literal["running"] | StreamReason:
+        outcome = self._started.outcome
+        return "running" if outcome is None else outcome.reason
+
+    @property
+    def text(self) -> str:
+        return self._started.text
+
+    @property
+    def outcome(self) -> Outcome[Any]:
+        outcome = self._started.outcome
+        if outcome is None:
+            raise StreamStateError(f"background run {self.id!r} is still running: await wait()")
+        return outcome
+
+    def steer(self, message: Prompt, /) -> None:
+        if self._started.outcome is not None or self._started.stream is None:
+            raise StreamStateError(f"background run {self.id!r} has ended: start another one with this message")
+        self._started.stream.steer(message)
+
+    def stop(self, detail: str = "") -> None:
+        if self._started.stream is not None:
+            self._started.stream.stop(detail)
+
+    async def wait(self) -> Outcome[Any]:
+        await self._context.wait_for(self._started)
+        return self.outcome
+
+    def __repr__(self) -> str:
+        return f"<background run {self.id}: {self.status}>"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import trio
 
@@ -15,10 +15,10 @@ from agentloop.asyncio._blocks import Block
 from agentloop.asyncio._calls import Call
 from agentloop.asyncio._guest import guest_here
 from agentloop.context import AgentBase, ToolContext
-from agentloop.events import Source
+from agentloop.events import Source, StreamReason
 from agentloop.messages import AssistantMessage, Prompt
 from agentloop.models import Model, ModelRequest
-from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.outcome import BackgroundRun, ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Cancel, Decline
 
 __all__ = ["AsyncioContext"]
@@ -110,3 +110,54 @@ class AsyncioContext(ToolContext[Any]):
         self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
     ) -> Outcome[Output]:
         return await _call(self._context.run, agent, prompt, on_question=on_question)
+
+    async def start(
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> BackgroundRun[Output]:
+        return _Background(await _call(self._context.start, agent, prompt, on_question=on_question))
+
+    @property
+    def background(self) -> tuple[BackgroundRun, ...]:
+        return tuple([_Background(run) for run in self._context.background])
+
+
+class _Background(BackgroundRun[Any]):
+    """A background run, whose end asyncio code waits for."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: BackgroundRun[Any]) -> None:
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    @property
+    def agent(self) -> str:
+        return self._run.agent
+
+    @property
+    def call_id(self) -> str:
+        return self._run.call_id
+
+    @property
+    def status(self) -> Literal["running"] | StreamReason:
+        return self._run.status
+
+    @property
+    def text(self) -> str:
+        return self._run.text
+
+    @property
+    def outcome(self) -> Outcome[Any]:
+        return self._run.outcome
+
+    def steer(self, message: Prompt, /) -> None:
+        self._run.steer(message)
+
+    def stop(self, detail: str = "") -> None:
+        self._run.stop(detail)
+
+    async def wait(self) -> Outcome[Any]:
+        return await _call(self._run.wait)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import attrs
 
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import UsageError
+from agentloop.toolkit._named_agents import agents_by_name, prompt_of, with_list
 from agentloop.tools import Tool, tool
 
 __all__ = ["transfer_task"]
@@ -33,15 +33,7 @@ def transfer_task(*agents: Agent[Any, Any], name: str = "transfer_task") -> Tool
     Raises:
       UsageError: there are no agents, or two have one name.
     """
-    known: dict[str, Agent[Any, Any]] = {}
-    for agent in agents:
-        if not isinstance(cast("object", agent), Agent):
-            raise UsageError(f"transfer_task(...) takes agents, one after the other, not {agent!r}")
-        if agent.name in known:
-            raise UsageError(f"two agents of transfer_task(...) are called {agent.name!r}: give one another name=")
-        known[agent.name] = agent
-    if not known:
-        raise UsageError("transfer_task(...) has no agents: write transfer_task(researcher, coder)")
+    known = agents_by_name("transfer_task", agents)
 
     async def transfer(context: ToolContext[Any], agent: str, task: str, expected_output: str = "") -> Any:
         """Give a task to another agent, and get its answer.
@@ -51,13 +43,11 @@ def transfer_task(*agents: Agent[Any, Any], name: str = "transfer_task") -> Tool
           task: the task, with all that the agent has to know: it does not see this conversation.
           expected_output: what the answer should be like.
         """
-        prompt = f"{task}\n\nExpected output:\n{expected_output}" if expected_output.strip() else task
-        return await known[agent].as_tool().function(prompt, context)
+        return await known[agent].as_tool().function(prompt_of(task, expected_output), context)
 
     # The names are known only here.
     transfer.__annotations__["agent"] = Literal[tuple(known)]
-    lines = [f"- {agent.name}: {agent.description}" if agent.description else f"- {agent.name}" for agent in agents]
-    description = "\n".join(["Give a task to another agent, and get its answer. Agents:", *lines])
+    description = with_list("Give a task to another agent, and get its answer.", known)
     # A retry resumes the child; each call inside it decides about itself.
     made = tool(name=name, description=description, timeout=float("inf"), if_interrupted="retry")(transfer)
     return attrs.evolve(made, agents=tuple(known.values()))

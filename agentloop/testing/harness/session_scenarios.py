@@ -307,7 +307,13 @@ def texts_of(events: Iterable[StreamEvent]) -> dict[tuple[str, ...], str]:
 
 
 def _tools_of(agent: Agent[Any, Any]) -> list[Tool]:
-    return [tool for each in agent.members.values() or (agent,) for tool in each.tools]
+    """The tools of an agent, of its team, and of the agents that run in the background, whose toolsets name them."""
+    agents: list[Any] = [*(agent.members.values() or (agent,))]
+    for each in agents:
+        agents += [
+            inner for toolset in each.toolsets for inner in getattr(toolset, "agents", ()) if inner not in agents
+        ]
+    return [tool for each in agents for tool in each.tools]
 
 
 Play = Callable[[Story], Awaitable[None]]
