@@ -523,10 +523,14 @@ class Lab:
             for step, stream, effect in self.effects
             for stop, stopped in stops
             # A child's id begins with its parent's.
-            # A stream of which nothing was saved may have left its id to a stream in another process.
-            if stop < step <= self.left.get(stopped, math.inf)
-            and (stream == stopped or stream.startswith(f"{stopped}."))
+            # A stream of which nothing was saved may have left its id to a stream in another process; and a child of one
+            # that was parked is resumed under an id that begins so, too.
+            if stop < step <= self._left(stopped) and (stream == stopped or stream.startswith(f"{stopped}."))
         ]
+
+    def _left(self, stream: str) -> float:
+        """The step in which the block of ``stream``, or of the root stream around it, was left."""
+        return min((step for id, step in self.left.items() if f"{stream}.".startswith(f"{id}.")), default=math.inf)
 
 
 NO_ARGUMENTS = JsonArguments({"type": "object", "properties": {}})

@@ -225,6 +225,11 @@ async def _slow(_context: ToolContext[Any]) -> str:
     return "done"
 
 
+async def _shorter(_context: ToolContext[Any]) -> str:
+    await trio.sleep(5)
+    return "done"
+
+
 def _asks(lab: Lab) -> Agent[Any, Any]:
     """A background run asks, and is asked about an approval, when the run around it has nothing else to do."""
     tools = [lab.asker("ask"), lab.tool("one"), lab.tool("guarded", requires_approval=True)]
@@ -250,7 +255,7 @@ def _works(lab: Lab) -> Agent[Any, Any]:
     long: Tool = lab.tool("long", _slow, if_interrupted="retry")
     helper = Agent(lab.planned(calls("long"), "Found.", name="helper"), name="helper", tools=[long])
     lead_model = lab.planned(_run() + calls("one"), "Waiting.", "Done.", name="lead")
-    return Agent(lead_model, name="lead", tools=[lab.tool("one")], toolsets=[background(helper)])
+    return Agent(lead_model, name="lead", tools=[lab.tool("one", _shorter)], toolsets=[background(helper)])
 
 
 def _waits(lab: Lab) -> Agent[Any, Any]:
@@ -318,7 +323,7 @@ async def killed_while_a_background_run_works(story: Story) -> None:
         await story.go_on(client, session, name="B")
 
 
-@story(_works, reasons=("cancelled", "completed"), effects={"one": 1})
+@story(_works, reasons=("cancelled", "completed"), effects={"one": 1, "long": 1})
 async def stopped_with_its_background_run_and_prompted_again(story: Story) -> None:
     def stop(stream: Recorded, event: StreamEvent) -> None:
         if isinstance(event, ToolCallFinished) and event.name == "one":
