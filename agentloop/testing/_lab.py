@@ -523,8 +523,8 @@ class Lab:
             for step, stream, effect in self.effects
             for stop, stopped in stops
             # A child's id begins with its parent's.
-            # A stream of which nothing was saved may have left its id to a stream in another process; and a child of one
-            # that was parked is resumed under an id that begins so, too.
+            # A stream of which nothing was saved may have left its id to a stream in another process; and a child of a
+            # parked one is resumed under an id that begins so, too.
             if stop < step <= self._left(stopped) and (stream == stopped or stream.startswith(f"{stopped}."))
         ]
 

@@ -97,13 +97,13 @@ def _run_tool(known: Any, at_once: int) -> Tool:
     return attrs.evolve(made, agents=tuple(known.values()))
 
 
-def _find(context: ToolContext[Any], id: str) -> BackgroundRun[Any]:
+def _find(context: ToolContext[Any], run_id: str) -> BackgroundRun[Any]:
     """The background run of that id. Raises `ToolError`, for the model, if there is none."""
     for run in context.background:
-        if run.id == id:
+        if run.id == run_id:
             return run
     known = ", ".join(run.id for run in context.background) or "none"
-    raise ToolError(f"no background agent {id!r} is running, or waits for its report; those that are: {known}")
+    raise ToolError(f"no background agent {run_id!r} is running, or waits for its report; those that are: {known}")
 
 
 def _line(run: BackgroundRun[Any]) -> str:
@@ -115,24 +115,24 @@ async def _list(context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - as tools 
     return "\n".join([_line(run) for run in context.background]) or "There are none."
 
 
-async def _view(context: ToolContext[Any], id: str) -> str:  # noqa: ASYNC124 - as tools have it
+async def _view(context: ToolContext[Any], run_id: str) -> str:  # noqa: ASYNC124 - as tools have it
     """Read what a background agent has written last.
 
     Args:
-      id: the id of the background agent, such as researcher-1.
+      run_id: the id of the background agent, such as researcher-1.
     """
-    run = _find(context, id)
+    run = _find(context, run_id)
     return f"{_line(run)}\n{run.text}" if run.text else f"{_line(run)}\nIt has not written anything yet."
 
 
-async def _wait(context: ToolContext[Any], ids: list[str] | None = None, seconds: float = 300) -> str:
+async def _wait(context: ToolContext[Any], run_ids: list[str] | None = None, seconds: float = 300) -> str:
     """Wait until background agents have ended. There is no need to: you get a message when one ends.
 
     Args:
-      ids: the ids of the background agents to wait for; all that run, if none are given.
+      run_ids: the ids of the background agents to wait for; all that run, if none are given.
       seconds: how long to wait at most, up to 3600.
     """
-    runs = [_find(context, id) for id in ids] if ids else list(context.background)
+    runs = [_find(context, run_id) for run_id in run_ids] if run_ids else list(context.background)
     if not 0 <= seconds <= MAX_WAIT:
         raise ToolError(f"seconds={seconds:g}: give a number from 0 to {MAX_WAIT:g}")
     with trio.move_on_after(seconds):
@@ -141,30 +141,30 @@ async def _wait(context: ToolContext[Any], ids: list[str] | None = None, seconds
     return "\n".join([_line(run) for run in runs]) or "There are none."
 
 
-async def _stop(context: ToolContext[Any], id: str) -> str:
+async def _stop(context: ToolContext[Any], run_id: str) -> str:
     """Stop a background agent, and wait for its end.
 
     Args:
-      id: the id of the background agent.
+      run_id: the id of the background agent.
     """
-    run = _find(context, id)
+    run = _find(context, run_id)
     run.stop("its parent stopped it")
     await run.wait()
     return _line(run)
 
 
-async def _steer(context: ToolContext[Any], id: str, message: str) -> str:  # noqa: ASYNC124 - as tools have it
+async def _steer(context: ToolContext[Any], run_id: str, message: str) -> str:  # noqa: ASYNC124 - as tools have it
     """Send a message to a background agent. It reads the message before it goes on.
 
     Args:
-      id: the id of the background agent.
+      run_id: the id of the background agent.
       message: what it should know, or do.
     """
     try:
-        _find(context, id).steer(message)
+        _find(context, run_id).steer(message)
     except (StreamStateError, UsageError) as error:
         raise ToolError(str(error)) from error
-    return f"{id} reads the message before its next step."
+    return f"{run_id} reads the message before its next step."
 
 
 _TOOLS = (

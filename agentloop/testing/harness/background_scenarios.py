@@ -61,7 +61,7 @@ def background_runs_beside_calls(lab: Lab) -> Agent[Any, Any]:
     return _lead(
         lab,
         batch,
-        calls("list_background_agents") + calls("view_background_agent", id="outer-1"),
+        calls("list_background_agents") + calls("view_background_agent", run_id="outer-1"),
         calls("wait_for_background_agents", seconds=30),
         *["Done."] * 4,
         helpers=[quick, broken, outer],
@@ -93,9 +93,9 @@ def a_background_run_is_steered_and_stopped(lab: Lab) -> Agent[Any, Any]:
     return _lead(
         lab,
         _run(),
-        calls("steer_background_agent", id="helper-1", message="Be quick."),
-        calls("wait_for_background_agents", ids=["helper-1"], seconds=5),
-        calls("stop_background_agent", id="helper-1"),
+        calls("steer_background_agent", run_id="helper-1", message="Be quick."),
+        calls("wait_for_background_agents", run_ids=["helper-1"], seconds=5),
+        calls("stop_background_agent", run_id="helper-1"),
         *["Done."] * 2,
         helpers=[helper],
     )
