@@ -106,8 +106,8 @@ TurnReason: TypeAlias = Literal[
 
 - ``final``: the model gave its final answer.
 - ``tool_calls``: the model called tools; it reads their results in the next turn.
-- ``continued``: the model had answered, and a stop hook, a steering message or a follow-up continued the run; or the
-  provider had paused the response.
+- ``continued``: the model had answered, and a stop hook, a steering message, a follow-up or a background run continued
+  the run; or the provider had paused the response.
 - ``output_retry``: the answer was empty, no valid structured output, or refused by an output validator; the model is
   asked for it again.
 - ``cancelled``, ``failed``, ``blocked``, ``limit``, ``needs_input``, ``interrupted``: the stream ended in this turn.
@@ -115,6 +115,7 @@ TurnReason: TypeAlias = Literal[
 
 WarningCode: TypeAlias = Literal[
     "answer_refused",
+    "background_run_lost",
     "compaction_failed",
     "embed_failed",
     "empty",
@@ -137,6 +138,7 @@ WarningCode: TypeAlias = Literal[
 """What a `WarningIssued` event warns of.
 
 - ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
+- ``background_run_lost``: a resumed run could not resume one of its background runs, which it reports as interrupted.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
 - ``embed_failed``: the ``embed`` function of a search raised an error, or gave no vectors; words alone are searched.
 - ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.

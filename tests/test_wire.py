@@ -145,6 +145,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "message": {"type": "user", "parts": [{"type": "image", "url": "https://example.org/cat.png"}]},
         "model": "m",
         "resumes": "",
+        "background": "helper-1",
     },
     "child_stream_stopped": {"call_id": "c", "reason": "completed", "detail": "", "error": None, "usage": {}},
     "turn_started": {"turn": 1},

@@ -202,7 +202,7 @@ def _state(run: StreamState | None) -> str:
 
 
 def _prompts(messages: Sequence[Message]) -> Sequence[UserMessage]:
-    return [message for message in messages if isinstance(message, UserMessage)]
+    return [message for message in messages if isinstance(message, UserMessage) and not message.reports]
 
 
 def _when(at: float) -> str:
@@ -276,7 +276,8 @@ def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[s
     if len(said) > RECALLED:
         lines.append("...")
     for message in said[-RECALLED:]:
-        who = "you" if isinstance(message, UserMessage) else printable(run.agent)
+        is_own = isinstance(message, AssistantMessage) or message.reports
+        who = printable(run.agent) if is_own else "you"
         lines.append(f"{who}: {shorten(message.text, SAID)}".replace("\n", "\n    "))
     return [*lines, "---", *how_it_stands(session, run)]
 

@@ -136,9 +136,10 @@ class Narrator:
                 return self._prompt(event, message)
             case StreamStopped(reason=reason, detail=detail, usage=usage):
                 return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]
-            case ChildStreamStarted(message=message, resumes=resumes):
+            case ChildStreamStarted(message=message, resumes=resumes, background=background):
                 self._prompts[event.stream] = message
-                return [_line(event, "child", "goes on" if resumes else "begins")]
+                where = f" in the background, as {background}" if background else ""
+                return [_line(event, "child", f"{'goes on' if resumes else 'begins'}{where}")]
             case ChildStreamStopped(reason=reason, detail=detail):
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
@@ -200,6 +201,8 @@ class Narrator:
         # A resumed stream usually has its prompt in the transcript already.
         if self._prompts.pop(event.stream, None) == message:
             return []
+        if message.reports:
+            return [_line(event, "child", f"reads the answer of {', '.join(message.reports)}")]
         return [_prompt_line(event, "added", message)]
 
     def _tool_call(

@@ -17,7 +17,7 @@ import trio
 import agentloop.asyncio
 from agentloop import Agent, Tool, ToolContext, UsageError, hooks, run_sync, tool
 from agentloop.asyncio import TrioHost, aio_as_trio, asyncio_tool
-from agentloop.errors import ModelError
+from agentloop.errors import ModelError, StreamStateError
 from agentloop.events import ElicitationRequested, Question, StreamEvent, ToolCallFinished, ToolCallOutput
 from agentloop.hooks import PreToolUse
 from agentloop.messages import Usage
@@ -206,6 +206,25 @@ async def test_an_asyncio_tool_awaits_the_methods_of_its_context() -> None:
                 stream.answer(event.id, Accept({}))
     assert results_of(events)[-1] == "Hello!Hello again!And again! Accept 7"
     assert [event.text for event in events if isinstance(event, ToolCallOutput)] == ["begun "]
+
+
+@in_asyncio
+async def test_an_asyncio_tool_starts_a_background_run_and_waits_for_it() -> None:
+    inner = Agent(ScriptedModel("Gold."), name="inner")
+
+    @asyncio_tool
+    async def start(context: ToolContext[Any]) -> str:
+        run = await context.start(inner, "Hi")
+        listed = [(each.id, each.agent, each.status, each.call_id == context.call_id) for each in context.background]
+        outcome = await run.wait()
+        run.stop()
+        with pytest.raises(StreamStateError):
+            run.steer("Too late.")
+        return f"{listed} {outcome.output} {run.status} {run.text} {run.outcome.reason}"
+
+    agent = Agent(ScriptedModel(calls("start"), "Done."), tools=[start])
+    [result] = results_of(await events_of(agent))
+    assert result == "[('inner-1', 'inner', 'running', True)] Gold. completed Gold. completed"
 
 
 @in_asyncio

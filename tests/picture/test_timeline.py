@@ -17,6 +17,7 @@ from agentloop.models import ModelRequest
 from agentloop.picture import timeline
 from agentloop.stores import MemoryStore, fork_session, stored_session
 from agentloop.testing import ScriptedModel, calls, fails, hangs
+from agentloop.toolkit import background
 from tests.picture.support import (
     drawn,
     only,
@@ -162,6 +163,25 @@ async def test_a_handoff_is_a_moment_of_its_run() -> None:
         picture = await drawn(store, "s")
     moment = only(picture, "message", "handed off to billing")
     assert (picture.spans[moment.parent or 0].name, moment.seconds) == ("front", 0)
+
+
+async def test_a_background_run_is_drawn_to_its_end_and_its_report_is_a_moment() -> None:
+    @tool
+    async def work() -> str:
+        await trio.sleep(5)
+        return "worked"
+
+    helper = Agent(ScriptedModel(calls("work"), "Gold."), name="helper", tools=[work])
+    script = [calls("run_background_agent", agent="helper", task="look"), "I wait.", "Done."]
+    lead = Agent(ScriptedModel(*script), name="lead", toolsets=[background(helper)])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await lead.run("go", session=session)
+        picture = await drawn(store, "s")
+    run = only(picture, "run", "helper")
+    assert (picture.spans[run.parent or 0].name, round(run.seconds), run.status) == ("run_background_agent", 5, "ok")
+    moment = only(picture, "message", "helper-1 has ended")
+    assert picture.spans[moment.parent or 0].name == "lead"
 
 
 async def test_a_cancelled_request_is_drawn_until_its_cancellation() -> None:

@@ -414,6 +414,7 @@ async def test_a_start_that_cannot_be_is_an_error_of_the_tool() -> None:
     assert problems == [UsageError, UsageError, ChildLimitError]
 
 
+@pytest.mark.real_clock
 async def test_a_plain_tool_starts_a_background_run_from_its_thread() -> None:
     worker = helper("Gold.")
 

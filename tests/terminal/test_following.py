@@ -20,6 +20,7 @@ from agentloop.terminal._person import Person
 from agentloop.terminal._plain import Plain
 from agentloop.terminal._stage import Stage
 from agentloop.testing import ScriptedModel, calls, fails, says
+from agentloop.toolkit import background
 from tests.demo.builders import Answering
 
 
@@ -87,6 +88,16 @@ async def test_after_a_handoff_the_next_agent_speaks() -> None:
     assert "front hands the conversation to billing\n" in page
     assert "billing: Hello.\n" in page
     assert "billing ends: completed" in page
+
+
+async def test_a_background_run_is_shown_under_its_id_and_its_answer_is_no_prompt() -> None:
+    helper = Agent(ScriptedModel("Gold."), name="helper")
+    script = [calls("run_background_agent", agent="helper", task="look"), "I wait.", "Done."]
+    page, _ = await played(Agent(ScriptedModel(*script), name="lead", toolsets=[background(helper)]))
+
+    assert "helper begins in the background, as helper-1" in page
+    assert "lead reads the answer of helper-1" in page
+    assert "[Background run" not in page
 
 
 async def test_several_prompts_are_one_conversation() -> None:

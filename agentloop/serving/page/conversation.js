@@ -224,6 +224,10 @@ function committed(conversation, event, run) {
     if (run.promptIndex === null) {
       run.promptIndex = event.index;
       conversation.changed(run);
+    } else if (message.reports?.length) {
+      const text = `${message.reports.join(", ")} ${message.reports.length > 1 ? "have" : "has"} ended in the background`;
+      conversation.add(run, new Node("note", { level: "info", text, code: "", run }));
+      run.turnBegin = run.blocks.length;
     } else {
       const place = run.pending.indexOf(textOf(message.parts));
       if (place !== -1) run.pending.splice(place, 1);
