@@ -172,8 +172,8 @@ async def test_a_background_run_is_drawn_to_its_end_and_its_report_is_a_moment()
         return "worked"
 
     helper = Agent(ScriptedModel(calls("work"), "Gold."), name="helper", tools=[work])
-    script = [calls("run_background_agent", agent="helper", task="look"), "I wait.", "Done."]
-    lead = Agent(ScriptedModel(*script), name="lead", toolsets=[background(helper)])
+    start = calls("run_background_agent", agent="helper", task="look")
+    lead = Agent(ScriptedModel(start, "I wait.", "Done."), name="lead", toolsets=[background(helper)])
     async with MemoryStore().open() as store:
         async with stored_session(store, "s") as session:
             await lead.run("go", session=session)

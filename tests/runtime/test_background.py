@@ -230,7 +230,7 @@ async def test_leaving_the_block_ends_background_runs() -> None:
     @tool
     async def endless() -> str:
         try:
-            await trio.sleep_forever()
+            await trio.sleep(10_000)
         finally:
             ended.append("endless")
         return "never"

@@ -92,8 +92,8 @@ async def test_after_a_handoff_the_next_agent_speaks() -> None:
 
 async def test_a_background_run_is_shown_under_its_id_and_its_answer_is_no_prompt() -> None:
     helper = Agent(ScriptedModel("Gold."), name="helper")
-    script = [calls("run_background_agent", agent="helper", task="look"), "I wait.", "Done."]
-    page, _ = await played(Agent(ScriptedModel(*script), name="lead", toolsets=[background(helper)]))
+    start = calls("run_background_agent", agent="helper", task="look")
+    page, _ = await played(Agent(ScriptedModel(start, "I wait.", "Done."), name="lead", toolsets=[background(helper)]))
 
     assert "helper begins in the background, as helper-1" in page
     assert "lead reads the answer of helper-1" in page
