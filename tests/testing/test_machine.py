@@ -85,6 +85,7 @@ def test_a_program_with_everything_in_it_ends_as_predicted(journal: Any) -> None
     turns = (
         (Do("ask_two"), Do("remember"), Do("allowed"), Do("denied"), Do("asked")),
         (Child(Streaming(((Do("ask"),),)), twins=2), Child(Streaming(words=40), pause=1), Do("in_toolset")),
+        (Child(Streaming(((Do("ask"), Do("slow")),)), background=True, twins=2), Do("ask")),
     )
 
     run_program(Program((Root(Streaming(turns, long=True), Reader("drain", 20), 0, journal, 3),)))

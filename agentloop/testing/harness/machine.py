@@ -73,7 +73,9 @@ class _ChildDraft:
         handler: Literal["", "answers", "passes"],
         pause: int,
         twins: int,
+        background: bool,
     ) -> None:
+        self.background = background
         self.draft = draft
         self.pause = pause
         self.twins = twins
@@ -81,7 +83,7 @@ class _ChildDraft:
         self.handler: Literal["", "answers", "passes"] = handler
 
     def finished(self) -> Child:
-        return Child(self.draft.finished(), self.leave_after, self.handler, self.pause, self.twins)
+        return Child(self.draft.finished(), self.leave_after, self.handler, self.pause, self.twins, self.background)
 
 
 class StreamMachine(stateful.RuleBasedStateMachine):
@@ -131,6 +133,7 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         handler=st.sampled_from(("", "", "answers", "passes")),
         pause=st.sampled_from((0, 0, 0, 1)),
         twins=st.sampled_from((1, 1, 1, 2)),
+        background=st.sampled_from((False, False, True)),
     )
     def open_child(
         self,
@@ -140,12 +143,13 @@ class StreamMachine(stateful.RuleBasedStateMachine):
         handler: Literal["", "answers", "passes"],
         pause: int,
         twins: int,
+        background: bool,
     ) -> _Draft:
-        """Open a stream inside another, alone or beside its siblings, perhaps to leave it early."""
+        """Open a stream inside another, alone, beside its siblings or in the background, perhaps to leave it early."""
         draft = _Draft(parent.depth + 1)
         if self._count < MAX_STREAMS and draft.depth <= 4:
             self._count += 1
-            parent.add(_ChildDraft(draft, leave_after, handler, pause, twins), at_once=at_once)
+            parent.add(_ChildDraft(draft, leave_after, handler, pause, twins, background), at_once=at_once)
         return draft
 
     @stateful.rule(stream=streams, what=st.lists(_DOINGS, min_size=1, max_size=3), at_once=st.booleans())
@@ -216,6 +220,7 @@ def programs() -> st.SearchStrategy[Program]:
             handler=st.sampled_from(("", "", "answers", "passes")),
             pause=st.sampled_from((0, 0, 0, 1)),
             twins=st.sampled_from((1, 1, 1, 2)),
+            background=st.sampled_from((False, False, True)),
         )
         turn = st.lists(do | child, min_size=1, max_size=3).map(tuple)
         return st.builds(

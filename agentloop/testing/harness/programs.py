@@ -110,6 +110,8 @@ class Child(msgspec.Struct, frozen=True, tag="child"):
     """The tool reads the child's events, and sleeps for so many seconds after every eighth."""
     twins: int = 1
     """How many such children the call runs at once."""
+    background: bool = False
+    """Whether the call starts them in the background, and returns: then they are neither left nor read."""
 
 
 Action: TypeAlias = Do | Child
@@ -479,7 +481,7 @@ class _Play:
         of_toolset: list[Tool] = []
         for number, turn in enumerate(stream.turns):
             made = [
-                self._tool(f"{name}-{number}-{index}", action, cut=cut, is_kept=is_kept)
+                self._tool(f"{name}-{number}-{index}", action, cut=cut or _may_be_cut(stream, action), is_kept=is_kept)
                 for index, action in enumerate(turn)
             ]
             for action, tool in zip(turn, made, strict=True):
@@ -492,7 +494,11 @@ class _Play:
             for tool in made:
                 response += calls(tool.name)
             script.append(response)
-        script.append(fails(OSError("down")) if stream.end == "model_fails" else says("The end."))
+        if stream.end == "model_fails":
+            script.append(fails(OSError("down")))
+        else:
+            # Once more for each background run that it may be told of after it has said so.
+            script += [says("The end.")] * (1 + _started(stream))
         block = lab.hook(hooks.user_prompt_submit, Block("not this"))
         # Its own calls only: each stream of the program says by itself whether it is blocked.
         enough = lab.hook(hooks.post_tool_use, Block("enough"), children=False)
@@ -513,11 +519,11 @@ class _Play:
 
     def _tool(self, name: str, action: Action, *, cut: bool, is_kept: bool) -> Tool:
         if isinstance(action, Child):
-            cut = cut or action.leave_after is not None
+            cut = cut or (action.leave_after is not None and not action.background)
             inner = [self.agent(twin, action.stream, cut=cut, is_kept=is_kept) for twin in _twins(name, action)]
             handlers = [self._handler(agent.name, action.handler) for agent in inner]
             run = partial(_run_children, list(zip(inner, handlers, strict=True)), action)
-            return self.lab.bare(name, run, timeout=float("inf"))
+            return self.lab.bare(name, run, timeout=float("inf"), agents=inner if action.background else ())
         match action.what:
             case "ask":
                 return self.lab.asker(name)
@@ -637,6 +643,17 @@ def _has_no_effect(action: Action) -> bool:
 QUESTIONS = (ElicitationRequested, ApprovalRequested, ContinueRequested)
 
 
+def _may_be_cut(stream: Streaming, action: Action) -> bool:
+    """Whether ``action`` starts background runs that ``stream`` may end: it waits for them only where it answers."""
+    return isinstance(action, Child) and action.background and stream.end != "answer"
+
+
+def _started(stream: Streaming) -> int:
+    """How many background runs ``stream`` starts."""
+    children = [action for turn in stream.turns for action in turn if isinstance(action, Child)]
+    return sum(child.twins for child in children if child.background)
+
+
 class _LeftError(Exception):
     """The reader's own error."""
 
@@ -692,6 +709,8 @@ async def _remember(lab: Lab, name: str, context: ToolContext[Any]) -> object:
 async def _run_children(
     agents: list[tuple[Agent[Any, Any], QuestionHandler | None]], does: Child, context: ToolContext[Any]
 ) -> object:
+    if does.background:
+        return ", ".join([(await context.start(agent, "go on", on_question=handler)).id for agent, handler in agents])
     if len(agents) == 1:
         return await _run_child(*agents[0], does, context)
     results: list[str] = []
