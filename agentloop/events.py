@@ -22,6 +22,7 @@ begins                     ends
 `ToolCallStarted`          `ToolCallFinished` or `ToolCallParked`
 `CompactionStarted`        `CompactionFinished`
 a question                 `QuestionAnswered`, `QuestionDeclined`, `QuestionWithdrawn` or `QuestionParked`
+`Paused`                   `Resumed`, or the end of its stream
 =========================  =============================================
 """
 
@@ -49,6 +50,7 @@ __all__ = [
     "HandedOff",
     "MessageCommitted",
     "OutputDelta",
+    "Paused",
     "Question",
     "QuestionAnswered",
     "QuestionDeclined",
@@ -57,6 +59,7 @@ __all__ = [
     "ReasoningDelta",
     "RequestPurpose",
     "ResponseDiscarded",
+    "Resumed",
     "Source",
     "StreamEvent",
     "StreamReason",
@@ -334,6 +337,18 @@ class TurnFinished(Event, frozen=True, kw_only=True):
     """Number of the turn within its stream, from 1."""
     reason: TurnReason
     """Why it ended."""
+
+
+class Paused(Event, frozen=True):
+    """The stream was paused (`Stream.pause`): it holds at its next boundary, and so do its children.
+
+    What runs at this moment, a response or a tool, continues to its end, and its events follow. Questions can be
+    answered. The pause ends with `Resumed`, or with the stream.
+    """
+
+
+class Resumed(Event, frozen=True):
+    """The pause of the stream ended (`Stream.resume`): it continues where it held."""
 
 
 # --------------------------------------------------------------------- the model's response
@@ -660,6 +675,8 @@ StreamEvent: TypeAlias = (
     | ChildStreamStopped
     | TurnStarted
     | TurnFinished
+    | Paused
+    | Resumed
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta

@@ -182,6 +182,19 @@ class ChildStream(Protocol[Output_co]):
         """Continue with ``message`` when the run would stop."""
         ...
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether this stream, or one around it, is paused."""
+        ...
+
+    def pause(self) -> None:
+        """Have the run hold at its next boundary, until `resume`. See `Stream.pause`."""
+        ...
+
+    def resume(self) -> None:
+        """End the pause."""
+        ...
+
     def stop(self, detail: str = "") -> None:
         """End the run, with reason ``cancelled``."""
         ...

@@ -188,6 +188,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "tool_call_output": {"call_id": "c", "text": "working"},
     "tool_call_parked": {"call_id": "c", "name": "add"},
     "handed_off": {"to": "billing", "call_id": "c"},
+    "paused": {},
+    "resumed": {},
     "tool_call_progress": {"call_id": "c", "progress": 0.5, "total": 1.0, "message": "half"},
     "tool_call_finished": {
         "call_id": "c",

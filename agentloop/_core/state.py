@@ -61,6 +61,7 @@ from agentloop.events import (
     HandedOff,
     MessageCommitted,
     OutputDelta,
+    Paused,
     Question,
     QuestionAnswered,
     QuestionDeclined,
@@ -69,6 +70,7 @@ from agentloop.events import (
     ReasoningDelta,
     RequestPurpose,
     ResponseDiscarded,
+    Resumed,
     Source,
     StreamEvent,
     StreamReason,
@@ -335,6 +337,8 @@ _AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
     LimitRaised: None,
     NoteTaken: None,
     WarningIssued: None,
+    Paused: None,
+    Resumed: None,
 }
 
 STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
@@ -707,6 +711,7 @@ class StreamState:
         "first_index",
         "handoffs",
         "is_bypassed",
+        "is_paused",
         "is_prompted",
         "long_results",
         "message",
@@ -801,6 +806,8 @@ class StreamState:
         """Questions that were asked for the first time."""
         self.child_count = 0
         """Child streams that were opened for the first time."""
+        self.is_paused = False
+        """Whether it was paused, and not resumed. A stream that resumes a paused one is not paused."""
         self._own_waits = 0
         """For how many answers the run itself waits, and no call of it."""
         # Dicts, since an empty one takes a quarter of the room of an empty set.
@@ -864,6 +871,12 @@ class StreamState:
                 if not (child.is_over or child.is_bypassed):
                     questions += child.open_questions
         return questions
+
+    @property
+    def has_pause(self) -> bool:
+        """Whether it, or a run inside it, is paused, or was when it ended."""
+        children = [child for call in self.calls.values() for child in call.children if not child.is_over]
+        return self.is_paused or any(child.has_pause for child in children)
 
     @property
     def started_calls(self) -> list[str]:
@@ -972,6 +985,7 @@ class StreamState:
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0
+        self.is_paused = False
         if self._questions is not None:
             self._questions.begin()
         self._parked = ()
@@ -1000,6 +1014,12 @@ class StreamState:
                 call.parked = any(record.is_open for record in call.questions.records)
         if self.parent is not None and (opener := self.parent.calls.get(self.call_id)) is not None:
             opener.end_child(self)
+
+    def _pause(self, event: Paused | Resumed) -> None:
+        pauses = isinstance(event, Paused)
+        if self.is_paused is pauses:
+            self._complain(event, f"its stream was {'paused' if pauses else 'not paused'} before")
+        self.is_paused = pauses
 
     def _check_children(self, event: StreamEvent, calls: Iterable[CallState]) -> None:
         for call in calls:
@@ -1244,6 +1264,8 @@ class StreamState:
         ToolCallFinished: _finish_call,
         ToolCallParked: _park_call,
         HandedOff: _hand_off,
+        Paused: _pause,
+        Resumed: _pause,
         ElicitationRequested: _ask,
         ApprovalRequested: _ask,
         ContinueRequested: _ask,
@@ -1356,7 +1378,7 @@ class SessionState:
             self._complain(fact, stream, "its stream has not started, or has stopped")
             return
         if isinstance(fact, (StreamStopped, ChildStreamStopped)):
-            if run.parent is None and fact.reason == "needs_input" and not run.open_questions:
+            if run.parent is None and fact.reason == "needs_input" and not (run.open_questions or run.has_pause):
                 self._complain(fact, stream, "needs input, and no question is parked")
             del self.running[stream]
         run.apply(fact)

@@ -34,6 +34,7 @@ from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages,
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, check_price, open_models
 from agentloop._runtime.output_validation import validated
+from agentloop._runtime.pauses import hold
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
@@ -216,6 +217,9 @@ class _Loop:
         self._instructions.extend(tools.instructions)
         ending = await self._begin(tools) if begins else None
         while ending is None:
+            if self._run.root.pauses is not None:
+                # Before the messages are read that people may send meanwhile.
+                await hold(self._run)
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
             if self._run.meter.counts_cost:

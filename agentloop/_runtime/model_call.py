@@ -26,10 +26,11 @@ from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced, with_cost
-from agentloop._runtime.blocks import is_real, now, sleep
+from agentloop._runtime.blocks import PausableDeadline, is_real, now, sleep
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
+from agentloop._runtime.pauses import hold
 from agentloop._runtime.run import Run, commit
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.user_code import describe
@@ -325,6 +326,7 @@ async def ask(
     call_id: str = "",
     models: Sequence[Model] | None = None,
     shorten: Shorten | None = None,
+    deadline: PausableDeadline | None = None,
 ) -> AssistantMessage:
     """Ask for the response to ``request``, and count its usage. The response may not be whole: see its ``stop``.
 
@@ -336,6 +338,7 @@ async def ask(
       call_id: the tool call that asks, if the purpose is ``tool``.
       models: the models to ask, in order; ``None`` for those of the agent. They are opened until the response is there.
       shorten: called as often as a model refuses the request as too long.
+      deadline: stands still while the run is paused; that of the run if left out.
 
     Raises:
       RequestRefusedError: a hook refuses the request, or a limit leaves no request.
@@ -355,10 +358,12 @@ async def ask(
     if models is None:
         if run.chain is None:
             run.chain = _new_chain(run, run.models)
-        return await _respond(ModelRetry(run, run.models, run.chain, purpose, call_id, shorten), request)
+        retry = ModelRetry(run, run.models, run.chain, purpose, call_id, shorten, deadline)
+        return await _respond(retry, request)
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(_opened(run, model)) for model in models]
-        return await _respond(ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten), request)
+        retry = ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten, deadline)
+        return await _respond(retry, request)
 
 
 async def _vetted(
@@ -546,11 +551,13 @@ class ModelRetry:
       models: the models, in the order in which they are asked.
       chain: which of them to ask.
       shorten: see `ask`.
+      deadline: see `ask`.
     """
 
     __slots__ = (
         "_call",
         "_chain",
+        "_deadline",
         "_failures",
         "_is_taken",
         "_models",
@@ -572,6 +579,7 @@ class ModelRetry:
         purpose: RequestPurpose,
         call_id: str,
         shorten: Shorten | None,
+        deadline: PausableDeadline | None = None,
     ) -> None:
         self.run = run
         self.purpose: RequestPurpose = purpose
@@ -579,6 +587,7 @@ class ModelRetry:
         self._models = models
         self._chain = chain
         self._shorten = shorten
+        self._deadline = deadline
         self._call: ModelCall | None = None
         self._failures: list[str] = []
         self._is_taken = False
@@ -599,6 +608,8 @@ class ModelRetry:
         failed: dict[int, int] = {}
         index = self._chain.first(_time_of_cooldowns())
         while True:
+            if run.root.pauses is not None:
+                await hold(run, self.call_id, self._deadline)
             self.model, self.counted = self._models[index], Usage()
             self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)

@@ -115,6 +115,18 @@ class OpenChild(Protocol):
         ...
 
 
+class Pauses(Protocol):
+    """Holds runs of a tree at their boundaries while they are paused: see ``agentloop/_runtime/pauses.py``."""
+
+    def notify(self) -> None:
+        """Something has changed."""
+        ...
+
+    async def hold(self, run: Run) -> None:
+        """Return when ``run`` is not paused any more."""
+        ...
+
+
 class Root:
     """The parts that all runs of one tree share."""
 
@@ -124,6 +136,7 @@ class Root:
         "journal",
         "log",
         "open_child",
+        "pauses",
         "questions",
         "resolve",
         "semaphores",
@@ -142,6 +155,8 @@ class Root:
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
         """The questions that are about to be opened, once there was one."""
+        self.pauses: Pauses | None = None
+        """Holds the runs that are paused, once there was one."""
         self.deps = deps
         self.session = session
         """The root's transcript: its permissions and grants hold for the whole tree."""

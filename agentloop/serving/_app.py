@@ -89,7 +89,8 @@ def app(
       max_body_bytes: length of a request's body.
       body_seconds: seconds that a client may take to send it.
       max_runs: runs at once.
-      park_after: seconds that a question may be open before its run is parked. It can be answered afterwards as before.
+      park_after: seconds that a question may be open, or a run be paused, before the run is parked. The question can be
+        answered, and the run resumed, afterwards as before.
       lease_seconds: see `agentloop.stores.stored_session`.
 
     Raises:

@@ -70,6 +70,7 @@ class EventRoutes:
             ("POST", "/sessions/{session}/answers", self.answer),
             ("POST", "/sessions/{session}/messages", self.steer),
             ("POST", "/sessions/{session}/stop", self.stop),
+            ("POST", "/sessions/{session}/pause", self.pause),
             ("POST", "/sessions/{session}/resume", self.resume),
         ]
         routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
@@ -116,7 +117,8 @@ class EventRoutes:
         info = await self._service.runs.store.info(session)
         questions = [msgspec.Raw(encode_event(question)) for question in state.questions]
         described = {"id": session} if info is None else self._info(info)
-        return JsonResponse({**described, "state": state.state, "agent": state.agent, "questions": questions})
+        facts = {"state": state.state, "paused": state.is_paused, "agent": state.agent}
+        return JsonResponse({**described, **facts, "questions": questions})
 
     async def rename(self, request: Request) -> Response:
         """Give a session a title."""
@@ -170,9 +172,23 @@ class EventRoutes:
             return self._begun(request, run)
         return await self._resumed(request, session, answers)
 
+    async def pause(self, request: Request) -> Response:
+        """Pause the run that is live here."""
+        session = self._service.session(request)
+        await trio.lowlevel.checkpoint()
+        stream = self._live(session).stream
+        assert stream is not None
+        stream.pause()
+        return JsonResponse({"session": session, "paused": stream.is_paused}, status_code=202)
+
     async def resume(self, request: Request) -> Response:
-        """Resume a run that was cut off, or parked: then its questions are asked again."""
-        return await self._resumed(request, self._service.session(request), {})
+        """Resume a run that is paused here; or one that was cut off, or parked: then its questions are asked again."""
+        session = self._service.session(request)
+        run = self._service.runs.live(session)
+        if run is not None and run.stream is not None and run.stream.is_paused:
+            run.stream.resume()
+            return self._begun(request, run)
+        return await self._resumed(request, session, {})
 
     async def _resumed(self, request: Request, session: str, answers: Mapping[str, Answer]) -> Response:
         state = await self._service.runs.look(session)

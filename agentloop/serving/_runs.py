@@ -31,7 +31,15 @@ from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, SessionLeasedError
-from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested, Question, Source, StreamEvent
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Paused,
+    Question,
+    Source,
+    StreamEvent,
+)
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
 from agentloop.questions import Answer
@@ -122,7 +130,7 @@ class RunLimits(NamedTuple):
     runs: int
     """Runs at once."""
     park_after: float
-    """Seconds that a question may be open before its run is parked."""
+    """Seconds that a question may be open, or a run be paused, before the run is parked."""
     lease_seconds: float
     """Seconds after which another process may continue a session, should this one die."""
 
@@ -137,6 +145,8 @@ class SessionState(NamedTuple):
     """The open questions."""
     agent: str = ""
     """The name of the agent of the run, if there is one."""
+    is_paused: bool = False
+    """Whether the run is paused, if it runs."""
 
 
 class LiveRun:
@@ -157,6 +167,8 @@ class LiveRun:
         self.is_closed = False
         self.asked_at = math.inf
         """When the last question was asked; infinite if none was."""
+        self.paused_at = math.inf
+        """When it was last paused; infinite if it was not."""
         self._entries: list[Entry] = []
         self.size = 0
         """Bytes that its events take."""
@@ -186,6 +198,8 @@ class LiveRun:
         self._budget.set(self, self.size)
         if isinstance(event, QUESTIONS):
             self.asked_at = now()
+        elif isinstance(event, Paused):
+            self.paused_at = now()
         self._news.unpark_all()
 
     def drop(self, size: int) -> None:
@@ -364,14 +378,22 @@ class Runs:
             self._changed.unpark_all()
 
     async def _park_unanswered(self) -> None:
-        """Park the runs whose questions are not answered in time, so that nothing is held for people who are away."""
+        """Park the runs whose questions are not answered in time, so that nothing is held for people who are away.
+
+        The same holds for runs that are paused for as long.
+        """
         pause = max(min(self._limits.park_after / 4, 15.0), 0.05)
         while True:
             await trio.sleep(pause)
             for run in self._live.values():
-                stream = run.stream
-                if stream is not None and now() - run.asked_at >= self._limits.park_after and stream.pending:
+                stream, latest = run.stream, now() - self._limits.park_after
+                if stream is None:
+                    continue
+                if run.asked_at <= latest and stream.pending:
                     run.asked_at = math.inf
+                    stream.park()
+                if run.paused_at <= latest and stream.is_paused:
+                    run.paused_at = math.inf
                     stream.park()
 
     # ---------------------------------------------------------------------------- sessions
@@ -399,7 +421,8 @@ class Runs:
             run = self._live.get(session)
             if run is not None:
                 pending = () if run.stream is None else run.stream.pending
-                return SessionState("running", pending, run.agent.name)
+                is_paused = run.stream is not None and run.stream.is_paused
+                return SessionState("running", pending, run.agent.name, is_paused)
             info = await self._store.info(session)
             if info is None:
                 return SessionState("idle")

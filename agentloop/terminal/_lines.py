@@ -17,12 +17,14 @@ from agentloop.events import (
     Event,
     HandedOff,
     MessageCommitted,
+    Paused,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
     ResponseDiscarded,
+    Resumed,
     StreamEvent,
     StreamStarted,
     StreamStopped,
@@ -143,6 +145,10 @@ class Narrator:
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
+            case Paused():
+                return [_line(event, "kept", "paused: it holds before its next step")]
+            case Resumed():
+                return [_line(event, "child", "goes on")]
             case HandedOff(to=to):
                 return [_line(event, "child", f"hands the conversation to {to}")]
             case ElicitationRequested(message=message, url=url):

@@ -417,6 +417,12 @@ const HANDLERS = {
     note(conversation, run, "info", `${event.source.agents.at(-1)} hands the conversation to ${event.to}.`);
     conversation.changed(run);
   },
+  paused(conversation, event, run) {
+    note(conversation, run, "info", "Paused: the run holds before its next step.");
+  },
+  resumed(conversation, event, run) {
+    note(conversation, run, "info", "The run goes on.");
+  },
   elicitation_requested: asked,
   approval_requested: asked,
   continue_requested: asked,

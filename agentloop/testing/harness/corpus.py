@@ -11,6 +11,7 @@ from agentloop.testing.harness import (
     agent_scenarios as _agents,
     handoff_scenarios as _handoffs,
     law_scenarios as _laws,
+    pause_scenarios as _pauses,
     reader_scenarios as _readers,
     result_scenarios as _results,
     session_scenarios,
@@ -22,7 +23,7 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _handoffs, _laws, _readers, _results, _tools, _values)
+_ADDED = (_agents, _handoffs, _laws, _pauses, _readers, _results, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 
