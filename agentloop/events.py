@@ -89,7 +89,8 @@ StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked",
 - ``failed``: an error ended it; see ``error``.
 - ``blocked``: a hook refused to let it go on.
 - ``limit``: it reached a limit, and nobody allowed it to go past.
-- ``needs_input``: it is parked until its questions are answered; `Agent.resume` continues it.
+- ``needs_input``: it is parked until its questions are answered, or was parked while it was paused; `Agent.resume`
+  continues it.
 - ``interrupted``: its process or its store died. Recorded when the session is next opened; `Agent.resume` continues it.
 """
 

@@ -159,11 +159,12 @@ async def test_the_time_limit_still_ends_a_run_that_has_not_come_to_a_boundary()
     assert seconds == pytest.approx(3)
 
 
-async def test_a_tool_that_is_held_has_all_of_its_own_time_afterwards() -> None:
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_tool_that_is_held_has_all_of_its_own_time_afterwards(number: int) -> None:
     """Calls of plain tools share a deadline. They are paused when they have started, and their tools have not."""
     work = Work()
 
-    agent = working(work, number=3, deadlines=Deadlines(tool=1.5))
+    agent = working(work, number=number, deadlines=Deadlines(tool=1.5))
     async with agent.stream("go") as stream:
         # Nothing is awaited between the start of the calls and their tools.
         emit = stream._run.emit
@@ -183,9 +184,9 @@ async def test_a_tool_that_is_held_has_all_of_its_own_time_afterwards() -> None:
 
             await stream.wait()
 
-    assert work.began == [pytest.approx(100)] * 3
+    assert work.began == [pytest.approx(100)] * number
     results = [message for message in stream.outcome.messages if isinstance(message, ToolResult)]
-    assert [result.status for result in results] == ["ok", "ok", "ok"]
+    assert [result.status for result in results] == ["ok"] * number
 
 
 async def test_a_call_whose_approval_comes_during_the_pause_begins_after_it() -> None:

@@ -269,6 +269,40 @@ async def test_a_live_run_is_steered_and_stopped() -> None:
         assert (read[-1]["reason"], read[-1]["detail"]) == ("cancelled", "enough")
 
 
+@pytest.mark.seconds(2000)
+async def test_a_live_run_is_paused_and_resumed() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        assert (await client.post(f"/sessions/{session}/pause")).status == 409
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        await trio.sleep(1)
+        assert (await client.post(f"/sessions/{session}/pause")).json["paused"] is True
+        await trio.sleep(60)
+        looked = (await client.get(f"/sessions/{session}")).json
+        assert (looked["state"], looked["paused"]) == ("running", True)
+        assert (await client.post(f"/sessions/{session}/resume")).status == 202
+        await trio.sleep(60)
+        looked = (await client.get(f"/sessions/{session}")).json
+        assert (looked["state"], looked["paused"]) == ("idle", False)
+        kinds = [event["type"] for event in await events(client, session)]
+        assert kinds.index("paused") < kinds.index("resumed") < kinds.index("stream_stopped")
+
+
+@pytest.mark.seconds(2000)
+async def test_a_run_that_is_paused_for_long_is_parked_and_can_be_resumed() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        await trio.sleep(1)
+        await client.post(f"/sessions/{session}/pause")
+        await trio.sleep(1000)
+        assert (await client.get(f"/sessions/{session}")).json["state"] == "interrupted"
+        assert (await client.post(f"/sessions/{session}/resume")).status == 202
+        await trio.sleep(60)
+        assert (await client.get(f"/sessions/{session}")).json["state"] == "idle"
+        assert (await events(client, session))[-1]["reason"] == "completed"
+
+
 async def test_sessions_are_named_listed_in_pages_and_deleted() -> None:
     async with serving() as (_, client):
         sessions = []
