@@ -56,6 +56,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.
       fallbacks: models to ask, in order, if ``model`` fails; see `Retries`.
+      models: models by names of the agent's own, for tools and rules: ``{"fast": "openai:gpt-5-mini"}``.
+      choose_model: a function of a `RunInfo` that gives the model of each turn; see `agentloop.run_info.in_turn`.
       limits: how much a stream may use.
       deadlines: how long a stream waits for models, tools, hooks and servers.
       retries: how often a failed model request is retried.

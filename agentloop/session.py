@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import trio
 
+from agentloop._core.catalogue import check_effort
 from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
 from agentloop._core.transcript import Transcript, problems
@@ -20,7 +21,7 @@ from agentloop.config import AgentConfig
 from agentloop.context import NO_DEPS
 from agentloop.errors import SessionBusyError, UsageError
 from agentloop.messages import Message, UserMessage, checked_messages
-from agentloop.models import Model
+from agentloop.models import Model, ModelChoice
 from agentloop.outcome import CompactionResult, ContextUse
 from agentloop.permissions import Grant, Permissions
 
@@ -87,6 +88,27 @@ class Session:
         if permissions is not None and not isinstance(cast("object", permissions), Permissions):
             raise UsageError(f"permissions= takes Permissions(...), not {permissions!r}")
         self._transcript.permissions = permissions
+
+    @property
+    def choice(self) -> ModelChoice | None:
+        """The model, and how much it thinks, for all runs on the session from the next one on, in place of the agent's.
+
+        ``None`` for the agent's own. A run's own ``model=`` and ``settings=`` come first; child runs keep their own. A
+        stored session keeps the choice, if the model is a name.
+
+        Raises (when it is set):
+          UsageError: the model does not think so much, or not at all, by the catalogue.
+        """
+        return self._transcript.choice
+
+    @choice.setter
+    def choice(self, choice: ModelChoice | None) -> None:
+        if choice is not None:
+            if not isinstance(cast("object", choice), ModelChoice):
+                raise UsageError(f"session.choice takes ModelChoice(model=..., reasoning_effort=...), not {choice!r}")
+            if isinstance(choice.model, str):
+                check_effort(choice.model, choice.reasoning_effort)
+        self._transcript.choice = choice
 
     @property
     def grants(self) -> tuple[Grant, ...]:

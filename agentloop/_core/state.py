@@ -89,6 +89,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
+from agentloop.models import ReasoningEffort
 from agentloop.permissions import Grant, Permissions
 from agentloop.questions import Answer, Approve, Decline
 
@@ -245,6 +246,10 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     """The values that tools have saved in the session."""
     cut: Cut | None = None
     """What an agent reads in place of messages that a handoff has left out."""
+    model: str = ""
+    """Name of the model that was chosen for the session; empty for the agent's."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much it thinks, if that was chosen."""
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from agentloop._core.context_window import LongResults, View
 from agentloop._core.handoffs import HandoffRecord
 from agentloop.errors import SessionBusyError, StreamStateError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage
-from agentloop.models import ToolSpec
+from agentloop.models import ModelChoice, ToolSpec
 from agentloop.permissions import Grant, Permissions
 
 __all__ = [
@@ -119,6 +119,7 @@ class Transcript:
         "_scanned",
         "_shown",
         "agent",
+        "choice",
         "front",
         "grants",
         "handoffs",
@@ -147,6 +148,8 @@ class Transcript:
         """The instructions and tools of its last request."""
         self.permissions: Permissions | None = None
         """Permissions for the streams on it, and inside those."""
+        self.choice: ModelChoice | None = None
+        """The model that was chosen for the streams on it."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
         self.values: SessionValues = _NO_VALUES

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
+from agentloop._core.catalogue import check_effort
 from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
@@ -67,7 +68,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
-from agentloop.models import Model, ModelSettings
+from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import RunStep
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
@@ -104,12 +105,19 @@ def open_stream(
       model: the model of this run, in the place of the agent's.
       settings: settings of this run, over the agent's.
     """
+    choice = transcript.choice
+    if choice is not None and model is None:
+        model = choice.model
+        chosen = ModelSettings(reasoning_effort=choice.reasoning_effort)
+        settings = chosen if settings is None else merged_settings(chosen, settings)
     root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
     team = config.members
     if config.hands_off and not team:
         check_team(config, team)
     # An agent of a team is known only when the session was read: its name is in the journal.
     models = () if team else resolve_models(config, model)
+    if choice is not None and models:
+        check_effort(models[0].name, choice.reasoning_effort)
     return _block(
         root,
         config,
@@ -272,6 +280,7 @@ async def _block(
             settings=settings,
             team=team,
         )
+        run.is_model_chosen = model is not None
         _open_questions(run, answerer)
         try:
             async with trio.open_nursery() as nursery:
@@ -575,7 +584,7 @@ def resolve_models(agent: AgentConfig, model: Model | str | None = None, /) -> t
     """
     models: dict[int, Model | str] = {}
     for original in (agent.model if model is None else model, *agent.fallbacks):
-        substitute = original
+        substitute = agent.models.get(original, original) if isinstance(original, str) else original
         for override in (*_everywhere, *_here.get()):
             substitute = override(agent, substitute)
         models[id(substitute)] = substitute

@@ -52,7 +52,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
 from agentloop.messages import AssistantMessage, Usage
-from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
+from agentloop.models import Model, ModelChoice, ModelRequest, OpenableModel, check_model_name
 from agentloop.observers import ModelStep
 
 __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
@@ -327,6 +327,7 @@ async def ask(
     models: Sequence[Model] | None = None,
     shorten: Shorten | None = None,
     deadline: PausableDeadline | None = None,
+    chosen: Model | str | None = None,
 ) -> AssistantMessage:
     """Ask for the response to ``request``, and count its usage. The response may not be whole: see its ``stop``.
 
@@ -339,15 +340,18 @@ async def ask(
       models: the models to ask, in order; ``None`` for those of the agent. They are opened until the response is there.
       shorten: called as often as a model refuses the request as too long.
       deadline: stands still while the run is paused; that of the run if left out.
+      chosen: the model to ask in place of the agent's, before its fallbacks, if hooks choose none.
 
     Raises:
       RequestRefusedError: a hook refuses the request, or a limit leaves no request.
       ModelError: the response failed for good: the last failure, with the earlier ones as notes.
       UsageError: a model was used wrongly: a script at its end, say.
     """
-    request, chosen = await _vetted(run, request, purpose, call_id, (models or run.models)[0].name)
     if chosen is not None:
         models = _with_chosen(run, chosen)
+    request, by_hook = await _vetted(run, request, purpose, call_id, (models or run.models)[0].name)
+    if by_hook is not None:
+        models = _with_chosen(run, by_hook)
     if purpose != "turn":
         # Nothing waits between the two: of requests side by side, the first counts before the second is checked.
         reached = run.meter.before_retry()
@@ -403,7 +407,7 @@ def _replaced(request: ModelRequest, verdict: ReplaceRequest) -> ModelRequest:
 
 
 def _with_chosen(run: Run, chosen: Model | str) -> Sequence[Model]:
-    """The models to ask where a hook chose one: it stands in the place of the agent's, before the fallbacks.
+    """The models to ask where one was chosen: it stands in the place of the agent's, before the fallbacks.
 
     Raises:
       UsageError: there is no such model, or it cannot be used here.
@@ -506,9 +510,10 @@ def _priced(run: Run, usage: Usage, *names: str) -> Usage:
     return usage
 
 
-def check_price(run: Run) -> None:
+def check_price(run: Run, choice: ModelChoice | None = None) -> None:
     """Note that the price of the model which is asked next is not known, if it is not, and there is a limit on cost."""
-    name = run.models[0].name
+    chosen = None if choice is None else choice.model
+    name = (run.models if chosen is None else _with_chosen(run, chosen))[0].name
     # A table may have the name that the provider reports with its response.
     if run.has_prices or reports_cost(name):
         return

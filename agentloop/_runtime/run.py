@@ -197,6 +197,7 @@ class Run:
         "events",
         "first_index",
         "hooks",
+        "is_model_chosen",
         "log",
         "mailbox",
         "meter",
@@ -257,6 +258,8 @@ class Run:
         """In the order in which they are asked."""
         self.settings = config.settings if settings is None else merged_settings(config.settings, settings)
         """The settings of its requests."""
+        self.is_model_chosen = False
+        """Whether its model was chosen for the run, or for its session, and is not the agent's."""
         self.originals = models
         """The models before they were opened."""
         self.offered: frozenset[str] | None = None
