@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import trio
 
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
+from agentloop.errors import StreamStateError
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -111,7 +113,9 @@ async def steered_while_paused(lab: Lab) -> None:
                 stream.stream.pause()
                 await trio.sleep(WHILE)
                 if event.turn == 1:
-                    stream.stream.steer("And be quick.")
+                    # If a fault struck, the run may have come to its end before its reader.
+                    with suppress(StreamStateError):
+                        stream.stream.steer("And be quick.")
                 stream.stream.resume()
 
 
