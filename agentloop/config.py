@@ -209,7 +209,7 @@ def _check_models(instance: object, attribute: object, value: object) -> None:
         check_model(model)
 
 
-def _check_choose_model(instance: object, attribute: object, value: object) -> None:
+def _check_choose_model(instance: object, attribute: object, value: Any) -> None:
     if value is not None:
         check_info_function("choose_model=", value)
 

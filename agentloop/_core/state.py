@@ -1458,6 +1458,8 @@ class SessionState:
             # What tools have saved describes the work that was done, which a rewind does not undo.
             settings.values,
             settings.cut,
+            settings.model,
+            settings.reasoning_effort,
         )
 
     def _forget_run(self) -> None:

@@ -54,7 +54,8 @@ def models_by_name(models: Mapping[str, Model | str] | Sequence[str]) -> dict[st
     """
     if isinstance(models, str):
         raise UsageError(f"models= lists names of models, not {models!r}: put it in brackets")
-    offered = dict(models) if isinstance(models, Mapping) else {name: name for name in models}
+    offered: dict[str, Model | str] = {}
+    offered.update(models if isinstance(models, Mapping) else {name: name for name in models})
     for name, model in offered.items():
         if not isinstance(cast("object", name), str) or not name:
             raise UsageError(f"models= maps names to models, not {name!r}")

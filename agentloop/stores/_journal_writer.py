@@ -305,9 +305,9 @@ class JournalWriter(Journal):
         Raises:
           StoreError: they cannot be saved.
         """
-        settings = self._settings
-        is_saved = self._transcript.permissions == settings.permissions
-        if not self._length or (is_saved and self._choice == (settings.model, settings.reasoning_effort)):
+        saved = self._settings
+        is_saved = self._transcript.permissions == saved.permissions
+        if not self._length or (is_saved and self._choice == (saved.model, saved.reasoning_effort)):
             return
         await self.ready(resumes=True)
         settings = self._changed_settings()
