@@ -193,6 +193,9 @@ async def test_a_stored_session_keeps_its_model() -> None:
         async with stored_session(store, "s") as session:
             assert session.choice == ModelChoice(model="mine", reasoning_effort="low")
             await agent.run("go", session=session)
+            await session.rewind(2)
+        async with stored_session(store, "s") as session:
+            assert session.choice == ModelChoice(model="mine", reasoning_effort="low")
             session.choice = None
         async with stored_session(store, "s") as session:
             assert session.choice is None
