@@ -275,11 +275,14 @@ class StreamStarted(Event, frozen=True, kw_only=True):
     """The stream began. Always the first event."""
 
     message: UserMessage
-    """The prompt; without parts if the stream only shortens the conversation (`Session.compact`)."""
+    """The prompt; without parts if there is none: the run goes on (``continues``), or only shortens the conversation
+    (`Session.compact`)."""
     model: str
     """Name of the model that answers first; `Model.name`."""
     resumes: str = ""
     """Id of the stream that this one resumes, whose prompt ``message`` is; empty for a new run."""
+    continues: bool = False
+    """Whether the run has no prompt, and goes on from the end of the transcript."""
 
 
 class StreamStopped(Event, frozen=True, kw_only=True):

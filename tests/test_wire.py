@@ -132,6 +132,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "stream_started": {
         "message": {"type": "user", "parts": [{"type": "text", "text": "Hi"}]},
         "model": "m",
+        "continues": False,
         "resumes": "s/1",
     },
     "stream_stopped": {

@@ -235,6 +235,11 @@ class Questions(Generic[A]):
         question = self._open.get(id)
         return question is not None and self.is_within(question.scope, within)
 
+    @property
+    def open_count(self) -> int:
+        """How many questions are open."""
+        return len(self._open)
+
     def pending(self, scope: str) -> tuple[Question, ...]:
         """The open questions of ``scope`` and of all scopes inside it, oldest first; none once it is closed."""
         return tuple(copy_of(asked.event) for asked in self._open.values() if self.is_within(asked.scope, scope))

@@ -712,6 +712,7 @@ class StreamState:
         "calls",
         "child_count",
         "complaints",
+        "continues",
         "detail",
         "first_index",
         "handoffs",
@@ -764,7 +765,9 @@ class StreamState:
         self.output_retries = 0
         """How often the model was asked again for an output, since the last one that was valid."""
         self.is_prompted = False
-        """Whether the prompt is part of the transcript."""
+        """Whether the prompt is part of the transcript, or there is none."""
+        self.continues = False
+        """Whether it has no prompt, and goes on from the end of the transcript."""
         self.messages: list[Message] = []
         """The messages that it committed."""
         self.first_index = 0
@@ -842,7 +845,7 @@ class StreamState:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to resume."""
-        if self.openings and not self.prompt.parts:
+        if self.openings and not self.prompt.parts and not self.continues:
             # It only shortened the conversation.
             return self.phase is StreamPhase.STOPPED
         # A stream that ended before it had taken up the open turn has left the turn as it was.
@@ -986,6 +989,8 @@ class StreamState:
         if not self.openings:
             self.session, self.agent, self.prompt = source.session, source.agents[-1], event.message
             self._is_partial = bool(event.resumes)
+            if isinstance(event, StreamStarted) and event.continues:
+                self.continues = self.is_prompted = True
         self.stream, self.model = source.stream, event.model
         self.reason = None
         self.openings += 1

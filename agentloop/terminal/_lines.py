@@ -128,10 +128,10 @@ class Narrator:
             case UsageReported(purpose="turn", is_complete=True) | TurnFinished():
                 # The response is complete, or cut off.
                 return self._finish_speech(event)
-            case StreamStarted(message=message, resumes=resumes):
+            case StreamStarted(message=message, resumes=resumes, continues=continues):
                 self._prompts[event.stream] = message
                 typed, self.typed = self.typed, None
-                if resumes:
+                if resumes or continues:
                     return [_line(event, "child", "goes on")]
                 return [] if message.text == typed else [_prompt_line(event, "prompt", message)]
             case MessageCommitted(message=UserMessage() as message):

@@ -287,7 +287,7 @@ const HANDLERS = {
     const run = newRun("run", event, conversation);
     if (!event.message.parts.length) {
       run.promptIndex = -1;
-      run.promptNote = "The conversation is being shortened";
+      run.promptNote = event.continues ? "The conversation goes on" : "The conversation is being shortened";
     }
     conversation.runs.push(run);
     conversation.streams.set(event.source.stream, run);

@@ -853,6 +853,25 @@ def overflow_is_recovered(lab: Lab) -> Agent[Any, Any]:
     return Agent(model, tools=[lab.tool("one")], compaction=Compaction(window=100_000))
 
 
+# ------------------------------------------------------------- going on without a prompt
+
+
+@scenario(ends("limit"))
+async def gone_on_without_a_prompt_after_a_limit(lab: Lab) -> None:
+    """A run ends at its limit; a person says something to the session; the next run goes on without a prompt."""
+    session = Session()
+    tools = [lab.tool("one")]
+    model = lab.model(calls("one"), calls("one"), "Done.")
+    limited = Agent(model, tools=tools, limits=Limits(turns=1))
+    async with lab.stream(limited, session=session, on_question="decline") as stream:
+        await stream.drain()
+    # If a fault struck, the run may have ended with its answer, or before its prompt.
+    if session.may_continue:
+        session.steer("And be quick.")
+        async with lab.stream(Agent(model, tools=tools), None, name="B", session=session) as stream:
+            await stream.drain()
+
+
 # ------------------------------------------------------------------- the model of a turn
 
 
