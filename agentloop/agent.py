@@ -16,16 +16,17 @@ from attrs import field, frozen
 from agentloop._core.field_checks import shown
 from agentloop._core.first_guesses import RUN_OPTIONS, explain_options, name_the_way
 from agentloop._core.signature import Signature, signature_of
-from agentloop._core.transcript import Transcript
+from agentloop._core.transcript import Transcript, flaw_of_history
 from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, TypeForm
 from agentloop._runtime.blocks import NamedBlock, asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
+from agentloop._runtime.log import Journal
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, StreamedText, TextBlock
 from agentloop.config import AgentConfig, check_model, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
-from agentloop.messages import Prompt, user_message
+from agentloop.messages import Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
@@ -56,6 +57,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.
       fallbacks: models to ask, in order, if ``model`` fails; see `Retries`.
+      models: models by names of the agent's own, for tools and rules: ``{"fast": "openai:gpt-5-mini"}``.
+      choose_model: a function of a `RunInfo` that gives the model of each turn; see `agentloop.run_info.in_turn`.
       limits: how much a stream may use.
       deadlines: how long a stream waits for models, tools, hooks and servers.
       retries: how often a failed model request is retried.
@@ -85,7 +88,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     @explain_options("agent.stream", RUN_OPTIONS)
     def stream(
         self,
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = READER,
@@ -98,7 +101,8 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         When the block ends, everything that the stream started has ended.
 
         Args:
-          prompt: text, or parts: `Text`, `Image`, `File`.
+          prompt: text, or parts: `Text`, `Image`, `File`; or ``None`` to go on from the end of the transcript, as after
+            a run that ended at a limit: see `Session.may_continue`.
           session: the session to continue; a new one if not given.
           on_question: where questions get their answers: ``"reader"``, from ``stream.answer``; a function, which is
             called with each question; ``"decline"``, nowhere: they are declined at once; or ``"park"``, when the run is
@@ -118,7 +122,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     @explain_options("agent.stream_text", RUN_OPTIONS)
     def stream_text(
         self,
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
@@ -155,7 +159,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
     @explain_options("agent.run", RUN_OPTIONS)
     async def run(
         self,
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
@@ -250,7 +254,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
 
     def _open(
         self,
-        prompt: Prompt,
+        prompt: Prompt | None,
         session: Session | None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"],
         deps: Deps_contra,
@@ -284,9 +288,12 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
                 f"session {transcript.id!r} has no journal, so no run on it can be {verb}: take one from "
                 "agentloop.stores.stored_session(store, id), where store may be MemoryStore()"
             )
+        continues = prompt is None and not resumes
+        if continues:
+            _check_continues(transcript, journal)
         return open_stream(
             self,
-            None if resumes else user_message(prompt),
+            None if resumes else UserMessage(()) if prompt is None else user_message(prompt),
             transcript=transcript,
             journal=journal,
             deps=deps,
@@ -294,6 +301,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             read=read,
             model=model,
             settings=settings,
+            continues=continues,
         )
 
     def as_tool(
@@ -436,6 +444,19 @@ async def _result(opening: AbstractAsyncContextManager[Stream[Output]], on_quest
         return outcome if outcome.reason == "needs_input" and on_question == PARK else stream.result
 
 
+def _check_continues(transcript: Transcript, journal: Journal | None) -> None:
+    """Raise `UsageError` if no run can go on from the end of ``transcript`` without a prompt."""
+    flaw = flaw_of_history(transcript.messages)
+    if journal is not None and journal.has_unfinished_run:
+        raise UsageError(
+            f"session {transcript.id!r} has an unfinished run: resume it, and do not go on without a prompt"
+        )
+    if flaw:
+        raise UsageError(
+            f"prompt=None goes on from the messages of session {transcript.id!r}, but {flaw}: give a prompt"
+        )
+
+
 @cache
 def _prompt_only() -> Signature:
     """The arguments of every agent that is a tool; cached, because all are equal."""
@@ -453,7 +474,7 @@ def _prompt_only() -> Signature:
 @explain_options("run_sync", RUN_OPTIONS)
 def run_sync(
     agent: Agent[Deps, Output],
-    prompt: Prompt,
+    prompt: Prompt | None,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline"] = "decline",

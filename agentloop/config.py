@@ -24,10 +24,10 @@ from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.handoffs import HANDOFF, Handoff, handoffs_of
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
-from agentloop.models import Model, ModelSettings, check_model_name
+from agentloop.models import Model, ModelChoice, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
-from agentloop.run_info import EachTurn, Instructions, RunInfo, check_info_function, without_partial
+from agentloop.run_info import ChooseModel, EachTurn, Instructions, RunInfo, check_info_function, without_partial
 from agentloop.tools import MIN_RESULT, Tool, ToolFunction, Toolset, is_tool, tool
 
 __all__ = ["AgentConfig", "Instructions", "OutputValidator", "ToolsetFunction", "check_model", "tools_of"]
@@ -200,6 +200,20 @@ def _fallbacks(items: Iterable[Model | str]) -> tuple[Model | str, ...]:
     return listed
 
 
+def _check_models(instance: object, attribute: object, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"models= takes a table such as {{'fast': 'openai:gpt-5-mini'}}, not {value!r}")
+    for name, model in cast("Mapping[object, object]", value).items():
+        if not is_name(name) or ":" in str(name):
+            raise UsageError(f"models= maps names without a colon to models, not {shown(name)}")
+        check_model(model)
+
+
+def _check_choose_model(instance: object, attribute: object, value: Any) -> None:
+    if value is not None:
+        check_info_function("choose_model=", value)
+
+
 def _check_prices(instance: object, attribute: object, value: object) -> None:
     if not isinstance(value, Mapping):
         raise UsageError(f"prices= takes a table such as {{'openai:gpt-5': Price(1.25, 10)}}, not {value!r}")
@@ -317,6 +331,17 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """Rules about tool calls; ``None`` leaves the decision to each tool. See `agentloop.permissions`."""
     fallbacks: tuple[Model | str, ...] = field(default=(), kw_only=True, converter=_fallbacks, repr=False)
     """Models to ask, in order, if ``model`` fails with an error that another model may not have."""
+    models: Mapping[str, Model | str] = field(
+        factory=dict[str, Model | str], kw_only=True, repr=False, validator=_check_models
+    )
+    """Models by names of the agent's own, such as ``{"fast": "openai:gpt-5-mini"}``: for ``choose_model``, for tools,
+    and for the ``model`` of a run or a session."""
+    choose_model: ChooseModel[Deps_contra] | None = field(
+        default=None, kw_only=True, repr=False, validator=_check_choose_model
+    )
+    """A function of a `RunInfo`, async or plain, called before each turn: it gives the model of the turn, its name, or
+    a `ModelChoice`; ``None`` for ``model``. The fallbacks stay. A model that a tool names for its result comes before,
+    and so does one that was chosen for the run or the session: then the function is not called."""
     limits: Limits = field(default=Limits(), kw_only=True, repr=False, validator=_check_kind)
     """How much a stream may use."""
     deadlines: Deadlines = field(default=Deadlines(), kw_only=True, repr=False, validator=_check_kind)
@@ -365,6 +390,16 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """The agents, by name, to which its model may hand the conversation off. It runs in a `Team` then."""
     handoff_when_done: str | None = field(default=None, kw_only=True, repr=False, validator=_check_forced)
     """Name of the agent that gets the conversation whenever this one has answered; ``None`` to end the run then."""
+
+    def __attrs_post_init__(self) -> None:
+        for item in self.tools:
+            named = item.model.model if isinstance(item.model, ModelChoice) else item.model
+            if isinstance(named, str) and ":" not in named and named not in self.models:
+                known = ", ".join(map(repr, self.models)) or "none"
+                raise UsageError(
+                    f"tool {item.name!r} has the model {named!r}, which is no name in Agent(models={{...}}): there "
+                    f"{'is' if known == 'none' else 'are'} {known}"
+                )
 
     def answers_to(self, name: str) -> bool:
         """Whether it is the agent called ``name``, or a team with that agent."""

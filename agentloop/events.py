@@ -22,6 +22,7 @@ begins                     ends
 `ToolCallStarted`          `ToolCallFinished` or `ToolCallParked`
 `CompactionStarted`        `CompactionFinished`
 a question                 `QuestionAnswered`, `QuestionDeclined`, `QuestionWithdrawn` or `QuestionParked`
+`Paused`                   `Resumed`, or the end of its stream
 =========================  =============================================
 """
 
@@ -49,6 +50,7 @@ __all__ = [
     "HandedOff",
     "MessageCommitted",
     "OutputDelta",
+    "Paused",
     "Question",
     "QuestionAnswered",
     "QuestionDeclined",
@@ -57,6 +59,7 @@ __all__ = [
     "ReasoningDelta",
     "RequestPurpose",
     "ResponseDiscarded",
+    "Resumed",
     "Source",
     "StreamEvent",
     "StreamReason",
@@ -86,7 +89,8 @@ StreamReason: TypeAlias = Literal["completed", "cancelled", "failed", "blocked",
 - ``failed``: an error ended it; see ``error``.
 - ``blocked``: a hook refused to let it go on.
 - ``limit``: it reached a limit, and nobody allowed it to go past.
-- ``needs_input``: it is parked until its questions are answered; `Agent.resume` continues it.
+- ``needs_input``: it is parked until its questions are answered, or was parked while it was paused; `Agent.resume`
+  continues it.
 - ``interrupted``: its process or its store died. Recorded when the session is next opened; `Agent.resume` continues it.
 """
 
@@ -273,11 +277,14 @@ class StreamStarted(Event, frozen=True, kw_only=True):
     """The stream began. Always the first event."""
 
     message: UserMessage
-    """The prompt; without parts if the stream only shortens the conversation (`Session.compact`)."""
+    """The prompt; without parts if there is none: the run goes on (``continues``), or only shortens the conversation
+    (`Session.compact`)."""
     model: str
     """Name of the model that answers first; `Model.name`."""
     resumes: str = ""
     """Id of the stream that this one resumes, whose prompt ``message`` is; empty for a new run."""
+    continues: bool = False
+    """Whether the run has no prompt, and goes on from the end of the transcript."""
 
 
 class StreamStopped(Event, frozen=True, kw_only=True):
@@ -338,6 +345,18 @@ class TurnFinished(Event, frozen=True, kw_only=True):
     """Number of the turn within its stream, from 1."""
     reason: TurnReason
     """Why it ended."""
+
+
+class Paused(Event, frozen=True):
+    """The stream was paused (`Stream.pause`): it holds at its next boundary, and so do its children.
+
+    What runs at this moment, a response or a tool, continues to its end, and its events follow. Questions can be
+    answered. The pause ends with `Resumed`, or with the stream.
+    """
+
+
+class Resumed(Event, frozen=True):
+    """The pause of the stream ended (`Stream.resume`): it continues where it held."""
 
 
 # --------------------------------------------------------------------- the model's response
@@ -664,6 +683,8 @@ StreamEvent: TypeAlias = (
     | ChildStreamStopped
     | TurnStarted
     | TurnFinished
+    | Paused
+    | Resumed
     | TextDelta
     | ReasoningDelta
     | ToolCallDelta

@@ -62,7 +62,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: int | None = None
     """Tool calls, children included. Checked before each turn's calls are run."""
     seconds: float | None = None
-    """Seconds from start to end, without the time that people take to answer. It ends the run without a question."""
+    """Seconds from start to end, without the time that people take to answer, or for which a pause holds the run. Then
+    the run ends without a question."""
     depth: int | float = 8
     """Levels of child streams below this one."""
     identical_turns: int | float = 5

@@ -31,9 +31,11 @@ from agentloop.messages import Message, StopReason, Usage
 
 __all__ = [
     "Model",
+    "ModelChoice",
     "ModelRequest",
     "ModelSettings",
     "OpenableModel",
+    "ReasoningEffort",
     "Reply",
     "Stop",
     "ToolSpec",
@@ -247,6 +249,29 @@ class OpenableModel(Model, Protocol):
         Opening a model that is open already shares its resources, so a caller can open one around several streams.
         """
         ...
+
+
+class ModelChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, and how much it thinks: what a person, a rule or a tool chooses.
+
+    ::
+
+        session.choice = ModelChoice(model="openai:gpt-5", reasoning_effort="high")
+
+    Raises:
+      UsageError: a value that no provider takes.
+    """
+
+    model: Model | str | None = None
+    """The model, its name, or a name in ``Agent(models={...})``; ``None`` for the model that there is."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much it thinks; ``None`` for what the settings say."""
+
+    def __post_init__(self) -> None:
+        model: object = self.model
+        if model is not None and not isinstance(model, str):
+            check_model_name(model)
+        ModelSettings(reasoning_effort=self.reasoning_effort)
 
 
 def check_model_name(model: object) -> None:

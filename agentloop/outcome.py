@@ -63,8 +63,7 @@ class Outcome(msgspec.Struct, Generic[Output_co], frozen=True, kw_only=True):
     @property
     def cost(self) -> Cost:
         """What the run has cost, with its children, and with the runs that it resumes."""
-        usage = self.usage
-        return Cost(usage.cost, usage.currency, usage.price_lists, usage.is_cost_known)
+        return Cost.of(self.usage)
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -78,6 +77,11 @@ class Cost(msgspec.Struct, frozen=True):
     """What it was computed by: see `Usage.price_lists`."""
     is_known: bool
     """Whether it counts every response. If it does not, it is less than what the provider bills."""
+
+    @classmethod
+    def of(cls, usage: Usage) -> Cost:
+        """What ``usage`` has cost."""
+        return cls(usage.cost, usage.currency, usage.price_lists, usage.is_cost_known)
 
     def __str__(self) -> str:
         if not self.amount:
@@ -148,6 +152,14 @@ class ContextUse(msgspec.Struct, frozen=True):
     """Pictures and documents, in prompts and results."""
     messages: Mapping[int, int]
     """Each message that the model reads, by its index in ``session.messages``."""
+    window: int | None = None
+    """Tokens that the request may have; ``None`` if no agent was given, or the window of one of its models is not
+    known."""
+
+    @property
+    def left(self) -> int | None:
+        """Tokens of the window that are left; ``None`` if it is not known."""
+        return None if self.window is None else max(self.window - self.tokens, 0)
 
 
 class ChildStream(Protocol[Output_co]):
@@ -189,6 +201,19 @@ class ChildStream(Protocol[Output_co]):
 
     def follow_up(self, message: Prompt, /) -> None:
         """Continue with ``message`` when the run would stop."""
+        ...
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this stream, or one around it, is paused."""
+        ...
+
+    def pause(self) -> None:
+        """Have the run hold at its next boundary, until `resume`. See `Stream.pause`."""
+        ...
+
+    def resume(self) -> None:
+        """End the pause."""
         ...
 
     def stop(self, detail: str = "") -> None:

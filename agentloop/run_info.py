@@ -25,9 +25,11 @@ from agentloop._core.field_checks import shown
 from agentloop._core.typevars import Deps, Deps_co, Deps_contra
 from agentloop.errors import UsageError
 from agentloop.events import Source
-from agentloop.messages import AssistantMessage, Usage
+from agentloop.messages import AssistantMessage, Message, Usage
+from agentloop.models import Model, ModelChoice
 
 __all__ = [
+    "ChooseModel",
     "EachTurn",
     "Instructions",
     "Offered",
@@ -35,6 +37,7 @@ __all__ = [
     "RunInfo",
     "check_info_function",
     "each_turn",
+    "in_turn",
     "is_called_per_run",
     "takes_info",
     "without_partial",
@@ -56,6 +59,8 @@ class RunInfo(Generic[Deps_co]):
     """Name of the model that is asked first. A `before_llm_call` hook may choose another one for a request."""
     usage: Usage
     """Usage of the stream and its children so far."""
+    messages: tuple[Message, ...] = field(default=(), repr=False, eq=False)
+    """The session's transcript so far."""
 
 
 @frozen(kw_only=True)
@@ -71,6 +76,35 @@ class OutputInfo(RunInfo[Deps_co]):
     """Attempts that the model has: ``Limits.output_attempts``."""
     message: AssistantMessage
     """The response that the output was read from."""
+
+
+ChooseModel: TypeAlias = Callable[
+    [RunInfo[Deps_contra]], Model | str | ModelChoice | Awaitable[Model | str | ModelChoice | None] | None
+]
+"""A function that chooses the model of a turn; ``None`` for the agent's. See `Agent`, ``choose_model=``."""
+
+
+def in_turn(*models: Model | str | ModelChoice) -> ChooseModel[Any]:
+    """A rule for ``Agent(choose_model=...)``: several models in turn, each for one response of the conversation.
+
+    ::
+
+        agent = Agent("openai:gpt-5", choose_model=in_turn("openai:gpt-5", "anthropic:claude-sonnet-4-5"))
+
+    The responses in the session's transcript are counted, so a conversation of many short runs alternates as well, and
+    a run that is resumed continues with the model that is due.
+
+    Raises:
+      UsageError: no model is given.
+    """
+    if not models:
+        raise UsageError("in_turn() takes the models: in_turn('openai:gpt-5', 'anthropic:claude-sonnet-4-5')")
+
+    async def choose(info: RunInfo[Any]) -> Model | str | ModelChoice:  # noqa: ASYNC910 - a plain one has a thread
+        responses = sum(isinstance(message, AssistantMessage) for message in info.messages)
+        return models[responses % len(models)]
+
+    return choose
 
 
 InstructionsFunction: TypeAlias = Callable[[RunInfo[Deps]], str | Awaitable[str]]

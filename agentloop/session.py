@@ -6,25 +6,28 @@ import os
 from collections.abc import Iterable
 from typing import Any, cast
 
+import msgspec
 import trio
 
+from agentloop._core.catalogue import check_effort
 from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
-from agentloop._core.transcript import Transcript, problems
+from agentloop._core.transcript import MOST_STEERING, Transcript, flaw_of_history, problems
 from agentloop._core.typevars import Deps
 from agentloop._runtime.blocks import require_trio
-from agentloop._runtime.lifecycle import open_stream, resolve_model
+from agentloop._runtime.context_window import window_for
+from agentloop._runtime.lifecycle import live_runs, open_stream, resolve_model
 from agentloop._runtime.log import Journal
 from agentloop._runtime.run import CompactionTask
 from agentloop.config import AgentConfig
 from agentloop.context import NO_DEPS
-from agentloop.errors import SessionBusyError, UsageError
-from agentloop.messages import Message, UserMessage, checked_messages
-from agentloop.models import Model
+from agentloop.errors import SessionBusyError, StreamStateError, UsageError
+from agentloop.messages import Message, Prompt, Usage, UserMessage, checked_messages, user_message
+from agentloop.models import Model, ModelChoice
 from agentloop.outcome import CompactionResult, ContextUse
 from agentloop.permissions import Grant, Permissions
 
-__all__ = ["Session"]
+__all__ = ["LiveSession", "Session", "live_sessions"]
 
 
 def _check_id(id: object) -> None:
@@ -89,6 +92,27 @@ class Session:
         self._transcript.permissions = permissions
 
     @property
+    def choice(self) -> ModelChoice | None:
+        """The model, and how much it thinks, for all runs on the session from the next one on, in place of the agent's.
+
+        ``None`` for the agent's own. A run's own ``model=`` and ``settings=`` come first; child runs keep their own. A
+        stored session keeps the choice, if the model is a name.
+
+        Raises (when it is set):
+          UsageError: the model does not think so much, or not at all, by the catalogue.
+        """
+        return self._transcript.choice
+
+    @choice.setter
+    def choice(self, choice: ModelChoice | None) -> None:
+        if choice is not None:
+            if not isinstance(cast("object", choice), ModelChoice):
+                raise UsageError(f"session.choice takes ModelChoice(model=..., reasoning_effort=...), not {choice!r}")
+            if isinstance(choice.model, str):
+                check_effort(choice.model, choice.reasoning_effort)
+        self._transcript.choice = choice
+
+    @property
     def grants(self) -> tuple[Grant, ...]:
         """What a person has approved for good, by `Approve.always`, oldest first."""
         return tuple(self._transcript.grants)
@@ -97,6 +121,51 @@ class Session:
     def is_busy(self) -> bool:
         """Whether a stream runs on it now."""
         return self._transcript.holder is not None
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether a run may go on without a new prompt: ``agent.run(None, session=...)``.
+
+        It goes on from the end of the transcript. It may if the last message is one that the model has not answered:
+        the results of tools, as after a run that ended at a limit or was stopped, or a prompt, as after a failed
+        request. It must not if a stream runs on the session, or if it has an unfinished run, which `Agent.resume`
+        continues.
+        """
+        has_unfinished_run = self._journal is not None and self._journal.has_unfinished_run
+        return not (self.is_busy or has_unfinished_run or flaw_of_history(self.messages))
+
+    def steer(self, message: Prompt, /) -> None:
+        """Have the model read ``message`` with its next request: of the stream on the session, or of the next one.
+
+        Between two runs the messages wait in this process, and the next run submits them after its prompt.
+
+        Raises:
+          StreamStateError: 20 such messages wait already.
+          UsageError: the message is empty.
+        """
+        transcript, text = self._transcript, user_message(message)
+        live = transcript.live
+        if live is not None and not live.mailbox.closed:
+            live.mailbox.steer(text)
+        elif len(transcript.waiting) >= MOST_STEERING:
+            raise StreamStateError(
+                f"session {self.id!r} has {MOST_STEERING} steering messages waiting: let a run read them first"
+            )
+        else:
+            transcript.waiting += (text,)
+
+    async def usage(self) -> Usage:
+        """What all runs on the session have used so far, with their children, and the one that runs now.
+
+        ``Cost.of(await session.usage())`` is what they have cost. A session in memory counts the runs of this object, a
+        stored session all runs in its journal, those of the sessions that it was forked from included.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        await trio.lowlevel.checkpoint()
+        transcript = self._transcript
+        return transcript.used if transcript.live is None else transcript.used + transcript.live.meter.usage
 
     async def compact(
         self,
@@ -154,8 +223,9 @@ class Session:
         """Where the tokens of the next request are, by part: estimates, but for what the provider has counted.
 
         Args:
-          agent: the agent of the next request, whose instructions and tools count, as far as they are known before a
-            stream is opened. If not given, those of the session's last request in this process count.
+          agent: the agent of the next request: its instructions and tools count, as far as they are known before a
+            stream is opened, and the window is that of its models, or of the model that was chosen for the session. If
+            not given, the instructions and tools of the session's last request in this process count.
         """
         transcript = self._transcript
         instructions, tools = transcript.front
@@ -164,7 +234,53 @@ class Session:
             # A function gives its instructions when a stream is opened.
             instructions = given if isinstance(given, str) else instructions
             tools = tuple([tool.spec for tool in agent.tools]) if not agent.toolsets else tools
-        return context_use(transcript.messages, transcript.shown, instructions, tools)
+        use = context_use(transcript.messages, transcript.shown, instructions, tools)
+        return use if agent is None else msgspec.structs.replace(use, window=window_for(agent, transcript.choice))
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._transcript)} messages{', busy' if self.is_busy else ''}>"
+
+
+class LiveSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A session on which a run is open in this process, as `live_sessions` finds it."""
+
+    id: str
+    """The session's id."""
+    stream: str
+    """Id of the stream."""
+    agent: str
+    """Name of the agent that acts."""
+    turn: int
+    """Number of the turn that it is in, or was in last; 0 before the first one."""
+    usage: Usage
+    """What the run has used so far, with its children."""
+    questions: int
+    """How many questions are open, its children's included."""
+    is_paused: bool
+    """Whether it was paused, and not resumed."""
+
+
+def live_sessions() -> tuple[LiveSession, ...]:
+    """The sessions on which a run is open in this process now, in any of its threads, oldest first.
+
+    ::
+
+        for session in live_sessions():
+            print(session.id, session.agent, session.usage)
+
+    A snapshot, for lists and logs; a run is held by the block that opened it. Child runs are part of their root's.
+    """
+    return tuple(
+        [
+            LiveSession(
+                id=run.root.session.id,
+                stream=run.source.stream,
+                agent=run.config.name,
+                turn=run.state.turn,
+                usage=run.meter.usage,
+                questions=run.root.questions.open_count,
+                is_paused=run.state.is_paused,
+            )
+            for run in live_runs()
+        ]
+    )

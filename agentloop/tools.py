@@ -32,7 +32,7 @@ from agentloop._core.signature import context_parameter, parse_docstring, signat
 from agentloop._core.typevars import Deps, Function_co, Padded, Params, Result, Takes_co
 from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError, UsageError
-from agentloop.models import ToolSpec
+from agentloop.models import Model, ModelChoice, ToolSpec
 from agentloop.run_info import Offered, check_info_function
 
 __all__ = [
@@ -162,6 +162,14 @@ def _check_if_interrupted(instance: Tool, attribute: object, value: object) -> N
         )
 
 
+def _check_model(instance: Tool, attribute: object, value: object) -> None:
+    is_model = isinstance(value, (str, ModelChoice)) or callable(getattr(value, "respond", None))
+    if value is not None and not is_model:
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: model={shown(value)}: give a model, its name, or ModelChoice(...)"
+        )
+
+
 def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
     if value and instance.read_only:
         raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
@@ -220,6 +228,10 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     about their tools, and a run that is resumed finds the agents of its background runs here."""
     polling: bool = False
     """Whether repeated calls with the same arguments are its purpose; `Limits.identical_turns` ignores them."""
+    model: Model | str | ModelChoice | None = field(default=None, repr=False, validator=_check_model)
+    """The model for the turn that reads its result, or its name, or a name in ``Agent(models={...})``; ``None`` for the
+    agent's. Of several calls in one turn, the last one that names a model counts. A model that was chosen for the run
+    or the session comes first."""
     records_start: bool = False
     """Whether the function calls `ToolContext.record_start` before it has an effect. Until then the call counts as not
     started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
@@ -323,6 +335,8 @@ class ToolOptions(TypedDict, total=False):
     """As in `Tool.max_result`."""
     polling: bool
     """As in `Tool.polling`."""
+    model: Model | str | ModelChoice | None
+    """As in `Tool.model`."""
     records_start: bool
     """As in `Tool.records_start`."""
 
@@ -362,6 +376,7 @@ def tool(
     concurrency: int | None = None,
     max_result: float | None = None,
     polling: bool = False,
+    model: Model | str | ModelChoice | None = None,
     records_start: bool = False,
     agents: Sequence[AgentBase[Any, Any]] = (),
 ) -> ToolDecorator: ...
@@ -382,6 +397,7 @@ def tool(
     concurrency: int | None = None,
     max_result: float | None = None,
     polling: bool = False,
+    model: Model | str | ModelChoice | None = None,
     records_start: bool = False,
     agents: Sequence[AgentBase[Any, Any]] = (),
 ) -> Tool | ToolDecorator:
@@ -409,6 +425,7 @@ def tool(
       concurrency: as in `Tool.concurrency`.
       max_result: as in `Tool.max_result`.
       polling: as in `Tool.polling`.
+      model: as in `Tool.model`.
       records_start: as in `Tool.records_start`.
       agents: as in `Tool.agents`.
 
@@ -448,6 +465,7 @@ def tool(
             concurrency=concurrency,
             max_result=max_result,
             polling=polling,
+            model=model,
             records_start=records_start,
             agents=tuple(agents),
         )

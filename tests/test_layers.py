@@ -32,7 +32,7 @@ LAYERS = (
     # waiting
     "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",
-    "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
+    "_runtime.call_order _runtime.hooks _runtime.run _runtime.pauses _runtime.questions _runtime.model_call",
     "_runtime.dynamic _runtime.context_window _runtime.toolsets _runtime.approval _runtime.handoffs",
     "_runtime.background _runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",

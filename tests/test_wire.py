@@ -132,6 +132,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "stream_started": {
         "message": {"type": "user", "parts": [{"type": "text", "text": "Hi"}]},
         "model": "m",
+        "continues": False,
         "resumes": "s/1",
     },
     "stream_stopped": {
@@ -189,6 +190,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "tool_call_output": {"call_id": "c", "text": "working"},
     "tool_call_parked": {"call_id": "c", "name": "add"},
     "handed_off": {"to": "billing", "call_id": "c"},
+    "paused": {},
+    "resumed": {},
     "tool_call_progress": {"call_id": "c", "progress": 0.5, "total": 1.0, "message": "half"},
     "tool_call_finished": {
         "call_id": "c",

@@ -15,10 +15,20 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from agentloop._core.json_text import decode_own
+from agentloop.errors import UsageError
 from agentloop.limits import Price, PriceTier
 from agentloop.models import ReasoningEffort
 
-__all__ = ["OWN_MACHINE", "Ability", "ModelInfo", "catalogue_date", "known_model", "models_of", "nearest_effort"]
+__all__ = [
+    "OWN_MACHINE",
+    "Ability",
+    "ModelInfo",
+    "catalogue_date",
+    "check_effort",
+    "known_model",
+    "models_of",
+    "nearest_effort",
+]
 
 Ability: TypeAlias = Literal["tools", "images", "documents", "schema", "reasoning"]
 """What a model can do: call tools, read pictures, read documents, write JSON by a schema, think before it answers."""
@@ -159,6 +169,25 @@ def nearest_effort(name: str, effort: ReasoningEffort) -> ReasoningEffort | None
     # Who wants a little thinking does not want none.
     taken = [EFFORTS.index(value) for value in known.efforts if value != "none" or effort == "none"]
     return EFFORTS[min(taken, key=lambda place: (abs(place - wanted), place))]
+
+
+def check_effort(name: str, effort: ReasoningEffort | None) -> None:
+    """Check that the model ``name`` takes ``effort``, as far as the catalogue knows the model.
+
+    Raises:
+      UsageError: it does not; the message says which it takes.
+    """
+    known = None if effort is None else known_model(name)
+    if known is None or name.partition(":")[0] in OWN_MACHINE:
+        return
+    if "reasoning" not in known.abilities:
+        if effort != "none":
+            raise UsageError(
+                f"model {name!r} does not think before it answers, so it has no reasoning_effort={effort!r}: leave it "
+                "out, or choose a model that does"
+            )
+    elif known.efforts and effort not in known.efforts:
+        raise UsageError(f"model {name!r} has no reasoning_effort={effort!r}: choose one of {', '.join(known.efforts)}")
 
 
 def models_of(provider: str) -> tuple[str, ...]:

@@ -149,6 +149,7 @@ class Questions(Generic[A]):
     __slots__ = (
         "_deferred",
         "_has_reader",
+        "_held",
         "_is_idle",
         "_open",
         "_scopes",
@@ -156,6 +157,7 @@ class Questions(Generic[A]):
         "is_left_to_resume",
         "is_parked",
         "parked",
+        "wake_held",
     )
 
     def __init__(self) -> None:
@@ -174,6 +176,10 @@ class Questions(Generic[A]):
         """Whether the root run is ending, to be resumed."""
         self.parked: tuple[Question, ...] = ()
         """The questions that it is parked with, oldest first."""
+        self._held = 0
+        """The tasks that hold since their run is paused."""
+        self.wake_held: Callable[[], None] = _nothing
+        """Wakes them. Must not raise."""
 
     # ------------------------------------------------------------------------------ scopes
 
@@ -228,6 +234,11 @@ class Questions(Generic[A]):
         """Whether question ``id`` is open, in scope ``within`` or in one inside it."""
         question = self._open.get(id)
         return question is not None and self.is_within(question.scope, within)
+
+    @property
+    def open_count(self) -> int:
+        """How many questions are open."""
+        return len(self._open)
 
     def pending(self, scope: str) -> tuple[Question, ...]:
         """The open questions of ``scope`` and of all scopes inside it, oldest first; none once it is closed."""
@@ -287,6 +298,7 @@ class Questions(Generic[A]):
         """From now on, the questions that would wait for the reader wait for the run that resumes this one."""
         self.is_left_to_resume = True
         self._wake_all()
+        self.wake_held()
 
     def waits_for_reader(self) -> bool:
         """Whether the reader of the root run may still answer."""
@@ -316,17 +328,30 @@ class Questions(Generic[A]):
         finally:
             self._deferred -= {question.id}
 
-    def notify(self) -> None:
-        """Something has ended, begun to wait, or been answered: wake the tasks whose questions are deferred.
+    @contextmanager
+    def holding(self) -> Generator[None]:
+        """While the block runs, a task holds, since its run is paused."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
-        Each then calls `park_if_idle`, once the tasks that waited for the change have had a chance to run.
+    def notify(self) -> None:
+        """Something has ended, begun to wait, or been answered: wake what a later run can continue.
+
+        These are the tasks whose questions are deferred, and those that hold. Each then calls `park_if_idle`, once the
+        tasks that waited for the change have had a chance to run.
         """
         for id in list(self._deferred):
             self._open[id].on_change()
+        if self._held:
+            self.wake_held()
 
     def park_if_idle(self) -> None:
-        """Park, if the tree of runs is idle."""
-        if not self._deferred or self.is_parked or self._is_idle is None or not self._is_idle():
+        """Park, if the tree of runs is idle. One that is paused, and asks nothing, is parked if it is to be."""
+        waits = self._deferred or (self._held and self.is_left_to_resume)
+        if not waits or self.is_parked or self._is_idle is None or not self._is_idle():
             return
         self.is_parked = True
         questions = [question for id, question in self._open.items() if id in self._deferred]

@@ -63,6 +63,7 @@ from agentloop.events import (
     HandedOff,
     MessageCommitted,
     OutputDelta,
+    Paused,
     Question,
     QuestionAnswered,
     QuestionDeclined,
@@ -71,6 +72,7 @@ from agentloop.events import (
     ReasoningDelta,
     RequestPurpose,
     ResponseDiscarded,
+    Resumed,
     Source,
     StreamEvent,
     StreamReason,
@@ -89,6 +91,7 @@ from agentloop.events import (
     WarningIssued,
 )
 from agentloop.messages import AssistantMessage, Message, ToolResult, Usage, UserMessage
+from agentloop.models import ReasoningEffort
 from agentloop.permissions import Grant, Permissions
 from agentloop.questions import Answer, Approve, Decline
 
@@ -245,6 +248,10 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     """The values that tools have saved in the session."""
     cut: Cut | None = None
     """What an agent reads in place of messages that a handoff has left out."""
+    model: str = ""
+    """Name of the model that was chosen for the session; empty for the agent's."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much it thinks, if that was chosen."""
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):
@@ -337,6 +344,8 @@ _AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
     LimitRaised: None,
     NoteTaken: None,
     WarningIssued: None,
+    Paused: None,
+    Resumed: None,
 }
 
 STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
@@ -708,11 +717,13 @@ class StreamState:
         "calls",
         "child_count",
         "complaints",
+        "continues",
         "detail",
         "first_index",
         "handoffs",
         "is_background",
         "is_bypassed",
+        "is_paused",
         "is_prompted",
         "long_results",
         "message",
@@ -763,7 +774,9 @@ class StreamState:
         self.output_retries = 0
         """How often the model was asked again for an output, since the last one that was valid."""
         self.is_prompted = False
-        """Whether the prompt is part of the transcript."""
+        """Whether the prompt is part of the transcript, or there is none."""
+        self.continues = False
+        """Whether it has no prompt, and goes on from the end of the transcript."""
         self.messages: list[Message] = []
         """The messages that it committed."""
         self.first_index = 0
@@ -814,6 +827,8 @@ class StreamState:
         """Questions that were asked for the first time."""
         self.child_count = 0
         """Child streams that were opened for the first time."""
+        self.is_paused = False
+        """Whether it was paused, and not resumed. A stream that resumes a paused one is not paused."""
         self._own_waits = 0
         """For how many answers the run itself waits, and no call of it."""
         self.waits_for_background = False
@@ -845,7 +860,7 @@ class StreamState:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to resume."""
-        if self.openings and not self.prompt.parts:
+        if self.openings and not self.prompt.parts and not self.continues:
             # It only shortened the conversation.
             return self.phase is StreamPhase.STOPPED
         # A stream that ended before it had taken up the open turn has left the turn as it was.
@@ -884,6 +899,13 @@ class StreamState:
             if not child.is_over:
                 questions += child.open_questions
         return questions
+
+    @property
+    def has_pause(self) -> bool:
+        """Whether it, or a run inside it, is paused, or was when it ended."""
+        children = [child for call in self.calls.values() for child in call.children]
+        children += self.background.values()
+        return self.is_paused or any(child.has_pause for child in children if not child.is_over)
 
     @property
     def started_calls(self) -> list[str]:
@@ -992,11 +1014,14 @@ class StreamState:
         if not self.openings:
             self.session, self.agent, self.prompt = source.session, source.agents[-1], event.message
             self._is_partial = bool(event.resumes)
+            if isinstance(event, StreamStarted) and event.continues:
+                self.continues = self.is_prompted = True
         self.stream, self.model = source.stream, event.model
         self.reason = None
         self.openings += 1
         self.question_count = self.child_count = self._own_waits = 0
         self.waits_for_background = False
+        self.is_paused = False
         if self._questions is not None:
             self._questions.begin()
         self._parked = ()
@@ -1050,6 +1075,12 @@ class StreamState:
             self.parent.waits_for_background = False
         elif (opener := self.parent.calls.get(self.call_id)) is not None:
             opener.end_child(self)
+
+    def _pause(self, event: Paused | Resumed) -> None:
+        pauses = isinstance(event, Paused)
+        if self.is_paused is pauses:
+            self._complain(event, f"its stream was {'paused' if pauses else 'not paused'} before")
+        self.is_paused = pauses
 
     def _check_children(self, event: StreamEvent, calls: Iterable[CallState]) -> None:
         for call in calls:
@@ -1310,6 +1341,8 @@ class StreamState:
         ToolCallFinished: _finish_call,
         ToolCallParked: _park_call,
         HandedOff: _hand_off,
+        Paused: _pause,
+        Resumed: _pause,
         ElicitationRequested: _ask,
         ApprovalRequested: _ask,
         ContinueRequested: _ask,
@@ -1422,7 +1455,7 @@ class SessionState:
             self._complain(fact, stream, "its stream has not started, or has stopped")
             return
         if isinstance(fact, (StreamStopped, ChildStreamStopped)):
-            if run.parent is None and fact.reason == "needs_input" and not run.open_questions:
+            if run.parent is None and fact.reason == "needs_input" and not (run.open_questions or run.has_pause):
                 self._complain(fact, stream, "needs input, and no question is parked")
             del self.running[stream]
         run.apply(fact)
@@ -1497,6 +1530,8 @@ class SessionState:
             # What tools have saved describes the work that was done, which a rewind does not undo.
             settings.values,
             settings.cut,
+            settings.model,
+            settings.reasoning_effort,
         )
 
     def _forget_run(self) -> None:

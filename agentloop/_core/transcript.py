@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
 from agentloop._core.handoffs import HandoffRecord
+from agentloop._core.usage import Meter
 from agentloop.errors import SessionBusyError, StreamStateError
-from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage
-from agentloop.models import ToolSpec
+from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, Usage, UserMessage
+from agentloop.models import ModelChoice, ToolSpec
 from agentloop.permissions import Grant, Permissions
 
 __all__ = [
@@ -108,6 +109,20 @@ empty for the session itself."""
 _NO_VALUES: SessionValues = {}
 
 
+class LiveRun(Protocol):
+    """What a session knows of the run on it."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Takes messages for it."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """Counts what it uses."""
+        ...
+
+
 class Transcript:
     """The state of a session in memory: its messages, and the stream that runs on it. It decides and never waits."""
 
@@ -119,16 +134,20 @@ class Transcript:
         "_scanned",
         "_shown",
         "agent",
+        "choice",
         "front",
         "grants",
         "handoffs",
         "holder",
         "id",
+        "live",
         "permissions",
         "provisional",
         "seq",
         "streams",
+        "used",
         "values",
+        "waiting",
     )
 
     def __init__(self, id: str, messages: Iterable[Message] = ()) -> None:
@@ -147,11 +166,19 @@ class Transcript:
         """The instructions and tools of its last request."""
         self.permissions: Permissions | None = None
         """Permissions for the streams on it, and inside those."""
+        self.choice: ModelChoice | None = None
+        """The model that was chosen for the streams on it."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
         self.values: SessionValues = _NO_VALUES
         """The values that tools have saved in the session. Replaced, not changed, so that the journal writer sees at
         once whether they are the saved ones."""
+        self.live: LiveRun | None = None
+        """The run on it, while it takes messages and its usage is not part of ``used``."""
+        self.used = Usage()
+        """What its runs have used in this process, their children included."""
+        self.waiting: tuple[UserMessage, ...] = ()
+        """The messages that wait for its next run."""
         # Made when they are needed, which most sessions never do.
         self._shown: View | None = None
         self._long_results: LongResults | None = None

@@ -138,6 +138,13 @@ class PausableDeadline:
         self._deadline = math.inf
         """The time of the deadline when it was paused."""
 
+    @classmethod
+    def of(cls, scope: trio.CancelScope, parent: PausableDeadline | None) -> PausableDeadline:
+        """The deadline of a ``scope`` that was entered without one of these."""
+        deadline = cls(None, parent)
+        deadline._scope = scope
+        return deadline
+
     @property
     def scope(self) -> trio.CancelScope:
         """The cancel scope that has the deadline."""

@@ -5,6 +5,7 @@ Also the tool with which a model reads the rest of a long result; a run offers t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -33,12 +34,13 @@ from agentloop._core.tokens import tokens_in_front
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import RequestRefusedError, ask
 from agentloop._runtime.run import CompactionTask, Run
+from agentloop.config import AgentConfig
 from agentloop.errors import CompactionError, ModelContextOverflowError, ModelError, PromptTooLongError
 from agentloop.events import CompactionFinished, CompactionReason, CompactionStarted
 from agentloop.hooks import Block, PostCompact, PreCompact, Summary
 from agentloop.limits import Compaction
 from agentloop.messages import AssistantMessage, Message, Text, ToolResult, UserMessage
-from agentloop.models import Model, ModelRequest, ToolChoice
+from agentloop.models import Model, ModelChoice, ModelRequest, ToolChoice
 from agentloop.outcome import CompactionResult
 from agentloop.tools import Tool, tool
 
@@ -74,11 +76,24 @@ def _compaction_of(run: Run) -> tuple[Compaction | None, Compaction | None]:
     return (None, None) if given is None else (wanted, None)
 
 
-def _window_of(models: tuple[Model, ...]) -> int | None:
+def window_for(agent: AgentConfig, choice: ModelChoice | None) -> int | None:
+    """The window of the next request of ``agent`` in a session, tokens; ``None`` if it is not known.
+
+    Args:
+      choice: the model that was chosen for the session.
+    """
+    if isinstance(agent.compaction, Compaction) and agent.compaction.window is not None:
+        return agent.compaction.window
+    chosen = None if choice is None else choice.model
+    named = (agent.model if chosen is None else chosen, *agent.fallbacks)
+    return _window_of([agent.models.get(model, model) if isinstance(model, str) else model for model in named])
+
+
+def _window_of(models: Sequence[Model | str]) -> int | None:
     """The smallest window of ``models``; ``None`` if one of them is not known."""
     windows: list[int] = []
     for model in models:
-        known = known_model(model.name)
+        known = known_model(model if isinstance(model, str) else model.name)
         if known is None or known.window is None:
             return None
         windows.append(known.window)

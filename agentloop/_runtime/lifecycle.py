@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
+from agentloop._core.catalogue import check_effort
 from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
@@ -67,17 +68,26 @@ from agentloop.events import (
 )
 from agentloop.hooks import OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
-from agentloop.models import Model, ModelSettings
+from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import RunStep
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 
-__all__ = ["IN_ASYNCIO", "Override", "Substitute", "open_stream", "resolve_model"]
+__all__ = ["IN_ASYNCIO", "Override", "Substitute", "live_runs", "open_stream", "resolve_model"]
 
 IN_ASYNCIO = (
     "`await agentloop.asyncio.run(agent, prompt)`, or `async with agentloop.asyncio.stream(agent, prompt) as "
     "stream:`, or give it a thread: `await asyncio.to_thread(run_sync, agent, prompt)`"
 )
 """What to write where trio does not run, for a run and for a stream."""
+
+
+_live: dict[Run, Run] = {}
+"""The root runs whose blocks are open, in all threads of the process."""
+
+
+def live_runs() -> list[Run]:
+    """The root runs whose blocks are open now, in all threads of the process."""
+    return list(_live)
 
 
 # ----------------------------------------------------------------------------- opening
@@ -95,6 +105,7 @@ def open_stream(
     task: CompactionTask | None = None,
     model: Model | str | None = None,
     settings: ModelSettings | None = None,
+    continues: bool = False,
 ) -> AbstractAsyncContextManager[Stream]:
     """A root stream. Wrong arguments raise here, before anything has started.
 
@@ -103,13 +114,21 @@ def open_stream(
       task: what the run is for, if the prompt has no parts.
       model: the model of this run, in the place of the agent's.
       settings: settings of this run, over the agent's.
+      continues: whether the run goes on from the end of the transcript; then the prompt has no parts.
     """
+    choice = transcript.choice
+    if choice is not None and model is None:
+        model = choice.model
+        chosen = ModelSettings(reasoning_effort=choice.reasoning_effort)
+        settings = chosen if settings is None else merged_settings(chosen, settings)
     root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
     team = config.members
     if config.hands_off and not team:
         check_team(config, team)
     # An agent of a team is known only when the session was read: its name is in the journal.
     models = () if team else resolve_models(config, model)
+    if choice is not None and models:
+        check_effort(models[0].name, choice.reasoning_effort)
     return _block(
         root,
         config,
@@ -122,6 +141,7 @@ def open_stream(
         settings=settings,
         team=team,
         model=model,
+        continues=continues,
     )
 
 
@@ -231,6 +251,7 @@ async def _block(
     team: Mapping[str, AgentConfig],
     model: Model | str | None = None,
     background_id: str = "",
+    continues: bool = False,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -239,6 +260,7 @@ async def _block(
       parent: the run around it, whose call ``call_id`` opens it.
       team: the agents that a handoff may go to, by their names.
       model: the model of a root run, in the place of the agent's.
+      continues: as for `open_stream`.
       state: of a child run, or of the previous run that it resumes.
     """
     require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
@@ -278,7 +300,13 @@ async def _block(
             team=team,
             background_id=background_id,
         )
+        run.is_model_chosen = model is not None
         _open_questions(run, answerer)
+        if parent is None:
+            transcript.live = _live[run] = run
+            if transcript.waiting:
+                # What people have said to the session before.
+                run.mailbox.steering, transcript.waiting = transcript.waiting, ()
         try:
             async with trio.open_nursery() as nursery:
                 run.nursery = nursery
@@ -288,7 +316,7 @@ async def _block(
                 # Before the state forgets which stream it resumes.
                 step = _run_step(run) if run.around else None
                 # Here, and not in the task: the call that opens a child run is not idle from now on.
-                _emit_start(run)
+                _emit_start(run, continues=continues)
                 if step is None:
                     nursery.start_soon(_run_and_finish, run)
                 else:
@@ -301,6 +329,9 @@ async def _block(
             run.nursery = None
             run.close()
             _close_questions(run)
+            if parent is None:
+                transcript.live = None
+                del _live[run]
     except BaseExceptionGroup as group:
         raise_single(group)
     finally:
@@ -542,10 +573,10 @@ async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
         await run.parent.hooks.notify_shielded("subagent_stop", ended)
 
 
-def _emit_start(run: Run) -> None:
+def _emit_start(run: Run, *, continues: bool) -> None:
     message, model, resumes = run.prompt, run.models[0].name, run.state.stream
     if run.parent is None:
-        run.emit(StreamStarted, message=message, model=model, resumes=resumes)
+        run.emit(StreamStarted, message=message, model=model, resumes=resumes, continues=continues)
     else:
         call_id, background = run.call_id, run.background_id
         run.emit(
@@ -568,6 +599,8 @@ def _emit_end(run: Run, outcome: Outcome) -> None:
     elif outcome.error is not None:
         log(RUN, logging.WARNING, "stream %r: the run failed: %s", run.source.stream, type(outcome.error).__name__)
     if run.parent is None:
+        transcript = run.root.session
+        transcript.used, transcript.live = transcript.used + usage, None
         run.emit(StreamStopped, reason=reason, detail=detail, error=error, usage=usage)
     else:
         run.emit(ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage)
@@ -597,7 +630,7 @@ def resolve_models(agent: AgentConfig, model: Model | str | None = None, /) -> t
     """
     models: dict[int, Model | str] = {}
     for original in (agent.model if model is None else model, *agent.fallbacks):
-        substitute = original
+        substitute = agent.models.get(original, original) if isinstance(original, str) else original
         for override in (*_everywhere, *_here.get()):
             substitute = override(agent, substitute)
         models[id(substitute)] = substitute

@@ -48,11 +48,13 @@ from agentloop.events import (
     ElicitationRequested,
     HandedOff,
     MessageCommitted,
+    Paused,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
     QuestionWithdrawn,
     ResponseDiscarded,
+    Resumed,
     StreamEvent,
     StreamStarted,
     StreamStopped,
@@ -103,6 +105,8 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
     ChildStreamStopped: RUN,
     TurnStarted: RUN,
     TurnFinished: RUN,
+    Paused: RUN,
+    Resumed: RUN,
     MessageCommitted: RUN,
     ResponseDiscarded: MODEL,
     CompactionStarted: MODEL,
@@ -197,6 +201,10 @@ def _step(event: StreamEvent) -> tuple[Any, ...]:
             return "turn %d began", event.turn
         case TurnFinished():
             return "turn %d ended: %s", event.turn, event.reason
+        case Paused():
+            return ("paused",)
+        case Resumed():
+            return ("resumed",)
         case MessageCommitted():
             return "message %d committed: %s", event.index, type(event.message).__name__
         case ResponseDiscarded():

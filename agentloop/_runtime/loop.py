@@ -30,11 +30,12 @@ from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.background import resume_background
 from agentloop._runtime.context_window import Compactor, with_reader
-from agentloop._runtime.dynamic import instructions_for, offered_tools
+from agentloop._runtime.dynamic import choose_model, instructions_for, offered_tools, settings_of
 from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, check_price, open_models
 from agentloop._runtime.output_validation import validated
+from agentloop._runtime.pauses import hold
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
 from agentloop._runtime.tool_calls import Calls
@@ -60,7 +61,7 @@ from agentloop.hooks import (
     UserSteeringMessagesSubmit,
 )
 from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
-from agentloop.models import ModelRequest, ToolSpec
+from agentloop.models import ModelChoice, ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.run_info import EachTurn, is_called_per_run
 from agentloop.tools import Tool
@@ -164,6 +165,8 @@ def _end_of(ending: Ending | HandoffRecord) -> Ending:
 
 class _Loop:
     __slots__ = (
+        "_choice",
+        "_chooses",
         "_compactor",
         "_each_turn",
         "_has_offers",
@@ -202,6 +205,10 @@ class _Loop:
         """The tools that there are, whether or not they are offered in this turn."""
         self._has_offers = False
         """Whether one of them is offered only in some turns."""
+        self._chooses = run.config.choose_model is not None
+        """Whether the model of a turn may be another than the agent's."""
+        self._choice: ModelChoice | None = None
+        """The model of this turn, if it is chosen."""
         self._specs: tuple[ToolSpec, ...] = ()
         self._specs_of = self._tools
         """The tools that the specs are of."""
@@ -216,19 +223,29 @@ class _Loop:
         if self._run.task is not None:
             return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
-        warn_of_unmatched(self._run, await tools.list())
+        listed = await tools.list()
+        warn_of_unmatched(self._run, listed)
         self._instructions.extend(tools.instructions)
         if begins and self._run.state.background:
-            await resume_background(self._run, await tools.list())
+            await resume_background(self._run, listed)
+        if not self._run.is_model_chosen:
+            self._chooses = self._chooses or any(tool.model is not None for tool in listed.values())
+        else:
+            self._chooses = False
         ending = await self._begin(tools) if begins else None
         while ending is None:
             if self._run.background is not None and self._run.background.has_unreported:
                 await self._run.background.report(wait=self._is_done)
                 self._is_done = False
+            if self._run.root.pauses is not None:
+                # Before the messages are read that people may send meanwhile.
+                await hold(self._run)
             if self._run.mailbox.steering:
                 ending = await self._submit_steering()
+            if self._chooses and ending is None:
+                self._choice = await choose_model(self._run, self._listed or listed, turn=self._run.state.next_turn)
             if self._run.meter.counts_cost:
-                check_price(self._run)
+                check_price(self._run, self._choice)
             if ending is None and (reached := self._run.meter.before_request()) is not None:
                 ending = await self._check_limits(reached)
             ending = ending or await self._take_turn(tools)
@@ -481,7 +498,7 @@ class _Loop:
             "\n\n".join(instructions),
             self._tool_specs(),
             self._output_spec,
-            run.settings,
+            run.settings if self._choice is None else settings_of(run, self._choice),
         )
         run.transcript.front = (request.instructions, request.tools)
         self._compactor.begin_request()
@@ -504,7 +521,8 @@ class _Loop:
         """Ask the model for its response."""
         run = self._run
         try:
-            message = await ask_model(run, request, shorten=partial(self._shortened, request))
+            chosen = None if self._choice is None else self._choice.model
+            message = await ask_model(run, request, shorten=partial(self._shortened, request), chosen=chosen)
         except ModelContextOverflowError as error:
             refusal = self._compactor.refusal(request, error)
             if refusal is error:

@@ -26,10 +26,11 @@ from agentloop._core.retries import Chain, Cooldowns, Next
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced, with_cost
-from agentloop._runtime.blocks import is_real, now, sleep
+from agentloop._runtime.blocks import PausableDeadline, is_real, now, sleep
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import MODEL, log
+from agentloop._runtime.pauses import hold
 from agentloop._runtime.run import Run, commit
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.user_code import describe
@@ -51,7 +52,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
 from agentloop.messages import AssistantMessage, Usage
-from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
+from agentloop.models import Model, ModelChoice, ModelRequest, OpenableModel, check_model_name
 from agentloop.observers import ModelStep
 
 __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
@@ -325,6 +326,8 @@ async def ask(
     call_id: str = "",
     models: Sequence[Model] | None = None,
     shorten: Shorten | None = None,
+    deadline: PausableDeadline | None = None,
+    chosen: Model | str | None = None,
 ) -> AssistantMessage:
     """Ask for the response to ``request``, and count its usage. The response may not be whole: see its ``stop``.
 
@@ -336,15 +339,19 @@ async def ask(
       call_id: the tool call that asks, if the purpose is ``tool``.
       models: the models to ask, in order; ``None`` for those of the agent. They are opened until the response is there.
       shorten: called as often as a model refuses the request as too long.
+      deadline: stands still while the run is paused; that of the run if left out.
+      chosen: the model to ask in place of the agent's, before its fallbacks, if hooks choose none.
 
     Raises:
       RequestRefusedError: a hook refuses the request, or a limit leaves no request.
       ModelError: the response failed for good: the last failure, with the earlier ones as notes.
       UsageError: a model was used wrongly: a script at its end, say.
     """
-    request, chosen = await _vetted(run, request, purpose, call_id, (models or run.models)[0].name)
     if chosen is not None:
         models = _with_chosen(run, chosen)
+    request, by_hook = await _vetted(run, request, purpose, call_id, (models or run.models)[0].name)
+    if by_hook is not None:
+        models = _with_chosen(run, by_hook)
     if purpose != "turn":
         # Nothing waits between the two: of requests side by side, the first counts before the second is checked.
         reached = run.meter.before_retry()
@@ -355,10 +362,12 @@ async def ask(
     if models is None:
         if run.chain is None:
             run.chain = _new_chain(run, run.models)
-        return await _respond(ModelRetry(run, run.models, run.chain, purpose, call_id, shorten), request)
+        retry = ModelRetry(run, run.models, run.chain, purpose, call_id, shorten, deadline)
+        return await _respond(retry, request)
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(_opened(run, model)) for model in models]
-        return await _respond(ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten), request)
+        retry = ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten, deadline)
+        return await _respond(retry, request)
 
 
 async def _vetted(
@@ -398,7 +407,7 @@ def _replaced(request: ModelRequest, verdict: ReplaceRequest) -> ModelRequest:
 
 
 def _with_chosen(run: Run, chosen: Model | str) -> Sequence[Model]:
-    """The models to ask where a hook chose one: it stands in the place of the agent's, before the fallbacks.
+    """The models to ask where one was chosen: it stands in the place of the agent's, before the fallbacks.
 
     Raises:
       UsageError: there is no such model, or it cannot be used here.
@@ -501,9 +510,10 @@ def _priced(run: Run, usage: Usage, *names: str) -> Usage:
     return usage
 
 
-def check_price(run: Run) -> None:
+def check_price(run: Run, choice: ModelChoice | None = None) -> None:
     """Note that the price of the model which is asked next is not known, if it is not, and there is a limit on cost."""
-    name = run.models[0].name
+    chosen = None if choice is None else choice.model
+    name = (run.models if chosen is None else _with_chosen(run, chosen))[0].name
     # A table may have the name that the provider reports with its response.
     if run.has_prices or reports_cost(name):
         return
@@ -546,11 +556,13 @@ class ModelRetry:
       models: the models, in the order in which they are asked.
       chain: which of them to ask.
       shorten: see `ask`.
+      deadline: see `ask`.
     """
 
     __slots__ = (
         "_call",
         "_chain",
+        "_deadline",
         "_failures",
         "_is_taken",
         "_models",
@@ -572,6 +584,7 @@ class ModelRetry:
         purpose: RequestPurpose,
         call_id: str,
         shorten: Shorten | None,
+        deadline: PausableDeadline | None = None,
     ) -> None:
         self.run = run
         self.purpose: RequestPurpose = purpose
@@ -579,6 +592,7 @@ class ModelRetry:
         self._models = models
         self._chain = chain
         self._shorten = shorten
+        self._deadline = deadline
         self._call: ModelCall | None = None
         self._failures: list[str] = []
         self._is_taken = False
@@ -599,6 +613,8 @@ class ModelRetry:
         failed: dict[int, int] = {}
         index = self._chain.first(_time_of_cooldowns())
         while True:
+            if run.root.pauses is not None:
+                await hold(run, self.call_id, self._deadline)
             self.model, self.counted = self._models[index], Usage()
             self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)

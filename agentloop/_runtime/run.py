@@ -146,6 +146,18 @@ class BackgroundRuns(Protocol):
         ...
 
 
+class Pauses(Protocol):
+    """Holds runs of a tree at their boundaries while they are paused: see ``agentloop/_runtime/pauses.py``."""
+
+    def notify(self) -> None:
+        """Something has changed."""
+        ...
+
+    async def hold(self, run: Run) -> None:
+        """Return when ``run`` is not paused any more."""
+        ...
+
+
 class Root:
     """The parts that all runs of one tree share."""
 
@@ -155,6 +167,7 @@ class Root:
         "journal",
         "log",
         "open_child",
+        "pauses",
         "questions",
         "resolve",
         "semaphores",
@@ -173,6 +186,8 @@ class Root:
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
         """The questions that are about to be opened, once there was one."""
+        self.pauses: Pauses | None = None
+        """Holds the runs that are paused, once there was one."""
         self.deps = deps
         self.session = session
         """The root's transcript: its permissions and grants hold for the whole tree."""
@@ -215,6 +230,7 @@ class Run:
         "events",
         "first_index",
         "hooks",
+        "is_model_chosen",
         "log",
         "mailbox",
         "meter",
@@ -277,6 +293,8 @@ class Run:
         """In the order in which they are asked."""
         self.settings = config.settings if settings is None else merged_settings(config.settings, settings)
         """The settings of its requests."""
+        self.is_model_chosen = False
+        """Whether its model was chosen for the run, or for its session, and is not the agent's."""
         self.originals = models
         """The models before they were opened."""
         self.offered: frozenset[str] | None = None

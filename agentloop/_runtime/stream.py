@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, cast
 from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._core.first_guesses import name_the_way, refuse
 from agentloop._core.typevars import Output_co
-from agentloop._runtime import questions
+from agentloop._runtime import pauses, questions
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UnknownQuestionError, UsageError
@@ -164,11 +164,37 @@ class Stream(Generic[Output_co]):
             self._run.stop_detail = detail
         self._run.cancel()
 
+    def pause(self) -> None:
+        """Have the run hold at its next boundary, until `resume`: before a turn, a request to a model, or a tool.
+
+        A response or a tool that runs already continues to its end. Child runs hold, too. While it holds, its time
+        limit (`Limits.seconds`) and the deadlines of its calls stand still. Questions can be answered; steering is read
+        when it goes on; `stop`, `park` and leaving the block end it as ever. Any task may call this, also before the
+        first event; it does not wait. Nothing happens if the run is paused, or has ended.
+
+        The pause belongs to this stream, and not to the journal: a run that is parked, or whose process dies, is
+        resumed by `Agent.resume` and is not paused then.
+        """
+        pauses.pause(self._run)
+
+    def resume(self) -> None:
+        """End the pause: the run goes on. Nothing happens if it is not paused. It does not wait.
+
+        A child stream whose parent is paused holds until that goes on, too. `Agent.resume` is for runs that have ended.
+        """
+        pauses.resume(self._run)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the run is paused, by `pause` on this stream or on one around it. It may not have held yet."""
+        return self._run.outcome is None and pauses.is_paused(self._run)
+
     def park(self) -> None:
         """Leave open and future questions to the process that resumes the run: see `Agent.resume`.
 
         Work that does not wait for an answer continues. When the run is idle, it ends, with reason ``needs_input``; it
-        may also end for another reason before. Questions that go to a handler still do.
+        may also end for another reason before. Questions that go to a handler still do. A run that is paused is idle
+        when it holds, also without a question: resuming it continues it.
 
         Raises:
           UsageError: the session has no journal; or this is a child stream, which is parked with the one around it.

@@ -23,6 +23,7 @@ from agentloop._runtime.call_order import CallOrder
 from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
+from agentloop._runtime.pauses import hold
 from agentloop._runtime.run import Run, record_long_result, record_tool_start
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.tool_context import RunningContext
@@ -45,7 +46,18 @@ ABANDONED = "runs in a thread, which cannot be stopped: it may still take effect
 class Calls:
     """The calls of one turn that have no result yet. Their results go into the run's state, whatever happens."""
 
-    __slots__ = ("_calls", "_errors", "_had_begun", "_handoffs", "_has_begun", "_run", "_shared", "_tools", "blocked")
+    __slots__ = (
+        "_calls",
+        "_errors",
+        "_had_begun",
+        "_handoffs",
+        "_has_begun",
+        "_pausable",
+        "_run",
+        "_shared",
+        "_tools",
+        "blocked",
+    )
 
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
         self._run = run
@@ -54,6 +66,8 @@ class Calls:
         """The exceptions of tools, by call id, once there is one."""
         self._shared: trio.CancelScope | None = None
         """The cancel scope that has the deadline of all calls, if they share one."""
+        self._pausable: PausableDeadline | None = None
+        """That deadline, once the run was paused before a tool had begun."""
         results = run.state.results
         self._calls = tuple([call for call in calls if call.id not in results]) if results else calls
         self._had_begun: frozenset[str] = frozenset(run.state.started_calls) if run.state.calls else _NO_CALLS
@@ -68,6 +82,8 @@ class Calls:
 
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
+        if self._run.root.pauses is not None:
+            await hold(self._run)
         began = now()
         seconds = self._shared_deadline() if len(self._calls) > 1 else None
         # Calls that share a deadline have no questions to ask.
@@ -110,6 +126,12 @@ class Calls:
                 return None
             seconds = own
         return seconds
+
+    def _shared_deadline_as_pausable(self) -> PausableDeadline | None:
+        """The deadline that all calls share, with the run's around it; ``None`` if they share none."""
+        if self._shared is not None and self._pausable is None:
+            self._pausable = PausableDeadline.of(self._shared, self._run.deadline)
+        return self._pausable
 
     async def _run_surrounded(self, call: ToolCall, began: float) -> None:
         """`_run_call`, as a step that observers surround."""
@@ -217,6 +239,8 @@ class Calls:
           began: the time that the tool's deadline counts from; now if left out.
         """
         run = self._run
+        if run.root.pauses is not None and await hold(run, call.id, self._shared_deadline_as_pausable()):
+            began = None
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
         # No cancel scope where there is no deadline, as for an agent as a tool: it would take a tenth of a turn.
         has_deadline = self._shared is None and seconds < math.inf

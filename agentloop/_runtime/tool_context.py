@@ -304,7 +304,9 @@ class RunningContext(ToolContext[Any]):
         with self._use() as run:
             models = None if model is None else (model,)
             try:
-                message = await ask_model(run, request, purpose="tool", call_id=self._call_id, models=models)
+                message = await ask_model(
+                    run, request, purpose="tool", call_id=self._call_id, models=models, deadline=self._deadline
+                )
             except RequestRefusedError as refusal:
                 error = BlockedError if refusal.reached is None else LimitReachedError
                 raise error(str(refusal)) from None

@@ -59,7 +59,7 @@ T = TypeVar("T")
 @explain_options("agentloop.asyncio.run", RUN_OPTIONS)
 async def run(
     agent: Agent[Deps, Output],
-    prompt: Prompt,
+    prompt: Prompt | None,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",
@@ -81,7 +81,7 @@ async def run(
 @explain_options("agentloop.asyncio.stream", RUN_OPTIONS)
 def stream(
     agent: Agent[Deps, Output],
-    prompt: Prompt,
+    prompt: Prompt | None,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
@@ -100,7 +100,7 @@ def stream(
 @explain_options("agentloop.asyncio.stream_text", RUN_OPTIONS)
 def stream_text(
     agent: Agent[Deps, Output],
-    prompt: Prompt,
+    prompt: Prompt | None,
     *,
     session: Session | None = None,
     on_question: QuestionHandler | Literal["decline", "park"] = "decline",

@@ -82,7 +82,7 @@ class TrioHost:
     async def run(
         self,
         agent: Agent[Deps, Output],
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",
@@ -110,7 +110,7 @@ class TrioHost:
     def stream(
         self,
         agent: Agent[Deps, Output],
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["reader", "decline", "park"] = "reader",
@@ -133,7 +133,7 @@ class TrioHost:
     def stream_text(
         self,
         agent: Agent[Deps, Output],
-        prompt: Prompt,
+        prompt: Prompt | None,
         *,
         session: Session | None = None,
         on_question: QuestionHandler | Literal["decline", "park"] = "decline",

@@ -25,11 +25,13 @@ from agentloop.events import (
     Event,
     HandedOff,
     MessageCommitted,
+    Paused,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
     QuestionWithdrawn,
     ResponseDiscarded,
+    Resumed,
     StreamStarted,
     StreamStopped,
     ToolCallFinished,
@@ -229,6 +231,8 @@ class _Builder:
                 self._see_message(stream, message)
             case HandedOff(to=to):
                 self._moment(stream.run, "message", f"handed off to {to}").add("agent", to)
+            case Paused() | Resumed():
+                self._moment(stream.around, "message", "paused" if isinstance(fact, Paused) else "goes on")
             case WarningIssued(code=code, message=text):
                 draft = self._moment(stream.around, "warning", code)
                 draft.add("message", text)

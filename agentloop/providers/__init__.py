@@ -19,17 +19,19 @@ from typing import Any
 
 from attrs import field, frozen
 
-from agentloop._core.catalogue import ModelInfo, catalogue_date, known_model
+from agentloop._core.catalogue import ModelInfo, catalogue_date, known_model, models_of
 from agentloop.errors import ModelNotFoundError
 from agentloop.models import Model
 from agentloop.providers._network import check_network
 
 __all__ = [
     "ModelInfo",
+    "ProviderInfo",
     "catalogue_date",
     "check_network",
     "find_model",
     "key_variables",
+    "model_choices",
     "model_for",
     "model_info",
     "providers",
@@ -157,6 +159,46 @@ def model_info(name: str) -> ModelInfo | None:
       name: as for `find_model`.
     """
     return known_model(name)
+
+
+@frozen
+class ProviderInfo:
+    """A provider, as a list of models to choose from shows it."""
+
+    name: str
+    """Its name, which stands before the colon: ``"openai"``."""
+    has_key: bool
+    """Whether its models can be asked with the environment as it is: its key is set, or it needs none."""
+    key_variable: str
+    """The environment variable with its key; empty for models in a local process."""
+    is_local: bool
+    """Whether its models run on this machine."""
+    models: tuple[ModelInfo, ...]
+    """Its models in the catalogue, by their names; none where any name may be a model, as on a server of one's own."""
+
+
+def model_choices(*, with_key: bool = False) -> tuple[ProviderInfo, ...]:
+    """The providers, and their models in the catalogue: what a person can choose from, for the list of a front end.
+
+    ::
+
+        for provider in model_choices(with_key=True):
+            for model in provider.models:
+                print(model.name, model.efforts)
+
+    Opens no connection: a provider may serve models that the catalogue does not have, and some of these no more.
+
+    Args:
+      with_key: only the providers whose key is set, or that need none.
+    """
+    found: list[ProviderInfo] = []
+    for name, provider in sorted(_PROVIDERS.items()):
+        has_key = not provider.needs_key or bool(os.environ.get(provider.key_variable) or _own_url(provider))
+        known = [known_model(f"{name}:{model}") for model in sorted(models_of(name))]
+        models = tuple([model for model in known if model is not None])
+        found.append(ProviderInfo(name, has_key, provider.key_variable, not provider.needs_key, models))
+    found.append(ProviderInfo(EMBEDDED, True, "", True, ()))
+    return tuple([provider for provider in found if provider.has_key or not with_key])
 
 
 def model_for(agent: str, name: str) -> Model:

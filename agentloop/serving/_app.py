@@ -18,6 +18,7 @@ from agentloop.agent import Agent
 from agentloop.asyncio import TrioHost, aio_as_trio
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
+from agentloop.models import Model
 from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse, UnreadBody
 from agentloop.serving._errors import Refusal, refusal_of
@@ -26,7 +27,7 @@ from agentloop.serving._page import Page, as_visitor
 from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
-from agentloop.serving._service import PRINCIPAL, Service, agents_by_name
+from agentloop.serving._service import PRINCIPAL, Service, agents_by_name, models_by_name
 from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
@@ -55,6 +56,7 @@ def app(
     store: Store | None = None,
     protocols: Sequence[str] | None = None,
     page: bool = True,
+    models: Mapping[str, Model | str] | Sequence[str] = (),
     authenticate: Authenticator | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
@@ -78,6 +80,9 @@ def app(
         ``mcp``; all that are installed, if not given.
       page: whether to serve the page at ``/``, on which people talk to the agents. It uses the protocol ``events``, and
         is not served without that. Its files are the same for all principals, and need no credentials.
+      models: the models that clients of the protocol ``events`` may choose for a session, by the names that they use
+        for them: ``["openai:gpt-5"]``, or ``{"fast": "openai:gpt-5-mini"}``. None, if not given: whoever chooses
+        a model spends the money of the server.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -89,7 +94,8 @@ def app(
       max_body_bytes: length of a request's body.
       body_seconds: seconds that a client may take to send it.
       max_runs: runs at once.
-      park_after: seconds that a question may be open before its run is parked. It can be answered afterwards as before.
+      park_after: seconds that a question may be open, or a run be paused, before the run is parked. The question can be
+        answered, and the run resumed, afterwards as before.
       lease_seconds: see `agentloop.stores.stored_session`.
 
     Raises:
@@ -105,7 +111,9 @@ def app(
         raise UsageError(f"on_disconnect is 'continue' or 'stop', not {on_disconnect!r}")
     if hosts and authenticate is None:
         raise UsageError("hosts= names a server that others reach, so give it authenticate=, too: BearerTokens, say")
-    service = Service(agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect)
+    service = Service(
+        agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, models_by_name(models)
+    )
     return ServedApp(
         service,
         MemoryStore() if store is None else store,

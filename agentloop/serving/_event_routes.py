@@ -12,12 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentloop._core.catalogue import known_model
 from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
+from agentloop.models import Model
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
@@ -59,6 +61,7 @@ class EventRoutes:
         """The endpoints, each with its path and its method."""
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
             ("GET", "/agents", self.agents),
+            ("GET", "/models", self.models),
             ("GET", "/sessions", self.list),
             ("POST", "/sessions", self.create),
             ("GET", "/sessions/{session}", self.look),
@@ -70,6 +73,7 @@ class EventRoutes:
             ("POST", "/sessions/{session}/answers", self.answer),
             ("POST", "/sessions/{session}/messages", self.steer),
             ("POST", "/sessions/{session}/stop", self.stop),
+            ("POST", "/sessions/{session}/pause", self.pause),
             ("POST", "/sessions/{session}/resume", self.resume),
         ]
         routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
@@ -83,6 +87,11 @@ class EventRoutes:
         agents = self._service.agents.items()
         described = [{"name": name, "members": [*(agent.members or (agent.name,))]} for name, agent in agents]
         return JsonResponse({"agents": described})
+
+    async def models(self, request: Request) -> Response:
+        """The models that clients may choose, with what the catalogue says of each."""
+        await trio.lowlevel.checkpoint()
+        return JsonResponse({"models": [_described(*offer) for offer in self._service.models.items()]})
 
     async def create(self, request: Request) -> Response:
         """Give an id for a new session. Nothing is saved before its first prompt."""
@@ -116,7 +125,8 @@ class EventRoutes:
         info = await self._service.runs.store.info(session)
         questions = [msgspec.Raw(encode_event(question)) for question in state.questions]
         described = {"id": session} if info is None else self._info(info)
-        return JsonResponse({**described, "state": state.state, "agent": state.agent, "questions": questions})
+        facts = {"state": state.state, "paused": state.is_paused, "agent": state.agent}
+        return JsonResponse({**described, **facts, "questions": questions})
 
     async def rename(self, request: Request) -> Response:
         """Give a session a title."""
@@ -153,11 +163,14 @@ class EventRoutes:
     async def prompt(self, request: Request) -> Response:
         """Begin a run. Its events come with this response if the client accepts an event stream."""
         session = self._service.session(request)
-        prompt, name = read_prompt(await self._service.body(request))
+        prompt, name, choice = read_prompt(await self._service.body(request))
+        self._service.check_choice(choice)
         if not name and len(self._service.agents) > 1:
             name = self._service.name_of(await self._service.runs.last_agent(session))
         agent = self._service.agent(name)
-        run = await self._service.start(request, session, agent, prompt, on_question="reader", on_disconnect="continue")
+        run = await self._service.start(
+            request, session, agent, prompt, choice=choice, on_question="reader", on_disconnect="continue"
+        )
         return self._begun(request, run)
 
     async def answer(self, request: Request) -> Response:
@@ -170,9 +183,23 @@ class EventRoutes:
             return self._begun(request, run)
         return await self._resumed(request, session, answers)
 
+    async def pause(self, request: Request) -> Response:
+        """Pause the run that is live here."""
+        session = self._service.session(request)
+        await trio.lowlevel.checkpoint()
+        stream = self._live(session).stream
+        assert stream is not None
+        stream.pause()
+        return JsonResponse({"session": session, "paused": stream.is_paused}, status_code=202)
+
     async def resume(self, request: Request) -> Response:
-        """Resume a run that was cut off, or parked: then its questions are asked again."""
-        return await self._resumed(request, self._service.session(request), {})
+        """Resume a run that is paused here; or one that was cut off, or parked: then its questions are asked again."""
+        session = self._service.session(request)
+        run = self._service.runs.live(session)
+        if run is not None and run.stream is not None and run.stream.is_paused:
+            run.stream.resume()
+            return self._begun(request, run)
+        return await self._resumed(request, session, {})
 
     async def _resumed(self, request: Request, session: str, answers: Mapping[str, Answer]) -> Response:
         state = await self._service.runs.look(session)
@@ -238,6 +265,14 @@ class EventRoutes:
         follows = request.query_params.get("follow", "1") != "0"
         await trio.lowlevel.checkpoint()
         return FrameResponse(_Followed(self._service, request, session, after, follows=follows).write)
+
+
+def _described(name: str, model: Model | str) -> dict[str, Any]:
+    known = known_model(model if isinstance(model, str) else model.name)
+    if known is None:
+        return {"name": name, "efforts": [], "abilities": [], "window": None}
+    abilities = sorted(known.abilities)
+    return {"name": name, "efforts": [*known.efforts], "abilities": abilities, "window": known.window}
 
 
 class _OneRun:

@@ -25,15 +25,25 @@ import msgspec
 import trio
 
 from agentloop._core.json_text import decode_own
+from agentloop._core.state import StreamState
 from agentloop._runtime.blocks import now
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, SessionLeasedError
-from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested, Question, Source, StreamEvent
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Paused,
+    Question,
+    Source,
+    StreamEvent,
+)
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
+from agentloop.models import Model, ModelChoice, ModelSettings
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols.events import event_frame
@@ -122,7 +132,7 @@ class RunLimits(NamedTuple):
     runs: int
     """Runs at once."""
     park_after: float
-    """Seconds that a question may be open before its run is parked."""
+    """Seconds that a question may be open, or a run be paused, before the run is parked."""
     lease_seconds: float
     """Seconds after which another process may continue a session, should this one die."""
 
@@ -131,12 +141,14 @@ class SessionState(NamedTuple):
     """The state of a session, as `Runs.look` finds it."""
 
     state: Literal["idle", "running", "parked", "interrupted", "elsewhere"]
-    """``parked``: its run waits for answers. ``interrupted``: its run was cut off, and can be resumed. ``elsewhere``:
-    another process has the session."""
+    """``parked``: its run waits for answers, or was paused. ``interrupted``: its run was cut off, and can be resumed.
+    ``elsewhere``: another process has the session."""
     questions: tuple[Question, ...] = ()
     """The open questions."""
     agent: str = ""
     """The name of the agent of the run, if there is one."""
+    is_paused: bool = False
+    """Whether the run is paused, if it runs."""
 
 
 class LiveRun:
@@ -157,6 +169,8 @@ class LiveRun:
         self.is_closed = False
         self.asked_at = math.inf
         """When the last question was asked; infinite if none was."""
+        self.paused_at = math.inf
+        """When it was last paused; infinite if it was not."""
         self._entries: list[Entry] = []
         self.size = 0
         """Bytes that its events take."""
@@ -186,6 +200,8 @@ class LiveRun:
         self._budget.set(self, self.size)
         if isinstance(event, QUESTIONS):
             self.asked_at = now()
+        elif isinstance(event, Paused):
+            self.paused_at = now()
         self._news.unpark_all()
 
     def drop(self, size: int) -> None:
@@ -294,8 +310,14 @@ class Runs:
         on_question: Literal["reader", "park", "decline"],
         on_disconnect: OnDisconnect,
         deps: Any = None,
+        choice: ModelChoice | None = None,
+        models: Mapping[str, Model | str] | None = None,
     ) -> LiveRun:
         """Begin a run, or resume one if there is no ``prompt``. It is saved that it began when this returns.
+
+        Args:
+          choice: the model for the session from now on; an empty name for the agent's own.
+          models: the models that may be chosen, by their names. A session that has another has the agent's own.
 
         Raises:
           Refusal: the session has a run, or the server begins no more.
@@ -304,7 +326,7 @@ class Runs:
         async with self._locked(session):
             self._check_free(session)
             run = self._live[session] = LiveRun(session, agent, prompt, on_disconnect, self._budget)
-        opening = partial(self._opening, run, answers, on_question, deps)
+        opening = partial(self._opening, run, answers, on_question, deps, choice, models or {})
         run_started: LiveRun = await self._nursery.start(self._drive, run, opening)
         return run_started
 
@@ -323,12 +345,16 @@ class Runs:
         answers: AnswersTo | None,
         on_question: Literal["reader", "park", "decline"],
         deps: Any,
+        choice: ModelChoice | None,
+        models: Mapping[str, Model | str],
         session: StoredSession,
     ) -> AbstractAsyncContextManager[Stream]:
+        model, settings = _chosen(session, choice, models)
+        options: dict[str, Any] = {"on_question": on_question, "deps": deps, "model": model, "settings": settings}
         if run.prompt is not None:
-            return run.agent.stream(run.prompt, session=session, on_question=on_question, deps=deps)
+            return run.agent.stream(run.prompt, session=session, **options)
         given: Mapping[str, Answer] = {} if answers is None else answers(session.questions)
-        return run.agent.resume_stream(session, given, on_question=on_question, deps=deps)
+        return run.agent.resume_stream(session, given, **options)
 
     async def _drive(  # noqa: ASYNC114
         self,
@@ -364,14 +390,22 @@ class Runs:
             self._changed.unpark_all()
 
     async def _park_unanswered(self) -> None:
-        """Park the runs whose questions are not answered in time, so that nothing is held for people who are away."""
+        """Park the runs whose questions are not answered in time, so that nothing is held for people who are away.
+
+        The same holds for runs that are paused for as long.
+        """
         pause = max(min(self._limits.park_after / 4, 15.0), 0.05)
         while True:
             await trio.sleep(pause)
             for run in self._live.values():
-                stream = run.stream
-                if stream is not None and now() - run.asked_at >= self._limits.park_after and stream.pending:
+                stream, latest = run.stream, now() - self._limits.park_after
+                if stream is None:
+                    continue
+                if run.asked_at <= latest and stream.pending:
                     run.asked_at = math.inf
+                    stream.park()
+                if run.paused_at <= latest and stream.is_paused:
+                    run.paused_at = math.inf
                     stream.park()
 
     # ---------------------------------------------------------------------------- sessions
@@ -399,23 +433,27 @@ class Runs:
             run = self._live.get(session)
             if run is not None:
                 pending = () if run.stream is None else run.stream.pending
-                return SessionState("running", pending, run.agent.name)
+                is_paused = run.stream is not None and run.stream.is_paused
+                return SessionState("running", pending, run.agent.name, is_paused)
             info = await self._store.info(session)
             if info is None:
                 return SessionState("idle")
             if info.holder:
                 return SessionState("elsewhere")
             try:
-                questions = await self._unfinished(session)
+                unfinished = await self._unfinished(session)
             except SessionLeasedError:
                 return SessionState("elsewhere")
-        if questions is None:
+        if unfinished is None:
             return SessionState("idle")
         agent = await self.last_agent(session)
-        return SessionState("parked" if questions else "interrupted", questions, agent)
+        questions = tuple(unfinished.open_questions)
+        # A run that a person has paused is not continued before a person says so.
+        is_parked = questions or unfinished.has_pause
+        return SessionState("parked" if is_parked else "interrupted", questions, agent)
 
-    async def _unfinished(self, session: str) -> tuple[Question, ...] | None:
-        """The open questions of the unfinished run of a session; ``None`` if it has no unfinished run.
+    async def _unfinished(self, session: str) -> StreamState | None:
+        """The unfinished run of a session; ``None`` if it has none.
 
         Acquires the lease only to write: another process could begin no run meanwhile.
         """
@@ -426,10 +464,10 @@ class Runs:
         questions = () if run is None else tuple(run.open_questions)
         is_settled = not stored.state.running and not stored.replay.lacks_step
         if is_settled and not any(question.id in answered for question in questions):
-            return None if run is None else questions
+            return run
         # A run that was cut off gets its end in the journal, for the readers of the session.
         async with stored_session(self._store, session, lease_seconds=self._limits.lease_seconds) as opened:
-            return opened.questions if opened.is_resumable else None
+            return opened._writer.unfinished
 
     async def last_agent(self, session: str) -> str:
         """The name of the agent that ran last on the session; empty if none did."""
@@ -490,6 +528,24 @@ class Runs:
     async def changed(self) -> None:
         """Return when a run begins or ends, or the server begins to drain."""
         await self._changed.park()
+
+
+def _chosen(
+    session: StoredSession, choice: ModelChoice | None, models: Mapping[str, Model | str]
+) -> tuple[Model | str | None, ModelSettings | None]:
+    """The model of a run on ``session``, and its settings, after ``choice`` was made for the session."""
+    if choice is not None:
+        model = choice.model or None
+        is_plain = model is None and choice.reasoning_effort is None
+        session.choice = None if is_plain else ModelChoice(model=model, reasoning_effort=choice.reasoning_effort)
+    chosen = session.choice
+    if chosen is None or chosen.model is None:
+        return None, None
+    if not isinstance(chosen.model, str) or chosen.model not in models:
+        # The server does not offer it any more.
+        session.choice = None
+        return None, None
+    return models[chosen.model], ModelSettings(reasoning_effort=chosen.reasoning_effort)
 
 
 def _check_saved(session: StoredSession) -> None:

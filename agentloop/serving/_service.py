@@ -8,15 +8,18 @@ from typing import Any, Literal, cast
 
 from starlette.requests import Request
 
+from agentloop._core.catalogue import check_effort
 from agentloop.agent import Agent
+from agentloop.config import check_model
 from agentloop.errors import UsageError
 from agentloop.messages import UserMessage
+from agentloop.models import Model, ModelChoice
 from agentloop.serving._connections import BodyLimits, read_body
 from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
 from agentloop.serving._security import is_session_of, named_session, new_session
 
-__all__ = ["PRINCIPAL", "Service", "agents_by_name", "package_version"]
+__all__ = ["PRINCIPAL", "Service", "agents_by_name", "models_by_name", "package_version"]
 
 PRINCIPAL = "agentloop.principal"
 """The key in the scope of a request that has its principal."""
@@ -43,6 +46,23 @@ def agents_by_name(agents: Agent | Mapping[str, Agent] | Sequence[Agent]) -> dic
     return named
 
 
+def models_by_name(models: Mapping[str, Model | str] | Sequence[str]) -> dict[str, Model | str]:
+    """The models that clients may choose, by their names.
+
+    Raises:
+      UsageError: something is no model.
+    """
+    if isinstance(models, str):
+        raise UsageError(f"models= lists names of models, not {models!r}: put it in brackets")
+    offered: dict[str, Model | str] = {}
+    offered.update(models if isinstance(models, Mapping) else {name: name for name in models})
+    for name, model in offered.items():
+        if not isinstance(cast("object", name), str) or not name:
+            raise UsageError(f"models= maps names to models, not {name!r}")
+        check_model(model)
+    return offered
+
+
 def package_version() -> str:
     """The version of agentloop, for clients that ask for it."""
     try:
@@ -61,8 +81,11 @@ class Service:
         body_limits: BodyLimits,
         deps: Callable[[str], Any] | None,
         on_disconnect: OnDisconnect | None,
+        models: Mapping[str, Model | str] | None = None,
     ) -> None:
         self.agents = agents
+        self.models: Mapping[str, Model | str] = {} if models is None else models
+        """The models that clients may choose, by the names that they use for them."""
         self.open_runs: Runs | None = None
         self._body_limits = body_limits
         self._deps = deps
@@ -100,6 +123,20 @@ class Service:
             return own_name
         return next((name for name, agent in self.agents.items() if agent.answers_to(own_name)), "")
 
+    def check_choice(self, choice: ModelChoice | None) -> None:
+        """Raise `Refusal` if a client may not choose so."""
+        if choice is None or not choice.model:
+            return
+        name = str(choice.model)
+        if name not in self.models:
+            there = ", ".join(self.models) or "none"
+            raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; those that can: {there}")
+        model = self.models[name]
+        try:
+            check_effort(model if isinstance(model, str) else model.name, choice.reasoning_effort)
+        except UsageError as error:
+            raise Refusal(400, str(error)) from error
+
     async def body(self, request: Request) -> bytes:
         """The body of the request, within limits. Raises `Refusal`."""
         return await read_body(request, self._body_limits)
@@ -136,6 +173,7 @@ class Service:
         prompt: UserMessage | None,
         *,
         answers: AnswersTo | None = None,
+        choice: ModelChoice | None = None,
         on_question: Literal["reader", "park", "decline"],
         on_disconnect: OnDisconnect,
     ) -> LiveRun:
@@ -146,6 +184,7 @@ class Service:
             agent,
             prompt,
             answers=answers,
+            choice=choice,
             on_question=on_question,
             on_disconnect=on_disconnect,
         )
@@ -158,6 +197,7 @@ class Service:
         prompt: UserMessage | None,
         *,
         answers: AnswersTo | None = None,
+        choice: ModelChoice | None = None,
         on_question: Literal["reader", "park", "decline"],
         on_disconnect: OnDisconnect,
     ) -> LiveRun:
@@ -172,4 +212,6 @@ class Service:
             on_question=on_question,
             on_disconnect=policy,
             deps=deps,
+            choice=choice,
+            models=self.models,
         )

@@ -63,6 +63,7 @@ from agentloop.events import (
     ToolCallOutput,
 )
 from agentloop.journal import Lease, OpenStore, Record
+from agentloop.models import ModelChoice, ReasoningEffort
 from agentloop.questions import Answer
 from agentloop.stores._replay import UNREADABLE, StoredState, encode_note, load, note_key
 from agentloop.stores._saved_output import saved_output
@@ -233,6 +234,9 @@ class JournalWriter(Journal):
         transcript.grants.extend(grant for grant in settings.grants if grant not in transcript.grants)
         if not self._has_settings and transcript.permissions is None:
             transcript.permissions = settings.permissions
+        if not self._has_settings and transcript.choice is None and (settings.model or settings.reasoning_effort):
+            model = settings.model or None
+            transcript.choice = ModelChoice(model=model, reasoning_effort=settings.reasoning_effort)
         self._has_settings = True
         transcript.shown.restore(
             summary=settings.summary,
@@ -296,12 +300,14 @@ class JournalWriter(Journal):
         transcript.handoffs, transcript.agent = agent_after_rewind(transcript.handoffs, transcript.agent, messages)
 
     async def save_permissions(self) -> None:
-        """Save the permissions of a session in the store, if they have changed since its last run.
+        """Save the permissions and the chosen model in the store, if they have changed since the session's last run.
 
         Raises:
           StoreError: they cannot be saved.
         """
-        if not self._length or self._transcript.permissions == self._settings.permissions:
+        saved = self._settings
+        is_saved = self._transcript.permissions == saved.permissions
+        if not self._length or (is_saved and self._choice == (saved.model, saved.reasoning_effort)):
             return
         await self.ready(resumes=True)
         settings = self._changed_settings()
@@ -508,12 +514,20 @@ class JournalWriter(Journal):
         log(JOURNAL, logging.WARNING, "session %r: the store failed: %s", self._session, type(cause).__name__)
         failed.fail(error)
 
+    @property
+    def _choice(self) -> tuple[str, ReasoningEffort | None]:
+        """The chosen model of the session, as it is saved. An object has no name by which it could be found again."""
+        choice = self._transcript.choice
+        if choice is None:
+            return "", None
+        return (choice.model if isinstance(choice.model, str) else ""), choice.reasoning_effort
+
     def _changed_settings(self) -> SessionSettings | None:
         """The session's settings, if they are not in the store."""
         transcript = self._transcript
         shown, permissions = transcript.shown, transcript.permissions
         is_plain = shown.is_plain and not shown.failures and not transcript.grants and permissions is None
-        is_plain = is_plain and not transcript.values
+        is_plain = is_plain and not transcript.values and transcript.choice is None
         if is_plain and self._settings == SessionSettings():
             return None
         settings = SessionSettings(
@@ -527,6 +541,7 @@ class JournalWriter(Journal):
             permissions,
             transcript.values,
             shown.cut,
+            *self._choice,
         )
         if settings == self._settings:
             return None

@@ -146,8 +146,8 @@ async def import_session(
       session: an id for the session, instead of the exported one.
       whole_only: ``False`` imports a truncated file up to its last complete turn.
       approvals: ``True`` also imports what people have approved: calls for good (``Approve.always``), single calls of a
-        run that is parked, and raised limits. Only for a file whose author may approve calls here. Otherwise the person
-        who resumes the session is asked anew.
+        run that is parked, and raised limits; and the model that they have chosen. Only for a file whose author may
+        approve calls here. Otherwise the person who resumes the session is asked anew.
 
     Returns:
       The id of the new session.
@@ -242,7 +242,7 @@ def _without_approvals(record: Record, approved: Collection[str]) -> Record:
     match fact:
         case SessionSettings(permissions=permissions):
             stricter = None if permissions is None else without_allowing(permissions)
-            settings = msgspec.structs.replace(fact, grants=(), permissions=stricter)
+            settings = msgspec.structs.replace(fact, grants=(), permissions=stricter, model="", reasoning_effort=None)
             return record if settings == fact else msgspec.structs.replace(record, data=encode_note(settings))
         case LimitRaised():
             return msgspec.structs.replace(record, data=encode_note(msgspec.structs.replace(fact, allowed=0.0)))

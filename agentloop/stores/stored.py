@@ -9,15 +9,18 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, cast
 
+import msgspec
 import trio
 
 from agentloop._core.field_checks import shown
+from agentloop._core.json_text import decode_own
 from agentloop._runtime.blocks import NamedBlock, check_open_store, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import JOURNAL, log
 from agentloop.errors import SessionBusyError, SessionLeasedError, StoreError, UnknownQuestionError, UsageError
 from agentloop.events import Question
 from agentloop.journal import Lease, OpenStore
+from agentloop.messages import Usage
 from agentloop.permissions import Permissions
 from agentloop.questions import Answer
 from agentloop.session import Session
@@ -32,6 +35,13 @@ LEASE_SECONDS = 30.0
 
 WAIT_SECONDS = 0.25
 """Between two looks at whether a session is free by now."""
+
+
+class _RunFacts(msgspec.Struct):
+    """As much of the start of a run, and of its end, as says what it has used."""
+
+    resumes: str = ""
+    usage: Usage = Usage()
 
 
 class StoredSession(Session):
@@ -55,6 +65,22 @@ class StoredSession(Session):
         """The open questions of that run, oldest first; empty if no run is unfinished."""
         resumable_run = self._writer.unfinished
         return () if resumable_run is None else tuple(resumable_run.open_questions)
+
+    async def usage(self) -> Usage:
+        """What all runs in the journal have used so far: see `Session.usage`."""
+        # By the ends of the runs, of which there are few records: what a run has used includes its children, and the
+        # runs that it resumes.
+        with store_deadline(self.id):
+            records = await self._store.read(self.id, kinds=("stream_started", "stream_stopped"))
+        used: dict[str, Usage] = {}
+        for record in records:
+            facts = decode_own(record.data, _RunFacts)
+            if record.kind == "stream_started":
+                used.pop(facts.resumes, None)
+            else:
+                used[record.stream] = facts.usage
+        live = self._transcript.live
+        return sum(used.values(), Usage() if live is None else live.meter.usage)
 
     def follow(self, *, after: int = 0) -> Follower:
         """Its events from number ``after`` on, those that are still to come too: see `follow_session`."""

@@ -46,11 +46,13 @@ from agentloop.events import (
     ContinueRequested,
     ElicitationRequested,
     HandedOff,
+    Paused,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
     QuestionWithdrawn,
     ResponseDiscarded,
+    Resumed,
     Source,
     StreamEvent,
     StreamStopped,
@@ -81,11 +83,13 @@ RECORDED: frozenset[type] = frozenset(
         ContinueRequested,
         ElicitationRequested,
         HandedOff,
+        Paused,
         QuestionAnswered,
         QuestionDeclined,
         QuestionParked,
         QuestionWithdrawn,
         ResponseDiscarded,
+        Resumed,
         StreamStopped,
         WarningIssued,
     }
@@ -597,6 +601,10 @@ def _described(event: StreamEvent) -> tuple[str, Attributes] | None:
             return "agentloop.question.withdrawn", {"agentloop.question.id": plain(id)}
         case QuestionParked(id=id):
             return "agentloop.question.parked", {"agentloop.question.id": plain(id)}
+        case Paused():
+            return "agentloop.paused", {}
+        case Resumed():
+            return "agentloop.resumed", {}
         case HandedOff(to=to):
             return "agentloop.handoff", {
                 "agentloop.handoff.to": plain(to),

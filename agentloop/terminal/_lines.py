@@ -17,12 +17,14 @@ from agentloop.events import (
     Event,
     HandedOff,
     MessageCommitted,
+    Paused,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
     QuestionWithdrawn,
     ReasoningDelta,
     ResponseDiscarded,
+    Resumed,
     StreamEvent,
     StreamStarted,
     StreamStopped,
@@ -126,10 +128,10 @@ class Narrator:
             case UsageReported(purpose="turn", is_complete=True) | TurnFinished():
                 # The response is complete, or cut off.
                 return self._finish_speech(event)
-            case StreamStarted(message=message, resumes=resumes):
+            case StreamStarted(message=message, resumes=resumes, continues=continues):
                 self._prompts[event.stream] = message
                 typed, self.typed = self.typed, None
-                if resumes:
+                if resumes or continues:
                     return [_line(event, "child", "goes on")]
                 return [] if message.text == typed else [_prompt_line(event, "prompt", message)]
             case MessageCommitted(message=UserMessage() as message):
@@ -144,6 +146,10 @@ class Narrator:
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
+            case Paused():
+                return [_line(event, "kept", "paused: it holds before its next step")]
+            case Resumed():
+                return [_line(event, "child", "goes on")]
             case HandedOff(to=to):
                 return [_line(event, "child", f"hands the conversation to {to}")]
             case ElicitationRequested(message=message, url=url):

@@ -243,7 +243,7 @@ class Lab:
     async def stream(
         self,
         agent: Agent[Any, Any],
-        prompt: Prompt = "go",
+        prompt: Prompt | None = "go",
         *,
         name: str = "A",
         session: Session | None = None,

@@ -18,6 +18,7 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
     TextDelta,
+    ToolCallStarted,
     TurnStarted,
     UsageReported,
 )
@@ -100,6 +101,8 @@ class _Reader:
         if isinstance(event, (StreamStopped, ChildStreamStopped)):
             self._stop(event)
         run = self.state.running.get(event.stream)
+        if isinstance(event, ToolCallStarted) and run is not None and any(state.is_paused for state in run.around):
+            self._note(event, "comes while its stream, or one around it, is paused")
         self.state.apply(event)
         stream = self._streams.get(event.stream)
         if stream is not None:

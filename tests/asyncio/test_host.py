@@ -17,7 +17,15 @@ import agentloop.asyncio
 from agentloop import Agent, Limits, UsageError, run_sync, tool
 from agentloop.asyncio import TrioHost
 from agentloop.errors import LimitReachedError, ModelError
-from agentloop.events import ApprovalRequested, StreamStopped, TextDelta, ToolCallFinished
+from agentloop.events import (
+    ApprovalRequested,
+    Paused,
+    Resumed,
+    StreamStopped,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+)
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Approve
 from agentloop.stores import MemoryStore, SQLiteStore, follow_session, stored_session
@@ -78,6 +86,26 @@ async def test_questions_are_answered_from_asyncio() -> None:
             elif isinstance(event, ToolCallFinished):
                 results.append(event.result.text)
     assert results == ["a.txt is gone"]
+
+
+@in_asyncio
+async def test_a_stream_is_paused_and_resumed_from_asyncio() -> None:
+    seen: list[type] = []
+    agent = Agent(ScriptedModel(calls("look"), "Done."), tools=[tool(look)])
+    async with agentloop.asyncio.stream(agent, "Hi") as stream:
+        async for event in stream:
+            seen.append(type(event))
+            if isinstance(event, ToolCallStarted):
+                stream.pause()
+                asyncio.get_running_loop().call_later(0.05, stream.resume)
+    assert stream.result.output == "Done."
+    assert seen.index(Paused) < seen.index(ToolCallFinished) < seen.index(Resumed) < len(seen) - 1
+
+
+async def look() -> str:
+    """Look around."""
+    await trio.sleep(0.01)
+    return "nothing there"
 
 
 @in_asyncio

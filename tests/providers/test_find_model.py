@@ -10,7 +10,7 @@ import pytest
 
 from agentloop import Agent
 from agentloop.errors import ModelNotFoundError
-from agentloop.providers import find_model, providers
+from agentloop.providers import find_model, model_choices, providers
 from tests.providers.chat import ask, said, whole
 from tests.providers.server import answering, serving
 
@@ -150,3 +150,25 @@ except MissingExtraError as error:
     assert run_python(program) == (
         "A model behind HTTP needs the package 'httpx2', which is not installed: pip install 'agentloop-trio[http]'"
     )
+
+
+def test_what_can_be_chosen_is_each_provider_with_its_models_and_whether_its_key_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for provider in model_choices():
+        if provider.key_variable:
+            monkeypatch.delenv(provider.key_variable, raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+
+    choices = {provider.name: provider for provider in model_choices()}
+
+    assert set(choices) == set(providers())
+    assert choices["anthropic"].has_key
+    assert not choices["openai"].has_key
+    known = {model.name: model for model in choices["openai"].models}
+    assert "high" in known["openai:gpt-5"].efforts
+    assert known["openai:gpt-5"].window
+    assert {provider.name for provider in model_choices(with_key=True)} == {"anthropic", *LOCAL, "local"}
+    assert all(choices[name].is_local for name in (*LOCAL, "local"))

@@ -269,6 +269,77 @@ async def test_a_live_run_is_steered_and_stopped() -> None:
         assert (read[-1]["reason"], read[-1]["detail"]) == ("cancelled", "enough")
 
 
+@pytest.mark.seconds(2000)
+async def test_a_live_run_is_paused_and_resumed() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        assert (await client.post(f"/sessions/{session}/pause")).status == 409
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        await trio.sleep(1)
+        assert (await client.post(f"/sessions/{session}/pause")).json["paused"] is True
+        await trio.sleep(60)
+        looked = (await client.get(f"/sessions/{session}")).json
+        assert (looked["state"], looked["paused"]) == ("running", True)
+        assert (await client.post(f"/sessions/{session}/resume")).status == 202
+        await trio.sleep(60)
+        looked = (await client.get(f"/sessions/{session}")).json
+        assert (looked["state"], looked["paused"]) == ("idle", False)
+        kinds = [event["type"] for event in await events(client, session)]
+        assert kinds.index("paused") < kinds.index("resumed") < kinds.index("stream_stopped")
+
+
+@pytest.mark.seconds(2000)
+async def test_a_run_that_is_paused_for_long_is_parked_and_can_be_resumed() -> None:
+    async with serving() as (_, client):
+        session = await new_session(client)
+        await client.post(f"/sessions/{session}/prompts", {"text": "please wait"})
+        await trio.sleep(1)
+        await client.post(f"/sessions/{session}/pause")
+        await trio.sleep(1000)
+        # Whoever follows the session resumes a run that was cut off, and not this one.
+        async with client.open("GET", f"/sessions/{session}/events"):
+            await trio.sleep(100)
+            assert (await client.get(f"/sessions/{session}")).json["state"] == "parked"
+        assert (await client.post(f"/sessions/{session}/resume")).status == 202
+        await trio.sleep(60)
+        assert (await client.get(f"/sessions/{session}")).json["state"] == "idle"
+        assert (await events(client, session))[-1]["reason"] == "completed"
+
+
+async def test_a_client_chooses_a_model_that_the_server_offers_and_the_session_keeps_it() -> None:
+    quick = ScriptedModel("Quick.", "Quick again.")
+    quick.name = "quick"
+    async with serving(models={"fast": quick, "plain": "openai:gpt-4o", "deep": "openai:gpt-5"}) as (_, client):
+        offered = {model["name"]: model for model in (await client.get("/models")).json["models"]}
+        assert list(offered) == ["fast", "plain", "deep"]
+        assert offered["plain"]["efforts"] == []
+        assert "high" in offered["deep"]["efforts"]
+        session = await new_session(client)
+        path = f"/sessions/{session}/prompts"
+        assert (await client.post(path, {"text": "hello", "model": "other"})).status == 404
+        refused = await client.post(path, {"text": "hello", "model": "plain", "reasoning_effort": "high"})
+        assert (refused.status, "does not think" in refused.message) == (400, True)
+        assert (await client.post(path, {"text": "hello", "reasoning_effort": "high"})).status == 400
+        await client.post(path, {"text": "hello", "model": "fast"})
+        await trio.sleep(1)
+        await client.post(path, {"text": "hello"})
+        await trio.sleep(1)
+        await client.post(path, {"text": "hello", "model": ""})
+        await trio.sleep(1)
+        read = await events(client, session)
+        models = [event["model"] for event in of_type(read, "usage_reported")]
+        assert models[:2] == ["quick", "quick"]
+        assert models[2] != "quick"
+
+
+async def test_a_server_offers_no_models_by_itself() -> None:
+    async with serving() as (_, client):
+        assert (await client.get("/models")).json == {"models": []}
+        session = await new_session(client)
+        refused = await client.post(f"/sessions/{session}/prompts", {"text": "hello", "model": "openai:gpt-5"})
+        assert refused.status == 404
+
+
 async def test_sessions_are_named_listed_in_pages_and_deleted() -> None:
     async with serving() as (_, client):
         sessions = []

@@ -36,6 +36,7 @@ from agentloop.events import (
     UsageReported,
 )
 from agentloop.messages import AssistantMessage, File, Image, ResultStatus, Text, ToolResult, Usage, UserMessage
+from agentloop.models import ModelChoice
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols._base import Encoder, RunRequest, WireProtocol
 from agentloop.serving.protocols.ag_ui import AgUi
@@ -513,9 +514,10 @@ def test_a_response_that_cannot_be_read_further_says_so(protocol: WireProtocol) 
 
 
 def test_our_own_requests_are_read() -> None:
-    prompt, agent = read_prompt(b'{"text": "Look", "parts": [{"type": "image", "url": "https://x/y"}], "agent": "a"}')
-    assert prompt == UserMessage((Text("Look"), Image(url="https://x/y")))
-    assert agent == "a"
+    body = b'{"text": "Look", "parts": [{"type": "image", "url": "https://x/y"}], "agent": "a"}'
+    assert read_prompt(body) == (UserMessage((Text("Look"), Image(url="https://x/y"))), "a", None)
+    body = b'{"text": "Look", "model": "fast", "reasoning_effort": "low"}'
+    assert read_prompt(body)[2] == ModelChoice(model="fast", reasoning_effort="low")
     assert read_answers(b'{"answers": {"q": {"type": "deny", "reason": "no"}}}') == {"q": Deny("no")}
     assert read_steer(b'{"text": "more", "when": "end"}').when == "end"
     assert read_number({"after": "3"}, {}) == 3

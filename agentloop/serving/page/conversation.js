@@ -291,7 +291,7 @@ const HANDLERS = {
     const run = newRun("run", event, conversation);
     if (!event.message.parts.length) {
       run.promptIndex = -1;
-      run.promptNote = "The conversation is being shortened";
+      run.promptNote = event.continues ? "The conversation goes on" : "The conversation is being shortened";
     }
     conversation.runs.push(run);
     conversation.streams.set(event.source.stream, run);
@@ -420,6 +420,12 @@ const HANDLERS = {
     if (!run.parent) conversation.agent = event.to;
     note(conversation, run, "info", `${event.source.agents.at(-1)} hands the conversation to ${event.to}.`);
     conversation.changed(run);
+  },
+  paused(conversation, event, run) {
+    note(conversation, run, "info", "Paused: the run holds before its next step.");
+  },
+  resumed(conversation, event, run) {
+    note(conversation, run, "info", "The run goes on.");
   },
   elicitation_requested: asked,
   approval_requested: asked,

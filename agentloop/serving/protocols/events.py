@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentloop.messages import UserMessage, UserPart
+from agentloop.models import ModelChoice, ReasoningEffort
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols._base import decoded, prompt_of
@@ -28,6 +29,11 @@ class PromptRequest(msgspec.Struct):
     """The prompt, as parts: `Text`, `Image`, `File` in their JSON form. They follow the text."""
     agent: str = ""
     """Name of the agent; that of the session's last run, or the first one, if it is empty."""
+    model: str | None = None
+    """The model for this run and the later ones of the session, one of ``GET /models``; empty for the agent's own.
+    ``None`` leaves it as it is."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much ``model`` thinks; ``None`` leaves it to the settings of the agent."""
 
 
 class SteerRequest(msgspec.Struct):
@@ -43,10 +49,15 @@ class _Answers(msgspec.Struct):
     answers: dict[str, Answer]
 
 
-def read_prompt(body: bytes) -> tuple[UserMessage, str]:
-    """The prompt, and the name of the agent. Raises `Refusal`."""
+def read_prompt(body: bytes) -> tuple[UserMessage, str, ModelChoice | None]:
+    """The prompt, the name of the agent, and the chosen model, if one is. Raises `Refusal`."""
     sent = decoded(body, PromptRequest)
-    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent.agent
+    choice: ModelChoice | None = None
+    if sent.model is not None:
+        choice = ModelChoice(model=sent.model, reasoning_effort=sent.reasoning_effort)
+    elif sent.reasoning_effort is not None:
+        raise Refusal(400, "reasoning_effort= goes with model=, which is empty for the agent's own model")
+    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent.agent, choice
 
 
 def read_answers(body: bytes) -> Mapping[str, Answer]:

@@ -41,9 +41,11 @@ from agentloop.events import (
 from agentloop.hooks import Block, Continue, Hook
 from agentloop.limits import Compaction, Deadlines, Limits, Retries
 from agentloop.messages import Usage
+from agentloop.models import ModelChoice
 from agentloop.outcome import Outcome
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.run_info import RunInfo
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
 from agentloop.testing.harness.registry import SCENARIOS, ends, on_depths, scenario
@@ -849,6 +851,61 @@ def overflow_is_recovered(lab: Lab) -> Agent[Any, Any]:
     turns = (says("bla " * 500, piece=2000) + calls("one"), calls("one"))
     model = lab.model(*turns, fails(overflow), "They said bla.", "Done.")
     return Agent(model, tools=[lab.tool("one")], compaction=Compaction(window=100_000))
+
+
+# ------------------------------------------------------------- going on without a prompt
+
+
+@scenario(ends("limit"))
+async def gone_on_without_a_prompt_after_a_limit(lab: Lab) -> None:
+    """A run ends at its limit; a person says something to the session; the next run goes on without a prompt."""
+    session = Session()
+    tools = [lab.tool("one")]
+    model = lab.model(calls("one"), calls("one"), "Done.")
+    limited = Agent(model, tools=tools, limits=Limits(turns=1))
+    async with lab.stream(limited, session=session, on_question="decline") as stream:
+        await stream.drain()
+    # If a fault struck, the run may have ended with its answer, or before its prompt.
+    if session.may_continue:
+        session.steer("And be quick.")
+        async with lab.stream(Agent(model, tools=tools), None, name="B", session=session) as stream:
+            await stream.drain()
+
+
+# ------------------------------------------------------------------- the model of a turn
+
+
+def _ruled(lab: Lab, *choices: Any) -> Agent[Any, Any]:
+    """An agent whose rule passes a seam, and gives one choice after another."""
+
+    async def rule(info: RunInfo[Any]) -> Any:
+        await lab.sim.seam("rule")
+        return choices[min(info.turn, len(choices)) - 1]
+
+    tools = [lab.tool("one"), lab.tool("two", model="fast")]
+    return Agent(
+        lab.model(calls("one"), "Done.", name="main"),
+        tools=tools,
+        models={"fast": lab.model(calls("one"), name="quick")},
+        choose_model=rule,
+        fallbacks=[lab.model("Spared.", name="spare")],
+        retries=Retries(attempts=1),
+    )
+
+
+@on_depths("completed")
+def models_by_tool_and_by_rule(lab: Lab) -> Agent[Any, Any]:
+    return _ruled(lab, lab.model(calls("two"), name="first"), None, ModelChoice(reasoning_effort="low"))
+
+
+@on_depths("completed")
+def a_chosen_model_fails_and_the_fallback_answers(lab: Lab) -> Agent[Any, Any]:
+    return _ruled(lab, None, lab.model(fails(ModelConnectionError("gone")), name="broken"))
+
+
+@on_depths("failed")
+def a_rule_gives_no_model(lab: Lab) -> Agent[Any, Any]:
+    return _ruled(lab, None, 7)
 
 
 # ------------------------------------------------------------------------------ steering

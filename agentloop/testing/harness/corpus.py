@@ -12,6 +12,7 @@ from agentloop.testing.harness import (
     background_scenarios as _background,
     handoff_scenarios as _handoffs,
     law_scenarios as _laws,
+    pause_scenarios as _pauses,
     reader_scenarios as _readers,
     result_scenarios as _results,
     session_scenarios,
@@ -23,7 +24,7 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _background, _handoffs, _laws, _readers, _results, _tools, _values)
+_ADDED = (_agents, _background, _handoffs, _laws, _pauses, _readers, _results, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 

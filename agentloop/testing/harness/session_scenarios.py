@@ -846,6 +846,26 @@ async def waited_for(story: Story) -> None:
         nursery.start_soon(use, "B")
 
 
+@story(_plain, reasons=("cancelled", "cancelled", "completed"), effects={"one": 1})
+async def gone_on_without_a_prompt_and_killed(story: Story) -> None:
+    """A run is stopped, another goes on without a prompt, its process dies, and it is resumed."""
+    async with story.process("P") as client, story.session(client) as session:
+
+        def stop(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, ToolCallStarted):
+                stream.stop("enough")
+
+        await story.go_on(client, session, name="A", on_event=stop)
+        if session.may_continue:
+            opening = story.lab.stream(story.agent, None, name="B", session=session, client=client)
+            async with opening as stream:
+                async for event in stream:
+                    if isinstance(event, TurnStarted):
+                        client.kill()
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="C")
+
+
 @story(_busy, reasons=("needs_input", "completed", "completed"), effects={"one": 4, "slow": 1, "guarded": 2})
 async def forked(story: Story) -> None:
     """A parked run is resumed in a fork, and in the session itself."""
