@@ -34,6 +34,7 @@ import msgspec
 from agentloop._core.attrs_fields import AttrsFields
 from agentloop.messages import Message, ToolResult, Usage, UserMessage
 from agentloop.questions import Answer
+from agentloop.safety import BlastRadius
 
 __all__ = [
     "ApprovalRequested",
@@ -575,6 +576,18 @@ class ApprovalRequested(Event, frozen=True, kw_only=True, gc=True):
     """The arguments that an approval is bound to: the tool runs with these, or with those of the answer."""
     reason: str = ""
     """The rule or mode that requires approval, and hooks' reasons; empty if only the tool itself requires it."""
+    read_only: bool = False
+    """Whether the tool only reads, or says that this call does."""
+    destructive: bool | None = None
+    """Whether the call may destroy something, rather than only add to it; ``None`` if the tool does not say."""
+    assessment: str = ""
+    """Why the call is harmless, or is not known to be, in the words of the tool's ``assess=``; empty without one."""
+    blast_radius: BlastRadius = BlastRadius()
+    """What the call may touch, as far as it is known: from the tool's ``assess=``, or from arguments whose names say
+    what they are, such as ``path``, ``url`` and ``command``."""
+    metadata: dict[str, Any] = {}
+    """JSON values by name: those of the tool, of its assessment, and of the hooks that asked, in that order. A later
+    one replaces one of the same name."""
 
 
 class ContinueRequested(Event, frozen=True, kw_only=True):

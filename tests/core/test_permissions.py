@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agentloop import hooks
-from agentloop._core.permissions import Call, Decision, Effect, combine, covers, decide, is_granted, strictest
+from agentloop._core.permissions import (
+    Call,
+    Decision,
+    Effect,
+    combine,
+    covers,
+    decide,
+    is_granted,
+    strictest,
+    without_allowing,
+)
 from agentloop.errors import UsageError
 from agentloop.permissions import Condition, Exact, Glob, Grant, Mode, Permissions, Rule, Under
 
@@ -67,6 +77,8 @@ UNKNOWN: dict[str, bool] = {}
     [
         ("plan", "tool", "deny", "deny", "deny"),
         ("strict", "ask", "ask", "ask", "ask"),
+        ("safe", "tool", "ask", "ask", "ask"),
+        ("safer", "tool", "ask", "ask", "ask"),
         ("default", "tool", "tool", "tool", "tool"),
         ("accept_edits", "allow", "allow", "tool", "tool"),
         ("autonomous", "allow", "allow", "allow", "allow"),
@@ -469,7 +481,9 @@ rules = st.builds(
     Rule, st.sampled_from(["*", "shell", "read*"]), st.dictionaries(st.just("command"), conditions, max_size=1)
 )
 some_rules = st.lists(rules, max_size=2)
-modes: st.SearchStrategy[Mode] = st.sampled_from(["plan", "strict", "default", "accept_edits", "autonomous"])
+modes: st.SearchStrategy[Mode] = st.sampled_from(
+    ["plan", "strict", "safe", "safer", "default", "accept_edits", "autonomous"]
+)
 permissions = st.builds(Permissions, allow=some_rules, ask=some_rules, deny=some_rules, mode=modes)
 some_calls = st.builds(
     Call,
@@ -478,6 +492,7 @@ some_calls = st.builds(
     st.just({}),
     st.booleans(),
     st.sampled_from([None, True, False]),
+    st.booleans(),
 )
 
 
@@ -527,9 +542,28 @@ def test_together_they_deny_and_ask_what_each_alone_does(own: list[Permissions],
 @given(some_calls)
 def test_the_modes_go_from_strict_to_autonomous(call: Call) -> None:
     said = [
-        decide(Permissions(mode=mode), call) for mode in ("strict", "default", "accept_edits", "autonomous")
+        decide(Permissions(mode=mode), call) for mode in ("strict", "safe", "default", "accept_edits", "autonomous")
     ]  # "plan" denies where "strict" asks, and lets read what "strict" asks about
     assert all(at_least_as_strict(one, other) for one, other in pairwise(said))
+    # "default" leaves a harmless call to its tool, which may require approval.
+    levels = [decide(Permissions(mode=mode), call) for mode in ("strict", "safe", "safer", "autonomous")]
+    assert all(at_least_as_strict(one, other) for one, other in pairwise(levels))
+
+
+def test_the_mode_safer_runs_what_its_tool_calls_harmless_and_says_why_it_asks_about_the_rest() -> None:
+    harmless = Call("shell", {}, is_harmless=True, assessment="it only reads")
+    other = Call("shell", {}, assessment="rm is not known")
+    safe, safer = Permissions(mode="safe"), Permissions(mode="safer")
+
+    assert [decide(safer, harmless).effect, decide(safer, other).effect] == ["allow", "ask"]
+    assert [decide(safe, harmless).effect, decide(safe, other).effect] == ["ask", "ask"]
+    assert decide(safer, other).detail == "rm is not known"
+    assert decide(safe, other).detail == "shell may do more than read"
+
+
+def test_permissions_of_an_imported_session_call_no_command_harmless() -> None:
+    assert without_allowing(Permissions(mode="safer")).mode == "safe"
+    assert without_allowing(Permissions(mode="safe")).mode == "safe"
 
 
 def test_the_strictest_of_nothing_is_left_to_the_tool() -> None:
