@@ -1,6 +1,4 @@
-"""Levels of safety: what runs unasked in the modes safe and safer, what a person is shown of the rest, and one answer
-that covers all that is safe from now on.
-"""
+"""Levels of safety: what the modes safe and safer run, what a person reads of the rest, and approving a level."""
 
 from __future__ import annotations
 
