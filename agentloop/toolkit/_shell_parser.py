@@ -162,6 +162,8 @@ _STATEMENTS = frozenset(
     {"program", "list", "pipeline", "subshell", "compound_statement", "negated_command", "redirected_statement"}
     | {"if_statement", "elif_clause", "else_clause", "do_group", "variable_assignments"}
 )
+_LINES = _STATEMENTS | {"for_statement", "command_substitution", "process_substitution", "heredoc_redirect"}
+"""Nodes whose parts may stand in several lines."""
 _WORDS = frozenset(
     {"word", "number", "raw_string", "string", "concatenation", "simple_expansion", "expansion"}
     | {"command_substitution", "process_substitution", "arithmetic_expansion"}
@@ -438,7 +440,10 @@ class _Reader:
         self._check_end(match[2], start.end_byte, bodies)
         if not match[1] and any(_EXPANDS.search(self._text(body)) for body in bodies):
             raise NotKnownError("it has a here-document with expansions")
+        end_of_line = self._source.index(b"\n", start.end_byte)
         for child in rest:
+            if child not in bodies and child.end_byte > end_of_line:
+                raise NotKnownError("it has a here-document that is not known")
             if child.type in _WORDS:
                 yield self._word(child)
             elif child.type in _REDIRECTS:
@@ -614,6 +619,9 @@ class _Reader:
         at, is_word = node.start_byte, False
         for child in node.children:
             gap = self._gap(at, child.start_byte)
+            if "\n" in gap and node.type not in _LINES:
+                # The grammar goes on past the end of a line, if the next one is only a backslash.
+                raise NotKnownError("it has words that run into each other")
             is_next_word = child.type in _WORDS or child.type in ("command_name", "variable_assignment")
             if (between and is_word and is_next_word and not gap) or (not between and gap):
                 raise NotKnownError("it has words that run into each other")
