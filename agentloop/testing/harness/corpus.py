@@ -13,6 +13,7 @@ from agentloop.testing.harness import (
     law_scenarios as _laws,
     reader_scenarios as _readers,
     result_scenarios as _results,
+    safety_scenarios as _safety,
     session_scenarios,
     tool_scenarios as _tools,
     value_scenarios as _values,
@@ -22,7 +23,7 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _handoffs, _laws, _readers, _results, _tools, _values)
+_ADDED = (_agents, _handoffs, _laws, _readers, _results, _safety, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 
