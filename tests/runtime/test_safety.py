@@ -31,9 +31,9 @@ class Tools:
 
     def __init__(self, **options: Any) -> None:
         self.ran: list[str] = []
-        options = {"requires_approval": True, "assess": assess} | options
+        merged: dict[str, Any] = {"requires_approval": True, "assess": assess, **options}
 
-        @tool(**options)
+        @tool(**merged)
         async def shell(command: str) -> str:
             """Run a command."""
             self.ran.append(command)

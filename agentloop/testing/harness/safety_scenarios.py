@@ -5,6 +5,7 @@ The tool ``run`` assesses its commands by their first letters. An account of its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from agentloop import hooks
@@ -12,7 +13,7 @@ from agentloop.agent import Agent
 from agentloop.errors import ToolError
 from agentloop.events import ApprovalRequested, Question
 from agentloop.hooks import Ask, PreToolUse
-from agentloop.permissions import Permissions
+from agentloop.permissions import Mode, Permissions
 from agentloop.questions import Answer, Approve, Deny
 from agentloop.safety import Assessment, BlastRadius
 from agentloop.testing._lab import Lab
@@ -93,7 +94,7 @@ async def each_mode_asks_about_the_calls_that_it_should(lab: Lab) -> None:
         "default": ["look", "no", "broken", "fetch"],
         "autonomous": [],
     }
-    names = ("safe", "safer", "default", "autonomous")
+    names: tuple[Mode, ...] = ("safe", "safer", "default", "autonomous")
     agents = [
         Agent(lab.model(_SCRIPT, "Inner.", name=mode), name=mode, tools=_tools(lab), permissions=Permissions(mode=mode))
         for mode in names
@@ -117,7 +118,7 @@ async def each_mode_asks_about_the_calls_that_it_should(lab: Lab) -> None:
 # ------------------------------------------------------------------------------- with a journal
 
 
-def _kept(mode: Any) -> Any:
+def _kept(mode: Mode) -> Callable[[Lab], Agent[Any, Any]]:
     def make(lab: Lab) -> Agent[Any, Any]:
         script = calls("run", command="look") + calls("run", command="more") + calls("read")
         again = calls("run", command="look again") + calls("run", command="look twice")
