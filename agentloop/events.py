@@ -148,8 +148,8 @@ WarningCode: TypeAlias = Literal[
 - ``messages_left_out``: no summary could be had for a request that was refused as too long; the model reads the
   conversation without its oldest messages.
 - ``model_failed``: a model could not be opened or closed; the stream uses the others.
-- ``predicate_failed``: a tool's ``requires_approval`` or ``offered`` function raised an error; the call needs approval,
-  or the tool is not offered in this turn.
+- ``predicate_failed``: a tool's ``requires_approval``, ``assess`` or ``offered`` function raised an error; the call
+  needs approval, or the tool is not offered in this turn.
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
 - ``rule_matches_nothing``: a permission rule or a hook names a tool, or an argument, that is not there.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.

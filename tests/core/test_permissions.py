@@ -68,8 +68,10 @@ def test_deny_comes_before_ask_and_ask_before_allow_and_rules_before_the_mode(
     assert decision.by == ("rule" if "rule" in because else "mode" if "mode" in because else "tool")
 
 
-READER, EDITOR, SHREDDER = {"read_only": True}, {"destructive": False}, {"destructive": True}
-UNKNOWN: dict[str, bool] = {}
+READER: dict[str, Any] = {"read_only": True}
+EDITOR: dict[str, Any] = {"destructive": False}
+SHREDDER: dict[str, Any] = {"destructive": True}
+UNKNOWN: dict[str, Any] = {}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ UNKNOWN: dict[str, bool] = {}
     ],
 )
 def test_the_modes(mode: Mode, reader: Effect, editor: Effect, shredder: Effect, unknown: Effect) -> None:
-    def says(annotations: dict[str, bool]) -> Effect:
+    def says(annotations: dict[str, Any]) -> Effect:
         return decide(Permissions(mode=mode), Call("act", {}, {}, **annotations)).effect
 
     assert (says(READER), says(EDITOR), says(SHREDDER), says(UNKNOWN)) == (reader, editor, shredder, unknown)
