@@ -81,7 +81,7 @@ ON_ONE_PYTHON = (
     *("telemetry", "terminal", "testing", "toolkit"),
 )
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
-EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,testing,yaml"
+EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,shell,testing,yaml"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:

@@ -35,6 +35,7 @@ import msgspec
 from agentloop._core.attrs_fields import AttrsFields
 from agentloop.messages import Message, ToolResult, Usage, UserMessage
 from agentloop.questions import Answer
+from agentloop.safety import BlastRadius
 
 __all__ = [
     "ApprovalRequested",
@@ -153,8 +154,8 @@ WarningCode: TypeAlias = Literal[
 - ``messages_left_out``: no summary could be had for a request that was refused as too long; the model reads the
   conversation without its oldest messages.
 - ``model_failed``: a model could not be opened or closed; the stream uses the others.
-- ``predicate_failed``: a tool's ``requires_approval`` or ``offered`` function raised an error; the call needs approval,
-  or the tool is not offered in this turn.
+- ``predicate_failed``: a tool's ``requires_approval``, ``assess`` or ``offered`` function raised an error; the call
+  needs approval, or the tool is not offered in this turn.
 - ``question_refused``: an MCP server asked a question that cannot be put to anyone; it was declined.
 - ``rule_matches_nothing``: a permission rule or a hook names a tool, or an argument, that is not there.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
@@ -598,6 +599,18 @@ class ApprovalRequested(Event, frozen=True, kw_only=True, gc=True):
     """The arguments that an approval is bound to: the tool runs with these, or with those of the answer."""
     reason: str = ""
     """The rule or mode that requires approval, and hooks' reasons; empty if only the tool itself requires it."""
+    read_only: bool = False
+    """Whether the tool only reads, or says that this call does."""
+    destructive: bool | None = None
+    """Whether the call may destroy something, rather than only add to it; ``None`` if the tool does not say."""
+    assessment: str = ""
+    """Why the call is harmless, or is not known to be, in the words of the tool's ``assess=``; empty without one."""
+    blast_radius: BlastRadius = BlastRadius()
+    """What the call may touch, as far as it is known: from the tool's ``assess=``, or from arguments whose names say
+    what they are, such as ``path``, ``url`` and ``command``."""
+    metadata: dict[str, Any] = {}
+    """JSON values by name: those of the tool, of its assessment, and of the hooks that asked, in that order. A later
+    one replaces one of the same name."""
 
 
 class ContinueRequested(Event, frozen=True, kw_only=True):

@@ -130,6 +130,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     reason: str = ""
     """Why, for that person: it becomes part of `ApprovalRequested.reason`."""
+    metadata: dict[str, Any] = {}
+    """JSON values by name, for that person: they become part of `ApprovalRequested.metadata`."""
 
 
 class ReplaceArguments(msgspec.Struct, frozen=True):

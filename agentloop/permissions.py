@@ -39,6 +39,9 @@ docker-agent:
 - ``plan``: tools with ``read_only=True`` run, no others;
 - ``strict``: every call needs approval;
 - ``default``: the tool's ``requires_approval=`` decides;
+- ``safe``: tools with ``read_only=True`` run, unless their ``requires_approval=`` asks; all other calls need approval;
+- ``safer``: like ``safe``, and calls that the tool's ``assess=`` calls harmless run, though the tool requires approval.
+  `agentloop.toolkit.shell` knows many commands that only read, and asks about all others;
 - ``accept_edits``: like ``default``, but tools with ``read_only=True`` or ``destructive=False`` run without approval;
 - ``autonomous``: no call needs approval.
 
@@ -66,10 +69,11 @@ from attrs import field, frozen
 
 from agentloop._core.json_text import decode_own
 from agentloop.errors import UsageError
+from agentloop.safety import SafetyLevel
 
 __all__ = ["Condition", "Exact", "Glob", "Grant", "Mode", "Permissions", "Rule", "Under", "check_tool_glob"]
 
-Mode: TypeAlias = Literal["plan", "strict", "default", "accept_edits", "autonomous"]
+Mode: TypeAlias = Literal["plan", "strict", "safe", "safer", "default", "accept_edits", "autonomous"]
 """How to decide about calls that no rule matches. The module explains each."""
 
 _LONG = 80
@@ -193,16 +197,18 @@ class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.tool}({', '.join(conditions)})" if conditions else self.tool
 
 
-class Grant(msgspec.Struct, frozen=True):
-    """A rule that a person has allowed for good, in one session, for the agent that asked."""
+class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person has allowed for good, in one session, for the agent that asked: a rule, or a level of safety."""
 
     agents: tuple[str, ...]
     """Names of the agents, from the root down to the one that may. The whole path, because names are seldom unique."""
     rule: Rule
-    """The calls that are allowed."""
+    """The calls that are allowed; with a ``level``, the call that the person was asked about, which is not covered."""
     fingerprint: str = ""
     """Identifies the definition of that agent: its instructions, tools and toolsets. Another agent of the same name, or
     the same one after a change of those, asks again."""
+    level: SafetyLevel | None = None
+    """The calls that are allowed instead of those of ``rule``: those that the mode of this name runs."""
 
     def __post_init__(self) -> None:
         if not isinstance(cast("object", self.agents), tuple) or not self.agents:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from agentloop.permissions import Rule
+from agentloop.safety import SafetyLevel
 
 __all__ = ["Accept", "Answer", "Approve", "Cancel", "Decline", "Deny"]
 
@@ -38,10 +39,12 @@ class Approve(msgspec.Struct, frozen=True, tag="approve", omit_defaults=True):
 
     arguments: dict[str, Any] | None = None
     """Call the tool with these arguments instead of those that were shown."""
-    always: bool | Rule = False
+    always: bool | Rule | SafetyLevel = False
     """Do not ask again in this session. ``True`` covers this very call: this tool of this agent with the approved
     arguments, and no others. A rule for this tool covers all calls of this agent that it certainly matches; a rule
-    without conditions covers all calls of the tool."""
+    without conditions covers all calls of the tool. ``"safe"`` and ``"safer"`` approve this call once, and from now on
+    all calls of this agent that the mode of that name runs, of whatever tool. They satisfy a mode that asks, and
+    ``"safer"`` also a tool that requires approval of a harmless call; rules and hooks that ask still ask."""
 
 
 class Deny(msgspec.Struct, frozen=True, tag="deny", omit_defaults=True):

@@ -22,7 +22,7 @@ from typing import Any, Concatenate, Generic, Literal, Protocol, TypeAlias, Type
 import msgspec
 from attrs import field, frozen
 
-from agentloop._core.field_checks import shown
+from agentloop._core.field_checks import FieldError, json_value, shown
 from agentloop._core.first_guesses import explain_options
 from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import decode_json
@@ -34,6 +34,7 @@ from agentloop.context import AgentBase, ToolContext
 from agentloop.errors import AgentLoopError, ArgumentsError, ToolDefinitionError, UsageError
 from agentloop.models import Model, ModelChoice, ToolSpec
 from agentloop.run_info import Offered, check_info_function
+from agentloop.safety import Assessment
 
 __all__ = [
     "Arguments",
@@ -168,6 +169,29 @@ def _check_model(instance: Tool, attribute: object, value: object) -> None:
         raise ToolDefinitionError(
             f"tool {instance.name!r}: model={shown(value)}: give a model, its name, or ModelChoice(...)"
         )
+def _check_assess(instance: Tool, attribute: object, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: assess={shown(value)}: give a function of the arguments that returns an "
+            "Assessment, or None"
+        )
+
+
+def _metadata(value: Any) -> Any:
+    """``value`` with JSON values that nobody else can write to; other values are left for `_check_metadata`."""
+    try:
+        return json_value(value, "metadata")
+    except FieldError:
+        return value
+
+
+def _check_metadata(instance: Tool, attribute: object, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise ToolDefinitionError(f"tool {instance.name!r}: metadata={shown(value)}: give a dict of JSON values")
+    try:
+        json_value(value, "metadata")
+    except FieldError as error:
+        raise ToolDefinitionError(f"tool {instance.name!r}: {error}") from None
 
 
 def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
@@ -209,6 +233,12 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     """Whether it changes nothing. Permissions rely on it; agentloop does not check it."""
     destructive: bool | None = field(default=None, validator=_check_destructive)
     """Whether it may destroy something, rather than only add to it; ``None`` if unknown."""
+    assess: Callable[[dict[str, Any]], Assessment] | None = field(default=None, validator=_check_assess, repr=False)
+    """What one call may do, where the arguments decide: a function of them, as the function gets them, that returns an
+    `agentloop.safety.Assessment`. Called where a permission or a person wants to know; a plain one runs in a thread. If
+    it fails, the call is not known to be harmless."""
+    metadata: Mapping[str, Any] = field(default={}, converter=_metadata, validator=_check_metadata, repr=False)
+    """JSON values by name, for a person who is asked about a call: `ApprovalRequested.metadata`."""
     idempotent: bool = False
     """Whether two calls with the same arguments have the effect of one."""
     if_interrupted: IfInterrupted | None = field(default=None, validator=_check_if_interrupted)
@@ -325,6 +355,10 @@ class ToolOptions(TypedDict, total=False):
     """As in `Tool.read_only`."""
     destructive: bool | None
     """As in `Tool.destructive`."""
+    assess: Callable[[dict[str, Any]], Assessment] | None
+    """As in `Tool.assess`."""
+    metadata: Mapping[str, Any]
+    """As in `Tool.metadata`."""
     idempotent: bool
     """As in `Tool.idempotent`."""
     if_interrupted: IfInterrupted | None
@@ -371,6 +405,8 @@ def tool(
     offered: Offered | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
+    assess: Callable[[dict[str, Any]], Assessment] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     idempotent: bool = False,
     if_interrupted: IfInterrupted | None = None,
     concurrency: int | None = None,
@@ -392,6 +428,8 @@ def tool(
     offered: Offered | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
+    assess: Callable[[dict[str, Any]], Assessment] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     idempotent: bool = False,
     if_interrupted: IfInterrupted | None = None,
     concurrency: int | None = None,
@@ -420,6 +458,8 @@ def tool(
       offered: as in `Tool.offered`.
       read_only: as in `Tool.read_only`.
       destructive: as in `Tool.destructive`.
+      assess: as in `Tool.assess`.
+      metadata: as in `Tool.metadata`.
       idempotent: as in `Tool.idempotent`.
       if_interrupted: as in `Tool.if_interrupted`.
       concurrency: as in `Tool.concurrency`.
@@ -460,6 +500,8 @@ def tool(
             offered=offered,
             read_only=read_only,
             destructive=destructive,
+            assess=assess,
+            metadata={} if metadata is None else metadata,
             idempotent=idempotent,
             if_interrupted=if_interrupted,
             concurrency=concurrency,

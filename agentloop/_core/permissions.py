@@ -12,7 +12,8 @@ import msgspec
 from attrs import evolve
 
 from agentloop._core.on_first_use import unquote
-from agentloop.permissions import Condition, Exact, Glob, Grant, Permissions, Rule, Under
+from agentloop.permissions import Condition, Exact, Glob, Grant, Mode, Permissions, Rule, Under
+from agentloop.safety import SafetyLevel
 
 __all__ = [
     "Call",
@@ -22,6 +23,7 @@ __all__ = [
     "covers",
     "decide",
     "is_granted",
+    "is_level_granted",
     "is_like",
     "strictest",
     "without_allowing",
@@ -41,6 +43,8 @@ class Decision(msgspec.Struct, frozen=True):
     """The rule or the mode, in words; empty where the tool is to say."""
     by: Literal["rule", "mode", "hook", "tool"] = "tool"
     """The source of the decision."""
+    detail: str = ""
+    """Why the rule or the mode says so of this call, in words; empty where it says so of all that it is about."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -53,6 +57,10 @@ class Call(msgspec.Struct, frozen=True):
     """The values of arguments that were left out."""
     read_only: bool = False
     destructive: bool | None = None
+    is_harmless: bool = False
+    """Whether the tool has assessed the call, and called it harmless."""
+    assessment: str = ""
+    """Why, or why it did not, in words."""
 
 
 def decide(permissions: Permissions, call: Call) -> Decision:
@@ -66,7 +74,7 @@ def decide(permissions: Permissions, call: Call) -> Decision:
     if effect == "tool":
         return Decision(effect)
     why = ", in which only tools that read run" if effect == "deny" else ""
-    return Decision(effect, f"the mode {mode!r}{why}", "mode")
+    return Decision(effect, f"the mode {mode!r}{why}", "mode", _detail(mode, call))
 
 
 def _effect_of_mode(mode: str, call: Call) -> Effect:
@@ -75,12 +83,26 @@ def _effect_of_mode(mode: str, call: Call) -> Effect:
             return "tool" if call.read_only else "deny"
         case "strict":
             return "ask"
+        case "safer" if call.is_harmless:
+            return "allow"
+        case "safe" | "safer":
+            return "tool" if call.read_only else "ask"
         case "accept_edits":
             return "allow" if call.read_only or call.destructive is False else "tool"
         case "autonomous":
             return "allow"
         case _:
             return "tool"
+
+
+def _detail(mode: str, call: Call) -> str:
+    match mode:
+        case "safe":
+            return f"{call.tool} may do more than read"
+        case "safer":
+            return call.assessment or f"{call.tool} may do more than read"
+        case _:
+            return ""
 
 
 def strictest(decisions: Iterable[Decision]) -> Decision:
@@ -102,14 +124,31 @@ def combine(own: Sequence[Decision], around: Sequence[Decision]) -> Decision:
 def is_granted(grants: Iterable[Grant], agents: tuple[str, ...], fingerprint: str, call: Call) -> bool:
     """Whether a person has allowed ``call`` for good, for the agent at ``agents`` that has this ``fingerprint``."""
     return any(
-        grant.agents == agents and grant.fingerprint == fingerprint and covers(grant.rule, call, certainly=True)
+        grant.agents == agents
+        and grant.fingerprint == fingerprint
+        and grant.level is None
+        and covers(grant.rule, call, certainly=True)
         for grant in grants
+    )
+
+
+def is_level_granted(
+    grants: Iterable[Grant], agents: tuple[str, ...], fingerprint: str, level: SafetyLevel | None
+) -> bool:
+    """Whether a person has allowed all calls of ``level`` for good; ``None`` for a call that no level covers."""
+    enough = () if level is None else ("safer",) if level == "safer" else ("safe", "safer")
+    return any(
+        grant.agents == agents and grant.fingerprint == fingerprint and grant.level in enough for grant in grants
     )
 
 
 def without_allowing(permissions: Permissions) -> Permissions:
     """``permissions`` without the rules, and the mode, that let calls run which would need approval otherwise."""
-    mode = "default" if permissions.mode in ("accept_edits", "autonomous") else permissions.mode
+    mode: Mode = permissions.mode
+    if mode in ("accept_edits", "autonomous"):
+        mode = "default"
+    elif mode == "safer":
+        mode = "safe"
     return evolve(permissions, allow=(), mode=mode)
 
 

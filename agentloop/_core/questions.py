@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Generic, Literal, TypeAlias, TypeVar, cast, get_args
 
 import msgspec
 
@@ -35,6 +35,7 @@ from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import ApprovalRequested, ContinueRequested, ElicitationRequested, Question, Source
 from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.safety import SafetyLevel
 
 __all__ = [
     "AnsweredBy",
@@ -366,7 +367,9 @@ def copy_of(question: Question) -> Question:
     if isinstance(question, ElicitationRequested):
         return msgspec.structs.replace(question, form=deepcopy(question.form))
     if isinstance(question, ApprovalRequested):
-        return msgspec.structs.replace(question, arguments=deepcopy(question.arguments))
+        return msgspec.structs.replace(
+            question, arguments=deepcopy(question.arguments), metadata=deepcopy(question.metadata)
+        )
     return question
 
 
@@ -413,14 +416,14 @@ def check_always(question: str, always: object, call: Call) -> None:
     """Check that ``Approve.always`` covers no more than a person who approves ``call`` can mean.
 
     Raises:
-      InvalidAnswerError: not a bool, nor a rule for this tool that certainly matches ``call``; or its wildcards match
-        characters that a shell obeys.
+      InvalidAnswerError: not a bool, nor a level of safety, nor a rule for this tool that certainly matches ``call``;
+        or its wildcards match characters that a shell obeys.
     """
-    if isinstance(always, bool):
+    if isinstance(always, bool) or always in get_args(SafetyLevel):
         return
     problem = ""
     if not isinstance(always, Rule):
-        problem = f"always={always!r}: give True, False, or a Rule"
+        problem = f"always={always!r}: give True, False, 'safe', 'safer', or a Rule"
     elif always.tool != call.tool:
         problem = f"always={always}: it is for other tools than {call.tool!r}"
     elif any(isinstance(condition, Glob) and condition.allow_shell_characters for condition in always.where.values()):

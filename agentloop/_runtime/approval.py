@@ -15,13 +15,15 @@ from typing import Any, Literal, cast
 import msgspec
 import trio
 
+from agentloop._core.blast_radius import blast_radius_of
 from agentloop._core.context_window import READ_RESULT
 from agentloop._core.json_text import decode_own, whole_numbers
 from agentloop._core.on_first_use import get_close_matches
-from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_like
+from agentloop._core.permissions import Call, Decision, combine, decide, is_granted, is_level_granted, is_like
 from agentloop._core.questions import AskedQuestion, check_always
 from agentloop._core.results import error_result
 from agentloop._core.state import MAY_HAVE_RUN
+from agentloop._runtime.assessment import assess_call
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.questions import ask
@@ -44,6 +46,7 @@ from agentloop.hooks import (
 from agentloop.messages import ToolCall, ToolResult
 from agentloop.permissions import Grant, Permissions, Rule
 from agentloop.questions import Answer, Approve, Deny
+from agentloop.safety import Assessment, SafetyLevel
 from agentloop.tools import Tool
 
 __all__ = ["CheckedArguments", "agent_fingerprint", "check_call", "is_free", "may_run_again", "warn_of_unmatched"]
@@ -98,7 +101,8 @@ async def may_run_again(run: Run, tool: Tool, call: ToolCall) -> bool:
         arguments = CheckedArguments({}, call.arguments).plain()
     except msgspec.DecodeError:
         return False
-    answer = await ask(run, RetryApproval(_approval_event(run, call, arguments, MAY_HAVE_RUN)))
+    event = _approval_event(run, tool, call, arguments, MAY_HAVE_RUN, None, tool.metadata)
+    answer = await ask(run, RetryApproval(event))
     decision: Literal["allow", "deny"] = "allow" if isinstance(answer, Approve) else "deny"
     by: DecidedBy = "nobody" if answer is None else "person"
     await _report(run, call, CheckedArguments({}, call.arguments), decision, by, MAY_HAVE_RUN)
@@ -175,7 +179,23 @@ class CallApproval(AskedQuestion):
 class ApprovalCheck:
     """The check of one call: its steps, in order, and their findings so far."""
 
-    __slots__ = ("_allowed_by", "_call", "_must_ask", "_reasons", "_run", "_tool", "_tool_asked", "arguments", "source")
+    __slots__ = (
+        "_allowed_by",
+        "_assessed",
+        "_assessment",
+        "_call",
+        "_is_asked_about",
+        "_level",
+        "_metadata",
+        "_must_ask",
+        "_reasons",
+        "_run",
+        "_tool",
+        "_tool_asked",
+        "_tool_requires",
+        "arguments",
+        "source",
+    )
 
     def __init__(self, run: Run, tool: Tool, call: ToolCall, arguments: CheckedArguments) -> None:
         self._run = run
@@ -186,6 +206,19 @@ class ApprovalCheck:
         self._must_ask = False
         self._reasons: dict[str, None] = {}
         """Why a person is asked, in order."""
+        self._is_asked_about = False
+        """Whether a rule or a hook demands that a person is asked about this call, and not only a mode or the tool."""
+        self._metadata: dict[str, Any] = {}
+        """What the hooks that asked add for the person."""
+        self._tool_requires: bool | None = None
+        """Whether the tool requires approval of the arguments; ``None`` if it was not asked yet."""
+        self._assessed: CheckedArguments | None = None
+        """The arguments that the tool has assessed."""
+        self._assessment: Assessment | None = None
+        """What the tool says of them."""
+        self._level: SafetyLevel | None = None
+        """The lowest level of safety that would let the call run; ``None`` if none does. Known before a person is
+        asked."""
         self._allowed_by: Hook | None = None
         """The hook that has allowed the call, with these arguments."""
         self._tool_asked = False
@@ -196,6 +229,8 @@ class ApprovalCheck:
     async def check(self) -> CheckedArguments | ToolResult:
         try:
             # The first to deny ends the check; each step may also demand that a person is asked.
+            if self._needs_assessment():
+                await self.assess()
             denied = self.apply_rules() or await self.run_hooks()
             if denied is not None:
                 return denied
@@ -209,6 +244,7 @@ class ApprovalCheck:
             decision = self.decide(self.arguments)
             self.source = decision.by, decision.because
             return self.arguments
+        await self.find_level()
         if self.is_granted():
             self.source = "rule", GRANTED
             return self.arguments
@@ -223,7 +259,9 @@ class ApprovalCheck:
             return self._denied(f"Denied by {decision.because}.", decision.by, decision.because)
         if decision.effect == "ask":
             self._must_ask = True
-            self._reasons[f"{decision.because} asks"] = None
+            self._is_asked_about |= decision.by == "rule"
+            detail = f": {decision.detail}" if decision.detail else ""
+            self._reasons[f"{decision.because} asks{detail}"] = None
         return None
 
     async def run_hooks(self) -> ToolResult | None:
@@ -238,7 +276,9 @@ class ApprovalCheck:
                 if self.decide(self.arguments).effect == "tool" and await self._requires_approval():
                     self._tool_asked = True
                 self.arguments = self.replacement(verdict.arguments)
-                self._allowed_by = None
+                self._allowed_by = self._tool_requires = None
+                if self._needs_assessment():
+                    await self.assess()
                 denied = self.apply_rules()
                 if denied is not None:
                     return denied
@@ -246,8 +286,9 @@ class ApprovalCheck:
             match verdict:
                 case Deny(reason=reason):
                     return self._denied_by(hook, reason)
-                case Ask(reason=reason):
-                    self._must_ask = True
+                case Ask(reason=reason, metadata=metadata):
+                    self._must_ask = self._is_asked_about = True
+                    self._metadata.update(metadata)
                     if reason:
                         self._reasons[reason] = None
                 case Allow() if not run.hooks.is_inherited(hook):
@@ -266,10 +307,28 @@ class ApprovalCheck:
         elif left_to_the_tool:
             self._must_ask = await self._requires_approval()
 
+    async def assess(self) -> None:
+        """Let the tool assess the call with its present arguments, once."""
+        if self._assessed is not self.arguments:
+            arguments = self._tool.arguments.decode(self.arguments.text)
+            self._assessment = await assess_call(self._run, self._tool, arguments)
+            self._assessed = self.arguments
+
+    async def find_level(self) -> None:
+        """Find the level of safety that the call has, and what else a person is to know of it."""
+        await self.assess()
+        if self._is_asked_about:
+            return
+        if self._assessment is not None and self._assessment.is_harmless:
+            self._level = "safer"
+        # As in the modes: what a tool says of itself does not override what it requires.
+        if self._tool.read_only and not self._tool_asked and not await self._requires_approval():
+            self._level = "safe"
+
     async def ask_person(self) -> CheckedArguments | ToolResult:
         """Ask for approval of the call."""
         reason = "; ".join(self._reasons)
-        question = CallApproval(_approval_event(self._run, self._call, self.arguments.plain(), reason), self)
+        question = CallApproval(self._event(reason), self)
         answer = await ask(self._run, question)
         match answer:
             case Approve():
@@ -314,7 +373,28 @@ class ApprovalCheck:
     def call_with(self, arguments: CheckedArguments) -> Call:
         """The call with ``arguments``, as rules match it."""
         tool = self._tool
-        return Call(tool.name, arguments.plain(), _defaults(tool), tool.read_only, tool.destructive)
+        assessment = self._assessment if arguments is self._assessed else None
+        return Call(
+            tool.name,
+            arguments.plain(),
+            _defaults(tool),
+            tool.read_only,
+            tool.destructive,
+            assessment is not None and assessment.is_harmless,
+            "" if assessment is None else assessment.why,
+        )
+
+    def _needs_assessment(self) -> bool:
+        """Whether the decision depends on what the tool says of the call."""
+        if self._tool.assess is None:
+            return False
+        own = _own_permissions(self._run)
+        return any(permissions.mode == "safer" for permissions in (*own, *_permissions_around(self._run)))
+
+    def _event(self, reason: str) -> ApprovalRequested:
+        assessment = self._assessment
+        metadata = {**self._tool.metadata, **({} if assessment is None else assessment.metadata), **self._metadata}
+        return _approval_event(self._run, self._tool, self._call, self.arguments.plain(), reason, assessment, metadata)
 
     def replacement(self, arguments: Mapping[str, Any]) -> CheckedArguments:
         """Check arguments that replace the model's, read from JSON like those: the shown ones are the used ones.
@@ -333,18 +413,32 @@ class ApprovalCheck:
         run, grants = self._run, self._run.root.session.grants
         if not grants:
             return False
-        return is_granted(grants, run.source.agents, agent_fingerprint(run.config), self.call_with(self.arguments))
+        agents, fingerprint = run.source.agents, agent_fingerprint(run.config)
+        if is_granted(grants, agents, fingerprint, self.call_with(self.arguments)):
+            return True
+        return is_level_granted(grants, agents, fingerprint, self._level) and not self._is_ruled()
 
-    def grant(self, approved: CheckedArguments, always: bool | Rule) -> None:
-        """Approve for good: the call with these arguments, or all calls that a rule matches."""
+    def _is_ruled(self) -> bool:
+        """Whether a rule asks about the call by now: the permissions of the session may have changed."""
+        decision = self.decide(self.arguments)
+        return decision.effect == "ask" and decision.by == "rule"
+
+    def grant(self, approved: CheckedArguments, always: bool | Rule | SafetyLevel) -> None:
+        """Approve for good: the call with these arguments, all calls that a rule matches, or all of a level."""
         session = self._run.root.session
         rule = always if isinstance(always, Rule) else Rule.exactly(self._tool.name, approved.plain())
-        grant = Grant(self._run.source.agents, rule, agent_fingerprint(self._run.config))
+        level = always if isinstance(always, str) else None
+        grant = Grant(self._run.source.agents, rule, agent_fingerprint(self._run.config), level)
         if grant not in session.grants:
             session.grants.append(grant)
         self._run.root.questions.answer_granted(Approve())
 
     async def _requires_approval(self) -> bool:
+        if self._tool_requires is None:
+            self._tool_requires = await self._ask_requires_approval()
+        return self._tool_requires
+
+    async def _ask_requires_approval(self) -> bool:
         tool, run = self._tool, self._run
         if not callable(tool.requires_approval):
             return tool.requires_approval
@@ -392,8 +486,31 @@ def _permissions_around(run: Run) -> Iterator[Permissions]:
         ancestor = ancestor.parent
 
 
-def _approval_event(run: Run, call: ToolCall, arguments: dict[str, Any], reason: str) -> ApprovalRequested:
-    return ApprovalRequested(run.source, 0, id="", call_id=call.id, name=call.name, arguments=arguments, reason=reason)
+def _approval_event(
+    run: Run,
+    tool: Tool,
+    call: ToolCall,
+    arguments: dict[str, Any],
+    reason: str,
+    assessment: Assessment | None,
+    metadata: Mapping[str, Any],
+) -> ApprovalRequested:
+    is_harmless = assessment is not None and assessment.is_harmless
+    said = None if assessment is None else assessment.destructive
+    return ApprovalRequested(
+        run.source,
+        0,
+        id="",
+        call_id=call.id,
+        name=call.name,
+        arguments=arguments,
+        reason=reason,
+        read_only=tool.read_only or is_harmless,
+        destructive=False if is_harmless else tool.destructive if said is None else said,
+        assessment="" if assessment is None else assessment.why,
+        blast_radius=blast_radius_of(arguments) if assessment is None else assessment.blast_radius,
+        metadata=dict(metadata),
+    )
 
 
 def _defaults(tool: Tool) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from agentloop.events import (
 from agentloop.messages import Usage, UserMessage
 from agentloop.permissions import Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.safety import SafetyLevel
 from agentloop.terminal._characters import exact, exact_lines, printable
 
 __all__ = ["Kind", "Line", "Narrator", "RunningCall", "Speech", "call_in_words", "shorten"]
@@ -160,7 +161,8 @@ class Narrator:
                 # In full and character by character: this is what an approval is bound to.
                 shown = [f"{exact(key)}: " + "\n".join(exact_lines(value)) for key, value in arguments.items()]
                 why = f" ({' '.join(reason.split())})" if reason else ""
-                return [_line(event, "asks", "\n".join([f"May I call {exact(name)}?{why}", *shown]).rstrip())]
+                lines = [f"May I call {exact(name)}?{why}", *shown, *_risk(event)]
+                return [_line(event, "asks", "\n".join(lines).rstrip())]
             case ContinueRequested(limit=limit, used=used, allowed=allowed):
                 return [_line(event, "asks", f"The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?")]
             case QuestionAnswered(answer=answer, by=by):
@@ -272,7 +274,17 @@ def answer_in_words(answer: Answer) -> str:
             return f"approved{changed}{_for_good(always)}"
 
 
-def _for_good(always: bool | Rule) -> str:
+def _risk(question: ApprovalRequested) -> list[str]:
+    """What the call may do, where its tool says so."""
+    does = "It only reads." if question.read_only else "It may destroy something." if question.destructive else ""
+    # Without an assessment, the radius is that of the arguments, which are shown.
+    touches = f"It may touch: {exact(str(question.blast_radius))}" if question.assessment else ""
+    return [line for line in (does, touches) if line]
+
+
+def _for_good(always: bool | Rule | SafetyLevel) -> str:
+    if isinstance(always, str):
+        return f", and from now on all that the mode {always} runs"
     if isinstance(always, Rule):
         return f", and from now on {always}"
     return ", and the very same call from now on" if always else ""

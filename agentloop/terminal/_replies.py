@@ -134,6 +134,8 @@ def default_answer(question: Question) -> Answer:
 def verdict(typed: str) -> Approve | Deny:
     """Read ``typed`` as the answer to an approval: yes, no, no with a reason, or always, for the very same call.
 
+    ``safe`` and ``safer`` are yes, and from now on to all that the mode of that name runs.
+
     Raises:
       ValueError: it is none of these.
     """
@@ -143,6 +145,10 @@ def verdict(typed: str) -> Approve | Deny:
         return Approve()
     if word in ("a", "always"):
         return Approve(always=True)
+    if word == "safe":
+        return Approve(always="safe")
+    if word == "safer":
+        return Approve(always="safer")
     if word in NO:
         return Deny(reason.strip())
-    raise ValueError(f"yes, no, 'no' and a reason, or always; not {typed.strip()!r}")
+    raise ValueError(f"yes, no, 'no' and a reason, always, safe or safer; not {typed.strip()!r}")

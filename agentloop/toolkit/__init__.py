@@ -14,12 +14,15 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
 
     agent = Agent("openai:gpt-5", tools=[think()], toolsets=[todo(), plan(), memory("memory.db")])
 
+`assess_command` says of a command line whether it is harmless (extra ``shell``); the shell has it already.
+
 `Snapshots` are hooks that keep the files of a folder as they were before each turn, so that a turn can be undone.
 """
 
 from agentloop._sandbox import Sandbox
 from agentloop.toolkit._ask import ask_user
 from agentloop.toolkit._background import background
+from agentloop.toolkit._assess_command import assess_command, command_assessor
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
@@ -41,6 +44,8 @@ __all__ = [
     "TurnChanges",
     "ask_user",
     "background",
+    "assess_command",
+    "command_assessor",
     "file_tools",
     "memory",
     "plan",

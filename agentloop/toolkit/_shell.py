@@ -20,6 +20,7 @@ from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
 from agentloop.messages import ResultStatus, Text, ToolResult
+from agentloop.toolkit._assess_command import command_assessor
 from agentloop.toolkit._overwritten import OverwrittenLines
 from agentloop.toolkit._truncated import MAX_CHARS, TruncatedText, open_truncated
 from agentloop.tools import Tool, tool
@@ -61,9 +62,11 @@ def shell(
     has killed its supervisor, which is its parent; elsewhere only the process group. On Linux the command also ends
     when this process is killed.
 
-    Without ``sandbox``, the command runs with all rights of the user. Hence ``requires_approval``. On Linux, the first
-    command makes this process overwrite its initial environment in memory, except for inherited variables: otherwise a
-    command could read keys from ``/proc/<pid>/environ``. ``os.environ`` does not change.
+    Without ``sandbox``, the command runs with all rights of the user. Hence ``requires_approval``. The mode ``safer``
+    of `agentloop.Permissions` runs commands that `assess_command` knows to be harmless without approval.
+
+    On Linux, the first command makes this process overwrite its initial environment in memory, except for inherited
+    variables: otherwise a command could read keys from ``/proc/<pid>/environ``. ``os.environ`` does not change.
 
     Args:
       cwd: the folder in which commands run.
@@ -146,6 +149,7 @@ def shell(
         ),
         requires_approval=requires_approval,
         destructive=True,
+        assess=command_assessor(folder=folder),
         # The tool has a deadline of its own, so that the result has the output up to then.
         timeout=math.inf,
     )(run)

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agentloop import hooks
-from agentloop._core.permissions import Call, Decision, Effect, combine, covers, decide, is_granted, strictest
+from agentloop._core.permissions import (
+    Call,
+    Decision,
+    Effect,
+    combine,
+    covers,
+    decide,
+    is_granted,
+    strictest,
+    without_allowing,
+)
 from agentloop.errors import UsageError
 from agentloop.permissions import Condition, Exact, Glob, Grant, Mode, Permissions, Rule, Under
 
@@ -58,8 +68,10 @@ def test_deny_comes_before_ask_and_ask_before_allow_and_rules_before_the_mode(
     assert decision.by == ("rule" if "rule" in because else "mode" if "mode" in because else "tool")
 
 
-READER, EDITOR, SHREDDER = {"read_only": True}, {"destructive": False}, {"destructive": True}
-UNKNOWN: dict[str, bool] = {}
+READER: dict[str, Any] = {"read_only": True}
+EDITOR: dict[str, Any] = {"destructive": False}
+SHREDDER: dict[str, Any] = {"destructive": True}
+UNKNOWN: dict[str, Any] = {}
 
 
 @pytest.mark.parametrize(
@@ -67,13 +79,15 @@ UNKNOWN: dict[str, bool] = {}
     [
         ("plan", "tool", "deny", "deny", "deny"),
         ("strict", "ask", "ask", "ask", "ask"),
+        ("safe", "tool", "ask", "ask", "ask"),
+        ("safer", "tool", "ask", "ask", "ask"),
         ("default", "tool", "tool", "tool", "tool"),
         ("accept_edits", "allow", "allow", "tool", "tool"),
         ("autonomous", "allow", "allow", "allow", "allow"),
     ],
 )
 def test_the_modes(mode: Mode, reader: Effect, editor: Effect, shredder: Effect, unknown: Effect) -> None:
-    def says(annotations: dict[str, bool]) -> Effect:
+    def says(annotations: dict[str, Any]) -> Effect:
         return decide(Permissions(mode=mode), Call("act", {}, {}, **annotations)).effect
 
     assert (says(READER), says(EDITOR), says(SHREDDER), says(UNKNOWN)) == (reader, editor, shredder, unknown)
@@ -469,7 +483,9 @@ rules = st.builds(
     Rule, st.sampled_from(["*", "shell", "read*"]), st.dictionaries(st.just("command"), conditions, max_size=1)
 )
 some_rules = st.lists(rules, max_size=2)
-modes: st.SearchStrategy[Mode] = st.sampled_from(["plan", "strict", "default", "accept_edits", "autonomous"])
+modes: st.SearchStrategy[Mode] = st.sampled_from(
+    ["plan", "strict", "safe", "safer", "default", "accept_edits", "autonomous"]
+)
 permissions = st.builds(Permissions, allow=some_rules, ask=some_rules, deny=some_rules, mode=modes)
 some_calls = st.builds(
     Call,
@@ -478,6 +494,7 @@ some_calls = st.builds(
     st.just({}),
     st.booleans(),
     st.sampled_from([None, True, False]),
+    st.booleans(),
 )
 
 
@@ -527,9 +544,28 @@ def test_together_they_deny_and_ask_what_each_alone_does(own: list[Permissions],
 @given(some_calls)
 def test_the_modes_go_from_strict_to_autonomous(call: Call) -> None:
     said = [
-        decide(Permissions(mode=mode), call) for mode in ("strict", "default", "accept_edits", "autonomous")
+        decide(Permissions(mode=mode), call) for mode in ("strict", "safe", "default", "accept_edits", "autonomous")
     ]  # "plan" denies where "strict" asks, and lets read what "strict" asks about
     assert all(at_least_as_strict(one, other) for one, other in pairwise(said))
+    # "default" leaves a harmless call to its tool, which may require approval.
+    levels = [decide(Permissions(mode=mode), call) for mode in ("strict", "safe", "safer", "autonomous")]
+    assert all(at_least_as_strict(one, other) for one, other in pairwise(levels))
+
+
+def test_the_mode_safer_runs_what_its_tool_calls_harmless_and_says_why_it_asks_about_the_rest() -> None:
+    harmless = Call("shell", {}, is_harmless=True, assessment="it only reads")
+    other = Call("shell", {}, assessment="rm is not known")
+    safe, safer = Permissions(mode="safe"), Permissions(mode="safer")
+
+    assert [decide(safer, harmless).effect, decide(safer, other).effect] == ["allow", "ask"]
+    assert [decide(safe, harmless).effect, decide(safe, other).effect] == ["ask", "ask"]
+    assert decide(safer, other).detail == "rm is not known"
+    assert decide(safe, other).detail == "shell may do more than read"
+
+
+def test_permissions_of_an_imported_session_call_no_command_harmless() -> None:
+    assert without_allowing(Permissions(mode="safer")).mode == "safe"
+    assert without_allowing(Permissions(mode="safe")).mode == "safe"
 
 
 def test_the_strictest_of_nothing_is_left_to_the_tool() -> None:

@@ -462,8 +462,8 @@ async def test_always_with_changed_arguments_holds_for_those() -> None:
         (Rule("*"), "it is for other tools than 'shred'"),
         (Rule("shred", {"path": Glob("b*")}), "it does not match the call that it is to approve"),
         (Rule("shred", {"path": Glob("*", allow_shell_characters=True)}), "allow_shell_characters=True is for rules"),
-        ("shred", "`Approve.always` is 'shred', where a bool or a Rule is due"),
-        (1, "`Approve.always` is 1, where a bool or a Rule is due"),
+        ("shred", "`Approve.always` is 'shred', where a bool, a Rule or 'safe' or 'safer' is due"),
+        (1, "`Approve.always` is 1, where a bool, a Rule or 'safe' or 'safer' is due"),
     ],
     ids=str,
 )

@@ -193,6 +193,12 @@ def test_ag_ui_interrupts_for_no_question_that_has_its_answer() -> None:
     assert ag_ui(script.text("1").stop())[-1]["outcome"] == {"type": "success"}
 
 
+def test_ag_ui_says_why_an_approval_is_asked() -> None:
+    script = Script().start().add(ApprovalRequested, **approval(), reason="the mode 'safe' asks").stop("needs_input")
+    [interrupt] = ag_ui(script)[-1]["outcome"]["interrupts"]
+    assert interrupt["message"].endswith("? the mode 'safe' asks")
+
+
 def test_ag_ui_names_no_call_that_the_client_has_not_seen() -> None:
     script = Script().start().add(ApprovalRequested, **approval(CHILD)).stop("needs_input")
     [interrupt] = ag_ui(script)[-1]["outcome"]["interrupts"]
@@ -386,6 +392,15 @@ def test_the_ai_sdk_gets_other_questions_as_data(question: Question) -> None:
     values = vercel(script.add(QuestionParked, id="q").stop("needs_input"))
     [data] = [value for value in values if value["type"] == "data-elicitation"]
     assert data["data"]["id"] == "q"
+
+
+def test_the_ai_sdk_reads_why_a_child_asks_for_an_approval() -> None:
+    question = ApprovalRequested(CHILD, 1, id="q", call_id="c", name="add", arguments={}, reason="a rule")
+    script = Script().start()
+    script.events.append(question)
+    values = vercel(script.add(QuestionParked, id="q").stop("needs_input"))
+    [data] = [value for value in values if value["type"] == "data-elicitation"]
+    assert data["data"]["reason"] == "a rule"
 
 
 def test_a_response_that_resumes_a_run_continues_the_message_of_the_page() -> None:

@@ -31,6 +31,7 @@ from agentloop.events import (
 from agentloop.messages import Text, Usage, UserMessage
 from agentloop.permissions import Glob, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.safety import BlastRadius
 from agentloop.terminal._characters import exact, exact_lines, printable
 from agentloop.terminal._lines import Line, Narrator, answer_in_words, call_in_words, shorten
 from tests.demo.builders import ANN, BOB, CAT, call_finished, call_started, elicitation, says, started
@@ -142,6 +143,24 @@ def test_a_prompt_is_told_once_and_what_is_added_later_too() -> None:
             ("asks", "May I call rm? (new)\na: 1\nb: \n| x\n| y"),
         ),
         (
+            ApprovalRequested(
+                ANN,
+                1,
+                id="q",
+                call_id="c",
+                name="sh",
+                arguments={"a": 1},
+                destructive=True,
+                assessment="it removes",
+                blast_radius=BlastRadius(paths=("x",), commands=("rm x\u202e",)),
+            ),
+            ("asks", 'May I call sh?\na: 1\nIt may destroy something.\nIt may touch: "rm x\\u202e, x, ..."'),
+        ),
+        (
+            ApprovalRequested(ANN, 1, id="q", call_id="c", name="ls", arguments={}, read_only=True),
+            ("asks", "May I call ls?\nIt only reads."),
+        ),
+        (
             ContinueRequested(ANN, 1, id="q", limit="turns", used=5, allowed=5),
             ("asks", "The limit of turns is reached (5 of 5). Go on?"),
         ),
@@ -184,6 +203,7 @@ def test_what_is_of_no_interest_is_not_told() -> None:
         (Deny(), "refused"),
         (Cancel(), "dismissed"),
         (Approve(), "approved"),
+        (Approve(always="safer"), "approved, and from now on all that the mode safer runs"),
         (Approve({"a": 1}, always=True), "approved, with other arguments, and the very same call from now on"),
         (
             Approve(always=Rule("shell", {"command": Glob("git *")})),

@@ -103,6 +103,8 @@ def test_where_nobody_types_everything_is_approved() -> None:
         ("y", Approve()),
         ("Yes", Approve()),
         ("a", Approve(always=True)),
+        ("safe", Approve(always="safe")),
+        ("safer", Approve(always="safer")),
         ("always", Approve(always=True)),
         ("n", Deny()),
         ("no, not today", Deny("not today")),

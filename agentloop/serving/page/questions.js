@@ -10,6 +10,16 @@ import { amount, outgoing, safeUrl, visible } from "./text.js";
 const RETRY_MS = 2000;
 const PATIENCE_MS = 45_000;
 
+// What a call may do, where its tool says so.
+const riskOf = (event) => {
+  const does = event.read_only ? "It only reads." : event.destructive ? "It may destroy something." : "";
+  const { commands = [], paths = [], hosts = [], is_complete: isComplete = false } = event.blast_radius ?? {};
+  const touched = [...commands, ...paths, ...hosts];
+  // Without an assessment, it is read from the arguments, which are shown.
+  const touches = event.assessment && touched.length ? `It may touch: ${touched.join(", ")}${isComplete ? "" : ", ..."}` : "";
+  return [does, touches].filter(Boolean).join(" ");
+};
+
 export class QuestionView {
   constructor(question, actions) {
     this.question = question;
@@ -108,6 +118,8 @@ export class QuestionView {
     scope.append(
       h("option", { value: "once", text: "this time" }),
       h("option", { value: "same", text: "this very call, in all of this conversation" }),
+      h("option", { value: "safe", text: "this time, and from now on all that only reads" }),
+      h("option", { value: "safer", text: "this time, and from now on all that is harmless" }),
       h("option", { value: "tool", text: `all calls of ${event.name}, in all of this conversation` }),
     );
     const reason = h("input", { type: "text", id: newId("reason"), placeholder: "The agent reads the reason", autocomplete: "off", dir: "auto" });
@@ -115,7 +127,7 @@ export class QuestionView {
       icon: "check",
       kind: "main",
       onclick: () => {
-        const always = { once: undefined, same: true, tool: { tool: event.name } }[scope.value];
+        const always = { once: undefined, same: true, safe: "safe", safer: "safer", tool: { tool: event.name } }[scope.value];
         this.answer(always === undefined ? { type: "approve" } : { type: "approve", always });
       },
     });
@@ -128,6 +140,8 @@ export class QuestionView {
     });
     const call = h("div", { class: "call-exact" }, h("p", { class: "call-name" }, icon("tool"), h("code", { dir: "ltr" }, visible(event.name))), argumentList(argumentsIn(this.question.raw)));
     const why = event.reason ? h("p", { class: "field-hint", dir: "auto" }, visible(event.reason)) : null;
+    const risk = riskOf(event);
+    const touched = risk ? h("p", { class: "field-hint", dir: "auto" }, visible(risk)) : null;
     const foot = this.foot(approve, deny);
     const row = h(
       "div",
@@ -135,7 +149,7 @@ export class QuestionView {
       h("div", { class: "field" }, h("label", { for: scope.id, text: "An approval is for" }), scope),
       h("div", { class: "field grows" }, h("label", { for: reason.id, text: "Reason, if you deny" }), reason),
     );
-    return [this.head("hand", `${this.who()} wants to run ${event.name}`), ...(why ? [why] : []), call, row, ...foot];
+    return [this.head("hand", `${this.who()} wants to run ${event.name}`), ...(why ? [why] : []), call, ...(touched ? [touched] : []), row, ...foot];
   }
 
   limit(event) {

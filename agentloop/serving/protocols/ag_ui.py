@@ -281,7 +281,8 @@ def _interrupt(question: Question) -> dict[str, Any]:
     interrupt: dict[str, Any]
     match question:
         case ApprovalRequested():
-            message = f"Run {question.name}({json_of(question.arguments).decode()})?"
+            reason = f" {question.reason}" if question.reason else ""
+            message = f"Run {question.name}({json_of(question.arguments).decode()})?{reason}"
             interrupt = {"reason": "tool_call", "message": message, "responseSchema": APPROVAL}
             interrupt["metadata"] = {"name": question.name, "arguments": question.arguments}
         case ElicitationRequested():

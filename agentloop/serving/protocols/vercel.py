@@ -231,6 +231,8 @@ class VercelEncoder:
         match question:
             case ApprovalRequested():
                 data = {"kind": "approval", "name": question.name, "arguments": question.arguments}
+                if question.reason:
+                    data["reason"] = question.reason
             case ContinueRequested():
                 data = {"kind": "continue", "limit": question.limit, "allowed": question.allowed}
             case _:

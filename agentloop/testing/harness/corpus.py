@@ -15,6 +15,7 @@ from agentloop.testing.harness import (
     pause_scenarios as _pauses,
     reader_scenarios as _readers,
     result_scenarios as _results,
+    safety_scenarios as _safety,
     session_scenarios,
     tool_scenarios as _tools,
     value_scenarios as _values,
@@ -24,7 +25,7 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _background, _handoffs, _laws, _pauses, _readers, _results, _tools, _values)
+_ADDED = (_agents, _background, _handoffs, _laws, _pauses, _readers, _results, _safety, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 
