@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class ToolSpec(msgspec.Struct, frozen=True):
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool as the model sees it."""
 
     name: str
@@ -51,6 +51,10 @@ class ToolSpec(msgspec.Struct, frozen=True):
     """What the tool is for, in words for the model."""
     parameters: dict[str, Any]
     """JSON Schema of the arguments, an object at the top."""
+    deferred: bool = False
+    """Whether the model gets it only after ``find_tools`` has found it. Only a model with an attribute
+    ``has_tool_search`` that is true gets such tools, and loads them as its provider does; for others, the runtime puts
+    ``call_tool`` in their place."""
 
 
 ToolChoice: TypeAlias = Literal["auto", "required", "none"]

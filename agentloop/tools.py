@@ -162,6 +162,13 @@ def _check_if_interrupted(instance: Tool, attribute: object, value: object) -> N
         )
 
 
+def _check_deferred(instance: Tool, attribute: object, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: deferred={value!r}: give True, False, or None to leave it to Agent(deferred=...)"
+        )
+
+
 def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
     if value and instance.read_only:
         raise ToolDefinitionError(f"tool {instance.name!r} says both read_only=True and destructive=True")
@@ -223,6 +230,9 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     records_start: bool = False
     """Whether the function calls `ToolContext.record_start` before it has an effect. Until then the call counts as not
     started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
+    deferred: bool | None = field(default=None, validator=_check_deferred)
+    """Whether the model gets the tool's name and a line, and loads the rest when it needs it; ``None`` leaves that to
+    `Agent.deferred`, which defers none by default."""
 
     @property
     def may_run_again(self) -> bool:
@@ -295,6 +305,7 @@ _OPTIONS = {
     "is_enabled": "it is called offered= here",
     "prepare": "offered= says in which turns the model sees the tool",
     "args_schema": "the annotations of the function are its schema",
+    "defer_loading": "it is called deferred= here",
     "strict": "each provider's adapter decides about strict schemas",
 }
 """What to write for the options that tools have in other libraries."""
@@ -325,6 +336,8 @@ class ToolOptions(TypedDict, total=False):
     """As in `Tool.polling`."""
     records_start: bool
     """As in `Tool.records_start`."""
+    deferred: bool | None
+    """As in `Tool.deferred`."""
 
 
 class ToolDecorator(Protocol):
@@ -363,6 +376,7 @@ def tool(
     max_result: float | None = None,
     polling: bool = False,
     records_start: bool = False,
+    deferred: bool | None = None,
 ) -> ToolDecorator: ...
 @explain_options("tool", _OPTIONS)
 def tool(
@@ -382,6 +396,7 @@ def tool(
     max_result: float | None = None,
     polling: bool = False,
     records_start: bool = False,
+    deferred: bool | None = None,
 ) -> Tool | ToolDecorator:
     """Make a tool of a typed function. Use it bare, or with options.
 
@@ -408,6 +423,7 @@ def tool(
       max_result: as in `Tool.max_result`.
       polling: as in `Tool.polling`.
       records_start: as in `Tool.records_start`.
+      deferred: as in `Tool.deferred`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
@@ -446,6 +462,7 @@ def tool(
             max_result=max_result,
             polling=polling,
             records_start=records_start,
+            deferred=deferred,
         )
 
     return cast("ToolDecorator", make) if function is None else make(function)

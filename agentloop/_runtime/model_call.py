@@ -145,7 +145,11 @@ class ModelCall:
         stop: object = None
         try:
             with self._scope:
-                stop = await model.respond(request, self)
+                deferred = self._run.deferred
+                if deferred is None:
+                    stop = await model.respond(request, self)
+                else:
+                    stop = await deferred.respond(model, request, self)
         except AgentLoopError as own_error:
             _name(own_error, model)
             raise
