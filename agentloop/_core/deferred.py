@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import log
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ __all__ = [
     "deferred_names",
     "finder_description",
     "found_names",
-    "found_tools",
+    "found_specs",
     "misfit",
     "result_text",
     "search",
@@ -59,6 +60,7 @@ MOST_LOADED = 30
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_spec = msgspec.json.Decoder(ToolSpec).decode
 
 
 # ------------------------------------------------------------------- which tools are deferred
@@ -165,31 +167,24 @@ def result_text(specs: Sequence[ToolSpec], query: str = "") -> str:
     return "\n".join(lines)
 
 
-def found_names(result: ToolResult) -> list[str]:
-    """The names of the tools in a result of ``find_tools``; none if it failed, or is not shown whole."""
+def found_specs(result: ToolResult) -> list[ToolSpec]:
+    """The tools in a result of ``find_tools``; none if it failed, or is not shown whole."""
     if result.name != FIND_TOOLS or result.status != "ok":
         return []
-    names: list[str] = []
-    for line in result.text.splitlines():
-        if not line.startswith('{"name":'):
-            continue
-        try:
-            tool: Any = _decode(line)
-        except (msgspec.DecodeError, UnicodeError):
-            # It was cut off.
-            continue
-        if isinstance(tool.get("name"), str):
-            names.append(tool["name"])
-    return names
+    found: dict[str, ToolSpec] = {}
+    # Not by `splitlines`, which also divides at characters that JSON leaves as they are.
+    for line in result.text.split("\n"):
+        if line.startswith('{"name":'):
+            # A line that is not whole was cut off.
+            with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+                spec = _decode_spec(line)
+                found[spec.name] = spec
+    return list(found.values())
 
 
-def found_tools(result: ToolResult, tools: Mapping[str, ToolSpec]) -> list[ToolSpec]:
-    """The specs of the tools in a result of ``find_tools``, if the request still has them.
-
-    Args:
-      tools: the deferred tools of the request, by name.
-    """
-    return [tools[name] for name in dict.fromkeys(found_names(result)) if name in tools]
+def found_names(result: ToolResult) -> list[str]:
+    """The names of the tools in a result of ``find_tools``."""
+    return [spec.name for spec in found_specs(result)]
 
 
 # ----------------------------------------------------------------------------------- search

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from agentloop._core.deferred import (
     FINDER,
     FOUND,
@@ -118,7 +120,11 @@ class DeferredTools:
 
     async def respond(self, model: Model, request: ModelRequest, reply: Reply) -> Stop:
         """Ask ``model``, which may have no tool search of its own. Raises as `Model.respond` does."""
-        has_deferred = bool(request.tools) and request.tools[-1].deferred
+        ordered = tuple(sorted(request.tools, key=_is_deferred))
+        if ordered != request.tools:
+            # A hook has put a tool behind the deferred ones.
+            request = msgspec.structs.replace(request, tools=ordered)
+        has_deferred = bool(ordered) and ordered[-1].deferred
         if not has_deferred or getattr(model, "has_tool_search", False) is True:
             return await model.respond(request, reply)
         inner = _InnerCalls(reply)
@@ -154,6 +160,10 @@ class DeferredTools:
         """The result of a call of a tool that is not there."""
         deferred = [name for name in tools if name in self._specs]
         return error_result(call, unknown_words(call.name, [name for name in tools if name not in deferred], deferred))
+
+
+def _is_deferred(spec: ToolSpec) -> bool:
+    return spec.deferred
 
 
 class _InnerCalls:

@@ -121,6 +121,11 @@ class WireModel:
         """A value that two models share if a server that is busy for one is busy for the other; see `Model`."""
         return getattr(self._transport, "identity", None)
 
+    @property
+    def has_tool_search(self) -> bool:
+        """Whether it loads deferred tools as its provider does; for others, the runtime puts ``call_tool`` there."""
+        return getattr(self._format, "tool_search", False) is True
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """The same model, with connections that stay open until the block ends. Entering opens none yet."""
@@ -191,9 +196,10 @@ class EncodedRequest:
     not have is forgotten.
     """
 
-    __slots__ = ("_encoded", "_messages", "_tools")
+    __slots__ = ("_encoded", "_messages", "_tools", "_variant")
 
     def __init__(self) -> None:
+        self._variant: object = None
         self._messages: tuple[Message, ...] = ()
         self._encoded: list[Any] = []
         """The encoded form of each of the messages."""
@@ -202,8 +208,18 @@ class EncodedRequest:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def messages(self, messages: Sequence[Message], encode: Callable[[Message], _T]) -> list[_T]:
-        """``encode(message)`` for each of ``messages``, called only for those that the last request did not have."""
+    def messages(
+        self, messages: Sequence[Message], encode: Callable[[Message], _T], variant: object = None
+    ) -> list[_T]:
+        """``encode(message)`` for each of ``messages``, called only for those that the last request did not have.
+
+        Args:
+          messages: the messages.
+          encode: encodes one.
+          variant: all else that the form of a message depends on. If it was another, each is encoded again.
+        """
+        if variant != self._variant:
+            self._variant, self._messages, self._encoded = variant, (), []
         whole, before = tuple(messages), self._messages
         # Nearly always: one comparison of pointers for each message, and no other step.
         if whole[: len(before)] == before:
