@@ -115,6 +115,7 @@ TurnReason: TypeAlias = Literal[
 
 WarningCode: TypeAlias = Literal[
     "answer_refused",
+    "cache_lost",
     "compaction_failed",
     "embed_failed",
     "empty",
@@ -137,6 +138,8 @@ WarningCode: TypeAlias = Literal[
 """What a `WarningIssued` event warns of.
 
 - ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
+- ``cache_lost``: the provider's cache had nothing of a request, though it had something of the request before; the
+  message says why, as far as the two requests tell.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
 - ``embed_failed``: the ``embed`` function of a search raised an error, or gave no vectors; words alone are searched.
 - ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.

@@ -219,6 +219,8 @@ class Model(Protocol):
     A model that fails, and has a fallback, is left alone for a while (`Retries.cooldown`). The cooldown belongs to the
     object; or, if the model has an attribute ``identity`` that can be hashed, to its name and identity, in whichever
     objects.
+
+    A model with an attribute ``has_tool_search`` that is true gets deferred tools as they are: see `ToolSpec.deferred`.
     """
 
     @property
@@ -240,6 +242,9 @@ class Model(Protocol):
 @runtime_checkable
 class OpenableModel(Model, Protocol):
     """A model that holds resources between responses: connections, a process.
+
+    If an opened model has a method ``for_session(id: str)``, a stream asks the model which that returns: one whose
+    provider keeps the requests of a session together, say, where its cache has them.
 
     Each stream opens its model and closes it at its end, so no resource of a model outlives the stream. Entering must
     be quick, and may raise a `ModelError`. Slow work belongs into the first response, which has a deadline.

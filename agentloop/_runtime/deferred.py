@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -129,7 +129,11 @@ class DeferredTools:
             return await model.respond(request, reply)
         inner = _InnerCalls(reply)
         stop = await model.respond(self._lowering.lowered(request), inner)
-        await inner.finish()
+        if inner.has_more:
+            # First the usage, which counts whatever becomes of the rest: a reader that is slow, or a cancellation.
+            if isinstance(cast("object", stop), Stop):
+                reply.report_usage(stop.usage)
+            await inner.finish()
         return stop
 
     # --------------------------------------------------------------------------- the calls
@@ -220,6 +224,11 @@ class _InnerCalls:
         id, _ = self._held.pop(index, ("", ""))
         if not has_name or arguments:
             await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are calls that were not given whole."""
+        return bool(self._held) or any(call is not None and not call.is_done for call in self._calls.values())
 
     async def finish(self) -> None:
         """The response has ended: give what is left."""

@@ -123,6 +123,7 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
 
 _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "answer_refused": QUESTIONS,
+    "cache_lost": MODEL,
     "compaction_failed": MODEL,
     "empty": MODEL,
     "error_while_stopping": RUN,

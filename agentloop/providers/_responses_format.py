@@ -94,6 +94,10 @@ class ResponsesFormat:
     """The summary of the reasoning to ask for; ``None`` for no summary."""
     tool_search: bool = False
     """Whether the model loads deferred tools by the items of a tool search that the client executes."""
+    has_cache_key: bool = False
+    """Whether the server takes a key by which it brings the requests of a session to the same cache."""
+    cache_key: str = ""
+    """The key; empty outside of a session."""
     reads_media: bool | None = None
     """Whether the model can see pictures and read documents; ``None`` lets its name decide."""
     rules: WireRules = Factory(lambda self: fit_media(RULES, self.model, self.reads_media), takes_self=True)
@@ -116,6 +120,8 @@ class ResponsesFormat:
         if request.output is not None:
             output = openai_output(request.output, PLAIN) or {}
             body["text"] = {"format": {"type": "json_schema", **output}}
+        if self.cache_key:
+            body["prompt_cache_key"] = self.cache_key
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
         return encode_body(body), _ResponsesResponse(name=name, model=self.model, writer=writer)

@@ -18,7 +18,10 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import blake2s
 from typing import Any, Protocol, Self, TypeVar, cast
+
+from attrs import evolve
 
 from agentloop.errors import AgentLoopError, UsageError
 from agentloop.messages import Message, Usage
@@ -134,6 +137,19 @@ class WireModel:
             opened._transport = transport
             opened._encoded = EncodedRequest() if self._encoded is None else self._encoded
             yield opened
+
+    def for_session(self, id: str) -> Self:
+        """The same model for one session: a provider that takes a key for its cache gets one, the same in each process.
+
+        Args:
+          id: the session's, which the provider does not learn.
+        """
+        if not getattr(self._format, "has_cache_key", False):
+            return self
+        model = copy.copy(self)
+        key = blake2s(id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        model._format = evolve(cast("Any", self._format), cache_key=key)
+        return model
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Reply to ``request`` and return how the response ended.
