@@ -50,7 +50,8 @@ def defer_tools(config: AgentConfig, listed: Mapping[str, Tool], before: Deferre
     if before is None and not names:
         return None
     for name in (FIND_TOOLS, CALL_TOOL):
-        if name in listed:
+        # One that a server adds later is left out, as one whose name is taken: see `with_finder`.
+        if name in listed and before is None:
             raise UsageError(
                 f"agent {config.name!r} defers tools, and a toolset of it has a tool {name!r}: rename or filter it"
             )
@@ -102,7 +103,9 @@ class DeferredTools:
 
     def with_finder(self, tools: Mapping[str, Tool]) -> dict[str, Tool]:
         """``tools`` of a turn, with the tool that finds the deferred ones of them."""
-        return {**tools, FIND_TOOLS: self.finder}
+        found = {**tools, FIND_TOOLS: self.finder}
+        found.pop(CALL_TOOL, None)
+        return found
 
     def specs_of(self, tools: Mapping[str, Tool]) -> tuple[ToolSpec, ...]:
         """The specs of the ``tools`` of a turn. The deferred ones come last: they may change without harm."""

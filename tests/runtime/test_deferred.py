@@ -409,6 +409,21 @@ async def test_tools_that_come_and_go_leave_the_front_of_the_request_as_it_is() 
     assert third.status == "error"
 
 
+async def test_a_server_that_takes_one_of_the_two_names_later_changes_nothing() -> None:
+    @tool(name=CALL_TOOL)
+    async def taken() -> str:
+        """Not to be called."""
+        return "wrong"
+
+    toolset = Changing([clock], [clock], [clock, taken, taken])
+    agent = agent_with(call("clock"), call("clock"), "Done.", tools=[], toolsets=[toolset])
+
+    watched = await watch(agent)
+
+    assert watched.outcome.output == "Done."
+    assert last_result(watched.messages).text == "noon"
+
+
 def _hashable(request: ModelRequest) -> Any:
     class Frozen:
         tools = msgspec.json.encode(request.tools)
