@@ -449,30 +449,38 @@ def misfit(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
 
     The other program checks the rest. This is for a model that calls a tool without having read its parameters.
     """
-    required, properties = schema.get("required"), schema.get("properties")
-    problems: list[str] = []
-    if isinstance(required, list):
-        missing = [repr(name) for name in cast("list[object]", required) if name not in arguments]
-        if missing:
-            problems.append(f"it needs {', '.join(missing)}")
-    if isinstance(properties, Mapping):
-        known = cast("Mapping[str, Any]", properties)
-        for name, value in arguments.items():
-            if name not in known:
-                if schema.get("additionalProperties") is False:
-                    problems.append(f"it has no {name!r}")
-                continue
-            kinds: object = (
-                cast("Mapping[str, Any]", known[name]).get("type") if isinstance(known[name], Mapping) else ()
-            )
-            listed = [kinds] if isinstance(kinds, str) else kinds
-            if (
-                isinstance(listed, list)
-                and listed
-                and not any(_is_of(value, kind) for kind in cast("list[Any]", listed))
-            ):
-                problems.append(f"{name!r} is to be {' or '.join(map(str, cast('list[Any]', listed)))}")
+    required, properties = _list_in(schema, "required"), _object_in(schema, "properties")
+    is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    missing = [repr(name) for name in required if name not in arguments]
+    problems = [f"it needs {', '.join(missing)}"] if missing else []
+    for name, value in arguments.items():
+        if name not in properties:
+            if is_closed:
+                problems.append(f"it has no {name!r}")
+            continue
+        kinds = _kinds_of(properties[name])
+        # Some schemas allow null in words of their own.
+        if kinds and value is not None and not any(_is_of(value, kind) for kind in kinds):
+            problems.append(f"{name!r} is to be {' or '.join(map(str, kinds))}")
     return "; ".join(problems)
+
+
+def _list_in(schema: Mapping[str, Any], key: str) -> list[object]:
+    value: object = schema.get(key)
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _object_in(schema: Mapping[str, Any], key: str) -> Mapping[str, object]:
+    value: object = schema.get(key)
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _kinds_of(schema: object) -> list[object]:
+    """The types that a schema names; none if it says nothing about them."""
+    if not isinstance(schema, Mapping):
+        return []
+    kind: object = cast("Mapping[str, object]", schema).get("type")
+    return [kind] if isinstance(kind, str) else _list_in(cast("Mapping[str, Any]", schema), "type")
 
 
 def _is_of(value: object, kind: object) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from agentloop.messages import Message, Usage
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec
 
-__all__ = ["CachedRequest", "loss"]
+__all__ = ["CachedRequest", "is_lost", "reasons_of_loss"]
 
 LEAST_TOKENS = 1_024
 """Tokens below which providers cache nothing."""
@@ -55,27 +55,27 @@ class CachedRequest(msgspec.Struct, frozen=True):
         return cls(model, agent, *parts, view, tokens, at)
 
 
-def loss(before: CachedRequest, after: CachedRequest, usage: Usage) -> str:
-    """Why the cache has nothing of the request ``after``, in words; empty if it has, or if it could not.
+def is_lost(before: CachedRequest, after: CachedRequest, usage: Usage) -> bool:
+    """Whether the cache had nothing of the request ``after``, and could have had something.
 
     Args:
       before: the request of the session before it.
       after: the request.
       usage: what its response reported.
     """
-    is_expected = (
-        usage.cached_tokens > 0
-        or before.tokens < LEAST_TOKENS
-        or usage.input_tokens < LEAST_TOKENS
-        or before.model != after.model
-        or before.agent != after.agent
-        # The run shortened the conversation itself, and says so.
-        or before.view != after.view
+    return (
+        usage.cached_tokens == 0
+        and before.tokens >= LEAST_TOKENS
+        and usage.input_tokens >= LEAST_TOKENS
+        and before.model == after.model
+        and before.agent == after.agent
+        # Otherwise the run has shortened the conversation itself, and says so.
+        and before.view == after.view
     )
-    return "" if is_expected else "; ".join(_reasons(before, after)) or "nothing in the request says why"
 
 
-def _reasons(before: CachedRequest, after: CachedRequest) -> list[str]:
+def reasons_of_loss(before: CachedRequest, after: CachedRequest) -> str:
+    """What the two requests tell of why the cache has nothing of the second, in words; empty if they tell nothing."""
     reasons: list[str] = []
     if before.tools != after.tools:
         reasons.append(_changed_tools(before.tools, after.tools))
@@ -91,7 +91,7 @@ def _reasons(before: CachedRequest, after: CachedRequest) -> list[str]:
     pause = after.at - before.at
     if pause > PAUSE:
         reasons.append(f"{pause:.0f} s had passed, and providers keep a prompt for some minutes")
-    return reasons
+    return "; ".join(reasons)
 
 
 def _changed_tools(before: Sequence[ToolSpec], after: Sequence[ToolSpec]) -> str:

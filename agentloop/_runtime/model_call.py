@@ -20,7 +20,7 @@ import trio
 from agentloop._core.foreign_errors import error_text
 from agentloop._core.partial_json import Change
 from agentloop._core.prices import CATALOGUE_CURRENCY, cost_by_catalogue, reports_cost
-from agentloop._core.prompt_cache import CachedRequest, loss
+from agentloop._core.prompt_cache import CachedRequest, is_lost, reasons_of_loss
 from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
@@ -492,10 +492,14 @@ def _watch_cache(retry: ModelRetry, message: AssistantMessage) -> None:
         at=at,
     )
     before, transcript.cached_request = transcript.cached_request, request
-    why = "" if before is None else loss(before, request, usage)
-    if why:
-        text = f"model {retry.model.name!r} read {usage.input_tokens} tokens anew, none of them from its cache: {why}"
-        run.warn("cache_lost", text)
+    if before is None or not is_lost(before, request, usage):
+        return
+    text = f"model {retry.model.name!r} read {usage.input_tokens} tokens anew, none of them from its cache"
+    if why := reasons_of_loss(before, request):
+        run.warn("cache_lost", f"{text}: {why}")
+    else:
+        # Some providers forget now and then, and nobody can do anything about it: once is enough.
+        run.warn_once("cache_lost", f"{text}: nothing in the request says why")
 
 
 def _count_broken(retry: ModelRetry) -> None:

@@ -48,8 +48,9 @@ def tool_search_in(request: ModelRequest) -> ToolSearch | None:
 
 
 def _loaded(message: Message) -> list[str]:
-    is_result = isinstance(message, ToolResult) and message.name == FIND_TOOLS
-    return [spec.name for spec in found_specs(message)] if is_result else []
+    if not isinstance(message, ToolResult) or message.name != FIND_TOOLS:
+        return []
+    return [spec.name for spec in found_specs(message)]
 
 
 _GPT = re.compile(r"gpt-(\d+)(?:\.(\d+))?(?![\w.])")

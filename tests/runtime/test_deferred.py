@@ -212,6 +212,7 @@ async def test_arguments_that_do_not_fit_are_refused_with_the_schema() -> None:
         ({"to": 3}, "'to' is to be string"),
         ({"to": "x", "count": True}, "'count' is to be integer or null"),
         ({"to": "x", "other": 1}, "it has no 'other'"),
+        ({"count": None}, "it needs 'to'"),
     ],
 )
 async def test_the_arguments_of_a_server_s_tool_are_checked_before_it_is_called(
