@@ -23,7 +23,7 @@ import msgspec
 
 from agentloop._core.on_first_use import get_close_matches
 from agentloop._core.permissions import is_like
-from agentloop._core.tokens import tokens_in_front, tokens_of_text
+from agentloop._core.tokens import tokens_of_text
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS, Deferred
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage
 from agentloop.models import ModelRequest, ToolSpec
@@ -58,9 +58,26 @@ MOST_CHARACTERS = 60_000
 MOST_LOADED = 30
 """Loaded tools that are shown once more after the conversation was shortened: the latest ones."""
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 _decode = msgspec.json.Decoder().decode
 _decode_spec = msgspec.json.Decoder(ToolSpec).decode
+
+
+def _json(value: object) -> str:
+    """``value`` as JSON text. A schema of another program may have anything in it, half a character too."""
+    try:
+        return _encode(value).decode()
+    except UnicodeEncodeError:
+        return _encode(_whole(msgspec.to_builtins(value, enc_hook=str))).decode()
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with whole characters only."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(inner) for key, inner in cast("dict[str, Any]", value).items()}
+    return [_whole(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------- which tools are deferred
@@ -81,7 +98,7 @@ def deferred_names(
     marked = frozenset(name for name, wish in wishes.items() if wish)
     if deferred is None:
         return marked, False
-    is_over = is_over or tokens_in_front("", specs.values()) > deferred.over
+    is_over = is_over or sum([tokens_of_text(_json(spec)) for spec in specs.values()]) > deferred.over
     if not is_over:
         return marked, False
     kept = {name for name in specs if any(is_like(glob, name) for glob in deferred.always)}
@@ -159,7 +176,7 @@ def result_text(specs: Sequence[ToolSpec], query: str = "") -> str:
     lines: list[str] = []
     room = MOST_CHARACTERS
     for spec in specs:
-        line = _encode({"name": spec.name, "description": spec.description, "parameters": spec.parameters}).decode()
+        line = _json({"name": spec.name, "description": spec.description, "parameters": spec.parameters})
         room -= len(line)
         if lines and room < 0:
             break
@@ -332,13 +349,13 @@ class Lowering:
 
 def wrapped(name: str, arguments: str) -> str:
     """The arguments of ``call_tool`` for a call of the tool ``name``, as JSON text."""
-    name_text = _encode(name.encode(errors="replace").decode()).decode()
+    name_text = _json(name)
     try:
         is_object = isinstance(_decode(arguments or "{}"), dict)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         is_object = False
     # The object as the model wrote it; other text as text.
-    value = (arguments.strip() or "{}") if is_object else _encode(arguments.encode(errors="replace").decode()).decode()
+    value = (arguments.strip() or "{}") if is_object else _json(arguments)
     return f'{{"name":{name_text},"arguments":{value}}}'
 
 

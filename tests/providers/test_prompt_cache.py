@@ -126,7 +126,15 @@ async def test_marks_stay_where_the_next_request_needs_them(deferred: Deferred |
     many = calls("look", at="0")
     for number in range(1, 30):
         many += calls("look", at=str(number))
-    script = [calls("look"), many, calls("look") + calls("look"), "Well.", "A summary.", calls("look"), "Done."]
+    script: list[Response | str] = [
+        calls("look"),
+        many,
+        calls("look") + calls("look"),
+        "Well.",
+        "A summary.",
+        calls("look"),
+        "Done.",
+    ]
     model = Kept(Anthropic("claude-opus-5-5"), *map(uncounted, script))
     compaction = Compaction(window=2_800, threshold=0.8, keep_recent=0.05)
     agent = Agent(model, tools=[look], instructions="Be brief.", deferred=deferred, compaction=compaction)

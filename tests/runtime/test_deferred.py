@@ -454,10 +454,10 @@ async def test_what_was_loaded_is_part_of_the_session_in_any_process() -> None:
     async with MemoryStore().open() as store:
         first = agent_with(find("mail"), "Found.", kind=Searching)
         async with stored_session(store, "ann") as session:
-            await watch(first, session=session)  # type: ignore[arg-type]
+            await watch(first, session=session)
         second = agent_with(calls("mail_send", to="ann"), "Sent.", kind=Searching)
         async with stored_session(store, "ann") as session:
-            await watch(second, session=session)  # type: ignore[arg-type]
+            await watch(second, session=session)
             found = next(message for message in session.messages if isinstance(message, ToolResult))
             assert set(found_names(found)) == {"mail_send", "mail_search"}
         assert requests_of(second)[0].messages[:4] == (*requests_of(first)[1].messages, first_answer(session))
@@ -573,6 +573,22 @@ def test_a_search_finds_names_first_and_then_words() -> None:
     assert found("MAIL_SEND, calendaraddevent", 5) == ["mail_send", "calendarAddEvent"]
     assert found("zebra \ud800 \0") == found("") == []
     assert len(found("a issue message appointment repository", 100)) == 4
+
+
+async def test_odd_texts_and_schemas_are_found_too() -> None:
+    odd = Tool(
+        name="odd",
+        description="Half \ud800 a character,\u2028 and a\nbreak.",
+        function=clock.function,
+        arguments=JsonArguments({"type": "object", "properties": {"a\ud800": {"default": object}}}),
+    )
+    agent = agent_with(find("half character"), call("odd"), "Done.", tools=[odd], deferred=Deferred(over=10))
+
+    watched = await watch(agent)
+
+    found, called = [message for message in watched.messages if isinstance(message, ToolResult)]
+    assert found_names(found) == ["odd"]
+    assert called.text == "noon"
 
 
 async def test_a_search_that_finds_nothing_says_so() -> None:
