@@ -20,6 +20,7 @@ from agentloop._core.first_guesses import explain_names
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent, run_sync
 from agentloop.context import ToolContext
+from agentloop.deferred import Deferred
 from agentloop.errors import AgentLoopError, ModelError, Retry, ToolError, UsageError
 from agentloop.handoffs import Handoff
 from agentloop.limits import Compaction, Deadlines, Limits, Price, PriceTier, Retries
@@ -44,6 +45,7 @@ __all__ = [
     "Compaction",
     "Deadlines",
     "Decline",
+    "Deferred",
     "Deny",
     "File",
     "Handoff",

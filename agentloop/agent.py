@@ -412,6 +412,7 @@ _explain_options = explain_options(
         "result_type": "it is called output_type= here",
         "response_format": "it is called output_type= here",
         "model_settings": "it is called settings= here, with ModelSettings(...)",
+        "tool_search": "it is called deferred= here, with Deferred(...)",
         "mcp_servers": "it is called toolsets= here, with McpServer.stdio(...) or McpServer.http(...)",
         "sub_agents": "give tools=[other.as_tool()]",
         "input_guardrails": "give hooks=, with a function at hooks.user_prompt_submit",

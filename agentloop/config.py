@@ -20,6 +20,7 @@ from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
 from agentloop.context import AgentBase, ToolContext
+from agentloop.deferred import CALL_TOOL, FIND_TOOLS, Deferred
 from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.handoffs import HANDOFF, Handoff, handoffs_of
 from agentloop.hooks import Hook
@@ -232,6 +233,17 @@ def _check_compaction(instance: object, attribute: object, value: Any) -> None:
         raise UsageError(f"compaction= takes True, False or Compaction(...), not {value!r}")
 
 
+def _check_deferred(instance: Any, attribute: object, value: object) -> None:
+    if value is not None and not isinstance(value, Deferred):
+        raise UsageError(f"deferred= takes Deferred(...), not {value!r}: Deferred(over=0) defers all tools")
+    if value is not None or any(tool.deferred for tool in instance.tools):
+        for tool in instance.tools:
+            if tool.name in (FIND_TOOLS, CALL_TOOL):
+                raise UsageError(
+                    f"agent {instance.name!r} defers tools and has a tool {tool.name!r}: give it another name"
+                )
+
+
 def _check_max_result(instance: object, attribute: object, value: object) -> None:
     if not isinstance(value, (int, float)) or not value >= MIN_RESULT:
         raise UsageError(f"max_result={value!r}: give {MIN_RESULT} characters or more, or math.inf for no limit")
@@ -363,6 +375,9 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     max_result: int | float = field(default=100_000, kw_only=True, repr=False, validator=_check_max_result)
     """Characters of a tool's result that the model reads at once; ``math.inf`` for all. The session keeps the rest, and
     the model gets a tool to read it."""
+    deferred: Deferred | None = field(default=None, kw_only=True, repr=False, validator=_check_deferred)
+    """When to defer tools: the model gets their names with a line each, and finds the rest of them with ``find_tools``.
+    ``None`` defers those alone that say ``deferred=True``. See `agentloop.deferred`."""
     deps_type: TypeForm[Deps_contra] = field(
         default=cast("TypeForm[Deps_contra]", None), kw_only=True, repr=False, validator=_check_deps_type
     )

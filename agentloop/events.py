@@ -121,6 +121,7 @@ TurnReason: TypeAlias = Literal[
 WarningCode: TypeAlias = Literal[
     "answer_refused",
     "background_run_lost",
+    "cache_lost",
     "compaction_failed",
     "embed_failed",
     "empty",
@@ -144,6 +145,8 @@ WarningCode: TypeAlias = Literal[
 
 - ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
 - ``background_run_lost``: a resumed run could not resume one of its background runs, which it reports as interrupted.
+- ``cache_lost``: the provider's cache had nothing of a request, though it had something of the request before; the
+  message says why, as far as the two requests tell.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
 - ``embed_failed``: the ``embed`` function of a search raised an error, or gave no vectors; words alone are searched.
 - ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.

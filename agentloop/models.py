@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class ToolSpec(msgspec.Struct, frozen=True):
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool as the model sees it."""
 
     name: str
@@ -53,6 +53,10 @@ class ToolSpec(msgspec.Struct, frozen=True):
     """What the tool is for, in words for the model."""
     parameters: dict[str, Any]
     """JSON Schema of the arguments, an object at the top."""
+    deferred: bool = False
+    """Whether the model gets it only after ``find_tools`` has found it. Only a model with an attribute
+    ``has_tool_search`` that is true gets such tools, and loads them as its provider does; for others, the runtime puts
+    ``call_tool`` in their place."""
 
 
 ToolChoice: TypeAlias = Literal["auto", "required", "none"]
@@ -217,6 +221,8 @@ class Model(Protocol):
     A model that fails, and has a fallback, is left alone for a while (`Retries.cooldown`). The cooldown belongs to the
     object; or, if the model has an attribute ``identity`` that can be hashed, to its name and identity, in whichever
     objects.
+
+    A model with an attribute ``has_tool_search`` that is true gets deferred tools as they are: see `ToolSpec.deferred`.
     """
 
     @property
@@ -238,6 +244,9 @@ class Model(Protocol):
 @runtime_checkable
 class OpenableModel(Model, Protocol):
     """A model that holds resources between responses: connections, a process.
+
+    If an opened model has a method ``for_session(id: str)``, a stream asks the model which that returns: one whose
+    provider keeps the requests of a session together, say, where its cache has them.
 
     Each stream opens its model and closes it at its end, so no resource of a model outlives the stream. Entering must
     be quick, and may raise a `ModelError`. Slow work belongs into the first response, which has a deadline.

@@ -169,6 +169,8 @@ def _check_model(instance: Tool, attribute: object, value: object) -> None:
         raise ToolDefinitionError(
             f"tool {instance.name!r}: model={shown(value)}: give a model, its name, or ModelChoice(...)"
         )
+
+
 def _check_assess(instance: Tool, attribute: object, value: Any) -> None:
     if value is not None and not callable(value):
         raise ToolDefinitionError(
@@ -192,6 +194,13 @@ def _check_metadata(instance: Tool, attribute: object, value: Any) -> None:
         json_value(value, "metadata")
     except FieldError as error:
         raise ToolDefinitionError(f"tool {instance.name!r}: {error}") from None
+
+
+def _check_deferred(instance: Tool, attribute: object, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ToolDefinitionError(
+            f"tool {instance.name!r}: deferred={value!r}: give True, False, or None to leave it to Agent(deferred=...)"
+        )
 
 
 def _check_destructive(instance: Tool, attribute: object, value: Any) -> None:
@@ -265,6 +274,9 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     records_start: bool = False
     """Whether the function calls `ToolContext.record_start` before it has an effect. Until then the call counts as not
     started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
+    deferred: bool | None = field(default=None, validator=_check_deferred)
+    """Whether the model gets the tool's name and a line, and loads the rest when it needs it; ``None`` leaves that to
+    `Agent.deferred`, which defers none by default."""
 
     @property
     def may_run_again(self) -> bool:
@@ -337,6 +349,7 @@ _OPTIONS = {
     "is_enabled": "it is called offered= here",
     "prepare": "offered= says in which turns the model sees the tool",
     "args_schema": "the annotations of the function are its schema",
+    "defer_loading": "it is called deferred= here",
     "strict": "each provider's adapter decides about strict schemas",
 }
 """What to write for the options that tools have in other libraries."""
@@ -373,6 +386,8 @@ class ToolOptions(TypedDict, total=False):
     """As in `Tool.model`."""
     records_start: bool
     """As in `Tool.records_start`."""
+    deferred: bool | None
+    """As in `Tool.deferred`."""
 
 
 class ToolDecorator(Protocol):
@@ -415,6 +430,7 @@ def tool(
     model: Model | str | ModelChoice | None = None,
     records_start: bool = False,
     agents: Sequence[AgentBase[Any, Any]] = (),
+    deferred: bool | None = None,
 ) -> ToolDecorator: ...
 @explain_options("tool", _OPTIONS)
 def tool(
@@ -438,6 +454,7 @@ def tool(
     model: Model | str | ModelChoice | None = None,
     records_start: bool = False,
     agents: Sequence[AgentBase[Any, Any]] = (),
+    deferred: bool | None = None,
 ) -> Tool | ToolDecorator:
     """Make a tool of a typed function. Use it bare, or with options.
 
@@ -468,6 +485,7 @@ def tool(
       model: as in `Tool.model`.
       records_start: as in `Tool.records_start`.
       agents: as in `Tool.agents`.
+      deferred: as in `Tool.deferred`.
 
     Raises:
       ToolDefinitionError: a parameter has no annotation, or one that cannot be read from JSON.
@@ -510,6 +528,7 @@ def tool(
             model=model,
             records_start=records_start,
             agents=tuple(agents),
+            deferred=deferred,
         )
 
     return cast("ToolDecorator", make) if function is None else make(function)

@@ -122,8 +122,8 @@ def estimate(message: Message) -> int:
 
 
 def tokens_in_front(instructions: str, tools: Iterable[ToolSpec]) -> int:
-    """About how many tokens the instructions and the tools of a request take."""
-    specs = sum([tokens_of_text(msgspec.json.encode(spec).decode()) for spec in tools])
+    """About how many tokens the instructions and the tools of a request take. A deferred tool takes none."""
+    specs = sum([tokens_of_text(msgspec.json.encode(spec).decode()) for spec in tools if not spec.deferred])
     return specs + (tokens_of_text(instructions) + TOKENS_OF_A_MESSAGE if instructions else 0)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
 from agentloop._core.handoffs import HandoffRecord
+from agentloop._core.prompt_cache import CachedRequest
 from agentloop._core.usage import Meter
 from agentloop.errors import SessionBusyError, StreamStateError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, Usage, UserMessage
@@ -134,6 +135,7 @@ class Transcript:
         "_scanned",
         "_shown",
         "agent",
+        "cached_request",
         "choice",
         "front",
         "grants",
@@ -164,6 +166,8 @@ class Transcript:
         """The handoffs from one agent to another."""
         self.front: tuple[str, tuple[ToolSpec, ...]] = ("", ())
         """The instructions and tools of its last request."""
+        self.cached_request: CachedRequest | None = None
+        """Its last request of a turn, once a provider has reported that it caches."""
         self.permissions: Permissions | None = None
         """Permissions for the streams on it, and inside those."""
         self.choice: ModelChoice | None = None

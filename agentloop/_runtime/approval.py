@@ -31,6 +31,7 @@ from agentloop._runtime.run import Run
 from agentloop._runtime.toolsets import identity_of
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.config import AgentConfig
+from agentloop.deferred import FIND_TOOLS
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
 from agentloop.hooks import (
@@ -600,6 +601,10 @@ def _rules(permissions: Permissions) -> Iterable[Rule]:
     return (*permissions.deny, *permissions.ask, *permissions.allow)
 
 
+OWN_TOOLS = frozenset({READ_RESULT, FIND_TOOLS})
+"""The tools that the runtime adds where an agent needs them."""
+
+
 class _Tools:
     """The tools that rules and hooks of an agent may be about: its own, and those of the agents inside it."""
 
@@ -628,7 +633,7 @@ class _Tools:
 
     def problem_of(self, glob: str, *, only_misspelt: bool = False) -> str:
         """What is wrong with the name of a tool in a rule or a hook; empty if nothing is."""
-        if not self._is_complete or "*" in glob or "?" in glob or glob in self._tools or glob == READ_RESULT:
+        if not self._is_complete or "*" in glob or "?" in glob or glob in self._tools or glob in OWN_TOOLS:
             return ""
         meant = _closest(glob, self._tools)
         if only_misspelt and not meant:

@@ -463,7 +463,7 @@ def _reader(run: Run) -> Tool:
     # A page, with its heading, is not to be too long itself.
     page = max(int(min(run.config.max_result, 100_000) * 0.9) - 100, 100)
 
-    @tool(name=READ_RESULT, read_only=True, idempotent=True)
+    @tool(name=READ_RESULT, read_only=True, idempotent=True, deferred=False)
     async def read_result(  # noqa: ASYNC124 - it is in memory, and a plain function would run in a thread
         call_id: str,
         offset: Annotated[int, Meta(ge=0)] = 0,

@@ -94,6 +94,7 @@ def handoff_tool(run: Run) -> Tool:
             }
         ),
         context_name="context",
+        deferred=False,
         # The call only adds a fact to the log. If that is there, the call finds it.
         if_interrupted="retry",
     )
@@ -255,7 +256,7 @@ async def become(run: Run, record: HandoffRecord) -> None:
     run.hooks = Hooks(
         config.hooks, config.deadlines, run.writer, run.parent.hooks if run.parent else None, deps=run.root.deps
     )
-    run.chain = run.reader = run.offered = run.response = run.partial = None
+    run.chain = run.reader = run.deferred = run.offered = run.response = run.partial = None
     await show_history(run)
 
 

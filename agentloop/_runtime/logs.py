@@ -128,6 +128,7 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
 _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "answer_refused": QUESTIONS,
     "background_run_lost": RUN,
+    "cache_lost": MODEL,
     "compaction_failed": MODEL,
     "empty": MODEL,
     "error_while_stopping": RUN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -30,6 +30,7 @@ from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
 from agentloop._runtime.background import resume_background
 from agentloop._runtime.context_window import Compactor, with_reader
+from agentloop._runtime.deferred import defer_tools
 from agentloop._runtime.dynamic import choose_model, instructions_for, offered_tools, settings_of
 from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history
 from agentloop._runtime.hooks import HookFailedError
@@ -60,7 +61,7 @@ from agentloop.hooks import (
     UserPromptSubmit,
     UserSteeringMessagesSubmit,
 )
-from agentloop.messages import AssistantMessage, Text, ToolCall, UserMessage
+from agentloop.messages import AssistantMessage, Message, Text, ToolCall, UserMessage
 from agentloop.models import ModelChoice, ModelRequest, ToolSpec
 from agentloop.questions import Approve
 from agentloop.run_info import EachTurn, is_called_per_run
@@ -260,7 +261,7 @@ class _Loop:
             each_turn = self._each_turn
             parts = self._instructions if each_turn is None else await self._instructions_now(each_turn)
             instructions, specs = "\n\n".join(parts), self._tool_specs()
-            request = ModelRequest(run.transcript.view, instructions, specs, None, run.settings)
+            request = ModelRequest(self._messages(), instructions, specs, None, run.settings)
             result = await self._compactor.on_request(request, task)
             turn.reason = "final"
         return Ending("completed", output=result)
@@ -270,9 +271,14 @@ class _Loop:
         run, listed = self._run, await tools.list()
         if listed is not self._listed:
             self._listed = listed
-            self._has_offers = any(tool.offered is not None for tool in listed.values())
+            special = [tool for tool in listed.values() if tool.offered is not None or tool.deferred]
+            self._has_offers = any(tool.offered is not None for tool in special)
+            if special or run.config.deferred is not None or run.deferred is not None:
+                run.deferred = defer_tools(run.config, listed, run.deferred)
         if self._has_offers:
             listed = await offered_tools(run, listed, turn=run.state.turn)
+        if run.deferred is not None:
+            listed = run.deferred.with_finder(listed)
         self._tools = with_reader(run, listed) if run.transcript.has_long_results else listed
 
     async def _instructions_now(self, each_turn: EachTurn) -> list[str]:
@@ -494,7 +500,7 @@ class _Loop:
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
         request = ModelRequest(
-            run.transcript.view,
+            self._messages(),
             "\n\n".join(instructions),
             self._tool_specs(),
             self._output_spec,
@@ -513,9 +519,18 @@ class _Loop:
         if self._tools is not self._specs_of:
             # Toolsets list theirs anew in each turn, and mostly the same.
             if [*self._tools.values()] != [*self._specs_of.values()]:
-                self._specs = tuple([tool.spec for tool in self._tools.values()])
+                deferred = self._run.deferred
+                if deferred is None:
+                    self._specs = tuple([tool.spec for tool in self._tools.values()])
+                else:
+                    self._specs = deferred.specs_of(self._tools)
             self._specs_of = self._tools
         return self._specs
+
+    def _messages(self) -> Sequence[Message]:
+        """The messages that the model reads."""
+        run = self._run
+        return run.transcript.view if run.deferred is None else run.deferred.messages(run.transcript)
 
     async def _ask_model(self, request: ModelRequest) -> AssistantMessage:
         """Ask the model for its response."""
@@ -541,7 +556,7 @@ class _Loop:
         """``request`` with the messages that are shown now, and with the tool that reads long results if need be."""
         if self._run.transcript.has_long_results:
             self._tools = with_reader(self._run, self._tools)
-        return msgspec.structs.replace(request, messages=self._run.transcript.view, tools=self._tool_specs())
+        return msgspec.structs.replace(request, messages=self._messages(), tools=self._tool_specs())
 
     async def _call_tools(
         self,
@@ -559,6 +574,8 @@ class _Loop:
         is_counted = bool(state.calls or state.results)
         if run.offered is not None and not is_resumed:
             self._tools = {name: tool for name, tool in self._tools.items() if name in run.offered}
+        if run.deferred is not None:
+            run.deferred.tools = self._tools
         calls = Calls(run, asked, self._tools)
         try:
             ending = None

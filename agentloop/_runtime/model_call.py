@@ -20,6 +20,7 @@ import trio
 from agentloop._core.foreign_errors import error_text
 from agentloop._core.partial_json import Change
 from agentloop._core.prices import CATALOGUE_CURRENCY, cost_by_catalogue, reports_cost
+from agentloop._core.prompt_cache import CachedRequest, is_lost, reasons_of_loss
 from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
@@ -36,6 +37,7 @@ from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.user_code import describe
 from agentloop.errors import (
     AgentLoopError,
+    ClockError,
     ModelConnectionError,
     ModelContextOverflowError,
     ModelError,
@@ -146,7 +148,11 @@ class ModelCall:
         stop: object = None
         try:
             with self._scope:
-                stop = await model.respond(request, self)
+                deferred = self._run.deferred
+                if deferred is None:
+                    stop = await model.respond(request, self)
+                else:
+                    stop = await deferred.respond(model, request, self)
         except AgentLoopError as own_error:
             _name(own_error, model)
             raise
@@ -285,8 +291,10 @@ async def _opened(run: Run, model: Model) -> AsyncGenerator[Model]:
     try:
         async with model.open() as held:
             check_model_name(held)
+            for_session: Callable[[str], Model] | None = getattr(held, "for_session", None)
+            used = held if for_session is None else for_session(run.transcript.id)
             entered = True
-            yield held
+            yield used
             left = True
     except BaseException as group:  # noqa: ASYNC103 - `failure_of` raises a cancellation again
         if entered and not left:
@@ -425,7 +433,10 @@ async def _respond(retry: ModelRetry, request: ModelRequest) -> AssistantMessage
     try:
         message = await retry.respond(request)
         retry.take_reported()
-        _count(retry, message.usage, message, is_complete=True)
+        usage = message.usage
+        _count(retry, usage, message, is_complete=True)
+        if usage.cached_tokens or usage.cache_written_tokens or run.transcript.cached_request is not None:
+            _watch_cache(retry, message)
         retry.end_step(message)
         message = msgspec.structs.replace(message, usage=retry.counted)
         if run.hooks.at("after_llm_call"):
@@ -468,6 +479,36 @@ def _count(retry: ModelRetry, usage: Usage, message: AssistantMessage | None, *,
         model=name,
         is_complete=is_complete,
     )
+
+
+def _watch_cache(retry: ModelRetry, message: AssistantMessage) -> None:
+    """Emit a warning if the provider's cache had nothing of a request that begins as the request before it."""
+    if retry.purpose != "turn":
+        # A summary and a tool's request have a beginning of their own.
+        return
+    run, usage, transcript = retry.run, message.usage, retry.run.transcript
+    view = transcript.shown
+    try:
+        at = _time_of_cooldowns()
+    except ClockError:
+        at = 0.0
+    request = CachedRequest.of(
+        retry.request,
+        usage,
+        model=retry.model.name,
+        agent=run.config.name,
+        view=(view.first_kept, view.changed_at, view.cut),
+        at=at,
+    )
+    before, transcript.cached_request = transcript.cached_request, request
+    if before is None or not is_lost(before, request, usage):
+        return
+    text = f"model {retry.model.name!r} read {usage.input_tokens} tokens anew, none of them from its cache"
+    if why := reasons_of_loss(before, request):
+        run.warn("cache_lost", f"{text}: {why}")
+    else:
+        # Some providers forget now and then, and nobody can do anything about it: once is enough.
+        run.warn_once("cache_lost", f"{text}: nothing in the request says why")
 
 
 def _count_broken(retry: ModelRetry) -> None:

@@ -24,6 +24,7 @@ from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import UNPRICED, Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
+from agentloop._runtime.deferred import DeferredTools
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
 from agentloop._runtime.steps import step_observers
@@ -225,6 +226,7 @@ class Run:
         "config",
         "continuations",
         "deadline",
+        "deferred",
         "emit",
         "entry",
         "events",
@@ -352,6 +354,8 @@ class Run:
         """The order of the calls of this turn, if it has more than one."""
         self.reader: Tool | None = None
         """By which the model reads long results, once there is one."""
+        self.deferred: DeferredTools | None = None
+        """The deferred tools of the agent that acts, if it has some."""
         self.continuations = 0
         """How often stop hooks have sent it on."""
         self.outcome: Outcome | None = None

@@ -175,8 +175,10 @@ class Calls:
 
     async def _result(self, call: ToolCall, began: float) -> ToolResult:
         tool = self._tools.get(call.name)
+        deferred = self._run.deferred
         if tool is None:
-            return unknown_tool(call, list(self._tools))
+            known = list(self._tools)
+            return unknown_tool(call, known) if deferred is None else deferred.unknown(call, self._tools)
         if call.name == HANDOFF and self._run.config.handoffs:
             if self._handoffs is not None:
                 # It asks nothing before the calls that it waits for have ended.
@@ -190,10 +192,13 @@ class Calls:
         try:
             arguments = tool.arguments.decode(call.arguments)
         except ToolError as error:
-            return error_result(call, error_text(error))
+            text = error_text(error)
+            return error_result(call, text if deferred is None else deferred.explained(tool, text))
         except Exception as error:  # noqa: BLE001 - `Arguments` may be a class of the user's own
             self._log(logging.ERROR, call, "failed: its arguments cannot be read", error)
             return error_result(call, f"The arguments cannot be read: {describe(error)}")
+        if deferred is not None and (problem := deferred.problem_of(tool, arguments)):
+            return error_result(call, deferred.explained(tool, problem))
         checked = CheckedArguments(arguments, call.arguments)
         is_unchecked = self._shared is not None or is_free(self._run, tool)
         if not is_unchecked:

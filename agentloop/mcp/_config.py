@@ -164,6 +164,8 @@ class ServerConfig:
     trust_annotations: bool = True
     """Whether to believe the server's annotations that a tool only reads, or may be called twice. Permissions use them,
     and so does the decision whether to repeat an interrupted call. Set ``False`` for a server that you do not trust."""
+    deferred: bool | None = None
+    """As for `Tool`, for all tools of the server."""
 
     def __attrs_post_init__(self) -> None:
         if self.mode not in ("auto", "legacy") and not re.fullmatch(r"\d{4}-\d\d-\d\d", self.mode):

@@ -287,6 +287,7 @@ class ConnectionPool:
             destructive=None if read_only else trusted.destructive_hint,
             idempotent=read_only or bool(trusted.idempotent_hint),
             if_interrupted=self.server.if_interrupted,
+            deferred=self.server.deferred,
             records_start=True,
         )
 

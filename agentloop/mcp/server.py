@@ -109,6 +109,7 @@ class _Options(TypedDict, total=False):
     requires_approval: bool | Callable[[dict[str, Any]], bool]
     if_interrupted: IfInterrupted | None
     trust_annotations: bool
+    deferred: bool | None
 
 
 @frozen(kw_only=True, eq=False)

@@ -85,6 +85,13 @@ class ChatFormat:
     """The field in which earlier reasoning is sent back; ``None`` to leave it out, since some servers refuse it."""
     stream_usage: bool = True
     """Whether to ask for the usage. A few old servers refuse the question."""
+    cache_key: str = ""
+    """The key by which OpenAI brings the requests of a session to the same cache; empty outside of a session."""
+
+    @property
+    def has_cache_key(self) -> bool:
+        """Whether the server takes such a key; others may refuse the field."""
+        return self.dialect.name == "openai"
 
     def exchange(
         self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
@@ -108,6 +115,8 @@ class ChatFormat:
             if by == "json":
                 body["response_format"] = {"type": "json_object"}
         body["messages"] = self._messages(request.messages, instructions, encoded)
+        if self.cache_key:
+            body["prompt_cache_key"] = self.cache_key
         if request.settings != _DEFAULTS:
             body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)

@@ -16,6 +16,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import blake2s
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
@@ -45,6 +46,7 @@ from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._media import IMAGES, MediaRules, decoded_text
 from agentloop.providers._structured_output import anthropic_schema, request_in_words
 from agentloop.providers._tool_schema import SchemaRules, fit_parameters
+from agentloop.providers._tool_search import ToolSearch, tool_search_in
 from agentloop.providers._wire_model import EncodedRequest
 from agentloop.providers._writing import ResponseWriter, json_text
 
@@ -98,6 +100,8 @@ class MessagesFormat:
     """The `ModelSettings.max_tokens` of requests that do not set it: the API demands one."""
     cache: CacheLifetime | None = "5m"
     """How long the server keeps the prompt in its cache; ``None`` to turn caching off."""
+    tool_search: bool = False
+    """Whether the model loads deferred tools by references in the result of ``find_tools``."""
     reads_media: bool | None = None
     """Whether the model can see pictures and read documents; ``None`` lets its name decide."""
     rules: WireRules = Factory(lambda self: fit_media(RULES, self.model, self.reads_media), takes_self=True)
@@ -114,14 +118,18 @@ class MessagesFormat:
             schema = anthropic_schema(request.output.parameters)
             if schema is None:
                 instructions = "\n\n".join(filter(None, (instructions, request_in_words(request.output))))
+        search = tool_search_in(request)
         tools = list(encoded.tools(request.tools, _tools))
+        # The deferred tools, which come last, are not in front of the conversation for the model, nor for the cache.
+        front = tools if search is None else tools[: -len(search.deferred)]
         system = [_raw(_text_block(instructions))] if instructions.strip() else []
-        conversation = _Conversation(_digest(tools, system) if _binds_thoughts(self.model) else None)
-        for message in encoded.messages(request.messages, self._message):
+        conversation = _Conversation(_digest(front, system) if _binds_thoughts(self.model) else None)
+        for message in encoded.messages(request.messages, partial(self._message, search), search and search.deferred):
             conversation.add(message)
         turns = conversation.finish()
         if self.cache is not None:
-            _mark_for_cache(tools, system, turns, self.cache)
+            _mark_for_cache(front, system, turns, self.cache)
+            tools[: len(front)] = front
         body: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "stream": True}
         if tools:
             body["tools"] = tools
@@ -138,7 +146,7 @@ class MessagesFormat:
         response = _MessagesResponse(name=name, model=self.model, prefix=conversation.prefix, writer=writer)
         return encode_body(body), response
 
-    def _message(self, message: Message) -> _Encoded:
+    def _message(self, search: ToolSearch | None, message: Message) -> _Encoded:
         message = self.rules.fit(message)
         if isinstance(message, AssistantMessage):
             blocks = _assistant_blocks(message, self.model)
@@ -148,6 +156,9 @@ class MessagesFormat:
             prefix = next(echo.prefix for part in message.parts if (echo := _thought_in(part, self.model)) is not None)
             return _Encoded("assistant", tuple(map(_raw, blocks)), bare=bare, prefix=prefix)
         if isinstance(message, ToolResult):
+            loaded = [] if search is None else search.references(message)
+            if loaded:
+                return _Encoded("user", (_raw(_references(message, loaded)),), is_result=True)
             result, after = _result_blocks(message)
             return _Encoded("user", (_raw(result),), is_result=True, after=tuple(map(_raw, after)))
         return _Encoded("user", tuple(map(_raw, _user_blocks(message.parts))))
@@ -267,7 +278,8 @@ def _tools(specs: Iterable[ToolSpec]) -> tuple[msgspec.Raw, ...]:
 
 def _tool(spec: ToolSpec) -> _Block:
     description = {"description": spec.description} if spec.description else {}
-    return {"name": spec.name, **description, "input_schema": fit_parameters(spec, _SCHEMAS)}
+    deferred = {"defer_loading": True} if spec.deferred else {}
+    return {"name": spec.name, **description, "input_schema": fit_parameters(spec, _SCHEMAS), **deferred}
 
 
 # --------------------------------------------------------------------------- request: caching
@@ -455,6 +467,12 @@ def _thought_in(part: AssistantPart, model: str) -> MessagesEcho | None:
 
 def _call_block(call: ToolCall) -> _Block:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": msgspec.Raw(call.arguments.encode())}
+
+
+def _references(result: ToolResult, loaded: list[str]) -> _Block:
+    """The block for a result of ``find_tools``. The server puts the definitions of the tools in its place."""
+    content = [{"type": "tool_reference", "tool_name": name} for name in loaded]
+    return {"type": "tool_result", "tool_use_id": result.call_id, "content": content}
 
 
 def _result_blocks(result: ToolResult) -> tuple[_Block, list[_Block]]:

@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
 from attrs import Factory, frozen
 
 from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
+from agentloop.deferred import FIND_TOOLS
 from agentloop.errors import ModelConnectionError, ModelProtocolError
 from agentloop.messages import (
     AssistantMessage,
@@ -49,6 +51,7 @@ from agentloop.providers._lenient import WireStruct, count, decode_event, fit
 from agentloop.providers._media import DOCUMENTS, MediaRules
 from agentloop.providers._structured_output import openai_output
 from agentloop.providers._tool_schema import PLAIN, fit_parameters
+from agentloop.providers._tool_search import ToolSearch, tool_search_in
 from agentloop.providers._wire_model import EncodedRequest
 from agentloop.providers._writing import ResponseWriter, json_text, missing_end
 
@@ -89,6 +92,12 @@ class ResponsesFormat:
     ``None`` lets the model's name decide."""
     reasoning_summary: ReasoningSummary | None = None
     """The summary of the reasoning to ask for; ``None`` for no summary."""
+    tool_search: bool = False
+    """Whether the model loads deferred tools by the items of a tool search that the client executes."""
+    has_cache_key: bool = False
+    """Whether the server takes a key by which it brings the requests of a session to the same cache."""
+    cache_key: str = ""
+    """The key; empty outside of a session."""
     reads_media: bool | None = None
     """Whether the model can see pictures and read documents; ``None`` lets its name decide."""
     rules: WireRules = Factory(lambda self: fit_media(RULES, self.model, self.reads_media), takes_self=True)
@@ -98,17 +107,21 @@ class ResponsesFormat:
         self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter
     ) -> tuple[bytes, _ResponsesResponse]:
         """See `WireFormat.exchange`."""
-        items = _joined(encoded.messages(request.messages, self._encoded)) or [_user([CONTINUE])]
+        search = tool_search_in(request)
+        messages = encoded.messages(request.messages, partial(self._encoded, search), search and search.loaded)
+        items = _joined(messages) or [_user([CONTINUE])]
         body: dict[str, Any] = {"model": self.model, "input": items, "stream": True, "store": False}
         if reasons(self.model) if self.encrypted_reasoning is None else self.encrypted_reasoning:
             body["include"] = ["reasoning.encrypted_content"]
         if request.instructions:
             body["instructions"] = request.instructions
         if request.tools:
-            body["tools"] = encoded.tools(request.tools, _tools)
+            body["tools"] = encoded.tools(request.tools, _tools if search is None else _tools_to_search)
         if request.output is not None:
             output = openai_output(request.output, PLAIN) or {}
             body["text"] = {"format": {"type": "json_schema", **output}}
+        if self.cache_key:
+            body["prompt_cache_key"] = self.cache_key
         body.update(self._settings(request.settings, with_tools=bool(request.tools)))
         body.update(request.settings.extra)
         return encode_body(body), _ResponsesResponse(name=name, model=self.model, writer=writer)
@@ -131,11 +144,13 @@ class ResponsesFormat:
             if value is not None:
                 yield field, value
 
-    def _encoded(self, message: Message) -> _Encoded:
+    def _encoded(self, search: ToolSearch | None, message: Message) -> _Encoded:
         message = self.rules.fit(message)
         if isinstance(message, UserMessage):
             return _Encoded(content=_content(message.parts))
         items = self._assistant(message) if isinstance(message, AssistantMessage) else [_result(message)]
+        if search is not None:
+            items = [item for one in items for item in _searched(one, message, search)]
         return _Encoded(items=tuple(msgspec.Raw(encode_body(item)) for item in items))
 
     def _assistant(self, message: AssistantMessage) -> list[dict[str, Any]]:
@@ -172,6 +187,42 @@ class ResponsesFormat:
 
 def _tools(specs: Iterable[ToolSpec]) -> msgspec.Raw:
     return msgspec.Raw(encode_body([_tool(spec) for spec in specs]))
+
+
+def _tools_to_search(specs: Iterable[ToolSpec]) -> msgspec.Raw:
+    """The tools of a request with deferred ones: these come with the results of the search."""
+    return msgspec.Raw(
+        encode_body([_search(spec) if spec.name == FIND_TOOLS else _tool(spec) for spec in specs if not spec.deferred])
+    )
+
+
+def _search(finder: ToolSpec) -> dict[str, Any]:
+    parameters = fit_parameters(finder, PLAIN)
+    return {"type": "tool_search", "execution": "client", "description": finder.description, "parameters": parameters}
+
+
+NAMESPACE = "loaded"
+"""The namespace of the tools that were loaded. The server refuses a call of one that comes back without it."""
+
+
+def _searched(item: dict[str, Any], message: Message, search: ToolSearch) -> list[dict[str, Any]]:
+    """``item`` of a message in a request with deferred tools."""
+    if item["type"] == "function_call":
+        if item["name"] == FIND_TOOLS:
+            arguments = msgspec.Raw(item["arguments"].encode())
+            fields = {"call_id": item["call_id"], "execution": "client", "status": "completed", "arguments": arguments}
+            return [{"type": "tool_search_call", **fields}]
+        return [{**item, "namespace": NAMESPACE}] if item["name"] in search.loaded else [item]
+    if not isinstance(message, ToolResult) or message.name != FIND_TOOLS:
+        return [item]
+    found = search.definitions(message)
+    tools = [{**_tool(spec), "defer_loading": True} for spec in found]
+    namespace = {"type": "namespace", "name": NAMESPACE, "description": "Tools that were loaded.", "tools": tools}
+    fields = {"call_id": message.call_id, "execution": "client", "status": "completed"}
+    output = {"type": "tool_search_output", **fields, "tools": [namespace] if found else []}
+    # The item has no place for words: why nothing was loaded comes after it.
+    words = f"[{FIND_TOOLS}: {message.text}]"
+    return [output] if found else [output, {"type": "message", "role": "user", "content": words}]
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
@@ -292,6 +343,7 @@ class _Item(WireStruct):
     encrypted_content: str | None = None
     phase: str | None = None
     status: str | None = None
+    execution: Any = None
 
     @classmethod
     def vital(cls, fields: dict[str, Any]) -> Container[str]:
@@ -501,7 +553,12 @@ class _ResponsesResponse:
         return self._item(event, content.type, content.id)
 
     def _decoded(self, raw: msgspec.Raw) -> _Item | None:
-        return None if bytes(raw) == b"null" else decode_event(_item_decoder, _Item, raw, model=self._name)
+        if bytes(raw) == b"null":
+            return None
+        item = decode_event(_item_decoder, _Item, raw, model=self._name)
+        if item.type == "tool_search_call" and item.execution != "server":
+            item.type, item.name = "function_call", FIND_TOOLS
+        return item
 
     async def _begin_item(self, event: _Event) -> None:  # noqa: ASYNC910
         content = self._decoded(event.item)

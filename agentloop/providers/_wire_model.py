@@ -18,7 +18,10 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import blake2s
 from typing import Any, Protocol, Self, TypeVar, cast
+
+from attrs import evolve
 
 from agentloop.errors import AgentLoopError, UsageError
 from agentloop.messages import Message, Usage
@@ -121,6 +124,11 @@ class WireModel:
         """A value that two models share if a server that is busy for one is busy for the other; see `Model`."""
         return getattr(self._transport, "identity", None)
 
+    @property
+    def has_tool_search(self) -> bool:
+        """Whether it loads deferred tools as its provider does; for others, the runtime puts ``call_tool`` there."""
+        return getattr(self._format, "tool_search", False) is True
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
         """The same model, with connections that stay open until the block ends. Entering opens none yet."""
@@ -129,6 +137,19 @@ class WireModel:
             opened._transport = transport
             opened._encoded = EncodedRequest() if self._encoded is None else self._encoded
             yield opened
+
+    def for_session(self, id: str) -> Self:
+        """The same model for one session: a provider that takes a key for its cache gets one, the same in each process.
+
+        Args:
+          id: the session's, which the provider does not learn.
+        """
+        if not getattr(self._format, "has_cache_key", False):
+            return self
+        model = copy.copy(self)
+        key = blake2s(id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        model._format = evolve(cast("Any", self._format), cache_key=key)
+        return model
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
         """Reply to ``request`` and return how the response ended.
@@ -191,9 +212,10 @@ class EncodedRequest:
     not have is forgotten.
     """
 
-    __slots__ = ("_encoded", "_messages", "_tools")
+    __slots__ = ("_encoded", "_messages", "_tools", "_variant")
 
     def __init__(self) -> None:
+        self._variant: object = None
         self._messages: tuple[Message, ...] = ()
         self._encoded: list[Any] = []
         """The encoded form of each of the messages."""
@@ -202,8 +224,18 @@ class EncodedRequest:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def messages(self, messages: Sequence[Message], encode: Callable[[Message], _T]) -> list[_T]:
-        """``encode(message)`` for each of ``messages``, called only for those that the last request did not have."""
+    def messages(
+        self, messages: Sequence[Message], encode: Callable[[Message], _T], variant: object = None
+    ) -> list[_T]:
+        """``encode(message)`` for each of ``messages``, called only for those that the last request did not have.
+
+        Args:
+          messages: the messages.
+          encode: encodes one.
+          variant: all else that the form of a message depends on. If it was another, each is encoded again.
+        """
+        if variant != self._variant:
+            self._variant, self._messages, self._encoded = variant, (), []
         whole, before = tuple(messages), self._messages
         # Nearly always: one comparison of pointers for each message, and no other step.
         if whole[: len(before)] == before:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from agentloop.providers._http import HttpTransport
 from agentloop.providers._messages_format import CacheLifetime, MessagesFormat
+from agentloop.providers._tool_search import claude_has_tool_search
 from agentloop.providers._wire_model import WireModel
 
 __all__ = ["ANTHROPIC_URL", "Anthropic"]
@@ -37,6 +38,8 @@ class Anthropic(WireModel):
         costs a quarter more for ``"5m"``, twice as much for ``"1h"``. ``None`` turns caching off.
       reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
         default the model's name decides.
+      tool_search: whether the model loads deferred tools by its provider's own tool search (see
+        `agentloop.deferred`). By default, the host and the model's name decide.
 
     Raises:
       UsageError: the URL or a header, such as the one with the key, cannot be sent.
@@ -55,11 +58,18 @@ class Anthropic(WireModel):
         max_tokens: int = 32_000,
         cache: CacheLifetime | None = "5m",
         reads_media: bool | None = None,
+        tool_search: bool | None = None,
     ) -> None:
         # Stripped: a key that was read from a file often ends in a line break.
         key = {} if api_key is None else {"x-api-key": api_key.strip()}
         super().__init__(
-            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache, reads_media=reads_media),
+            MessagesFormat(
+                model=model,
+                max_tokens=max_tokens,
+                cache=cache,
+                reads_media=reads_media,
+                tool_search=claude_has_tool_search(model, base_url) if tool_search is None else tool_search,
+            ),
             HttpTransport(
                 url=base_url,
                 path=MessagesFormat.PATH,

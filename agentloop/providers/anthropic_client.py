@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
 
 from agentloop.providers._messages_format import CacheLifetime, MessagesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._tool_search import claude_has_tool_search
 from agentloop.providers._trace_headers import trace_headers
 from agentloop.providers._wire_model import WireModel
 
@@ -78,6 +79,8 @@ class AnthropicClient(WireModel):
       cache: how long the server keeps a prompt in its cache. ``None`` turns caching off, for a server without one.
       reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
         default the model's name decides.
+      tool_search: whether the model loads deferred tools by its provider's own tool search (see
+        `agentloop.deferred`). By default, the host and the model's name decide.
 
     Raises:
       UsageError: the client is synchronous.
@@ -94,6 +97,7 @@ class AnthropicClient(WireModel):
         max_tokens: int = 32_000,
         cache: CacheLifetime | None = "5m",
         reads_media: bool | None = None,
+        tool_search: bool | None = None,
     ) -> None:
         check_is_async(client, "anthropic.AsyncAnthropic()")
 
@@ -109,7 +113,13 @@ class AnthropicClient(WireModel):
             )
 
         super().__init__(
-            MessagesFormat(model=model, max_tokens=max_tokens, cache=cache, reads_media=reads_media),
+            MessagesFormat(
+                model=model,
+                max_tokens=max_tokens,
+                cache=cache,
+                reads_media=reads_media,
+                tool_search=claude_has_tool_search(model, str(client.base_url)) if tool_search is None else tool_search,
+            ),
             SdkTransport(_SDK, client, send),
             name=name or model,
         )

@@ -19,9 +19,10 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(feature="A model behind an OpenAI client", extra="openai", package="openai") from error
 
 from agentloop.providers._chat_format import ChatFormat, SendReasoning
-from agentloop.providers._dialects import ChatDialect, chat_dialect
+from agentloop.providers._dialects import ChatDialect, chat_dialect, known_host
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
+from agentloop.providers._tool_search import gpt_has_tool_search
 from agentloop.providers._trace_headers import trace_headers
 from agentloop.providers._wire_model import WireModel
 
@@ -104,6 +105,8 @@ class OpenAIClientResponses(WireModel):
         not reason refuses. By default the model's name decides, which a deployment need not contain.
       reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
         default the model's name decides.
+      tool_search: whether the model loads deferred tools by its provider's own tool search (see
+        `agentloop.deferred`). By default, the host and the model's name decide.
 
     Raises:
       UsageError: the client is synchronous.
@@ -120,6 +123,7 @@ class OpenAIClientResponses(WireModel):
         reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
         reads_media: bool | None = None,
+        tool_search: bool | None = None,
     ) -> None:
         super().__init__(
             ResponsesFormat(
@@ -127,6 +131,8 @@ class OpenAIClientResponses(WireModel):
                 encrypted_reasoning=encrypted_reasoning,
                 reasoning_summary=reasoning_summary,
                 reads_media=reads_media,
+                tool_search=gpt_has_tool_search(model, str(client.base_url)) if tool_search is None else tool_search,
+                has_cache_key=known_host(str(client.base_url)) == "openai",
             ),
             _transport(client, ResponsesFormat.PATH),
             name=name or model,

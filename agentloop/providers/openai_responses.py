@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agentloop.providers._dialects import known_host
 from agentloop.providers._http import HttpTransport, bearer
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
+from agentloop.providers._tool_search import gpt_has_tool_search
 from agentloop.providers._wire_model import WireModel
 from agentloop.providers.openai_chat import OPENAI_URL
 
@@ -35,6 +37,8 @@ class OpenAIResponses(WireModel):
         not reason refuses. By default the model's name decides.
       reads_media: whether the model can see pictures and read documents. Otherwise a note stands in their place. By
         default the model's name decides.
+      tool_search: whether the model loads deferred tools by its provider's own tool search (see
+        `agentloop.deferred`). By default, the host and the model's name decide.
 
     Raises:
       UsageError: the URL or a header, such as the one with the key, cannot be sent.
@@ -53,6 +57,7 @@ class OpenAIResponses(WireModel):
         reasoning_summary: ReasoningSummary | None = None,
         encrypted_reasoning: bool | None = None,
         reads_media: bool | None = None,
+        tool_search: bool | None = None,
     ) -> None:
         super().__init__(
             ResponsesFormat(
@@ -60,6 +65,8 @@ class OpenAIResponses(WireModel):
                 encrypted_reasoning=encrypted_reasoning,
                 reasoning_summary=reasoning_summary,
                 reads_media=reads_media,
+                tool_search=gpt_has_tool_search(model, base_url) if tool_search is None else tool_search,
+                has_cache_key=known_host(base_url) == "openai",
             ),
             HttpTransport(url=base_url, path=ResponsesFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,

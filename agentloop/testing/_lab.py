@@ -154,6 +154,8 @@ class SeamModel:
         self._script = [says(response) if isinstance(response, str) else response for response in script]
         self._next = 0
         self.name = name
+        self.has_tool_search = False
+        """Whether it loads deferred tools by itself, as the models of some providers do."""
         self.requests: list[ModelRequest] = []
         """The requests that it got, in order."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import trio
 from attrs import define, field
 
@@ -164,7 +165,7 @@ class Requests:
         if not isinstance(first, AssistantMessage) or first.text != text:
             self._note(f"{where} {rest}, which leaves out that the model had said {text!r}")
             return
-        if [call.name for call in first.calls] != [call.name for call in said] and len(first.calls) != 0:
+        if [call.name for call in first.calls] != [_called(call) for call in said] and len(first.calls) != 0:
             self._note(f"{where} {first.calls}, where the model had called {said}")
         after = rest[1 + len(first.calls) :]
         for call, result in zip(first.calls, rest[1:], strict=False):
@@ -276,6 +277,14 @@ class Requests:
                 return []
             openings.append(before)
         return openings
+
+
+def _called(call: ToolCall) -> str:
+    """The tool that a model calls: where its tools are deferred, it names the tool in the arguments of another."""
+    if call.name != "call_tool":
+        return call.name
+    name = msgspec.json.decode(call.arguments).get("name")
+    return name if isinstance(name, str) else call.name
 
 
 def _lineage(run: Run) -> list[Run]:

@@ -21,8 +21,8 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
 
 from agentloop._sandbox import Sandbox
 from agentloop.toolkit._ask import ask_user
-from agentloop.toolkit._background import background
 from agentloop.toolkit._assess_command import assess_command, command_assessor
+from agentloop.toolkit._background import background
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
@@ -43,8 +43,8 @@ __all__ = [
     "SpoolDirectory",
     "TurnChanges",
     "ask_user",
-    "background",
     "assess_command",
+    "background",
     "command_assessor",
     "file_tools",
     "memory",

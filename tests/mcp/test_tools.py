@@ -199,3 +199,14 @@ def test_the_error_for_a_url_that_cannot_be_used_shows_no_secret(url: str) -> No
         McpServer.http(url)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+@both_eras
+async def test_a_servers_tools_are_deferred_if_it_says_so(mode: str) -> None:
+    wrong = calls("call_tool", name="add", arguments={"a": 2})
+    model = ScriptedModel(calls("find_tools", query="add"), wrong, calls("add", a=2, b=3), "5")
+    seen = await watch(agent_with(playground(mode, deferred=True)).replace(model=model))
+    assert list(specs(model)) == ["find_tools", "call_tool"]
+    refused, added = [event.result for event in of(seen.events, ToolCallFinished)][1:]
+    assert "it needs 'b'" in refused.text
+    assert added.text == "5"
