@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from agentloop._core.context_window import LongResults, View
 from agentloop._core.handoffs import HandoffRecord
+from agentloop._core.secrets import Secrets
 from agentloop.errors import SessionBusyError, StreamStateError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage
 from agentloop.models import ToolSpec
@@ -126,6 +127,7 @@ class Transcript:
         "id",
         "permissions",
         "provisional",
+        "secrets",
         "seq",
         "streams",
         "values",
@@ -149,6 +151,8 @@ class Transcript:
         """Permissions for the streams on it, and inside those."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
+        self.secrets: Secrets | None = None
+        """The secrets of its runs, once a run had a redaction. In memory only."""
         self.values: SessionValues = _NO_VALUES
         """The values that tools have saved in the session. Replaced, not changed, so that the journal writer sees at
         once whether they are the saved ones."""

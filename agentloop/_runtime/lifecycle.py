@@ -33,6 +33,7 @@ import trio
 from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
+from agentloop._core.secrets import Redactor
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import problem_of
 from agentloop._core.transcript import Transcript
@@ -44,6 +45,7 @@ from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.output_validation import validated
+from agentloop._runtime.redaction import open_redactor, redactor_of
 from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.stream import Stream
@@ -137,7 +139,10 @@ def _open_child(
     """A stream inside a tool call of ``parent``, in a session of its own."""
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
-    message, state = user_message(prompt), parent.state
+    message, state, redactor = user_message(prompt), parent.state, parent.redactor
+    if redactor is not None:
+        # Before the previous child is looked for: the journal has its prompt with placeholders.
+        message = redactor.value(message)
     previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
@@ -180,6 +185,7 @@ def _open_child(
         deadline=deadline,
         state=previous,
         team=team,
+        redactor=redactor,
     )
 
 
@@ -226,6 +232,7 @@ async def _block(
     settings: ModelSettings | None = None,
     team: Mapping[str, AgentConfig],
     model: Model | str | None = None,
+    redactor: Redactor | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -235,6 +242,7 @@ async def _block(
       team: the agents that a handoff may go to, by their names.
       model: the model of a root run, in the place of the agent's.
       state: of a child run, or of the previous run that it resumes.
+      redactor: of the run around it, if that has one.
     """
     require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
     if read:
@@ -256,6 +264,9 @@ async def _block(
                 models = resolve_models(config, model)
             if state is None:
                 transcript.agent = config.name
+        if redactor is None and any(agent.redact is not None for agent in (config, *team.values())):
+            redactor = await _open_redactor(root, config, team, state)
+            prompt = redactor.value(prompt)
         run = Run(
             config=config,
             models=models,
@@ -271,6 +282,7 @@ async def _block(
             task=task,
             settings=settings,
             team=team,
+            redactor=redactor,
         )
         _open_questions(run, answerer)
         try:
@@ -316,6 +328,7 @@ async def _ended_block(
     deadline: PausableDeadline,
     state: StreamState,
     team: Mapping[str, AgentConfig],
+    redactor: Redactor | None,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
     parent.note(ChildReused(call_id, state.session))
@@ -332,6 +345,7 @@ async def _ended_block(
         call_id=call_id,
         deadline=deadline,
         team=team,
+        redactor=redactor,
     )
     run.outcome = await _outcome_of(run)
     run.mailbox.close()
@@ -366,6 +380,17 @@ async def _outcome_of(run: Run) -> Outcome:
         error = RunError(detail)
     messages = tuple(state.messages)
     return Outcome(reason=reason, detail=detail, output=output, error=error, usage=state.usage, messages=messages)
+
+
+async def _open_redactor(
+    root: Root, config: AgentConfig, team: Mapping[str, AgentConfig], state: StreamState | None
+) -> Redactor:
+    """The redactor of a run that opens one: a root run, or a child run whose parent has none."""
+    for agent in (config, *team.values()):
+        await open_redactor(agent.redact)
+    redactor = redactor_of(config, team, root.session, state)
+    assert redactor is not None
+    return redactor
 
 
 def _close_log(root: Root) -> None:

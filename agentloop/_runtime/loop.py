@@ -338,6 +338,8 @@ class _Loop:
     ) -> Ending | None:
         """Take in ``messages``, with what hooks add to the last of them; or give the end that they put to the run."""
         run = self._run
+        if run.redactor is not None:
+            messages = tuple([run.redactor.value(message) for message in messages])
         for hook in run.hooks.at(point):
             value: UserPromptSubmit | UserFollowupSubmit | UserSteeringMessagesSubmit
             if point == "user_prompt_submit":

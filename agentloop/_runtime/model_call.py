@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -20,9 +20,10 @@ import trio
 from agentloop._core.foreign_errors import error_text
 from agentloop._core.partial_json import Change
 from agentloop._core.prices import CATALOGUE_CURRENCY, cost_by_catalogue, reports_cost
-from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
+from agentloop._core.response import MAX_CHARACTERS, Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
+from agentloop._core.secrets import HeldText, Redactor
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced, with_cost
@@ -78,6 +79,7 @@ class ModelCall:
     __slots__ = (
         "_assembler",
         "_emit",
+        "_filter",
         "_give_up_at",
         "_idle",
         "_model",
@@ -104,6 +106,8 @@ class ModelCall:
             if run.config.output_deltas:
                 self._emit = self._emit_with_output
                 run.open_partial(self._report_change)
+        self._filter = None if run.redactor is None else _Filter(run.redactor, self)
+        """Redacts the response; ``None`` for most runs."""
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf
@@ -167,6 +171,8 @@ class ModelCall:
             ending = checked_stop(stop, model=model.name)
             if ending.usage.total_tokens:
                 self.reported = ending.usage
+            if self._filter is not None:
+                self._filter.flush()
             message = self._assembler.finish(ending.reason, self.reported, ending.model or model.name)
         except ModelError as error:
             _name(error, model)
@@ -180,6 +186,9 @@ class ModelCall:
 
     def interrupted(self) -> AssistantMessage | None:
         """The part of a response that arrived before it was cut off; ``None`` if there is none."""
+        if self._filter is not None:
+            with suppress(ModelError):
+                self._filter.flush()
         return self._assembler.interrupted(self._model.name)
 
     # ------------------------------------------------------------------------- Reply
@@ -190,26 +199,47 @@ class ModelCall:
         if not text:
             self._show_life()
             return
+        if self._filter is not None:
+            self._filter.text(text)
+        else:
+            self.take_text(text)
+        await self._next()
+
+    def take_text(self, text: str) -> None:
+        """Take a piece of the answer into the response, and emit it."""
         self._assembler.text(text)
         self._emit(TextDelta, text)
-        await self._next()
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         text = checked_delta(self._model.name, "reasoning(text)", text)
         if signature is not None:
             signature = checked_delta(self._model.name, "reasoning(signature=)", signature)
+        if self._filter is not None:
+            self._filter.reasoning(text, signature)
+        else:
+            self.take_reasoning(text, signature)
+        await self._next()
+
+    def take_reasoning(self, text: str, signature: str | None) -> None:
+        """Take a piece of the reasoning, or its signature, into the response, and emit it."""
         self._assembler.reasoning(text, signature)
         if text:
             self._emit(ReasoningDelta, text)
-        await self._next()
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         id = checked_delta(self._model.name, "tool_call(id=)", id)
         name = checked_delta(self._model.name, "tool_call(name=)", name)
         arguments = checked_delta(self._model.name, "tool_call(arguments=)", arguments)
+        if self._filter is None:
+            self.take_tool_call(index, id, name, arguments)
+        elif self._filter.hold(index, arguments) or id or name:
+            self.take_tool_call(index, id, name, "")
+        await self._next()
+
+    def take_tool_call(self, index: int, id: str, name: str, arguments: str) -> None:
+        """Take a piece of a tool call into the response, and emit it."""
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
         self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
-        await self._next()
 
     def report_usage(self, usage: Usage, /) -> None:
         self.reported = checked_usage(usage)
@@ -234,6 +264,78 @@ class ModelCall:
     def _show_life(self) -> None:
         """Start the deadline for silence again, though the model has said nothing."""
         self._scope.deadline = min(now() + self._patience, self._give_up_at)
+
+
+class _Filter:
+    """Redacts a response before anything else sees it: text word by word, and the arguments of a call at its end.
+
+    The model has read no secret, so it can write only one that it has from elsewhere: from a picture, say, or one that
+    it makes up.
+    """
+
+    __slots__ = ("_arguments", "_call", "_held", "_reasoning", "_redactor", "_text")
+
+    def __init__(self, redactor: Redactor, call: ModelCall) -> None:
+        self._redactor = redactor
+        self._call = call
+        self._text: HeldText | None = None
+        self._reasoning: HeldText | None = None
+        self._arguments: dict[int, list[str]] = {}
+        """The arguments of the open calls, by index, in pieces."""
+        self._held = 0
+        """Their characters."""
+
+    def text(self, text: str) -> None:
+        if self._text is None:
+            self.flush()
+            self._text = HeldText(self._redactor)
+        clean = self._text.feed(text)
+        if clean:
+            self._call.take_text(clean)
+
+    def reasoning(self, text: str, signature: str | None) -> None:
+        if self._reasoning is None:
+            self.flush()
+            self._reasoning = HeldText(self._redactor)
+        clean = self._reasoning.feed(text)
+        if signature is not None:
+            clean += self._reasoning.flush()
+            # The provider's signature is about the text as it was.
+            signature = None if self._reasoning.was_changed else signature
+        if clean or signature is not None:
+            self._call.take_reasoning(clean, signature)
+
+    def hold(self, index: int, arguments: str) -> bool:
+        """Hold a piece of a call's arguments back. Returns whether the call is new."""
+        is_new = index not in self._arguments
+        if is_new:
+            self._flush_words()
+            self._arguments[index] = []
+        self._arguments[index].append(arguments)
+        self._held += len(arguments)
+        if self._held > MAX_CHARACTERS:
+            # The response is too long, and ends with this error.
+            self.flush()
+        return is_new
+
+    def flush(self) -> None:
+        """Pass on all that is held back: another part of the response begins, or it ends."""
+        self._flush_words()
+        calls, self._arguments, self._held = self._arguments, {}, 0
+        for index, pieces in calls.items():
+            arguments = self._redactor.json("".join(pieces))
+            if arguments:
+                self._call.take_tool_call(index, "", "", arguments)
+
+    def _flush_words(self) -> None:
+        if self._text is not None:
+            rest, self._text = self._text.flush(), None
+            if rest:
+                self._call.take_text(rest)
+        if self._reasoning is not None:
+            rest, self._reasoning = self._reasoning.flush(), None
+            if rest:
+                self._call.take_reasoning(rest, None)
 
 
 def _drop(*event: object, **fields: object) -> None:
@@ -386,9 +488,18 @@ async def _vetted(
             if verdict.model is not None:
                 chosen = verdict.model
                 model = chosen if isinstance(chosen, str) else chosen.name
+    if run.redactor is not None:
+        request = _redacted(run.redactor, request)
     if purpose == "turn":
         run.offered = None if request.tools is tools else frozenset([spec.name for spec in request.tools])
     return request, chosen
+
+
+def _redacted(redactor: Redactor, request: ModelRequest) -> ModelRequest:
+    """``request`` with placeholders for secrets: also for those in instructions, tools and the messages of hooks."""
+    messages, tools = redactor.messages(request.messages), redactor.value(request.tools)
+    instructions = redactor.text(request.instructions)
+    return msgspec.structs.replace(request, messages=messages, tools=tools, instructions=instructions)
 
 
 def _replaced(request: ModelRequest, verdict: ReplaceRequest) -> ModelRequest:

@@ -18,6 +18,7 @@ from agentloop._core.partial_json import Change
 from agentloop._core.questions import Questions
 from agentloop._core.response import Assembler, PartialOutput
 from agentloop._core.retries import Chain
+from agentloop._core.secrets import Redactor
 from agentloop._core.state import LimitRaised, LongResultStored, NoteTaken, StreamState, ToolStarted, TurnOpened
 from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
@@ -25,7 +26,7 @@ from agentloop._core.usage import UNPRICED, Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.hooks import Hooks
-from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
+from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader, RedactingWriter
 from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
@@ -196,6 +197,7 @@ class Run:
         "partial",
         "prompt",
         "reader",
+        "redactor",
         "response",
         "root",
         "scope",
@@ -229,6 +231,7 @@ class Run:
         task: CompactionTask | None = None,
         settings: ModelSettings | None = None,
         team: Mapping[str, AgentConfig],
+        redactor: Redactor | None = None,
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
@@ -258,7 +261,13 @@ class Run:
         self.log = root.log
         """The log of the root run, which this run's events go to."""
         around_writer = parent.writer if parent else None
-        self.writer: EventWriter = EventWriter(root.log, source, state, around_writer)
+        self.redactor = redactor
+        """Replaces secrets by placeholders; ``None`` for most runs."""
+        self.writer: EventWriter = (
+            EventWriter(root.log, source, state, around_writer)
+            if redactor is None
+            else RedactingWriter(root.log, source, state, around_writer, redactor)
+        )
         """This run's writing end of the log."""
         self.events: Reader | None = self.writer.open_reader(as_root=parent is not None) if read else None
         """The receive channel of the stream's own reader; ``None`` if only the streams around it are read."""
@@ -398,6 +407,8 @@ def commit(run: Run, messages: Sequence[Message]) -> None:
       StoreError: the journal failed. Then the messages are not added.
     """
     run.log.check()
+    if run.redactor is not None:
+        messages = [run.redactor.value(message) for message in messages]
     index = len(run.transcript)
     run.transcript.extend(messages)
     for message in messages:

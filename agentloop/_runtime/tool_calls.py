@@ -17,7 +17,7 @@ from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
 from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
-from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
+from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again, real_arguments
 from agentloop._runtime.blocks import PausableDeadline, now, since
 from agentloop._runtime.call_order import CallOrder
 from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
@@ -126,7 +126,10 @@ class Calls:
         run = self._run
         result: ToolResult | None = None
         try:
-            result = run.transcript.long_results.shorten(await self._result(call, began), self._longest(call))
+            result = await self._result(call, began)
+            if run.redactor is not None:
+                result = run.redactor.value(result)
+            result = run.transcript.long_results.shorten(result, self._longest(call))
             record_long_result(run, call)
         finally:
             self._settle(call)
@@ -139,6 +142,8 @@ class Calls:
                     result = interrupted_result(call, started=call.id in self._has_begun)
                 error = None if self._errors is None else self._errors.get(call.id)
                 elapsed = since(began)
+                if error is not None and run.redactor is not None:
+                    error = run.redactor.value(error)
                 if step is not None:
                     step.result, step.error = result, error
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
@@ -152,7 +157,7 @@ class Calls:
         return self._run.config.max_result if tool is None or tool.max_result is None else tool.max_result
 
     async def _result(self, call: ToolCall, began: float) -> ToolResult:
-        tool = self._tools.get(call.name)
+        tool, redactor = self._tools.get(call.name), self._run.redactor
         if tool is None:
             return unknown_tool(call, list(self._tools))
         if call.name == HANDOFF and self._run.config.handoffs:
@@ -166,7 +171,7 @@ class Calls:
         if self._run.state.calls[call.id].outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:
-            arguments = tool.arguments.decode(call.arguments)
+            arguments = tool.arguments.decode(real_arguments(self._run, tool, call.arguments))
         except ToolError as error:
             return error_result(call, error_text(error))
         except Exception as error:  # noqa: BLE001 - `Arguments` may be a class of the user's own
@@ -184,7 +189,9 @@ class Calls:
             result = await self._use(tool, call, checked, began if is_unchecked else None)
         else:
             result = await self._use_in_turn(tool, tool.concurrency, call, checked)
-        return await self._after(call, checked, result) if self._run.hooks.at("post_tool_use") else result
+        if not self._run.hooks.at("post_tool_use"):
+            return result
+        return await self._after(call, checked, result if redactor is None else redactor.value(result))
 
     async def _use_in_turn(self, tool: Tool, concurrency: int, call: ToolCall, checked: CheckedArguments) -> ToolResult:
         """Call the tool when fewer than ``concurrency`` of its calls run."""
