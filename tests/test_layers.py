@@ -54,6 +54,7 @@ ADAPTERS = (
     "asyncio",
     "providers",
     "command_hooks",
+    "judges",
     "toolkit",
     "mcp",
     "stores",

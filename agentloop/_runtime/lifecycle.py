@@ -44,6 +44,7 @@ from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
+from agentloop._runtime.model_call import JudgesRequest
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.redaction import open_redactor, redactor_of
 from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
@@ -106,7 +107,14 @@ def open_stream(
       model: the model of this run, in the place of the agent's.
       settings: settings of this run, over the agent's.
     """
-    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
+    root = Root(
+        deps=deps,
+        session=transcript,
+        journal=journal,
+        open_child=_open_child,
+        resolve=resolve_models,
+        asking=JudgesRequest,
+    )
     team = config.members
     if config.hands_off and not team:
         check_team(config, team)

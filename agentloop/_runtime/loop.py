@@ -584,6 +584,9 @@ class _Loop:
                 self._reminders = 0
                 commit(run, (UserMessage((Text(verdict.text),)),))
                 return None
+            if isinstance(verdict, Block):
+                turn.reason = "blocked"
+                return Ending("blocked", verdict.reason)
         if run.mailbox.steering:
             # The loop submits the message before the next request.
             self._reminders = 0

@@ -36,6 +36,7 @@ from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.user_code import describe
 from agentloop.errors import (
     AgentLoopError,
+    LimitReachedError,
     ModelConnectionError,
     ModelContextOverflowError,
     ModelError,
@@ -51,7 +52,7 @@ from agentloop.events import (
     UsageReported,
 )
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
-from agentloop.messages import AssistantMessage, Usage
+from agentloop.messages import AssistantMessage, Message, Usage
 from agentloop.models import Model, ModelRequest, OpenableModel, check_model_name
 from agentloop.observers import ModelStep
 
@@ -463,6 +464,31 @@ async def ask(
         return await _respond(ModelRetry(run, opened, _new_chain(run, models), purpose, call_id, shorten), request)
 
 
+class JudgesRequest:
+    """The request of a hook, for a run: `agentloop.hooks.Asking`."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run, /) -> None:
+        self._run = run
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self._run.transcript.view
+
+    async def ask(self, request: ModelRequest, model: Model | str, /) -> AssistantMessage:
+        run = self._run
+        # A name is resolved as the agent's own is, so that overrides in tests hold. Its fallbacks are not asked.
+        models = run.root.resolve(run.config, model)[:1] if isinstance(model, str) else (model,)
+        try:
+            return await ask(run, request, purpose="judge", models=models)
+        except RequestRefusedError as refusal:
+            raise LimitReachedError(str(refusal)) from None
+
+    def warn(self, code: str, message: str, /) -> None:
+        self._run.warn(code, message, logged=code)
+
+
 async def _vetted(
     run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str, model: str
 ) -> tuple[ModelRequest, Model | str | None]:
@@ -473,7 +499,8 @@ async def _vetted(
     """
     chosen: Model | str | None = None
     tools = request.tools
-    for hook in run.hooks.at("before_llm_call"):
+    # Not for the request of a judge: one at this point would judge its own, and that one, without an end.
+    for hook in run.hooks.at("before_llm_call") if purpose != "judge" else ():
         value = BeforeLLMCall(run.source, run.state.turn, request, purpose, call_id, model)
         try:
             verdict = await run.hooks.ask(hook, value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,7 @@ from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
+from agentloop.hooks import Asking
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
@@ -44,6 +46,7 @@ __all__ = [
     "READER",
     "Answerer",
     "CompactionTask",
+    "OpenAsking",
     "OpenChild",
     "Resolve",
     "Root",
@@ -116,11 +119,18 @@ class OpenChild(Protocol):
         ...
 
 
+class OpenAsking(Protocol):
+    """Makes what a hook of a run gets, if it asks a model."""
+
+    def __call__(self, run: Run, /) -> Asking: ...
+
+
 class Root:
     """The parts that all runs of one tree share."""
 
     __slots__ = (
         "arrivals",
+        "asking",
         "deps",
         "journal",
         "log",
@@ -139,7 +149,10 @@ class Root:
         journal: Journal | None,
         open_child: OpenChild,
         resolve: Resolve,
+        asking: OpenAsking,
     ) -> None:
+        self.asking = asking
+        """Makes what a hook that asks a model gets."""
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
         """The questions that are about to be opened, once there was one."""
@@ -289,9 +302,7 @@ class Run:
         """The observers that see the events of this run, and not of those around it."""
         self.around: tuple[StepObserver, ...] = step_observers(self.observers) if self.observers else ()
         """The observers that surround its steps."""
-        self.hooks: Hooks = Hooks(
-            config.hooks, config.deadlines, self.writer, parent.hooks if parent else None, deps=root.deps
-        )
+        self.hooks: Hooks = self.open_hooks()
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
@@ -320,6 +331,14 @@ class Run:
         """Which of its models to ask; made with the first request."""
         self.warned: tuple[str, ...] = ()
         """Codes of the warnings that are emitted once, and were."""
+
+    def open_hooks(self) -> Hooks:
+        """The hooks of the agent that acts, and of those around it."""
+        config, around = self.config, self.parent.hooks if self.parent else None
+        asking = None
+        if any(hook.asks for hook in config.hooks) or (around is not None and around.asks):
+            asking = partial(self.root.asking, self)
+        return Hooks(config.hooks, config.deadlines, self.writer, around, deps=self.root.deps, asking=asking)
 
     @property
     def ended(self) -> trio.Event:
