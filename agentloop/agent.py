@@ -21,6 +21,7 @@ from agentloop._core.typevars import AgentOutput_co, Deps, Deps_contra, Output, 
 from agentloop._runtime.blocks import NamedBlock, asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.log import Journal
+from agentloop._runtime.redaction import redacting_answers
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, StreamedText, TextBlock
 from agentloop.config import AgentConfig, check_model, tools_of
@@ -248,7 +249,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
         assert session._journal is not None
         if session._transcript.holder is not None:
             raise SessionBusyError(session=session.id, stream=session._transcript.holder)
-        await session._journal.accept(dict(answers or {}))
+        await session._journal.accept(dict(answers or {}), await redacting_answers(self, session._transcript))
         async with opening as stream:
             yield stream
 

@@ -28,6 +28,7 @@ from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.models import Model, ModelChoice, ModelSettings, check_model_name
 from agentloop.observers import Observer, check_observer
 from agentloop.permissions import Permissions
+from agentloop.redaction import Redaction, redaction_of
 from agentloop.run_info import ChooseModel, EachTurn, Instructions, RunInfo, check_info_function, without_partial
 from agentloop.tools import MIN_RESULT, Tool, ToolFunction, Toolset, is_tool, tool
 
@@ -341,6 +342,9 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """Observers, which see the events of its runs and of the runs inside those. See `agentloop.observers`."""
     permissions: Permissions | None = field(default=None, kw_only=True, repr=False, validator=_check_permissions)
     """Rules about tool calls; ``None`` leaves the decision to each tool. See `agentloop.permissions`."""
+    redact: Redaction | None = field(default=None, kw_only=True, converter=redaction_of, repr=False)
+    """How to keep secrets from models, journals, events and traces: ``True``, a list of patterns of further secrets, or
+    a `Redaction`; ``None`` for not at all. Child runs inherit it. See `agentloop.redaction`."""
     fallbacks: tuple[Model | str, ...] = field(default=(), kw_only=True, converter=_fallbacks, repr=False)
     """Models to ask, in order, if ``model`` fails with an error that another model may not have."""
     models: Mapping[str, Model | str] = field(

@@ -179,12 +179,13 @@ CompactionReason: TypeAlias = Literal["threshold", "overflow", "request"]
 - ``request``: the program called `Session.compact`.
 """
 
-RequestPurpose: TypeAlias = Literal["turn", "summary", "tool"]
+RequestPurpose: TypeAlias = Literal["turn", "summary", "tool", "judge"]
 """What a model is asked for.
 
 - ``turn``: the response of a turn, which becomes part of the transcript.
 - ``summary``: the summary of a compaction.
 - ``tool``: a response for a tool (`ToolContext.ask_model`), or for the MCP server of a tool (its sampling).
+- ``judge``: the verdict of a judge (`agentloop.judges`) about something at a hook point.
 """
 
 

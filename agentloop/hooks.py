@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
@@ -49,6 +49,7 @@ __all__ = [
     "AfterLLMCall",
     "Allow",
     "Ask",
+    "Asking",
     "BeforeLLMCall",
     "Block",
     "Context",
@@ -201,14 +202,39 @@ class Continue(msgspec.Struct, frozen=True):
 # ------------------------------------------------------------------------ hook inputs
 
 
+class Asking(Protocol):
+    """What a hook that asks a model gets: the conversation, and the way to the model."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The conversation so far, as the model of the run reads it."""
+        ...
+
+    async def ask(self, request: ModelRequest, model: Model | str, /) -> AssistantMessage:
+        """The response to ``request``. It counts as a request of the run, for its limits and its usage.
+
+        Raises:
+          ModelError: the model failed.
+          LimitReachedError: a limit leaves no request for it.
+          UsageError: there is no such model, or it was used wrongly.
+        """
+        ...
+
+    def warn(self, code: str, message: str, /) -> None:
+        """Emit a warning of the run."""
+        ...
+
+
 class HookInput(msgspec.Struct, frozen=True, kw_only=True):
     """The base of the inputs of hooks."""
 
     deps: Any = None
     """The ``deps=`` argument of the root stream. Outside of equality and of ``repr``, since it may hold secrets."""
+    asking: Asking | None = None
+    """Asks a model; ``None`` for hooks that are no judges. Outside of equality and of ``repr`` as well."""
 
     def _facts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "deps"}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("deps", "asking")}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HookInput) and type(self) is type(other) and self._facts() == other._facts()
@@ -491,6 +517,8 @@ class Hook(msgspec.Struct, frozen=True):
     """Seconds; ``None`` for the agent's ``Deadlines.hook``."""
     children: bool = True
     """Whether the hook is called for the calls of child streams, too; for the points around a tool call."""
+    asks: bool = False
+    """Whether its input has a way to ask a model: see `agentloop.judges`."""
 
     def concerns(self, tool: str) -> bool:
         """Whether the hook is called for calls of ``tool``."""
@@ -673,10 +701,12 @@ notification: Point[Notification, None] = Point("notification", doc="The run is 
 
 on_error: Point[OnError, None] = Point("on_error", doc="The run is about to fail.")
 
-stop: Point[StopRequested, Continue | None] = Point(
+stop: Point[StopRequested, Continue | Block | None] = Point(
     "stop",
     Continue,
-    doc="The model has given its final answer. `Continue` makes the run go on; the turn limit still counts.",
+    Block,
+    doc="The model has given its final answer. `Continue` makes the run go on; the turn limit still counts. `Block` "
+    "ends the run without that answer as its output.",
 )
 
 subagent_stop: Point[SubagentStop, None] = Point("subagent_stop", doc="A child stream has ended.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -12,6 +12,7 @@ import trio
 from agentloop._core.catalogue import check_effort
 from agentloop._core.context_window import context_use
 from agentloop._core.field_checks import FieldError, is_name, shown
+from agentloop._core.secrets import placeholder
 from agentloop._core.transcript import MOST_STEERING, Transcript, flaw_of_history, problems
 from agentloop._core.typevars import Deps
 from agentloop._runtime.blocks import require_trio
@@ -116,6 +117,15 @@ class Session:
     def grants(self) -> tuple[Grant, ...]:
         """What a person has approved for good, by `Approve.always`, oldest first."""
         return tuple(self._transcript.grants)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The secrets that its runs have redacted, by placeholder. They are in this process only, and in no store.
+
+        ``Redaction(secrets=...)`` takes them, so that a run which is resumed in another process can put them back.
+        """
+        known = self._transcript.secrets
+        return {} if known is None else {placeholder(label): value for label, value in known.values.items()}
 
     @property
     def is_busy(self) -> bool:

@@ -10,6 +10,7 @@ from agentloop._core.on_first_use import unquote_plus, urlsplit
 __all__ = [
     "REDACTED",
     "SHAPES",
+    "SHAPES_BY_KIND",
     "names_a_secret",
     "redacted",
     "redacted_arguments",
@@ -23,33 +24,46 @@ __all__ = [
 REDACTED = "<redacted>"
 """Replaces a secret."""
 
-SHAPES = (
+SHAPES_BY_KIND = (
     # OpenAI, Anthropic, OpenRouter, DeepSeek
-    r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}",
+    ("api-key", r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"),
     # an HTTP header
-    r"(?i:(?<=bearer ))[A-Za-z0-9._~+/=-]{8,}",
-    r"(?i:(?<=basic ))(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2}",
+    ("token", r"(?i:(?<=bearer ))[A-Za-z0-9._~+/=-]{8,}"),
+    ("password", r"(?i:(?<=basic ))(?=\S*[0-9=])[A-Za-z0-9+/]{8,}={0,2}"),
     # AWS, an access key's id
-    r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}",
+    ("aws-key", r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}"),
     # GitHub
-    r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{16,}",
-    r"github_pat_[A-Za-z0-9_]{20,}",
+    ("github-token", r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{16,}"),
+    ("github-token", r"github_pat_[A-Za-z0-9_]{20,}"),
     # GitLab, Google, Hugging Face, Groq, xAI, Slack, npm; Stripe, PyPI, Docker, DigitalOcean, Shopify, Grafana
-    r"(?<![A-Za-z0-9])(?:glpat-|AIza|ya29\.|hf_|gsk_|xai-|xox[abeprs]-|xapp-|npm_)[A-Za-z0-9_-]{16,}",
-    r"(?<![A-Za-z0-9])(?:[prs]k_(?:live|test)_|whsec_|pypi-|dckr_pat_|do[oprt]_v1_|shp(?:at|ca|pa|ss)_|gls?a_)[\w-]{16,}",
+    (
+        "token",
+        r"(?<![A-Za-z0-9])(?:glpat-|AIza|ya29\.|hf_|gsk_|xai-|xox[abeprs]-|xapp-|npm_)[A-Za-z0-9_-]{16,}",
+    ),
+    ("token", r"(?<![A-Za-z0-9])(?:[prs]k_(?:live|test)_|whsec_|pypi-|dckr_pat_|do[oprt]_v1_)[\w-]{16,}"),
+    ("token", r"(?<![A-Za-z0-9])(?:shp(?:at|ca|pa|ss)_|gls?a_)[\w-]{16,}"),
     # Perplexity, Cerebras, NVIDIA, Tavily, Replicate, Fireworks, Linear, Notion, Databricks, Vault, SendGrid, Telegram
-    r"(?<![A-Za-z0-9])(?:pplx-|csk-|nvapi-|tvly-|r8_|fw_|lin_api_|ntn_|dapi|hv[bs]\.)(?=[\w-]*\d)[\w-]{20,}",
-    r"(?<![A-Za-z0-9])SG\.[\w-]{16,}\.[\w-]{16,}",
-    r"(?<!\d)\d{8,10}:AA[\w-]{30,}",
+    (
+        "token",
+        r"(?<![A-Za-z0-9])(?:pplx-|csk-|nvapi-|tvly-|r8_|fw_|lin_api_|ntn_|dapi|hv[bs]\.)(?=[\w-]*\d)[\w-]{20,}",
+    ),
+    ("token", r"(?<![A-Za-z0-9])SG\.[\w-]{16,}\.[\w-]{16,}"),
+    ("token", r"(?<!\d)\d{8,10}:AA[\w-]{30,}"),
     # a JSON web token
-    r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    ("jwt", r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
     # a user's password in a URL
-    r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)",
+    ("password", r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"),
     # a user of a URL that is a key
-    r"(?<=://)[A-Za-z0-9_.~-]{16,}(?=@)",
+    ("token", r"(?<=://)[A-Za-z0-9_.~-]{16,}(?=@)"),
     # Up to the end of a text that was cut. Not across the next beginning: the time would grow as the square of many.
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----BEGIN).)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    (
+        "private-key",
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----BEGIN).)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    ),
 )
+"""Regular expressions of the keys of common services, each with the kind of secret that it finds."""
+
+SHAPES = tuple([shape for _, shape in SHAPES_BY_KIND])
 """Regular expressions of the keys of common services."""
 
 _NAMED = (

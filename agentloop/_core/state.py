@@ -346,6 +346,10 @@ _AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
     WarningIssued: None,
     Paused: None,
     Resumed: None,
+    # A judge may be asked before the first turn, about the prompt.
+    RequestSent: None,
+    ResponseDiscarded: None,
+    UsageReported: None,
 }
 
 STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
@@ -365,9 +369,6 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         ReasoningDelta: None,
         ToolCallDelta: None,
         OutputDelta: None,
-        RequestSent: None,
-        ResponseDiscarded: None,
-        UsageReported: None,
         ViewChanged: None,
         CompactionStarted: _S.COMPACTING,
         TurnOpened: None,
@@ -385,9 +386,6 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
     },
     _S.COMPACTING: {
         **_AT_ANY_TIME,
-        RequestSent: None,
-        ResponseDiscarded: None,
-        UsageReported: None,
         ViewChanged: None,
         CompactionFinished: _S.TURN,
     },

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from agentloop._core.context_window import LongResults, View
 from agentloop._core.handoffs import HandoffRecord
 from agentloop._core.prompt_cache import CachedRequest
+from agentloop._core.secrets import Secrets
 from agentloop._core.usage import Meter
 from agentloop.errors import SessionBusyError, StreamStateError
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, Usage, UserMessage
@@ -145,6 +146,7 @@ class Transcript:
         "live",
         "permissions",
         "provisional",
+        "secrets",
         "seq",
         "streams",
         "used",
@@ -174,6 +176,8 @@ class Transcript:
         """The model that was chosen for the streams on it."""
         self.grants: list[Grant] = []
         """Rules that a person has approved for good."""
+        self.secrets: Secrets | None = None
+        """The secrets of its runs, once a run had a redaction. In memory only."""
         self.values: SessionValues = _NO_VALUES
         """The values that tools have saved in the session. Replaced, not changed, so that the journal writer sees at
         once whether they are the saved ones."""

@@ -34,6 +34,7 @@ from agentloop.config import AgentConfig
 from agentloop.deferred import FIND_TOOLS
 from agentloop.errors import ArgumentsError, InvalidAnswerError
 from agentloop.events import ApprovalRequested
+from agentloop.handoffs import HANDOFF
 from agentloop.hooks import (
     TOOL_POINTS,
     Allow,
@@ -50,7 +51,15 @@ from agentloop.questions import Answer, Approve, Deny
 from agentloop.safety import Assessment, SafetyLevel
 from agentloop.tools import Tool
 
-__all__ = ["CheckedArguments", "agent_fingerprint", "check_call", "is_free", "may_run_again", "warn_of_unmatched"]
+__all__ = [
+    "CheckedArguments",
+    "agent_fingerprint",
+    "check_call",
+    "is_free",
+    "may_run_again",
+    "real_arguments",
+    "warn_of_unmatched",
+]
 
 
 class CheckedArguments:
@@ -62,12 +71,25 @@ class CheckedArguments:
         self.values = values
         """As the tool's function gets them."""
         self.text = text
-        """As JSON."""
+        """As JSON. A run that redacts has placeholders here, where ``values`` has the secrets."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, for hooks and people, and anew for each: one that changes them must not change the rest."""
         # A model may write 3.0 where the function gets 3: rules, hooks and people see what the function gets.
         return cast("dict[str, Any]", whole_numbers(decode_own(self.text, dict[str, Any]))) if self.text.strip() else {}
+
+
+def real_arguments(run: Run, tool: Tool, text: str) -> str:
+    """The arguments ``text`` of a call, as JSON, with the secrets that ``tool`` needs in the place of placeholders.
+
+    Raises:
+      ArgumentsError: this process does not know a secret.
+    """
+    redactor = run.redactor
+    # An agent shares the table: its own tools get the secrets.
+    if redactor is None or tool.agents or tool.name == HANDOFF or not redactor.gives_back_to(tool.name):
+        return text
+    return redactor.put_back_json(text)
 
 
 def is_free(run: Run, tool: Tool) -> bool:
@@ -407,7 +429,8 @@ class ApprovalCheck:
             text = msgspec.json.encode(arguments).decode()
         except (TypeError, ValueError) as error:
             raise ArgumentsError(f"the arguments are not JSON: {error}") from error
-        return CheckedArguments(self._tool.arguments.decode(text), text)
+        values = self._tool.arguments.decode(real_arguments(self._run, self._tool, text))
+        return CheckedArguments(values, text if self._run.redactor is None else self._run.redactor.json(text))
 
     def is_granted(self) -> bool:
         """Whether a person has approved the call for good."""

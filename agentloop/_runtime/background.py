@@ -273,6 +273,9 @@ async def start_background(
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a background run is started on an Agent, not on {agent!r}")
     runs, message = _runs_of(run), user_message(prompt)
+    if run.redactor is not None:
+        # Before a previous run is looked for: the journal has its prompt with placeholders.
+        message = run.redactor.value(message)
     for started in runs.started.values():
         if started.is_from(call_id, agent.name, message):
             started.is_taken = True

@@ -20,7 +20,6 @@ from agentloop._core.results import error_result
 from agentloop._core.state import ViewChanged
 from agentloop._core.transcript import flaw_of_history
 from agentloop._runtime.exception_groups import raise_single
-from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.model_call import open_models
 from agentloop._runtime.run import Run, commit, flush
 from agentloop._runtime.toolsets import ToolList, open_toolsets, working_for
@@ -253,9 +252,7 @@ async def become(run: Run, record: HandoffRecord) -> None:
     run.models = run.originals = run.root.resolve(config)
     # The state has the new source, since it replays a handoff as well.
     run.source = run.writer.source = run.state.source
-    run.hooks = Hooks(
-        config.hooks, config.deadlines, run.writer, run.parent.hooks if run.parent else None, deps=run.root.deps
-    )
+    run.hooks = run.open_hooks()
     run.chain = run.reader = run.deferred = run.offered = run.response = run.partial = None
     await show_history(run)
 

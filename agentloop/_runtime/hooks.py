@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -25,6 +25,7 @@ from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.hooks import (
     TOOL_POINTS,
+    Asking,
     BeforeLLMCall,
     Hook,
     HookInput,
@@ -61,9 +62,10 @@ class Hooks:
     Args:
       around: the hooks of the stream around it.
       deps: the root stream's; each input of a hook has them.
+      asking: makes what a hook that asks a model gets.
     """
 
-    __slots__ = ("_deadlines", "_deps", "_hooks", "_inherited", "_writer")
+    __slots__ = ("_asking", "_deadlines", "_deps", "_hooks", "_inherited", "_writer", "asks")
 
     def __init__(
         self,
@@ -73,7 +75,11 @@ class Hooks:
         around: Hooks | None = None,
         *,
         deps: Any = None,
+        asking: Callable[[], Asking] | None = None,
     ) -> None:
+        self._asking = asking
+        self.asks = asking is not None
+        """Whether one of them may ask a model."""
         self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
@@ -111,6 +117,8 @@ class Hooks:
         """
         if self._deps is not None:
             value = msgspec.structs.replace(value, deps=self._deps)
+        if hook.asks and self._asking is not None:
+            value = msgspec.structs.replace(value, asking=self._asking())
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
         stream, name = self._writer.source.stream, f"the {hook.point} hook {hook.name!r}"
         error: BaseException | None = None

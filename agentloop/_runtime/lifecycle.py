@@ -34,6 +34,7 @@ from agentloop._core.catalogue import check_effort
 from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info
+from agentloop._core.secrets import Redactor
 from agentloop._core.state import ChildReused, StreamState
 from agentloop._core.structured_output import problem_of
 from agentloop._core.transcript import Transcript
@@ -44,7 +45,9 @@ from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
 from agentloop._runtime.loop import Ending, run_loop
+from agentloop._runtime.model_call import JudgesRequest
 from agentloop._runtime.output_validation import validated
+from agentloop._runtime.redaction import open_redactor, redactor_of
 from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.stream import Stream
@@ -121,7 +124,14 @@ def open_stream(
         model = choice.model
         chosen = ModelSettings(reasoning_effort=choice.reasoning_effort)
         settings = chosen if settings is None else merged_settings(chosen, settings)
-    root = Root(deps=deps, session=transcript, journal=journal, open_child=_open_child, resolve=resolve_models)
+    root = Root(
+        deps=deps,
+        session=transcript,
+        journal=journal,
+        open_child=_open_child,
+        resolve=resolve_models,
+        asking=JudgesRequest,
+    )
     team = config.members
     if config.hands_off and not team:
         check_team(config, team)
@@ -159,7 +169,10 @@ def _open_child(
     """A stream inside a tool call of ``parent``, in a session of its own; or a background run, which has an id."""
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
-    message, state = user_message(prompt), parent.state
+    message, state, redactor = user_message(prompt), parent.state, parent.redactor
+    if redactor is not None:
+        # Before the previous child is looked for: the journal has its prompt with placeholders.
+        message = redactor.value(message)
     if not background:
         previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
@@ -204,6 +217,7 @@ def _open_child(
         state=previous,
         team=team,
         background_id=background,
+        redactor=redactor,
     )
 
 
@@ -252,6 +266,7 @@ async def _block(
     model: Model | str | None = None,
     background_id: str = "",
     continues: bool = False,
+    redactor: Redactor | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -262,6 +277,7 @@ async def _block(
       model: the model of a root run, in the place of the agent's.
       continues: as for `open_stream`.
       state: of a child run, or of the previous run that it resumes.
+      redactor: of the run around it, if that has one.
     """
     require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
     if read:
@@ -283,6 +299,9 @@ async def _block(
                 models = resolve_models(config, model)
             if state is None:
                 transcript.agent = config.name
+        if redactor is None and any(agent.redact is not None for agent in (config, *team.values())):
+            redactor = await _open_redactor(root, config, team, state)
+            prompt = redactor.value(prompt)
         run = Run(
             config=config,
             models=models,
@@ -299,6 +318,7 @@ async def _block(
             settings=settings,
             team=team,
             background_id=background_id,
+            redactor=redactor,
         )
         run.is_model_chosen = model is not None
         _open_questions(run, answerer)
@@ -356,6 +376,7 @@ async def _ended_block(
     state: StreamState,
     team: Mapping[str, AgentConfig],
     background_id: str,
+    redactor: Redactor | None,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
     if not background_id:
@@ -374,6 +395,7 @@ async def _ended_block(
         deadline=deadline,
         team=team,
         background_id=background_id,
+        redactor=redactor,
     )
     run.outcome = await _outcome_of(run)
     run.mailbox.close()
@@ -408,6 +430,17 @@ async def _outcome_of(run: Run) -> Outcome:
         error = RunError(detail)
     messages = tuple(state.messages)
     return Outcome(reason=reason, detail=detail, output=output, error=error, usage=state.usage, messages=messages)
+
+
+async def _open_redactor(
+    root: Root, config: AgentConfig, team: Mapping[str, AgentConfig], state: StreamState | None
+) -> Redactor:
+    """The redactor of a run that opens one: a root run, or a child run whose parent has none."""
+    for agent in (config, *team.values()):
+        await open_redactor(agent.redact)
+    redactor = redactor_of(config, team, root.session, state)
+    assert redactor is not None
+    return redactor
 
 
 def _close_log(root: Root) -> None:

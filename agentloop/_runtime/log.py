@@ -46,6 +46,7 @@ import msgspec
 import trio
 
 from agentloop._core.field_checks import plain_text
+from agentloop._core.secrets import Redactor
 from agentloop._core.state import Note, StreamState
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.logs import LOGGER_OF, log_event, log_warning
@@ -83,6 +84,8 @@ __all__ = [
     "Journal",
     "LiveTail",
     "Reader",
+    "Redact",
+    "RedactingWriter",
     "substitute_if_unsaved",
     "words_of",
 ]
@@ -599,6 +602,29 @@ class EventWriter(trio.abc.SendChannel[StreamEvent]):
         self.close()
 
 
+class RedactingWriter(EventWriter):
+    """The writing end of a run that redacts secrets: the last net, for texts that no other place has redacted."""
+
+    __slots__ = ("_redactor",)
+
+    def __init__(
+        self, log: EventLog, source: Source, state: StreamState, parent: EventWriter | None, redactor: Redactor
+    ) -> None:
+        super().__init__(log, source, state, parent)
+        self._redactor = redactor
+
+    def emit(
+        self, kind: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
+    ) -> None:
+        # Deltas are redacted where they arrive: a secret may be in several of them.
+        if kind not in KINDS_OF_WORDS:
+            fields = self._redactor.fields(fields)  # type: ignore[assignment]
+        super().emit(kind, *args, **fields)
+
+    def note(self, note: Note) -> None:
+        super().note(self._redactor.value(note))
+
+
 class Reader(trio.abc.ReceiveChannel[StreamEvent]):
     """The receive channel of a run: its events and those of the runs inside it, as they become visible.
 
@@ -796,6 +822,10 @@ class LiveTail:
         await self._ready.park()
 
 
+Redact: TypeAlias = Callable[[StreamState, Answer], Answer]
+"""Replaces the secrets in an answer to a question of a resumable run."""
+
+
 class Journal(Protocol):
     """The journal of a session, as the runtime uses it: it opens logs, and has the resumable run."""
 
@@ -812,8 +842,11 @@ class Journal(Protocol):
         """
         ...
 
-    async def accept(self, answers: Mapping[str, Answer]) -> None:
+    async def accept(self, answers: Mapping[str, Answer], redact: Redact | None = None) -> None:
         """Record answers to questions of the unfinished run, all or none of them.
+
+        Args:
+          redact: gives the answer to save in the place of one that has secrets.
 
         Raises:
           AnswerError: a question is not open, or its answer does not fit it.

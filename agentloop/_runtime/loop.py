@@ -373,6 +373,8 @@ class _Loop:
     ) -> Ending | None:
         """Take in ``messages``, with what hooks add to the last of them; or give the end that they put to the run."""
         run = self._run
+        if run.redactor is not None:
+            messages = tuple([run.redactor.value(message) for message in messages])
         for hook in run.hooks.at(point):
             value: UserPromptSubmit | UserFollowupSubmit | UserSteeringMessagesSubmit
             if point == "user_prompt_submit":
@@ -634,6 +636,9 @@ class _Loop:
                 self._reminders = 0
                 commit(run, (UserMessage((Text(verdict.text),)),))
                 return None
+            if isinstance(verdict, Block):
+                turn.reason = "blocked"
+                return Ending("blocked", verdict.reason)
         if run.mailbox.steering:
             # The loop submits the message before the next request.
             self._reminders = 0

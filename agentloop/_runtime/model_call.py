@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -21,9 +21,10 @@ from agentloop._core.foreign_errors import error_text
 from agentloop._core.partial_json import Change
 from agentloop._core.prices import CATALOGUE_CURRENCY, cost_by_catalogue, reports_cost
 from agentloop._core.prompt_cache import CachedRequest, is_lost, reasons_of_loss
-from agentloop._core.response import Assembler, checked_delta, checked_stop, checked_usage
+from agentloop._core.response import MAX_CHARACTERS, Assembler, checked_delta, checked_stop, checked_usage
 from agentloop._core.results import error_info
 from agentloop._core.retries import Chain, Cooldowns, Next
+from agentloop._core.secrets import HeldText, Redactor
 from agentloop._core.state import RequestSent
 from agentloop._core.tokens import estimate, tokens_in_front
 from agentloop._core.usage import Exceeded, in_words, priced, with_cost
@@ -38,6 +39,7 @@ from agentloop._runtime.user_code import describe
 from agentloop.errors import (
     AgentLoopError,
     ClockError,
+    LimitReachedError,
     ModelConnectionError,
     ModelContextOverflowError,
     ModelError,
@@ -53,7 +55,7 @@ from agentloop.events import (
     UsageReported,
 )
 from agentloop.hooks import AfterLLMCall, BeforeLLMCall, Block, ReplaceMessages, ReplaceRequest
-from agentloop.messages import AssistantMessage, Usage
+from agentloop.messages import AssistantMessage, Message, Usage
 from agentloop.models import Model, ModelChoice, ModelRequest, OpenableModel, check_model_name
 from agentloop.observers import ModelStep
 
@@ -81,6 +83,7 @@ class ModelCall:
     __slots__ = (
         "_assembler",
         "_emit",
+        "_filter",
         "_give_up_at",
         "_idle",
         "_model",
@@ -107,6 +110,8 @@ class ModelCall:
             if run.config.output_deltas:
                 self._emit = self._emit_with_output
                 run.open_partial(self._report_change)
+        self._filter = None if run.redactor is None else _Filter(run.redactor, self)
+        """Redacts the response; ``None`` for most runs."""
         self._idle = run.config.deadlines.idle
         self._scope: trio.CancelScope
         self._renew_at = -math.inf
@@ -174,6 +179,8 @@ class ModelCall:
             ending = checked_stop(stop, model=model.name)
             if ending.usage.total_tokens:
                 self.reported = ending.usage
+            if self._filter is not None:
+                self._filter.flush()
             message = self._assembler.finish(ending.reason, self.reported, ending.model or model.name)
         except ModelError as error:
             _name(error, model)
@@ -187,6 +194,9 @@ class ModelCall:
 
     def interrupted(self) -> AssistantMessage | None:
         """The part of a response that arrived before it was cut off; ``None`` if there is none."""
+        if self._filter is not None:
+            with suppress(ModelError):
+                self._filter.flush()
         return self._assembler.interrupted(self._model.name)
 
     # ------------------------------------------------------------------------- Reply
@@ -197,26 +207,47 @@ class ModelCall:
         if not text:
             self._show_life()
             return
+        if self._filter is not None:
+            self._filter.text(text)
+        else:
+            self.take_text(text)
+        await self._next()
+
+    def take_text(self, text: str) -> None:
+        """Take a piece of the answer into the response, and emit it."""
         self._assembler.text(text)
         self._emit(TextDelta, text)
-        await self._next()
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         text = checked_delta(self._model.name, "reasoning(text)", text)
         if signature is not None:
             signature = checked_delta(self._model.name, "reasoning(signature=)", signature)
+        if self._filter is not None:
+            self._filter.reasoning(text, signature)
+        else:
+            self.take_reasoning(text, signature)
+        await self._next()
+
+    def take_reasoning(self, text: str, signature: str | None) -> None:
+        """Take a piece of the reasoning, or its signature, into the response, and emit it."""
         self._assembler.reasoning(text, signature)
         if text:
             self._emit(ReasoningDelta, text)
-        await self._next()
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         id = checked_delta(self._model.name, "tool_call(id=)", id)
         name = checked_delta(self._model.name, "tool_call(name=)", name)
         arguments = checked_delta(self._model.name, "tool_call(arguments=)", arguments)
+        if self._filter is None:
+            self.take_tool_call(index, id, name, arguments)
+        elif self._filter.hold(index, arguments) or id or name:
+            self.take_tool_call(index, id, name, "")
+        await self._next()
+
+    def take_tool_call(self, index: int, id: str, name: str, arguments: str) -> None:
+        """Take a piece of a tool call into the response, and emit it."""
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
         self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
-        await self._next()
 
     def report_usage(self, usage: Usage, /) -> None:
         self.reported = checked_usage(usage)
@@ -241,6 +272,78 @@ class ModelCall:
     def _show_life(self) -> None:
         """Start the deadline for silence again, though the model has said nothing."""
         self._scope.deadline = min(now() + self._patience, self._give_up_at)
+
+
+class _Filter:
+    """Redacts a response before anything else sees it: text word by word, and the arguments of a call at its end.
+
+    The model has read no secret, so it can write only one that it has from elsewhere: from a picture, say, or one that
+    it makes up.
+    """
+
+    __slots__ = ("_arguments", "_call", "_held", "_reasoning", "_redactor", "_text")
+
+    def __init__(self, redactor: Redactor, call: ModelCall) -> None:
+        self._redactor = redactor
+        self._call = call
+        self._text: HeldText | None = None
+        self._reasoning: HeldText | None = None
+        self._arguments: dict[int, list[str]] = {}
+        """The arguments of the open calls, by index, in pieces."""
+        self._held = 0
+        """Their characters."""
+
+    def text(self, text: str) -> None:
+        if self._text is None:
+            self.flush()
+            self._text = HeldText(self._redactor)
+        clean = self._text.feed(text)
+        if clean:
+            self._call.take_text(clean)
+
+    def reasoning(self, text: str, signature: str | None) -> None:
+        if self._reasoning is None:
+            self.flush()
+            self._reasoning = HeldText(self._redactor)
+        clean = self._reasoning.feed(text)
+        if signature is not None:
+            clean += self._reasoning.flush()
+            # The provider's signature is about the text as it was.
+            signature = None if self._reasoning.was_changed else signature
+        if clean or signature is not None:
+            self._call.take_reasoning(clean, signature)
+
+    def hold(self, index: int, arguments: str) -> bool:
+        """Hold a piece of a call's arguments back. Returns whether the call is new."""
+        is_new = index not in self._arguments
+        if is_new:
+            self._flush_words()
+            self._arguments[index] = []
+        self._arguments[index].append(arguments)
+        self._held += len(arguments)
+        if self._held > MAX_CHARACTERS:
+            # The response is too long, and ends with this error.
+            self.flush()
+        return is_new
+
+    def flush(self) -> None:
+        """Pass on all that is held back: another part of the response begins, or it ends."""
+        self._flush_words()
+        calls, self._arguments, self._held = self._arguments, {}, 0
+        for index, pieces in calls.items():
+            arguments = self._redactor.json("".join(pieces))
+            if arguments:
+                self._call.take_tool_call(index, "", "", arguments)
+
+    def _flush_words(self) -> None:
+        if self._text is not None:
+            rest, self._text = self._text.flush(), None
+            if rest:
+                self._call.take_text(rest)
+        if self._reasoning is not None:
+            rest, self._reasoning = self._reasoning.flush(), None
+            if rest:
+                self._call.take_reasoning(rest, None)
 
 
 def _drop(*event: object, **fields: object) -> None:
@@ -378,6 +481,31 @@ async def ask(
         return await _respond(retry, request)
 
 
+class JudgesRequest:
+    """The request of a hook, for a run: `agentloop.hooks.Asking`."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run, /) -> None:
+        self._run = run
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        return self._run.transcript.view
+
+    async def ask(self, request: ModelRequest, model: Model | str, /) -> AssistantMessage:
+        run = self._run
+        # A name is resolved as the agent's own is, so that overrides in tests hold. Its fallbacks are not asked.
+        models = run.root.resolve(run.config, model)[:1] if isinstance(model, str) else (model,)
+        try:
+            return await ask(run, request, purpose="judge", models=models)
+        except RequestRefusedError as refusal:
+            raise LimitReachedError(str(refusal)) from None
+
+    def warn(self, code: str, message: str, /) -> None:
+        self._run.warn(code, message, logged=code)
+
+
 async def _vetted(
     run: Run, request: ModelRequest, purpose: RequestPurpose, call_id: str, model: str
 ) -> tuple[ModelRequest, Model | str | None]:
@@ -388,7 +516,8 @@ async def _vetted(
     """
     chosen: Model | str | None = None
     tools = request.tools
-    for hook in run.hooks.at("before_llm_call"):
+    # Not for the request of a judge: one at this point would judge its own, and that one, without an end.
+    for hook in run.hooks.at("before_llm_call") if purpose != "judge" else ():
         value = BeforeLLMCall(run.source, run.state.turn, request, purpose, call_id, model)
         try:
             verdict = await run.hooks.ask(hook, value)
@@ -403,9 +532,18 @@ async def _vetted(
             if verdict.model is not None:
                 chosen = verdict.model
                 model = chosen if isinstance(chosen, str) else chosen.name
+    if run.redactor is not None:
+        request = _redacted(run.redactor, request)
     if purpose == "turn":
         run.offered = None if request.tools is tools else frozenset([spec.name for spec in request.tools])
     return request, chosen
+
+
+def _redacted(redactor: Redactor, request: ModelRequest) -> ModelRequest:
+    """``request`` with placeholders for secrets: also for those in instructions, tools and the messages of hooks."""
+    messages, tools = redactor.messages(request.messages), redactor.value(request.tools)
+    instructions = redactor.text(request.instructions)
+    return msgspec.structs.replace(request, messages=messages, tools=tools, instructions=instructions)
 
 
 def _replaced(request: ModelRequest, verdict: ReplaceRequest) -> ModelRequest:

@@ -13,11 +13,11 @@ from agentloop._runtime.call_order import Arrivals
 from agentloop._runtime.exception_groups import is_cancellation
 from agentloop._runtime.run import PARK, READER, Run
 from agentloop._runtime.user_code import UserCodeError, call_user_code
-from agentloop.errors import AnswerError, UnknownQuestionError
+from agentloop.errors import AnswerError, ArgumentsError, UnknownQuestionError
 from agentloop.events import Question, QuestionAnswered, QuestionDeclined, QuestionParked, QuestionWithdrawn
 from agentloop.hooks import Notification
 from agentloop.outcome import QuestionHandler
-from agentloop.questions import Answer, Approve
+from agentloop.questions import Accept, Answer, Approve
 
 __all__ = ["answer", "ask", "pending"]
 
@@ -35,6 +35,8 @@ async def ask(run: Run, question: AskedQuestion, deadline: PausableDeadline | No
     Returns:
       The answer; ``None`` if there was none: ``question.refusal`` says why.
     """
+    if run.redactor is not None:
+        question.event = run.redactor.value(question.event)
     waiter = _Waiter(run, question)
     question.on_change = waiter.on_change
     try:
@@ -193,8 +195,11 @@ def _open(run: Run, question: AskedQuestion) -> None:
 def _answer_as_before(run: Run, question: AskedQuestion, answer: Answer) -> bool:
     """Give an open question the answer that is on record. If that does not fit any more, the question is closed."""
     try:
+        if run.redactor is not None and isinstance(answer, Accept):
+            # An answer that was saved has placeholders. If this process does not know the secret, the person is asked.
+            answer = Accept(run.redactor.put_back(answer.content))
         run.root.questions.answer(question.id, answer, by="reader")
-    except AnswerError as error:
+    except (AnswerError, ArgumentsError) as error:
         # The answer fitted when it was recorded; the permissions, say, have changed since.
         run.root.questions.withdraw(question)
         run.warn(

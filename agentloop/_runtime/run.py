@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ from agentloop._core.partial_json import Change
 from agentloop._core.questions import Questions
 from agentloop._core.response import Assembler, PartialOutput
 from agentloop._core.retries import Chain
+from agentloop._core.secrets import Redactor
 from agentloop._core.state import LimitRaised, LongResultStored, NoteTaken, StreamState, ToolStarted, TurnOpened
 from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
@@ -26,12 +28,13 @@ from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.deferred import DeferredTools
 from agentloop._runtime.hooks import Hooks
-from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader
+from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader, RedactingWriter
 from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
+from agentloop.hooks import Asking
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
@@ -45,6 +48,7 @@ __all__ = [
     "Answerer",
     "BackgroundRuns",
     "CompactionTask",
+    "OpenAsking",
     "OpenChild",
     "Resolve",
     "Root",
@@ -159,11 +163,18 @@ class Pauses(Protocol):
         ...
 
 
+class OpenAsking(Protocol):
+    """Makes what a hook of a run gets, if it asks a model."""
+
+    def __call__(self, run: Run, /) -> Asking: ...
+
+
 class Root:
     """The parts that all runs of one tree share."""
 
     __slots__ = (
         "arrivals",
+        "asking",
         "deps",
         "journal",
         "log",
@@ -183,7 +194,10 @@ class Root:
         journal: Journal | None,
         open_child: OpenChild,
         resolve: Resolve,
+        asking: OpenAsking,
     ) -> None:
+        self.asking = asking
+        """Makes what a hook that asks a model gets."""
         self.questions: Questions[Answerer] = Questions()
         self.arrivals: Arrivals | None = None
         """The questions that are about to be opened, once there was one."""
@@ -248,6 +262,7 @@ class Run:
         "partial",
         "prompt",
         "reader",
+        "redactor",
         "response",
         "root",
         "scope",
@@ -282,6 +297,7 @@ class Run:
         settings: ModelSettings | None = None,
         team: Mapping[str, AgentConfig],
         background_id: str = "",
+        redactor: Redactor | None = None,
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
@@ -313,7 +329,13 @@ class Run:
         self.log = root.log
         """The log of the root run, which this run's events go to."""
         around_writer = parent.writer if parent else None
-        self.writer: EventWriter = EventWriter(root.log, source, state, around_writer)
+        self.redactor = redactor
+        """Replaces secrets by placeholders; ``None`` for most runs."""
+        self.writer: EventWriter = (
+            EventWriter(root.log, source, state, around_writer)
+            if redactor is None
+            else RedactingWriter(root.log, source, state, around_writer, redactor)
+        )
         """This run's writing end of the log."""
         self.events: Reader | None = self.writer.open_reader(as_root=parent is not None) if read else None
         """The receive channel of the stream's own reader; ``None`` if only the streams around it are read."""
@@ -335,9 +357,7 @@ class Run:
         """The observers that see the events of this run, and not of those around it."""
         self.around: tuple[StepObserver, ...] = step_observers(self.observers) if self.observers else ()
         """The observers that surround its steps."""
-        self.hooks: Hooks = Hooks(
-            config.hooks, config.deadlines, self.writer, parent.hooks if parent else None, deps=root.deps
-        )
+        self.hooks: Hooks = self.open_hooks()
         self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
@@ -374,6 +394,14 @@ class Run:
         """The nursery of its block, while that is open."""
         self.warned: tuple[str, ...] = ()
         """Codes of the warnings that are emitted once, and were."""
+
+    def open_hooks(self) -> Hooks:
+        """The hooks of the agent that acts, and of those around it."""
+        config, around = self.config, self.parent.hooks if self.parent else None
+        asking = None
+        if any(hook.asks for hook in config.hooks) or (around is not None and around.asks):
+            asking = partial(self.root.asking, self)
+        return Hooks(config.hooks, config.deadlines, self.writer, around, deps=self.root.deps, asking=asking)
 
     @property
     def ended(self) -> trio.Event:
@@ -467,6 +495,8 @@ def commit(run: Run, messages: Sequence[Message]) -> None:
       StoreError: the journal failed. Then the messages are not added.
     """
     run.log.check()
+    if run.redactor is not None:
+        messages = [run.redactor.value(message) for message in messages]
     index = len(run.transcript)
     run.transcript.extend(messages)
     for message in messages:

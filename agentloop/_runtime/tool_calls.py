@@ -17,7 +17,7 @@ from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
 from agentloop._core.state import ToolStarted
 from agentloop._core.transcript import interrupted_result
-from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again
+from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again, real_arguments
 from agentloop._runtime.blocks import PausableDeadline, now, since
 from agentloop._runtime.call_order import CallOrder
 from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
@@ -148,7 +148,10 @@ class Calls:
         run = self._run
         result: ToolResult | None = None
         try:
-            result = run.transcript.long_results.shorten(await self._result(call, began), self._longest(call))
+            result = await self._result(call, began)
+            if run.redactor is not None:
+                result = run.redactor.value(result)
+            result = run.transcript.long_results.shorten(result, self._longest(call))
             record_long_result(run, call.id)
         finally:
             self._settle(call)
@@ -161,6 +164,8 @@ class Calls:
                     result = interrupted_result(call, started=call.id in self._has_begun)
                 error = None if self._errors is None else self._errors.get(call.id)
                 elapsed = since(began)
+                if error is not None and run.redactor is not None:
+                    error = run.redactor.value(error)
                 if step is not None:
                     step.result, step.error = result, error
                 run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
@@ -174,7 +179,7 @@ class Calls:
         return self._run.config.max_result if tool is None or tool.max_result is None else tool.max_result
 
     async def _result(self, call: ToolCall, began: float) -> ToolResult:
-        tool = self._tools.get(call.name)
+        tool, redactor = self._tools.get(call.name), self._run.redactor
         deferred = self._run.deferred
         if tool is None:
             known = list(self._tools)
@@ -190,7 +195,7 @@ class Calls:
         if self._run.state.calls[call.id].outcome_unknown and not await may_run_again(self._run, tool, call):
             return interrupted_result(call, started=True)
         try:
-            arguments = tool.arguments.decode(call.arguments)
+            arguments = tool.arguments.decode(real_arguments(self._run, tool, call.arguments))
         except ToolError as error:
             text = error_text(error)
             return error_result(call, text if deferred is None else deferred.explained(tool, text))
@@ -211,7 +216,9 @@ class Calls:
             result = await self._use(tool, call, checked, began if is_unchecked else None)
         else:
             result = await self._use_in_turn(tool, tool.concurrency, call, checked)
-        return await self._after(call, checked, result) if self._run.hooks.at("post_tool_use") else result
+        if not self._run.hooks.at("post_tool_use"):
+            return result
+        return await self._after(call, checked, result if redactor is None else redactor.value(result))
 
     async def _use_in_turn(self, tool: Tool, concurrency: int, call: ToolCall, checked: CheckedArguments) -> ToolResult:
         """Call the tool when fewer than ``concurrency`` of its calls run."""

@@ -18,6 +18,7 @@ from agentloop._core.json_text import decode_json, decode_own
 from agentloop._core.pydantic_types import encode_json
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.results import to_text
+from agentloop._core.secrets import HeldText
 from agentloop._core.state import ValueRemembered
 from agentloop._core.type_hints import read_as, spelled_out
 from agentloop._core.typevars import TypeForm
@@ -75,6 +76,11 @@ def _read_saved(what: str, type: TypeForm[T], value: Any) -> T:
         raise UsageError(f"{what} is no {getattr(type, '__name__', type)}: {error}") from error
 
 
+def _put_back(run: Run, value: Any) -> Any:
+    """A saved JSON ``value`` with its secrets. Raises `ArgumentsError` if this process does not know one."""
+    return value if run.redactor is None else run.redactor.put_back(value)
+
+
 def _owner(run: Run, *, own: bool) -> str:
     """The owner of a session's value: the session itself, or the child run ``run``."""
     return run.transcript.id if own and run.parent is not None else ""
@@ -114,6 +120,7 @@ class RunningContext(ToolContext[Any]):
         "_call_id",
         "_deadline",
         "_ended",
+        "_held",
         "_record_start",
         "_run",
         "_uses",
@@ -134,6 +141,8 @@ class RunningContext(ToolContext[Any]):
         self._uses: set[trio.CancelScope] = set()
         """The cancel scopes of the uses that wait inside the context."""
         self._waiting_for_uses: trio.Event | None = None
+        self._held: HeldText | None = None
+        """The end of the output, held back for a secret in it; ``None`` if the run does not redact."""
 
     def end(self) -> bool:
         """End the context, because the call has ended: later uses raise.
@@ -142,6 +151,8 @@ class RunningContext(ToolContext[Any]):
           Whether a use still waits inside it; then await `wait_for_uses`.
         """
         self._ended = True
+        if self._held is not None and (rest := self._held.flush()):
+            self._run.emit(ToolCallOutput, call_id=self._call_id, text=rest)
         return bool(self._uses)
 
     async def wait_for_uses(self) -> None:
@@ -195,7 +206,13 @@ class RunningContext(ToolContext[Any]):
         return self._run.root.deps
 
     async def output(self, text: str, /) -> None:
-        self._live_run().emit(ToolCallOutput, call_id=self._call_id, text=to_text(text))
+        run, text = self._live_run(), to_text(text)
+        if run.redactor is not None:
+            if self._held is None:
+                self._held = HeldText(run.redactor, by_line=True)
+            text = self._held.feed(text)
+        if text or run.redactor is None:
+            run.emit(ToolCallOutput, call_id=self._call_id, text=text)
         await self._room()
 
     async def progress(self, progress: float, /, *, total: float | None = None, message: str = "") -> None:
@@ -276,25 +293,34 @@ class RunningContext(ToolContext[Any]):
         self._deadline.restart(at_most)
 
     def recall(self, name: str, type: TypeForm[T], /) -> T | None:
-        value = self._live_run().state.calls[self._call_id].remembered.get(name)
-        return None if value is None else _read_saved(f"what is remembered as {name!r}", type, decode_own(value))
+        run = self._live_run()
+        value = run.state.calls[self._call_id].remembered.get(name)
+        if value is None:
+            return None
+        return _read_saved(f"what is remembered as {name!r}", type, _put_back(run, decode_own(value)))
 
     async def remember(self, name: str, value: object, /) -> None:
         run, name = self._live_run(), _argument("remember(name)", str, name)
-        run.note(ValueRemembered(self._call_id, name, _encoded(f"the value to remember as {name!r}", value)))
+        encoded = _encoded(f"the value to remember as {name!r}", value)
+        if run.redactor is not None:
+            encoded = run.redactor.json(encoded.decode()).encode()
+        run.note(ValueRemembered(self._call_id, name, encoded))
         await flush(run)
         await trio.lowlevel.checkpoint()
 
     def session_value(self, name: str, type: TypeForm[T], /, *, own: bool = False) -> T | None:
         run = self._live_run()
         value = run.root.session.values.get(_owner(run, own=own), {}).get(name)
-        return None if value is None else _read_saved(f"the session's value {name!r}", type, value)
+        return None if value is None else _read_saved(f"the session's value {name!r}", type, _put_back(run, value))
 
     async def save_session_value(self, name: str, value: object, /, *, own: bool = False) -> None:
         run, name = self._live_run(), _argument("save_session_value(name)", str, name)
         encoded = _encoded(f"the value to save as {name!r}", value)
         # Decoded, since the tool may change its own object later.
-        run.root.session.save_value(_owner(run, own=own), name, decode_json(encoded))
+        decoded = decode_json(encoded)
+        if run.redactor is not None:
+            decoded = run.redactor.value(decoded)
+        run.root.session.save_value(_owner(run, own=own), name, decoded)
         # The journal writer saves the session's values with the next entry of the log: this one, in one transaction.
         run.note(ValueRemembered(self._call_id, name, b"true"))
         await flush(run)

@@ -48,6 +48,7 @@ from agentloop._runtime.log import (
     EventLog,
     Journal,
     LiveTail,
+    Redact,
     words_of,
 )
 from agentloop._runtime.logs import JOURNAL, log
@@ -314,7 +315,7 @@ class JournalWriter(Journal):
         if settings is not None:
             await self._append(settings)
 
-    async def accept(self, answers: Mapping[str, Answer]) -> None:
+    async def accept(self, answers: Mapping[str, Answer], redact: Redact | None = None) -> None:
         await self.ready(resumes=True)
         past = self.unfinished
         if past is None:
@@ -322,16 +323,18 @@ class JournalWriter(Journal):
                 raise UnknownQuestionError(given=next(iter(answers)), open_ids=())
             return
         with store_deadline(self._session):
-            await self._accept(past, answers)
+            await self._accept(past, answers, redact)
 
-    async def _accept(self, past: StreamState, answers: Mapping[str, Answer]) -> None:
+    async def _accept(self, past: StreamState, answers: Mapping[str, Answer], redact: Redact | None) -> None:
         await self._take_answers(past)
         accepted = {id: _checked(past, id, answer) for id, answer in answers.items()}
         for asked, answer in accepted.values():
             id = asked.question.id
-            if not await self._store.answer(self._session, id, msgspec.json.encode(answer)):
+            # Only now: the placeholder of a secret need not fit the form.
+            saved = answer if redact is None else redact(past, answer)
+            if not await self._store.answer(self._session, id, msgspec.json.encode(saved)):
                 raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])
-            asked.answer = answer
+            asked.answer = saved
 
     async def _take_answers(self, past: StreamState) -> None:
         """Have the answers that were accepted before, in whichever process."""
