@@ -52,6 +52,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       instructions: the system prompt: text, or a function of a `RunInfo`: see `agentloop.run_info`.
       tools: tools, or typed functions, which become tools.
       toolsets: sources of tools, started and stopped with each stream, or functions of a `RunInfo` that give them.
+      context: sources of facts that the model is kept up to date about; see `agentloop.context_sources`.
       hooks: functions at named points of a run; see `agentloop.hooks`.
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.

@@ -20,6 +20,7 @@ from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
 from agentloop.context import AgentBase, ToolContext
+from agentloop.context_sources import ContextSource, context_sources_of
 from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.handoffs import HANDOFF, Handoff, handoffs_of
 from agentloop.hooks import Hook
@@ -309,6 +310,9 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Sources of tools, started and stopped with each stream; or functions of a `RunInfo`, each of which gives one."""
+    context: tuple[ContextSource, ...] = field(default=(), kw_only=True, converter=context_sources_of, repr=False)
+    """Sources of context, or functions that become such. The model gets a message whenever one of their texts has
+    changed. See `agentloop.context_sources`."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     """Hooks, called in this order. See `agentloop.hooks`."""
     observers: tuple[Observer, ...] = field(default=(), kw_only=True, converter=_observers, repr=False)

@@ -116,6 +116,7 @@ TurnReason: TypeAlias = Literal[
 WarningCode: TypeAlias = Literal[
     "answer_refused",
     "compaction_failed",
+    "context_failed",
     "embed_failed",
     "empty",
     "error_while_stopping",
@@ -138,6 +139,7 @@ WarningCode: TypeAlias = Literal[
 
 - ``answer_refused``: a recorded answer does not fit the question that a resumed run asks; it is asked again.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
+- ``context_failed``: a context source raised an error or timed out; the model keeps the text that it has.
 - ``embed_failed``: the ``embed`` function of a search raised an error, or gave no vectors; words alone are searched.
 - ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.
 - ``error_while_stopping``: cleanup raised an error while the run was being stopped; the run still counts as stopped.

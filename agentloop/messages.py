@@ -211,11 +211,14 @@ AssistantPart: TypeAlias = Text | Reasoning | ToolCall
 """A part of a model's response."""
 
 
-class UserMessage(msgspec.Struct, frozen=True, tag="user", gc=False):
+class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, gc=False):
     """A message from a person, or from the program in their place."""
 
     parts: tuple[UserPart, ...]
     """Its text, pictures and files, in order."""
+    context: tuple[str, ...] = ()
+    """Names of the context sources of which it has the present texts, in order, after a first part of its own; empty
+    for all other messages. See `agentloop.context_sources`."""
 
     def __str__(self) -> str:
         return _line(self.parts)

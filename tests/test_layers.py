@@ -26,14 +26,15 @@ LAYERS = (
     "_core.on_first_use _core.pydantic_types _core.type_hints _core.json_types _core.signature",
     "_core.structured_output _core.usage _core.catalogue _core.prices _core.forms _core.partial_json",
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window _core.handoffs",
-    "_core.redaction _core.results _core.retries _core.transcript _core.state _core.response",
+    "_core.redaction _core.results _core.retries _core.told_context _core.transcript _core.state _core.response",
     # what users write against
-    "context run_info tools hooks observers handoffs config journal",
+    "context run_info context_sources tools hooks observers handoffs config journal",
     # waiting
     "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",
     "_runtime.call_order _runtime.hooks _runtime.run _runtime.questions _runtime.model_call",
-    "_runtime.dynamic _runtime.context_window _runtime.toolsets _runtime.approval _runtime.handoffs",
+    "_runtime.dynamic _runtime.told_context _runtime.context_window _runtime.toolsets",
+    "_runtime.approval _runtime.handoffs",
     "_runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door

@@ -18,6 +18,7 @@ from agentloop.events import WarningCode
 PACKAGE = Path(agentloop.__file__).parent
 MODULES = (
     "config",
+    "context_sources",
     "errors",
     "events",
     "hooks",

@@ -530,7 +530,7 @@ def _check_cut_off(message: AssistantMessage, before: Sequence[Message]) -> None
     for earlier in reversed(before):
         if isinstance(earlier, AssistantMessage) and earlier.stop == "length":
             cut_off += 1
-        elif not isinstance(earlier, ToolResult):
+        elif not isinstance(earlier, ToolResult) and not _is_context(earlier):
             break
     if cut_off >= MAX_CUT_OFF:
         problem = f"reached its limit of tokens in the middle of a tool call, {cut_off} times in a row"
@@ -548,7 +548,13 @@ def flaw_of(message: AssistantMessage, before: Sequence[Message]) -> Flaw:
         return "truncated"
     if message.calls or message.stop == "paused" or not is_blank(message.text):
         return ""
-    return "" if before and isinstance(before[-1], ToolResult) else "empty"
+    last = next((earlier for earlier in reversed(before) if not _is_context(earlier)), None)
+    return "" if isinstance(last, ToolResult) else "empty"
+
+
+def _is_context(message: Message) -> bool:
+    """Whether the program has added the message to keep the model up to date."""
+    return isinstance(message, UserMessage) and bool(message.context)
 
 
 def is_blank(text: str) -> bool:

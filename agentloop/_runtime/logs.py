@@ -124,6 +124,7 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
 _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "answer_refused": QUESTIONS,
     "compaction_failed": MODEL,
+    "context_failed": RUN,
     "empty": MODEL,
     "error_while_stopping": RUN,
     "handler_failed": QUESTIONS,

@@ -36,6 +36,7 @@ from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model,
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
+from agentloop._runtime.told_context import ContextTeller
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop.errors import ModelContextOverflowError, Retry, UsageError
@@ -164,6 +165,7 @@ def _end_of(ending: Ending | HandoffRecord) -> Ending:
 class _Loop:
     __slots__ = (
         "_compactor",
+        "_context",
         "_each_turn",
         "_has_offers",
         "_instructions",
@@ -192,6 +194,7 @@ class _Loop:
         self._reminders = run.state.output_retries
         """How often the model was asked again, since its answer was empty or no valid output."""
         self._compactor = Compactor(run)
+        self._context = ContextTeller(run) if run.config.context else None
         self._tools: dict[str, Tool] = {}
         """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
         self._listed: Mapping[str, Tool] = self._tools
@@ -464,6 +467,11 @@ class _Loop:
             verdict = await run.hooks.ask(hook, TurnStart(run.source, run.state.turn))
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
+        context = self._context
+        if context is not None:
+            # After the conversation so far, which the provider's cache knows.
+            await context.ask()
+            context.tell()
         request = ModelRequest(
             run.transcript.view,
             "\n\n".join(instructions),
@@ -477,6 +485,9 @@ class _Loop:
         if compaction is None:
             return request
         await self._compactor.before_request(request, compaction)
+        if context is not None:
+            # A summary may have taken the place of what was told.
+            context.tell()
         return self._with_less(request)
 
     def _tool_specs(self) -> tuple[ToolSpec, ...]:

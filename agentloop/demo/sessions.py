@@ -202,7 +202,7 @@ def _state(run: StreamState | None) -> str:
 
 
 def _prompts(messages: Sequence[Message]) -> Sequence[UserMessage]:
-    return [message for message in messages if isinstance(message, UserMessage)]
+    return [message for message in messages if isinstance(message, UserMessage) and not message.context]
 
 
 def _when(at: float) -> str:
@@ -272,7 +272,13 @@ def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[s
     messages = session.messages
     plural = "" if len(messages) == 1 else "s"
     lines = [f"--- {session.id}: {len(messages)} message{plural}, last used on {_when(info.updated)}"]
-    said = [message for message in messages if isinstance(message, (UserMessage, AssistantMessage)) and message.text]
+    said = [
+        message
+        for message in messages
+        if isinstance(message, (UserMessage, AssistantMessage))
+        and message.text
+        and not (isinstance(message, UserMessage) and message.context)
+    ]
     if len(said) > RECALLED:
         lines.append("...")
     for message in said[-RECALLED:]:

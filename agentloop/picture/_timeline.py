@@ -449,7 +449,8 @@ class _Builder:
         elif isinstance(message, UserMessage) and stream.lacks_prompt:
             stream.lacks_prompt = False
         elif isinstance(message, UserMessage):
-            draft = self._moment(stream.around, "message", "message to the run")
+            name = f"context: {', '.join(message.context)}" if message.context else "message to the run"
+            draft = self._moment(stream.around, "message", name)
             draft.add("text", message.text or _media(message))
 
     # ------------------------------------------------------------------------------ drafts

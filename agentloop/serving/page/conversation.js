@@ -224,6 +224,9 @@ function committed(conversation, event, run) {
     if (run.promptIndex === null) {
       run.promptIndex = event.index;
       conversation.changed(run);
+    } else if (message.context?.length) {
+      // The program keeps the model up to date, and nobody has said it.
+      run.turnBegin = run.blocks.length;
     } else {
       const place = run.pending.indexOf(textOf(message.parts));
       if (place !== -1) run.pending.splice(place, 1);

@@ -175,7 +175,7 @@ class AcpEncoder:
                 yield self._end(
                     event.call_id, "completed" if event.result.status == "ok" else "failed", event.result.text
                 )
-            case MessageCommitted(message=UserMessage() as message) if self.is_replay:
+            case MessageCommitted(message=UserMessage(context=()) as message) if self.is_replay:
                 for part in message.parts:
                     yield {"sessionUpdate": "user_message_chunk", "content": _block(part)}
             case StreamStopped():
