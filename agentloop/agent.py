@@ -22,10 +22,11 @@ from agentloop._runtime.blocks import NamedBlock, asyncio_runs_here
 from agentloop._runtime.lifecycle import IN_ASYNCIO, Override, open_stream
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, StreamedText, TextBlock
+from agentloop.commands import expanded
 from agentloop.config import AgentConfig, check_model, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
-from agentloop.messages import Prompt, user_message
+from agentloop.messages import Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings
 from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.questions import Answer
@@ -70,6 +71,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       output_validators: functions that check each output, and may change it or have the model try again.
       output_deltas: whether streams emit the parts of a structured output while the model writes it.
       description: what the agent is for, in words for the models of other agents.
+      commands: named prompts for the person who types; see `agentloop.commands`.
       handoffs: names of the agents that its model may hand the conversation to, in a `Team`; see `agentloop.handoffs`.
       handoff_when_done: name of the agent that gets the conversation whenever this one has answered.
 
@@ -296,6 +298,21 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             model=model,
             settings=settings,
         )
+
+    def expand(self, typed: Prompt) -> UserMessage:
+        """The prompt that a person means by what they typed: that of a command for ``/name arguments``.
+
+        ::
+
+            outcome = await agent.run(agent.expand("/fix 12"))
+
+        `run` and `stream` take a prompt as it is, since programs write prompts, too. See `agentloop.commands`.
+
+        Raises:
+          UnknownCommandError: the agent has commands, and none of this name.
+          UsageError: the prompt is empty.
+        """
+        return expanded(self.commands, user_message(typed))
 
     def as_tool(
         self, *, name: str | None = None, description: str | None = None, **options: Unpack[ToolOptions]

@@ -19,6 +19,7 @@ from attrs import field, frozen
 from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
+from agentloop.commands import Command, commands_of
 from agentloop.context import AgentBase, ToolContext
 from agentloop.context_sources import ContextSource, context_sources_of
 from agentloop.errors import ToolDefinitionError, UsageError
@@ -363,6 +364,10 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     `Stream.partial` needs no such events."""
     description: str = field(default="", kw_only=True, repr=False, validator=_check_description)
     """What the agent is for, in words for the models of other agents."""
+    commands: Mapping[str, Command | str] = field(
+        factory=dict[str, Command], kw_only=True, converter=commands_of, repr=False
+    )
+    """Named prompts for the person who types, by name. See `agentloop.commands`."""
     handoffs: tuple[Handoff, ...] = field(
         default=(), kw_only=True, converter=handoffs_of, repr=False, validator=_check_handoffs
     )

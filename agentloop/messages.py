@@ -211,7 +211,7 @@ AssistantPart: TypeAlias = Text | Reasoning | ToolCall
 """A part of a model's response."""
 
 
-class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, gc=False):
+class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, repr_omit_defaults=True, gc=False):
     """A message from a person, or from the program in their place."""
 
     parts: tuple[UserPart, ...]

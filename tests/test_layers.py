@@ -28,7 +28,7 @@ LAYERS = (
     "_core.permissions _core.questions _core.media_types _core.tokens _core.context_window _core.handoffs",
     "_core.redaction _core.results _core.retries _core.told_context _core.transcript _core.state _core.response",
     # what users write against
-    "context run_info context_sources tools hooks observers handoffs config journal",
+    "context run_info context_sources commands tools hooks observers handoffs config journal",
     # waiting
     "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",

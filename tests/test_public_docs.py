@@ -17,6 +17,7 @@ from agentloop.events import WarningCode
 
 PACKAGE = Path(agentloop.__file__).parent
 MODULES = (
+    "commands",
     "config",
     "context_sources",
     "errors",

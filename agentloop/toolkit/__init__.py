@@ -19,6 +19,7 @@ Lists of todos, plans and memories are toolsets, since they have a state: see `t
 
 from agentloop._sandbox import Sandbox
 from agentloop.toolkit._ask import ask_user
+from agentloop.toolkit._command_files import command_files
 from agentloop.toolkit._files import file_tools
 from agentloop.toolkit._memory import memory
 from agentloop.toolkit._plan import plan
@@ -39,6 +40,7 @@ __all__ = [
     "SpoolDirectory",
     "TurnChanges",
     "ask_user",
+    "command_files",
     "file_tools",
     "memory",
     "plan",

@@ -28,6 +28,8 @@ class PromptRequest(msgspec.Struct):
     """The prompt, as parts: `Text`, `Image`, `File` in their JSON form. They follow the text."""
     agent: str = ""
     """Name of the agent; that of the session's last run, or the first one, if it is empty."""
+    commands: bool = False
+    """Whether a person has typed the text, which may be a slash command of the agent: see `agentloop.commands`."""
 
 
 class SteerRequest(msgspec.Struct):
@@ -43,10 +45,10 @@ class _Answers(msgspec.Struct):
     answers: dict[str, Answer]
 
 
-def read_prompt(body: bytes) -> tuple[UserMessage, str]:
-    """The prompt, and the name of the agent. Raises `Refusal`."""
+def read_prompt(body: bytes) -> tuple[UserMessage, PromptRequest]:
+    """The prompt, and what was sent. Raises `Refusal`."""
     sent = decoded(body, PromptRequest)
-    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent.agent
+    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent
 
 
 def read_answers(body: bytes) -> Mapping[str, Answer]:
