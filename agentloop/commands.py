@@ -50,7 +50,7 @@ def is_command_name(name: object) -> bool:
     return isinstance(name, str) and re.fullmatch(_NAME, name) is not None
 
 
-def _check_text(instance: object, attribute: Any, value: object) -> None:
+def _check_text(instance: object, attribute: Any, value: Any) -> None:
     if not isinstance(value, str):
         raise UsageError(f"Command({attribute.name}={shown(value)}): give some text")
     if attribute.name == "prompt" and not (value.strip() and len(value) <= MAX_PROMPT):
@@ -103,22 +103,23 @@ def _parts(arguments: str) -> list[str]:
     return [_QUOTED.sub(lambda quoted: quoted[0][1:-1], part) for part in _PART.findall(arguments)]
 
 
-def commands_of(items: object) -> Mapping[str, Command]:
+def commands_of(items: Mapping[str, Command | str]) -> Mapping[str, Command]:
     """The commands of ``Agent(commands=...)``, by name. A text is made a command.
 
     Raises:
       UsageError: a name or a command is none.
     """
-    if not isinstance(items, Mapping):
-        raise UsageError(f"commands= takes a dict such as {{'fix': Command('Fix $1')}}, not {shown(items)}")
+    given: Any = items
+    if not isinstance(given, Mapping):
+        raise UsageError(f"commands= takes a dict such as {{'fix': Command('Fix $1')}}, not {shown(given)}")
     commands: dict[str, Command] = {}
-    for name, item in cast("Mapping[Any, Any]", items).items():
+    for name, item in cast("Mapping[object, object]", given).items():
         if not is_command_name(name):
             problem = "leave out the slash" if isinstance(name, str) and name.startswith("/") else _RULE
             raise UsageError(f"commands=: {shown(name)} cannot be the name of a command: {problem}")
         if not isinstance(item, (str, Command)):
             raise UsageError(f"commands=: {name!r} is to be a text or Command(...), not {shown(item)}")
-        commands[name] = Command(item) if isinstance(item, str) else item
+        commands[str(name)] = Command(item) if isinstance(item, str) else item
     return MappingProxyType(commands)
 
 

@@ -364,8 +364,8 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     `Stream.partial` needs no such events."""
     description: str = field(default="", kw_only=True, repr=False, validator=_check_description)
     """What the agent is for, in words for the models of other agents."""
-    commands: Mapping[str, Command | str] = field(
-        factory=dict[str, Command], kw_only=True, converter=commands_of, repr=False
+    commands: Mapping[str, Command] = field(
+        default=MappingProxyType({}), kw_only=True, converter=commands_of, repr=False
     )
     """Named prompts for the person who types, by name. See `agentloop.commands`."""
     handoffs: tuple[Handoff, ...] = field(

@@ -17,28 +17,28 @@ they are, so the provider's cache knows all of the request but that message.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
 
 from attrs import field, frozen
 
 from agentloop._core.field_checks import shown
 from agentloop.errors import UsageError
-from agentloop.run_info import InstructionsFunction, check_info_function, without_partial
+from agentloop.run_info import RunInfo, check_info_function, without_partial
 
 __all__ = ["ContextSource", "context_sources_of"]
 
 _NAME = re.compile(r"[A-Za-z][\w .-]{0,63}", re.ASCII)
 
 
-def _check_name(instance: object, attribute: object, name: object) -> None:
+def _check_name(instance: object, attribute: object, name: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(
             f"ContextSource({shown(name)}): a name is a letter and up to 63 letters, digits, spaces, '_', '.' and '-'"
         )
 
 
-def _check_function(instance: Any, attribute: object, function: object) -> None:
+def _check_function(instance: Any, attribute: object, function: Any) -> None:
     check_info_function(f"ContextSource({instance.name!r})", function)
 
 
@@ -57,7 +57,7 @@ class ContextSource:
 
     name: str = field(validator=_check_name)
     """The name that the model reads. A text replaces the earlier text of its name."""
-    function: InstructionsFunction[Any] = field(validator=_check_function, repr=False)
+    function: Callable[[RunInfo[Any]], Any] | Callable[[], Any] = field(validator=_check_function, repr=False)
     """A function of a `RunInfo`, or of nothing, that gives the text; an empty one if there is nothing to say. Async, or
     plain, which runs in a thread. It has ``Deadlines.hook`` seconds. If it fails, a `WarningIssued` event says so
     (``context_failed``), and the model keeps the text that it has."""
@@ -65,15 +65,18 @@ class ContextSource:
     """Whether the function is called before each turn, or once for each run."""
 
 
-def context_sources_of(items: object) -> tuple[ContextSource, ...]:
+def context_sources_of(
+    items: Iterable[ContextSource | Callable[[RunInfo[Any]], Any] | Callable[[], Any]],
+) -> tuple[ContextSource, ...]:
     """The sources of ``Agent(context=...)``: each item, made a source if it is a function.
 
     Raises:
       UsageError: an item is neither, or two have one name.
     """
-    if isinstance(items, (str, Mapping)) or not isinstance(items, Iterable):
-        raise UsageError(f"context= takes a list of sources, not {shown(cast('object', items))}")
-    sources = tuple(_source_of(item) for item in cast("Iterable[object]", items))
+    given: Any = items
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+        raise UsageError(f"context= takes a list of sources, not {shown(cast('Any', given))}")
+    sources = tuple(_source_of(item) for item in cast("Iterable[object]", given))
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:

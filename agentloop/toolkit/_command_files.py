@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from agentloop._core.redaction import visible
 from agentloop.commands import Command, is_command_name
@@ -94,6 +95,6 @@ def _command(root: Root, file: str) -> tuple[str, Command]:
 
 
 def _words(value: object) -> str:
-    # YAML takes `[issue] [branch]` for lists, or for no YAML at all.
-    texts = [f"[{item}]" for item in value] if isinstance(value, list) else [value]
-    return on_one_line(" ".join(text for text in texts if isinstance(text, str)))[:MAX_WORDS]
+    # YAML takes `[issue]` for a list.
+    text = " ".join(f"[{item}]" for item in cast("list[object]", value)) if isinstance(value, list) else value
+    return on_one_line(text)[:MAX_WORDS] if isinstance(text, str) else ""

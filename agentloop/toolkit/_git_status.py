@@ -79,8 +79,11 @@ async def _find(folder: str) -> _Repository:
         top, objects, index, excluded, shallow, format = os.fsdecode(found).removesuffix("\n").split("\n")
     except ValueError:
         raise ToolError(f"the repository of {folder!r} has a path with a line end") from None
-    absolute = [os.path.join(folder, path) for path in (objects, index, excluded, shallow)]  # noqa: PTH118
-    return _Repository(top, *absolute, format)
+
+    def absolute(path: str) -> str:
+        return os.path.join(folder, path)  # noqa: PTH118
+
+    return _Repository(top, absolute(objects), absolute(index), absolute(excluded), absolute(shallow), format)
 
 
 def _begin(own: Path, repository: _Repository, head: str) -> Mapping[str, str]:

@@ -299,7 +299,8 @@ REVISIONS = pytest.mark.parametrize("modern", [False, True], ids=["2025-11-25", 
 
 @REVISIONS
 async def test_the_commands_of_an_agent_are_prompts_that_call_its_tool(modern: bool) -> None:
-    commands = {"fix": Command("Fix $1.", description="Fix an issue", hint="[issue]"), "look": "Look."}
+    fix = Command("Fix $1.", description="Fix an issue", hint="[issue]")
+    commands: dict[str, Command | str] = {"fix": fix, "look": "Look."}
     async with connected(modern=modern, agent=Agent(ScriptedModel(), commands=commands)) as client:
         await client.send({"id": "l", "method": "prompts/list", "params": client.params({})})
         listed = (await client.response("l"))["result"]["prompts"]

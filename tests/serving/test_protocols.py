@@ -513,9 +513,9 @@ def test_a_response_that_cannot_be_read_further_says_so(protocol: WireProtocol) 
 
 
 def test_our_own_requests_are_read() -> None:
-    prompt, agent = read_prompt(b'{"text": "Look", "parts": [{"type": "image", "url": "https://x/y"}], "agent": "a"}')
+    prompt, sent = read_prompt(b'{"text": "Look", "parts": [{"type": "image", "url": "https://x/y"}], "agent": "a"}')
     assert prompt == UserMessage((Text("Look"), Image(url="https://x/y")))
-    assert agent == "a"
+    assert (sent.agent, sent.commands) == ("a", False)
     assert read_answers(b'{"answers": {"q": {"type": "deny", "reason": "no"}}}') == {"q": Deny("no")}
     assert read_steer(b'{"text": "more", "when": "end"}').when == "end"
     assert read_number({"after": "3"}, {}) == 3

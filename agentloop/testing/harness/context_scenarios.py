@@ -42,16 +42,15 @@ def _told(messages: tuple[Message, ...]) -> list[tuple[str, ...]]:
 @on_depths("completed")
 def a_context_that_changes(lab: Lab) -> Agent[Any, Any]:
     sources = [_source(lab, "weather", {1: "rain", 3: "sun"}), _source(lab, "news", {2: "war", 3: ""})]
-    script = [calls("one"), calls("one"), calls("one"), "Done."]
-    return Agent(lab.model(*script), tools=[lab.tool("one")], context=sources, instructions="Help.")
+    model = lab.model(calls("one"), calls("one"), calls("one"), "Done.")
+    return Agent(model, tools=[lab.tool("one")], context=sources, instructions="Help.")
 
 
 @on_depths("completed", tells=WarningIssued)
 def a_context_source_that_hangs(lab: Lab) -> Agent[Any, Any]:
-    async def hang() -> str:
+    async def hang() -> None:
         await lab.sim.seam("context:hang")
         await trio.sleep_forever()
-        return ""
 
     sources = [ContextSource("hang", hang, each="run"), _source(lab, "weather", {1: "rain"})]
     deadlines = Deadlines(hook=5)
