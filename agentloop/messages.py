@@ -171,7 +171,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The currency of ``cost``, such as ``"USD"``; empty if nothing has cost anything."""
     price_lists: tuple[str, ...] = ()
     """What ``cost`` was computed by: ``"prices"``, the agent's own table; ``"provider"``, which has reported it;
-    ``"genai-prices"`` or ``"catalogue"``, with its version or its date."""
+    ``"genai-prices"`` or ``"catalogue"``, with its version or its date; ``"cache"``, of answers that a ``CachedModel``
+    gave, and which cost nothing."""
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:.4g}{' ' + self.currency if self.currency else ''}" if self.cost else ""
@@ -229,7 +230,7 @@ class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, r
         return text_of(self.parts)
 
 
-class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaults=True, gc=False):
+class AssistantMessage(msgspec.Struct, frozen=True, eq=False, tag="assistant", omit_defaults=True, gc=False):
     """One response of the model."""
 
     parts: tuple[AssistantPart, ...]
@@ -240,6 +241,22 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     """Name of the model that answered, as the provider reports it."""
     usage: Usage = Usage()
     """Usage of this response: one request, with its cost if the model has a price."""
+    agent: str = ""
+    """Name of the agent that said it; empty if no run has made it. Outside of equality: what was said is compared, and
+    a transcript compares equal whichever agents have had the conversation."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is AssistantMessage and self._said() == other._said()
+
+    def __ne__(self, other: object) -> bool:
+        # msgspec has one of its own, which compares by identity here.
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    def _said(self) -> tuple[object, ...]:
+        return self.parts, self.stop, self.model, self.usage
 
     def __str__(self) -> str:
         return _line(self.parts)

@@ -48,6 +48,7 @@ from agentloop.events import (
     TurnStarted,
 )
 from agentloop.hooks import (
+    Begins,
     Block,
     Context,
     Continue,
@@ -211,7 +212,7 @@ class _Loop:
         Args:
           begins: whether to submit the prompt, or to resume; an agent that got the conversation continues it.
         """
-        await self._start_session()
+        await self._start_session(is_handoff=not begins)
         if self._run.task is not None:
             return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
@@ -272,10 +273,15 @@ class _Loop:
 
     # ---------------------------------------------------------------------- the beginning
 
-    async def _start_session(self) -> None:
+    async def _start_session(self, *, is_handoff: bool) -> None:
         run = self._run
         for hook in run.hooks.at("session_start"):
-            verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
+            begins: Begins = "continue" if len(run.transcript) else "new"
+            if is_handoff:
+                begins = "handoff"
+            elif run.state.is_prompted:
+                begins = "resume"
+            verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt, begins))
             if isinstance(verdict, Context):
                 self._instructions.append(verdict.text)
 
