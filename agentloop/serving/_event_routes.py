@@ -150,7 +150,9 @@ class EventRoutes:
         if await store.info(session) is None:
             raise Refusal(404, "there is no such session, before its first prompt")
         try:
-            new = await fork_session(store, session, new_session(self._service.principal(request)), messages=messages)
+            new = await fork_session(
+                store, session, new_session(self._service.principal(request)), messages=messages, number_title=True
+            )
         except UsageError as error:
             raise Refusal(400, str(error)) from error
         return JsonResponse({"id": new}, status_code=201)
