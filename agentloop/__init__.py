@@ -5,7 +5,8 @@ The layers, from values to the front door; each imports only from those before i
     errors  messages  permissions  questions  events  outcome  models  limits  wire
                                                                             values
     _core/                                                                  decisions: no trio, no await
-    context  run_info  tools  hooks  observers  handoffs  config  journal                      what users write against
+    context  run_info  context_sources  commands  tools  hooks  observers  handoffs  config  journal
+                                                                            what users write against
     _runtime/                                                               waiting: tasks, channels, deadlines
     session  agent  team  toolsets                                          the front door
     _process_tree  providers/  command_hooks/  toolkit/  mcp/  stores/      adapters, imported on first use

@@ -24,6 +24,7 @@ from agentloop._runtime.log import Journal
 from agentloop._runtime.redaction import redacting_answers
 from agentloop._runtime.run import PARK, READER
 from agentloop._runtime.stream import Stream, StreamedText, TextBlock
+from agentloop.commands import expanded
 from agentloop.config import AgentConfig, check_model, tools_of
 from agentloop.context import NO_DEPS, ToolContext
 from agentloop.errors import AgentLoopError, SessionBusyError, ToolError, UsageError
@@ -54,6 +55,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       instructions: the system prompt: text, or a function of a `RunInfo`: see `agentloop.run_info`.
       tools: tools, or typed functions, which become tools.
       toolsets: sources of tools, started and stopped with each stream, or functions of a `RunInfo` that give them.
+      context: sources of facts that the model is kept up to date about; see `agentloop.context_sources`.
       hooks: functions at named points of a run; see `agentloop.hooks`.
       observers: objects that see the events of its runs; see `agentloop.observers`.
       permissions: rules about tool calls; see `agentloop.permissions`.
@@ -73,6 +75,7 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
       output_validators: functions that check each output, and may change it or have the model try again.
       output_deltas: whether streams emit the parts of a structured output while the model writes it.
       description: what the agent is for, in words for the models of other agents.
+      commands: named prompts for the person who types; see `agentloop.commands`.
       handoffs: names of the agents that its model may hand the conversation to, in a `Team`; see `agentloop.handoffs`.
       handoff_when_done: name of the agent that gets the conversation whenever this one has answered.
 
@@ -304,6 +307,21 @@ class Agent(AgentConfig[Deps_contra, AgentOutput_co]):
             settings=settings,
             continues=continues,
         )
+
+    def expand(self, typed: Prompt) -> UserMessage:
+        """The prompt that a person means by what they typed: that of a command for ``/name arguments``.
+
+        ::
+
+            outcome = await agent.run(agent.expand("/fix 12"))
+
+        `run` and `stream` take a prompt as it is, since programs write prompts, too. See `agentloop.commands`.
+
+        Raises:
+          UnknownCommandError: the agent has commands, and none of this name.
+          UsageError: the prompt is empty.
+        """
+        return expanded(self.commands, user_message(typed))
 
     def as_tool(
         self, *, name: str | None = None, description: str | None = None, **options: Unpack[ToolOptions]

@@ -19,7 +19,9 @@ from attrs import field, frozen
 from agentloop._core.field_checks import is_name, shown
 from agentloop._core.structured_output import check_validator, output_type
 from agentloop._core.typevars import Deps, Deps_contra, Output_co, TypeForm
+from agentloop.commands import Command, commands_of
 from agentloop.context import AgentBase, ToolContext
+from agentloop.context_sources import ContextSource, context_sources_of
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS, Deferred
 from agentloop.errors import ToolDefinitionError, UsageError
 from agentloop.handoffs import HANDOFF, Handoff, handoffs_of
@@ -336,6 +338,9 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     """Tools, or typed functions, which become tools. Their names are unique."""
     toolsets: tuple[Toolset, ...] = field(default=(), kw_only=True, converter=_toolsets)
     """Sources of tools, started and stopped with each stream; or functions of a `RunInfo`, each of which gives one."""
+    context: tuple[ContextSource, ...] = field(default=(), kw_only=True, converter=context_sources_of, repr=False)
+    """Sources of context, or functions that become such. The model gets a message whenever one of their texts has
+    changed. See `agentloop.context_sources`."""
     hooks: tuple[Hook, ...] = field(default=(), kw_only=True, converter=_hooks, repr=False)
     """Hooks, called in this order. See `agentloop.hooks`."""
     observers: tuple[Observer, ...] = field(default=(), kw_only=True, converter=_observers, repr=False)
@@ -403,6 +408,10 @@ class AgentConfig(AgentBase[Deps_contra, Output_co]):
     `Stream.partial` needs no such events."""
     description: str = field(default="", kw_only=True, repr=False, validator=_check_description)
     """What the agent is for, in words for the models of other agents."""
+    commands: Mapping[str, Command] = field(
+        default=MappingProxyType({}), kw_only=True, converter=commands_of, repr=False
+    )
+    """Named prompts for the person who types, by name. See `agentloop.commands`."""
     handoffs: tuple[Handoff, ...] = field(
         default=(), kw_only=True, converter=handoffs_of, repr=False, validator=_check_handoffs
     )

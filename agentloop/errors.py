@@ -61,6 +61,7 @@ __all__ = [
     "ToolDefinitionError",
     "ToolError",
     "ToolsetError",
+    "UnknownCommandError",
     "UnknownQuestionError",
     "UsageError",
 ]
@@ -83,6 +84,24 @@ class UsageError(AgentLoopError):
 
 class ToolDefinitionError(UsageError):
     """A function, type or schema cannot be offered to a model. Raised when it is declared, not when it is called."""
+
+
+class UnknownCommandError(UsageError):
+    """A person typed ``/name``, and the agent has no command of that name. Type it again, or as the message says."""
+
+    def __init__(self, *, name: str, nearest: Sequence[str], known: Sequence[str]) -> None:
+        if nearest:
+            way = f"did you mean {' or '.join(f'/{other}' for other in nearest)}?"
+        else:
+            listed = [f"/{other}" for other in known[:8]]
+            way = f"there {'is' if len(known) == 1 else 'are'} {', '.join(listed)}{' ...' if known[8:] else ''}."
+        super().__init__(f"there is no command /{name}: {way} A text that begins with a space is sent as it is")
+        self.name = name
+        """The name that was typed, without the slash."""
+        self.nearest = tuple(nearest)
+        """The names that are most like it; empty if none is."""
+        self.known = tuple(known)
+        """The names of all commands."""
 
 
 class MissingExtraError(UsageError):

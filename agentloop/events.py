@@ -123,6 +123,7 @@ WarningCode: TypeAlias = Literal[
     "background_run_lost",
     "cache_lost",
     "compaction_failed",
+    "context_failed",
     "embed_failed",
     "empty",
     "error_while_stopping",
@@ -148,6 +149,7 @@ WarningCode: TypeAlias = Literal[
 - ``cache_lost``: the provider's cache had nothing of a request, though it had something of the request before; the
   message says why, as far as the two requests tell.
 - ``compaction_failed``: the conversation could not be shortened; the run goes on with all of it.
+- ``context_failed``: a context source raised an error or timed out; the model keeps the text that it has.
 - ``embed_failed``: the ``embed`` function of a search raised an error, or gave no vectors; words alone are searched.
 - ``empty``: the response has neither text nor tool calls; white space and reasoning do not count.
 - ``error_while_stopping``: cleanup raised an error while the run was being stopped; the run still counts as stopped.

@@ -51,6 +51,7 @@ __all__ = [
     "Ask",
     "Asking",
     "BeforeLLMCall",
+    "Begins",
     "Block",
     "Context",
     "Continue",
@@ -247,13 +248,25 @@ class HookInput(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({facts})"
 
 
+Begins: TypeAlias = Literal["new", "continue", "resume", "handoff"]
+"""How a stream starts.
+
+- ``new``: the session has no message yet.
+- ``continue``: a new prompt on a session with messages.
+- ``resume``: the unfinished run of a session, which was parked, or whose process died.
+- ``handoff``: the agent gets the conversation from another agent of its team, within the stream.
+"""
+
+
 class SessionStart(HookInput, frozen=True):
-    """Input of `session_start`: a stream starts."""
+    """Input of `session_start`: a stream starts, or another agent of a team continues it."""
 
     source: Source
     """The stream."""
     prompt: UserMessage
     """Its prompt."""
+    begins: Begins = "new"
+    """How it starts."""
 
 
 class UserPromptSubmit(HookInput, frozen=True):

@@ -171,7 +171,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The currency of ``cost``, such as ``"USD"``; empty if nothing has cost anything."""
     price_lists: tuple[str, ...] = ()
     """What ``cost`` was computed by: ``"prices"``, the agent's own table; ``"provider"``, which has reported it;
-    ``"genai-prices"`` or ``"catalogue"``, with its version or its date."""
+    ``"genai-prices"`` or ``"catalogue"``, with its version or its date; ``"cache"``, of answers that a ``CachedModel``
+    gave, and which cost nothing."""
 
     def __str__(self) -> str:
         cost = f", cost {self.cost:.4g}{' ' + self.currency if self.currency else ''}" if self.cost else ""
@@ -211,13 +212,21 @@ AssistantPart: TypeAlias = Text | Reasoning | ToolCall
 """A part of a model's response."""
 
 
-class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, gc=False):
+class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, repr_omit_defaults=True, gc=False):
     """A message from a person, or from the program in their place."""
 
     parts: tuple[UserPart, ...]
     """Its text, pictures and files, in order."""
     reports: tuple[str, ...] = ()
     """The ids of the background runs whose ends it reports; empty for a message of a person."""
+    context: tuple[str, ...] = ()
+    """Names of the context sources of which it has the present texts, in order, after a first part of its own; empty
+    for all other messages. See `agentloop.context_sources`."""
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is of a person, or of the program in their place: it reports no ends, and tells no context."""
+        return not (self.reports or self.context)
 
     def __str__(self) -> str:
         return _line(self.parts)
@@ -228,7 +237,7 @@ class UserMessage(msgspec.Struct, frozen=True, tag="user", omit_defaults=True, g
         return text_of(self.parts)
 
 
-class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaults=True, gc=False):
+class AssistantMessage(msgspec.Struct, frozen=True, eq=False, tag="assistant", omit_defaults=True, gc=False):
     """One response of the model."""
 
     parts: tuple[AssistantPart, ...]
@@ -239,6 +248,22 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag="assistant", omit_defaul
     """Name of the model that answered, as the provider reports it."""
     usage: Usage = Usage()
     """Usage of this response: one request, with its cost if the model has a price."""
+    agent: str = ""
+    """Name of the agent that said it; empty if no run has made it. Outside of equality: what was said is compared, and
+    a transcript compares equal whichever agents have had the conversation."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is AssistantMessage and self._said() == other._said()
+
+    def __ne__(self, other: object) -> bool:
+        # msgspec has one of its own, which compares by identity here.
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    def _said(self) -> tuple[object, ...]:
+        return self.parts, self.stop, self.model, self.usage
 
     def __str__(self) -> str:
         return _line(self.parts)

@@ -27,16 +27,16 @@ LAYERS = (
     "_core.structured_output _core.usage _core.catalogue _core.prices _core.forms _core.partial_json",
     "_core.blast_radius _core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
     "_core.handoffs _core.deferred _core.prompt_cache _core.background _core.redaction _core.secrets",
-    "_core.results _core.retries _core.transcript _core.state _core.response",
+    "_core.results _core.retries _core.told_context _core.transcript _core.state _core.response",
     # what users write against
-    "context run_info tools hooks observers handoffs redaction config journal",
+    "context run_info context_sources commands tools hooks observers handoffs redaction config journal",
     # waiting
     "_runtime.exception_groups _runtime.blocks",
     "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",
     "_runtime.redaction _runtime.call_order _runtime.deferred _runtime.hooks _runtime.run _runtime.pauses",
-    "_runtime.questions _runtime.model_call _runtime.dynamic _runtime.context_window _runtime.toolsets",
-    "_runtime.assessment _runtime.approval _runtime.handoffs _runtime.background _runtime.tool_context",
-    "_runtime.tool_calls",
+    "_runtime.questions _runtime.model_call _runtime.dynamic _runtime.told_context _runtime.context_window",
+    "_runtime.toolsets _runtime.assessment _runtime.approval _runtime.handoffs _runtime.background",
+    "_runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door
     "session agent team toolsets",

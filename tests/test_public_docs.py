@@ -17,7 +17,9 @@ from agentloop.events import WarningCode
 
 PACKAGE = Path(agentloop.__file__).parent
 MODULES = (
+    "commands",
     "config",
+    "context_sources",
     "errors",
     "events",
     "hooks",

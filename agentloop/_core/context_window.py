@@ -384,7 +384,8 @@ class View:
     def cut_to_newest_prompt(self, messages: Sequence[Message]) -> None:
         """Have the next agent read the newest message of the user in ``messages``, and what follows it."""
         for index in range(len(messages) - 1, self.first_kept - 1, -1):
-            if isinstance(messages[index], UserMessage):
+            message = messages[index]
+            if isinstance(message, UserMessage) and not message.context:
                 self._cut(messages, index, ())
                 return
         # It is in the summary, or a function has left it out.

@@ -107,15 +107,17 @@ class Assembler:
       prefix: what the ids begin with that are made up for calls without a usable one.
       taken: call ids that the session's transcript has already. Some servers number calls anew in each response.
       model: the model's name, for errors.
+      agent: name of the agent, for the message.
 
     Raises, whenever a piece is added:
       ModelOutputLimitError: the response has more than `MAX_CHARACTERS`, or more than `MAX_CALLS`.
     """
 
-    __slots__ = ("_blocks", "_calls", "_ids", "_model", "_prefix", "_room", "_taken")
+    __slots__ = ("_agent", "_blocks", "_calls", "_ids", "_model", "_prefix", "_room", "_taken")
 
-    def __init__(self, *, prefix: str, taken: Container[str] = (), model: str = "") -> None:
+    def __init__(self, *, prefix: str, taken: Container[str] = (), model: str = "", agent: str = "") -> None:
         self._model = model
+        self._agent = agent
         self._room = MAX_CHARACTERS
         """The number of characters that may still be added."""
         self._prefix = prefix
@@ -203,7 +205,8 @@ class Assembler:
             if not call.name and stop != "length":
                 raise ModelProtocolError(f"model {model!r} asked for a tool call ({call.id!r}) without a tool's name")
         parts = tuple([_part(block) for block in self._blocks])
-        return AssistantMessage(parts, "tool_calls" if self._calls and stop == "end" else stop, model, usage)
+        stop = "tool_calls" if self._calls and stop == "end" else stop
+        return AssistantMessage(parts, stop, model, usage, self._agent)
 
     def interrupted(self, model: str) -> AssistantMessage | None:
         """The visible part of a response that was cut off: its text; ``None`` if there was none.
@@ -211,7 +214,7 @@ class Assembler:
         Reasoning and tool calls are left out: providers refuse an unsigned thought, and a half-written call.
         """
         parts = tuple([_part(block) for block in self._blocks if type(block) is _Said])
-        return AssistantMessage(parts, "interrupted", model) if parts else None
+        return AssistantMessage(parts, "interrupted", model, agent=self._agent) if parts else None
 
 
 class PartialOutput:
@@ -530,7 +533,7 @@ def _check_cut_off(message: AssistantMessage, before: Sequence[Message]) -> None
     for earlier in reversed(before):
         if isinstance(earlier, AssistantMessage) and earlier.stop == "length":
             cut_off += 1
-        elif not isinstance(earlier, ToolResult):
+        elif not isinstance(earlier, ToolResult) and not _is_context(earlier):
             break
     if cut_off >= MAX_CUT_OFF:
         problem = f"reached its limit of tokens in the middle of a tool call, {cut_off} times in a row"
@@ -548,7 +551,13 @@ def flaw_of(message: AssistantMessage, before: Sequence[Message]) -> Flaw:
         return "truncated"
     if message.calls or message.stop == "paused" or not is_blank(message.text):
         return ""
-    return "" if before and isinstance(before[-1], ToolResult) else "empty"
+    last = next((earlier for earlier in reversed(before) if not _is_context(earlier)), None)
+    return "" if isinstance(last, ToolResult) else "empty"
+
+
+def _is_context(message: Message) -> bool:
+    """Whether the program has added the message to keep the model up to date."""
+    return isinstance(message, UserMessage) and bool(message.context)
 
 
 def is_blank(text: str) -> bool:

@@ -130,6 +130,7 @@ _LOGGER_OF_WARNING: Mapping[str, logging.Logger] = {
     "background_run_lost": RUN,
     "cache_lost": MODEL,
     "compaction_failed": MODEL,
+    "context_failed": RUN,
     "empty": MODEL,
     "error_while_stopping": RUN,
     "handler_failed": QUESTIONS,

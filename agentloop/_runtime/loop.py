@@ -39,6 +39,7 @@ from agentloop._runtime.output_validation import validated
 from agentloop._runtime.pauses import hold
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import CompactionTask, Run, commit, output_of, record_raised_limit, record_turn
+from agentloop._runtime.told_context import ContextTeller
 from agentloop._runtime.tool_calls import Calls
 from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop.errors import ModelContextOverflowError, Retry, UsageError
@@ -50,6 +51,7 @@ from agentloop.events import (
     TurnStarted,
 )
 from agentloop.hooks import (
+    Begins,
     Block,
     Context,
     Continue,
@@ -169,6 +171,7 @@ class _Loop:
         "_choice",
         "_chooses",
         "_compactor",
+        "_context",
         "_each_turn",
         "_has_offers",
         "_instructions",
@@ -200,6 +203,7 @@ class _Loop:
         self._compactor = Compactor(run)
         self._is_done = False
         """Whether the model has answered, and only background runs keep the run from its end."""
+        self._context = ContextTeller(run) if run.config.context else None
         self._tools: dict[str, Tool] = {}
         """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
         self._listed: Mapping[str, Tool] = self._tools
@@ -220,7 +224,7 @@ class _Loop:
         Args:
           begins: whether to submit the prompt, or to resume; an agent that got the conversation continues it.
         """
-        await self._start_session()
+        await self._start_session(is_handoff=not begins)
         if self._run.task is not None:
             return await self._compact(tools, self._run.task)
         # Listed before the prompt is committed: where there are no tools, there is no run.
@@ -301,10 +305,15 @@ class _Loop:
 
     # ---------------------------------------------------------------------- the beginning
 
-    async def _start_session(self) -> None:
+    async def _start_session(self, *, is_handoff: bool) -> None:
         run = self._run
         for hook in run.hooks.at("session_start"):
-            verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt))
+            begins: Begins = "continue" if len(run.transcript) else "new"
+            if is_handoff:
+                begins = "handoff"
+            elif run.state.is_prompted:
+                begins = "resume"
+            verdict = await run.hooks.ask(hook, SessionStart(run.source, run.prompt, begins))
             if isinstance(verdict, Context):
                 self._instructions.append(verdict.text)
 
@@ -501,6 +510,11 @@ class _Loop:
             verdict = await run.hooks.ask(hook, TurnStart(run.source, run.state.turn))
             if isinstance(verdict, Context):
                 instructions.append(verdict.text)
+        context = self._context
+        if context is not None:
+            # After the conversation so far, which the provider's cache knows.
+            await context.ask()
+            context.tell()
         request = ModelRequest(
             self._messages(),
             "\n\n".join(instructions),
@@ -514,6 +528,9 @@ class _Loop:
         if compaction is None:
             return request
         await self._compactor.before_request(request, compaction)
+        if context is not None:
+            # A summary may have taken the place of what was told.
+            context.tell()
         return self._with_less(request)
 
     def _tool_specs(self) -> tuple[ToolSpec, ...]:

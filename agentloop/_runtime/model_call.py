@@ -104,7 +104,9 @@ class ModelCall:
         self._emit = _drop if silent else run.emit
         self._model = model
         prefix = f"call_{run.transcript.streams}_{run.state.turn}"
-        self._assembler = Assembler(prefix=prefix, taken=run.transcript.call_ids, model=model.name)
+        self._assembler = Assembler(
+            prefix=prefix, taken=run.transcript.call_ids, model=model.name, agent=run.config.name
+        )
         if not silent and run.config.output_type is not str:
             run.response, run.partial = self._assembler, None
             if run.config.output_deltas:
@@ -672,6 +674,9 @@ def _priced(run: Run, usage: Usage, *names: str) -> Usage:
     """``usage`` of one response of the model that goes by ``names``, with its cost."""
     usage = msgspec.structs.replace(usage, requests=1)
     currency = run.config.currency
+    if usage.priced_requests and not usage.cost:
+        # The model says that this response costs nothing, whatever others cost: it came from a cache, say.
+        return usage
     price = run.price_of(*names)
     if price is not None:
         return priced(usage, price, currency=currency, price_list="prices")

@@ -24,11 +24,15 @@ POINTS: dict[str, Point[Any, Any]] = {
 }
 
 
+_SOURCES: dict[hooks.Begins, str] = {"new": "startup", "continue": "resume", "resume": "resume", "handoff": "handoff"}
+"""Claude Code's words for how a session starts."""
+
+
 def told(value: Any) -> dict[str, Any]:
     """The fields that are particular to the point."""
     match value:
         case hooks.SessionStart():
-            return {"source": "startup", "prompt": value.prompt.text}
+            return {"source": _SOURCES[value.begins], "prompt": value.prompt.text}
         case hooks.UserPromptSubmit() | hooks.UserFollowupSubmit():
             return {"prompt": value.prompt.text}
         case hooks.UserSteeringMessagesSubmit(messages=messages):

@@ -202,7 +202,7 @@ def _state(run: StreamState | None) -> str:
 
 
 def _prompts(messages: Sequence[Message]) -> Sequence[UserMessage]:
-    return [message for message in messages if isinstance(message, UserMessage) and not message.reports]
+    return [message for message in messages if isinstance(message, UserMessage) and message.is_prompt]
 
 
 def _when(at: float) -> str:
@@ -272,12 +272,17 @@ def recap(session: StoredSession, run: LastRun, info: SessionInfo) -> Sequence[s
     messages = session.messages
     plural = "" if len(messages) == 1 else "s"
     lines = [f"--- {session.id}: {len(messages)} message{plural}, last used on {_when(info.updated)}"]
-    said = [message for message in messages if isinstance(message, (UserMessage, AssistantMessage)) and message.text]
+    said = [
+        message
+        for message in messages
+        if isinstance(message, (UserMessage, AssistantMessage))
+        and message.text
+        and not (isinstance(message, UserMessage) and not message.is_prompt)
+    ]
     if len(said) > RECALLED:
         lines.append("...")
     for message in said[-RECALLED:]:
-        is_own = isinstance(message, AssistantMessage) or message.reports
-        who = printable(run.agent) if is_own else "you"
+        who = "you" if isinstance(message, UserMessage) else printable(run.agent)
         lines.append(f"{who}: {shorten(message.text, SAID)}".replace("\n", "\n    "))
     return [*lines, "---", *how_it_stands(session, run)]
 

@@ -15,6 +15,7 @@ from agentloop.demo.sessions import entitle, last_run
 from agentloop.errors import StoreError
 from agentloop.journal import OpenStore
 from agentloop.stores import StoredSession
+from agentloop.terminal._commands import meant_by
 from agentloop.terminal._following import play, play_stream
 from agentloop.terminal._stage import Stage
 
@@ -54,16 +55,23 @@ class Talk:
             typed = await self.stage.say("(Enter goes on with it) > " if goes_on else "> ")
             if typed is None or not (goes_on or typed.strip()):
                 return
+            meant = meant_by(self.agent, typed.rstrip(), self.stage.screen)
+            if meant is None:
+                continue
             try:
-                await self._do_until_stopped(typed.strip())
+                await self._do_until_stopped(meant.strip(), is_typed=meant == typed.rstrip())
             except (StoreError, UsageError):
                 raise
             except AgentLoopError:
                 # The reason of the stream's end has been shown already.
                 continue
 
-    async def _do_until_stopped(self, typed: str) -> None:
-        """Ask the agent, until Ctrl-C ends its answer. A second one, meanwhile, ends the program."""
+    async def _do_until_stopped(self, prompt: str, *, is_typed: bool) -> None:
+        """Ask the agent, until Ctrl-C ends its answer. A second one, meanwhile, ends the program.
+
+        Args:
+          is_typed: whether the prompt stands on the screen, and not the command that stands for it.
+        """
         door = self.stage.door
 
         def stop() -> None:
@@ -73,17 +81,18 @@ class Talk:
         with trio.CancelScope() as scope:
             door.stop = stop
             try:
-                await self._do(typed)
+                await self._do(prompt, is_typed=is_typed)
             finally:
                 door.stop = None
         if scope.cancelled_caught:
             self.stage.screen.cut()
             self.stage.screen.note("(stopped)")
 
-    async def _do(self, typed: str) -> None:
-        if typed:
-            self.stage.screen.typed(typed)
-            await self.say(typed)
+    async def _do(self, prompt: str, *, is_typed: bool) -> None:
+        if prompt:
+            if is_typed:
+                self.stage.screen.typed(prompt)
+            await self.say(prompt)
         elif isinstance(self.session, StoredSession) and self.session.is_resumable:
             await self.resume()
         else:

@@ -453,7 +453,8 @@ class _Builder:
         elif isinstance(message, UserMessage) and stream.lacks_prompt:
             stream.lacks_prompt = False
         elif isinstance(message, UserMessage):
-            name = f"{', '.join(message.reports)} has ended" if message.reports else "message to the run"
+            name = f"context: {', '.join(message.context)}" if message.context else "message to the run"
+            name = f"{', '.join(message.reports)} has ended" if message.reports else name
             draft = self._moment(stream.around, "message", name)
             draft.add("text", message.text or _media(message))
 

@@ -37,7 +37,7 @@ from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
 from agentloop.serving._security import LOCAL, is_session_of, new_session
 from agentloop.serving._service import package_version
 from agentloop.serving._stdio import STOP_SECONDS, Lines, standard_streams
-from agentloop.serving.protocols._base import json_of
+from agentloop.serving.protocols._base import json_of, typed_prompt
 from agentloop.serving.protocols.acp import (
     INVALID_REQUEST,
     NO_METHOD,
@@ -45,6 +45,7 @@ from agentloop.serving.protocols.acp import (
     AcpEncoder,
     ClientForms,
     answer_of,
+    commands_update,
     error_code,
     initialized,
     read_prompt,
@@ -205,6 +206,10 @@ class _Editor:
             if prompt is not None:
                 del self._prompts[params["sessionId"]]
         await self._send({"id": id, "result": result})
+        if method in ("session/new", "session/load") and self._agent.commands:
+            # After the response, so that the editor knows the session.
+            session = params["sessionId"] if method == "session/load" else result["sessionId"]
+            await self._update(session, commands_update(self._agent))
 
     async def _send(self, message: dict[str, Any]) -> None:
         async with self._sending:
@@ -242,7 +247,7 @@ class _Editor:
 
     async def _prompt(self, params: Mapping[str, Any], prompt: _Prompt) -> dict[str, Any]:
         session: str = params["sessionId"]
-        message = read_prompt(params.get("prompt"))
+        message = typed_prompt(self._agent, read_prompt(params.get("prompt")))
         if (await self._runs.look(session)).state in ("parked", "interrupted"):
             # What an earlier process has left open comes first.
             stopped = await self._run(session, None, prompt)

@@ -27,7 +27,7 @@ from agentloop.serving._picture_routes import picture_routes
 from agentloop.serving._runs import Entry, LiveRun, SessionReader
 from agentloop.serving._security import new_session, owner_prefix
 from agentloop.serving._service import Service
-from agentloop.serving.protocols._base import decoded
+from agentloop.serving.protocols._base import commands_of, decoded, typed_prompt
 from agentloop.serving.protocols.events import read_answers, read_number, read_prompt, read_steer
 from agentloop.stores import fork_session
 from agentloop.wire import encode_event
@@ -82,10 +82,17 @@ class EventRoutes:
     # --------------------------------------------------------------------------- sessions
 
     async def agents(self, request: Request) -> Response:
-        """The names of the agents, each with the names that it and the members of its team have in events."""
+        """The agents: the name of each, the names that it and its team have in events, and its slash commands."""
         await trio.lowlevel.checkpoint()
         agents = self._service.agents.items()
-        described = [{"name": name, "members": [*(agent.members or (agent.name,))]} for name, agent in agents]
+        described = [
+            {
+                "name": name,
+                "members": [*(agent.members or (agent.name,))],
+                **({"commands": commands_of(agent)} if agent.commands else {}),
+            }
+            for name, agent in agents
+        ]
         return JsonResponse({"agents": described})
 
     async def models(self, request: Request) -> Response:
@@ -153,7 +160,9 @@ class EventRoutes:
         if await store.info(session) is None:
             raise Refusal(404, "there is no such session, before its first prompt")
         try:
-            new = await fork_session(store, session, new_session(self._service.principal(request)), messages=messages)
+            new = await fork_session(
+                store, session, new_session(self._service.principal(request)), messages=messages, number_title=True
+            )
         except UsageError as error:
             raise Refusal(400, str(error)) from error
         return JsonResponse({"id": new}, status_code=201)
@@ -163,11 +172,14 @@ class EventRoutes:
     async def prompt(self, request: Request) -> Response:
         """Begin a run. Its events come with this response if the client accepts an event stream."""
         session = self._service.session(request)
-        prompt, name, choice = read_prompt(await self._service.body(request))
+        prompt, sent, choice = read_prompt(await self._service.body(request))
         self._service.check_choice(choice)
+        name = sent.agent
         if not name and len(self._service.agents) > 1:
             name = self._service.name_of(await self._service.runs.last_agent(session))
         agent = self._service.agent(name)
+        if sent.commands:
+            prompt = typed_prompt(agent, prompt)
         run = await self._service.start(
             request, session, agent, prompt, choice=choice, on_question="reader", on_disconnect="continue"
         )

@@ -47,6 +47,7 @@ from agentloop.messages import UserMessage
 from agentloop.outcome import Outcome
 from agentloop.questions import Answer
 from agentloop.serving._errors import FAILED, Refusal, refusal_of
+from agentloop.serving._mcp_prompts import AgentPrompts
 from agentloop.serving._runs import LiveRun, SessionReader
 from agentloop.serving._security import LOCAL, is_session_of
 from agentloop.serving._service import PRINCIPAL, Service, package_version
@@ -164,6 +165,7 @@ class AgentTools:
             for name, agent in tool_names(agents).items()
         }
         """The tools by name."""
+        prompts = AgentPrompts({name: agents[agent] for name, agent in tool_names(agents).items()})
         self.server: Server[Any] = Server(
             next(iter(agents)) if len(agents) == 1 else "agentloop",
             version=package_version(),
@@ -171,6 +173,7 @@ class AgentTools:
             on_call_tool=self._call,
             cache_hints={"tools/list": CacheHint(ttl_ms=LIST_MILLISECONDS, scope="public")},
             get_tool_input_schema=self._schema,
+            **prompts.handlers,
         )
         """The server. Handlers of other methods may be added to it."""
 

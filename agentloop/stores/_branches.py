@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -24,7 +25,9 @@ class _Stopped(msgspec.Struct):
     reason: str
 
 
-async def fork_session(store: OpenStore, id: str, new: str | None = None, *, messages: int | None = None) -> str:
+async def fork_session(
+    store: OpenStore, id: str, new: str | None = None, *, messages: int | None = None, number_title: bool = False
+) -> str:
     """Make a new session that begins with the messages of session ``id``.
 
     The original does not change, and no process needs to hold it. A run that is live in it, or that died with its
@@ -33,6 +36,8 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
     Args:
       new: id of the new session; a random one if not given.
       messages: number of messages to copy; all of them if not given.
+      number_title: give the new session the title of the original with a number, such as "Trip (fork 2)", and not the
+        same title. A session without a title has none.
 
     Returns:
       The id of the new session.
@@ -73,7 +78,28 @@ async def fork_session(store: OpenStore, id: str, new: str | None = None, *, mes
         await store.fork(id, name, upto=upto[whole])
     else:
         await store.fork(id, name)
+    if number_title:
+        await _number_title(store, id, name)
     return name
+
+
+MOST_FORKS = 200
+"""Forks of a session, the last used first, whose titles count for the next number."""
+_NUMBERED = re.compile(r" \(fork ([1-9]\d{0,5})\)$")
+
+
+async def _number_title(store: OpenStore, id: str, new: str) -> None:
+    original = await store.info(id)
+    if original is None or not original.title:
+        return
+    base = _NUMBERED.sub("", original.title)
+    forks = [*await store.sessions(parent=id, limit=MOST_FORKS)]
+    if original.parent:
+        forks += await store.sessions(parent=original.parent, limit=MOST_FORKS)
+    titles = [original.title, *[fork.title for fork in forks if fork.id != new]]
+    found = [_NUMBERED.search(title) for title in titles if _NUMBERED.sub("", title) == base]
+    number = max([int(match[1]) for match in found if match is not None], default=0) + 1
+    await store.rename(new, f"{base} (fork {number})")
 
 
 def _stopped(record: Record) -> str:

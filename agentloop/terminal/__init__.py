@@ -12,7 +12,7 @@ A chat program::
 
     async def main() -> None:
         session = Session()
-        while prompt := await read_prompt():
+        while prompt := await read_prompt(agent=agent):
             async with agent.stream(prompt, session=session) as stream:
                 await show(stream)
 
@@ -37,6 +37,7 @@ them drives the terminal. Ctrl-C raises ``KeyboardInterrupt`` at once, as everyw
     _characters         texts without what a terminal obeys or hides
     _keyboard _editing  reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
     _person             who answers: somebody who types, or nobody
+    _commands           slash commands that are typed
     _stage              the screen and the person, as the standard input and output make them
     _following          a stream from its first event to its last, on a stage
     _showing            the functions of this package

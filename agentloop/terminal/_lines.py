@@ -135,7 +135,7 @@ class Narrator:
                 if resumes or continues:
                     return [_line(event, "child", "goes on")]
                 return [] if message.text == typed else [_prompt_line(event, "prompt", message)]
-            case MessageCommitted(message=UserMessage() as message):
+            case MessageCommitted(message=UserMessage(context=()) as message):
                 return self._prompt(event, message)
             case StreamStopped(reason=reason, detail=detail, usage=usage):
                 return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]

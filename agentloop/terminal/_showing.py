@@ -14,10 +14,12 @@ from agentloop._core.questions import check_answer
 from agentloop._core.typevars import Output_co
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.stream import Stream
+from agentloop.config import AgentConfig
 from agentloop.errors import InvalidAnswerError, StreamStateError
 from agentloop.events import Question
 from agentloop.outcome import Outcome
 from agentloop.questions import Answer
+from agentloop.terminal._commands import meant_by
 from agentloop.terminal._following import follow
 from agentloop.terminal._person import Person
 from agentloop.terminal._stage import Stage, open_stage
@@ -136,18 +138,32 @@ async def _ask_until_right(stage: Stage, question: Question) -> Answer:
             problem = error.problem
 
 
-async def read_prompt(prompt: str = "> ") -> str | None:
+async def read_prompt(prompt: str = "> ", *, agent: AgentConfig[Any, Any] | None = None) -> str | None:
     """Read the next prompt that the person types; from a pipe or a file, its next line.
 
+    Args:
+      agent: the agent whose slash commands the person may type: see `agentloop.commands`. ``/help`` lists them, and a
+        name that the agent does not have is answered with the nearest ones, and the prompt is read again.
+
     Returns:
-      The line, or ``None`` at the end of the input (Ctrl-D) and for an empty line.
+      The line, or the prompt of the command in it; ``None`` at the end of the input (Ctrl-D) and for an empty line.
     """
     terminal = _of_this_run("read_prompt()")
     async with terminal.turn, open_stage(plain=False, yes=False, paced=False) as stage:
         if stage.read_line is None:
-            return await trio.to_thread.run_sync(_next_line, abandon_on_cancel=True)
-        typed = (await stage.say(prompt) or "").strip()
-    terminal.prompt = typed
+            while (line := await trio.to_thread.run_sync(_next_line, abandon_on_cancel=True)) is not None:
+                meant = line.strip() if agent is None else meant_by(agent, line, stage.screen)
+                if meant is not None:
+                    return meant.strip() or None
+            return None
+        while True:
+            line = (await stage.say(prompt) or "").rstrip()
+            meant = line if agent is None or not line.strip() else meant_by(agent, line, stage.screen)
+            if meant is not None:
+                break
+    typed = meant.strip()
+    # The prompt of a command does not stand on the screen yet.
+    terminal.prompt = typed if meant == line else ""
     return typed or None
 
 
@@ -155,4 +171,4 @@ def _next_line() -> str | None:
     source = cast("TextIO | None", sys.stdin)
     if source is None or source.closed:
         return None
-    return source.readline().strip() or None
+    return source.readline().rstrip() or None

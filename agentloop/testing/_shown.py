@@ -100,6 +100,8 @@ def shown_message(message: Message) -> str:
     fields = _changed(message)
     parts = "".join(f" {_part(part)}" for part in message.parts)
     fields.pop("parts", None)
+    # The source of the event names the agent.
+    fields.pop("agent", None)
     if isinstance(message, ToolResult):
         who = f"result {fields.pop('call_id')} {fields.pop('name')}"
     else:

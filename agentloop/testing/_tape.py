@@ -132,9 +132,9 @@ def canonical(
 ) -> dict[str, Any]:
     """``request`` without what does not matter to the response, as JSON values.
 
-    Left out are usage and model of earlier responses; ids of tool calls are numbered anew; tools are in the order of
-    their names, dicts in the order of their keys; what `redact` takes out is gone, and UUIDs and what matches one of
-    ``ignore`` are replaced.
+    Left out are usage, model and agent of earlier responses, and the names of context sources; ids of tool calls are
+    numbered anew; tools are in the order of their names, dicts in the order of their keys; what `redact` takes out is
+    gone, and UUIDs and what matches one of ``ignore`` are replaced.
     """
     built: dict[str, Any] = msgspec.to_builtins(
         request, order="deterministic", builtin_types=(bytes, bytearray, memoryview), enc_hook=_foreign
@@ -143,6 +143,8 @@ def canonical(
     for message in built["messages"]:
         message.pop("usage", None)
         message.pop("model", None)
+        message.pop("agent", None)
+        message.pop("context", None)
         if "call_id" in message:
             message["call_id"] = ids.setdefault(message["call_id"], f"call_{len(ids) + 1}")
         for part in message["parts"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from agentloop.toolkit._text_files import decoded, is_binary, without_hidden
 from agentloop.toolkit._walk import spelled
 from agentloop.tools import Toolset
 
-__all__ = ["project_files"]
+__all__ = ["ProjectFiles", "find_project_files", "project_files"]
 
 MAX_CHARS = 40_000
 """Characters of all files together: some 10,000 tokens."""
@@ -63,29 +63,65 @@ def project_files(
     Raises:
       UsageError: a folder is none, ``folder`` is not in ``root``, or a name is a path.
     """
-    wanted = names or ("AGENTS.md", "CLAUDE.md", "CLAUDE.local.md")
-    for each in wanted:
-        if not each or "/" in each or each in (".", ".."):
-            raise UsageError(f"project_files({each!r}): give the names of files, without folders")
-    if max_chars < 1:
-        raise UsageError(f"project_files(max_chars={max_chars}): give a number above 0")
-    start = Path(os.path.realpath(folder))
-    if not start.is_dir():
-        raise UsageError(f"project_files(folder={os.fspath(folder)!r}): this is no folder")
-    top = _project_root(start) if root is None else Path(os.path.realpath(root))
-    if not start.is_relative_to(top):
-        raise UsageError(f"project_files(): {start} is not in {top}")
-    parts = start.relative_to(top).parts
-    folders = [os.path.join(*parts[:count]) if count else "." for count in range(len(parts) + 1)]  # noqa: PTH118
-    paths = [os.path.normpath(f"{inner}/{each}") for inner in folders for each in wanted]
-    project = Root(top)
+    files = find_project_files("project_files", names, folder, root, max_chars)
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[_OpenFiles]:
-        texts, problems = await trio.to_thread.run_sync(_read, project, paths)
-        yield _OpenFiles((), _instructions(project, texts, max_chars, problems), problems)
+        text, problems = await trio.to_thread.run_sync(files.read)
+        yield _OpenFiles((), text, problems)
 
-    return NotesToolset(name, f"{name} in {start}", opened)
+    return NotesToolset(name, f"{name} in {files.folder}", opened)
+
+
+@frozen
+class ProjectFiles:
+    """The places of a project's files for agents."""
+
+    folder: Path
+    """The folder of the work."""
+    project: Root
+    """The top folder of the project."""
+    paths: list[str]
+    """The paths at which there may be files, from the top folder downwards."""
+    max_chars: int
+
+    def read(self) -> tuple[str, list[str]]:
+        """The text for the model, empty without files, and what is wrong with some of them."""
+        texts, problems = _read(self.project, self.paths)
+        return _instructions(self.project, texts, self.max_chars, problems), problems
+
+
+def find_project_files(
+    function: str,
+    names: Sequence[str],
+    folder: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None,
+    max_chars: int,
+) -> ProjectFiles:
+    """The places of the files, from the arguments of `project_files`.
+
+    Args:
+      function: name of the function, for errors.
+
+    Raises:
+      UsageError: as for `project_files`.
+    """
+    wanted = names or ("AGENTS.md", "CLAUDE.md", "CLAUDE.local.md")
+    for each in wanted:
+        if not each or "/" in each or each in (".", ".."):
+            raise UsageError(f"{function}({each!r}): give the names of files, without folders")
+    if max_chars < 1:
+        raise UsageError(f"{function}(max_chars={max_chars}): give a number above 0")
+    start = Path(os.path.realpath(folder))
+    if not start.is_dir():
+        raise UsageError(f"{function}(folder={os.fspath(folder)!r}): this is no folder")
+    top = _project_root(start) if root is None else Path(os.path.realpath(root))
+    if not start.is_relative_to(top):
+        raise UsageError(f"{function}(): {start} is not in {top}")
+    parts = start.relative_to(top).parts
+    folders = [os.path.join(*parts[:count]) if count else "." for count in range(len(parts) + 1)]  # noqa: PTH118
+    paths = [os.path.normpath(f"{inner}/{each}") for inner in folders for each in wanted]
+    return ProjectFiles(start, Root(top), paths, max_chars)
 
 
 @frozen

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -41,6 +42,7 @@ from agentloop.messages import AssistantMessage, Message, Text, ToolResult, User
 from agentloop.permissions import Exact
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import Response, ScriptedModel, assert_well_formed, calls, hangs
+from agentloop.wire import decode_messages, encode_messages
 from tests.support import nested, of, watch
 
 
@@ -157,6 +159,18 @@ async def test_a_child_is_opened_below_the_agent_that_got_the_conversation() -> 
     seen = await watch(Team(agent("front", to("billing"), handoffs=["billing"]), billing))
     [started] = of(seen.events, ChildStreamStarted)
     assert started.path == ("billing", "helper")
+
+
+async def test_the_transcript_says_which_agent_said_a_message() -> None:
+    seen = await watch(Team(agent("front", to("billing"), handoffs=["billing"]), agent("billing", "Paid.")))
+    said = [message for message in seen.stream.result.messages if isinstance(message, AssistantMessage)]
+    assert [message.agent for message in said] == ["front", "billing"]
+    again = decode_messages(encode_messages(said))
+    assert [message.agent for message in again if isinstance(message, AssistantMessage)] == ["front", "billing"]
+    # What was said is compared, and not by whom.
+    other = msgspec.structs.replace(said[1], agent="other")
+    assert (other == said[1], other != said[1], hash(other) == hash(said[1])) == (True, False, True)
+    assert msgspec.structs.replace(said[1], model="other") != said[1]
 
 
 async def test_the_hooks_of_each_agent_see_the_beginning_and_the_end_of_its_part() -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agentloop import Agent, Approve, Deadlines, Deny, Limits, Session, hooks, tool
+from agentloop import Agent, Approve, Deadlines, Deny, Limits, Session, Team, Tool, hooks, tool
 from agentloop._runtime.stream import Stream
 from agentloop.errors import BlockedError, ModelError
 from agentloop.events import (
@@ -52,6 +52,7 @@ from agentloop.hooks import (
 )
 from agentloop.messages import AssistantMessage, Text, ToolResult, UserMessage, user_message
 from agentloop.models import ModelRequest
+from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import FunctionModel, Response, ScriptedModel, calls, fails, hangs, says
 from tests.runtime.builders import agent_with, answering, results, warnings_in
 from tests.support import Watched, first, nested, of, opened, stopped_at, watch
@@ -291,6 +292,35 @@ async def test_session_start_and_user_prompt_submit_get_the_prompt() -> None:
     assert isinstance(start, SessionStart)
     assert isinstance(submit, UserPromptSubmit)
     assert start.prompt == submit.prompt == user_message("Hello?")
+
+
+async def test_session_start_says_how_the_stream_begins() -> None:
+    log = Log()
+    agent = Agent(ScriptedModel(calls("look"), "Hi.", "Hi again."), hooks=log.hooks, tools=[_approved()])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            outcome = await agent.run("Hello?", session=session, on_question="park")
+        async with stored_session(store, "s") as session:
+            await agent.resume(session, {outcome.questions[0].id: Approve()})
+            await agent.run("Still there?", session=session)
+    front = Agent(ScriptedModel(calls("handoff", agent="back")), name="front", handoffs=["back"])
+    await watch(Team(front, Agent(ScriptedModel("Hi."), name="back", hooks=log.hooks)))
+
+    assert [start.begins for start in log.at("session_start") if isinstance(start, SessionStart)] == [
+        "new",
+        "resume",
+        "continue",
+        "handoff",
+    ]
+
+
+def _approved() -> Tool:
+    @tool(requires_approval=True)
+    async def look() -> str:
+        """Look."""
+        return "blue"
+
+    return look
 
 
 async def test_the_hooks_of_a_child_get_its_own_prompt() -> None:

@@ -13,7 +13,8 @@ import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_one_way_pair
 
-from agentloop import Accept, Approve, Cancel, Decline, Deny
+from agentloop import Accept, Agent, Approve, Cancel, Decline, Deny
+from agentloop.commands import Command
 from agentloop.events import (
     ErrorInfo,
     ReasoningDelta,
@@ -32,6 +33,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._security import LOCAL, new_session
 from agentloop.serving.protocols.acp import AcpEncoder, ClientForms, answer_of, read_prompt, request_for, result_of
 from agentloop.stores import MemoryStore, stored_session
+from agentloop.testing import ScriptedModel
 from tests.serving.support import make_agent
 from tests.serving.test_protocols import APPROVAL, CHILD, CONTINUE, ELICITATION, FORM, ROOT, Script
 
@@ -206,7 +208,7 @@ class Editor:
 
 
 @asynccontextmanager
-async def editor_of(store: Store | None = None) -> AsyncGenerator[Editor]:
+async def editor_of(store: Store | None = None, agent: Agent | None = None) -> AsyncGenerator[Editor]:
     """An editor, which closes its stream at the end of the block; the server then ends."""
     to_agent, from_editor = memory_stream_one_way_pair()
     to_editor, from_agent = memory_stream_one_way_pair()
@@ -214,10 +216,36 @@ async def editor_of(store: Store | None = None) -> AsyncGenerator[Editor]:
         editor = Editor(to_agent, from_agent)
         nursery.start_soon(editor.read)
         async with trio.open_nursery() as serving:
-            serving.start_soon(serve_editor, make_agent(), store or MemoryStore(), from_editor, to_editor)
+            serving.start_soon(serve_editor, agent or make_agent(), store or MemoryStore(), from_editor, to_editor)
             yield editor
             await to_agent.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_editor_gets_the_commands_of_the_agent_and_sends_them_as_prompts() -> None:
+    model = ScriptedModel("Fixed.", "Seen.")
+    fix = Command("Fix $1.", description="Fix an issue", hint="[issue]")
+    agent = Agent(model, commands={"fix": fix, "look": "Look."})
+    store = MemoryStore()
+    async with editor_of(store, agent) as editor:
+        session = await editor.new()
+        done = await editor.response(await editor.prompt(session, "/fix 7"))
+        refused = await editor.response(await editor.prompt(session, "/fxi 7"))
+        await editor.response(await editor.prompt(session, "/etc/hosts is empty"))
+        listed = [update for update in editor.updates if update["sessionUpdate"] == "available_commands_update"]
+        assert (await editor.call("session/load", sessionId=session, cwd="/", mcpServers=[]))["result"] == {}
+        await trio.testing.wait_all_tasks_blocked()
+        again = [update for update in editor.updates if update["sessionUpdate"] == "available_commands_update"]
+
+    commands = [
+        {"name": "fix", "description": "Fix an issue", "input": {"hint": "[issue]"}},
+        {"name": "look", "description": ""},
+    ]
+    assert [update["availableCommands"] for update in listed] == [commands]
+    assert [update["availableCommands"] for update in again] == [commands] * 2
+    assert done["result"]["stopReason"] == "end_turn"
+    assert "did you mean /fix" in refused["error"]["message"]
+    assert [request.messages[-1].text for request in model.requests] == ["Fix 7.", "/etc/hosts is empty"]
 
 
 async def test_an_approval_is_asked_of_the_editor_and_its_answer_goes_to_the_run() -> None:

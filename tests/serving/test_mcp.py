@@ -17,6 +17,7 @@ from attrs import frozen
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_one_way_pair
 
 from agentloop import Accept, Agent, Approve, Cancel, Decline, Deny, ToolContext, tool
+from agentloop.commands import Command
 from agentloop.errors import MissingExtraError
 from agentloop.events import (
     ElicitationRequested,
@@ -41,6 +42,7 @@ from agentloop.serving.protocols.mcp import (
     State,
     answer_of,
     parked_result,
+    prompt_names,
     read_call,
     request_for,
     result_of,
@@ -293,6 +295,47 @@ async def connected(
 
 
 REVISIONS = pytest.mark.parametrize("modern", [False, True], ids=["2025-11-25", "2026-07-28"])
+
+
+@REVISIONS
+async def test_the_commands_of_an_agent_are_prompts_that_call_its_tool(modern: bool) -> None:
+    fix = Command("Fix $1.", description="Fix an issue", hint="[issue]")
+    commands: dict[str, Command | str] = {"fix": fix, "look": "Look."}
+    async with connected(modern=modern, agent=Agent(ScriptedModel(), commands=commands)) as client:
+        await client.send({"id": "l", "method": "prompts/list", "params": client.params({})})
+        listed = (await client.response("l"))["result"]["prompts"]
+        asked = {"name": "fix", "arguments": {"arguments": "7 now"}}
+        await client.send({"id": "g", "method": "prompts/get", "params": client.params(asked)})
+        [message] = (await client.response("g"))["result"]["messages"]
+        for number, wrong in enumerate(({"name": "fxi"}, {"name": "fix", "arguments": {"issue": "7"}})):
+            await client.send({"id": f"w{number}", "method": "prompts/get", "params": client.params(wrong)})
+            assert (await client.response(f"w{number}"))["error"]["code"] == -32602
+
+    assert [prompt["name"] for prompt in listed] == ["fix", "look"]
+    assert listed[0]["description"] == "Fix an issue"
+    assert listed[0]["arguments"] == [{"name": "arguments", "description": "[issue]", "required": False}]
+    assert "arguments" not in listed[1]
+    assert message["role"] == "user"
+    text = "Call the tool 'assistant' with this prompt, word for word:\n\nFix 7."
+    assert message["content"] == {"type": "text", "text": text}
+
+
+@REVISIONS
+async def test_a_server_of_agents_without_commands_offers_no_prompts(modern: bool) -> None:
+    async with connected(modern=modern) as client:
+        await client.send({"id": "l", "method": "prompts/list", "params": client.params({})})
+        assert (await client.response("l"))["error"]["code"] == -32601
+
+
+def test_commands_of_one_name_of_two_agents_are_prompts_of_two_names() -> None:
+    one, two = (Agent(ScriptedModel(), commands={"fix": "Fix.", name: "x"}) for name in ("a", "b"))
+
+    assert prompt_names({"one": one, "two": two}) == {
+        "one/fix": ("one", "fix"),
+        "a": ("one", "a"),
+        "two/fix": ("two", "fix"),
+        "b": ("two", "b"),
+    }
 
 
 @REVISIONS

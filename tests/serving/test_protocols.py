@@ -530,7 +530,9 @@ def test_a_response_that_cannot_be_read_further_says_so(protocol: WireProtocol) 
 
 def test_our_own_requests_are_read() -> None:
     body = b'{"text": "Look", "parts": [{"type": "image", "url": "https://x/y"}], "agent": "a"}'
-    assert read_prompt(body) == (UserMessage((Text("Look"), Image(url="https://x/y"))), "a", None)
+    prompt, sent, choice = read_prompt(body)
+    assert prompt == UserMessage((Text("Look"), Image(url="https://x/y")))
+    assert (sent.agent, sent.commands, choice) == ("a", False, None)
     body = b'{"text": "Look", "model": "fast", "reasoning_effort": "low"}'
     assert read_prompt(body)[2] == ModelChoice(model="fast", reasoning_effort="low")
     assert read_answers(b'{"answers": {"q": {"type": "deny", "reason": "no"}}}') == {"q": Deny("no")}

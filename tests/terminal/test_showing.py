@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from agentloop import Agent, Price, Session, ToolContext, UsageError, tool
+from agentloop.commands import Command
 from agentloop.errors import StreamStateError
 from agentloop.questions import Accept
 from agentloop.terminal import ask_in_terminal, read_prompt, show
@@ -178,6 +179,40 @@ async def test_what_is_no_open_stream_is_refused_with_the_way() -> None:
 def test_outside_of_trio_a_question_says_what_it_needs() -> None:
     with pytest.raises(UsageError, match=r"start it with trio\.run"):
         ask_in_terminal(None).send(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.real_clock
+async def test_commands_that_are_typed_become_prompts_and_unknown_ones_are_typed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = ScriptedModel("Fixed.", "Seen.")
+    fix = Command("Fix $1.", description="Fix an issue", hint="[issue]")
+    agent = Agent(model, commands={"fix": fix, "look": "Look."})
+    with keyboard(monkeypatch) as keys:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(type_commands, keys)
+            while prompt := await read_prompt(agent=agent):
+                async with agent.stream(prompt) as stream:
+                    await show(stream)
+    assert [request.messages[0].text for request in model.requests] == ["Fix 7.", "/etc/hosts is empty"]
+    assert "/fix [issue]  Fix an issue" in keys.shown
+    assert "did you mean /fix?" in keys.shown
+    # The prompt of a command does not stand on the screen yet; the other one was typed there.
+    assert "you: Fix 7." in keys.shown
+    assert "you: /etc" not in keys.shown
+
+
+async def type_commands(keys: Keyboard) -> None:
+    for line in ("/help", "/fxi 7", "/fix 7", "/etc/hosts is empty", ""):
+        await keys.type(line, after="> ")
+
+
+@pytest.mark.real_clock
+async def test_without_a_keyboard_commands_come_from_the_lines_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/fxi\n/fix 7\n"))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    agent = Agent(ScriptedModel(), commands={"fix": "Fix $1."})
+    assert [await read_prompt(agent=agent), await read_prompt(agent=agent)] == ["Fix 7.", None]
 
 
 @pytest.mark.real_clock

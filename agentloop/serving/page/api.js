@@ -66,7 +66,9 @@ export const api = {
   rename: (session, title) => request("PATCH", of(session), { title }),
   remove: (session) => request("DELETE", of(session)),
   fork: async (session, messages) => (await request("POST", `${of(session)}/forks`, messages === undefined ? {} : { messages })).id,
-  prompt: (session, text, agent) => request("POST", `${of(session)}/prompts`, agent ? { text, agent } : { text }),
+  // The text may be a slash command: a person has typed it.
+  prompt: (session, text, agent) =>
+    request("POST", `${of(session)}/prompts`, { text, commands: true, ...(agent ? { agent } : {}) }),
   steer: (session, text, when) => request("POST", `${of(session)}/messages`, { text, when }),
   stop: (session) => request("POST", `${of(session)}/stop`, {}),
   resume: (session) => request("POST", `${of(session)}/resume`, {}),

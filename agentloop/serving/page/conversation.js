@@ -227,6 +227,8 @@ function committed(conversation, event, run) {
     } else if (message.reports?.length) {
       const text = `${message.reports.join(", ")} ${message.reports.length > 1 ? "have" : "has"} ended in the background`;
       conversation.add(run, new Node("note", { level: "info", text, code: "", run }));
+    } else if (message.context?.length) {
+      // The program keeps the model up to date, and nobody has said it.
       run.turnBegin = run.blocks.length;
     } else {
       const place = run.pending.indexOf(textOf(message.parts));

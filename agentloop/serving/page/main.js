@@ -21,6 +21,7 @@ const state = {
   session: "",
   info: null,
   agents: [],
+  commands: new Map(),
   servedAs: new Map(),
   agent: "",
   conversation: new Conversation(() => {}),
@@ -234,6 +235,38 @@ function grow() {
   field.style.height = "auto";
   field.style.height = `${Math.min(field.scrollHeight, innerHeight * 0.4)}px`;
   byId("send").disabled = !field.value.trim();
+  offerCommands();
+}
+
+// The commands whose names begin with what is typed, while nothing but a name is.
+function offerCommands() {
+  const list = byId("commands");
+  const typed = /^\/([\w:.-]*)$/.exec(field.value);
+  const known = (!state.conversation?.isRunning && state.commands.get(state.agent)) || [];
+  const offered = typed ? known.filter(({ name }) => name.startsWith(typed[1])).slice(0, 8) : [];
+  list.hidden = !offered.length;
+  list.replaceChildren(
+    ...offered.map(({ name, hint, description }) =>
+      h(
+        "li",
+        {},
+        h(
+          "button",
+          {
+            type: "button",
+            class: "command",
+            onclick: () => {
+              field.value = `/${name} `;
+              field.focus();
+              grow();
+            },
+          },
+          h("span", { class: "command-name" }, visible(`/${name} ${hint}`.trim())),
+          h("span", { class: "command-description" }, visible(description)),
+        ),
+      ),
+    ),
+  );
 }
 
 // ------------------------------------------------------------- what a conversation's menu does
@@ -477,6 +510,7 @@ async function begin() {
     const agents = await api.agents();
     state.agents = agents.map(({ name }) => name);
     // An agent's own name, and those of a team's members, are in the events.
+    state.commands = new Map(agents.map(({ name, commands }) => [name, commands ?? []]));
     state.servedAs = new Map(agents.flatMap(({ name, members }) => members.map((member) => [member, name])));
   } catch (error) {
     if (error.status === 401) return;

@@ -16,6 +16,8 @@ import msgspec
 from attrs import field, frozen
 
 from agentloop._core.json_text import decode_json, is_array, is_object
+from agentloop._core.results import to_text
+from agentloop.agent import Agent
 from agentloop.errors import UsageError
 from agentloop.events import ElicitationRequested, Question, StreamEvent, StreamStopped
 from agentloop.messages import File, Image, Prompt, UserMessage, UserPart, user_message
@@ -29,6 +31,7 @@ __all__ = [
     "Verdict",
     "WireProtocol",
     "answer_to",
+    "commands_of",
     "decoded",
     "failure_of",
     "file_of",
@@ -42,6 +45,7 @@ __all__ = [
     "quoted",
     "sse",
     "text_in",
+    "typed_prompt",
 ]
 
 T = TypeVar("T")
@@ -174,6 +178,22 @@ def prompt_of(parts: Prompt) -> UserMessage:
         return user_message(parts)
     except UsageError as error:
         raise Refusal(400, str(error)) from error
+
+
+def typed_prompt(agent: Agent[Any, Any], message: UserMessage) -> UserMessage:
+    """``message``, or the prompt of the slash command that a person typed in it. Raises `Refusal`."""
+    try:
+        return agent.expand(message)
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
+
+
+def commands_of(agent: Agent[Any, Any]) -> Sequence[dict[str, str]]:
+    """The slash commands of ``agent``, for a client to show."""
+    return [
+        {"name": name, "description": to_text(command.description), "hint": to_text(command.hint)}
+        for name, command in agent.commands.items()
+    ]
 
 
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?)(;base64)?,")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentloop._core.json_text import decode_json, is_array, is_object
+from agentloop.agent import Agent
 from agentloop.errors import UsageError
 from agentloop.events import (
     ApprovalRequested,
@@ -33,12 +34,13 @@ from agentloop.events import (
 from agentloop.messages import File, Image, Prompt, Text, UserMessage, UserPart
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
-from agentloop.serving.protocols._base import Verdict, answer_to, failure_of, media, media_of, prompt_of
+from agentloop.serving.protocols._base import Verdict, answer_to, commands_of, failure_of, media, media_of, prompt_of
 
 __all__ = [
     "AcpEncoder",
     "ClientForms",
     "answer_of",
+    "commands_update",
     "error_code",
     "initialized",
     "read_prompt",
@@ -126,6 +128,17 @@ def _parts(block: Any) -> Iterator[str | UserPart]:
 # -------------------------------------------------------------------------------- updates
 
 
+def commands_update(agent: Agent[Any, Any]) -> dict[str, Any]:
+    """The update with the slash commands of ``agent``, which the editor offers to its user."""
+    commands: list[dict[str, Any]] = []
+    for command in commands_of(agent):
+        shown: dict[str, Any] = {"name": command["name"], "description": command["description"]}
+        if hint := command["hint"] or ("arguments" if agent.commands[command["name"]].takes_arguments else ""):
+            shown["input"] = {"hint": hint}
+        commands.append(shown)
+    return {"sessionUpdate": "available_commands_update", "availableCommands": commands}
+
+
 class AcpEncoder:
     """Events to updates, for the events of one session in their order, past ones as well as live ones.
 
@@ -175,7 +188,7 @@ class AcpEncoder:
                 yield self._end(
                     event.call_id, "completed" if event.result.status == "ok" else "failed", event.result.text
                 )
-            case MessageCommitted(message=UserMessage(reports=()) as message) if self.is_replay:
+            case MessageCommitted(message=UserMessage(is_prompt=True) as message) if self.is_replay:
                 for part in message.parts:
                     yield {"sessionUpdate": "user_message_chunk", "content": _block(part)}
             case StreamStopped():

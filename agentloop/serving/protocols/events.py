@@ -34,6 +34,8 @@ class PromptRequest(msgspec.Struct):
     ``None`` leaves it as it is."""
     reasoning_effort: ReasoningEffort | None = None
     """How much ``model`` thinks; ``None`` leaves it to the settings of the agent."""
+    commands: bool = False
+    """Whether a person has typed the text, which may be a slash command of the agent: see `agentloop.commands`."""
 
 
 class SteerRequest(msgspec.Struct):
@@ -49,15 +51,15 @@ class _Answers(msgspec.Struct):
     answers: dict[str, Answer]
 
 
-def read_prompt(body: bytes) -> tuple[UserMessage, str, ModelChoice | None]:
-    """The prompt, the name of the agent, and the chosen model, if one is. Raises `Refusal`."""
+def read_prompt(body: bytes) -> tuple[UserMessage, PromptRequest, ModelChoice | None]:
+    """The prompt, what was sent, and the chosen model, if one is. Raises `Refusal`."""
     sent = decoded(body, PromptRequest)
     choice: ModelChoice | None = None
     if sent.model is not None:
         choice = ModelChoice(model=sent.model, reasoning_effort=sent.reasoning_effort)
     elif sent.reasoning_effort is not None:
         raise Refusal(400, "reasoning_effort= goes with model=, which is empty for the agent's own model")
-    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent.agent, choice
+    return prompt_of([*([sent.text] if sent.text else []), *sent.parts]), sent, choice
 
 
 def read_answers(body: bytes) -> Mapping[str, Answer]:

@@ -18,6 +18,7 @@ from agentloop._core.json_text import decode_json, is_object
 from agentloop._core.results import to_text
 from agentloop._core.structured_output import output_type
 from agentloop.agent import Agent
+from agentloop.commands import Command
 from agentloop.events import (
     ApprovalRequested,
     ElicitationRequested,
@@ -46,6 +47,9 @@ __all__ = [
     "error_result",
     "input_required",
     "parked_result",
+    "prompt_description",
+    "prompt_names",
+    "prompt_text",
     "read_call",
     "request_for",
     "result_of",
@@ -112,6 +116,37 @@ def tool_of(name: str, agent_name: str, agent: Agent) -> dict[str, Any]:
     if schema is not None:
         tool["outputSchema"] = schema
     return tool
+
+
+# --------------------------------------------------------------------------- the prompts
+
+
+def prompt_names(agents: Mapping[str, Agent]) -> dict[str, tuple[str, str]]:
+    """The tool and the command of each prompt, by the prompt's name: that of the command, or of the tool and it.
+
+    Args:
+      agents: the agents by the names of their tools.
+    """
+    commands = [(tool, command) for tool, agent in agents.items() for command in agent.commands]
+    counts: dict[str, int] = {}
+    for _, command in commands:
+        counts[command] = counts.get(command, 0) + 1
+    return {command if counts[command] == 1 else f"{tool}/{command}": (tool, command) for tool, command in commands}
+
+
+def prompt_description(name: str, tool: str, command: Command) -> dict[str, Any]:
+    """The prompt of a command, as ``prompts/list`` describes it."""
+    hint = to_text(command.hint)
+    arguments = {"name": "arguments", "description": hint or "What to type after the command.", "required": False}
+    described: dict[str, Any] = {"name": name, "description": to_text(command.description) or f"For the tool {tool}."}
+    if hint or command.takes_arguments:
+        described["arguments"] = [arguments]
+    return described
+
+
+def prompt_text(tool: str, command: Command, arguments: str) -> str:
+    """The text of a prompt, for the client's model."""
+    return f"Call the tool {tool!r} with this prompt, word for word:\n\n{to_text(command.fill(arguments))}"
 
 
 @frozen

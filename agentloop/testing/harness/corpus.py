@@ -10,6 +10,7 @@ from agentloop.testing._recorded import RecordAnew, Recordings
 from agentloop.testing.harness import (
     agent_scenarios as _agents,
     background_scenarios as _background,
+    context_scenarios as _contexts,
     deferred_scenarios as _deferred,
     handoff_scenarios as _handoffs,
     law_scenarios as _laws,
@@ -26,7 +27,20 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _background, _deferred, _handoffs, _laws, _pauses, _readers, _results, _safety, _tools, _values)
+_ADDED = (
+    _agents,
+    _background,
+    _contexts,
+    _deferred,
+    _handoffs,
+    _laws,
+    _pauses,
+    _readers,
+    _results,
+    _safety,
+    _tools,
+    _values,
+)
 """The modules that add to the registry when they are imported."""
 
 
