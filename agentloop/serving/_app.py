@@ -20,6 +20,7 @@ from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse, UnreadBody
+from agentloop.serving._enqueued import EnqueuedRuns
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
 from agentloop.serving._page import Page, as_visitor
@@ -65,6 +66,7 @@ def app(
     max_runs: int = 1000,
     park_after: float = 300.0,
     lease_seconds: float = 30.0,
+    enqueue: bool = False,
 ) -> ServedApp:
     """Make an ASGI app that serves agents: ``await serving.run(serving.app(agent))``.
 
@@ -91,6 +93,9 @@ def app(
       max_runs: runs at once.
       park_after: seconds that a question may be open before its run is parked. It can be answered afterwards as before.
       lease_seconds: see `agentloop.stores.stored_session`.
+      enqueue: run no agent here: put prompts, answers and stops into the mailboxes of the store, where workers
+        (`agentloop.engines`) find them, and read the events of their runs. Any number of servers may share the store.
+        ``deps``, ``park_after`` and ``lease_seconds`` are the workers' then.
 
     Raises:
       UsageError: an argument is wrong.
@@ -105,6 +110,10 @@ def app(
         raise UsageError(f"on_disconnect is 'continue' or 'stop', not {on_disconnect!r}")
     if hosts and authenticate is None:
         raise UsageError("hosts= names a server that others reach, so give it authenticate=, too: BearerTokens, say")
+    if enqueue and store is None:
+        raise UsageError("enqueue=True puts prompts into a store that workers have, too: give it store=")
+    if enqueue and deps is not None:
+        raise UsageError("enqueue=True runs no agent here: give deps= to the workers")
     service = Service(agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect)
     return ServedApp(
         service,
@@ -114,6 +123,7 @@ def app(
         authenticate,
         Sites.of(hosts, origins),
         RunLimits(max_runs, park_after, lease_seconds),
+        EnqueuedRuns if enqueue else Runs,
     )
 
 
@@ -134,7 +144,9 @@ class ServedApp:
         authenticate: Authenticator | None,
         sites: Sites,
         limits: RunLimits,
+        runs: type[Runs],
     ) -> None:
+        self._runs = runs
         self._service = service
         self._store = store
         self._page = page
@@ -177,7 +189,7 @@ class ServedApp:
         if self._service.open_runs is not None:
             raise UsageError("this app runs already: it has one block, or one server, at a time")
         mcp = _nothing() if self._mcp is None else self._mcp.running()
-        async with self._store.open() as store, Runs.open(store, self._limits) as runs, mcp:
+        async with self._store.open() as store, self._runs.open(store, self._limits) as runs, mcp:
             self._service.open_runs = runs
             try:
                 yield runs
