@@ -129,6 +129,8 @@ class Sample:
     """Unfinished sessions that no worker holds."""
     seconds: float
     """How long the database took to say so."""
+    idle: float
+    """The share of the processors' time since the last sample in which they had nothing to do."""
 
 
 @frozen
@@ -142,20 +144,40 @@ class Late:
     words: tuple[str, ...]
     """What workers logged of the session meanwhile."""
 
+    @property
+    def reason(self) -> str:
+        """Why it took so long, as far as the samples say."""
+        if any(not sample.up for sample in self.samples):
+            return "no worker was up"
+        if any(sample.free <= 0 for sample in self.samples):
+            return "no slot was free"
+        if any(sample.idle < BUSY for sample in self.samples):
+            return "the processors were busy"
+        return "unknown"
+
     def __str__(self) -> str:
         count = max(len(self.samples), 1)
         return (
-            f"{self.session}: {self.seconds:.1f} s; of {len(self.samples)} samples, no worker was up in "
+            f"{self.session}: {self.seconds:.1f} s; {self.reason}; of {len(self.samples)} samples, no worker was up in "
             f"{sum(not sample.up for sample in self.samples)}, and no slot was free in "
             f"{sum(bool(sample.up) and sample.free <= 0 for sample in self.samples)}; on average "
             f"{sum(sample.up for sample in self.samples) / count:.1f} workers up, "
             f"{sum(sample.queue for sample in self.samples) / count:.0f} sessions waiting, "
+            f"{sum(sample.idle for sample in self.samples) / count:.0%} of the processors idle, "
             f"a look at the database {sum(sample.seconds for sample in self.samples) / count:.2f} s"
             f"{''.join(f'; {line}' for line in self.words[:4])}"
         )
 
 
 LATE_SECONDS = 2.0
+BUSY = 0.1
+"""The processors are busy if less of their time is idle."""
+
+
+def _processors() -> tuple[float, float]:
+    """The time of all processors since the machine has started, and how much of it was idle."""
+    times = [float(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(times), times[3] + times[4]
 
 
 @define
@@ -175,6 +197,8 @@ class Hunt:
     kills: int = 0
     restarts: int = 0
     cuts: int = 0
+    ended: int = 0
+    """Workers that ended by themselves, since the server was away when they started."""
     takeovers: list[float] = field(factory=list[float])
     """Seconds from a kill until another worker had the session, where the server and the network were well."""
     troubled: list[float] = field(factory=list[float])
@@ -262,7 +286,14 @@ class Hunt:
                 self._trouble = time.monotonic()
                 nursery.start_soon(self.random.choice(self._processes)[1].cut, self.lease * 2)
             else:
-                index = self.random.randrange(len(self._processes))
+                up = self._up()
+                if len(up) < 2:
+                    # A worker takes seconds to start, on a busy machine ten of them. With kills that come faster, no
+                    # worker is there to take over, and the take-overs measure how long Python takes to start.
+                    await trio.sleep(0.5)
+                    continue
+                pid = self.random.choice(up)
+                (index,) = [place for place, (each, _) in enumerate(self._processes) if each.pid == pid]
                 process, proxy = self._processes.pop(index)
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -284,6 +315,7 @@ class Hunt:
             with psycopg.connect(self.url) as connection:
                 return connection.execute(select.encode()).fetchall()
 
+        spent, idle = _processors()
         while True:
             began = time.monotonic()
             try:
@@ -291,15 +323,30 @@ class Hunt:
             except psycopg.Error:
                 await trio.sleep(1)
                 continue
-            ready = set(re.findall(r"^ready (\d+)$", self._log.read_text(errors="replace"), re.MULTILINE))
-            pids = [str(process.pid) for process, _ in self._processes]
-            up = [pid for pid in pids if pid in ready]
+            self._replace_ended()
+            up = [str(pid) for pid in self._up()]
             held = sum(count for pid, count, _ in rows if pid in up)
             waiting = sum(count for _, _, count in rows)
             now = time.monotonic()
             free = len(up) * self.at_once - held
-            self.samples.append(Sample(now, len(up), len(pids) - len(up), free, waiting, now - began))
+            before = spent, idle
+            spent, idle = _processors()
+            share = (idle - before[1]) / max(spent - before[0], 1)
+            starting = len(self._processes) - len(up)
+            self.samples.append(Sample(now, len(up), starting, free, waiting, now - began, share))
             await trio.sleep(max(1 - (now - began), 0.1))
+
+    def _replace_ended(self) -> None:
+        """Start a worker for each that has ended by itself, as a supervisor does: those that found no server."""
+        for place in [place for place in self._processes if place[0].poll() is not None]:
+            self._processes.remove(place)
+            self._start(place[1])
+            self.ended += 1
+
+    def _up(self) -> list[int]:
+        """The processes of the workers that have started."""
+        ready = set(re.findall(r"^ready (\d+)$", self._log.read_text(errors="replace"), re.MULTILINE))
+        return [process.pid for process, _ in self._processes if str(process.pid) in ready]
 
     def _explain(self, session: str, began: float) -> None:
         """Note what is known of a take-over that has just ended, if it was late."""
@@ -381,7 +428,7 @@ class Hunt:
         lines = Counter(line.split()[1] for line in self.effects.read_text().splitlines())
         return (
             f"{self.engine}: {self.sessions} sessions, {self.kills} kills, {self.restarts} restarts of the server, "
-            f"{self.cuts} cuts; effects {dict(lines)}; take-overs: {_spread(self.takeovers)}; "
+            f"{self.cuts} cuts, {self.ended} workers that found no server; effects {dict(lines)}; take-overs: {_spread(self.takeovers)}; "
             f"those around a cut or a restart: {_spread(self.troubled)}; {self._late()}"
         )
 
@@ -393,8 +440,8 @@ class Hunt:
         lines = [
             (
                 f"workers up: {sum(up) / len(up):.1f} on average, none in {up.count(0)} of {len(up)} seconds; "
-                f"{len(self.late)} late take-overs, while no worker was up or no slot was free at any time: "
-                f"{sum(any(not each.up or each.free <= 0 for each in late.samples) for late in self.late)}"
+                f"take-overs later than the lease and {LATE_SECONDS:g} s: {len(self.late)}: "
+                f"{dict(Counter(late.reason for late in self.late))}"
             )
         ]
         lines += map(str, sorted(self.late, key=lambda late: -late.seconds)[:12])
