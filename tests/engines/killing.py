@@ -286,12 +286,12 @@ class Hunt:
                 self._trouble = time.monotonic()
                 nursery.start_soon(self.random.choice(self._processes)[1].cut, self.lease * 2)
             else:
-                up = self._up()
-                if len(up) < 2:
+                while len(up := self._up()) < 2 and not ending.is_set():
                     # A worker takes seconds to start, on a busy machine ten of them. With kills that come faster, no
                     # worker is there to take over, and the take-overs measure how long Python takes to start.
                     await trio.sleep(0.5)
-                    continue
+                if ending.is_set():
+                    return
                 pid = self.random.choice(up)
                 (index,) = [place for place, (each, _) in enumerate(self._processes) if each.pid == pid]
                 process, proxy = self._processes.pop(index)
@@ -428,8 +428,9 @@ class Hunt:
         lines = Counter(line.split()[1] for line in self.effects.read_text().splitlines())
         return (
             f"{self.engine}: {self.sessions} sessions, {self.kills} kills, {self.restarts} restarts of the server, "
-            f"{self.cuts} cuts, {self.ended} workers that found no server; effects {dict(lines)}; take-overs: {_spread(self.takeovers)}; "
-            f"those around a cut or a restart: {_spread(self.troubled)}; {self._late()}"
+            f"{self.cuts} cuts, {self.ended} workers that found no server; effects {dict(lines)}; "
+            f"take-overs: {_spread(self.takeovers)}; those around a cut or a restart: {_spread(self.troubled)}; "
+            f"{self._late()}"
         )
 
     def _late(self) -> str:
