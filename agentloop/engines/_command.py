@@ -18,7 +18,7 @@ from agentloop.engines._worker import WorkerOptions, work
 from agentloop.journal import Store
 from agentloop.stores import SQLiteStore
 
-__all__ = ["main"]
+__all__ = ["main", "store_at"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ async def _work(options: argparse.Namespace) -> None:
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         try:
-            async with _store(database).open() as store, trio.open_nursery() as nursery:
+            async with store_at(database).open() as store, trio.open_nursery() as nursery:
 
                 async def wait_for_signals() -> None:
                     async for _ in signals:
@@ -90,7 +90,8 @@ def _is_postgres(database: str) -> bool:
     return database.startswith(("postgresql://", "postgres://"))
 
 
-def _store(database: str) -> Store:
+def store_at(database: str) -> Store:
+    """The store of a database: a URL of PostgreSQL, or a file of SQLite."""
     if not _is_postgres(database):
         return SQLiteStore(database)
     # Only here: it needs an extra.

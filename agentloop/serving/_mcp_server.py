@@ -386,7 +386,7 @@ class _Call:
                 return
             for entry in entries or ():
                 reading.add(entry.event)
-                if self._forms.any and not self._is_modern:
+                if self._forms.any and not self._is_modern and not reading.run.has_takeovers:
                     self._ask_or_withdraw(reading, entry.event, nursery)
             if not self._wants_progress:
                 progress.take()

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 from agentloop import Agent
 from agentloop.engines import WorkerOptions, work
 from agentloop.errors import StoreError, UsageError
+from agentloop.events import (
+    Source,
+    StreamEvent,
+    StreamStarted,
+    StreamStopped,
+    TextDelta,
+    ToolCallStarted,
+    TurnFinished,
+    TurnStarted,
+)
 from agentloop.journal import OpenStore
+from agentloop.messages import user_message
 from agentloop.models import ModelRequest, Reply as ModelReply, Stop
-from agentloop.serving import app
+from agentloop.serving import ServedApp, app
+from agentloop.serving._command import main
+from agentloop.serving._enqueued import EnqueuedRuns
+from agentloop.serving.protocols._seams import Seams
 from agentloop.stores import MemoryStore, follow_session
 from agentloop.stores._fence import Fence
-from agentloop.testing import ScriptedModel
+from agentloop.testing import FunctionModel, ScriptedModel
 from tests.serving.support import Client, Reply, make_agent, of_type
+from tests.serving.test_mcp import ACCEPT, last_message, legacy_call, legacy_session
 
 OPTIONS = WorkerOptions(at_once=8, lease_seconds=3, poll_seconds=0.25, drain_seconds=1)
 STREAM = {"accept": "text/event-stream"}
@@ -54,8 +71,9 @@ class Worker:
 class Site:
     """Two servers of one store, and workers."""
 
-    def __init__(self, store: OpenStore, nursery: trio.Nursery, clients: list[Client]) -> None:
+    def __init__(self, store: OpenStore, nursery: trio.Nursery, clients: list[Client], mcp: Client) -> None:
         self.store = store
+        self.mcp = mcp
         self.nursery = nursery
         self.client, self.other = clients
 
@@ -75,7 +93,8 @@ async def site(agent: Agent | None = None, **options: Any) -> AsyncGenerator[Sit
         memory.open() as store,
         trio.open_nursery() as nursery,
     ):
-        yield Site(store, nursery, [Client(server) for server in servers])
+        clients = [Client(server) for server in servers]
+        yield Site(store, nursery, clients, Client(servers[0], headers=ACCEPT))
         nursery.cancel_scope.cancel()
 
 
@@ -429,3 +448,115 @@ async def test_a_task_of_a2a_is_read_answered_and_cancelled_through_any_server()
         assert cancelled["status"]["state"] == "TASK_STATE_CANCELED"
         read = await call_a2a(it.client, "GetTask", {"id": task["id"]})
         assert read["status"]["state"] == "TASK_STATE_CANCELED"
+
+
+async def test_a_tool_of_mcp_runs_in_a_worker_and_says_that_its_run_waits() -> None:
+    pytest.importorskip("mcp")
+    async with site() as it:
+        it.work()
+        mcp = it.mcp
+        session = await legacy_session(mcp)
+        called = await mcp.post("/mcp", legacy_call(1, "please add"), session)
+        assert last_message(called)["result"]["content"][0]["text"] == "The result is 5."
+        called = await mcp.post("/mcp", legacy_call(2, "please pay"), session)
+        result = last_message(called)["result"]
+        assert result["isError"]
+        assert "Its run is parked" in result["content"][0]["text"]
+
+
+class Order(msgspec.Struct):
+    item: str
+    count: int
+
+
+async def test_structured_output_of_a_worker_comes_as_a_value() -> None:
+    pytest.importorskip("mcp")
+    agent: Agent[Any, Any] = Agent(
+        FunctionModel(lambda request: '{"item": "tea", "count": 2}'), name="assistant", output_type=Order
+    )
+    async with site(agent) as it:
+        it.work(agent)
+        mcp = it.mcp
+        session = await legacy_session(mcp)
+        called = await mcp.post("/mcp", legacy_call(1, "Order tea."), session)
+        assert last_message(called)["result"]["structuredContent"] == {"item": "tea", "count": 2}
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def test_the_command_serves_an_app_that_enqueues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ran: list[ServedApp] = []
+
+    async def run(served: ServedApp, **options: object) -> None:
+        async with served.running() as runs:
+            assert isinstance(runs, EnqueuedRuns)
+        ran.append(served)
+
+    monkeypatch.setattr("agentloop.serving._command.run", run)
+    database = str(tmp_path / "chats.db")
+    assert main(["serve", "agentloop.demo:agents", "--enqueue", database]) == 0
+    assert len(ran) == 1
+    assert main(["serve", "agentloop.demo:agents", "--enqueue", database, "--store", database]) == 2
+    assert "leave --store out" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- the seams
+
+ROOT = Source("s", "s/1", ("assistant",))
+CHILD = Source("s", "s/2", ("assistant", "helper"), "s/1")
+
+
+def join(*events: StreamEvent) -> list[str]:
+    """The kinds of the events that an encoder gets."""
+    seams = Seams()
+    joined = [event for each in events for event in seams.join(each)]
+    return [type(event).__name__ for event in [*joined, *seams.rest()]]
+
+
+def begin(resumes: str = "") -> StreamEvent:
+    return StreamStarted(ROOT, 1, message=user_message("Hi."), model="m", resumes=resumes)
+
+
+def turn(number: int) -> StreamEvent:
+    return TurnStarted(ROOT, 2, turn=number)
+
+
+def cut(number: int) -> tuple[StreamEvent, StreamEvent]:
+    stopped = StreamStopped(ROOT, 5, reason="interrupted")
+    return TurnFinished(ROOT, 4, turn=number, reason="interrupted"), stopped
+
+
+WORDS = TextDelta(ROOT, 3, text="Hel")
+CALL = ToolCallStarted(ROOT, 3, call_id="c", name="look", arguments="{}")
+DONE = StreamStopped(ROOT, 9, reason="completed")
+
+
+def test_a_response_that_broke_off_with_its_worker_is_taken_back() -> None:
+    joined = join(begin(), turn(1), WORDS, *cut(1), begin("s/1"), turn(2), WORDS, DONE)
+    assert joined == [
+        "StreamStarted",
+        "TurnStarted",
+        "TextDelta",
+        "ResponseDiscarded",
+        "TurnFinished",
+        "TurnStarted",
+        "TextDelta",
+        "StreamStopped",
+    ]
+    # The next worker died before it had anything of the response.
+    joined = join(begin(), turn(1), WORDS, *cut(1), begin("s/1"), turn(2), *cut(2), begin("s/2"), turn(3), DONE)
+    assert joined.count("ResponseDiscarded") == 1
+
+
+def test_a_turn_whose_tools_were_cut_off_continues() -> None:
+    joined = join(begin(), turn(1), WORDS, CALL, *cut(1), begin("s/1"), turn(1), CALL, DONE)
+    assert joined == ["StreamStarted", "TurnStarted", "TextDelta", "ToolCallStarted", "StreamStopped"]
+
+
+def test_a_run_that_no_worker_resumes_ends_as_it_was_cut_off() -> None:
+    assert join(begin(), turn(1), *cut(1)) == ["StreamStarted", "TurnStarted", "TurnFinished", "StreamStopped"]
+    child = TextDelta(CHILD, 6, text="Hel")
+    assert join(begin("s/0"), child, DONE) == ["StreamStarted", "TextDelta", "StreamStopped"]
