@@ -6,7 +6,8 @@ it, any number of times, since the session's lease admits one at a time and its 
 its run.
 
 `work` is a worker: it drives the sessions of a store that can be driven. `agentloop.engines.dbos.work` does the same
-with the queue of DBOS, and needs the extra ``dbos``. In another engine, call `drive_segment` in a step of it.
+with the queue of DBOS, and needs the extra ``dbos``; `agentloop.engines.restate.work` with that of Restate, and needs
+the extra ``restate``. In another engine, call `drive_segment` in a step of it.
 """
 
 from __future__ import annotations

@@ -41,9 +41,22 @@ def _parser() -> argparse.ArgumentParser:
         "--database", required=True, metavar="URL", help="postgresql://user@host/database, or a file of SQLite"
     )
     parser.add_argument(
-        "--engine", choices=("store", "dbos"), default="store", help="who has the queue (default: %(default)s)"
+        "--engine",
+        choices=("store", "dbos", "restate"),
+        default="store",
+        help="who has the queue (default: %(default)s)",
     )
     parser.add_argument("--dbos-database", metavar="URL", help="DBOS's system database; the database if not given")
+    parser.add_argument(
+        "--restate", metavar="URL", default="http://127.0.0.1:8080", help="where Restate takes calls (%(default)s)"
+    )
+    parser.add_argument(
+        "--restate-admin", metavar="URL", default="http://127.0.0.1:9070", help="its admin interface (%(default)s)"
+    )
+    parser.add_argument(
+        "--bind", metavar="HOST:PORT", default="127.0.0.1:9080", help="where Restate calls the worker (%(default)s)"
+    )
+    parser.add_argument("--address", metavar="URL", default="", help="that of the balancer before several workers")
     parser.add_argument("--at-once", type=int, default=16, metavar="N", help="sessions that run at once (16)")
     parser.add_argument(
         "--lease", type=float, default=30.0, metavar="SECONDS", help="time after which others take over (30)"
@@ -67,6 +80,10 @@ async def _work(options: argparse.Namespace) -> None:
         dbos = import_module("agentloop.engines.dbos")
         default = database if _is_postgres(database) else f"sqlite:///{database}.dbos"
         run = partial(dbos.work, database=options.dbos_database or default, options=worker_options)
+    if options.engine == "restate":
+        restate = import_module("agentloop.engines.restate")
+        where = {"ingress": options.restate, "admin": options.restate_admin, "bind": options.bind}
+        run = partial(restate.work, **where, address=options.address, options=worker_options)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         try:

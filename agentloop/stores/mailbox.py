@@ -131,7 +131,9 @@ class Mailboxes(OpenStore, Protocol):
         ...
 
     async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
-        """Sessions that no process holds and that can be driven: unfinished ones first, otherwise in random order.
+        """Sessions that no process holds and that can be driven.
+
+        Unfinished ones come first, and of them the one whose lease ended first; the others are in random order.
 
         Those are the unfinished ones, those with an answer or a stop that is due, and those with a prompt that is due
         and no run that waits for answers.

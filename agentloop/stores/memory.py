@@ -294,8 +294,13 @@ class _OpenMemory:
                 token = 0 if lease is None else lease.token
                 found.append(WaitingWork(session, agent, token, state == UNFINISHED))
         shuffle(found)
-        found.sort(key=lambda work: not work.is_unfinished)
+        found.sort(key=self._since)
         return found[:limit]
+
+    def _since(self, work: WaitingWork) -> tuple[bool, int]:
+        """Orders work: unfinished runs first, and of them the one that no process has held for longest."""
+        lease = self._leases.get(work.session) if work.is_unfinished else None
+        return not work.is_unfinished, 0 if lease is None else int(lease.expires)
 
     def _due(self, session: str) -> list[Mail]:
         now = self._clock().wall

@@ -90,6 +90,11 @@ async def _main(url: str, effects: str, engine: str, lease: float, at_once: int,
         from agentloop.engines import dbos
 
         run = partial(dbos.work, database=url if url.startswith("postgresql") else f"sqlite:///{url}.dbos")
+    if engine.startswith("restate "):
+        from agentloop.engines import restate
+
+        _, ingress, admin, bind = engine.split(" ")
+        run = partial(restate.work, ingress=ingress, admin=admin, bind=bind)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with open_store(url).open() as store, trio.open_nursery() as nursery:
 

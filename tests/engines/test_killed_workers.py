@@ -37,6 +37,7 @@ async def test_sessions_end_though_their_workers_are_killed_at_random(
     from tests.engines.killing import Hunt, empty
 
     # The bound of all tests, after which pytest ends the process, is shorter than this test.
+    assert sys.__stderr__ is not None
     faulthandler.dump_traceback_later(SECONDS + 600, exit=True, file=sys.__stderr__)
     empty(server)
     seed = random.randrange(1_000_000)

@@ -211,7 +211,7 @@ async def test_a_stop_of_another_process_stops_the_live_run_and_the_prompts_that
     @tool
     async def work() -> str:
         """Work for long."""
-        await trio.sleep_forever()
+        await trio.sleep(10_000)
         return "worked"
 
     agent = payer(calls("work"), "Hello.", tools=[work])
@@ -279,7 +279,7 @@ async def _cut_off(opened: OpenStore) -> None:
         # By then, it is saved that the run has begun.
         await trio.sleep(0.5)
         store.is_dead = True
-        await trio.sleep_forever()
+        await trio.sleep(10_000)
         return ""
 
     await enqueue(opened, "s", "Look.", agent="payer")

@@ -172,6 +172,18 @@ async def test_a_session_that_waits_for_answers_can_be_driven_to_be_stopped(plac
         assert [(mail.kind, mail.data) for mail in await store.mail("s")][1] == ("stop", b'"Enough."')
 
 
+async def test_the_run_that_was_cut_off_first_is_taken_over_first(place: Place) -> None:
+    async with place.store().open() as opened:
+        store = mailboxes_of(opened)
+        names = [f"s{number}" for number in range(8)]
+        for name in reversed(names):
+            lease = await store.acquire(name, "me", seconds=5 + 2 * int(name[1:]))
+            await store.append(name, [started(1)], lease=lease)
+        await enqueue(store, "new", "Hello.")
+        place.time.now += 60
+        assert [work.session for work in await store.waiting_work()] == [*names, "new"]
+
+
 async def test_a_session_can_be_driven_when_it_has_work_that_no_person_holds_up(place: Place) -> None:
     async with place.store().open() as opened:
         store = mailboxes_of(opened)
