@@ -672,9 +672,9 @@ _WAITING_WORK = f"""
     ORDER BY w.place, CASE WHEN w.place = 0 THEN CAST(COALESCE(l.expires, 0.0) AS BIGINT) ELSE 0 END, random()
     LIMIT :limit
 """
-"""Of the runs that were cut off, the one goes first that no process has held for longest: in a random order, a few would
-wait for very long wherever more are cut off than the workers take over at once. Within a second the order is random, so
-that workers do not all try the same session."""
+"""Of the runs that were cut off, that one goes first which no process has held for longest: in a random order, a few
+would wait for very long where more are cut off than the workers take over at once. Within a second the order is random,
+so that workers do not all try the same session."""
 
 
 def _post(tx: Transaction, values: dict[str, object], delay: float) -> bool:
