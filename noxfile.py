@@ -81,7 +81,7 @@ ON_ONE_PYTHON = (
     *("telemetry", "terminal", "testing", "toolkit"),
 )
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
-EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,serve,shell,testing,yaml"
+EXTRAS = "anthropic,dbos,demo,http,mcp,openai,otel,postgres,restate,serve,shell,testing,yaml"
 
 
 def install(session: nox.Session, *groups: str, extras: str = EXTRAS) -> None:
@@ -268,6 +268,24 @@ def workers(session: nox.Session) -> None:
     session.run("pytest", "-s", "-m", "", "tests/engines", *session.posargs, env=env)
 
 
+RESTATE = "@restatedev/restate-server@1.7.12"
+
+
+@nox.session
+def restate(session: nox.Session) -> None:
+    """Have Restate's own server call workers, and kill one of them (a download of about 100 MB)."""
+    install(session, "restate", extras="http,restate,testing")
+    folder = Path(session.create_tmp())
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(folder), *quiet, RESTATE)
+    programs = sorted(folder.glob("node_modules/@restatedev/*/bin/restate-server"))
+    if not programs:
+        session.error("the package has no server for this machine")
+    env = {"AGENTLOOP_RESTATE": str(programs[0])}
+    session.run("pytest", "-m", "", *(session.posargs or ["tests/engines/test_restate.py"]), env=env)
+
+
 def postgres_programs(session: nox.Session) -> str:
     """The folder of PostgreSQL's programs: those that are installed here, or those of a package."""
     programs = os.environ.get("AGENTLOOP_POSTGRES") or installed_postgres()
@@ -335,6 +353,7 @@ def nightly(session: nox.Session) -> None:
         "lowest",
         "postgres",
         "workers",
+        "restate",
         "mutants",
         "local",
         "conformance",

@@ -103,8 +103,8 @@ print(trio.run(Agent(ScriptedModel("done"), tools=[ask_user(), fetch()]).run, "g
 WITHOUT_EXTRAS = """
 import sys
 for name in '''
-    _pytest anthropic dbos httpcore2 httpx2 hypothesis mcp mcp_types openai prompt_toolkit psycopg pytest rich
-    xllamacpp
+    _pytest anthropic dbos httpcore2 httpx2 hypothesis mcp mcp_types openai prompt_toolkit psycopg pytest
+    restate rich xllamacpp
 '''.split():
     sys.modules[name] = None
 """
@@ -128,7 +128,7 @@ for name in sys.argv[1:]:
         *PUBLIC,
     )
     missing = dict(line.split(" ", 1) for line in told.splitlines())
-    extras = {"anthropic", "dbos", "demo", "http", "mcp", "openai", "postgres", "testing"}
+    extras = {"anthropic", "dbos", "demo", "http", "mcp", "openai", "postgres", "restate", "testing"}
     assert {name: extra for name, extra in missing.items() if extra not in extras} == {}
     assert missing["agentloop.testing.harness.machine"] == missing["agentloop.testing.pytest_plugin"] == "testing"
     assert not missing.keys() & {"agentloop", "agentloop.testing", "agentloop.toolkit", "agentloop.stores.sqlite"}

@@ -18,7 +18,7 @@ from agentloop.engines._worker import WorkerOptions, work
 from agentloop.journal import Store
 from agentloop.stores import SQLiteStore
 
-__all__ = ["main"]
+__all__ = ["main", "store_at"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +41,22 @@ def _parser() -> argparse.ArgumentParser:
         "--database", required=True, metavar="URL", help="postgresql://user@host/database, or a file of SQLite"
     )
     parser.add_argument(
-        "--engine", choices=("store", "dbos"), default="store", help="who has the queue (default: %(default)s)"
+        "--engine",
+        choices=("store", "dbos", "restate"),
+        default="store",
+        help="who has the queue (default: %(default)s)",
     )
     parser.add_argument("--dbos-database", metavar="URL", help="DBOS's system database; the database if not given")
+    parser.add_argument(
+        "--restate", metavar="URL", default="http://127.0.0.1:8080", help="where Restate takes calls (%(default)s)"
+    )
+    parser.add_argument(
+        "--restate-admin", metavar="URL", default="http://127.0.0.1:9070", help="its admin interface (%(default)s)"
+    )
+    parser.add_argument(
+        "--bind", metavar="HOST:PORT", default="127.0.0.1:9080", help="where Restate calls the worker (%(default)s)"
+    )
+    parser.add_argument("--address", metavar="URL", default="", help="that of the balancer before several workers")
     parser.add_argument("--at-once", type=int, default=16, metavar="N", help="sessions that run at once (16)")
     parser.add_argument(
         "--lease", type=float, default=30.0, metavar="SECONDS", help="time after which others take over (30)"
@@ -67,10 +80,14 @@ async def _work(options: argparse.Namespace) -> None:
         dbos = import_module("agentloop.engines.dbos")
         default = database if _is_postgres(database) else f"sqlite:///{database}.dbos"
         run = partial(dbos.work, database=options.dbos_database or default, options=worker_options)
+    if options.engine == "restate":
+        restate = import_module("agentloop.engines.restate")
+        where = {"ingress": options.restate, "admin": options.restate_admin, "bind": options.bind}
+        run = partial(restate.work, **where, address=options.address, options=worker_options)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         try:
-            async with _store(database).open() as store, trio.open_nursery() as nursery:
+            async with store_at(database).open() as store, trio.open_nursery() as nursery:
 
                 async def wait_for_signals() -> None:
                     async for _ in signals:
@@ -90,7 +107,8 @@ def _is_postgres(database: str) -> bool:
     return database.startswith(("postgresql://", "postgres://"))
 
 
-def _store(database: str) -> Store:
+def store_at(database: str) -> Store:
+    """The store of a database: a URL of PostgreSQL, or a file of SQLite."""
     if not _is_postgres(database):
         return SQLiteStore(database)
     # Only here: it needs an extra.

@@ -3,10 +3,11 @@
 ::
 
     acquire the lease      another worker that has it, or acquires it later, stops this one at its next write
+    a stop                 ends the unfinished run, and drops the prompts before it in the mailbox
     answers                from the mailbox into the session
     an unfinished run      is resumed, unless it waits for answers that are not there
     otherwise a prompt     from the mailbox begins a run, and is taken in the transaction that saves the beginning
-    while the run is live  answers from the mailbox go to its questions
+    while the run is live  answers from the mailbox go to its questions, and a stop stops it
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 import trio
-from attrs import frozen
+from attrs import define, frozen
 
 from agentloop._core.json_text import decode_own
+from agentloop._runtime.blocks import now
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import ENGINES
 from agentloop._runtime.stream import Stream
@@ -43,6 +45,8 @@ DepsOf = Callable[[str], Any]
 
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.5
+STOP_SECONDS = 1.0
+"""Between two looks for a stop, while the live run asks nothing: each look is a query for each live run."""
 MAX_TAKEOVERS = 20
 
 
@@ -163,11 +167,16 @@ async def drive_in(
 ) -> Segment:
     """`drive_segment`, on a store that the caller can close for writing."""
     async with stored_session(store, session, lease_seconds=lease_seconds) as opened:
-        await _accept_answers(store, opened)
+        stop = await _accept_mail(store, opened)
         info = await store.info(session)
         state, name = ("", "") if info is None else (info.state, info.agent)
         kwargs: dict[str, Any] = {"on_question": "park", **({"deps": deps(session)} if deps else {})}
         opening: AbstractAsyncContextManager[Stream[Any]]
+        if stop is not None and opened.is_resumable:
+            detail = await _stop_unfinished(_agent(agents, name, session), store, opened, stop, kwargs)
+            return Segment(session, READY, "cancelled", detail=detail)
+        if stop is not None:
+            await _take_stopped(store, opened, stop)
         if opened.is_resumable:
             # A session of an older version has no state: its questions say whether it waits.
             if state == WAITING or (not state and opened.questions):
@@ -222,12 +231,33 @@ async def _run(
 ) -> Outcome[Any]:
     try:
         async with opening as stream, trio.open_nursery() as nursery:
-            nursery.start_soon(_answer_live_questions, stream, store, opened, poll_seconds)
+            live = _LiveMail(stream, store, opened, poll_seconds)
+            nursery.start_soon(live.deliver)
             outcome = await stream.wait()
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise_single(group)
+    if live.stop is not None and outcome.error is None:
+        # Not before: were this process to die, the next one would resume the run, and find the stop again. A run that
+        # parked at that moment, or was stopped before it took up its open turn, is left to the next segment.
+        await opened._writer.ready(resumes=True)
+        if not opened.is_resumable:
+            await _take_stopped(store, opened, live.stop)
     return outcome
+
+
+async def _stop_unfinished(
+    agent: Agent, store: SegmentStore, opened: StoredSession, stop: Mail, kwargs: dict[str, Any]
+) -> str:
+    """Give an unfinished run the end that a live one would have: its readers see why it ended. Returns the detail."""
+    detail = _detail(stop)
+    async with agent.resume_stream(opened, **kwargs) as stream:
+        stream.stop(detail)
+        await stream.wait()
+    # It was stopped before it took up its open turn, which is closed here for good.
+    await opened._writer.ready(resumes=False)
+    await _take_stopped(store, opened, stop)
+    return detail
 
 
 # ----------------------------------------------------------------------------------------- mail
@@ -243,9 +273,12 @@ async def _next_prompt(store: SegmentStore, opened: StoredSession) -> tuple[Mail
     return None
 
 
-async def _accept_answers(store: SegmentStore, opened: StoredSession) -> None:
-    """Save the answers in the mailbox that fit open questions, and take them all."""
+async def _accept_mail(store: SegmentStore, opened: StoredSession) -> Mail | None:
+    """Save the answers in the mailbox that fit open questions, and take them all. Returns the last stop."""
+    stop: Mail | None = None
     for mail in await store.mailboxes.mail(opened.id):
+        if mail.kind == "stop":
+            stop = mail
         if mail.kind != "answer":
             continue
         answer = cast("Answer | None", await _decoded(mail, Answer, store, opened))
@@ -256,32 +289,67 @@ async def _accept_answers(store: SegmentStore, opened: StoredSession) -> None:
         except (UnknownQuestionError, InvalidAnswerError) as error:
             _log_refused(opened, mail, error)
         await store.mailboxes.take(opened._writer.lease, mail.id)
+    return stop
 
 
-async def _answer_live_questions(
-    stream: Stream[Any], store: SegmentStore, opened: StoredSession, poll_seconds: float
-) -> None:
-    """While the run is live: give the answers in the mailbox to its open questions."""
-    while True:
-        await trio.sleep(poll_seconds)
-        if not stream.pending:
-            continue
+async def _take_stopped(store: SegmentStore, opened: StoredSession, stop: Mail) -> None:
+    """Take a stop, and before it the prompts that it stops: those that were enqueued before it."""
+    for mail in await store.mailboxes.mail(opened.id):
+        if mail.kind in ("prompt", "stop"):
+            await store.mailboxes.take(opened._writer.lease, mail.id)
+        if mail.id == stop.id:
+            return
+
+
+def _detail(stop: Mail) -> str:
+    try:
+        return decode_own(stop.data, str)
+    except (*UNREADABLE, msgspec.ValidationError):
+        return ""
+
+
+@define
+class _LiveMail:
+    """Delivers mail to a live run."""
+
+    stream: Stream[Any]
+    store: SegmentStore
+    opened: StoredSession
+    poll_seconds: float
+    stop: Mail | None = None
+    """The stop that it has delivered."""
+
+    async def deliver(self) -> None:
+        """Look for mail until this is cancelled, or the run is stopped."""
+        looked = now()
+        while self.stop is None:
+            await trio.sleep(self.poll_seconds)
+            # A question waits for mail, and is looked after more often than a stop, which is rare.
+            if not self.stream.pending and now() - looked < STOP_SECONDS:
+                continue
+            looked = now()
+            try:
+                for mail in await self.store.mailboxes.mail(self.opened.id):
+                    await self._deliver(mail)
+            except StoreError as error:
+                ENGINES.warning("session %r: the mailbox cannot be read: %s", self.opened.id, type(error).__name__)
+
+    async def _deliver(self, mail: Mail) -> None:
+        if mail.kind == "stop":
+            self.stop = mail
+            self.stream.stop(_detail(mail))
+        if mail.kind != "answer" or mail.question not in {question.id for question in self.stream.pending}:
+            # An answer to a question that is not open here is refused when the session is next driven.
+            return
+        answer = cast("Answer | None", await _decoded(mail, Answer, self.store, self.opened))
+        if answer is None:
+            return
         try:
-            for mail in await store.mailboxes.mail(opened.id):
-                if mail.kind != "answer" or mail.question not in {question.id for question in stream.pending}:
-                    # One for a question that is not open here is refused when the session is next driven.
-                    continue
-                answer = cast("Answer | None", await _decoded(mail, Answer, store, opened))
-                if answer is None:
-                    continue
-                try:
-                    stream.answer(mail.question, answer)
-                except (UnknownQuestionError, InvalidAnswerError) as error:
-                    _log_refused(opened, mail, error)
-                    await store.mailboxes.take(opened._writer.lease, mail.id)
-                # Otherwise not taken here: the answer may not be saved yet. The next segment takes it.
-        except StoreError as error:
-            ENGINES.warning("session %r: the mailbox cannot be read: %s", opened.id, type(error).__name__)
+            self.stream.answer(mail.question, answer)
+        except (UnknownQuestionError, InvalidAnswerError) as error:
+            _log_refused(self.opened, mail, error)
+            await self.store.mailboxes.take(self.opened._writer.lease, mail.id)
+        # Otherwise not taken here: the answer may not be saved yet. The next segment takes it.
 
 
 async def _decoded(mail: Mail, kind: Any, store: SegmentStore, opened: StoredSession) -> Any:

@@ -16,17 +16,17 @@ import socket
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define
 
-from agentloop._runtime.blocks import now, require_trio
+from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.logs import ENGINES
 from agentloop.agent import Agent
-from agentloop.engines._segment import DepsOf, Segment, agents_by_name
+from agentloop.engines._queued import Enqueued, Segments
+from agentloop.engines._segment import DepsOf, agents_by_name
 from agentloop.engines._worker import Driver, WorkerOptions, driving, look, look_until
 from agentloop.errors import MissingExtraError, StoreError, UsageError
 from agentloop.journal import OpenStore
@@ -49,13 +49,6 @@ BACKLOG = 4
 """Workflows that are enqueued for each slot of a worker, so that the queue seldom runs empty between two looks."""
 
 ATTEMPTS = 3
-
-REMEMBERED = 10_000
-"""Sessions of which a worker remembers that it has enqueued them, before it forgets those of earlier leases."""
-
-
-class _Drained(Exception):  # noqa: N818 - it is no error
-    """The worker ends, and another one continues the segment."""
 
 
 async def work(
@@ -93,7 +86,7 @@ async def _launched(driver: Driver, url: str) -> AsyncGenerator[_Engine]:
     engine: _Engine | None = None
     try:
         async with driving(driver) as nursery:
-            engine = _Engine(driver, nursery)
+            engine = _Engine(driver, Segments(driver, nursery), Enqueued(driver.options.lease_seconds))
             await trio.to_thread.run_sync(engine.launch, url)
             yield engine
     finally:
@@ -106,10 +99,8 @@ async def _launched(driver: Driver, url: str) -> AsyncGenerator[_Engine]:
 @define(eq=False)
 class _Engine:
     driver: Driver
-    nursery: trio.Nursery
-    token: trio.lowlevel.TrioToken = field(factory=trio.lowlevel.current_trio_token)
-    _submitted: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
-    """By session, the token of the workflow that was enqueued last, and when."""
+    segments: Segments
+    enqueued: Enqueued
     _segment: Callable[[str], str] | None = None
 
     # ------------------------------------------------------------------------- in threads of DBOS
@@ -151,19 +142,7 @@ class _Engine:
 
     def drive_from_thread(self, session: str) -> str:
         """Drive a segment in the worker's trio, and return the session's state."""
-        future: Future[Segment | None] = Future()
-
-        def start() -> None:
-            if self.driver.is_draining:
-                future.set_exception(_Drained())
-                return
-            self.nursery.start_soon(self._drive, session, future)
-
-        try:
-            self.token.run_sync_soon(start)
-        except trio.RunFinishedError:
-            raise _Drained from None
-        segment = future.result()
+        segment = self.segments.begin(session).result()
         return "" if segment is None else segment.state
 
     def enqueue(self, work: WaitingWork, *, again: bool) -> None:
@@ -186,31 +165,15 @@ class _Engine:
 
     # ---------------------------------------------------------------------------------- in trio
 
-    async def _drive(self, session: str, future: Future[Segment | None]) -> None:
-        try:
-            future.set_result(await self.driver.drive(session))
-        except Exception as error:  # noqa: BLE001 - the thread that waits gets it
-            ENGINES.warning("session %r: the segment failed: %s", session, error)
-            future.set_exception(error)
-        finally:
-            # A cancelled segment is continued by another worker.
-            if not future.done():
-                future.set_exception(_Drained())
-
     async def submit(self, work: WaitingWork) -> None:
-        token, at = self._submitted.get(work.session, (-1, 0.0))
-        again = token == work.token
-        if again and now() - at < self.driver.options.lease_seconds:
+        count = self.enqueued.count(work)
+        if count is None:
             return
-        if len(self._submitted) >= REMEMBERED:
-            oldest = now() - self.driver.options.lease_seconds
-            self._submitted = {session: last for session, last in self._submitted.items() if last[1] > oldest}
-        self._submitted[work.session] = (work.token, now())
         try:
-            await trio.to_thread.run_sync(partial(self.enqueue, work, again=again))
+            await trio.to_thread.run_sync(partial(self.enqueue, work, again=count > 0))
         except Exception as error:  # noqa: BLE001 - of SQLAlchemy, of psycopg or of DBOS, and tried again
             ENGINES.warning("session %r: DBOS cannot enqueue it, and is asked again: %s", work.session, error)
-            del self._submitted[work.session]
+            self.enqueued.forget(work)
 
 
 def _sqlalchemy_url(database: str) -> str:

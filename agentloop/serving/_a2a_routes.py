@@ -166,7 +166,7 @@ class _Answering:
             return self._result(await self._cancel(task, sent))
         task = await self._revived(task)
         if sent.method == "SubscribeToTask":
-            return self._subscription(task)
+            return await self._subscription(task)
         encoder = await self._snapshot(task)
         return self._result(encoder.task(sent.history_length))
 
@@ -189,16 +189,18 @@ class _Answering:
                     return task
         raise A2aRefusal("TASK_NOT_FOUND", "there is no task with this id")
 
-    def _live(self, task: _Task) -> LiveRun | None:
-        """The run of the task, if this server runs it now. It may have begun after the records were read."""
-        run = self._runs.live(task.session)
-        if run is None or not task.is_last or task.record.state in ENDED:
+    async def _live(self, task: _Task) -> LiveRun | None:
+        """The run of the task, if it is live. It may have begun after the records were read."""
+        if not task.is_last or task.record.state in ENDED:
+            return None
+        run = await self._runs.find(task.session)
+        if run is None:
             return None
         return run if run.prompt is None or run.begin + 1 == task.record.seq else None
 
     async def _revived(self, task: _Task) -> _Task:
         """Resume the run of a task that was cut off: the client that asks for the task wants it to go on."""
-        if not task.is_last or task.record.state != "TASK_STATE_WORKING" or self._live(task) is not None:
+        if not task.is_last or task.record.state != "TASK_STATE_WORKING" or await self._live(task) is not None:
             return task
         try:
             if (await self._runs.look(task.session)).state == "interrupted":
@@ -247,7 +249,7 @@ class _Answering:
 
     async def _snapshot(self, task: _Task) -> TaskEncoder:
         """The task as it is now."""
-        live = self._live(task)
+        live = await self._live(task)
         reader = self._reader(task)
         await reader.read_to(task.record.end if live is None else live.last)
         return reader.encoder
@@ -279,7 +281,7 @@ class _Answering:
         task = await self._revived(await self._find(sent.task))
         if sent.context and self._service.named_session(self._request, sent.context) != task.session:
             raise A2aRefusal("INVALID_PARAMS", "the task that the message names is of another context")
-        if self._live(task) is not None or task.record.state == "TASK_STATE_WORKING":
+        if await self._live(task) is not None or task.record.state == "TASK_STATE_WORKING":
             raise A2aRefusal(
                 "UNSUPPORTED_OPERATION", "the task is at work: wait for its end or for a question, or cancel it"
             )
@@ -288,9 +290,9 @@ class _Answering:
             raise A2aRefusal("UNSUPPORTED_OPERATION", ended)
         return await self._resume(task, sent), task
 
-    def _subscription(self, task: _Task) -> Response:
+    async def _subscription(self, task: _Task) -> Response:
         """The updates of a task, after the task as it is now."""
-        run = self._live(task)
+        run = await self._live(task)
         if run is None and task.record.state in ENDED:
             raise A2aRefusal("UNSUPPORTED_OPERATION", "the task has ended, and has no more updates: get it")
         reader = self._reader(task, run)
@@ -298,7 +300,7 @@ class _Answering:
             return FrameResponse(partial(reader.write, run.last), block=run.reading())
 
         async def revive() -> LiveRun | None:
-            return self._live(await self._revived(task))
+            return await self._live(await self._revived(task))
 
         reader.revive = revive
         return FrameResponse(partial(reader.write, task.record.end))
@@ -306,12 +308,13 @@ class _Answering:
     # ------------------------------------------------------------------------------ cancel
 
     async def _cancel(self, task: _Task, sent: TaskRequest) -> Mapping[str, Any]:
-        run = self._live(task)
+        run, detail = await self._live(task), "the client cancelled the task"
         if run is None:
             if task.record.state in ENDED:
                 raise A2aRefusal("TASK_NOT_CANCELABLE", "the task has ended")
-            run = await self._resume_to_cancel(task)
-        run.stop("the client cancelled the task")
+            run = await self._runs.stop_unfinished(task.session, detail) if task.is_last else None
+            run = run or await self._resume_to_cancel(task)
+        run.stop(detail)
         reader = self._reader(task, run)
         with trio.move_on_after(CANCEL_SECONDS):
             await reader.read_to(math.inf)

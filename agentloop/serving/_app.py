@@ -21,6 +21,7 @@ from agentloop.journal import Store
 from agentloop.models import Model
 from agentloop.serving._a2a_routes import a2a_routes
 from agentloop.serving._connections import BodyLimits, JsonResponse, UnreadBody
+from agentloop.serving._enqueued import EnqueuedRuns
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._event_routes import EventRoutes
 from agentloop.serving._page import Page, as_visitor
@@ -67,6 +68,7 @@ def app(
     max_runs: int = 1000,
     park_after: float = 300.0,
     lease_seconds: float = 30.0,
+    enqueue: bool = False,
 ) -> ServedApp:
     """Make an ASGI app that serves agents: ``await serving.run(serving.app(agent))``.
 
@@ -97,6 +99,9 @@ def app(
       park_after: seconds that a question may be open, or a run be paused, before the run is parked. The question can be
         answered, and the run resumed, afterwards as before.
       lease_seconds: see `agentloop.stores.stored_session`.
+      enqueue: run no agent here: put prompts, answers and stops into the mailboxes of the store, where workers
+        (`agentloop.engines`) find them, and read the events of their runs. Any number of servers may share the store.
+        ``deps``, ``park_after`` and ``lease_seconds`` are the workers' then.
 
     Raises:
       UsageError: an argument is wrong.
@@ -111,6 +116,12 @@ def app(
         raise UsageError(f"on_disconnect is 'continue' or 'stop', not {on_disconnect!r}")
     if hosts and authenticate is None:
         raise UsageError("hosts= names a server that others reach, so give it authenticate=, too: BearerTokens, say")
+    if enqueue and store is None:
+        raise UsageError("enqueue=True puts prompts into a store that workers have, too: give it store=")
+    if enqueue and deps is not None:
+        raise UsageError("enqueue=True runs no agent here: give deps= to the workers")
+    if enqueue and models:
+        raise UsageError("enqueue=True runs no agent here, so that no model can be chosen here: leave models= out")
     service = Service(
         agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, models_by_name(models)
     )
@@ -122,6 +133,7 @@ def app(
         authenticate,
         Sites.of(hosts, origins),
         RunLimits(max_runs, park_after, lease_seconds),
+        EnqueuedRuns if enqueue else Runs,
     )
 
 
@@ -142,7 +154,9 @@ class ServedApp:
         authenticate: Authenticator | None,
         sites: Sites,
         limits: RunLimits,
+        runs: type[Runs],
     ) -> None:
+        self._runs = runs
         self._service = service
         self._store = store
         self._page = page
@@ -185,7 +199,7 @@ class ServedApp:
         if self._service.open_runs is not None:
             raise UsageError("this app runs already: it has one block, or one server, at a time")
         mcp = _nothing() if self._mcp is None else self._mcp.running()
-        async with self._store.open() as store, Runs.open(store, self._limits) as runs, mcp:
+        async with self._store.open() as store, self._runs.open(store, self._limits) as runs, mcp:
             self._service.open_runs = runs
             try:
                 yield runs

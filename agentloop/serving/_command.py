@@ -17,6 +17,7 @@ from agentloop._command_line import are_agents, exit_code, find_by_name, prepare
 from agentloop._data_folder import data_folder
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
+from agentloop.engines._command import store_at
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a file of SQLite for the sessions; if not given, one of this user's for module:name; 'memory' for none",
     )
     serve.add_argument(
+        "--enqueue",
+        metavar="DATABASE",
+        help="run no agent here: workers do, on this database (postgresql://user@host/database, or a file of SQLite)",
+    )
+    serve.add_argument(
         "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
     )
     serve.add_argument("--no-page", action="store_true", help="serve no page at /")
@@ -116,9 +122,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
+    if options.enqueue and options.store:
+        raise UsageError("--enqueue names the database that has the sessions: leave --store out")
     return app(
         agents,
-        store=_store(options.store, options.served),
+        store=store_at(options.enqueue) if options.enqueue else _store(options.store, options.served),
+        enqueue=bool(options.enqueue),
         protocols=options.protocol,
         page=not options.no_page,
         authenticate=_tokens(options.token_variable) if options.token_variable else None,

@@ -13,9 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentloop._core.catalogue import known_model
-from agentloop._core.questions import check_answer
 from agentloop._runtime.logs import SERVING
-from agentloop._runtime.stream import Stream
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
@@ -121,7 +119,7 @@ class EventRoutes:
         return JsonResponse({"sessions": [self._info(info) for info in infos]})
 
     def _info(self, info: SessionInfo) -> dict[str, Any]:
-        running = self._service.runs.live(info.id) is not None
+        running = self._service.runs.is_running(info)
         times = {"created": info.created, "updated": info.updated}
         return {"id": info.id, "title": info.title, **times, "running": running}
 
@@ -189,18 +187,21 @@ class EventRoutes:
         """Answer questions of the run that is live here; or resume the run that was parked, with the answers."""
         session = self._service.session(request)
         answers = read_answers(await self._service.body(request))
-        run = self._service.runs.live(session)
-        if run is not None and run.stream is not None:
-            _answer_all(run.stream, answers)
+        run = await self._service.runs.find(session)
+        if run is not None:
+            await run.answer(answers)
             return self._begun(request, run)
         return await self._resumed(request, session, answers)
 
     async def pause(self, request: Request) -> Response:
         """Pause the run that is live here."""
         session = self._service.session(request)
-        await trio.lowlevel.checkpoint()
-        stream = self._live(session).stream
-        assert stream is not None
+        run = await self._service.runs.find(session)
+        if run is None:
+            raise Refusal(409, f"session {session} has no run now: send a prompt")
+        stream = run.stream
+        if stream is None:
+            raise Refusal(409, f"a worker runs session {session}, and only its own process can pause it: stop it")
         stream.pause()
         return JsonResponse({"session": session, "paused": stream.is_paused}, status_code=202)
 
@@ -238,34 +239,23 @@ class EventRoutes:
         """Send a message to the run that is live here."""
         session = self._service.session(request)
         message = read_steer(await self._service.body(request))
-        stream = self._live(session).stream
-        assert stream is not None
-        if message.when == "next":
-            stream.steer(message.text)
-        else:
-            stream.follow_up(message.text)
+        run = await self._service.runs.find(session)
+        if run is None:
+            raise Refusal(409, f"session {session} has no run now: send a prompt")
+        run.steer(message.text, message.when)
         return JsonResponse({"session": session}, status_code=202)
 
     async def stop(self, request: Request) -> Response:
         """Stop the run that is live here, if there is one."""
         session = self._service.session(request)
         detail = decoded(await self._service.body(request), _Stop).detail
-        run = self._service.runs.live(session)
-        if run is not None:
-            run.stop(detail or "stopped by the user")
-        return JsonResponse({"session": session, "stopped": run is not None}, status_code=202)
-
-    def _live(self, session: str) -> LiveRun:
-        run = self._service.runs.live(session)
-        if run is None or run.stream is None:
-            raise Refusal(409, f"session {session} has no run now: send a prompt")
-        return run
+        stopped = await self._service.runs.stop(session, detail or "stopped by the user")
+        return JsonResponse({"session": session, "stopped": stopped}, status_code=202)
 
     def _begun(self, request: Request, run: LiveRun) -> Response:
-        assert run.stream is not None
         if "text/event-stream" in request.headers.get("accept", ""):
             return FrameResponse(_OneRun(self._service, run).write, block=run.reading())
-        head = {"session": run.session, "stream": run.stream.id, "after": run.begin}
+        head = {"session": run.session, "stream": run.stream_id, "after": run.begin}
         return JsonResponse(head, status_code=202)
 
     # ----------------------------------------------------------------------------- events
@@ -302,21 +292,6 @@ class _OneRun:
             if entries is not None and not entries:
                 return
             await chunk(_frames(entries))
-
-
-def _answer_all(stream: Stream, answers: Mapping[str, Answer]) -> None:
-    """Answer several questions, or none: a client that is refused may send its answers again.
-
-    Raises:
-      UnknownQuestionError: a question is not open.
-      InvalidAnswerError: an answer does not fit its question.
-    """
-    pending = {question.id: question for question in stream.pending}
-    for id in answers.keys() & pending.keys():
-        check_answer(pending[id], answers[id])
-    # First the ids of no open question: they are errors, or were approved by a rule meanwhile.
-    for id in sorted(answers, key=pending.__contains__):
-        stream.answer(id, answers[id])
 
 
 class _Followed:

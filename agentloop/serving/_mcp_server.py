@@ -369,9 +369,9 @@ class _Call:
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise_single(group)
-        if reading.stopped is None or run.stream is None:
+        if reading.stopped is None:
             raise Refusal(500, "the run ended without its last event; the log of the agent says why")
-        return reading.stopped, run.stream.outcome, reading.declined.words
+        return reading.stopped, run.outcome, reading.declined.words
 
     def _on_question(self) -> Any:
         if self._forms.any:
@@ -389,7 +389,7 @@ class _Call:
                 return
             for entry in entries or ():
                 reading.add(entry.event)
-                if self._forms.any and not self._is_modern:
+                if self._forms.any and not self._is_modern and not reading.run.has_takeovers:
                     self._ask_or_withdraw(reading, entry.event, nursery)
             if not self._wants_progress:
                 progress.take()
@@ -425,12 +425,12 @@ class _Call:
                 request = request_for(question, self._forms, note=note)
                 result = None if request is None else await self._elicit(question, request)
                 try:
-                    _answer(run, question, result)
+                    await _answer(run, question, result)
                 except InvalidAnswerError as error:
                     note = str(error)
                 else:
                     return
-            _answer(run, question, None)
+            await _answer(run, question, None)
 
     async def _elicit(self, question: Question, request: Mapping[str, Any]) -> Any:
         """The client's answer; ``None`` if it is an error, or no answer."""
@@ -472,16 +472,16 @@ class _Reading:
             self.stopped = event
 
 
-def _answer(run: LiveRun, question: Question, result: Any) -> None:
+async def _answer(run: LiveRun, question: Question, result: Any) -> None:
     """Answer a question of a run, if it is still open.
 
     Raises:
       InvalidAnswerError: the answer does not fit the question.
     """
-    if run.stream is None or run.is_closed:
+    if run.is_closed:
         return
     try:
-        run.stream.answer(question.id, answer_of(question, result))
+        await run.answer({question.id: answer_of(question, result)})
     except InvalidAnswerError:
         raise
     except AgentLoopError as error:

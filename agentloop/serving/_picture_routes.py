@@ -49,7 +49,7 @@ def picture_routes(service: Service) -> list[Route]:
             return Response(status_code=204)
         now = time.time()
         if query.get("format") == "json":
-            is_live = service.runs.live(session) is not None
+            is_live = service.runs.is_running(info)
             data = msgspec.Raw(await read_picture(service.runs.store, info, draw_data, now=now))
             return JsonResponse({"live": is_live, "records": info.records, "picture": data})
         page = await read_picture(service.runs.store, info, partial(draw_html, is_live=True), now=now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import trio
 from starlette.requests import Request
@@ -12,13 +12,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from agentloop.errors import StoreError
-from agentloop.events import Question
+from agentloop.events import Question, StreamEvent
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse, connected
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import AnswersTo, Entry, LiveRun, SessionReader
 from agentloop.serving._service import Service
 from agentloop.serving.protocols._base import Encoder, RunRequest, WireProtocol
+from agentloop.serving.protocols._seams import Seams
 from agentloop.serving.protocols.ag_ui import AgUi
 from agentloop.serving.protocols.openai_chat import OpenAiChat
 from agentloop.serving.protocols.openai_responses import OpenAiResponses
@@ -108,8 +109,7 @@ class _Endpoint:
         """Read the run that is live on the client's session, from its beginning; nothing if there is none."""
         service = self._service
         session = service.named_session(request, request.path_params["chat"])
-        run = service.runs.live(session)
-        await trio.lowlevel.checkpoint()
+        run = await service.runs.find(session)
         if run is None or run.prompt is None:
             return Response(status_code=204)
         sent = RunRequest(prompt=run.prompt)
@@ -124,6 +124,7 @@ class _Reading:
         self._reader = SessionReader(service.runs, run.session, run.begin)
         self._run = run
         self._encoder = encoder
+        self._seams = Seams() if run.has_takeovers else None
 
     async def write(self, chunk: Chunk) -> None:
         """Write the frames of all events."""
@@ -135,19 +136,25 @@ class _Reading:
             except StoreError as error:
                 await chunk(b"".join(self._encoder.broken(refusal_of(error).message)))
                 return
-            if entries is not None and not entries:
-                return
             frames = [b": nothing new\n\n"] if entries is None else self._encoded(entries)
             await chunk(b"".join(frames))
+            if entries is not None and not entries:
+                return
 
     def _encoded(self, entries: Sequence[Entry]) -> list[bytes]:
-        return [frame for entry in entries for frame in self._encoder.encode(entry.event)]
+        """The frames of ``entries``; if there are none, the run has ended."""
+        events: Iterable[StreamEvent] = [entry.event for entry in entries]
+        if self._seams is not None:
+            joined = [event for entry in entries for event in self._seams.join(entry.event)]
+            events = joined if entries else self._seams.rest()
+        return [frame for event in events for frame in self._encoder.encode(event)]
 
     async def whole(self) -> bytes:
         """Read all events, and return the response that stands for them."""
         with self._run.reading():
             while entries := await self._reader.next(self._run):
                 self._encoded(entries)
+            self._encoded(())
         return self._encoder.whole()
 
 

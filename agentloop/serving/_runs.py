@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from agentloop._core.json_text import decode_own
+from agentloop._core.questions import check_answer
 from agentloop._core.state import StreamState
 from agentloop._runtime.blocks import now
 from agentloop._runtime.exception_groups import raise_single
@@ -44,6 +45,7 @@ from agentloop.events import (
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
 from agentloop.models import Model, ModelChoice, ModelSettings
+from agentloop.outcome import Outcome
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols.events import event_frame
@@ -53,7 +55,17 @@ from agentloop.stores._journal_writer import store_deadline
 from agentloop.stores._replay import load
 from agentloop.wire import encode_event
 
-__all__ = ["AnswersTo", "Entry", "LiveRun", "OnDisconnect", "RunLimits", "Runs", "SessionReader", "SessionState"]
+__all__ = [
+    "AnswersTo",
+    "Budget",
+    "Entry",
+    "LiveRun",
+    "OnDisconnect",
+    "RunLimits",
+    "Runs",
+    "SessionReader",
+    "SessionState",
+]
 
 OnDisconnect: TypeAlias = Literal["continue", "stop"]
 """What happens to a run whose last reader goes away: it continues, or it is stopped."""
@@ -100,7 +112,7 @@ def _entry(event: StreamEvent) -> Entry:
     return Entry(event, event_frame(event.seq, encode_event(event)))
 
 
-class _Budget:
+class Budget:
     """The memory that runs share for the events that they keep."""
 
     def __init__(self) -> None:
@@ -154,11 +166,14 @@ class SessionState(NamedTuple):
 class LiveRun:
     """A run that this server runs now."""
 
+    has_takeovers = False
+    """Whether one process after another may run it: then its events have the seams that `Seams` takes out."""
+
     def __init__(
-        self, session: str, agent: Agent, prompt: UserMessage | None, on_disconnect: OnDisconnect, budget: _Budget
+        self, session: str, agent_name: str, prompt: UserMessage | None, on_disconnect: OnDisconnect, budget: Budget
     ) -> None:
         self.session = session
-        self.agent = agent
+        self.agent_name = agent_name
         self.prompt = prompt
         """Its prompt; ``None`` if it resumes another run."""
         self.stream: Stream | None = None
@@ -182,6 +197,31 @@ class LiveRun:
     @property
     def has_begun(self) -> bool:
         return bool(self._entries)
+
+    @property
+    def stream_id(self) -> str:
+        """The id of its stream, in its events."""
+        return self._open_stream.id
+
+    @property
+    def pending(self) -> tuple[Question, ...]:
+        """The questions that are open."""
+        return () if self.stream is None else self.stream.pending
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is paused."""
+        return self.stream is not None and self.stream.is_paused
+
+    @property
+    def outcome(self) -> Outcome[Any]:
+        """The outcome, after the last event."""
+        return self._open_stream.outcome
+
+    @property
+    def _open_stream(self) -> Stream:
+        assert self.stream is not None
+        return self.stream
 
     @property
     def last(self) -> int:
@@ -256,6 +296,28 @@ class LiveRun:
         if self.stream is not None and not self.is_closed:
             self.stream.stop(detail)
 
+    async def answer(self, answers: Mapping[str, Answer]) -> None:
+        """Answer several questions, or none: a client that is refused may send its answers again.
+
+        Raises:
+          UnknownQuestionError: a question is not open.
+          InvalidAnswerError: an answer does not fit its question.
+        """
+        await trio.lowlevel.checkpoint()
+        pending = {question.id: question for question in self.pending}
+        for id in answers.keys() & pending.keys():
+            check_answer(pending[id], answers[id])
+        # First the ids of no open question: they are errors, or were approved by a rule meanwhile.
+        for id in sorted(answers, key=pending.__contains__):
+            self._open_stream.answer(id, answers[id])
+
+    def steer(self, text: str, when: Literal["next", "end"]) -> None:
+        """Have the model read ``text``: with its next request, or when the run would end."""
+        if when == "next":
+            self._open_stream.steer(text)
+        else:
+            self._open_stream.follow_up(text)
+
 
 class Runs:
     """The runs of one server, on the sessions of one store."""
@@ -265,7 +327,7 @@ class Runs:
         self._nursery = nursery
         self._limits = limits
         self._live: dict[str, LiveRun] = {}
-        self._budget = _Budget()
+        self._budget = Budget()
         self._locks: dict[str, _SessionLock] = {}
         self._changed = trio.lowlevel.ParkingLot()
         """Parks those who wait for a run to begin or to end."""
@@ -300,6 +362,31 @@ class Runs:
         run = self._live.get(session)
         return run if run is not None and run.has_begun else None
 
+    def is_running(self, info: SessionInfo) -> bool:
+        """Whether the session has a run that is live."""
+        return self.live(info.id) is not None
+
+    async def find(self, session: str) -> LiveRun | None:
+        """The run that is live on the session, wherever it can be read and answered from here."""
+        await trio.lowlevel.checkpoint()
+        return self.live(session)
+
+    async def stop(self, session: str, detail: str) -> bool:
+        """Stop the run that is live on the session. Returns whether there is one."""
+        run = await self.find(session)
+        if run is not None:
+            run.stop(detail)
+        return run is not None
+
+    async def stop_unfinished(self, session: str, detail: str) -> LiveRun | None:
+        """Stop a run that is not live, and give it to read; ``None`` if it is to be resumed for that."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    def follow(self, session: str, after: int) -> Follower:
+        """The events of the session in the store that come after number ``after``."""
+        return follow_session(self._store, session, after=after)
+
     async def start(
         self,
         session: str,
@@ -325,8 +412,8 @@ class Runs:
         """
         async with self._locked(session):
             self._check_free(session)
-            run = self._live[session] = LiveRun(session, agent, prompt, on_disconnect, self._budget)
-        opening = partial(self._opening, run, answers, on_question, deps, choice, models or {})
+            run = self._live[session] = LiveRun(session, agent.name, prompt, on_disconnect, self._budget)
+        opening = partial(self._opening, agent, prompt, answers, on_question, deps, choice, models or {})
         run_started: LiveRun = await self._nursery.start(self._drive, run, opening)
         return run_started
 
@@ -341,7 +428,8 @@ class Runs:
 
     @staticmethod
     def _opening(
-        run: LiveRun,
+        agent: Agent,
+        prompt: UserMessage | None,
         answers: AnswersTo | None,
         on_question: Literal["reader", "park", "decline"],
         deps: Any,
@@ -351,10 +439,10 @@ class Runs:
     ) -> AbstractAsyncContextManager[Stream]:
         model, settings = _chosen(session, choice, models)
         options: dict[str, Any] = {"on_question": on_question, "deps": deps, "model": model, "settings": settings}
-        if run.prompt is not None:
-            return run.agent.stream(run.prompt, session=session, **options)
+        if prompt is not None:
+            return agent.stream(prompt, session=session, **options)
         given: Mapping[str, Answer] = {} if answers is None else answers(session.questions)
-        return run.agent.resume_stream(session, given, **options)
+        return agent.resume_stream(session, given, **options)
 
     async def _drive(  # noqa: ASYNC114
         self,
@@ -432,9 +520,7 @@ class Runs:
         async with self._locked(session):
             run = self._live.get(session)
             if run is not None:
-                pending = () if run.stream is None else run.stream.pending
-                is_paused = run.stream is not None and run.stream.is_paused
-                return SessionState("running", pending, run.agent.name, is_paused)
+                return SessionState("running", run.pending, run.agent_name, run.is_paused)
             info = await self._store.info(session)
             if info is None:
                 return SessionState("idle")
@@ -628,7 +714,7 @@ class SessionReader:
             if info is None or info.records == self._records:
                 return ()
             self._records = 0
-            self._follower = follow_session(self._runs.store, self._session, after=self.after)
+            self._follower = self._runs.follow(self._session, self.after)
             self._seen = info.records
         try:
             entries = [_entry(await anext(self._follower))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Literal
 
 import msgspec
 import trio
@@ -22,7 +23,7 @@ from agentloop.events import (
     ToolCallOutput,
     UnknownEvent,
 )
-from agentloop.journal import OpenStore, Record
+from agentloop.journal import UNFINISHED, OpenStore, Record, SessionInfo
 from agentloop.stores._journal_writer import JournalWriter
 from agentloop.stores._replay import UNREADABLE, log_unreadable, number_of
 from agentloop.wire import EVENT_TYPES, decode_event
@@ -43,7 +44,9 @@ class _Pieces(msgspec.Struct):
     """Characters of each delta, if the record stands for several."""
 
 
-def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
+def follow_session(
+    store: OpenStore, id: str, *, after: int = 0, if_cut_off: Literal["raise", "wait"] = "raise"
+) -> Follower:
     """Iterate the events of a session, past and future, in any process.
 
     Any process may follow, and none needs to hold the session. Followers never slow a run down. The events, their order
@@ -55,12 +58,17 @@ def follow_session(store: OpenStore, id: str, *, after: int = 0) -> Follower:
 
     Args:
       after: number of the last event that the caller has (`Event.seq`); 0 for all events.
+      if_cut_off: if the process that ran a stream has died: ``"raise"`` an error, or ``"wait"`` for the process that
+        resumes it, where workers (`agentloop.engines`) do so. Then it ends when the run has ended, waits for answers,
+        or was given up, and not with the stream that was cut off.
 
     Raises:
       StoreError: there is no such session; or the process that ran a stream on it died, and no process has opened it
         since (see `stored_session`): then every saved event of the stream was delivered before.
     """
-    return Follower(store, id, after, None)
+    if if_cut_off not in ("raise", "wait"):
+        raise UsageError(f"if_cut_off={shown(if_cut_off)}: say 'raise' or 'wait'")
+    return Follower(store, id, after, None, waits=if_cut_off == "wait")
 
 
 class Follower:
@@ -69,7 +77,9 @@ class Follower:
     There is nothing to close: it holds a place in the journal, and of a run in this process at most 256 events.
     """
 
-    def __init__(self, store: OpenStore, session: str, after: int, journal: JournalWriter | None) -> None:
+    def __init__(
+        self, store: OpenStore, session: str, after: int, journal: JournalWriter | None, *, waits: bool = False
+    ) -> None:
         if type(after) is not int or after < 0:
             raise UsageError(f"after={shown(after)}: give the number of an event, or 0 for all")
         check_open_store(store)
@@ -78,6 +88,8 @@ class Follower:
         self._after = after
         self._journal = journal
         """If this process runs the session, its journal writer."""
+        self._waits = waits
+        """Whether to wait for the process that resumes a run which was cut off."""
         self._tail: LiveTail | None = None
         """The events of that run, as they become visible."""
         self._is_live = False
@@ -139,7 +151,7 @@ class Follower:
                     await self._wait()
                     continue
             # Asked before the store is read: a change in between must not be slept through.
-            holder, begun = await self._holder(), self._begun()
+            info, begun = await self._info(), self._begun()
             records = await self._store.read(self._session, after=self._place, limit=PAGE)
             for record in records:
                 self._place = record.seq
@@ -160,6 +172,10 @@ class Follower:
                 continue
             if self._runs is None:
                 await self._look_back()
+            if self._waits and info is not None and info.state == UNFINISHED:
+                # Another process continues the run, if this stream was cut off.
+                await self._wait()
+                continue
             if not self._runs and begun in ("", self._last):
                 self._leave()
                 raise StopAsyncIteration
@@ -169,7 +185,7 @@ class Follower:
                     f"session {self._session!r}: how its last stream ended could not be kept; go on with it, or start "
                     "another one"
                 )
-            if not holder and not begun:
+            if not begun and (info is None or not info.holder):
                 raise StoreError(
                     f"session {self._session!r}: the process that ran its last stream has ended; open the session to "
                     "go on with it, or to close it"
@@ -200,14 +216,12 @@ class Follower:
             else:
                 await trio.lowlevel.checkpoint()
 
-    async def _holder(self) -> str:
+    async def _info(self) -> SessionInfo | None:
         info = await self._store.info(self._session)
-        if info is not None:
-            return info.holder
-        if self._journal is None:
+        if info is None and self._journal is None:
             raise StoreError(f"there is no session {self._session!r} to follow")
-        # The session exists from its first record on.
-        return ""
+        # With a journal, the session exists from its first record on.
+        return info
 
     async def _locate(self) -> int:
         """The number of a record after which all events come whose numbers are above ``after``, and not many others."""

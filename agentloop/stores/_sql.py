@@ -491,9 +491,22 @@ class OpenSqlStore:
                 raise delivered_before(session, mail)
             _advance(tx, session, records, lease, "")
             tx.add_records(rows)
-            tx.write(_TAKE, values)
+            if not tx.write(_DELIVER, {**values, "number": records[0].seq if records else -1}):
+                # It was withdrawn meanwhile, which needs no lease.
+                raise delivered_before(session, mail)
 
         await self.write_in(append)
+
+    async def withdraw(self, session: str, mail: str, /) -> bool:
+        return await self.write_in(lambda tx: tx.write(_TAKE, {"session": session, "id": mail}) == 1)
+
+    async def delivered(self, session: str, mail: str, /) -> int | None:
+        def read(tx: Transaction) -> int | None:
+            rows = tx.rows(_SELECT_DELIVERED, {"session": session, "id": mail})
+            # 0 says that it waits, and less that it was taken without a record.
+            return max(rows[0][0], 0) if rows and rows[0][0] else None
+
+        return await self.read_in(read)
 
     async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
         def read(tx: Transaction) -> list[WaitingWork]:
@@ -634,8 +647,12 @@ _SELECT_MAIL = (
     "SELECT id, kind, data, agent, question, due FROM agentloop_mail "
     "WHERE session = :session AND delivered = 0 AND due <= :now ORDER BY posted, id"
 )
-_TAKE = "UPDATE agentloop_mail SET delivered = 1, data = '' WHERE session = :session AND id = :id AND delivered = 0"
+_DELIVER = (
+    "UPDATE agentloop_mail SET delivered = :number, data = '' WHERE session = :session AND id = :id AND delivered = 0"
+)
 """The row stays, so that mail that is posted again is not delivered again."""
+_TAKE = _DELIVER.replace(":number", "-1")
+_SELECT_DELIVERED = "SELECT delivered FROM agentloop_mail WHERE session = :session AND id = :id"
 _WAITING_WORK = f"""
     SELECT w.session, w.agent, COALESCE(l.token, 0), w.place
     FROM (
@@ -643,17 +660,21 @@ _WAITING_WORK = f"""
         UNION ALL
         SELECT first.session, COALESCE(NULLIF(first.agent, ''), s.agent, ''), 1
         FROM (
-            SELECT m.session, MAX(m.agent) AS agent, MIN(m.kind) AS least FROM agentloop_mail m
+            SELECT m.session, MAX(m.agent) AS agent, MIN(m.kind) AS least, MAX(m.kind) AS greatest FROM agentloop_mail m
             WHERE m.delivered = 0 AND m.due <= :now GROUP BY m.session
         ) first
         LEFT JOIN agentloop_sessions s ON s.id = first.session
         WHERE COALESCE(s.state, '') <> '{UNFINISHED}'
-            AND (first.least = 'answer' OR COALESCE(s.state, '') <> '{WAITING}')
+            AND (first.least = 'answer' OR first.greatest = 'stop' OR COALESCE(s.state, '') <> '{WAITING}')
     ) w LEFT JOIN agentloop_leases l ON l.session = w.session
     WHERE COALESCE(l.holder, '') = ''
         OR CASE WHEN l.era = :era THEN l.until <= :steady ELSE l.expires <= :now END
-    ORDER BY w.place, random() LIMIT :limit
+    ORDER BY w.place, CASE WHEN w.place = 0 THEN CAST(COALESCE(l.expires, 0.0) AS BIGINT) ELSE 0 END, random()
+    LIMIT :limit
 """
+"""Of the runs that were cut off, that one goes first which no process has held for longest: in a random order, a few
+would wait for very long where more are cut off than the workers take over at once. Within a second the order is random,
+so that workers do not all try the same session."""
 
 
 def _post(tx: Transaction, values: dict[str, object], delay: float) -> bool:

@@ -1,9 +1,9 @@
-"""The mailbox of a session: prompts and answers that wait until a worker delivers them.
+"""The mailbox of a session: prompts, answers and stops that wait until a worker delivers them.
 
 Any process puts mail into a session's mailbox, without its lease: `enqueue` a prompt, which starts a run when the runs
-before it have ended, and `answer` a question, of a parked run or of one that is live in another process. The worker
-that drives the session delivers it (`agentloop.engines`). A prompt is delivered in the transaction that saves the
-beginning of its run, so it starts one run, however many workers die.
+before it have ended; `answer` a question, of a parked run or of one that is live in another process; and `stop` a run,
+with the prompts that wait for its end. The worker that drives the session delivers it (`agentloop.engines`). A prompt
+is delivered in the transaction that saves the beginning of its run, so it starts one run, however many workers die.
 
 The stores of agentloop have mailboxes. `Mailboxes` is what a store of your own needs in addition to
 `agentloop.journal.OpenStore`.
@@ -35,24 +35,25 @@ __all__ = [
     "enqueue",
     "mail_values",
     "mailboxes_of",
+    "stop",
 ]
 
-MailKind: TypeAlias = Literal["prompt", "answer"]
+MailKind: TypeAlias = Literal["prompt", "answer", "stop"]
 
 
 class Mail(msgspec.Struct, frozen=True):
-    """A prompt or an answer that waits for its delivery."""
+    """A prompt, an answer or a stop that waits for its delivery."""
 
     id: str
     """Unique in its session, for good: mail with an id that was delivered is not accepted again."""
     kind: MailKind
-    """Whether it is a prompt or an answer."""
+    """Whether it is a prompt, an answer or a stop."""
     data: bytes
-    """The message or the answer, as JSON in UTF-8."""
+    """The message, the answer or the reason for the stop, as JSON in UTF-8."""
     agent: str = ""
     """The name of the agent that the prompt is for; empty for the agent of the session's last run."""
     question: str = ""
-    """The id of the question that it answers; empty for a prompt."""
+    """The id of the question that it answers; empty for other mail."""
     due: float = 0.0
     """The earliest time of its delivery, in seconds since 1970 (UTC), by the store's clock."""
 
@@ -102,7 +103,9 @@ class Mailboxes(OpenStore, Protocol):
         ...
 
     async def append_and_take(self, session: str, records: Sequence[Record], lease: Lease, mail: str, /) -> None:
-        """Append as `OpenStore.append` does, and mark the mail as delivered: both, or neither.
+        """Append as `OpenStore.append` does, and mark the mail as delivered with the first of ``records``.
+
+        Both happen, or neither.
 
         Raises:
           SequenceError: the mail was delivered before, or as for `OpenStore.append`.
@@ -110,11 +113,30 @@ class Mailboxes(OpenStore, Protocol):
         """
         ...
 
-    async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
-        """Sessions that no process holds and that can be driven: unfinished ones first, otherwise in random order.
+    async def withdraw(self, session: str, mail: str, /) -> bool:
+        """Mark the mail with this id as delivered, without a lease: it has no effect any more.
 
-        Those are the unfinished ones, those with an answer that is due, and those with a prompt that is due and no run
-        that waits for answers.
+        Returns:
+          Whether it had not been delivered before.
+        """
+        ...
+
+    async def delivered(self, session: str, mail: str, /) -> int | None:
+        """The number of the record that the mail with this id was delivered with.
+
+        Returns:
+          That of the first record of its run, for a prompt that has begun one; 0 for mail that was taken or withdrawn;
+          ``None`` for mail that waits, or that the session never had.
+        """
+        ...
+
+    async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
+        """Sessions that no process holds and that can be driven.
+
+        Unfinished ones come first, and of them the one whose lease ended first; the others are in random order.
+
+        Those are the unfinished ones, those with an answer or a stop that is due, and those with a prompt that is due
+        and no run that waits for answers.
         """
         ...
 
@@ -205,4 +227,28 @@ async def answer(store: OpenStore, session: str, question: str, answer: Answer, 
         raise UsageError(f"an answer is Approve(), Deny(), Accept(), Decline() or Cancel(), not {shown(answer)}")
     name = os.urandom(8).hex() if id is None else id
     await mailboxes.post(session, Mail(name, "answer", msgspec.json.encode(answer), question=question))
+    return name
+
+
+async def stop(store: OpenStore, session: str, detail: str = "", *, id: str | None = None) -> str:
+    """Stop the run of a session, from any process, with the prompts that were enqueued before and wait.
+
+    The worker that has the run live stops it within about a second. A run that is parked, or that was cut off, is
+    resumed only to be stopped: no model and no tool is called for it. What was enqueued after the stop is run.
+
+    Args:
+      detail: more about the reason, for people: `Outcome.detail`.
+      id: as for `enqueue`.
+
+    Returns:
+      The id of the mail.
+
+    Raises:
+      UsageError: an argument is wrong.
+      StoreError: the stop may be saved or not; call again.
+    """
+    mailboxes = mailboxes_of(store)
+    check_text("detail=", detail)
+    name = os.urandom(8).hex() if id is None else id
+    await mailboxes.post(session, Mail(name, "stop", msgspec.json.encode(detail)))
     return name

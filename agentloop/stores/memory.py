@@ -78,7 +78,7 @@ class MemoryStore:
         self._clock = clock
         self._sessions: dict[str, _SavedSession] = {}
         self._leases: dict[str, LeaseState] = {}
-        self._mail: dict[str, dict[str, Mail | None]] = {}
+        self._mail: dict[str, dict[str, Mail | int]] = {}
 
     def open(self) -> AbstractAsyncContextManager[OpenStore]:
         """Give access to the sessions until the block ends. Never fails."""
@@ -108,13 +108,13 @@ class _OpenMemory:
         self,
         sessions: dict[str, _SavedSession],
         leases: dict[str, LeaseState],
-        mail: dict[str, dict[str, Mail | None]],
+        mail: dict[str, dict[str, Mail | int]],
         clock: Clock,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
         self._mail = mail
-        """The mail by session and id; ``None`` for mail that was delivered."""
+        """The mail by session and id; for mail that was delivered, the number of the record, or 0 without one."""
         self._clock = clock
         self.closed = False
 
@@ -125,6 +125,9 @@ class _OpenMemory:
         check_records(session, records)
         check_text("the parent's id", parent)
         await self._checkpoint()
+        self._append(session, records, lease, parent)
+
+    def _append(self, session: str, records: list[Record], lease: Lease | None, parent: str) -> None:
         moment, state, saved = self._clock(), self._leases.get(session), self._sessions.get(session)
         if lease is None:
             check_not_leased(session, state, moment)
@@ -259,12 +262,22 @@ class _OpenMemory:
         return self._take(lease.session, mail)
 
     async def append_and_take(self, session: str, records: Sequence[Record], lease: Lease, mail: str, /) -> None:
+        records = list(records)
+        check_records(session, records)
         await self._checkpoint()
-        if self._mail.get(session, {}).get(mail) is None:
+        if not isinstance(self._mail.get(session, {}).get(mail), Mail):
             raise delivered_before(session, mail)
-        # Its checkpoint is before its first change, and none comes after it.
-        await self.append(session, records, lease=lease)
-        self._take(session, mail)
+        self._append(session, records, lease, "")
+        self._take(session, mail, records[0].seq if records else 0)
+
+    async def withdraw(self, session: str, mail: str, /) -> bool:
+        await self._checkpoint()
+        return self._take(session, mail)
+
+    async def delivered(self, session: str, mail: str, /) -> int | None:
+        await self._checkpoint()
+        found = self._mail.get(session, {}).get(mail)
+        return found if isinstance(found, int) else None
 
     async def waiting_work(self, *, limit: int = 100) -> Sequence[WaitingWork]:
         await self._checkpoint()
@@ -275,24 +288,29 @@ class _OpenMemory:
             mail = self._due(session)
             if lease is not None and lease.is_running(self._clock()):
                 continue
-            if state == UNFINISHED or any(state != WAITING or each.kind == "answer" for each in mail):
+            if state == UNFINISHED or any(state != WAITING or each.kind != "prompt" for each in mail):
                 if state != UNFINISHED:
                     agent = next((each.agent for each in mail if each.agent), agent)
                 token = 0 if lease is None else lease.token
                 found.append(WaitingWork(session, agent, token, state == UNFINISHED))
         shuffle(found)
-        found.sort(key=lambda work: not work.is_unfinished)
+        found.sort(key=self._since)
         return found[:limit]
+
+    def _since(self, work: WaitingWork) -> tuple[bool, int]:
+        """Orders work: unfinished runs first, and of them the one that no process has held for longest."""
+        lease = self._leases.get(work.session) if work.is_unfinished else None
+        return not work.is_unfinished, 0 if lease is None else int(lease.expires)
 
     def _due(self, session: str) -> list[Mail]:
         now = self._clock().wall
-        return [mail for mail in self._mail.get(session, {}).values() if mail is not None and mail.due <= now]
+        return [mail for mail in self._mail.get(session, {}).values() if isinstance(mail, Mail) and mail.due <= now]
 
-    def _take(self, session: str, mail: str) -> bool:
+    def _take(self, session: str, mail: str, record: int = 0) -> bool:
         posted = self._mail.get(session, {})
-        is_new = posted.get(mail) is not None
+        is_new = isinstance(posted.get(mail), Mail)
         if is_new:
-            posted[mail] = None
+            posted[mail] = record
         return is_new
 
     async def _checkpoint(self) -> None:

@@ -57,8 +57,9 @@ class PostgresStore:
 
     Calls run in threads, each over a connection of its own, since psycopg has no trio support. Python cannot stop
     a thread: a call that is cancelled while it waits for a connection has no effect; later, the call waits for its
-    transaction and counts as done. The server gives up on a statement after ``seconds``. If the connection breaks
-    during a commit, the call raises `StoreError` although the commit may have succeeded: read the session to find out.
+    transaction and counts as done. The server gives up on a statement, and on a client that is silent in the middle of
+    a transaction, after ``seconds``. If the connection breaks during a commit, the call raises `StoreError` although
+    the commit may have succeeded: read the session to find out.
 
     Leases expire on the server's clock. Setting it forward may let another process acquire a session before its
     holder renews; the holder then gets `LeaseLostError` at its next write, and both never write the same number.
@@ -125,7 +126,11 @@ class PostgresStore:
             "keepalives_idle": timeout,
         }
         connection = psycopg.connect(**{**defaults, **self._parameters}, autocommit=True)
-        connection.execute(b"SET statement_timeout = %d" % max(1, round(self._seconds * 1000)))
+        # The second one is for a client whose machine or network is gone in the middle of a transaction: the server
+        # would keep its locks for hours, and no other process could acquire the session.
+        milliseconds = max(1, round(self._seconds * 1000))
+        for setting in (b"statement_timeout", b"idle_in_transaction_session_timeout"):
+            connection.execute(b"SET %b = %d" % (setting, milliseconds))
         return connection
 
     def moment(self, connection: _Session) -> Moment:

@@ -90,6 +90,11 @@ async def _main(url: str, effects: str, engine: str, lease: float, at_once: int,
         from agentloop.engines import dbos
 
         run = partial(dbos.work, database=url if url.startswith("postgresql") else f"sqlite:///{url}.dbos")
+    if engine.startswith("restate "):
+        from agentloop.engines import restate
+
+        _, ingress, admin, bind = engine.split(" ")
+        run = partial(restate.work, ingress=ingress, admin=admin, bind=bind)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with open_store(url).open() as store, trio.open_nursery() as nursery:
 
@@ -98,11 +103,11 @@ async def _main(url: str, effects: str, engine: str, lease: float, at_once: int,
                     stop.set()
 
             nursery.start_soon(wait_for_signal)
-            print("ready", flush=True)
+            print(f"ready {os.getpid()}", flush=True)
             await run(store, agent(effects, seconds=seconds), options=options, stop=stop)
             nursery.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(process)d %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(created).1f %(process)d %(name)s %(message)s")
     trio.run(_main, sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6]))

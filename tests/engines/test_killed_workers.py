@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +29,16 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.seconds(SECONDS + 300)
+@pytest.mark.seconds(SECONDS + 500)
 @pytest.mark.parametrize(("engine", "pace"), [("none", 3.0), ("dbos", 8.0)])
 async def test_sessions_end_though_their_workers_are_killed_at_random(
     server: str, tmp_path: Path, engine: str, pace: float
 ) -> None:
     from tests.engines.killing import Hunt, empty
 
+    # The bound of all tests, after which pytest ends the process, is shorter than this test.
+    assert sys.__stderr__ is not None
+    faulthandler.dump_traceback_later(SECONDS + 600, exit=True, file=sys.__stderr__)
     empty(server)
     seed = random.randrange(1_000_000)
     hunt = Hunt(server, tmp_path, Path(POSTGRES), engine, pace=pace, random=random.Random(seed))

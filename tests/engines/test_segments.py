@@ -8,13 +8,15 @@ import pytest
 import trio
 
 from agentloop import Agent, Approve, Decline, Deny, Team, ToolContext, tool
+from agentloop._core.json_text import decode_json
 from agentloop.engines import drive_segment
 from agentloop.engines._segment import agents_by_name
 from agentloop.errors import SessionLeasedError, StoreError, UsageError
 from agentloop.journal import OpenStore
+from agentloop.messages import UserMessage
 from agentloop.stores import MemoryStore, stored_session
-from agentloop.stores.mailbox import Mail, answer, enqueue, mailboxes_of
-from agentloop.testing import ScriptedModel, calls
+from agentloop.stores.mailbox import Mail, answer, enqueue, mailboxes_of, stop
+from agentloop.testing import FunctionModel, ScriptedModel, calls
 
 
 @tool(requires_approval=True)
@@ -198,6 +200,113 @@ class _Dying:
             raise StoreError("this process is dead")
 
         return fails
+
+
+async def reasons_of(store: OpenStore) -> list[str]:
+    return [decode_json(record.data)["reason"] for record in await store.read("s", kinds=["stream_stopped"])]
+
+
+@pytest.mark.seconds(60)
+async def test_a_stop_of_another_process_stops_the_live_run_and_the_prompts_that_waited() -> None:
+    @tool
+    async def work() -> str:
+        """Work for long."""
+        await trio.sleep(10_000)
+        return "worked"
+
+    agent = payer(calls("work"), "Hello.", tools=[work])
+    async with MemoryStore().open() as store, trio.open_nursery() as nursery:
+        await enqueue(store, "s", "Work.")
+        segments: list[Any] = []
+
+        async def drive() -> None:
+            segments.append(await drive_segment(store, "s", agent))
+
+        nursery.start_soon(drive)
+        await trio.sleep(1)
+        await enqueue(store, "s", "This waits.")
+        await stop(store, "s", "Ann has changed her mind.")
+        await enqueue(store, "s", "Are you there?")
+        began = trio.current_time()
+        while not segments:
+            await trio.sleep(0.1)
+        assert trio.current_time() - began < 2
+        (segment,) = segments
+        assert (segment.state, segment.reason) == ("ready", "cancelled")
+        assert segment.detail == "Ann has changed her mind."
+        assert (await drive_segment(store, "s", agent)).output == "Hello."
+        async with stored_session(store, "s") as session:
+            prompts = [message.text for message in session.messages if isinstance(message, UserMessage)]
+        assert prompts == ["Work.", "Are you there?"]
+        assert await mailboxes_of(store).mail("s") == []
+
+
+async def test_a_parked_run_that_is_stopped_ends_without_its_tool_and_is_not_asked_about_again() -> None:
+    agent = payer(calls("pay", amount=1), "Hello.")
+    async with MemoryStore().open() as store:
+        await enqueue(store, "s", "Pay.")
+        (question,) = (await drive_segment(store, "s", agent)).questions
+        await stop(store, "s", "Not now.")
+        await enqueue(store, "s", "Are you there?")
+        (work,) = await mailboxes_of(store).waiting_work()
+        assert work.session == "s"
+        segment = await drive_segment(store, "s", agent)
+        assert (segment.state, segment.reason, segment.detail) == ("ready", "cancelled", "Not now.")
+        assert await reasons_of(store) == ["needs_input", "cancelled"]
+        assert await state_of(store) == "ready"
+        await answer(store, "s", question.id, Approve())
+        assert (await drive_segment(store, "s", agent)).output == "Hello."
+        assert not [record for record in await store.read("s") if b"paid 1" in record.data]
+
+
+async def test_a_run_that_was_cut_off_and_is_stopped_calls_no_model_again() -> None:
+    async with MemoryStore().open() as store:
+        await _cut_off(store)
+        await stop(store, "s")
+        model = ScriptedModel()
+        segment = await drive_segment(store, "s", Agent(model, name="payer"))
+        assert (segment.state, segment.reason) == ("ready", "cancelled")
+        assert await reasons_of(store) == ["interrupted", "cancelled"]
+        assert not model.requests
+        assert (await drive_segment(store, "s", payer())).reason is None
+
+
+async def _cut_off(opened: OpenStore) -> None:
+    """Leave session s of ``opened`` as a process leaves it that dies while it waits for the model."""
+    store = _Dying(opened)
+
+    async def die(request: Any) -> str:
+        # By then, it is saved that the run has begun.
+        await trio.sleep(0.5)
+        store.is_dead = True
+        await trio.sleep(10_000)
+        return ""
+
+    await enqueue(opened, "s", "Look.", agent="payer")
+    with trio.move_on_after(1), pytest.raises(StoreError):
+        await drive_segment(store, "s", Agent(FunctionModel(die), name="payer"), lease_seconds=1)
+    await trio.sleep(2)
+
+
+async def test_a_stop_that_comes_too_late_does_not_stop_the_next_run() -> None:
+    async with MemoryStore().open() as store:
+        await enqueue(store, "s", "Hello.")
+        assert (await drive_segment(store, "s", payer("Hi."))).output == "Hi."
+        await stop(store, "s")
+        await enqueue(store, "s", "Hello again.")
+        assert (await drive_segment(store, "s", payer("Hi again."))).output == "Hi again."
+        with pytest.raises(UsageError, match="NUL"):
+            await stop(store, "s", "a\0b")
+
+
+async def test_a_stop_that_cannot_be_read_stops_all_the_same() -> None:
+    agent = payer(calls("pay", amount=1))
+    async with MemoryStore().open() as store:
+        await enqueue(store, "s", "Pay.")
+        assert (await drive_segment(store, "s", agent)).state == "waiting"
+        await mailboxes_of(store).post("s", Mail("broken", "stop", b"[]"))
+        segment = await drive_segment(store, "s", agent)
+        assert (segment.reason, segment.detail) == ("cancelled", "")
 
 
 async def test_a_session_that_another_process_has_is_refused() -> None:

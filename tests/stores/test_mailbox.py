@@ -13,7 +13,7 @@ from agentloop.errors import LeaseLostError, SequenceError, SessionLeasedError, 
 from agentloop.journal import READY, UNFINISHED, WAITING, OpenStore, Record
 from agentloop.stores import SQLiteStore, _sql, answer_question, fork_session, stored_session
 from agentloop.stores._fence import Fence
-from agentloop.stores.mailbox import Mail, answer, enqueue, mailboxes_of
+from agentloop.stores.mailbox import Mail, answer, enqueue, mailboxes_of, stop
 from agentloop.testing import ScriptedModel, calls
 from tests.stores.places import Place, record, records
 
@@ -136,6 +136,52 @@ async def test_a_prompt_is_taken_with_the_first_record_of_its_run_or_not_at_all(
         with pytest.raises(LeaseLostError):
             await store.append_and_take("s", records(2, 3), lease, "n")
         assert len(await store.read("s")) == 1
+
+
+async def test_the_mailbox_says_which_record_a_prompt_was_delivered_with(place: Place) -> None:
+    async with place.store().open() as opened:
+        store = mailboxes_of(opened)
+        lease = await store.acquire("s", "me", seconds=100)
+        await store.append("s", records(1, 2), lease=lease)
+        for id in ("begun", "taken", "withdrawn"):
+            await enqueue(store, "s", "Hello.", id=id)
+        assert await store.delivered("s", "begun") is None
+        await store.append_and_take("s", [started(3)], lease, "begun")
+        assert await store.take(lease, "taken")
+        assert await store.withdraw("s", "withdrawn")
+        assert not await store.withdraw("s", "withdrawn")
+        assert not await store.withdraw("s", "begun")
+        assert not await store.withdraw("s", "unknown")
+        assert [await store.delivered("s", id) for id in ("begun", "taken", "withdrawn")] == [3, 0, 0]
+        assert await store.delivered("s", "unknown") is None
+        with pytest.raises(SequenceError, match="was delivered before"):
+            await store.append_and_take("s", records(4, 4), lease, "withdrawn")
+        assert len(await store.read("s")) == 3
+        assert not await store.post("s", Mail("withdrawn", "prompt", b"{}"))
+
+
+async def test_a_session_that_waits_for_answers_can_be_driven_to_be_stopped(place: Place) -> None:
+    async with place.store().open() as opened:
+        store = mailboxes_of(opened)
+        await store.append("s", [started(1), stopped(2, "needs_input")])
+        await enqueue(store, "s", "Hello.")
+        assert await sessions_to_drive(store) == []
+        place.time.now += 1
+        await stop(store, "s", "Enough.")
+        assert await sessions_to_drive(store) == ["s"]
+        assert [(mail.kind, mail.data) for mail in await store.mail("s")][1] == ("stop", b'"Enough."')
+
+
+async def test_the_run_that_was_cut_off_first_is_taken_over_first(place: Place) -> None:
+    async with place.store().open() as opened:
+        store = mailboxes_of(opened)
+        names = [f"s{number}" for number in range(8)]
+        for name in reversed(names):
+            lease = await store.acquire(name, "me", seconds=5 + 2 * int(name[1:]))
+            await store.append(name, [started(1)], lease=lease)
+        await enqueue(store, "new", "Hello.")
+        place.time.now += 60
+        assert [work.session for work in await store.waiting_work()] == [*names, "new"]
 
 
 async def test_a_session_can_be_driven_when_it_has_work_that_no_person_holds_up(place: Place) -> None:

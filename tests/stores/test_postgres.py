@@ -243,6 +243,30 @@ async def test_postgres_says_when_something_takes_too_long(postgres: Callable[[]
         await store.append("s", records(2, 2))
 
 
+async def test_a_client_that_is_silent_in_a_transaction_loses_its_locks(postgres: Callable[[], str]) -> None:
+    url = postgres()
+    async with PostgresStore(url, seconds=1).open() as store, PostgresStore(url).open() as other:
+        lease = await store.acquire("s", "me", seconds=0.1)
+        is_locked, may_go_on = Event(), Event()
+
+        def stand_still(tx: _sql.Transaction) -> None:
+            _sql._lease_state(tx, "s")
+            is_locked.set()
+            may_go_on.wait(20)
+            _sql._lease_state(tx, "s")
+
+        async def hold() -> None:
+            with pytest.raises(StoreError):
+                await store.write_in(stand_still)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold)
+            await trio.to_thread.run_sync(is_locked.wait, 10)
+            with trio.fail_after(10):
+                assert (await other.acquire("s", "other", seconds=5)).token > lease.token
+            may_go_on.set()
+
+
 async def test_postgres_is_reached_again_when_its_connections_were_cut(postgres: Callable[[], str]) -> None:
     url = postgres()
     async with PostgresStore(url).open() as store:
