@@ -56,6 +56,7 @@ ADAPTERS = (
     "command_hooks",
     "toolkit",
     "mcp",
+    "declarative",
     "stores",
     "picture",
     "engines",
