@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from agentloop.declarative._problems import nearest
 from agentloop.declarative._section import Context, Section
-from agentloop.errors import MissingExtraError, ModelNotFoundError, UsageError
+from agentloop.errors import ModelNotFoundError, UsageError
 from agentloop.limits import Price
 from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, Reply, Stop, merged_settings
 from agentloop.providers import find_model
@@ -470,11 +471,12 @@ def _bedrock(model: str, name: str, env: Mapping[str, str]) -> Model:
     # Its import says which extra is missing.
     adapter = import_module("agentloop.providers.anthropic_client")
     sdk: Any = import_module("anthropic")
+    if find_spec("botocore") is None:
+        raise ModelNotFoundError(
+            f"model {name!r} needs botocore, which signs requests: pip install 'anthropic[bedrock]'"
+        )
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
-    try:
-        return _Bedrock(name, model, lambda: sdk.AsyncAnthropicBedrock(aws_region=region), adapter.AnthropicClient)
-    except ImportError as error:  # pragma: no cover - the tests have the extra
-        raise MissingExtraError(feature="A model on Bedrock", extra="anthropic", package="anthropic") from error
+    return _Bedrock(name, model, lambda: sdk.AsyncAnthropicBedrock(aws_region=region), adapter.AnthropicClient)
 
 
 class _Bedrock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +33,7 @@ from agentloop.team import Team
 from agentloop.toolkit import transfer_task
 from agentloop.tools import Tool, Toolset
 
-__all__ = ["Command", "LoadedTeam", "load_team"]
+__all__ = ["Command", "LoadedTeam", "load_and_log", "load_team"]
 
 TEXT = "<text>"
 """The name of a file that was given as text."""
@@ -57,6 +59,21 @@ class Command:
     """The agent that is to get the prompt; empty for the one that has the conversation."""
     url: str = ""
     """A page to open instead; empty for none."""
+
+    def prompt(self, arguments: str = "") -> str:
+        """The prompt with ``arguments``, the text behind the name: ``$1`` is the first word, ``$2`` the second.
+
+        Without such a place in it, the prompt is followed by the arguments.
+        """
+        words = arguments.split()
+
+        def word(place: re.Match[str]) -> str:
+            number = int(place[1])
+            return words[number - 1] if number <= len(words) else ""
+
+        filled = re.sub(r"\$([1-9])(?![0-9])", word, self.instruction)
+        has_places = filled != self.instruction or re.search(r"\$[1-9](?![0-9])", self.instruction)
+        return filled if has_places or not words else f"{filled}\n\n{arguments.strip()}".strip()
 
 
 @frozen(eq=False)
@@ -174,6 +191,14 @@ def load_team(
     team = _Loader(Section(root, "", context), models).load()
     if strict and team.unsupported:
         raise _refusal(team.unsupported)
+    return team
+
+
+def load_and_log(path: str, logger: logging.Logger) -> LoadedTeam:
+    """`load_team`, for a server: each field without effect is a warning in its log."""
+    team = load_team(path)
+    for one in team.unsupported:
+        logger.warning("%s", one)
     return team
 
 

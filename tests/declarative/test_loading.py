@@ -110,45 +110,63 @@ def test_a_field_that_is_off_asks_for_nothing_and_is_not_named() -> None:
 # ------------------------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("agents:\n  root:\n    model: openai/x\n    instuction: y\n", "<text>:4:5: agents.root.instuction: an agent has no such field: did you mean 'instruction'?"),
-        ("agnets: {root: {model: openai/x}}\n", "<text>:1:1: agnets: the file has no such field: did you mean 'agents'?"),
-        ("agents: {root: {model: openai/x, qqqq: 1}}\n", "agents.root.qqqq: an agent has no such field: there are model,"),
-        ("agents: {root: {}}\n", "agents.root: `model` is missing"),
-        ("models: {}\nx: &x y\n", "x: the file has no such field"),
-        ("models: {}\n", "<text>:1:1: `agents` is missing: give a mapping from names to mappings"),
-        ("agents: {root: {model: [a]}}\n", "agents.root.model: give a text, not a list"),
-        ("agents: {root: {model: openai/x, add_date: 3}}\n", "agents.root.add_date: give true or false, not the number 3"),
-        ("agents: {root: {model: openai/x, max_iterations: -1}}\n", "give a whole number of 0 or more, not the number -1"),
-        ("agents: {root: {model: openai/x, max_iterations: 1.5}}\n", "give a whole number"),
-        ("agents: {root: {model: openai/x, safety: strickt}}\n", "there is no 'strickt': did you mean 'strict'?"),
-        ("agents: {root: {model: openai/x, sub_agents: [rot]}}\n", "there is no agent 'rot': did you mean 'root'?"),
-        ("agents: {root: {model: openai/x, sub_agents: [root]}}\n", "an agent does not call itself"),
-        ("agents: {root: {model: openai/x, handoffs: [docker/agent]}}\n", "none is downloaded"),
-        ("agents: {root: {model: openai/x, sub_agents: ['r:ns/image']}}\n", "none is downloaded"),
-        ("agents: {root: {model: openai/x, fallback: {cooldown: soon}}}\n", "give a duration, such as 30s or 1m30s"),
-        ("agents: {root: {model: openai/x, budgets: [tigt]}}\nbudgets: {tight: {}}\n", "did you mean 'tight'?"),
-        ("agents: {root: {model: openai/x, toolsets: [{}]}}\n", "toolsets[0]: `type` is missing"),
-        ("agents: {root: {model: openai/x, toolsets: [{type: shel}]}}\n", "did you mean 'shell'?"),
-        ("agents: {root: {model: openai/x, toolsets: [{type: todo, path: x}]}}\n", "a toolset of type todo has no such field: it is one of memory, tasks"),
-        ("agents: {root: {model: openai/x, use_toolsets: [a]}}\n", "`toolsets` has no 'a'"),
-        ("agents: {root: {model: openai/x, use_commands: [a]}}\ncommands: {b: {c: d}}\n", "`commands` has no 'a'"),
-        ("agents: {root: {model: openai/x, use_skills: [a]}}\n", "`skills` has no 'a'"),
-        ("agents: {root: {model: openai/x, instruction: a, instruction_file: b}}\n", "not both"),
-        ("agents: {root: {model: openai/x, instruction_file: ../b}}\n", "leads out of the folder"),
-        ("agents: {root: {model: openai/x, instruction_file: /etc/passwd}}\n", "leads out of the folder"),
-        ("agents: {root: {model: openai/x, instruction_file: none.md}}\n", "cannot be read"),
-        ("agents: {root: {harness: {type: codex}}}\n", "no other program is started in place of a model"),
-        ("agents: {root: {model: ','}}\n", "`model` is empty"),
-        ("agents: {root: {model: openai/x, structured_output: {name: a, schema: {type: array}}}}\n", "give the schema of an object"),
-        ("[agents]\n", "a team is a mapping with `agents:`, and not a list"),
-        ("- a\n", "a team is a mapping"),
-    ],
-)  # fmt: skip
+MISTAKES = [
+    (
+        "agents:\n  root:\n    model: openai/x\n    instuction: y\n",
+        "<text>:4:5: agents.root.instuction: an agent has no such field: did you mean 'instruction'?",
+    ),
+    (
+        "agnets: {root: {model: openai/x}}\n",
+        "<text>:1:1: agnets: the file has no such field: did you mean 'agents'?",
+    ),
+    ("agents: {root: {}}\n", "agents.root: `model` is missing"),
+    ("models: {}\nx: &x y\n", "x: the file has no such field"),
+    ("models: {}\n", "<text>:1:1: `agents` is missing: give a mapping from names to mappings"),
+    ("agents: {root: {model: [a]}}\n", "agents.root.model: give a text, not a list"),
+    ("agents: {root: {harness: {type: codex}}}\n", "no other program is started in place of a model"),
+    ("agents: {root: {model: ','}}\n", "`model` is empty"),
+    ("[agents]\n", "a team is a mapping with `agents:`, and not a list"),
+    ("- a\n", "a team is a mapping"),
+]
+
+MISTAKES_OF_AN_AGENT = [
+    ("qqqq: 1", "", "agents.root.qqqq: an agent has no such field: there are model,"),
+    ("add_date: 3", "", "agents.root.add_date: give true or false, not the number 3"),
+    ("max_iterations: -1", "", "give a whole number of 0 or more, not the number -1"),
+    ("max_iterations: 1.5", "", "give a whole number"),
+    ("safety: strickt", "", "there is no 'strickt': did you mean 'strict'?"),
+    ("sub_agents: [rot]", "", "there is no agent 'rot': did you mean 'root'?"),
+    ("sub_agents: [root]", "", "an agent does not call itself"),
+    ("handoffs: [docker/agent]", "", "none is downloaded"),
+    ("sub_agents: ['r:ns/image']", "", "none is downloaded"),
+    ("fallback: {cooldown: soon}", "", "give a duration, such as 30s or 1m30s"),
+    ("budgets: [tigt]}}\nbudgets: {tight: {", "", "did you mean 'tight'?"),
+    ("toolsets: [{}]", "", "toolsets[0]: `type` is missing"),
+    ("toolsets: [{type: shel}]", "", "did you mean 'shell'?"),
+    (
+        "toolsets: [{type: todo, path: x}]",
+        "",
+        "a toolset of type todo has no such field: it is one of memory, tasks",
+    ),
+    ("use_toolsets: [a]", "", "`toolsets` has no 'a'"),
+    ("use_commands: [a]}}\ncommands: {b: {c: d", "", "`commands` has no 'a'"),
+    ("use_skills: [a]", "", "`skills` has no 'a'"),
+    ("instruction: a, instruction_file: b", "", "not both"),
+    ("instruction_file: ../b", "", "leads out of the folder"),
+    ("instruction_file: /etc/passwd", "", "leads out of the folder"),
+    ("instruction_file: none.md", "", "cannot be read"),
+    ("structured_output: {name: a, schema: {type: array}}", "", "give the schema of an object"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_a_mistake_has_its_place_and_the_way_out(text: str, message: str) -> None:
     assert message in problem(text)
+
+
+@pytest.mark.parametrize(("agent", "rest", "message"), MISTAKES_OF_AN_AGENT)
+def test_a_mistake_in_an_agent_has_its_place_and_the_way_out(agent: str, rest: str, message: str) -> None:
+    assert message in problem(f"agents: {{root: {{model: openai/x, {agent}}}}}\n{rest}\n")
 
 
 def test_an_error_has_its_facts_as_attributes_and_survives_pickle() -> None:
@@ -288,7 +306,8 @@ def test_limits_come_from_iterations_budgets_and_repetitions() -> None:
 
 def test_compaction_results_and_retries_are_those_of_the_file() -> None:
     agent = root_of(
-        "compaction_threshold: 0.1, max_tool_result_tokens: 500, fallback: {models: [openai/b], retries: 4, cooldown: 30s}"
+        "compaction_threshold: 0.1, max_tool_result_tokens: 500, "
+        "fallback: {models: [openai/b], retries: 4, cooldown: 30s}"
     )
     assert agent.compaction is not None
     assert agent.compaction.threshold == 0.1  # type: ignore[union-attr]
@@ -302,7 +321,8 @@ def test_compaction_results_and_retries_are_those_of_the_file() -> None:
 def test_commands_and_the_welcome_are_kept_for_the_program() -> None:
     rest = "commands: {shared: {a: Old, b: Shared}}"
     team = team_of(
-        "use_commands: [shared], welcome_message: Hello!, commands: {a: 'Do $1', c: {description: d, instruction: i, agent: root}}",
+        "use_commands: [shared], welcome_message: Hello!, "
+        "commands: {a: 'Do $1', c: {description: d, instruction: i, agent: root}}",
         rest,
     )
     assert team.welcome_message == "Hello!"
@@ -341,5 +361,6 @@ def test_a_copy_of_a_team_keeps_what_the_file_says() -> None:
 
 
 def test_prices_of_the_file_count_by_the_name_of_the_model() -> None:
-    text = "agents: {root: {model: m}}\nmodels: {m: {provider: openai, model: x, cost: {input: 1, output: 2, cache_read: 0.5}}}\n"
+    cost = "{input: 1, output: 2, cache_read: 0.5}"
+    text = f"agents: {{root: {{model: m}}}}\nmodels: {{m: {{provider: openai, model: x, cost: {cost}}}}}\n"
     assert dict(load_team(text).agents[0].prices) == {"openai:x": Price(1, 2, 0.5)}
