@@ -243,12 +243,15 @@ class Models:
         # Nothing is asked before a run: the run then says which key is missing.
         return self.choice(candidates[-1], section, "first_available", path)
 
-    def _is_available(self, reference: str) -> bool:
+    def _is_available(self, reference: str, path: tuple[str, ...] = ()) -> bool:
+        if reference in path:
+            return False
         section = self._models.get(reference)
         if section is None:
             return self._has_key(reference.partition("/")[0], None)
         if "first_available" in section:
-            return any(self._is_available(inner) for inner in section.texts("first_available") if inner != reference)
+            candidates = section.texts("first_available")
+            return any(self._is_available(inner.strip(), (*path, reference)) for inner in candidates)
         return self._has_key(section.text("provider") or section.text("model").partition("/")[0], section)
 
     def _has_key(self, provider: str, section: Section | None) -> bool:

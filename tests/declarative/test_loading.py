@@ -6,34 +6,14 @@ import copy
 import math
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agentloop import Agent, Session, Team
-from agentloop.declarative import JsonOutput, LoadedTeam, TeamFileError, load_team
+from agentloop import Session, Team
+from agentloop.declarative import JsonOutput, TeamFileError, load_team
 from agentloop.limits import Price
 from agentloop.testing import ScriptedModel, calls
-
-
-def team_of(agent: str, rest: str = "", **options: Any) -> LoadedTeam:
-    """The team of a file with one agent, whose further fields are ``agent``, a flow mapping without its braces."""
-    return load_team(f"agents:\n  root: {{model: openai/gpt-5, {agent}}}\n{rest}\n", **options)
-
-
-def root_of(agent: str, rest: str = "", **options: Any) -> Agent[Any, Any]:
-    return team_of(agent, rest, **options).agents[0]
-
-
-def problem(text: str, **options: Any) -> str:
-    with pytest.raises(TeamFileError) as caught:
-        load_team(text, **options)
-    return str(caught.value)
-
-
-def reasons(team: LoadedTeam) -> dict[str, str]:
-    return {one.field: one.reason for one in team.unsupported}
-
+from tests.declarative.builders import problem, reasons, root_of, team_of
 
 # ------------------------------------------------------------------------------------- the whole
 
