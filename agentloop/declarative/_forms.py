@@ -50,6 +50,8 @@ class Report:
         """Whether the file is of a later version of the format: fields that are not known are then named."""
         self.unsupported: list[Unsupported] = []
         """The fields without effect so far."""
+        self.read: set[str] = set()
+        """The fields that the loader has looked at."""
 
     def name(self, path: str, place: Place, reason: str) -> None:
         """Name a field that has no effect, or a different one. Once for each place."""
@@ -444,8 +446,12 @@ class Record:
             if _is_nothing(entry.value):
                 # As in docker-agent: a field without a value is not there.
                 continue
-            known.form.check(entry.value, inner, report)
-            if known.does == "named" and not _is_off(entry.value):
+            if known.does != "named":
+                known.form.check(entry.value, inner, report)
+                continue
+            # What is in it has no effect either, and is not named once more.
+            known.form.check(entry.value, inner, Report(report.tables, is_newer=report.is_newer))
+            if not _is_off(entry.value):
                 report.name(inner, entry.place, known.note)
         present = {entry.key for entry in entries if not _is_nothing(entry.value)}
         for missing in self.fields:

@@ -94,6 +94,7 @@ class Section:
 
     def node(self, name: str) -> Node | None:
         """The value of a field; ``None`` if it has none."""
+        self.context.report.read.add(self.at(name))
         node = self._node.get(name)
         return None if node is None or (node.items is None and node.entries is None and node.scalar is None) else node
 

@@ -653,13 +653,18 @@ _HOOK = Record(
             "Refuse an output that is not JSON.",
             "An output with an unknown verdict is refused in any case.",
         ),
-        _obeyed("model", TEXT, "The model of a hook of type model."),
-        _obeyed("prompt", TEXT, "The prompt of a hook of type model."),
-        _obeyed("schema", TEXT, "How its answer is read."),
-        _obeyed("system_prompt", TEXT, "Its instructions."),
-        _obeyed("evaluator", TEXT, "The evaluator of a hook of that type."),
-        _obeyed("evaluator_policy", JSON, "What its answer means."),
-        _obeyed("routing_policy", JSON, "What its answer means."),
+        *(
+            _named(name, form, "Of a hook of another type.", "No hook asks a model or an evaluator.")
+            for name, form in (
+                ("model", TEXT),
+                ("prompt", TEXT),
+                ("schema", TEXT),
+                ("system_prompt", TEXT),
+                ("evaluator", TEXT),
+                ("evaluator_policy", JSON),
+                ("routing_policy", JSON),
+            )
+        ),
     ),
 )
 

@@ -176,6 +176,20 @@ def load_team(
       TeamFileError: the file cannot be read, or something in it is wrong. The message has file, line and column.
       MissingExtraError: a package is not installed: PyYAML, or one that a toolset of the file needs.
     """
+    team, _ = load_and_report(source, models=models, env=env, folder=folder)
+    if strict and team.unsupported:
+        raise _refusal(team.unsupported)
+    return team
+
+
+def load_and_report(
+    source: str | os.PathLike[str],
+    *,
+    models: Mapping[str, Model | str] | Model | str | None,
+    env: Mapping[str, str] | None,
+    folder: str | os.PathLike[str] | None,
+) -> tuple[LoadedTeam, Report]:
+    """`load_team`, with the account of which fields were looked at."""
     name, text, home = _read(source)
     root = read_document(text, name)
     if root.entries is None:
@@ -188,10 +202,7 @@ def load_team(
     TABLE["file"].check(root, "", report)
     if version > LATEST:
         report.name("version", root.place, f"The latest version that is known here is {LATEST}.")
-    team = _Loader(Section(root, "", context), models).load()
-    if strict and team.unsupported:
-        raise _refusal(team.unsupported)
-    return team
+    return _Loader(Section(root, "", context), models).load(), report
 
 
 def load_and_log(path: str, logger: logging.Logger) -> LoadedTeam:

@@ -167,7 +167,7 @@ async def test_another_model_sums_up() -> None:
     main, small = FunctionModel(lambda request: "main"), ScriptedModel("A summary.", repeat=True)
     agent = root_of("compaction_model: a/small", models={"openai/gpt-5": main, "a/small": small})
     agent = agent.replace(compaction=Compaction(window=500, threshold=0.5, keep_recent=0.1))
-    session = Session(messages=[UserMessage("word " * 400), AssistantMessage((Text("Noted."),))])
+    session = Session(messages=[UserMessage((Text("word " * 400),)), AssistantMessage((Text("Noted."),))])
     assert (await agent.run("Go on.", session=session)).output == "main"
     assert len(small.requests) == 1
 
