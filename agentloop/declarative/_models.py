@@ -332,7 +332,8 @@ class Models:
         capabilities = entry.section("capabilities") if entry is not None else None
         if capabilities is None:
             return None
-        return bool(capabilities.flag("image") or capabilities.flag("pdf"))
+        image, pdf = capabilities.flag("image"), capabilities.flag("pdf")
+        return bool(image or pdf)
 
     def _made_of(
         self,

@@ -221,6 +221,8 @@ class Section:
     def plain(self, name: str) -> Any:
         """The value as dicts, lists and scalars; ``None`` if there is none."""
         node = self.node(name)
+        for entry in (node.entries if node is not None else None) or ():
+            self.context.report.read.add(f"{self.at(name)}.{entry.key}")
         return None if node is None else node.plain()
 
 

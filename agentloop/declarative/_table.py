@@ -477,8 +477,10 @@ _CAPABILITIES = Record(
     "capabilities",
     "capabilities",
     (
-        _obeyed("image", FLAG, "Whether it reads images."),
-        _obeyed("pdf", FLAG, "Whether it reads documents."),
+        _partly("image", FLAG, "Whether it reads images.", "A model that reads one of images and documents gets both."),
+        _partly(
+            "pdf", FLAG, "Whether it reads documents.", "A model that reads one of images and documents gets both."
+        ),
         _named("audio", FLAG, "Whether it hears.", "No sound is sent to a model."),
         _named("video", FLAG, "Whether it sees films.", "No film is sent to a model."),
     ),
@@ -687,9 +689,9 @@ _COMMON = (
         "The tools are offered from the beginning.",
     ),
     _named("toon", TEXT, "Write results in a shorter notation.", "Results stay as they are."),
-    _obeyed("name", TEXT, "Its name."),
 )
 
+_NAME = _obeyed("name", TEXT, "Its name.")
 _NO_PRIVATE = _named(
     "allow_private_ips", FLAG, "Reach addresses that are not public.", "An MCP server may have any address."
 )
@@ -719,9 +721,11 @@ _MCP_FIELDS = (
     _named("version", TEXT, "The program to install.", "Nothing is installed: the program has to be there."),
     _obeyed("lifecycle", Ref("lifecycle"), "Time limits and restarts."),
     _NO_PRIVATE,
+    _NAME,
 )
 
 _RAG_FIELDS = (
+    _NAME,
     _obeyed("docs", TEXTS, "Files and folders."),
     _obeyed("tool", Ref("rag tool"), "The tool's name and description."),
     _partly(
@@ -894,6 +898,7 @@ _OPTIONS: dict[str, tuple[str, str, tuple[Field, ...]]] = {
             _obeyed("headers", FIELDS_OF_TEXT, "Headers."),
             _obeyed("allow_private_ips", FLAG, "Any address."),
             _obeyed("remote", JSON, "Headers."),
+            _NAME,
         ),
     ),
     "lsp": (
@@ -953,8 +958,11 @@ _REMOTE = Record(
             "Only streamable HTTP is spoken; a server with SSE alone does not answer.",
         ),
         _obeyed("headers", FIELDS_OF_TEXT, "Headers of each request."),
-        _partly(
-            "oauth", Ref("oauth"), "How to sign in.", "The server's own way to sign in is used, without these settings."
+        _named(
+            "oauth",
+            Ref("oauth"),
+            "How to sign in.",
+            "The server's own way to sign in is used, without these settings: make the server in Python to give any.",
         ),
     ),
 )
@@ -981,7 +989,7 @@ _LIFECYCLE = Record(
         _obeyed(
             "profile",
             Text(("resilient", "strict", "best-effort")),
-            "`best-effort` lets the run go on without the server.",
+            "How strict it is: `best-effort` lets the run go on without the server.",
         ),
         _obeyed("required", FLAG, "Whether the run fails without it."),
         _obeyed("startup_timeout", Duration(), "Time to start."),

@@ -200,6 +200,7 @@ def load_and_report(
     context = Context(name, home, work, os.environ if env is None else env, report)
     check_no_secrets(root)
     TABLE["file"].check(root, "", report)
+    report.read.add("version")
     if version > LATEST:
         report.name("version", root.place, f"The latest version that is known here is {LATEST}.")
     return _Loader(Section(root, "", context), models).load(), report

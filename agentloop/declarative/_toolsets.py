@@ -80,7 +80,8 @@ class Toolsets:
         groups = [self._made(section, is_read_only=is_read_only) for section in sections]
         for name in agent.texts("rag"):
             section = _find(self._documents, name, agent, "rag", "rag")
-            groups.append(_adapted(self._search(section, section, name), section, is_read_only=is_read_only))
+            found = self._search(section, section.text("name") or name)
+            groups.append(_adapted(found, section, is_read_only=is_read_only))
         return groups
 
     def _made(self, section: Section, *, is_read_only: bool) -> Group:
@@ -159,12 +160,16 @@ class Toolsets:
         ref = section.text("ref")
         if ref and not ref.startswith("docker:"):
             # The fields beside a name are about this use of the server; the name's own say where it is.
-            return self._server(_find(self._servers, ref, section, "ref", "mcps"), section)
+            group = _find(self._servers, ref, section, "ref", "mcps")
+            server = self._server(group, section)
+            return _adapted(Group(toolsets=(server,)), group, is_read_only=False).toolsets[0]
         options = _options_of(section, named)
         if "remote" in section:
             remote = section.section("remote")
             assert remote is not None
             options.setdefault("name", remote.text("url"))
+            if remote.text("transport_type").lower() in ("sse", "websocket"):
+                remote.unsupported("transport_type", "Only streamable HTTP is spoken.")
             return _guarded(McpServer.http(remote.url("url"), headers=remote.fields("headers"), **options))
         folder = section.file("working_dir", base=self._context.folder) if "working_dir" in section else None
         env = section.fields("env")
@@ -179,14 +184,15 @@ class Toolsets:
         return _guarded(McpServer.stdio(command, *arguments, env=env, cwd=folder or self._context.folder, **options))
 
     def _rag(self, section: Section) -> Group:
-        source = section.section("rag_config") or section
         name = section.text("name")
         if "ref" in section:
-            name = name or section.text("ref")
-            source = _find(self._documents, section.text("ref"), section, "ref", "rag")
-        return self._search(source, section, name or "rag")
+            group = _find(self._documents, section.text("ref"), section, "ref", "rag")
+            found = self._search(group, name or group.text("name") or section.text("ref"))
+            return _adapted(found, group, is_read_only=False)
+        source = section.section("rag_config") or section
+        return self._search(source, name or source.text("name") or "rag")
 
-    def _search(self, source: Section, section: Section, name: str) -> Group:
+    def _search(self, source: Section, name: str) -> Group:
         home = self._context.home
         strategies = source.sections("strategies")
         paths = [self._context.path(text, source.place, source.at("docs"), base=home) for text in source.texts("docs")]
@@ -202,7 +208,7 @@ class Toolsets:
         missing = [path for path in paths if not os.path.exists(path)]
         if missing:
             raise source.error(f"there is no {missing[0]}", "docs")
-        about = source.section("rag tool") or source.section("tool")
+        about = source.section("tool")
         folder, glob = _common(paths)
         index = next(
             (s.file("database", base=home) for s in strategies if s.text("type") == "bm25" and "database" in s), None
