@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from agentloop._core.redaction import visible
 from agentloop.declarative._document import Entry, Node
-from agentloop.declarative._problems import Place, TeamFileError, Unsupported, nearest
+from agentloop.declarative._problems import MAX_FIELD, Place, TeamFileError, Unsupported, nearest, shown
 
 __all__ = [
     "ByType",
@@ -55,7 +55,7 @@ class Report:
 
     def name(self, path: str, place: Place, reason: str) -> None:
         """Name a field that has no effect, or a different one. Once for each place."""
-        entry = Unsupported(path, place, reason)
+        entry = Unsupported(shown(path, MAX_FIELD), place, shown(reason, MAX_FIELD))
         if entry not in self.unsupported:
             self.unsupported.append(entry)
 

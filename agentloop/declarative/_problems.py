@@ -7,9 +7,22 @@ from difflib import get_close_matches
 
 from attrs import frozen
 
+from agentloop._core.redaction import visible
 from agentloop.errors import UsageError
 
-__all__ = ["Place", "TeamFileError", "Unsupported", "nearest"]
+__all__ = ["MAX_FIELD", "Place", "TeamFileError", "Unsupported", "nearest", "shown"]
+
+
+MAX_PROBLEM = 4000
+"""Characters of an error."""
+MAX_FIELD = 300
+"""Characters of the path of a field."""
+
+
+def shown(text: str, most: int) -> str:
+    """``text`` with nothing that a terminal obeys, and with so many characters at most."""
+    text = text if len(text) <= most else f"{text[: most - 1]}\u2026"
+    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 @frozen
@@ -31,6 +44,8 @@ class TeamFileError(UsageError):
     """A file of a team cannot be used. The message begins with file, line and column, and names the way out."""
 
     def __init__(self, problem: str, place: Place, field: str = "") -> None:
+        # Both may have names of the file in them.
+        problem, field = shown(problem, MAX_PROBLEM), shown(field, MAX_FIELD)
         super().__init__(f"{place}: {field}: {problem}" if field else f"{place}: {problem}")
         self.problem = problem
         """What is wrong, without the place."""
