@@ -126,6 +126,7 @@ class _TooDeepError(Exception):
 
 def _loader(yaml: Any) -> Any:
     """A loader that composes nodes, and refuses a file that nests too deeply: the composer is recursive."""
+    composed: Any = yaml.BaseLoader.compose_node
 
     class Loader(yaml.BaseLoader):  # type: ignore[misc]
         depth = 0
@@ -135,7 +136,7 @@ def _loader(yaml: Any) -> Any:
             try:
                 if self.depth > MAX_DEPTH:
                     raise _TooDeepError(self.peek_event().start_mark)
-                return super().compose_node(parent, index)
+                return composed(self, parent, index)
             finally:
                 self.depth -= 1
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import trio
@@ -58,14 +58,14 @@ def filesystem_tools(folder: str, allowed: Sequence[str], denied: Sequence[str])
     places = [_Place(Root(path), {made.name: made for made in file_tools(path, write=True)}) for path in allowed]
     files = _Files(folder, places, [os.path.realpath(path) for path in denied])
     where = ", ".join(place.root.path for place in places)
-    reads = [
+    reads: list[tuple[str, Callable[..., Any]]] = [
         ("Read a text file. Returns its lines, each with its number and a tab before it.", files.read_file),
         ("Read several text files.", files.read_multiple_files),
         ("List the files and folders in a folder.", files.list_directory),
         ("List the files in a folder, at any depth.", files.directory_tree),
         ("Find lines in the text files of a folder.", files.search_files_content),
     ]
-    changes = [
+    changes: list[tuple[str, Callable[..., Any], bool]] = [
         ("Write a text file, a new one or in place of what is there.", files.write_file, True),
         ("Replace texts in a text file by others. All edits are made, or none.", files.edit_file, True),
         ("Make folders.", files.create_directory, False),

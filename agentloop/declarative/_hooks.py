@@ -18,7 +18,7 @@ import msgspec
 from attrs import frozen
 
 from agentloop import hooks
-from agentloop._core.json_text import decode_json
+from agentloop._core.json_text import decode_json, is_object
 from agentloop.command_hooks._output import Answer
 from agentloop.command_hooks._program import Program, checked
 from agentloop.declarative._section import Context, Section
@@ -175,11 +175,11 @@ def _in_camel_case(text: str, value: Any) -> str:
         return text
     renamed = {_CAMEL.get(name, name): inner for name, inner in fields.items()}
     specific = renamed.get("hookSpecificOutput")
-    if isinstance(specific, dict):
-        inside: dict[str, Any] = {_CAMEL_INSIDE.get(str(name), str(name)): inner for name, inner in specific.items()}
+    if is_object(specific):
+        inside = {_CAMEL_INSIDE.get(name, name): inner for name, inner in specific.items()}
         # It is shown beside the question in docker-agent, and decides nothing.
         inside.pop("metadata", None)
-        if isinstance(inside.get("updatedInput"), dict) and isinstance(value, hooks.PreToolUse):
+        if is_object(inside.get("updatedInput")) and isinstance(value, hooks.PreToolUse):
             # A patch: the other arguments stay.
             inside["updatedInput"] = {**value.arguments, **inside["updatedInput"]}
         renamed["hookSpecificOutput"] = inside

@@ -195,8 +195,7 @@ class Models:
 
     def _replacement(self, reference: str) -> Model | str | None:
         if isinstance(self._override, Mapping):
-            table = cast("Mapping[str, Model | str]", self._override)
-            return table.get(reference)
+            return self._override.get(reference)
         return self._override
 
     def _inline(self, reference: str, section: Section, field: str) -> Choice:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from agentloop._core.json_text import decode_json
+from agentloop._core.json_text import decode_json, is_array, is_object
 from agentloop.declarative._section import Section
 
 __all__ = ["JsonOutput", "output_of"]
@@ -38,7 +38,7 @@ class JsonOutput(dict[str, Any]):
         problems = list(_problems(value, cls._schema, "", cls._schema, 0))
         if problems:
             raise ValueError("; ".join(problems[:MAX_PROBLEMS]))
-        return cls(cast("dict[str, Any]", value))
+        return cls(value)
 
     @classmethod
     def model_validate_json(cls, raw: bytes | str) -> JsonOutput:
@@ -85,36 +85,43 @@ def _problems(value: Any, schema: Any, path: str, root: Mapping[str, Any], depth
     if isinstance(reference := schema.get("$ref"), str):
         return _problems(value, _referred(reference, root), path, root, depth + 1)
     at = f"`{path}`: " if path else ""
-    if "enum" in schema and isinstance(schema["enum"], list) and value not in schema["enum"]:
-        return [f"{at}give one of {', '.join(map(repr, cast('list[Any]', schema['enum'])))}"]
+    enum = _list(schema.get("enum"))
+    if enum and value not in enum:
+        return [f"{at}give one of {', '.join(map(repr, enum))}"]
     if "const" in schema and value != schema["const"]:
         return [f"{at}give {schema['const']!r}"]
     if "type" in schema and not _is_of_type(value, schema["type"]):
         return [f"{at}give {_type_words(schema['type'])}"]
     for keyword in ("anyOf", "oneOf"):
-        options = schema.get(keyword)
-        if isinstance(options, list) and options:
-            tried = [_problems(value, option, path, root, depth + 1) for option in cast("list[Any]", options)]
-            if all(tried):
-                return min(tried, key=len)
+        tried = [_problems(value, option, path, root, depth + 1) for option in _list(schema.get(keyword))]
+        if tried and all(tried):
+            return min(tried, key=len)
     found: list[str] = []
-    for option in cast("list[Any]", schema["allOf"]) if isinstance(schema.get("allOf"), list) else []:
+    for option in _list(schema.get("allOf")):
         found += _problems(value, option, path, root, depth + 1)
-    if isinstance(value, dict):
-        found += _of_object(cast("dict[str, Any]", value), schema, path, root, depth)
-    if isinstance(value, list) and "items" in schema:
-        for index, item in enumerate(cast("list[Any]", value)):
+    if is_object(value):
+        found += _of_object(value, schema, path, root, depth)
+    if is_array(value) and "items" in schema:
+        for index, item in enumerate(value):
             found += _problems(item, schema["items"], f"{path}[{index}]", root, depth + 1)
     return found + _of_bounds(value, schema, at)
+
+
+def _list(value: object) -> list[Any]:
+    return value if is_array(value) else []
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if is_object(value) else {}
 
 
 def _of_object(
     value: dict[str, Any], schema: Mapping[str, Any], path: str, root: Mapping[str, Any], depth: int
 ) -> list[str]:
-    properties = cast("dict[str, Any]", schema["properties"]) if isinstance(schema.get("properties"), dict) else {}
-    required = cast("list[Any]", schema["required"]) if isinstance(schema.get("required"), list) else []
+    properties = _dict(schema.get("properties"))
+    required = _list(schema.get("required"))
     prefix = f"{path}." if path else ""
-    found = [f"`{prefix}{name}`: it is missing" for name in required if name not in value]
+    found = [f"`{prefix}{name}`: it is missing" for name in required if isinstance(name, str) and name not in value]
     others = schema.get("additionalProperties", True)
     for name, inner in value.items():
         if name in properties:
@@ -127,7 +134,7 @@ def _of_object(
 def _of_bounds(value: Any, schema: Mapping[str, Any], at: str) -> list[str]:
     found: list[str] = []
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    size = value if is_number else len(value) if isinstance(value, (str, list)) else math.nan
+    size = value if is_number else len(value) if isinstance(value, str) or is_array(value) else math.nan
     kind = "number" if is_number else "text" if isinstance(value, str) else "list"
     low, high = {
         "number": ("minimum", "maximum"),
@@ -143,7 +150,7 @@ def _of_bounds(value: Any, schema: Mapping[str, Any], at: str) -> list[str]:
 
 
 def _is_of_type(value: Any, declared: Any) -> bool:
-    kinds = cast("list[Any]", declared) if isinstance(declared, list) else [declared]
+    kinds = _list(declared) or [declared]
     return any(_is_of(value, kind) for kind in kinds)
 
 
@@ -158,7 +165,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def _type_words(declared: Any) -> str:
-    kinds = cast("list[Any]", declared) if isinstance(declared, list) else [declared]
+    kinds = _list(declared) or [declared]
     return f"a value of type {' or '.join(map(str, kinds))}"
 
 

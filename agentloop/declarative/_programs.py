@@ -168,9 +168,9 @@ def fetch_tool(base: Tool, allowed: Sequence[str], blocked: Sequence[str]) -> To
         await trio.lowlevel.checkpoint()
         return "\n\n".join(told)
 
-    options = {"read_only": True, "idempotent": True, "timeout": base.timeout}
     where = f" Only these hosts can be reached: {', '.join(allowed)}." if allowed else ""
-    return evolve(tool(name="fetch", description=base.description + where)(get), **options)
+    made = tool(name="fetch", description=base.description + where)(get)
+    return evolve(made, read_only=True, idempotent=True, timeout=base.timeout)
 
 
 def _check_host(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> None:

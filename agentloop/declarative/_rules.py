@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentloop.declarative._section import Section
 from agentloop.errors import UsageError
-from agentloop.permissions import Glob, Mode, Permissions, Rule
+from agentloop.permissions import Condition, Glob, Mode, Permissions, Rule
 
 __all__ = ["permissions_of"]
 
@@ -56,7 +56,7 @@ def _rules(section: Section | None, kind: Literal["allow", "ask", "deny"]) -> li
 def _rule(text: str, section: Section, kind: Literal["allow", "ask", "deny"]) -> Rule | None:
     name, *conditions = _CONDITION.split(text.strip())
     tool = _tool_name(name)
-    where: dict[str, Glob] = {}
+    where: dict[str, Condition] = {}
     is_wider = "[" in text
     for condition in conditions:
         argument, _, pattern = condition.partition("=")

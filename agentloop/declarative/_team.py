@@ -272,7 +272,7 @@ class _Loader:
         first = self._agents[entry]
         report = self._context.report
         unsupported = sorted(report.unsupported, key=lambda one: (one.place.line, one.place.column, one.field))
-        metadata = self._top.plain("metadata") or {}
+        metadata: dict[str, Any] = self._top.plain("metadata") or {}
         extras = _Extras(
             path=self._context.file,
             unsupported=tuple(unsupported),

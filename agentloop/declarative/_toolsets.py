@@ -161,8 +161,8 @@ class Toolsets:
         if ref and not ref.startswith("docker:"):
             # The fields beside a name are about this use of the server; the name's own say where it is.
             group = _find(self._servers, ref, section, "ref", "mcps")
-            server = self._server(group, section)
-            return _adapted(Group(toolsets=(server,)), group, is_read_only=False).toolsets[0]
+            found = Group(toolsets=(self._server(group, section),))
+            return _adapted(found, group, is_read_only=False).toolsets[0]
         options = _options_of(section, named)
         if "remote" in section:
             remote = section.section("remote")
@@ -178,9 +178,11 @@ class Toolsets:
             if not server:
                 raise section.error("`docker:` is followed by the name of a server", "ref")
             options.setdefault("name", server)
-            command, arguments = "docker", ["mcp", "gateway", "run", "--servers", server]
+            command = "docker"
+            arguments = ["mcp", "gateway", "run", "--servers", server]
         else:
-            command, arguments = section.expanded("command"), section.arguments("args")
+            command = section.expanded("command")
+            arguments = section.arguments("args")
         return _guarded(McpServer.stdio(command, *arguments, env=env, cwd=folder or self._context.folder, **options))
 
     def _rag(self, section: Section) -> Group:

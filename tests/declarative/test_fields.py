@@ -99,13 +99,14 @@ def test_the_records_without_effect_are_those_that_no_field_with_an_effect_leads
 
 def test_the_schema_is_one_and_refuses_what_the_loader_refuses() -> None:
     Draft202012Validator.check_schema(json_schema())
-    for document in (
+    wrong: list[dict[str, Any]] = [
         {},
         {"agents": {}},
         {"agents": {"root": {"modle": "x"}}},
         {"agents": {"root": {"model": "x", "max_iterations": -1}}},
         {"agents": {"root": {"model": "x", "toolsets": [{"type": "shel"}]}}},
         {"agents": {"root": {"model": "x", "toolsets": [{"type": "think", "env": {}}]}}},
-    ):
+    ]
+    for document in wrong:
         assert not VALIDATOR.is_valid(document), document
     assert VALIDATOR.is_valid({"agents": {"root": {"model": "x", "cache": None}}})

@@ -111,13 +111,8 @@ def check(text: str, folder: Path) -> LoadedTeam | None:
     path = folder / "team.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     folder.joinpath(DOCS).write_text("Some notes.\n")
-    try:
-        team = load_team(path, env={"HOME": "/root"}, folder=folder)
-    except TeamFileError as error:
-        problem = str(error)
-    else:
-        problem = ""
-    if problem:
+    team, problem = _loaded(path)
+    if team is None:
         assert problem.startswith(str(path))
         assert not OBEYED & {*problem}
         return None
@@ -125,6 +120,13 @@ def check(text: str, folder: Path) -> LoadedTeam | None:
         assert one.place.line > 0
         assert one.reason.endswith(".")
     return team
+
+
+def _loaded(path: Path) -> tuple[LoadedTeam | None, str]:
+    try:
+        return load_team(path, env={"HOME": "/root"}, folder=path.parent), ""
+    except TeamFileError as error:
+        return None, str(error)
 
 
 SETTINGS = settings(

@@ -62,17 +62,9 @@ async def test_a_hook_reads_docker_agents_names(tmp_path: Path) -> None:
 async def test_a_patch_of_the_arguments_leaves_the_others(tmp_path: Path, specific: str) -> None:
     name = "updated_input" if specific.islower() else "updatedInput"
     answer = json.dumps({specific: {name: {"cmd": "pwd; echo patched"}, "metadata": {"a": 1}}})
-    watched, _ = (
-        await run(
-            tmp_path,
-            f"{{tool_input_transform: {tool_hook(f'echo {json.dumps(answer)}')}}}",
-            calls("shell", cmd="false", cwd="inner"),
-            "Done.",
-        )
-        if tmp_path.joinpath("inner").mkdir() is None
-        else (None, None)
-    )
-    assert watched is not None
+    tmp_path.joinpath("inner").mkdir()
+    hooks = f"{{tool_input_transform: {tool_hook(f'echo {json.dumps(answer)}')}}}"
+    watched, _ = await run(tmp_path, hooks, calls("shell", cmd="false", cwd="inner"), "Done.")
     assert "inner\npatched" in result_of(watched).text
 
 

@@ -296,7 +296,7 @@ rag:
     watched = await watch(team)
     assert "three minutes" in watched.messages[2].text
     assert "not here" not in watched.messages[2].text
-    assert "Search before you answer." in team.instructions
+    assert "Search before you answer." in str(team.instructions)
     assert "rag.kitchen.strategies[1].type" in reasons(team)
     assert tmp_path.joinpath("index.db").exists()
 
