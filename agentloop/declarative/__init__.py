@@ -24,7 +24,7 @@ The files here::
 from agentloop.declarative._output import JsonOutput
 from agentloop.declarative._problems import Place, TeamFileError, Unsupported
 from agentloop.declarative._schema import json_schema
-from agentloop.declarative._team import Command, LoadedTeam, load_and_log, load_team
+from agentloop.declarative._team import Command, LoadedTeam, load_team
 
 __all__ = [
     "Command",
@@ -34,6 +34,5 @@ __all__ = [
     "TeamFileError",
     "Unsupported",
     "json_schema",
-    "load_and_log",
     "load_team",
 ]

@@ -7,6 +7,7 @@ counterpart becomes a stricter one, and is named.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Literal
 
 from agentloop.declarative._section import Section
@@ -28,8 +29,12 @@ _CONDITION = re.compile(r":(?=[A-Za-z_][A-Za-z0-9_.-]*=)")
 _SET = re.compile(r"\[[^\]]*\]")
 
 
-def permissions_of(top: Section, agent: Section) -> Permissions | None:
+def permissions_of(top: Section, agent: Section, elsewhere: Collection[str]) -> Permissions | None:
     """The permissions of an agent; ``None`` if the file says nothing about them.
+
+    Args:
+      elsewhere: names of tools that other agents of the file have, and this one has not. A rule of the file that names
+        one of them is for those agents; here, a run would warn that it matches nothing.
 
     Raises:
       TeamFileError: a rule is malformed.
@@ -39,18 +44,19 @@ def permissions_of(top: Section, agent: Section) -> Permissions | None:
     safety = agent.text("safety") or (runtime.text("safety") if runtime is not None else "")
     if rules is None and not safety:
         return None
-    allow = _rules(rules, "allow")
+    allow = _rules(rules, "allow", elsewhere)
     if safety == "restricted":
         # The agents inside have rules of their own, and obey the outer ones too.
         allow += [Rule("transfer_task"), Rule("handoff")]
-    return Permissions(allow=allow, ask=_rules(rules, "ask"), deny=_rules(rules, "deny"), mode=_MODES[safety])
+    ask, deny = _rules(rules, "ask", elsewhere), _rules(rules, "deny", elsewhere)
+    return Permissions(allow=allow, ask=ask, deny=deny, mode=_MODES[safety])
 
 
-def _rules(section: Section | None, kind: Literal["allow", "ask", "deny"]) -> list[Rule]:
+def _rules(section: Section | None, kind: Literal["allow", "ask", "deny"], elsewhere: Collection[str]) -> list[Rule]:
     if section is None:
         return []
     made = [_rule(text, section, kind) for text in section.texts(kind)]
-    return [rule for rule in made if rule is not None]
+    return [rule for rule in made if rule is not None and rule.tool not in elsewhere]
 
 
 def _rule(text: str, section: Section, kind: Literal["allow", "ask", "deny"]) -> Rule | None:

@@ -41,6 +41,8 @@ ENTRY = "root"
 """The agent that gets the prompt, if the file has one of that name."""
 CHARS_PER_TOKEN = 4
 MIN_RESULT = 200
+TRANSFER = "transfer_task"
+"""The tool by which an agent gives a task to another one."""
 MAX_LISTED = 20
 """Fields that an error of ``strict`` lists."""
 
@@ -260,10 +262,12 @@ class _Loader:
         self._agents = top.named("agents")
         self._budgets = top.named("budgets")
         self._made: dict[str, Agent[Any, Any]] = {}
+        self._groups: dict[str, list[Group]] = {}
 
     def load(self) -> LoadedTeam:
         for name, section in self._agents.items():
             self._check_references(name, section)
+            self._groups[name] = self._toolsets.of_agent(section)
         entry = ENTRY if ENTRY in self._agents else next(iter(self._agents))
         members = [self._agent(name, ()) for name in self._reachable(entry)]
         for name in self._agents:
@@ -339,7 +343,7 @@ class _Loader:
         fallbacks = (
             [self._models.choice(one, fallback, "models") for one in fallback.texts("models")] if fallback else []
         )
-        groups = self._toolsets.of_agent(section)
+        groups = self._groups[name]
         own_hooks, more_toolsets = hooks_of(section)
         extra: dict[str, Any] = {}
         if "structured_output" in section:
@@ -360,7 +364,7 @@ class _Loader:
             tools=self._tools(section, groups, path),
             toolsets=self._own_toolsets(section, groups, more_toolsets),
             hooks=self._own_hooks(section, choices, own_hooks),
-            permissions=permissions_of(self._top, section),
+            permissions=permissions_of(self._top, section, self._elsewhere(section, groups)),
             fallbacks=[choice.model for choice in fallbacks],
             limits=self._limits(section),
             retries=_retries(fallback),
@@ -433,6 +437,14 @@ class _Loader:
             return self._agent(name, path)
         return Team(*[self._agent(one, path) for one in names])
 
+    def _elsewhere(self, section: Section, groups: list[Group]) -> set[str]:
+        """The tools that other agents of the file have, and this one has not, as far as that is known."""
+        if any(group.more_names is None for group in groups):
+            return set()
+        others = [group for several in self._groups.values() for group in several]
+        own = _names(groups) | {TRANSFER} if "sub_agents" in section else _names(groups)
+        return (_names(others) | {TRANSFER}) - own
+
     def _own_toolsets(self, section: Section, groups: list[Group], more: list[Toolset]) -> list[Toolset]:
         toolsets = [toolset for group in groups for toolset in group.toolsets]
         found = [prompt_files(section), skills_of(section, self._top)]
@@ -501,6 +513,12 @@ class _Loader:
                             inner.text("url"),
                         ),
                     )
+
+
+def _names(groups: list[Group]) -> set[str]:
+    """The tools of groups, as far as they are known."""
+    more = [name for group in groups for name in group.more_names or ()]
+    return {tool.name for group in groups for tool in group.tools} | {*more}
 
 
 def _once(toolsets: list[Toolset], section: Section) -> list[Toolset]:

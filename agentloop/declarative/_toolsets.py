@@ -33,6 +33,15 @@ SKILL_FOLDERS = (".agents/skills", ".claude/skills", ".codex/skills")
 """Folders of skills, in the working folder, in those above it, and in the user's home."""
 
 
+_NAMES = {
+    "todo": frozenset({"create_todos", "update_todos", "list_todos"}),
+    "plan": frozenset({"write_plan", "read_plan"}),
+    "session_plan": frozenset({"write_plan", "read_plan"}),
+    "memory": frozenset({"add_memory", "search_memories", "get_memories", "update_memory", "delete_memory"}),
+}
+"""The tools of toolsets that are opened with a run."""
+
+
 @frozen
 class Group:
     """What a toolset of the file gives an agent."""
@@ -41,6 +50,8 @@ class Group:
     toolsets: tuple[Toolset, ...] = ()
     instructions: str = ""
     """Text for the agent's instructions."""
+    more_names: frozenset[str] | None = frozenset()
+    """Names of the tools in ``toolsets``; ``None`` if they are not known before a run."""
 
 
 class Toolsets:
@@ -89,7 +100,10 @@ class Toolsets:
         if TOOLSETS[kind]:
             return Group()
         try:
-            return _adapted(self._makers[kind](section), section, is_read_only=is_read_only)
+            made = evolve(
+                self._makers[kind](section), more_names=None if kind == "mcp" else _NAMES.get(kind, frozenset())
+            )
+            return _adapted(made, section, is_read_only=is_read_only)
         except UsageError as error:
             if hasattr(error, "place"):
                 raise
@@ -303,7 +317,7 @@ def _adapted(group: Group, section: Section, *, is_read_only: bool) -> Group:
     added = group.instructions
     if group.tools and text is not None:
         added = text.replace(_ORIGINAL, group.instructions).strip()
-    return Group(tuple(tools), toolsets, added)
+    return Group(tuple(tools), toolsets, added, group.more_names)
 
 
 @frozen

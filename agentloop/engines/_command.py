@@ -110,5 +110,7 @@ def _agents(place: str) -> dict[str, Agent]:
 
 def _team(path: str) -> Agent:
     # Only here: it needs an extra.
-    team: Agent = import_module("agentloop.declarative").load_and_log(path, logging.getLogger("agentloop.engines"))
+    team: Agent = import_module("agentloop.declarative._team").load_and_log(
+        path, logging.getLogger("agentloop.engines")
+    )
     return team

@@ -178,7 +178,7 @@ def find_served(place: str) -> Any:
 
 def _team(path: str) -> Any:
     # Only here: it needs an extra.
-    return import_module("agentloop.declarative").load_and_log(path, SERVING)
+    return import_module("agentloop.declarative._team").load_and_log(path, SERVING)
 
 
 def _is_served(value: object) -> bool:

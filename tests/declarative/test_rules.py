@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from agentloop.declarative import load_team
+from agentloop.events import WarningIssued
 from agentloop.permissions import Glob, Rule
+from agentloop.testing import ScriptedModel, calls
 from tests.declarative.builders import problem, reasons, root_of, team_of
+from tests.support import watch
 
 
 def rules(kind: str, text: str) -> tuple[Rule, ...]:
@@ -58,6 +62,25 @@ def test_a_safety_is_a_mode_of_the_agent_or_of_the_whole_file(safety: str, mode:
     other = root_of("safety: strict", f"runtime: {{safety: {safety}}}").permissions
     assert other is not None
     assert other.mode == "strict"
+
+
+async def test_a_rule_is_for_the_agents_that_have_the_tool_and_warns_only_if_none_has_it() -> None:
+    text = """\
+agents:
+  root: {model: a/a, sub_agents: [b], toolsets: [{type: think}]}
+  b: {model: a/b, toolsets: [{type: shell}, {type: todo}]}
+permissions: {allow: ["shell:cmd=ls*", think], deny: [list_todos], ask: [shel]}
+"""
+    models = {"a/a": ScriptedModel(calls("transfer_task", agent="b", task="x"), "Done."), "a/b": ScriptedModel("Hi.")}
+    team = load_team(text, models=models)
+    watched = await watch(team)
+    [warning] = [event.message for event in watched.events if isinstance(event, WarningIssued)]
+    assert "the rule shel of agent 'b'" in warning
+    root, child = team.all_agents["root"].permissions, team.all_agents["b"].permissions
+    assert root is not None
+    assert child is not None
+    assert [rule.tool for rule in (*root.allow, *root.deny, *root.ask)] == ["think", "shel"]
+    assert [rule.tool for rule in (*child.allow, *child.deny, *child.ask)] == ["shell", "list_todos", "shel"]
 
 
 def test_a_file_without_rules_leaves_the_decision_to_the_tools() -> None:
