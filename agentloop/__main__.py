@@ -14,6 +14,8 @@ MISUSED = 2
 
 ALONE = {
     "picture": "agentloop.picture._command",
+    "run": "agentloop.terminal._command",
+    "schema": "agentloop.declarative._command",
     "snapshots": "agentloop.toolkit._snapshots_command",
     "worker": "agentloop.engines._command",
 }

@@ -12,7 +12,7 @@ from typing import Any, cast
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, UsageError
 
-__all__ = ["are_agents", "exit_code", "find_by_name", "prepare"]
+__all__ = ["are_agents", "exit_code", "find_by_name", "is_file", "prepare"]
 
 MISUSED = 2
 INTERRUPTED = 130
@@ -37,17 +37,27 @@ def prepare(logger: str) -> None:
     logging.getLogger(logger).setLevel(logging.INFO)
 
 
-def find_by_name(place: str, fits: Callable[[object], bool], *, wanted: str) -> Any:
-    """The object at ``module:name``.
+def is_file(place: str) -> bool:
+    """Whether ``place`` is a file of a team, and no ``module:name``."""
+    return place.lower().endswith((".yaml", ".yml"))
+
+
+def find_by_name(
+    place: str, fits: Callable[[object], bool], *, wanted: str, from_file: Callable[[str], object] | None = None
+) -> Any:
+    """The object at ``module:name``, or the team of a file.
 
     Args:
-      place: the module and the name in it, which may have dots.
+      place: the module and the name in it, which may have dots; or the path of a YAML file.
       fits: whether the command can use an object.
       wanted: what it can use, in words for the error.
+      from_file: makes a team of a file.
 
     Raises:
-      UsageError: there is no such module, or it has no such object of that name.
+      UsageError: there is no such module, it has no such object of that name, or the file cannot be used.
     """
+    if from_file is not None and is_file(place):
+        return from_file(place)
     module_name, colon, name = place.partition(":")
     if not (module_name and colon and name):
         raise UsageError(f"say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not {place!r}")

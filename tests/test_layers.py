@@ -59,6 +59,7 @@ ADAPTERS = (
     "judges",
     "toolkit",
     "mcp",
+    "declarative",
     "stores",
     "picture",
     "engines",

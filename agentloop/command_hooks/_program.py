@@ -97,10 +97,10 @@ class Program:
         return hook
 
     async def _ask(self, point: Point[Any, Any], value: Any) -> Any:
-        code, out, said = await self._run(self._input(point, value))
+        code, out, said = await self._run(msgspec.json.encode(self.message(point, value)) + b"\n")
         reason = said.text.strip()[:MAX_REASON]
         if code == 2:
-            return verdict(point, value, Answer("block", reason))
+            return verdict(point, value, self.refusal(point, reason))
         if code != 0:
             problem = _exit(code) + (f": {reason}" if reason else "")
             if self.fail_closed or _has_not_run(code) or denies(out.text) or self._is_sandbox_broken(reason):
@@ -109,7 +109,7 @@ class Program:
         if out.too_long:
             raise CommandFailedError(f"it wrote more than {MAX_BYTES} bytes")
         try:
-            return verdict(point, value, read(point, out.text))
+            return verdict(point, value, self.answer(point, value, out.text))
         except HookWarning as warning:
             if self.fail_closed:
                 raise CommandFailedError(str(warning)) from warning
@@ -119,8 +119,11 @@ class Program:
         """Whether it was bubblewrap that failed, so that the program has not run."""
         return self.confinement is not None and reason.startswith("bwrap: ")
 
-    def _input(self, point: Point[Any, Any], value: Any) -> bytes:
-        message = {
+    # What another host's programs read and write differently is in these three.
+
+    def message(self, point: Point[Any, Any], value: Any) -> dict[str, Any]:
+        """The input of the program, for JSON."""
+        return {
             "session_id": value.source.session,
             "stream_id": value.source.stream,
             "agent_name": value.source.agents[-1],
@@ -128,7 +131,14 @@ class Program:
             "hook_event_name": event_name(point.name),
             **told(value),
         }
-        return msgspec.json.encode(message) + b"\n"
+
+    def answer(self, point: Point[Any, Any], value: Any, text: str) -> Answer:
+        """The answer that the program wrote, before it exited with 0. Raises as `read`."""
+        return read(point, text)
+
+    def refusal(self, point: Point[Any, Any], reason: str) -> Answer:
+        """The answer of a program that exited with 2."""
+        return Answer("block", reason)
 
     def _folder(self) -> str:
         return os.path.abspath(self.cwd or os.curdir)  # noqa: PTH100  # no file is looked at

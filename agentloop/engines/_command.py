@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m agentloop worker", description="Drive the sessions of a database that have work."
     )
-    parser.add_argument("agents", metavar="module:name", help="an Agent, several of them, or a dict of them by name")
+    parser.add_argument(
+        "agents",
+        metavar="module:name",
+        help="an Agent, several of them, or a dict of them by name; or the YAML file of a team",
+    )
     parser.add_argument(
         "--database", required=True, metavar="URL", help="postgresql://user@host/database, or a file of SQLite"
     )
@@ -117,5 +122,13 @@ def store_at(database: str) -> Store:
 
 
 def _agents(place: str) -> dict[str, Agent]:
-    """The agents at ``module:name``. Raises `UsageError`."""
-    return agents_by_name(find_by_name(place, are_agents, wanted="Agent, and no list or dict of them"))
+    """The agents at ``module:name``, or in a file. Raises `UsageError`."""
+    return agents_by_name(find_by_name(place, are_agents, wanted="Agent, and no list or dict of them", from_file=_team))
+
+
+def _team(path: str) -> Agent:
+    # Only here: it needs an extra.
+    team: Agent = import_module("agentloop.declarative._team").load_and_log(
+        path, logging.getLogger("agentloop.engines")
+    )
+    return team

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import trio
 
-from agentloop._command_line import are_agents, exit_code, find_by_name, prepare
+from agentloop._command_line import are_agents, exit_code, find_by_name, is_file, prepare
 from agentloop._data_folder import data_folder
 from agentloop._runtime.logs import SERVING
 from agentloop.agent import Agent
@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="serve agents over HTTP")
     serve.set_defaults(run_command=_serve)
-    serve.add_argument("served", metavar="module:name", help="an Agent, several of them, or an app of serving.app()")
+    serve.add_argument(
+        "served",
+        metavar="module:name",
+        help="an Agent, several of them, or an app of serving.app(); or the YAML file of a team",
+    )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s)")
     serve.add_argument(
@@ -110,13 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("snapshots", help="show and undo what turns did to a folder", add_help=False)
     acp = commands.add_parser("acp", help="serve an agent to an editor, over the standard streams (ACP)")
     acp.set_defaults(run_command=_acp)
-    acp.add_argument("served", metavar="module:name", help="an Agent")
+    acp.add_argument("served", metavar="module:name", help="an Agent, or the YAML file of a team")
     acp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
     mcp = commands.add_parser("mcp", help="serve agents as tools to an MCP client, over the standard streams")
     mcp.set_defaults(run_command=_mcp)
-    mcp.add_argument("served", metavar="module:name", help="an Agent, or several of them")
+    mcp.add_argument("served", metavar="module:name", help="an Agent, or several of them; or the YAML file of a team")
     mcp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
-    # `agentloop.__main__` runs it, without the packages of a server. Here, it is listed.
+    # `agentloop.__main__` runs these, without the packages of a server. Here, they are listed.
+    commands.add_parser("run", help="talk to an agent, or to the team of a YAML file", add_help=False)
+    commands.add_parser("schema", help="print the JSON Schema of the files of teams", add_help=False)
     commands.add_parser("worker", help="drive the sessions of a database that have work", add_help=False)
     return parser
 
@@ -158,7 +164,9 @@ def _own_file(served: str) -> Path | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return None
-    return folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', served)}.db"
+    # Of files, there is one of each name in each folder.
+    name = str(Path(served).absolute()) if is_file(served) else served
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name)[-200:]}.db"
 
 
 def _tokens(variables: Sequence[str]) -> BearerTokens:
@@ -169,12 +177,17 @@ def _tokens(variables: Sequence[str]) -> BearerTokens:
 
 
 def find_served(place: str) -> Any:
-    """The agent, the agents or the app at ``module:name``.
+    """The agent, the agents or the app at ``module:name``, or the team of a YAML file.
 
     Raises:
       UsageError: there is no such module, or it has nothing of that name that can be served.
     """
-    return find_by_name(place, _is_served, wanted="Agent, and no app of serving.app()")
+    return find_by_name(place, _is_served, wanted="Agent, and no app of serving.app()", from_file=_team)
+
+
+def _team(path: str) -> Any:
+    # Only here: it needs an extra.
+    return import_module("agentloop.declarative._team").load_and_log(path, SERVING)
 
 
 def _is_served(value: object) -> bool:

@@ -27,8 +27,10 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _background, _contexts, _deferred, _handoffs, _laws, _pauses, _readers, _results, _safety)
-_ADDED += (_tools, _values)
+_ADDED = (
+    *(_agents, _background, _contexts, _deferred, _handoffs, _laws),
+    *(_pauses, _readers, _results, _safety, _tools, _values),
+)
 """The modules that add to the registry when they are imported."""
 
 
