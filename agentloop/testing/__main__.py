@@ -2,7 +2,8 @@
 
 - ``corpus``: every scenario of the corpus, swept at some places of each kind. This is the default.
 - ``corpus --every``: the same at every place. ``corpus --lines``: the lines that the corpus never runs.
-- ``record``: write down anew what each scenario does without a fault, in a checkout of the repository.
+- ``mixes``: agents, people and readers put together at random, each compared with what was recorded of it.
+- ``record``: write down anew what each scenario and each mix does, in a checkout of the repository.
 - ``replay TOKEN``: one run again, by the token, or the program, that a failure printed.
 - ``fuzz``: programs without end, or for ``--seconds``.
 - ``mutants``: break the runtime in every way we know, and see whether the harness notices.
@@ -16,19 +17,28 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from agentloop.testing.harness.corpus import RECORDINGS, corpus, find_scenario, record
+from agentloop.testing._recorded import RecordAnew
+from agentloop.testing.harness.corpus import PLACES, RECORDINGS, corpus, find_scenario, record, record_faults
 from agentloop.testing.harness.lines import lines_run
 from agentloop.testing.harness.machine import StreamMachine
+from agentloop.testing.harness.mix_plays import mixes, record_mixes
 from agentloop.testing.harness.mutants import MUTANTS, control
 from agentloop.testing.harness.programs import Program, Reached, run_program
 from agentloop.testing.harness.search import BrokenPromise, search_corpus, search_programs, search_sweeps, sweep_corpus
-from agentloop.testing.simulation import HarnessError, Sim, SweepReport, Violation, parse_fault, replay_token
+from agentloop.testing.simulation import (
+    HarnessError,
+    Sim,
+    SweepReport,
+    Violation,
+    parse_fault,
+    parse_token,
+    replay_token,
+    simulate,
+)
 from agentloop.testing.simulation.forked import run_forked
 
 __all__ = ["main"]
 
-PLACES = 8
-"""Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
 SEEDS = (1, 2, 3)
 """The seeds with which each mutant is hunted by programs, one after another."""
 PROGRAMS = 400
@@ -63,10 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
     sweep.add_argument("--seed", type=int, default=0, help="another order of tasks in which to try the faults")
     sweep.set_defaults(run=_sweep)
-    recorder = commands.add_parser("record", help="write down anew what each scenario does without a fault")
+    mixed = commands.add_parser("mixes", help="run agents, people and readers that are put together at random")
+    mixed.set_defaults(run=_mixes)
+    recorder = commands.add_parser("record", help="write down anew what each scenario and each mix does")
     recorder.set_defaults(run=_record)
     replay = commands.add_parser("replay", help="run one token, or program, again")
     replay.add_argument("token", nargs="+")
+    replay.add_argument("--trace", action="store_true", help="print what is compared with the recording, line by line")
     replay.set_defaults(run=_replay)
     fuzz = commands.add_parser("fuzz", help="run programs that nobody has written")
     fuzz.add_argument("--seconds", type=float, default=60.0, help="how long; 60 by default")
@@ -102,6 +115,18 @@ def _sweep(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
+def _mixes(_options: argparse.Namespace) -> int:
+    began, broken = time.perf_counter(), 0
+    for name, make in mixes().items():
+        try:
+            simulate(make())
+        except Violation as violation:
+            broken += 1
+            print(f"\n{violation}\nto run it again: python -m agentloop.testing replay {name}")
+    print(f"{len(mixes())} mixes, {broken} violations, {time.perf_counter() - began:.1f} s")
+    return 1 if broken else 0
+
+
 def _lines(names: Sequence[str]) -> int:
     """Print the lines of the decisions, the runtime and the stores that no scenario runs, and how many it runs."""
     reports = list(lines_run(names))
@@ -118,16 +143,23 @@ def _record(_options: argparse.Namespace) -> int:
         raise HarnessError("the recorded runs are in the repository: run this in a checkout of it")
     try:
         changed = record()
+        changed += [f"{name} with a fault" for name in record_faults()]
+        mixed, broken = record_mixes()
+        changed += mixed
+        for violation in broken:
+            print(f"{violation}\nso this mix is not recorded")
     except Violation as violation:
         print(violation)
         return 1
-    print(f"{len(corpus())} scenarios, {len(changed)} recorded anew in {RECORDINGS.folder}")
+    print(f"{len(corpus())} scenarios and {len(mixes())} mixes, {len(changed)} recorded anew in {RECORDINGS.folder}")
     return 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     token = " ".join(options.token)
     try:
+        if options.trace:
+            return _trace(token)
         sim = _replay_program(token) if token.startswith("{") else replay_token(find_scenario(token), token)
     except KeyError:
         raise HarnessError(f"no scenario is called {token.split()[0]!r}") from None
@@ -135,6 +167,18 @@ def _replay(options: argparse.Namespace) -> int:
         print(violation)
         return 1
     print(f"no promise was broken ({sim.steps} task steps, {sim.now:g} virtual seconds)")
+    return 0
+
+
+def _trace(token: str) -> int:
+    """Print the trace of a run, which has one fault at most."""
+    scenario, fault = find_scenario(token)(), parse_token(token).fault
+    scenario.recorded, scenario.recorded_faults = RecordAnew(), {str(fault): ""}
+    try:
+        simulate(scenario, fault=fault)
+    finally:
+        if scenario.lab is not None and scenario.lab.trace is not None:
+            print("\n".join(scenario.lab.trace.lines))
     return 0
 
 

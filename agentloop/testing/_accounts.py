@@ -62,6 +62,8 @@ class Accounts:
     """The runs whose model has given an answer in the turn at hand."""
     _made_room: set[EventWriter] = field(factory=set[EventWriter])
     """The runs that have made room, and whose model has not been counted since."""
+    _last_turn: dict[EventWriter, int] = field(factory=dict[EventWriter, int])
+    """The number of the last turn of a run that has ended. Where a store fails, its end is appended once more."""
     _torn: set[Run] = field(factory=set[Run])
     """The runs that had a turn which failed, or a run inside with one."""
 
@@ -100,6 +102,9 @@ class Accounts:
 
     def _check_attempts(self, event: TurnFinished, run: Run) -> None:
         writer = run.writer
+        if event.turn <= self._last_turn.get(writer, 0):
+            return
+        self._last_turn[writer] = event.turn
         if event.reason == "output_retry":
             self._attempts[writer] = self._attempts.get(writer, 0) + 1
         elif event.reason in ("continued", "final") and writer in self._answered:

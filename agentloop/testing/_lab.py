@@ -34,7 +34,7 @@ from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
 from agentloop.testing._accounts import unsaved_ends, wrong_doors
 from agentloop.testing._journal import JournalClient, SeamJournal
-from agentloop.testing._recorded import compare_recorded
+from agentloop.testing._recorded import compare_recorded, compare_under_fault
 from agentloop.testing._shown import shown_error
 from agentloop.testing._trace import Trace
 from agentloop.testing._watch import Watch
@@ -567,6 +567,8 @@ class AgentScenario:
         self.lab: Lab | None = None
         self.recorded: Sequence[str] | None = None
         """The recorded trace, if there is one to compare with."""
+        self.recorded_faults: Mapping[str, str] = {}
+        """How the run came out with some faults, by the fault. A line that is empty is not compared."""
 
     async def run(self, sim: Sim, /) -> None:
         """Play it, watched."""
@@ -577,8 +579,10 @@ class AgentScenario:
 
     @contextmanager
     def _traced(self, lab: Lab) -> Generator[None]:
-        """Record the run, if it is the one without a fault and with the usual order of tasks."""
-        if self.recorded is None or lab.sim.fault is not None or lab.sim.granularity != "batch":
+        """Record the run, if it has a recording to compare with, and the usual order of tasks."""
+        fault = lab.sim.fault
+        is_compared = self.recorded is not None if fault is None else str(fault) in self.recorded_faults
+        if not is_compared or lab.sim.granularity != "batch":
             yield
             return
         lab.trace = Trace()
@@ -600,8 +604,12 @@ class AgentScenario:
             raise AssertionError(_report(problems, lab))
         if not sim.fired and self._expect is not None:
             self._expect(lab)
-        if lab.trace is not None and self.recorded is not None and not sim.picks:
+        if lab.trace is None or sim.picks:
+            return
+        if sim.fault is None and self.recorded is not None:
             compare_recorded(self.name, self.recorded, lab.trace.close())
+        elif line := self.recorded_faults.get(str(sim.fault)):
+            compare_under_fault(self.name, str(sim.fault), line, lab.trace.brief())
 
     def _make_lab(self, sim: Sim) -> Lab:
         return Lab(sim)

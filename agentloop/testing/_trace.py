@@ -39,6 +39,8 @@ _PIECES = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput)
 _NOTHING: tuple[object, ...] = (None, (), "", [], {}, ModelSettings())
 _PROCESS = re.compile(r"process \d+ on [^\s\"]+")
 """The name of a holder of a lease, which is another one in each process."""
+_LAST = 3
+"""Events at the end of a stream that its line under a fault names."""
 _STORE = ("answer", "answers", "acquire", "renew", "release", "info", "sessions", "fork", "rename", "delete")
 _LOGGER = logging.getLogger("agentloop")
 
@@ -76,6 +78,8 @@ class Trace:
         self._runs: list[Run] = []
         self._shown: set[str] = set()
         """The messages that a line has in full. Later ones have their beginning and a checksum."""
+        self._kinds: dict[str, list[str]] = {}
+        """The names of the last events of each stream, without pieces of text."""
         self._keep: list[object] = []
         """Objects whose identity is a key: no other object may get it."""
 
@@ -144,6 +148,9 @@ class Trace:
         self._seq[id(log)] = event.seq
         self._appended[event.source.stream.partition("/")[0], event.seq] = event
         stream = _depth(event.source.stream)
+        if not isinstance(event, _PIECES):
+            kinds = self._kinds.setdefault(event.source.stream, [])
+            kinds[:] = [*kinds[1 - _LAST :], type(event).__name__]
         if isinstance(event, _PIECES) and event.seq == last + 1:
             kind = (type(event), stream, getattr(event, "call_id", ""), getattr(event, "name", ""))
             text = event.arguments if isinstance(event, ToolCallDelta) else event.text
@@ -347,6 +354,20 @@ class Trace:
             for now, numbers in self._read.get(run, []):
                 self.lines.append(f"  read at {now:.6g}: {_ranges(numbers)}")
         return self.lines
+
+    def brief(self) -> str:
+        """One line: how each stream ended, with its last events, and a checksum of the whole trace."""
+        whole = crc32("\n".join(self.close()).encode("utf-8", "surrogatepass"))
+        return "; ".join([*map(self._end_of, self._runs), f"{whole:08x}"])
+
+    def _end_of(self, run: Run) -> str:
+        outcome: Any = run.outcome
+        stream = run.source.stream
+        kinds = " ".join(self._kinds.get(stream, []))
+        if outcome is None:
+            return f"{stream} has no outcome {kinds}".rstrip()
+        error = "" if outcome.error is None else f" {type(outcome.error).__name__}"
+        return f"{stream} {outcome.reason}{error} {run.meter.requests}/{run.meter.tool_calls} {kinds}".rstrip()
 
 
 def _depth(stream: str) -> str:

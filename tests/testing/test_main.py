@@ -48,6 +48,15 @@ def test_the_lines_that_no_scenario_runs_are_listed(capsys: pytest.CaptureFixtur
     assert "1 scenarios run " in printed
 
 
+def test_the_trace_of_a_run_is_printed_with_and_without_a_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "--trace", "only-text-0"]) == 0
+    assert 'StreamStopped reason="completed"' in capsys.readouterr().out
+    assert main(["replay", "--trace", "only-text-0", "cancel:stop:A@2"]) == 0
+    assert 'StreamStopped reason="cancelled"' in capsys.readouterr().out
+    assert main(["replay", "--trace", "mix-1"]) == 0
+    assert "StreamStarted" in capsys.readouterr().out
+
+
 def test_a_token_is_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "only-text-0", "cancel:stop:A@2"]) == 0
     with MUTANTS["terminal-event-twice"]():

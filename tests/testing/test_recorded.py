@@ -11,10 +11,12 @@ from unittest.mock import patch
 import pytest
 
 from agentloop._runtime.tool_context import RunningContext
-from agentloop.testing._recorded import Recordings, compare_recorded
+from agentloop.testing._recorded import Checksums, Recordings, checksums_of, compare_recorded, compare_under_fault
 from agentloop.testing._shown import shown
 from agentloop.testing.harness import corpus as corpus_module
-from agentloop.testing.harness.corpus import RECORDINGS, corpus
+from agentloop.testing.harness.corpus import FAULTS, RECORDINGS, corpus, recorded_faults
+from agentloop.testing.harness.mix_plays import MIX_RECORDINGS, mix, mixes
+from agentloop.testing.harness.mixes import Draw
 from agentloop.testing.simulation import Violation, simulate
 
 GROUPS = sorted(path.stem for path in (RECORDINGS.folder or Path()).glob("*.txt"))
@@ -30,6 +32,86 @@ def test_each_scenario_does_what_was_recorded(group: str) -> None:
     scenarios = corpus()
     for name in RECORDINGS.names_of(group):
         simulate(scenarios[name]())
+
+
+def test_the_runs_with_a_fault_that_are_recorded_are_of_all_scenarios() -> None:
+    assert {name for group in GROUPS for name in FAULTS.names_of(group)} == set(corpus())
+
+
+@pytest.mark.parametrize("part", range(20))
+def test_each_scenario_comes_out_as_recorded_with_some_faults(part: int) -> None:
+    scenarios = corpus()
+    for name in list(scenarios)[part::20]:
+        faults = recorded_faults(name)
+        assert faults
+        for fault in faults:
+            assert simulate(scenarios[name](), fault=fault).fired
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_each_mix_does_what_was_recorded(part: int) -> None:
+    names = list(mixes())[part::8]
+    assert len(names) > 50
+    for name in names:
+        simulate(mixes()[name]())
+
+
+def test_a_change_under_a_fault_is_a_difference_from_the_recording() -> None:
+    make, changed = corpus()["parallel-tools-0"], property(lambda context: f"{context.call_id}!")
+
+    with patch.object(RunningContext, "idempotency_key", changed), pytest.raises(Violation, match="not come out as"):
+        for fault in recorded_faults("parallel-tools-0"):
+            simulate(make(), fault=fault)
+
+
+def test_a_change_of_a_mix_shows_the_lines_around_it() -> None:
+    name = next(name for name in mixes() if "tool one" in "".join(_trace_of(name)))
+    changed = property(lambda context: f"{context.call_id}!")
+
+    with patch.object(RunningContext, "idempotency_key", changed), pytest.raises(Violation) as raised:
+        simulate(mixes()[name]())
+
+    assert f"{name} is not what was recorded from line" in raised.value.problem
+    assert "\n+ tool one" in raised.value.problem
+
+
+def _trace_of(name: str) -> list[str]:
+    scenario = mixes()[name]()
+    simulate(scenario)
+    assert scenario.lab is not None
+    assert scenario.lab.trace is not None
+    return scenario.lab.trace.lines
+
+
+def test_a_mix_is_the_same_for_its_number_and_another_for_another() -> None:
+    assert _trace_of("mix-1") == _trace_of("mix-1")
+    assert _trace_of("mix-1") != _trace_of("mix-2")
+    assert [Draw("a").number(1000), Draw("a").on("b").number(1000)] == [
+        Draw("a").number(1000),
+        Draw("a/b").number(1000),
+    ]
+
+
+def test_without_recordings_there_are_no_mixes_and_one_can_be_played() -> None:
+    with patch.object(MIX_RECORDINGS, "folder", None):
+        assert mixes() == {}
+        simulate(mix(1))
+
+
+def test_checksums_say_where_a_run_differs() -> None:
+    recorded = Checksums(checksums_of([f"line {number}" for number in range(100)]))
+    lines = [f"line {number}" for number in range(100)]
+    compare_recorded("some", recorded, lines)
+    with pytest.raises(AssertionError, match=r"(?s)from line 71 on, of 100 lines.*  line 69\n\+ other\n\+ line 71"):
+        compare_recorded("some", recorded, [*lines[:70], "other", *lines[71:]])
+    with pytest.raises(AssertionError, match="from line 99 on, of 100 lines"):
+        compare_recorded("some", recorded, lines[:98])
+
+
+def test_a_difference_under_a_fault_has_both_lines() -> None:
+    compare_under_fault("some", "seam:1", "ends well", "ends well")
+    with pytest.raises(AssertionError, match=r"(?s)replay --trace 'some seam:1'.*-ends well\n\+ends badly"):
+        compare_under_fault("some", "seam:1", "ends well", "ends badly")
 
 
 def test_a_run_in_another_process_with_other_hashes_is_what_was_recorded() -> None:

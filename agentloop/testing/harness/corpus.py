@@ -22,10 +22,12 @@ from agentloop.testing.harness import (
     tool_scenarios as _tools,
     value_scenarios as _values,
 )
+from agentloop.testing.harness.mix_plays import mixes
 from agentloop.testing.harness.registry import GROUPS, SCENARIOS
-from agentloop.testing.simulation import simulate
+from agentloop.testing.simulation import Fault, Kind, parse_fault, simulate
+from agentloop.testing.simulation.sweep import faults_tried
 
-__all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
+__all__ = ["FAULTS", "PLACES", "RECORDINGS", "corpus", "find_scenario", "record", "record_faults", "recorded_faults"]
 
 _ADDED = (
     *(_agents, _background, _contexts, _deferred, _handoffs, _laws),
@@ -36,6 +38,15 @@ _ADDED = (
 
 RECORDINGS = Recordings()
 """The recorded runs, where this checkout has them."""
+
+FAULTS = Recordings(inner="faults")
+"""How runs with a fault come out: a line for each."""
+
+PLACES = 8
+"""Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
+
+_RECORDED: dict[Kind, tuple[int, ...]] = {"cancel": (1, 4, 6), "seam": (1, 3, 5, 6), "clock": (4,), "interrupt": (3, 5)}
+"""Which of these places are recorded."""
 
 
 def corpus() -> dict[str, Callable[[], AgentScenario]]:
@@ -48,7 +59,15 @@ def _with_recording(make: Callable[[], AgentScenario], name: str) -> AgentScenar
     scenario = make()
     if RECORDINGS.folder is not None:
         scenario.recorded = RECORDINGS.lines_of(_group(name), name)
+    if FAULTS.folder is not None:
+        lines = FAULTS.lines_of(_group(name), name)
+        scenario.recorded_faults = dict(line.split(" ", 1) for line in lines)
     return scenario
+
+
+def recorded_faults(name: str) -> list[Fault]:
+    """The faults with which the runs of a scenario are recorded."""
+    return [parse_fault(fault) for fault in corpus()[name]().recorded_faults]
 
 
 def _group(name: str) -> str:
@@ -76,10 +95,41 @@ def record() -> list[str]:
     return changed
 
 
+def record_faults() -> list[str]:
+    """Run each scenario with some faults, and write down how it comes out. Return the names of those that differ.
+
+    Raises:
+      Violation: a run breaks a promise.
+    """
+    groups: dict[str, dict[str, list[str]]] = {}
+    changed: list[str] = []
+    for name, make in corpus().items():
+        base = make()
+        before = base.recorded_faults
+        base.recorded = None
+        sim = simulate(base)
+        lines: dict[str, str] = {}
+        for kind, places in _RECORDED.items():
+            tried = faults_tried(sim, kind, PLACES)
+            for fault in [tried[place] for place in places if place < len(tried)]:
+                scenario = make()
+                scenario.recorded_faults = {str(fault): ""}
+                if simulate(scenario, fault=fault).fired:
+                    assert scenario.lab is not None
+                    assert scenario.lab.trace is not None
+                    lines[str(fault)] = scenario.lab.trace.brief()
+        groups.setdefault(_group(name), {})[name] = [f"{fault} {line}" for fault, line in lines.items()]
+        if lines != before:
+            changed.append(name)
+    FAULTS.write(groups)
+    return changed
+
+
 def find_scenario(token: str) -> Callable[[], AgentScenario]:
     """The scenario that a token belongs to.
 
     Raises:
       KeyError: there is none of that name.
     """
-    return corpus()[token.split(maxsplit=1)[0]]
+    name = token.split(maxsplit=1)[0]
+    return mixes()[name] if name.startswith("mix-") else corpus()[name]

@@ -9,8 +9,9 @@ from random import Random
 import msgspec
 
 from agentloop.testing._hypothesis import hypothesis, stateful
-from agentloop.testing.harness.corpus import corpus
+from agentloop.testing.harness.corpus import corpus, recorded_faults
 from agentloop.testing.harness.machine import StreamMachine
+from agentloop.testing.harness.mix_plays import mixes
 from agentloop.testing.harness.programs import Program, pick_faults, run_program, simpler
 from agentloop.testing.simulation import (
     Fault,
@@ -25,7 +26,9 @@ from agentloop.testing.simulation import (
 __all__ = [
     "BrokenPromise",
     "search_corpus",
+    "search_mixes",
     "search_programs",
+    "search_recorded_faults",
     "search_sweeps",
     "shrink",
     "sweep_corpus",
@@ -51,6 +54,29 @@ def search_corpus(limit: int) -> BrokenPromise | None:
             simulate(make())
         except Violation as violation:
             return BrokenPromise(runs, violation.token, violation.problem)
+    return None
+
+
+def search_mixes() -> BrokenPromise | None:
+    """Play each mix once, and compare it with its recording."""
+    for runs, make in enumerate(mixes().values(), start=1):
+        try:
+            simulate(make())
+        except Violation as violation:
+            return BrokenPromise(runs, violation.token, violation.problem)
+    return None
+
+
+def search_recorded_faults() -> BrokenPromise | None:
+    """Run each scenario of the corpus with the faults that are recorded of it."""
+    runs = 0
+    for name, make in corpus().items():
+        for fault in recorded_faults(name):
+            runs += 1
+            try:
+                simulate(make(), fault=fault)
+            except Violation as violation:
+                return BrokenPromise(runs, violation.token, violation.problem)
     return None
 
 

@@ -18,7 +18,7 @@ from agentloop.testing.simulation.simulate import simulate
 from agentloop.testing.simulation.tokens import parse_token
 from agentloop.testing.simulation.violation import Violation
 
-__all__ = ["Kind", "OnRun", "SweepReport", "Tally", "replay_token", "sweep_scenario"]
+__all__ = ["Kind", "OnRun", "SweepReport", "Tally", "faults_tried", "replay_token", "sweep_scenario"]
 
 Kind: TypeAlias = Literal["cancel", "seam", "io", "clock", "interrupt", "schedule", "batch", "step"]
 """The kinds of faults that a sweep can try:
@@ -177,6 +177,11 @@ def replay_token(
         max_steps=max_steps,
         max_virtual=max_virtual,
     )
+
+
+def faults_tried(base: Sim, kind: Kind, limit: int) -> list[Fault]:
+    """The faults that a sweep of one kind tries: ``limit`` of them, spread over the places of a run that had none."""
+    return [fault for fault, _ in _thin(list(_points(kind, base, None)), limit) if fault is not None]
 
 
 @frozen

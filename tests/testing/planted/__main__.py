@@ -1,7 +1,8 @@
 """Plant the bugs of ``table.py``, or of a later set, one at a time in a copy, and see which search notices each.
 
-The corpus without a fault comes first, then programs, then a sample of the sweeps, then the tests of the area.
-The first to notice ends the search. A bug whose words are not there any more is reported as stale.
+The corpus without a fault comes first, then mixes and the recorded faults, then programs, then a sample of the sweeps,
+then the tests of the area. The first to notice ends the search. A bug whose words are not there any more is reported
+as stale.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ SECONDS = 120
 
 HUNT = """
 import gc, sys
-from agentloop.testing.harness.search import search_corpus, search_programs, search_sweeps
+from agentloop.testing.harness.search import (
+    search_corpus, search_mixes, search_programs, search_recorded_faults, search_sweeps
+)
 found = None
 stages = sys.argv[1].split(",")
 if "corpus" in stages:
     found, who = search_corpus(10_000), "corpus"
+if found is None and "mixes" in stages:
+    found, who = search_mixes(), "mixes"
+if found is None and "faults" in stages:
+    found, who = search_recorded_faults(), "corpus, with recorded faults"
 for seed in (1, 2):
     if found is None and "programs" in stages:
         found, who = search_programs(150, seed=seed, faults=0, shrinks=False), "programs"
@@ -50,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="only bugs with one of these in their names, or with these numbers")
     parser.add_argument("--set", choices=SETS, default="first", help="which of the sets to plant")
-    parser.add_argument("--stages", default="corpus,programs,sweeps,tests")
+    parser.add_argument("--stages", default="corpus,mixes,faults,programs,sweeps,tests")
     parser.add_argument("--points", type=int, default=3, help="places of each kind that the sweeps try")
     parser.add_argument("--limit", type=float, default=4 * SECONDS, help="seconds for each stage of a bug")
     options = parser.parse_args()

@@ -1,0 +1,256 @@
+"""How mixes are played: a session of several runs, with people, readers, stops, kills and pauses at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from agentloop._runtime.exception_groups import raise_single
+from agentloop.errors import AgentLoopError
+from agentloop.events import (
+    ApprovalRequested,
+    ContinueRequested,
+    ElicitationRequested,
+    Question,
+    StreamEvent,
+    ToolCallStarted,
+    TurnFinished,
+)
+from agentloop.permissions import Exact, Permissions, Rule
+from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.session import Session
+from agentloop.stores import stored_session
+from agentloop.testing._journal import SeamJournal
+from agentloop.testing._lab import AgentScenario, Lab, Recorded
+from agentloop.testing._recorded import Checksums, RecordAnew, Recordings, checksums_of
+from agentloop.testing.harness.mixes import Draw, make_agent
+from agentloop.testing.simulation import Violation, simulate
+
+__all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes"]
+
+MIXES = 500
+"""Mixes that are tried when they are recorded. One that breaks a promise is not recorded, and is printed."""
+
+_LEFT_OUT = (260,)
+"""A mix whose estimate of tokens differs by one between Pythons: from 3.12 on, `sum` adds floats in another way."""
+
+MIX_RECORDINGS = Recordings(inner="mixes")
+_GROUP = "mixes"
+
+_ID = "mixed"
+
+
+def mix(number: int) -> AgentScenario:
+    """The mix with a number, to be played and watched."""
+    scenario = AgentScenario(f"mix-{number}", partial(_play, Draw(f"mix {number}")))
+    if MIX_RECORDINGS.folder is not None:
+        scenario.recorded = Checksums(MIX_RECORDINGS.lines_of(_GROUP, scenario.name)) or RecordAnew()
+    return scenario
+
+
+def mixes() -> dict[str, Callable[[], AgentScenario]]:
+    """The mixes that are recorded, by name."""
+    names = [] if MIX_RECORDINGS.folder is None else MIX_RECORDINGS.names_of(_GROUP)
+    return {name: partial(mix, int(name.removeprefix("mix-"))) for name in names}
+
+
+def record_mixes() -> tuple[list[str], list[Violation]]:
+    """Play each mix, and write down what it shows. Return the names of those that differ, and the broken promises."""
+    changed: list[str] = []
+    broken: list[Violation] = []
+    rows: dict[str, list[str]] = {}
+    for number in range(MIXES):
+        if number in _LEFT_OUT:
+            continue
+        scenario = mix(number)
+        before, scenario.recorded = scenario.recorded, RecordAnew()
+        try:
+            simulate(scenario)
+        except Violation as violation:
+            broken.append(violation)
+            continue
+        assert scenario.lab is not None
+        assert scenario.lab.trace is not None
+        rows[scenario.name] = checksums_of(scenario.lab.trace.lines)
+        if rows[scenario.name] != before:
+            changed.append(scenario.name)
+    MIX_RECORDINGS.write({_GROUP: rows})
+    return changed, broken
+
+
+async def _play(draw: Draw, lab: Lab) -> None:
+    if draw.on("journal").chance(0.5):
+        await _in_journal(draw, lab)
+        return
+    agent = make_agent(draw.on("agent"), lab)
+    session = Session(_ID, permissions=_permissions(draw))
+    for number in range(1 + draw.on("runs").number(3)):
+        await _one_run(draw.on(number), draw.on("answers"), lab, agent, session=session)
+
+
+def _permissions(draw: Draw) -> Permissions | None:
+    own = draw.on("of the session")
+    return Permissions(ask=["one"], deny=[Rule("poll", {"number": Exact(2)})]) if own.chance(0.15) else None
+
+
+async def _in_journal(draw: Draw, lab: Lab) -> None:
+    """Each run in a process of its own, and an unfinished one is resumed, three times at most."""
+    async with SeamJournal(lab.sim, lab.watch.note).open() as journal:
+        lab.journal = journal
+        agent = make_agent(draw.on("agent"), lab)
+        for number in range(2 + draw.on("runs").number(4)):
+            own = draw.on(number)
+            async with journal.process(f"P{number}") as client:
+                client.delay = own.on("slow").one((0.0, 0.0, 0.5))
+                async with stored_session(
+                    client, _ID, if_busy="wait", permissions=_permissions(draw), lease_seconds=3
+                ) as session:
+                    if own.on("rewind").chance(0.15) and len(session.messages) > 2:
+                        await _rewind(own, lab, session)
+                    kills = client.kill if own.on("kill").chance(0.3) else None
+                    await _one_run(own, draw.on("answers"), lab, agent, session=session, client=client, kills=kills)
+
+
+async def _rewind(draw: Draw, lab: Lab, session: Any) -> None:
+    try:
+        await session.rewind(draw.on("to").number(len(session.messages)))
+    except AgentLoopError as error:
+        assert lab.trace is not None
+        lab.trace.add(f"no rewind: {error}")
+
+
+async def _one_run(
+    draw: Draw,
+    answers: Draw,
+    lab: Lab,
+    agent: Any,
+    *,
+    session: Any,
+    client: Any = None,
+    kills: Callable[[], None] | None = None,
+) -> None:
+    modes = ("reader", "reader", "decline", "handler") + (("park", "park") if client is not None else ())
+    mode = draw.on("mode").one(modes)
+    options: dict[str, Any] = {"on_question": mode}
+    if mode == "handler":
+        options["on_question"] = lab.handler(partial(_answer, answers))
+    if client is not None and session.is_resumable and draw.on("resumes").chance(0.85):
+        replies = {each.id: _answer(answers, each) for each in session.questions}
+        options["resumes"] = {id: answer for id, answer in replies.items() if answer is not None}
+    try:
+        opening = lab.stream(
+            agent, draw.on("prompt").one(("go", "go " * 60)), session=session, client=client, **options
+        )
+        async with opening as stream, trio.open_nursery() as nursery:
+            person = _Person(
+                draw.on("person"), stream, nursery, answers=answers if mode == "reader" else None, kills=kills
+            )
+            async for event in stream:
+                await person.reads(event)
+            nursery.cancel_scope.cancel()
+    except AgentLoopError as error:
+        lab.errors.append(error)
+    except BaseExceptionGroup as group:
+        try:
+            raise_single(group)
+        except AgentLoopError as error:
+            lab.errors.append(error)
+
+
+class _Person:
+    """Reads a stream, answers, and interferes."""
+
+    def __init__(
+        self,
+        draw: Draw,
+        stream: Recorded,
+        nursery: trio.Nursery,
+        *,
+        answers: Draw | None,
+        kills: Callable[[], None] | None,
+    ) -> None:
+        self._draw = draw
+        self._stream = stream
+        self._nursery = nursery
+        self._answers = answers
+        self._kills = kills
+        self._read = 0
+        self._deed = draw.on("deed").one(
+            ("", "", "steer", "steer", "follow up", "stop", "rest", "park", "steer", "child")
+        )
+        self._at = draw.on("at").number(30)
+        self._kill_at = draw.on("kill at").number(40)
+
+    async def reads(self, event: StreamEvent) -> None:
+        """Do what is due."""
+        self._read += 1
+        if self._kills is not None and self._read > self._kill_at:
+            self._kills()
+        if self._read == self._at or (self._deed == "steer" and isinstance(event, TurnFinished)):
+            await self._interfere(event)
+        if self._answers is not None and isinstance(
+            event, (ElicitationRequested, ApprovalRequested, ContinueRequested)
+        ):
+            answer = _answer(self._answers, event)
+            delay = self._draw.on(f"delay {self._read}").one((0.0, 0.0, 3.0, 90.0))
+            if answer is None:
+                self._nursery.start_soon(self._stop_later)
+            elif delay:
+                self._nursery.start_soon(self._answer_later, event.id, answer, delay)
+            else:
+                self._stream.answer(event.id, answer)
+
+    async def _interfere(self, event: StreamEvent) -> None:
+        stream = self._stream.stream
+        try:
+            match self._deed:
+                case "steer":
+                    stream.steer(f"by the way, {self._read}")
+                case "follow up":
+                    stream.follow_up("and then?")
+                case "stop":
+                    self._stream.stop("enough")
+                case "rest":
+                    await trio.sleep(20)
+                case "park":
+                    stream.park()
+                case _:
+                    if isinstance(event, ToolCallStarted):
+                        await trio.sleep(1)
+        except AgentLoopError as error:
+            self._stream._lab.errors.append(error)
+
+    async def _answer_later(self, id: str, answer: Answer, delay: float) -> None:
+        await trio.sleep(delay)
+        self._stream.answer(id, answer)
+
+    async def _stop_later(self) -> None:
+        await trio.sleep(50)
+        self._stream.stop("no answer")
+
+
+def _answer(draw: Draw, question: Question) -> Answer | None:
+    """An answer that depends on the question and nothing else, so that one that is asked again gets the same."""
+    own = draw.on(question.id)
+    match question:
+        case ElicitationRequested():
+            tag = {"tag": question.message}
+            if own.on("nothing").chance(0.08):
+                return None
+            return own.one((Accept(tag), Accept(tag), Accept(tag), Decline("no"), Cancel()))
+        case ApprovalRequested():
+            if own.on("nothing").chance(0.08):
+                return None
+            choices: list[Answer] = [Approve(), Approve(), Approve(always=True), Deny("not now")]
+            if question.name == "pay":
+                choices += [
+                    Approve(arguments={"color": "green", "amount": 1}),
+                    Approve(arguments={"color": "blue"}, always=True),
+                    Approve(always=Rule("pay")),
+                ]
+            return own.one(choices)
+        case _:
+            return own.one((Approve(), Approve(), Deny("enough")))
