@@ -45,7 +45,7 @@ def last_text(messages: Sequence[Message]) -> str:
 def report(ended: Sequence[Ended], long_results: LongResults) -> UserMessage:
     """The message that reports the ends of background runs, oldest first. Long answers are stored, to be read."""
     parts = tuple([Text(_words_of(run, long_results)) for run in ended])
-    return UserMessage(parts, tuple([run.id for run in ended]))
+    return UserMessage(parts, reports=tuple([run.id for run in ended]))
 
 
 def _words_of(run: Ended, long_results: LongResults) -> str:

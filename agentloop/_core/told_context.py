@@ -51,4 +51,4 @@ def context_message(texts: Mapping[str, str], told: Mapping[str, str]) -> UserMe
     news = {name: part for name, part in parts.items() if told.get(name) != part}
     if not news:
         return None
-    return UserMessage((Text(LEAD), *[Text(part) for part in news.values()]), tuple(news))
+    return UserMessage((Text(LEAD), *[Text(part) for part in news.values()]), context=tuple(news))

@@ -15,7 +15,7 @@ from agentloop.toolkit._recent import bounded
 
 
 def user(text: str, *context: str) -> UserMessage:
-    return UserMessage((Text(text),), context)
+    return UserMessage((Text(text),), context=context)
 
 
 def turn(number: int, count: int) -> list[Message]:
