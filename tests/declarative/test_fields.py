@@ -22,6 +22,7 @@ WITHOUT_A_LOOK = {
     "bypass_models_gateway",
     "description",
     "mode",
+    "name",
     "preempt_yolo",
     "results",
     "safer",
