@@ -164,17 +164,17 @@ def fetch_tool(base: Tool, allowed: Sequence[str], blocked: Sequence[str]) -> To
         Args:
           urls: http or https URLs.
         """
-        told: list[str] = []
+        parts: list[str] = []
         for url in urls:
             try:
                 _check_host(url, allowed, blocked)
-                told.append(str(await base.function(url)))
+                parts.append(str(await base.function(url)))
             except ToolError as error:
                 if len(urls) == 1:
                     raise
-                told.append(f"{url}: {error}")
+                parts.append(f"{url}: {error}")
         await trio.lowlevel.checkpoint()
-        return "\n\n".join(told)
+        return "\n\n".join(parts)
 
     where = f" Only these hosts can be reached: {', '.join(allowed)}." if allowed else ""
     made = tool(name="fetch", description=base.description + where)(get)
