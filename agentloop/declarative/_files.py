@@ -131,14 +131,14 @@ class _Files:
         Args:
           paths: the files.
         """
-        told: list[str] = []
+        parts: list[str] = []
         for path in paths:
             try:
-                told.append(f"=== {path} ===\n{await self.read_file(path)}")
+                parts.append(f"=== {path} ===\n{await self.read_file(path)}")
             except ToolError as error:
-                told.append(f"=== {path} ===\n[{error}]")
+                parts.append(f"=== {path} ===\n[{error}]")
         await trio.lowlevel.checkpoint()
-        return "\n\n".join(told) or "[no files]"
+        return "\n\n".join(parts) or "[no files]"
 
     async def list_directory(self, path: str = ".") -> str:
         """List a folder.
@@ -204,9 +204,9 @@ class _Files:
         if len(edits) > 1:
             # They are tried first, so that a later one that does not fit leaves the file as it was.
             await trio.to_thread.run_sync(_try_edits, place.root, inner, edits)
-        told = [str(await place.tools["edit_file"].function(inner, edit.old_text, edit.new_text)) for edit in edits]
+        parts = [str(await place.tools["edit_file"].function(inner, edit.old_text, edit.new_text)) for edit in edits]
         await trio.lowlevel.checkpoint()
-        return "\n".join(told)
+        return "\n".join(parts)
 
     async def create_directory(self, paths: list[str]) -> str:
         """Make folders, with those above them.

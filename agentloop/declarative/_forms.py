@@ -473,4 +473,7 @@ def _is_nothing(node: Node) -> bool:
 
 def _is_off(node: Node) -> bool:
     """Whether a value asks for nothing, so that there is nothing to name."""
-    return node.scalar is False or node.items == () or node.entries == () or node.scalar == ""
+    if isinstance(node.scalar, int) and node.scalar in (0, -1):
+        # ``false``, or a number that stands for no limit, or for the default.
+        return True
+    return node.items == () or node.entries == () or node.scalar == ""

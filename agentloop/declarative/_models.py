@@ -23,7 +23,7 @@ from agentloop.limits import Price
 from agentloop.models import Model, ModelRequest, ModelSettings, OpenableModel, Reply, Stop, merged_settings
 from agentloop.providers import find_model
 
-__all__ = ["COMPATIBLE", "Choice", "Models"]
+__all__ = ["COMPATIBLE", "Choice", "ConfiguredModel", "Models"]
 
 
 @frozen

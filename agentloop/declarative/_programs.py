@@ -18,7 +18,7 @@ from msgspec import Meta
 from agentloop.context import ToolContext
 from agentloop.errors import ArgumentsError, ToolError
 from agentloop.messages import ToolResult
-from agentloop.toolkit import ask_user, shell
+from agentloop.toolkit import Sandbox, ask_user, shell
 from agentloop.tools import JsonArguments, Tool, tool
 
 __all__ = ["fetch_tool", "script_tool", "shell_tool", "user_prompt_tool"]
@@ -30,13 +30,17 @@ MAX_SECONDS = 600.0
 MAX_URLS = 20
 
 
-def shell_tool(folder: str, env: Mapping[str, str]) -> Tool:
+def shell_tool(folder: str, env: Mapping[str, str], sandbox: Sandbox | None) -> Tool:
     """The tool ``shell``, whose command line is ``cmd``.
 
     Raises:
-      UsageError: the system has no shell.
+      UsageError: the system has no shell, or the sandbox cannot be made here.
     """
-    base = shell(cwd=folder, env=env, timeout=SECONDS, max_timeout=MAX_SECONDS)
+
+    def shell_in(place: str) -> Tool:
+        return shell(cwd=place, env=env, timeout=SECONDS, max_timeout=MAX_SECONDS, sandbox=sandbox)
+
+    base = shell_in(folder)
 
     async def run(
         context: ToolContext[Any],
@@ -54,7 +58,11 @@ def shell_tool(folder: str, env: Mapping[str, str]) -> Tool:
         if "\0" in cwd:
             raise ToolError("a path has no NUL character")
         place = _within(folder, cwd)
-        inner = base if place == folder else shell(cwd=place, env=env, timeout=SECONDS, max_timeout=MAX_SECONDS)
+        inner = base
+        if place != folder:
+            if sandbox is not None:
+                raise ToolError(f"in the sandbox, commands run in {folder}: leave cwd out")
+            inner = shell_in(place)
         return cast("ToolResult", await inner.function(context, cmd, timeout))
 
     made = tool(name="shell", description=base.description)(run)
@@ -156,17 +164,17 @@ def fetch_tool(base: Tool, allowed: Sequence[str], blocked: Sequence[str]) -> To
         Args:
           urls: http or https URLs.
         """
-        told: list[str] = []
+        parts: list[str] = []
         for url in urls:
             try:
                 _check_host(url, allowed, blocked)
-                told.append(str(await base.function(url)))
+                parts.append(str(await base.function(url)))
             except ToolError as error:
                 if len(urls) == 1:
                     raise
-                told.append(f"{url}: {error}")
+                parts.append(f"{url}: {error}")
         await trio.lowlevel.checkpoint()
-        return "\n\n".join(told)
+        return "\n\n".join(parts)
 
     where = f" Only these hosts can be reached: {', '.join(allowed)}." if allowed else ""
     made = tool(name="fetch", description=base.description + where)(get)

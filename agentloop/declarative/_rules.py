@@ -44,6 +44,9 @@ def permissions_of(top: Section, agent: Section, elsewhere: Collection[str]) -> 
     safety = agent.text("safety") or (runtime.text("safety") if runtime is not None else "")
     if rules is None and not safety:
         return None
+    if safety == "autonomous" and runtime is not None and runtime.flag("sandbox"):
+        # What the file trusts to a sandbox is not run without one.
+        safety = "balanced"
     allow = _rules(rules, "allow", elsewhere)
     if safety == "restricted":
         # The agents inside have rules of their own, and obey the outer ones too.

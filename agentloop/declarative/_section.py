@@ -227,7 +227,7 @@ class Section:
 
 
 def _is_variable(text: str) -> bool:
-    return "$" in text and _PATH_VARIABLE.search(text) is not None
+    return _ENV_OR_BARE.search(text) is not None
 
 
 def check_no_secrets(root: Node) -> None:

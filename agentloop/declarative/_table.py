@@ -116,7 +116,7 @@ _RUNTIME = Record(
             "sandbox",
             FLAG,
             "Run in a Docker sandbox.",
-            "No Docker sandbox is started: give shell tools a Sandbox in Python, or run the program in a container.",
+            "No Docker sandbox is started, so `safety: autonomous` is not obeyed: each tool decides whether it asks.",
         ),
         _named(
             "network_allowlist",
@@ -214,6 +214,13 @@ _AGENT = Record(
         _obeyed("add_date", FLAG, "Add the date to the instructions."),
         _obeyed("add_environment_info", FLAG, "Add the folder and the system to the instructions."),
         _obeyed("add_prompt_files", TEXTS, "Add files of these names, from the folder upwards, to the instructions."),
+        _partly("name", TEXT, "Version 1: a name.", "The agent is called as its key says."),
+        _named(
+            "enable_bang_commands",
+            FLAG,
+            "Version 2: run what begins with `!`.",
+            "A prompt that begins with `!` is a prompt as any other.",
+        ),
         _named(
             "add_prompt_files_depth",
             COUNT,
@@ -757,6 +764,22 @@ _SCRIPT = Record(
     ),
 )
 
+_SANDBOX = Record(
+    "sandbox",
+    "a sandbox",
+    (
+        _obeyed(
+            "paths",
+            TEXTS,
+            "Folders that a command may change; with `:ro` behind it, one that it may read.",
+            required=True,
+        ),
+        _named(
+            "image", TEXT, "The image of its container.", "A command sees the programs of this machine, by bubblewrap."
+        ),
+    ),
+)
+
 _POST_EDIT = Record(
     "post edit",
     "a command after edits",
@@ -792,6 +815,12 @@ _OPTIONS: dict[str, tuple[str, str, tuple[Field, ...]]] = {
         "",
         (
             _ENV,
+            _partly(
+                "sandbox",
+                Ref("sandbox"),
+                "Versions 4 to 6: run commands in a sandbox.",
+                "The sandbox has no network, and needs Linux with bubblewrap; without it, the file is refused.",
+            ),
             _named("sudo_askpass", FLAG, "Ask for the password of sudo.", "No password is asked: sudo fails."),
             _partly(
                 "safer",
@@ -821,6 +850,7 @@ _OPTIONS: dict[str, tuple[str, str, tuple[Field, ...]]] = {
         "",
         (_obeyed("shell", MapOf(Ref("script tool")), "The tools by name.", required=True), _ENV),
     ),
+    "commands": ("The commands of the agent, as tools.", "The model cannot call the commands of the file.", ()),
     "think": (
         "`think`: write a thought down.",
         "",
@@ -1168,6 +1198,7 @@ TABLE: dict[str, Record] = {
         _RAG_TOOL,
         _STRATEGY,
         _RESULTS,
+        _SANDBOX,
         _API,
         _COST,
         _CAPABILITIES,

@@ -20,7 +20,7 @@ from agentloop.declarative._section import Section
 from agentloop.declarative._table import TOOLSETS
 from agentloop.errors import UsageError
 from agentloop.mcp import McpServer
-from agentloop.toolkit import memory, plan, project_files, search_folder, skills, think, todo
+from agentloop.toolkit import Sandbox, memory, plan, project_files, search_folder, skills, think, todo
 from agentloop.tools import OpenToolset, Tool, Toolset
 
 __all__ = ["Adapted", "Group", "Toolsets", "prompt_files", "skills_of"]
@@ -110,7 +110,18 @@ class Toolsets:
             raise section.error(str(error)) from error
 
     def _shell(self, section: Section) -> Group:
-        return Group((shell_tool(self._context.folder, section.fields("env")),))
+        return Group((shell_tool(self._context.folder, section.fields("env"), self._sandbox(section)),))
+
+    def _sandbox(self, section: Section) -> Sandbox | None:
+        sandbox = section.section("sandbox")
+        if sandbox is None:
+            return None
+        write: list[str] = []
+        read: list[str] = []
+        for text in sandbox.texts("paths"):
+            path = self._context.path(text.removesuffix(":ro").removesuffix(":rw"), sandbox.place, sandbox.at("paths"))
+            (read if text.endswith(":ro") else write).append(path)
+        return Sandbox(write=write, read=read)
 
     def _filesystem(self, section: Section) -> Group:
         folder = self._context.folder

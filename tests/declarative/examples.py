@@ -96,6 +96,7 @@ VALUES: dict[tuple[str, str], Any] = {
     ("toolset.rag", "ref"): "r",
     ("toolset.rag", "rag_config"): {"docs": [DOCS]},
     ("toolset.rag", "strategies"): [{"type": "bm25"}],
+    ("sandbox", "paths"): ["."],
     ("strategy", "type"): "bm25",
     ("strategy", "database"): "index.db",
 }
@@ -227,6 +228,10 @@ PLACES: dict[str, tuple[str, Wrap]] = {
     "cost": ("models.m.cost", _in_model("cost")),
     "capabilities": ("models.m.capabilities", _in_model("capabilities")),
     "routing rule": ("models.m.routing[0]", lambda value: _in_model("routing")([value])),  # type: ignore[arg-type]
+    "sandbox": (
+        "agents.root.toolsets[0].sandbox",
+        _in_toolset(lambda value: {"type": "shell", "sandbox": value}),
+    ),
     "mcp group": (
         "mcps.s",
         lambda value: {"agents": {"root": {**AGENT, "toolsets": [{"type": "mcp", "ref": "s"}]}}, "mcps": {"s": value}},

@@ -39,6 +39,7 @@ TITLES = {
     "rag source": "`rag_config`",
     "remote": "`remote` of an MCP server",
     "lifecycle": "`lifecycle` of an MCP server",
+    "sandbox": "`sandbox` of `shell`",
     "script tool": "`shell` of `script`",
     "rag tool": "`tool` of `rag`",
     "strategy": "`strategies` of `rag`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ WITHOUT_A_LOOK = {
     "bypass_models_gateway",
     "description",
     "mode",
+    "name",
     "preempt_yolo",
     "results",
     "safer",
@@ -54,6 +56,28 @@ def test_a_field_is_obeyed_or_named(
         # What the loader has not looked at cannot be obeyed.
         assert field.does in ("obeyed", "partly")
     assert [error.message for error in VALIDATOR.iter_errors(document)] == []
+
+
+NOT_TOGETHER = {"instruction", "instruction_file"}
+
+
+SOME = slice(0, None, 5)
+"""Of the pairs, every fifth: the fuzz makes more of them."""
+
+
+def test_two_fields_of_an_agent_can_stand_together(tmp_path: Path) -> None:
+    tmp_path.joinpath(DOCS).write_text("Some notes.\n")
+    rows = [(field.name, field.does, document) for record, field, _, document in FIELDS if record.name == "agent"]
+    for (one, does, first), (other, also, second) in [*combinations(rows, 2)][SOME]:
+        if {one, other} == NOT_TOGETHER:
+            continue
+        root = {**first["agents"]["root"], **second["agents"]["root"]}
+        file = tmp_path / "team.yaml"
+        file.write_text(text_of({**first, "agents": {**first["agents"], "root": root}}))
+        team, _ = load_and_report(file, models=None, env={}, folder=tmp_path)
+        named = {field.field for field in team.unsupported}
+        assert (f"agents.root.{one}" in named) >= (does == "named"), (one, other)
+        assert (f"agents.root.{other}" in named) >= (also == "named"), (one, other)
 
 
 def test_every_note_is_a_sentence_and_every_field_is_explained() -> None:

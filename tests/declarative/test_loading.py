@@ -84,7 +84,7 @@ def test_strict_refuses_a_file_with_fields_that_are_not_obeyed_and_names_them_al
 
 
 def test_a_field_that_is_off_asks_for_nothing_and_is_not_named() -> None:
-    assert team_of("code_mode_tools: false, add_prompt_files: [], cache: ").unsupported == ()
+    assert team_of("code_mode_tools: false, add_prompt_files: [], num_history_items: 0, cache: ").unsupported == ()
 
 
 # ------------------------------------------------------------------------------------- mistakes
@@ -171,6 +171,7 @@ def test_an_error_has_its_facts_as_attributes_and_survives_pickle() -> None:
         "toolsets: [{type: mcp, command: x, args: [--api-key, abcdef]}]",
         "toolsets: [{type: mcp, command: x, args: ['--token=abcdef']}]",
         "hooks: {stop: [{type: command, command: x, env: {MY_SECRET: abcdef}}]}",
+        "toolsets: [{type: shell, env: {MY_PASSWORD: 'abcdef$x'}}]",
     ],
 )
 def test_a_secret_in_a_file_is_refused_with_the_way_out_and_not_repeated(field: str) -> None:

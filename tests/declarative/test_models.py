@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from agentloop import Agent, Session
 from agentloop.declarative import load_team
-from agentloop.declarative._models import COMPATIBLE
-from agentloop.errors import ModelError
+from agentloop.declarative._models import COMPATIBLE, ConfiguredModel
+from agentloop.errors import ModelError, ModelNotFoundError
 from agentloop.limits import Compaction
 from agentloop.messages import AssistantMessage, Text, UserMessage
 from agentloop.models import ModelSettings
@@ -170,6 +171,60 @@ async def test_another_model_sums_up() -> None:
     session = Session(messages=[UserMessage((Text("word " * 400),)), AssistantMessage((Text("Noted."),))])
     assert (await agent.run("Go on.", session=session)).output == "main"
     assert len(small.requests) == 1
+
+
+KEYS = {server.key: "key" for server in COMPATIBLE.values() if server.key}
+KEYS |= {"GEMINI_API_KEY": "key", "OPENAI_API_KEY": "key", "ANTHROPIC_API_KEY": "key"}
+KEYS |= {"CLOUDFLARE_ACCOUNT_ID": "me", "CLOUDFLARE_GATEWAY_ID": "gate"}
+
+
+@pytest.mark.parametrize("provider", [*COMPATIBLE, "google", "openai", "anthropic"])
+async def test_every_provider_makes_a_model_with_its_key(provider: str) -> None:
+    url = ", base_url: 'https://x.example/v1'" if provider == "azure" else ""
+    rest = f"models: {{m: {{provider: {provider}, model: x, temperature: 1{url}}}}}"
+    model: Any = agent_of("m", rest, env=KEYS).model
+    async with model.open() as opened:
+        assert opened.name == f"{provider}:x"
+
+
+@pytest.mark.parametrize(
+    ("provider", "env", "message"),
+    [
+        ("azure", {"AZURE_API_KEY": "x"}, "give `base_url`"),
+        ("cloudflare-workers-ai", {"CLOUDFLARE_API_TOKEN": "x"}, "set the environment variable CLOUDFLARE_ACCOUNT_ID"),
+        ("google", {}, "GEMINI_API_KEY or GOOGLE_API_KEY"),
+        ("amazon-bedrock", {}, "of Bedrock's models, those of Anthropic can be used"),
+    ],
+)
+async def test_a_model_that_cannot_be_made_says_what_is_missing(
+    provider: str, env: dict[str, str], message: str
+) -> None:
+    model: Any = agent_of(f"{provider}/x", env=env).model
+    with pytest.raises(ModelNotFoundError, match=message):
+        async with model.open():
+            pass
+
+
+async def test_a_model_on_bedrock_says_what_to_install() -> None:
+    if find_spec("botocore") is not None:
+        pytest.skip("botocore is installed")
+    model: Any = agent_of("amazon-bedrock/anthropic.claude-x", env=NO_KEYS).model
+    with pytest.raises(ModelNotFoundError, match="pip install 'anthropic"):
+        async with model.open():
+            pass
+
+
+def test_an_api_of_responses_is_asked_as_such() -> None:
+    model: Any = agent_of("p/x", "providers: {p: {api_type: openai_responses}}", env=KEYS).model
+    assert type(model._make()).__name__ == "OpenAIResponses"
+
+
+async def test_a_model_may_be_asked_outside_of_its_block_and_the_settings_of_a_request_come_first() -> None:
+    asked = ScriptedModel("Hi.")
+    model = ConfiguredModel("x", lambda: asked, ModelSettings(temperature=1, seed=2))
+    assert (await Agent(model, settings=ModelSettings(seed=3)).run("Hello!")).output == "Hi."
+    assert asked.requests[0].settings == ModelSettings(temperature=1, seed=3)
+    assert repr(model) == "<model x>"
 
 
 # ------------------------------------------------------------------------------------- on the wire

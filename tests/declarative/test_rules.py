@@ -64,6 +64,13 @@ def test_a_safety_is_a_mode_of_the_agent_or_of_the_whole_file(safety: str, mode:
     assert other.mode == "strict"
 
 
+def test_what_a_file_trusts_to_a_sandbox_is_not_run_without_one() -> None:
+    team = team_of("safety: autonomous", "runtime: {sandbox: true}")
+    assert team.permissions is not None
+    assert team.permissions.mode == "default"
+    assert [*reasons(team)] == ["runtime.sandbox"]
+
+
 async def test_a_rule_is_for_the_agents_that_have_the_tool_and_warns_only_if_none_has_it() -> None:
     text = """\
 agents:

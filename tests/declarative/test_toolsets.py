@@ -44,6 +44,24 @@ async def test_the_shell_takes_cmd_and_cwd_and_has_the_variables_of_the_file(tmp
     assert f"Hello Ada in {tmp_path}/inner" in result.text
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
+async def test_a_sandbox_has_the_folders_of_the_file_and_no_others(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    readable, other = tmp_path_factory.mktemp("readable"), tmp_path_factory.mktemp("other")
+    agent = f"toolsets: [{{type: shell, sandbox: {{image: alpine, paths: [., '{readable}:ro']}}}}]"
+    command = f"touch mine; touch {readable}/x || echo read-only; ls {other} || echo nothing there"
+    result = await call(agent, "shell", given={"cmd": command}, folder=tmp_path)
+    assert "read-only" in result.text
+    assert "nothing there" in result.text
+    assert tmp_path.joinpath("mine").exists()
+    away = await call(agent, "shell", given={"cmd": "true", "cwd": "/"}, folder=tmp_path)
+    assert away.status == "error"
+    assert "Sandbox: '/nowhere' cannot be used" in problem(
+        "agents: {root: {model: openai/x, toolsets: [{type: shell, sandbox: {paths: [/nowhere]}}]}}\n"
+    )
+
+
 async def test_a_command_needs_an_approval_unless_a_rule_allows_it(tmp_path: Path) -> None:
     asked: list[str] = []
     rest = "permissions: {allow: ['shell:cmd=ls*'], deny: ['shell:cmd=sudo*']}"
