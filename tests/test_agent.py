@@ -282,7 +282,7 @@ async def test_an_empty_prompt_is_refused(prompt: Any) -> None:
 @pytest.mark.parametrize(
     ("prompt", "says_what"),
     [
-        (None, "a prompt is text, or a list of str, Text, Image and File, not None"),
+        (None, "but there are none: give a prompt"),
         (7, "not 7"),
         (b"Hello?", "a prompt is text, or a list of str, Text, Image and File, not b'Hello?'"),
         (["Hello?", 7], "a prompt is made of str, Text, Image and File, not int: 7"),

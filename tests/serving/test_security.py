@@ -102,6 +102,7 @@ def body_for(path: str, session: str, question: str) -> Any:
         "messages": {"text": "hello"},
         "forks": {},
         "stop": {},
+        "pause": {},
         "resume": {},
         "{session}": {"title": "mine now"},
     }
