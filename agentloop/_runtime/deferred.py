@@ -7,20 +7,18 @@ from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.call_tool import InnerCall, Lowering
 from agentloop._core.deferred import (
     FINDER,
-    FOUND,
-    InnerCall,
-    Lowering,
     deferred_names,
     finder_description,
     misfit,
     result_text,
-    search,
     unknown_words,
     with_loaded,
 )
 from agentloop._core.results import error_result, to_text
+from agentloop._core.tool_index import FOUND, search
 from agentloop._core.transcript import Transcript
 from agentloop.config import AgentConfig
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS

@@ -26,8 +26,9 @@ from agentloop import (
     hooks,
     tool,
 )
-from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, search, with_loaded
+from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, with_loaded
 from agentloop._core.tokens import tokens_in_front, tokens_of_text
+from agentloop._core.tool_index import search
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, ToolCallDelta, ToolCallFinished, ToolCallStarted
