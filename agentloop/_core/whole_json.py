@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -25,4 +26,6 @@ def _whole(value: Any) -> Any:
         return value.encode(errors="replace").decode()
     if isinstance(value, dict):
         return {_whole(key): _whole(inner) for key, inner in cast("dict[str, Any]", value).items()}
-    return [_whole(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_whole(inner) for inner in cast("Sequence[Any]", value)]
+    return value

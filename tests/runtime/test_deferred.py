@@ -29,6 +29,7 @@ from agentloop import (
 from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, with_loaded
 from agentloop._core.tokens import tokens_in_front, tokens_of_text
 from agentloop._core.tool_index import search
+from agentloop._runtime import loop
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, ToolCallDelta, ToolCallFinished, ToolCallStarted
@@ -170,6 +171,22 @@ async def test_above_the_budget_all_tools_are_deferred_but_those_that_are_always
 
     assert names(requests_of(below)[0]) == ["mail_send", "mail_search", "clock"]
     assert names(requests_of(above)[0]) == ["mail_send", "mail_search", FIND_TOOLS, CALL_TOOL]
+
+
+async def test_the_tools_of_a_server_are_counted_again_only_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    real = loop.defer_tools
+
+    def count(config: Any, listed: Mapping[str, Tool], before: Any) -> Any:
+        counted.append(len(listed))
+        return real(config, listed, before)
+
+    monkeypatch.setattr(loop, "defer_tools", count)
+    toolset = Changing([clock], [clock], [clock], [clock, mail_send])
+    script = [calls("clock")] * 3
+    await watch(agent_with(*script, "Done.", tools=[], toolsets=[toolset], deferred=Deferred()))
+
+    assert counted == [1, 2]
 
 
 async def test_a_tool_that_is_not_to_be_deferred_never_is() -> None:
