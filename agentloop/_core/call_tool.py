@@ -110,10 +110,14 @@ class InnerCall:
     `finish` gives them all.
     """
 
-    __slots__ = ("_buffer", "_depth", "_is_escaped", "_is_in_text", "is_done", "name")
+    __slots__ = ("_depth", "_is_escaped", "_is_in_text", "_pieces", "_size", "_tried", "is_done", "name")
 
     def __init__(self) -> None:
-        self._buffer = ""
+        self._pieces: list[str] = []
+        """The arguments of ``call_tool``, as long as the name is not known."""
+        self._size = 0
+        self._tried = 0
+        """The size of the arguments that were last found not to be whole."""
         self.name = ""
         """The inner tool's name, once it is known."""
         self._depth = 0
@@ -128,13 +132,17 @@ class InnerCall:
             return ""
         if self.name:
             return self._inner(text)
-        self._buffer += text
-        head = _patterns()[0].match(self._buffer) if len(self._buffer) < _LONGEST_HEAD + len(text) else None
+        self._pieces.append(text)
+        size, self._size = self._size, self._size + len(text)
+        if size > _LONGEST_HEAD:
+            return ""
+        outer = "".join(self._pieces)
+        head = _patterns()[0].match(outer)
         if head is None or not head[1]:
             return ""
         self.name = head[1]
-        rest, self._buffer = self._buffer[head.end() :], ""
-        return self._inner(rest)
+        self._pieces.clear()
+        return self._inner(outer[head.end() :])
 
     def _inner(self, text: str) -> str:
         """The part of ``text`` up to the brace that closes the inner arguments."""
@@ -165,7 +173,10 @@ class InnerCall:
     @property
     def is_complete(self) -> bool:
         """Whether `finish` would give a call: the buffered arguments are whole."""
-        return not self.name and not self.is_done and _inner_of(self._buffer) is not None
+        if self.name or self.is_done or self._tried == self._size:
+            return False
+        self._tried = self._size
+        return _inner_of("".join(self._pieces)) is not None
 
     def finish(self) -> tuple[str, str]:
         """The name of the called tool, and the rest of its arguments, when no further piece comes.
@@ -176,7 +187,8 @@ class InnerCall:
             self.is_done = True
             return self.name, ""
         self.is_done = True
-        self.name, arguments = _inner_of(self._buffer) or (CALL_TOOL, self._buffer)
+        outer = "".join(self._pieces)
+        self.name, arguments = _inner_of(outer) or (CALL_TOOL, outer)
         return self.name, arguments
 
 

@@ -660,6 +660,19 @@ async def test_a_model_that_writes_a_call_without_its_name_first_is_understood()
     ]
 
 
+async def test_a_huge_call_in_small_pieces_takes_time_by_its_length() -> None:
+    text = 'x\\"{}' * 5_000
+    for raw in (
+        f'{{"name":"mail_send","arguments":{{"to":"a","text":"{text}"}}}}',
+        f'{{"arguments":{{"to":"a","text":"{text}"}},"name":"mail_send"}}',
+    ):
+        response = msgspec.structs.replace(calls(CALL_TOOL, raw=raw), piece=3)
+        watched = await watch(agent_with(response, "Done."))
+        [started] = of(watched.events, ToolCallStarted)
+        assert (started.name, len(msgspec.json.decode(started.arguments)["text"])) == ("mail_send", 20_000)
+        assert "" not in [event.arguments for event in of(watched.events, ToolCallDelta)]
+
+
 async def test_a_session_without_deferral_goes_on_with_it() -> None:
     session = Session()
     await watch(agent_with(calls("mail_send", to="ann"), "Sent.", deferred=None), session=session)
