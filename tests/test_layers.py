@@ -26,8 +26,9 @@ LAYERS = (
     "_core.on_first_use _core.pydantic_types _core.type_hints _core.json_types _core.signature",
     "_core.structured_output _core.usage _core.catalogue _core.prices _core.forms _core.partial_json",
     "_core.blast_radius _core.permissions _core.questions _core.media_types _core.tokens _core.context_window",
-    "_core.handoffs _core.deferred _core.prompt_cache _core.background _core.redaction _core.secrets",
-    "_core.results _core.retries _core.told_context _core.transcript _core.state _core.response",
+    "_core.handoffs _core.whole_json _core.tool_index _core.deferred _core.call_tool _core.prompt_cache",
+    "_core.background _core.redaction _core.secrets _core.results _core.retries _core.told_context",
+    "_core.transcript _core.state _core.response",
     # what users write against
     "context run_info context_sources commands tools hooks observers handoffs redaction config journal",
     # waiting

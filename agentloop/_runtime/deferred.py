@@ -7,20 +7,18 @@ from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.call_tool import InnerCall, Lowering
 from agentloop._core.deferred import (
     FINDER,
-    FOUND,
-    InnerCall,
-    Lowering,
     deferred_names,
     finder_description,
     misfit,
     result_text,
-    search,
     unknown_words,
     with_loaded,
 )
 from agentloop._core.results import error_result, to_text
+from agentloop._core.tool_index import FOUND, search
 from agentloop._core.transcript import Transcript
 from agentloop.config import AgentConfig
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
@@ -202,14 +200,17 @@ class _InnerCalls:
             if name:
                 self._calls[index] = InnerCall() if name == CALL_TOOL else None
         call = self._calls.get(index)
-        if call is not None:
-            name, arguments = call.name, call.add(arguments)
-            name = name or call.name
-        if name or (call is None and index in self._calls):
+        if call is None and index in self._calls:
             await self._reply.tool_call(index, id=id, name=name, arguments=arguments)
             return
-        # The buffer of `call` has the arguments, if it is one of `call_tool`.
-        self._held[index] = id, "" if call is not None else arguments
+        if call is not None:
+            arguments = call.add(arguments)
+            if call.name and (id or arguments):
+                await self._reply.tool_call(index, id=id, name=call.name, arguments=arguments)
+                return
+        if call is None or not call.name:
+            self._held[index] = id, arguments
+        # The call goes on, though there is nothing to give yet, or any more.
         await self._reply.text("")
 
     def report_usage(self, usage: Any, /) -> None:

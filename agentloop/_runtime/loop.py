@@ -172,6 +172,7 @@ class _Loop:
         "_chooses",
         "_compactor",
         "_context",
+        "_deferred_of",
         "_each_turn",
         "_has_offers",
         "_instructions",
@@ -208,6 +209,8 @@ class _Loop:
         """The tools that the model can call in this turn, by name. Not changed, since a toolset may own it."""
         self._listed: Mapping[str, Tool] = self._tools
         """The tools that there are, whether or not they are offered in this turn."""
+        self._deferred_of: list[Tool] = []
+        """The tools of which it is decided whether they are deferred."""
         self._has_offers = False
         """Whether one of them is offered only in some turns."""
         self._chooses = run.config.choose_model is not None
@@ -278,12 +281,18 @@ class _Loop:
             special = [tool for tool in listed.values() if tool.offered is not None or tool.deferred]
             self._has_offers = any(tool.offered is not None for tool in special)
             if special or run.config.deferred is not None or run.deferred is not None:
-                run.deferred = defer_tools(run.config, listed, run.deferred)
+                self._defer([*listed.values()])
         if self._has_offers:
             listed = await offered_tools(run, listed, turn=run.state.turn)
         if run.deferred is not None:
             listed = run.deferred.with_finder(listed)
         self._tools = with_reader(run, listed) if run.transcript.has_long_results else listed
+
+    def _defer(self, listed: list[Tool]) -> None:
+        """Decide which of the tools are deferred; again only when the tools change, since it counts their tokens."""
+        if listed != self._deferred_of:
+            self._deferred_of = listed
+            self._run.deferred = defer_tools(self._run.config, self._listed, self._run.deferred)
 
     async def _instructions_now(self, each_turn: EachTurn) -> list[str]:
         """The instructions of this turn. Those that change come last, for the sake of caches."""

@@ -85,13 +85,10 @@ class ChatFormat:
     """The field in which earlier reasoning is sent back; ``None`` to leave it out, since some servers refuse it."""
     stream_usage: bool = True
     """Whether to ask for the usage. A few old servers refuse the question."""
+    has_cache_key: bool = False
+    """Whether the server takes a key by which it brings the requests of a session to the same cache."""
     cache_key: str = ""
-    """The key by which OpenAI brings the requests of a session to the same cache; empty outside of a session."""
-
-    @property
-    def has_cache_key(self) -> bool:
-        """Whether the server takes such a key; others may refuse the field."""
-        return self.dialect.name == "openai"
+    """The key; empty outside of a session."""
 
     def exchange(
         self, request: ModelRequest, encoded: EncodedRequest, *, name: str, writer: ResponseWriter

@@ -25,6 +25,7 @@ __all__ = [
     "OutputBy",
     "chat_dialect",
     "fit_media",
+    "is_openai",
     "known_host",
     "openai_effort",
     "reasons",
@@ -176,6 +177,11 @@ def known_host(url: str) -> ChatDialect | None:
         # No URL: the endpoint says so, without the password that may be in it.
         host = ""
     return next((name for known, name in _HOSTS.items() if f".{host}".endswith((f".{known}", f"-{known}"))), None)
+
+
+def is_openai(url: str) -> bool:
+    """Whether the server at ``url`` is OpenAI's own. Azure has older versions of the API, which know fewer fields."""
+    return known_host(url) == "openai" and "azure.com" not in url
 
 
 def chat_dialect(model: str, *, url: str, name: ChatDialect | None = None, reads_media: bool | None = None) -> Dialect:

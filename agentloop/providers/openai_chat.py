@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from agentloop.providers._chat_format import ChatFormat, SendReasoning
-from agentloop.providers._dialects import ChatDialect, chat_dialect
+from agentloop.providers._dialects import ChatDialect, chat_dialect, is_openai
 from agentloop.providers._http import HttpTransport, bearer
 from agentloop.providers._wire_model import WireModel
 
@@ -72,7 +72,13 @@ class OpenAIChat(WireModel):
         if max_tokens_field is not None:
             rules = evolve(rules, max_tokens_field=max_tokens_field)
         super().__init__(
-            ChatFormat(model=model, dialect=rules, send_reasoning=send_reasoning, stream_usage=stream_usage),
+            ChatFormat(
+                model=model,
+                dialect=rules,
+                send_reasoning=send_reasoning,
+                stream_usage=stream_usage,
+                has_cache_key=is_openai(base_url),
+            ),
             HttpTransport(url=base_url, path=ChatFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,
         )

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(feature="A model behind an OpenAI client", extra="openai", package="openai") from error
 
 from agentloop.providers._chat_format import ChatFormat, SendReasoning
-from agentloop.providers._dialects import ChatDialect, chat_dialect, known_host
+from agentloop.providers._dialects import ChatDialect, chat_dialect, is_openai
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
 from agentloop.providers._sdk import Sdk, SdkTransport, check_is_async
 from agentloop.providers._tool_search import gpt_has_tool_search
@@ -84,7 +84,13 @@ class OpenAIClientChat(WireModel):
         if max_tokens_field is not None:
             rules = evolve(rules, max_tokens_field=max_tokens_field)
         super().__init__(
-            ChatFormat(model=model, dialect=rules, send_reasoning=send_reasoning, stream_usage=stream_usage),
+            ChatFormat(
+                model=model,
+                dialect=rules,
+                send_reasoning=send_reasoning,
+                stream_usage=stream_usage,
+                has_cache_key=is_openai(str(client.base_url)),
+            ),
             transport,
             name=name or model,
         )
@@ -132,7 +138,7 @@ class OpenAIClientResponses(WireModel):
                 reasoning_summary=reasoning_summary,
                 reads_media=reads_media,
                 tool_search=gpt_has_tool_search(model, str(client.base_url)) if tool_search is None else tool_search,
-                has_cache_key=known_host(str(client.base_url)) == "openai",
+                has_cache_key=is_openai(str(client.base_url)),
             ),
             _transport(client, ResponsesFormat.PATH),
             name=name or model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentloop.providers._dialects import known_host
+from agentloop.providers._dialects import is_openai
 from agentloop.providers._http import HttpTransport, bearer
 from agentloop.providers._responses_format import ReasoningSummary, ResponsesFormat
 from agentloop.providers._tool_search import gpt_has_tool_search
@@ -66,7 +66,7 @@ class OpenAIResponses(WireModel):
                 reasoning_summary=reasoning_summary,
                 reads_media=reads_media,
                 tool_search=gpt_has_tool_search(model, base_url) if tool_search is None else tool_search,
-                has_cache_key=known_host(base_url) == "openai",
+                has_cache_key=is_openai(base_url),
             ),
             HttpTransport(url=base_url, path=ResponsesFormat.PATH, key=bearer(api_key), headers=headers or {}),
             name=name or model,

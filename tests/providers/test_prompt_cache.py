@@ -11,6 +11,8 @@ from agentloop import Agent, Compaction, Deferred, tool
 from agentloop.events import ToolCallStarted
 from agentloop.messages import Text, Usage, UserMessage
 from agentloop.models import ModelRequest, ModelSettings, Reply, Stop
+from agentloop.providers._chat_format import ChatFormat
+from agentloop.providers._http import HttpTransport
 from agentloop.providers._wire_model import WireModel
 from agentloop.providers.anthropic import Anthropic
 from agentloop.providers.openai_chat import OpenAIChat
@@ -35,7 +37,8 @@ def body(model: WireModel, request: ModelRequest = HELLO) -> Any:
 async def test_openai_gets_the_same_key_in_every_run_of_a_session() -> None:
     answers = [chat.whole(chat.said("Hi.")) for _ in range(4)]
     async with serving(answering(*answers)) as server, MemoryStore().open() as store:
-        agent = Agent(OpenAIChat("m", base_url=server.url, dialect="openai"))
+        transport = HttpTransport(url=server.url, path=ChatFormat.PATH, headers={})
+        agent = Agent(WireModel(ChatFormat(model="m", has_cache_key=True), transport, name="m"))
         for id in ("ann", "ann", "bob"):
             async with stored_session(store, id) as session:
                 await agent.run("Hello.", session=session)
@@ -61,6 +64,8 @@ def test_only_openai_gets_a_key_and_one_of_the_user_s_own_counts_more() -> None:
     for other in (
         OpenAIResponses("gpt-5.5", base_url=local),
         OpenAIChat("gpt-5.5", base_url=local),
+        OpenAIChat("gpt-5.5", base_url=local, dialect="openai"),
+        OpenAIChat("gpt-5.5", base_url="https://me.openai.azure.com/openai/v1"),
         OpenAIChat("gemini-3", base_url="https://generativelanguage.googleapis.com/v1beta/openai"),
         Anthropic("claude-opus-5-5"),
     ):

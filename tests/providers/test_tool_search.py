@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from agentloop import Agent, Deferred, Tool
-from agentloop._core.deferred import Lowering, result_text
+from agentloop._core.call_tool import Lowering
+from agentloop._core.deferred import result_text
 from agentloop._core.tokens import tokens_of_text
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.messages import AssistantMessage, Message, Text, ToolCall, ToolResult, UserMessage

@@ -26,8 +26,10 @@ from agentloop import (
     hooks,
     tool,
 )
-from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, search, with_loaded
+from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, with_loaded
 from agentloop._core.tokens import tokens_in_front, tokens_of_text
+from agentloop._core.tool_index import search
+from agentloop._runtime import loop
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, ToolCallDelta, ToolCallFinished, ToolCallStarted
@@ -169,6 +171,22 @@ async def test_above_the_budget_all_tools_are_deferred_but_those_that_are_always
 
     assert names(requests_of(below)[0]) == ["mail_send", "mail_search", "clock"]
     assert names(requests_of(above)[0]) == ["mail_send", "mail_search", FIND_TOOLS, CALL_TOOL]
+
+
+async def test_the_tools_of_a_server_are_counted_again_only_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    real = loop.defer_tools
+
+    def count(config: Any, listed: Mapping[str, Tool], before: Any) -> Any:
+        counted.append(len(listed))
+        return real(config, listed, before)
+
+    monkeypatch.setattr(loop, "defer_tools", count)
+    toolset = Changing([clock], [clock], [clock], [clock, mail_send])
+    script = [calls("clock")] * 3
+    await watch(agent_with(*script, "Done.", tools=[], toolsets=[toolset], deferred=Deferred()))
+
+    assert counted == [1, 2]
 
 
 async def test_a_tool_that_is_not_to_be_deferred_never_is() -> None:
@@ -640,6 +658,19 @@ async def test_a_model_that_writes_a_call_without_its_name_first_is_understood()
         ("a", "clock", "{}"),
         ("b", "mail_search", '{"words":"x"}'),
     ]
+
+
+async def test_a_huge_call_in_small_pieces_takes_time_by_its_length() -> None:
+    text = 'x\\"{}' * 5_000
+    for raw in (
+        f'{{"name":"mail_send","arguments":{{"to":"a","text":"{text}"}}}}',
+        f'{{"arguments":{{"to":"a","text":"{text}"}},"name":"mail_send"}}',
+    ):
+        response = msgspec.structs.replace(calls(CALL_TOOL, raw=raw), piece=3)
+        watched = await watch(agent_with(response, "Done."))
+        [started] = of(watched.events, ToolCallStarted)
+        assert (started.name, len(msgspec.json.decode(started.arguments)["text"])) == ("mail_send", 20_000)
+        assert "" not in [event.arguments for event in of(watched.events, ToolCallDelta)]
 
 
 async def test_a_session_without_deferral_goes_on_with_it() -> None:
