@@ -24,10 +24,9 @@ The files here::
 from agentloop.declarative._output import JsonOutput
 from agentloop.declarative._problems import Place, TeamFileError, Unsupported
 from agentloop.declarative._schema import json_schema
-from agentloop.declarative._team import Command, LoadedTeam, load_team
+from agentloop.declarative._team import LoadedTeam, load_team
 
 __all__ = [
-    "Command",
     "JsonOutput",
     "LoadedTeam",
     "Place",

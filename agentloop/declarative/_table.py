@@ -176,7 +176,7 @@ _AGENT = Record(
         _obeyed("rag", TEXTS, "Names of `rag`."),
         _obeyed("skills", SKILLS, "Skills: `true` for those of the usual folders, or a list of names."),
         _obeyed("use_skills", TEXTS, "Names of `skills`."),
-        _obeyed("commands", COMMANDS, "Named prompts, kept as `team.commands`."),
+        _obeyed("commands", COMMANDS, "Named prompts, see `agentloop.commands`."),
         _obeyed("use_commands", TEXTS, "Names of `commands`."),
         _obeyed("structured_output", Ref("structured output"), "The JSON that the agent answers with."),
         _obeyed("fallback", Ref("fallback"), "Models to ask if the agent's own fails."),
@@ -369,10 +369,8 @@ _COMMAND = Record(
     (
         _obeyed("description", TEXT, "What it is for."),
         _obeyed("instruction", TEXT, "The prompt."),
-        _partly(
-            "agent", TEXT, "The agent that gets the prompt.", "It is kept in `team.commands`; the program decides."
-        ),
-        _partly("url", TEXT, "A page to open.", "It is kept in `team.commands`; the program decides."),
+        _named("agent", TEXT, "The agent that gets the prompt.", "The agent that has the conversation gets it."),
+        _named("url", TEXT, "A page to open.", "No page is opened; a command without an instruction is left out."),
     ),
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from typing import Any, cast
 from attrs import frozen
 
 from agentloop.agent import Agent
+from agentloop.commands import Command, is_command_name
 from agentloop.declarative._choosing import choosing_hooks
 from agentloop.declarative._document import Node, read_document
 from agentloop.declarative._forms import Report
@@ -33,7 +33,7 @@ from agentloop.team import Team
 from agentloop.toolkit import transfer_task
 from agentloop.tools import Tool, Toolset
 
-__all__ = ["Command", "LoadedTeam", "load_and_log", "load_team"]
+__all__ = ["LoadedTeam", "load_and_log", "load_team"]
 
 TEXT = "<text>"
 """The name of a file that was given as text."""
@@ -47,37 +47,6 @@ MAX_LISTED = 20
 """Fields that an error of ``strict`` lists."""
 
 
-@frozen
-class Command:
-    """A named prompt of an agent. The program decides what to do with it."""
-
-    name: str
-    """Its name."""
-    instruction: str = ""
-    """The prompt. It may have ``$1``, ``$2`` and so on for arguments."""
-    description: str = ""
-    """What it is for."""
-    agent: str = ""
-    """The agent that is to get the prompt; empty for the one that has the conversation."""
-    url: str = ""
-    """A page to open instead; empty for none."""
-
-    def prompt(self, arguments: str = "") -> str:
-        """The prompt with ``arguments``, the text behind the name: ``$1`` is the first word, ``$2`` the second.
-
-        Without such a place in it, the prompt is followed by the arguments.
-        """
-        words = arguments.split()
-
-        def word(place: re.Match[str]) -> str:
-            number = int(place[1])
-            return words[number - 1] if number <= len(words) else ""
-
-        filled = re.sub(r"\$([1-9])(?![0-9])", word, self.instruction)
-        has_places = filled != self.instruction or re.search(r"\$[1-9](?![0-9])", self.instruction)
-        return filled if has_places or not words else f"{filled}\n\n{arguments.strip()}".strip()
-
-
 @frozen(eq=False)
 class _Extras:
     """What a file says besides its agents."""
@@ -85,7 +54,6 @@ class _Extras:
     path: str
     unsupported: tuple[Unsupported, ...]
     welcome_message: str
-    commands: Mapping[str, Command]
     metadata: Mapping[str, Any]
     all_agents: Mapping[str, Agent[Any, Any]]
 
@@ -114,11 +82,6 @@ class LoadedTeam(Team[Any, Any]):
     def welcome_message(self) -> str:
         """The text to show before the first prompt; empty if there is none."""
         return self._extras.welcome_message
-
-    @property
-    def commands(self) -> Mapping[str, Command]:
-        """The named prompts of the first agent, by name."""
-        return self._extras.commands
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -281,7 +244,6 @@ class _Loader:
             path=self._context.file,
             unsupported=tuple(unsupported),
             welcome_message=first.expanded("welcome_message", bare=False),
-            commands=MappingProxyType(dict(self._commands(first))),
             metadata=MappingProxyType(metadata),
             all_agents=MappingProxyType({**self._made}),
         )
@@ -371,6 +333,7 @@ class _Loader:
             prices=_prices([*choices, *fallbacks]),
             handoffs=section.texts("handoffs"),
             handoff_when_done=section.text("force_handoff") or None,
+            commands=dict(self._commands(section)),
             **extra,
         )
 
@@ -501,18 +464,21 @@ class _Loader:
                 inner = Section(entry.value, f"{section.at(name)}.{entry.key}", self._context)
                 if entry.value.entries is None:
                     text = self._context.expand(entry.value.raw, entry.value.place, inner.path)
-                    yield entry.key, Command(entry.key, text)
-                else:
-                    yield (
-                        entry.key,
-                        Command(
-                            entry.key,
-                            inner.expanded("instruction", bare=False),
-                            inner.text("description"),
-                            inner.text("agent"),
-                            inner.text("url"),
-                        ),
-                    )
+                    yield entry.key, self._command(inner, entry.key, text)
+                    continue
+                inner.text("agent"), inner.text("url")
+                text = inner.expanded("instruction", bare=False)
+                if text.strip():
+                    yield entry.key, self._command(inner, entry.key, text, inner.text("description"))
+
+    @staticmethod
+    def _command(section: Section, name: str, text: str, description: str = "") -> Command:
+        if not is_command_name(name):
+            raise section.error(f"{name!r} is no name of a command: letters, digits, `_`, `:`, `.` and `-`, at most 64")
+        try:
+            return Command(text, description=description)
+        except UsageError as error:
+            raise section.error(str(error)) from error
 
 
 def _names(groups: list[Group]) -> set[str]:

@@ -14,6 +14,7 @@ import trio
 from agentloop._command_line import exit_code, find_by_name, is_file, prepare
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError
+from agentloop.messages import Prompt
 from agentloop.session import Session
 from agentloop.terminal._characters import printable
 from agentloop.terminal._showing import read_prompt, show
@@ -69,22 +70,15 @@ def _find(options: argparse.Namespace) -> Agent[Any, Any]:
 async def _talk(agent: Agent[Any, Any], prompt: str | None) -> None:
     session = Session()
     if prompt is not None:
-        await _show(agent, _spelled_out(agent, prompt), session)
+        await _show(agent, agent.expand(prompt), session)
         return
     welcome = str(getattr(agent, "welcome_message", ""))
     if welcome.strip():
         sys.stdout.write(f"{printable(welcome.strip())}\n")
-    while typed := await read_prompt():
-        await _show(agent, _spelled_out(agent, typed), session)
+    while typed := await read_prompt(agent=agent):
+        await _show(agent, typed, session)
 
 
-async def _show(agent: Agent[Any, Any], prompt: str, session: Session) -> None:
+async def _show(agent: Agent[Any, Any], prompt: Prompt, session: Session) -> None:
     async with agent.stream(prompt, session=session) as stream:
         await show(stream)
-
-
-def _spelled_out(agent: Agent[Any, Any], typed: str) -> str:
-    """What was typed, or the prompt of the command that it names: ``/fix main.py``."""
-    name, _, arguments = typed.removeprefix("/").partition(" ")
-    command: Any = getattr(agent, "commands", {}).get(name) if typed.startswith("/") else None
-    return str(command.prompt(arguments)) if command is not None and command.instruction else typed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentloop.declarative import Command, LoadedTeam, TeamFileError, json_schema
+from agentloop.declarative import LoadedTeam, TeamFileError, json_schema
 from agentloop.engines import _command as worker_command
 from agentloop.serving import _command as serving_command
 
@@ -119,18 +119,3 @@ def test_two_files_of_one_name_have_stores_of_their_own(folder: Path, monkeypatc
     assert other is not None
     assert one != other
     assert serving_command._own_file(str(folder / "team.yaml")) == one
-
-
-@pytest.mark.parametrize(
-    ("instruction", "arguments", "prompt"),
-    [
-        ("Fix $1 in $2", "a b", "Fix a in b"),
-        ("Fix $1 in $2", "a", "Fix a in "),
-        ("Costs $10", "x y", "Costs $10\n\nx y"),
-        ("Go", "", "Go"),
-        ("Go", "there now", "Go\n\nthere now"),
-        ("$1$1", "$2 b", "$2$2"),
-    ],
-)
-def test_a_command_has_its_arguments_in_their_places(instruction: str, arguments: str, prompt: str) -> None:
-    assert Command("x", instruction).prompt(arguments) == prompt

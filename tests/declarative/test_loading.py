@@ -307,8 +307,9 @@ def test_commands_and_the_welcome_are_kept_for_the_program() -> None:
         rest,
     )
     assert team.welcome_message == "Hello!"
-    assert {name: one.instruction for name, one in team.commands.items()} == {"a": "Do $1", "b": "Shared", "c": "i"}
-    assert (team.commands["c"].description, team.commands["c"].agent) == ("d", "root")
+    assert {name: one.prompt for name, one in team.commands.items()} == {"a": "Do $1", "b": "Shared", "c": "i"}
+    assert team.commands["c"].description == "d"
+    assert [one.field for one in team.unsupported] == ["agents.root.commands.c.agent"]
     assert [*team_of("commands: [{x: X}, {y: Y}]").commands] == ["x", "y"]
 
 
