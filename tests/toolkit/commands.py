@@ -476,6 +476,15 @@ sort --compress-program=./x y
 sort -T . x
 sort $(cat x)
 sort *
+sort -k *
+sort -k $(cat x) names.txt
+sort -k$(cat x) names.txt
+sort --key=$(cat x) names.txt
+x='1 -oout'; sort -k$x names.txt
+x='1 -oout'; sort -k $x names.txt
+cut -f1 -d /etc/sh*
+git log -n $(cat x)
+find . -name $(cat x)
 uniq x out
 uniq x*
 xxd -r x y
