@@ -191,7 +191,7 @@ def _check_metadata(instance: Tool, attribute: object, value: Any) -> None:
     if not isinstance(value, dict):
         raise ToolDefinitionError(f"tool {instance.name!r}: metadata={shown(value)}: give a dict of JSON values")
     try:
-        json_value(value, "metadata")
+        json_value(cast("dict[Any, Any]", value), "metadata")
     except FieldError as error:
         raise ToolDefinitionError(f"tool {instance.name!r}: {error}") from None
 
@@ -246,7 +246,9 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     """What one call may do, where the arguments decide: a function of them, as the function gets them, that returns an
     `agentloop.safety.Assessment`. Called where a permission or a person wants to know; a plain one runs in a thread. If
     it fails, the call is not known to be harmless."""
-    metadata: Mapping[str, Any] = field(default={}, converter=_metadata, validator=_check_metadata, repr=False)
+    metadata: Mapping[str, Any] = field(
+        factory=dict[str, Any], converter=_metadata, validator=_check_metadata, repr=False
+    )
     """JSON values by name, for a person who is asked about a call: `ApprovalRequested.metadata`."""
     idempotent: bool = False
     """Whether two calls with the same arguments have the effect of one."""

@@ -38,6 +38,7 @@ from agentloop.messages import (
 )
 from agentloop.permissions import Exact, Glob, Rule, Under
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
+from agentloop.safety import BlastRadius
 from agentloop.wire import decode_event, decode_messages, encode_event, encode_messages
 
 EVENTS: tuple[type[StreamEvent], ...] = get_args(StreamEvent)
@@ -213,7 +214,18 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "form": {"type": "object", "properties": {"name": {"type": "string"}}},
         "url": "https://example.org/in",
     },
-    "approval_requested": {"id": "q", "call_id": "c", "name": "add", "arguments": {"a": 1}, "reason": "sums"},
+    "approval_requested": {
+        "id": "q",
+        "call_id": "c",
+        "name": "add",
+        "arguments": {"a": 1},
+        "reason": "sums",
+        "read_only": False,
+        "destructive": True,
+        "assessment": "it adds",
+        "blast_radius": {"paths": ["x"], "is_complete": True},
+        "metadata": {"team": "ops"},
+    },
     "continue_requested": {"id": "q", "limit": "turns", "used": 5.0, "allowed": 5.0, "unpriced": ""},
     "question_answered": {"id": "q", "answer": {"type": "accept", "content": {"name": "Ada"}}, "by": "reader"},
     "question_declined": {"id": "q", "note": "Nobody is there to be asked."},
@@ -221,6 +233,14 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "question_parked": {"id": "q"},
     "warning_issued": {"code": "truncated", "message": "cut off"},
 }
+
+
+def test_an_approval_from_before_it_said_what_the_call_may_do_is_read() -> None:
+    form = {"id": "q", "call_id": "c", "name": "add", "arguments": {"a": 1}, "reason": "sums"}
+    event = decode_event(json.dumps({"type": "approval_requested", **ENVELOPE, **form}))
+    assert isinstance(event, ApprovalRequested)
+    assert (event.read_only, event.destructive, event.metadata) == (False, None, {})
+    assert event.blast_radius == BlastRadius()
 
 
 @pytest.mark.parametrize("tag", GOLDEN)

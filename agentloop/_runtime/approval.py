@@ -299,9 +299,10 @@ class ApprovalCheck:
                 if self.decide(self.arguments).effect == "tool" and await self._requires_approval():
                     self._tool_asked = True
                 self.arguments = self.replacement(verdict.arguments)
-                self._allowed_by = self._tool_requires = None
+                self._tool_requires = None
                 if self._needs_assessment():
                     await self.assess()
+                self._allowed_by = None
                 denied = self.apply_rules()
                 if denied is not None:
                     return denied

@@ -21,15 +21,19 @@ Operands: TypeAlias = Literal["paths", "text", "pattern", "none"]
 """What the arguments besides options are: paths; any text; a pattern, and then paths; or none are known."""
 
 
+def _options(text: str | frozenset[str]) -> frozenset[str]:
+    return one_of(text) if isinstance(text, str) else text
+
+
 @frozen(kw_only=True)
 class Program:
     """The options and operands with which a program is harmless."""
 
-    flags: frozenset[str] = field(default="", converter=one_of)
+    flags: frozenset[str] = field(default=frozenset[str](), converter=_options)
     """Options without a value: ``-l --all``. Those of one letter may stand together."""
-    valued: frozenset[str] = field(default="", converter=one_of)
+    valued: frozenset[str] = field(default=frozenset[str](), converter=_options)
     """Options with a value that is text."""
-    files: frozenset[str] = field(default="", converter=one_of)
+    files: frozenset[str] = field(default=frozenset[str](), converter=_options)
     """Options with a value that is the path of a file to read."""
     any_option: bool = False
     """Whether each option is harmless, of every implementation. Its values may be paths."""
@@ -40,7 +44,7 @@ class Program:
     operands: Operands = "paths"
     most: int | None = None
     """Operands at most: some programs write to the second one."""
-    pattern_options: frozenset[str] = field(default="", converter=one_of)
+    pattern_options: frozenset[str] = field(default=frozenset[str](), converter=_options)
     """Options with which there is no pattern among the operands."""
     check: Callable[[Given], None] | None = None
     """Checks what options and operands do not say. Raises `NotKnownError`."""

@@ -52,7 +52,7 @@ _GREP = Program(
     " --no-filename --only-matching --quiet --silent --no-messages --recursive --dereference-recursive --text --null"
     " --null-data --byte-offset --initial-tab --color --colour --line-buffered",
     valued="-e -m -A -B -C -D -d --regexp --max-count --after-context --before-context --context --include --exclude"
-    " --exclude-dir --binary-files --directories --devices --label --group-separator",
+    " --exclude-dir --binary-files --directories --devices --group-separator",
     files="-f --file --exclude-from",
     number=True,
     operands="pattern",
@@ -86,7 +86,7 @@ PROGRAMS: Mapping[str, Program] = {
     "false": _ANY_TEXT,
     ":": _ANY_TEXT,
     "pwd": _ANY_TEXT,
-    "seq": _ANY_TEXT,
+    "seq": Program(flags="-w", valued="-s", number=True, operands="text"),
     "expr": _ANY_TEXT,
     "basename": _ANY_TEXT,
     "dirname": _ANY_TEXT,
@@ -142,7 +142,7 @@ PROGRAMS: Mapping[str, Program] = {
     "b2sum": _ANY,
     "cksum": _ANY,
     "sum": _ANY,
-    "hexdump": Program(flags="-b -c -C -d -o -x -v", valued="-n -s -e"),
+    "hexdump": Program(flags="-b -c -C -d -o -x -v", valued="-n -s"),
     # A second operand is the output.
     "xxd": Program(flags="-a -b -e -i -p -u -E", valued="-c -g -l -s -o", most=1, may_join=False),
     "uniq": Program(
@@ -195,10 +195,8 @@ PROGRAMS: Mapping[str, Program] = {
     "unzip": Program(flags="-l -v", most=1, check=_check_unzip),
     "test": Program(flags="-f -d -e -r -w -x -s -z -n -L -h"),
     # Programs that say which version they are. Others may run code of the folder first, or fetch another version.
-    **dict.fromkeys(("gcc", "g++", "clang", "perl", "php", "bash", "make", "cmake"), _version()),
+    **dict.fromkeys(("gcc", "g++", "clang", "perl", "bash", "make", "cmake"), _version()),
     **dict.fromkeys(("python", "python3"), _version("--version -V")),
-    "node": _version("--version -v"),
-    "java": _version("--version -version"),
 }  # fmt: skip
 """By name."""
 

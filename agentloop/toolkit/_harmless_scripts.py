@@ -78,10 +78,21 @@ def check_jq(given: Given) -> None:
 # ------------------------------------------------------------------------------- printf, test, tar
 
 
+_CONVERSION = re.compile(r"%[-+ 0#]*[0-9]*(?:\.[0-9]+)?([sbqc%]|([diouxXeEfgG]))")
+
+
 def check_printf(arguments: Sequence[Word], places: Places) -> None:
-    """Check that the first argument is a format: in bash, ``-v`` sets a variable, such as ``PATH``."""
-    if not arguments or arguments[0].may_be_option:
+    """Check that printf only prints: in bash, ``-v`` and the conversion ``%n`` set a variable, such as ``PATH``."""
+    if not arguments or arguments[0].may_be_option or not arguments[0].is_plain:
         raise NotKnownError("printf may set a variable")
+    text = arguments[0].text
+    conversions = list(_CONVERSION.finditer(text))
+    if text.count("%") != sum(2 if match[1] == "%" else 1 for match in conversions):
+        raise NotKnownError("the format of printf is not known to be harmless")
+    # Some shells evaluate the number that they are to print.
+    is_number = any(match[2] for match in conversions)
+    if is_number and not all(re.fullmatch(r"-?[0-9.]+", word.text) for word in arguments[1:]):
+        raise NotKnownError("printf prints numbers that are not known")
 
 
 def check_test(arguments: Sequence[Word], places: Places) -> None:

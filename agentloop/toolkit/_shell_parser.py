@@ -186,7 +186,10 @@ _OTHER_TESTS = one_of("-nt -ot -ef = != ==")
 _JOINING = frozenset({"-a", "-o"})
 
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]*")
-_SPECIAL = one_of("path cdpath fpath manpath mailpath module_path fignore prompt psvar")
+_SPECIAL = one_of(
+    "path cdpath fpath manpath mailpath module_path fignore prompt psvar watch status signals options commands aliases"
+    " functions histchars auto_resume"
+)
 """Names in small letters that some shell gives a meaning of its own."""
 _SHOWN_VARIABLES = one_of("PWD USER LOGNAME SHELL LANG TERM UID EUID PPID HOSTNAME OSTYPE RANDOM SECONDS")
 """Variables whose values are no secret. Others may be keys."""

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Deadlines, Deny, Permissions, Session, Tool, hooks, tool
+from agentloop import Agent, Approve, Deadlines, Deny, Permissions, Rule, Session, Tool, hooks, tool
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, QuestionAnswered, StreamEvent
 from agentloop.hooks import Ask, OnToolApprovalDecision, PreToolUse, ReplaceArguments
+from agentloop.permissions import Exact
 from agentloop.questions import Answer
 from agentloop.safety import Assessment, BlastRadius
 from agentloop.testing import ScriptedModel, calls
@@ -150,6 +151,18 @@ async def test_arguments_that_a_hook_replaces_are_assessed_anew() -> None:
     [question] = questions(watched.events)
     assert (question.arguments, tools.ran) == ({"command": "rm x"}, [])
     assert question.assessment == "rm is not known to be harmless"
+
+
+async def test_harmless_arguments_that_a_hook_replaces_by_harmless_ones_run_unasked() -> None:
+    tools = Tools()
+
+    @hooks.pre_tool_use(tools="shell")
+    async def other(call: PreToolUse) -> ReplaceArguments:
+        return ReplaceArguments({"command": "ls -l"})
+
+    watched = await answered(tools.agent("ls", permissions=SAFER, hooks=[other]), Deny())
+
+    assert (questions(watched.events), tools.ran) == ([], ["ls -l"])
 
 
 async def test_a_child_is_no_freer_than_the_mode_safe_around_it() -> None:
@@ -323,6 +336,35 @@ async def test_a_level_that_was_approved_overrides_neither_a_rule_nor_a_hook_nor
     await answered(agent, Approve(always="safer"), Deny())
 
     assert tools.ran == ["rm x", "ls"]
+
+
+async def test_a_level_does_not_cover_a_call_whose_arguments_a_rule_asked_about_before_a_hook_replaced_them() -> None:
+    tools = Tools()
+
+    @hooks.pre_tool_use(tools="shell")
+    async def replace(call: PreToolUse) -> ReplaceArguments | None:
+        return ReplaceArguments({"command": "ls"}) if call.arguments["command"] == "rm y" else None
+
+    permissions = Permissions(mode="strict", ask=[Rule("shell", {"command": Exact("rm y")})])
+    agent = tools.agent("rm x", "rm y", permissions=permissions, hooks=[replace])
+
+    watched = await answered(agent, Approve(always="safer"), Deny())
+
+    assert (len(questions(watched.events)), tools.ran) == (2, ["rm x"])
+
+
+async def test_a_rule_that_the_session_got_since_the_question_keeps_a_level_from_answering_it() -> None:
+    tools, session = Tools(), Session()
+    script = calls("shell", command="rm x") + calls("shell", command="ls")
+    agent = Agent(ScriptedModel(script, "Done."), tools=tools.tools)
+    async with opened(agent, session=session) as stream:
+        async for event in stream:
+            if isinstance(event, ApprovalRequested) and event.arguments["command"] == "ls":
+                session.permissions = Permissions(ask=["shell"])
+                stream.answer(stream.pending[0].id, Approve(always="safer"))
+                stream.answer(event.id, Deny())
+
+    assert tools.ran == ["rm x"]
 
 
 async def test_a_level_belongs_to_the_agent_that_asked() -> None:

@@ -68,6 +68,8 @@ echo "shell: $SHELL"
 echo 1 + 1 is $((1 + 1))
 printf '%s\n' a b
 printf '%s' x -v
+printf '%5d%%\n' 12
+printf '%-10s|' "$(pwd)"
 true
 :
 seq 1 10
@@ -188,7 +190,6 @@ LC_ALL=C sort names.txt
 TZ=UTC date
 env LC_ALL=C ls
 python3 --version
-node --version
 bash --version
 timeout 5 ls
 nice -n 10 wc -l names.txt
@@ -355,6 +356,14 @@ let 'a[$(rm x)]=1'
 read PATH
 mapfile -C 'rm x' -c 1
 printf -v PATH .
+printf -- -v PATH .
+printf '%n' PATH; ls
+printf 'a%-5n' PATH
+printf '%%%n' PATH
+printf "$(ls)" PATH
+printf '%d' 'a[$(rm x)]'
+printf '%d' "$(cat x)"
+printf '%(%n)T%n' 1 PATH
 test -v 'a[$(rm x)]'
 [ -v 'a[$(rm x)]' ]
 [ "-v" 'a[$(rm x)]' ]
@@ -393,6 +402,10 @@ find . -print0 | xargs -0 rm
 find . -print0 | xargs -0 sort -o out
 find . -print0 | xargs -0 cat < names
 find . -printf '/etc/shadow\0' | xargs -0 cat
+ls | grep -lZ --label=/etc/shadow a - | xargs -0 cat
+{ find . -print0; printf '/etc/shadow\0'; } | xargs -0 cat
+(find . -print0) | xargs -0 rm
+find . -print0 | cat x - | xargs -0 cat
 echo /etc/shadow | xargs cat
 git ls-files -z | xargs -0 sort
 find . -print0 | xargs -0 -I{} cat ../{}
@@ -463,6 +476,15 @@ sort --compress-program=./x y
 sort -T . x
 sort $(cat x)
 sort *
+sort -k *
+sort -k $(cat x) names.txt
+sort -k$(cat x) names.txt
+sort --key=$(cat x) names.txt
+x='1 -oout'; sort -k$x names.txt
+x='1 -oout'; sort -k $x names.txt
+cut -f1 -d /etc/sh*
+git log -n $(cat x)
+find . -name $(cat x)
 uniq x out
 uniq x*
 xxd -r x y
@@ -550,6 +572,8 @@ npm run x
 npx x
 yarn --version
 cargo --version
+node --version
+java -version
 go version
 go build
 pip install x
