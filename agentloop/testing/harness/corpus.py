@@ -9,6 +9,7 @@ from agentloop.testing._lab import AgentScenario
 from agentloop.testing._recorded import RecordAnew, Recordings
 from agentloop.testing.harness import (
     agent_scenarios as _agents,
+    guard_scenarios as _guards,
     handoff_scenarios as _handoffs,
     law_scenarios as _laws,
     reader_scenarios as _readers,
@@ -22,7 +23,7 @@ from agentloop.testing.simulation import simulate
 
 __all__ = ["RECORDINGS", "corpus", "find_scenario", "record"]
 
-_ADDED = (_agents, _handoffs, _laws, _readers, _results, _tools, _values)
+_ADDED = (_agents, _guards, _handoffs, _laws, _readers, _results, _tools, _values)
 """The modules that add to the registry when they are imported."""
 
 
