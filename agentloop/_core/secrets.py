@@ -337,7 +337,8 @@ class Redactor:
         if self.rules is not None:
             for kind, value in self.rules(text):
                 if len(value) >= SHORTEST:
-                    found += [_Found(*match.span(), kind, False) for match in re.finditer(re.escape(value), text)]
+                    matches = re.finditer(re.escape(value), text)
+                    found += [_Found(*match.span(), _kind_of(kind), False) for match in matches]
         return found
 
     def _replace(self, text: str, found: Iterable[_Found], *, since: int = 0) -> str:
