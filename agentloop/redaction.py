@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from attrs import field, frozen
 
@@ -53,8 +53,8 @@ def _kind(kind: object) -> str:
 
 
 def _compiled(pattern: object) -> re.Pattern[str]:
-    words = shown(pattern)
-    if isinstance(pattern, re.Pattern) and isinstance(cast("re.Pattern[Any]", pattern).pattern, str):
+    words, text = shown(pattern), getattr(pattern, "pattern", None)
+    if isinstance(pattern, re.Pattern) and isinstance(text, str):
         compiled = cast("re.Pattern[str]", pattern)
     elif isinstance(pattern, str):
         try:
