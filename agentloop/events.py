@@ -130,6 +130,7 @@ WarningCode: TypeAlias = Literal[
     "handler_failed",
     "hook_failed",
     "hook_warning",
+    "judge_failed",
     "messages_left_out",
     "model_failed",
     "predicate_failed",
@@ -156,6 +157,7 @@ WarningCode: TypeAlias = Literal[
 - ``handler_failed``: an ``on_question`` handler raised an error; the question goes to the next one who can answer.
 - ``hook_failed``: a hook that only observes raised an error or timed out.
 - ``hook_warning``: a hook raised `HookWarning`.
+- ``judge_failed``: a judge came to no verdict, and counts as one that denies, or has a person asked.
 - ``messages_left_out``: no summary could be had for a request that was refused as too long; the model reads the
   conversation without its oldest messages.
 - ``model_failed``: a model could not be opened or closed; the stream uses the others.

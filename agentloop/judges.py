@@ -123,9 +123,8 @@ def judge(
       UsageError: an argument has the wrong type or value, or the point has nothing to deny.
     """
     check_model(model)
-    given = cast("object", at)
-    if not isinstance(given, Point) or at.name not in POINTS:
-        raise UsageError(f"at={shown(given)}: a judge stands where something can be denied: {', '.join(POINTS)}")
+    if not isinstance(cast("object", at), Point) or at.name not in POINTS:
+        raise UsageError(f"at={shown(at)}: a judge stands where something can be denied: {', '.join(POINTS)}")
     if not isinstance(cast("object", instructions), str) or not instructions.strip():
         raise UsageError(f"instructions of a judge are the rules that it goes by, not {shown(instructions)}")
     if not timeout > 0:

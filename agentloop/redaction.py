@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from attrs import field, frozen
 
@@ -36,10 +36,9 @@ __all__ = ["Redaction", "redaction_of"]
 
 
 def _patterns(given: object) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    words = shown(given)
     if isinstance(given, (str, re.Pattern)) or not isinstance(given, Iterable):
-        raise UsageError(
-            f"patterns= takes a list of regular expressions, or a dict of them by kind, not {shown(given)}"
-        )
+        raise UsageError(f"patterns= takes a list of regular expressions, or a dict of them by kind, not {words}")
     if isinstance(given, Mapping):
         items = [*cast("Mapping[object, object]", given).items()]
     else:
@@ -54,7 +53,8 @@ def _kind(kind: object) -> str:
 
 
 def _compiled(pattern: object) -> re.Pattern[str]:
-    if isinstance(pattern, re.Pattern) and isinstance(cast("Any", pattern).pattern, str):
+    words, text = shown(pattern), getattr(pattern, "pattern", None)
+    if isinstance(pattern, re.Pattern) and isinstance(text, str):
         compiled = cast("re.Pattern[str]", pattern)
     elif isinstance(pattern, str):
         try:
@@ -62,7 +62,7 @@ def _compiled(pattern: object) -> re.Pattern[str]:
         except re.error as error:
             raise UsageError(f"patterns= takes regular expressions, which {pattern!r} is not: {error}") from error
     else:
-        raise UsageError(f"patterns= takes regular expressions, not {shown(pattern)}")
+        raise UsageError(f"patterns= takes regular expressions, not {words}")
     if compiled.search("") is not None:
         raise UsageError(
             f"patterns=: {compiled.pattern!r} matches where there is nothing: say what a secret looks like"

@@ -337,7 +337,8 @@ class Redactor:
         if self.rules is not None:
             for kind, value in self.rules(text):
                 if len(value) >= SHORTEST:
-                    found += [_Found(*match.span(), kind, False) for match in re.finditer(re.escape(value), text)]
+                    matches = re.finditer(re.escape(value), text)
+                    found += [_Found(*match.span(), _kind_of(kind), False) for match in matches]
         return found
 
     def _replace(self, text: str, found: Iterable[_Found], *, since: int = 0) -> str:
@@ -399,9 +400,9 @@ class Redactor:
         if isinstance(given, (list, tuple)):
             items = cast("Sequence[Any]", given)
             clean = [self.value(item, name if name != "arguments" else "") for item in items]
-            return value if all(map(_is, clean, items)) else cast("T", type(given)(clean))
+            return value if all(map(_is, clean, items)) else cast("T", cast("Any", type(value))(clean))
         if isinstance(given, dict):
-            return cast("T", self._members(given))
+            return cast("T", self._members(cast("dict[Any, Any]", value)))
         if isinstance(given, msgspec.Struct) and not isinstance(given, (Image, File)):
             return cast("T", self._struct(given))
         return value
@@ -456,9 +457,10 @@ class Redactor:
         if isinstance(given, str):
             return cast("T", self._put_back_text(given))
         if isinstance(given, list):
-            return cast("T", [self.put_back(item) for item in given])
+            return cast("T", [self.put_back(item) for item in cast("list[Any]", value)])
         if isinstance(given, dict):
-            return cast("T", {key: self.put_back(item) for key, item in given.items()})
+            members = cast("dict[Any, Any]", value)
+            return cast("T", {key: self.put_back(item) for key, item in members.items()})
         return value
 
     def _put_back_text(self, text: str) -> str:

@@ -40,7 +40,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, Self, TypeAlias
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias
 
 import msgspec
 import trio
@@ -617,9 +617,8 @@ class RedactingWriter(EventWriter):
         self, kind: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
     ) -> None:
         # Deltas are redacted where they arrive: a secret may be in several of them.
-        if kind not in KINDS_OF_WORDS:
-            fields = self._redactor.fields(fields)  # type: ignore[assignment]
-        super().emit(kind, *args, **fields)
+        clean: Any = fields if kind in KINDS_OF_WORDS else self._redactor.fields(fields)
+        super().emit(kind, *args, **clean)
 
     def note(self, note: Note) -> None:
         super().note(self._redactor.value(note))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from inspect import isawaitable
 from threading import Lock
 from typing import Any
 
@@ -86,7 +87,9 @@ async def open_redactor(redaction: Redaction | None) -> None:
     """
     global _loaded  # noqa: PLW0603 - the rules take a second to load, and a process needs them once
     if redaction is not None and redaction.library and _loaded is None:
-        _loaded = await in_thread_if_plain(_load)()
+        # On the clock of a test, it is called here.
+        loading: Any = in_thread_if_plain(_load)()
+        _loaded = await loading if isawaitable(loading) else loading
 
 
 _loaded: Rules | None = None

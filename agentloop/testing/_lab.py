@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import trio
 
+from agentloop._core.secrets import Redactor
 from agentloop._runtime.log import CAPACITY
 from agentloop._runtime.stream import Stream
 from agentloop._runtime.tool_context import RunningContext
@@ -487,7 +488,7 @@ class Lab:
                     # To approve what a rule has approved, with whichever words, is no error and changes nothing.
                     event.by == "rule" and isinstance(self.accepted.get(event.id), Approve)
                 ):
-                    answered[event.id] = event.answer
+                    answered[event.id] = _as_given(recorded, event.answer)
         for id, answer in self.accepted.items():
             if self._may_lose() and asked.get(id) not in self.received:
                 # The store failed, so the answer may be lost.
@@ -698,3 +699,11 @@ def _report(problems: Sequence[str], lab: Lab) -> str:
         lines.append(f"the last events that {recorded.name} read ({recorded.end}):")
         lines.extend(f"    {event}" for event in recorded.events[-12:])
     return "\n".join(lines)
+
+
+def _as_given(recorded: Recorded, answer: Answer) -> Answer:
+    """``answer``, of an event, as it was given: a run that redacts shows placeholders."""
+    secrets = recorded.stream._run.root.session.secrets
+    if secrets is None or not isinstance(answer, Accept):
+        return answer
+    return Accept(Redactor(secrets).put_back(answer.content))

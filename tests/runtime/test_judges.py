@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from agentloop.errors import ModelConnectionError, UsageError
 from agentloop.events import ApprovalRequested, UsageReported, WarningIssued
 from agentloop.hooks import PreToolUse
 from agentloop.judges import MOST_CHARACTERS, judge
-from agentloop.messages import ToolResult
+from agentloop.messages import Text, ToolResult
 from agentloop.redaction import Redaction
 from agentloop.testing import FunctionModel, ScriptedModel, calls, fails, hangs, says
 
@@ -49,7 +49,11 @@ async def test_a_call_that_the_judge_allows_runs_and_its_requests_count_in_the_r
     assert "Allow up to 10." in request.instructions
     assert request.output is not None
     (case,) = request.messages
-    assert json.loads(str(case.parts[0].text)) == {"tool": "pay", "arguments": {"amount": 5}, "agents": ["agent"]}  # type: ignore[union-attr]
+    assert json.loads(str(cast("Text", case.parts[0]).text)) == {
+        "tool": "pay",
+        "arguments": {"amount": 5},
+        "agents": ["agent"],
+    }
 
 
 async def test_a_call_that_the_judge_denies_does_not_run_and_the_model_reads_the_reason() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,7 +13,8 @@ import pytest
 
 from agentloop import Accept, Agent, Approve, Session, ToolContext, hooks, tool
 from agentloop._core.secrets import labels_in
-from agentloop.errors import UsageError
+from agentloop._runtime import redaction as redaction_of_runs
+from agentloop.errors import MissingExtraError, UsageError
 from agentloop.events import (
     ApprovalRequested,
     ElicitationRequested,
@@ -356,11 +360,15 @@ async def test_an_agent_without_redact_shows_what_it_gets() -> None:
     assert session.secrets == {}
 
 
+def wrong(value: object) -> Any:
+    return value
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: Agent("m:x", redact=b"secret"), "redact= takes True"),  # type: ignore[arg-type]
-        (lambda: Agent("m:x", redact=3), r"Redaction\(\.\.\.\), not 3"),  # type: ignore[arg-type]
+        (lambda: Agent("m:x", redact=wrong(b"secret")), "redact= takes True"),
+        (lambda: Agent("m:x", redact=wrong(3)), r"Redaction\(\.\.\.\), not 3"),
         (lambda: Agent("m:x", redact=["("]), "which '\\('"),
         (lambda: Redaction(patterns=["x*"]), "matches where there is nothing"),
         (lambda: Redaction(patterns={"a b": "x"}), "a kind is letters"),
@@ -372,3 +380,61 @@ async def test_an_agent_without_redact_shows_what_it_gets() -> None:
 def test_a_wrong_redaction_is_refused_with_the_way_out(make: Callable[[], object], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         make()
+
+
+class FakeLibrary(ModuleType):
+    """The part of Kingfisher's library that is used: it finds words that begin with ``rare-``."""
+
+    class Scanner:
+        def __init__(self, *, base64: bool) -> None:
+            assert not base64
+
+        def scan(self, text: str, *, timeout: float) -> list[Any]:
+            if "slow" in text:
+                raise TimeoutError
+            return [
+                SimpleNamespace(visible=True, rule_id="rules.Rare Key", secret=word)
+                for word in text.split()
+                if word.startswith("rare-")
+            ]
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction_of_runs, "_loaded", None)
+    monkeypatch.setitem(sys.modules, "kingfisher_sdk", FakeLibrary("kingfisher_sdk"))
+
+
+@pytest.mark.usefixtures("library")
+async def test_the_rules_of_the_library_count_beside_the_others() -> None:
+    model = ScriptedModel("One.", "Two.")
+    agent = Agent(model, redact=Redaction(library=True))
+    session = Session()
+    await agent.run(f"rare-1234 and {KEY}", session=session)
+    assert "[secret:1:rare-key] and [secret:2:aws-key]" in text_of(model.requests)
+    await agent.run("a slow text with rare-5678", session=session)
+    assert "the search for secrets in this text failed" in text_of(model.requests[1])
+    assert "rare-5678" not in text_of(model.requests)
+
+
+async def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction_of_runs, "_loaded", None)
+    monkeypatch.setitem(sys.modules, "kingfisher_sdk", None)
+    with pytest.raises(MissingExtraError, match=r"agentloop-trio\[redaction\]"):
+        await Agent(ScriptedModel("Hi."), redact=Redaction(library=True)).run("Hi")
+
+
+@pytest.mark.nightly
+async def test_kingfishers_rules_find_a_token_that_no_shape_of_ours_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("kingfisher_sdk")
+    monkeypatch.setattr(redaction_of_runs, "_loaded", None)
+    # Where the compiled rules go.
+    monkeypatch.setenv("KF_RULE_CACHE_DIR", str(tmp_path))
+    token = "xoxb-123456789012-123456789012-AbCdEfGhIjKlMnOpQrStUvWx"
+    model = ScriptedModel("Hi.")
+    await Agent(model, redact=Redaction(library=True)).run(f"Use {token}")
+    assert token not in text_of(model.requests)
+    assert redaction_of_runs._loaded is not None
+    assert [secret for _, secret in redaction_of_runs._loaded(f"Use {token}")] == [token]

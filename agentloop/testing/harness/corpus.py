@@ -12,6 +12,7 @@ from agentloop.testing.harness import (
     background_scenarios as _background,
     context_scenarios as _contexts,
     deferred_scenarios as _deferred,
+    guard_scenarios as _guards,
     handoff_scenarios as _handoffs,
     law_scenarios as _laws,
     pause_scenarios as _pauses,
@@ -30,7 +31,7 @@ from agentloop.testing.simulation.sweep import faults_tried
 __all__ = ["FAULTS", "PLACES", "RECORDINGS", "corpus", "find_scenario", "record", "record_faults", "recorded_faults"]
 
 _ADDED = (
-    *(_agents, _background, _contexts, _deferred, _handoffs, _laws),
+    *(_agents, _background, _contexts, _deferred, _guards, _handoffs, _laws),
     *(_pauses, _readers, _results, _safety, _tools, _values),
 )
 """The modules that add to the registry when they are imported."""
