@@ -50,7 +50,7 @@ intersphinx_mapping = (
 
 # With ``-n``, each reference to a name that is not on a page is a warning. These names are not ours to document.
 OTHERS = (
-    "abc|anthropic|attrs?|collections|concurrent|contextlib|contextvars|copy|enum|fnmatch|functools|httpx2?|hypothesis|mcp|msgspec|openai|opentelemetry"
+    "abc|anthropic|attrs?|collections|concurrent|contextlib|contextvars|copy|datetime|enum|fnmatch|functools|httpx2?|hypothesis|mcp|msgspec|openai|opentelemetry"
     "|os|pathlib|psycopg|psycopg_pool|pydantic|pytest|re|ssl|starlette|str|trio|types|typing|unittest|AssertionError|OSError"
 )
 nitpick_ignore_regex = [

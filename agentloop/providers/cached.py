@@ -7,7 +7,7 @@
     agent = Agent(CachedModel("openai:gpt-5", "answers"))
 
 It is for what is asked again and again in the same words: examples, evaluations, a page that many people open. In a
-test, a cassette (`agentloop.testing.cassettes`) fails on a request that was not recorded, and a cache does not.
+test, a cassette (``agentloop.testing.cassettes``) fails on a request that was not recorded, and a cache does not.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ MAX_BYTES = 5_000_000
 def attached(*paths: str, folder: str | os.PathLike[str] = ".", max_bytes: int = MAX_BYTES) -> list[UserPart]:
     """The parts of a prompt with the contents of files: ``agent.run(["What is in it?", *attached("report.pdf")])``.
 
-    A picture is an `agentloop.Image`, a text a part that says where the file begins and ends, and any other file an
-    `agentloop.File`, which the provider may or may not take. What a file is, its bytes say, and not its name.
+    A picture is an `Image`, a text a part that says where the file begins and ends, and any other file an
+    `File`, which the provider may or may not take. What a file is, its bytes say, and not its name.
 
     Args:
       *paths: paths in ``folder``. A link that leads out of it is refused, as is what is no ordinary file.

@@ -24,7 +24,7 @@ def recent_messages(messages: int) -> Hook:
     source (`agentloop.context_sources`) comes first, beyond the number.
 
     The beginning of the request changes with each turn beyond the bound, so a provider's prompt cache knows nothing of
-    it. Where that counts, `agentloop.Compaction` is cheaper: it shortens the conversation now and then.
+    it. Where that counts, `Compaction` is cheaper: it shortens the conversation now and then.
 
     Args:
       messages: how many messages of the conversation the model reads at most; 2 or more.

@@ -165,7 +165,7 @@ async def test_the_transcript_says_which_agent_said_a_message() -> None:
     seen = await watch(Team(agent("front", to("billing"), handoffs=["billing"]), agent("billing", "Paid.")))
     said = [message for message in seen.stream.result.messages if isinstance(message, AssistantMessage)]
     assert [message.agent for message in said] == ["front", "billing"]
-    again = decode_messages(encode_messages(said))
+    again = decode_messages(encode_messages(tuple(said)))
     assert [message.agent for message in again if isinstance(message, AssistantMessage)] == ["front", "billing"]
     # What was said is compared, and not by whom.
     other = msgspec.structs.replace(said[1], agent="other")
