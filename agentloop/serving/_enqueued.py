@@ -477,6 +477,9 @@ class EnqueuedRuns(Runs):
             return SessionState("parked", await self._questions(session), info.agent)
         if info is not None and info.state == UNFINISHED:
             return SessionState("running", (), info.agent)
+        if info is not None and not info.state:
+            # No run has begun or ended since an older version saved it: its records say how it is.
+            return await super().look(session)
         for mail in await self.store_of_mail.mail(session):
             if mail.kind == "prompt":
                 return SessionState("running", (), mail.agent)
