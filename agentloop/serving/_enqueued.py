@@ -47,7 +47,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, Budget, LiveRun, OnDisconnect, RunLimits, Runs, SessionState
 from agentloop.serving.protocols._base import Verdict, answer_to
 from agentloop.stores import Follower, follow_session
-from agentloop.stores._replay import load, number_of
+from agentloop.stores._replay import UNREADABLE, load, number_of
 from agentloop.stores.mailbox import answer, enqueue, mailboxes_of, stop
 from agentloop.wire import EVENT_TYPES
 
@@ -256,6 +256,7 @@ class EnqueuedRuns(Runs):
             beginning = await self._beginning(session) if info is not None and info.state == UNFINISHED else None
             if info is None or beginning is None:
                 return None
+            self._check_free(session)
             run = self._run(session, info.agent, beginning.prompt, "continue")
 
         async def begin() -> int:
@@ -268,7 +269,10 @@ class EnqueuedRuns(Runs):
     async def _beginning(self, session: str) -> _Beginning | None:
         """The beginning of the session's last run."""
         for record in reversed(await self.store.read(session, kinds=("stream_started",))):
-            started = decode_own(record.data, _Started)
+            try:
+                started = decode_own(record.data, _Started)
+            except UNREADABLE:
+                continue
             if not started.resumes:
                 return _Beginning(started.seq - 1, started.message)
         return None
