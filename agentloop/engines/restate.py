@@ -21,7 +21,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from importlib import import_module
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -40,9 +41,11 @@ from agentloop.journal import OpenStore
 from agentloop.stores.mailbox import WaitingWork, mailboxes_of
 
 try:
-    from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from restate import Context, InvocationRetryPolicy, Service, TerminalError, app as app_of
+
+    # Its annotations say less than pyright wants to know.
+    serve: Any = import_module("hypercorn.asyncio").serve
 except ImportError as error:
     raise MissingExtraError(feature="agentloop.engines.restate", extra="restate", package="restate-sdk") from error
 
@@ -150,10 +153,7 @@ class _Engine:
             return await self.drive(session)
 
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            serving = serve(
-                cast("Any", app_of([service])), _config(listener), shutdown_trigger=cast("Any", self._left.wait)
-            )
-            runner.run(cast("Any", serving))
+            runner.run(serve(app_of([service]), _config(listener), shutdown_trigger=self._left.wait))
 
     async def drive(self, session: str) -> str:
         """Drive a segment in the worker's trio, and return the session's state; empty if another worker has it."""

@@ -133,7 +133,7 @@ def app(
         authenticate,
         Sites.of(hosts, origins),
         RunLimits(max_runs, park_after, lease_seconds),
-        EnqueuedRuns if enqueue else Runs,
+        enqueue=enqueue,
     )
 
 
@@ -154,9 +154,10 @@ class ServedApp:
         authenticate: Authenticator | None,
         sites: Sites,
         limits: RunLimits,
-        runs: type[Runs],
+        *,
+        enqueue: bool,
     ) -> None:
-        self._runs = runs
+        self._runs = EnqueuedRuns if enqueue else Runs
         self._service = service
         self._store = store
         self._page = page

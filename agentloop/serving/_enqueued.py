@@ -48,7 +48,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, Budget, LiveRun, OnDisconnect, RunLimits, Runs, SessionState
 from agentloop.serving.protocols._base import Verdict, answer_to
 from agentloop.stores import Follower, follow_session
-from agentloop.stores._replay import load, number_of
+from agentloop.stores._replay import UNREADABLE, load, number_of
 from agentloop.stores.mailbox import answer, enqueue, mailboxes_of, stop
 from agentloop.wire import EVENT_TYPES
 
@@ -261,6 +261,7 @@ class EnqueuedRuns(Runs):
             beginning = await self._beginning(session) if info is not None and info.state == UNFINISHED else None
             if info is None or beginning is None:
                 return None
+            self._check_free(session)
             run = self._run(session, info.agent, beginning.prompt, "continue")
 
         async def begin() -> int:
@@ -273,7 +274,10 @@ class EnqueuedRuns(Runs):
     async def _beginning(self, session: str) -> _Beginning | None:
         """The beginning of the session's last run."""
         for record in reversed(await self.store.read(session, kinds=("stream_started",))):
-            started = decode_own(record.data, _Started)
+            try:
+                started = decode_own(record.data, _Started)
+            except UNREADABLE:
+                continue
             if not started.resumes:
                 return _Beginning(started.seq - 1, started.message)
         return None
@@ -482,6 +486,9 @@ class EnqueuedRuns(Runs):
             return SessionState("parked", await self._questions(session), info.agent)
         if info is not None and info.state == UNFINISHED:
             return SessionState("running", (), info.agent)
+        if info is not None and not info.state:
+            # No run has begun or ended since an older version saved it: its records say how it is.
+            return await super().look(session)
         for mail in await self.store_of_mail.mail(session):
             if mail.kind == "prompt":
                 return SessionState("running", (), mail.agent)

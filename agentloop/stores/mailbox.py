@@ -237,7 +237,7 @@ async def stop(store: OpenStore, session: str, detail: str = "", *, id: str | No
     resumed only to be stopped: no model and no tool is called for it. What was enqueued after the stop is run.
 
     Args:
-      detail: more about the reason, for people: `Outcome.detail`.
+      detail: more about the reason, for people: `Outcome.detail`. Halves of surrogate pairs are replaced.
       id: as for `enqueue`.
 
     Returns:
@@ -248,7 +248,9 @@ async def stop(store: OpenStore, session: str, detail: str = "", *, id: str | No
       StoreError: the stop may be saved or not; call again.
     """
     mailboxes = mailboxes_of(store)
-    check_text("detail=", detail)
+    if not isinstance(cast("object", detail), str):
+        raise UsageError(f"detail={shown(detail)}: give a text")
     name = os.urandom(8).hex() if id is None else id
-    await mailboxes.post(session, Mail(name, "stop", msgspec.json.encode(detail)))
+    data = msgspec.json.encode(detail.encode("utf-8", "replace").decode())
+    await mailboxes.post(session, Mail(name, "stop", data))
     return name

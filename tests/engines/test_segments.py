@@ -246,12 +246,12 @@ async def test_a_parked_run_that_is_stopped_ends_without_its_tool_and_is_not_ask
     async with MemoryStore().open() as store:
         await enqueue(store, "s", "Pay.")
         (question,) = (await drive_segment(store, "s", agent)).questions
-        await stop(store, "s", "Not now.")
+        await stop(store, "s", "Not now. \ud83d")
         await enqueue(store, "s", "Are you there?")
         (work,) = await mailboxes_of(store).waiting_work()
         assert work.session == "s"
         segment = await drive_segment(store, "s", agent)
-        assert (segment.state, segment.reason, segment.detail) == ("ready", "cancelled", "Not now.")
+        assert (segment.state, segment.reason, segment.detail) == ("ready", "cancelled", "Not now. ?")
         assert await reasons_of(store) == ["needs_input", "cancelled"]
         assert await state_of(store) == "ready"
         await answer(store, "s", question.id, Approve())
@@ -295,8 +295,9 @@ async def test_a_stop_that_comes_too_late_does_not_stop_the_next_run() -> None:
         await stop(store, "s")
         await enqueue(store, "s", "Hello again.")
         assert (await drive_segment(store, "s", payer("Hi again."))).output == "Hi again."
-        with pytest.raises(UsageError, match="NUL"):
-            await stop(store, "s", "a\0b")
+        wrong: Any = 7
+        with pytest.raises(UsageError, match="detail=7"):
+            await stop(store, "s", wrong)
 
 
 async def test_a_stop_that_cannot_be_read_stops_all_the_same() -> None:

@@ -222,6 +222,21 @@ async def test_a_stop_through_another_server_ends_the_run_in_its_worker() -> Non
         assert not (await it.client.post(f"/sessions/{session}/stop", {})).json["stopped"]
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\u2028\x1b[31m", "x" * 100_000])
+async def test_any_text_of_a_client_gets_through_the_mailbox(text: str) -> None:
+    async with site() as it:
+        it.work()
+        session = await new_session(it.client)
+        path = f"/sessions/{session}/prompts"
+        read = await it.client.post(path, {"text": f"{text} hello"}, STREAM)
+        assert read.data[-1]["reason"] == "completed"
+        async with it.client.open("POST", path, {"text": "please wait"}, STREAM) as reply:
+            await reply.until(b"tool_call_started")
+            assert (await it.other.post(f"/sessions/{session}/stop", {"detail": text})).status == 202
+            await reply.until(b'"reason":"cancelled"')
+        assert reply.data[-1]["detail"] == text
+
+
 async def test_a_prompt_in_the_place_of_answers_stops_the_run_that_waits_for_them() -> None:
     async with site() as it:
         it.work()
