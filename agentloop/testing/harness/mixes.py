@@ -41,7 +41,7 @@ from agentloop.observers import Step
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.run_info import EachTurn, OutputInfo, RunInfo
 from agentloop.team import Team
-from agentloop.testing._lab import Lab, PlannedModel
+from agentloop.testing._lab import NO_ARGUMENTS, Lab, PlannedModel
 from agentloop.testing.harness.agent_scenarios import FakeToolset
 from agentloop.testing.scripted import Response, calls, fails, says, thinks
 from agentloop.tools import Tool, tool
@@ -91,6 +91,7 @@ class Answer(msgspec.Struct):
 
     color: Literal["red", "blue", "green"]
     count: int = 0
+    note: str = ""
 
 
 def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str, Body]:
@@ -249,10 +250,45 @@ def _tools(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> list[Tool]
         """Look."""
         return f"looked {number}"
 
+    if draw.on("plain").chance(0.35):
+        made.append(_plain(draw.on("plain one"), lab))
     return [*made, pay, poll]
 
 
+def _plain(draw: Draw, lab: Lab) -> Tool:
+    """A plain function, which uses its context from its thread."""
+
+    def plain(context: ToolContext[Any]) -> str:
+        message = f"by a plain one in {context.call_id} of {context.source.session}"
+        try:
+            lab.received[message] = trio.from_thread.run(context.ask, message, _FORM)
+            trio.from_thread.run(context.output, "from a thread")
+        except (trio.Cancelled, trio.RunFinishedError):
+            return "nobody reads this"
+        return repr(lab.received[message])
+
+    return Tool(
+        name="plain",
+        description="Ask.",
+        function=plain,
+        arguments=NO_ARGUMENTS,
+        kind="sync",
+        context_name="context",
+        timeout=draw.one((None, 10.0)),
+    )
+
+
 # --------------------------------------------------------------------------------- models
+
+
+_WORDS = ("Done.", "Here it is.", "All done.")
+_OUTPUTS = (
+    '{"color": "pink"}',
+    "no JSON",
+    '{"color": "blue", "note": "<think>of</think> a tag"}',
+    "<think>Hm.</think>```json\n{}\n```",
+    '{"color": "red", "count": 2}',
+)
 
 
 def _script(draw: Draw, names: Sequence[str], *, has_output: bool) -> list[Response]:
@@ -267,11 +303,7 @@ def _script(draw: Draw, names: Sequence[str], *, has_output: bool) -> list[Respo
             response += _call(own.on(call), names)
         script.append(_with_end(own, response))
     last = draw.on("last")
-    answers = (
-        ('{"color": "pink"}', "no JSON", '{"color": "red", "count": 2}')
-        if has_output
-        else ("Done.", "Here it is.", "All done.")
-    )
+    answers = _OUTPUTS if has_output else _WORDS
     script += [says(last.on(number).one(answers)) for number in range(last.number(3))]
     script += [says(answers[-1])] * (4 if has_output else 1)
     if last.on("paused").chance(0.15):
@@ -318,7 +350,7 @@ def _with_end(draw: Draw, response: Response) -> Response:
 # --------------------------------------------------------------------------------- hooks
 
 
-def _hooks(draw: Draw, lab: Lab) -> list[Hook]:
+def _hooks(draw: Draw, lab: Lab, models: Sequence[str]) -> list[Hook]:
     verdicts: dict[Any, tuple[object, ...]] = {
         hooks.session_start: (hooks.Context("It is Monday."),),
         hooks.user_prompt_submit: (hooks.Context("Be brief."), None, hooks.Block("not today")),
@@ -332,6 +364,7 @@ def _hooks(draw: Draw, lab: Lab) -> list[Hook]:
             hooks.ReplaceRequest(tools=["one"]),
             hooks.ReplaceRequest(model=lab.planned("From the other.", name="other")),
             hooks.Block("no model today"),
+            *(hooks.ReplaceRequest(model=name) for name in models),
         ),
         hooks.after_llm_call: (None,),
         hooks.pre_tool_use: (
@@ -370,7 +403,7 @@ def _hook(draw: Draw, lab: Lab, point: Any, verdicts: Sequence[object]) -> Hook:
     if isinstance(verdict, hooks.Block) and draw.on("spares").chance(0.7):
         verdict = None
     way = draw.on("way").one(("says", "says", "says", "waits", "warns", "raises"))
-    tools = draw.on("tools").one((None, None, "pay", "*"))
+    tools = draw.on("tools").one((None, None, "pay", "*", "poll", "one"))
     count = 0
 
     async def look(_value: Any) -> Any:
@@ -507,7 +540,7 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
         name=name,
         tools=tools,
         toolsets=toolsets,
-        hooks=_hooks(draw.on("hooks"), lab),
+        hooks=_hooks(draw.on("hooks"), lab, [each.name for each in options.get("fallbacks", ())]),
         observers=_observers(draw.on("observers"), lab, name),
         permissions=_permissions(draw.on("permissions")),
         limits=_limits(draw.on("limits"), depth),
@@ -592,4 +625,7 @@ def _limits(draw: Draw, depth: int) -> Limits:
 
 
 def _compaction(draw: Draw) -> Compaction | None:
-    return Compaction(window=draw.one((700, 1500)), keep_recent=0.2, result_tokens=40) if draw.chance(0.35) else None
+    if not draw.chance(0.35):
+        return None
+    window, tokens = draw.on("window").one((450, 700, 1000, 1500, 2500)), draw.on("tokens").one((40, 40, 200))
+    return Compaction(window=window, keep_recent=draw.on("recent").one((0.2, 0.05)), result_tokens=tokens)

@@ -54,9 +54,9 @@ class _Case:
     scenarios: Sequence[str]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run it, and give the exit status: 1 if more survive than is allowed."""
-    options = _options()
+    options = _options(arguments)
     files = [path.resolve() for path in options.file or _all_files()]
     if options.planted:
         files = sorted({TOP / bug.file for _, bug in _planted(options)})
@@ -91,7 +91,7 @@ def main() -> int:
     return int(survivors > options.allowed)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="of the planted bugs, only these, as fifth:7")
     parser.add_argument("--file", action="append", type=Path, help="a file to change; by default each of the runtime")
@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--unreached", action="store_true", help="list the changes that no scenario runs")
     parser.add_argument("--planted", nargs="+", choices=SETS, help="the bugs of these sets, and no other changes")
     parser.add_argument("--allowed", type=int, default=sys.maxsize, help="changes that may survive")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _all_files() -> Iterator[Path]:
