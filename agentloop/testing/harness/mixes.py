@@ -194,7 +194,7 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         await context.record_start()
         return "outside"
 
-    return {
+    bodies: dict[str, Body] = {
         "sleeps": sleeps,
         "fails": fails_plainly,
         "writes": writes,
@@ -204,7 +204,10 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         "long": is_long,
         "outside": waits_outside,
         "thread": in_thread,
-    } | ({"runs": runs, "streams": streams} if inner else {})
+    }
+    if inner:
+        bodies |= {"runs": runs, "streams": streams}
+    return bodies
 
 
 _FORM = {
@@ -418,7 +421,7 @@ def _hook(draw: Draw, lab: Lab, point: Any, verdicts: Sequence[object]) -> Hook:
             raise ValueError("a bug of the hook")
         return verdict if count % every == 0 and not (isinstance(verdict, hooks.Continue) and count > 3) else None
 
-    options = {"tools": tools} if point in (hooks.pre_tool_use, hooks.post_tool_use) and tools else {}
+    options: dict[str, Any] = {"tools": tools} if point in (hooks.pre_tool_use, hooks.post_tool_use) and tools else {}
     if point in (hooks.pre_tool_use, hooks.post_tool_use, hooks.on_tool_approval_decision):
         options["children"] = draw.on("children").chance(0.7)
     return point(**options)(look)

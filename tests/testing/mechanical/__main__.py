@@ -44,6 +44,7 @@ from tests.testing.planted.table import Bug
 
 TOP = Path(agentloop.__file__).parent
 _FEW = 5
+_LATE = "nobody so far, as the time is over"
 
 
 @frozen
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = [path.resolve() for path in options.file or _all_files()]
     if options.planted:
         files = sorted({TOP / bug.file for _, bug in _planted(options)})
-    makers = {**corpus(), **mixes()}
+    makers = mixes() if options.mixes else {**corpus(), **mixes()}
     reach = reach_of({str(file) for file in files}, makers)
     cases = _bugs(options, reach) if options.planted else _changes(options, files, reach)
     unreached = [case for case in cases if not case.scenarios]
@@ -76,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The scenarios that noticed most so far come first.
         names = sorted(case.scenarios[:60], key=lambda name: -noticed[name]) + list(case.scenarios[60:])
         who = _try(case, _runs(names, with_faults=options.faults), functions, options.seconds)
-        if who:
+        if who and who != _LATE:
             noticed[who.partition(" ")[0]] += 1
         else:
             survivors += 1
-        if options.planted or not who:
+        if options.planted or who in ("", _LATE):
             print(f"{case.name}: {who or 'nobody'} ({len(names)} scenarios)", flush=True)
     for case in unreached if options.planted or options.unreached else ():
         print(f"{case.name}: no scenario runs it")
@@ -102,6 +103,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--faults", action="store_true", help="then the same scenarios with the faults that are recorded"
     )
+    parser.add_argument("--mixes", action="store_true", help="the mixes alone, without the scenarios of the corpus")
     parser.add_argument("--unreached", action="store_true", help="list the changes that no scenario runs")
     parser.add_argument("--planted", nargs="+", choices=SETS, help="the bugs of these sets, and no other changes")
     parser.add_argument("--allowed", type=int, default=sys.maxsize, help="changes that may survive")
@@ -181,7 +183,7 @@ def _try(
             ready, _, _ = select.select([receive], [], [], max(until - time.monotonic(), 0))
             if not ready:
                 # One run takes that long only where it is a loop without a checkpoint.
-                return "a run that does not end" if said.count("+") < _FEW else ""
+                return "a run that does not end" if said.count("+") < _FEW else _LATE
             said += os.read(receive, 1000).decode()
         return said.replace("+", "").strip()
     finally:

@@ -154,7 +154,7 @@ def _without(node: ast.Try, handler: ast.ExceptHandler) -> ast.Try:
     return ast.Try(node.body, handlers, node.orelse, node.finalbody)
 
 
-def _with(node: ast.AST, **fields: ast.AST) -> ast.AST:
+def _with(node: ast.AST, **fields: object) -> ast.AST:
     changed = copy.copy(node)
     for name, value in fields.items():
         setattr(changed, name, value)

@@ -12,7 +12,7 @@ from tests.testing.planted.table import Bug
 __all__ = ["SIXTH"]
 
 SIXTH = (
-    # A steering hook raises HookFailed after one of two messages: the messages are lost, and not undelivered.
+    # stream.stop() while a hook looks at a steering message: outcome.undelivered lacks it.
     Bug(
         "steering messages are lost where their hook is cancelled",
         "_runtime/loop.py",
@@ -20,7 +20,7 @@ SIXTH = (
         "            raise\n",
         "runtime/test_steering.py",
     ),
-    # A session_start hook adds context; the instructions of the toolset come before it from now on.
+    # A session_start hook adds context: the model does not get the system prompt.
     Bug(
         "the context of session_start hooks replaces the instructions of the agent",
         "_runtime/loop.py",
@@ -36,7 +36,7 @@ SIXTH = (
         "        if answer is not None:\n            return None\n        last = run.transcript.messages[-1]",
         "stores/test_killed_runs.py stores/test_parking.py",
     ),
-    # Two hooks on a prompt: the second one sees the prompt without the text that the first has added.
+    # A hook on prompts adds text, which the model reads before the prompt.
     Bug(
         "the context of a hook on prompts goes before the prompt",
         "_runtime/loop.py",
@@ -76,7 +76,7 @@ SIXTH = (
         "        decision = check.decide(self._reviewed)\n",
         "runtime/test_approvals.py runtime/test_permissions.py",
     ),
-    # A hook for one tool alone denies the revised call of every tool.
+    # A hook returns Ask(): the tool runs, and no person is asked.
     Bug(
         "an Ask of a hook without a reason is forgotten",
         "_runtime/approval.py",
@@ -100,7 +100,7 @@ SIXTH = (
         '            logged=f"question {question.id!r}",\n        )\n        return True\n',
         "stores/test_parking.py runtime/test_questions.py",
     ),
-    # A model signs thoughts without text: what is shown of an interrupted response lacks its usage.
+    # A model reports usage on the way, and none at its end: the response counts nothing.
     Bug(
         "a model that fails after it has reported usage counts nothing",
         "_runtime/model_call.py",
@@ -124,7 +124,7 @@ SIXTH = (
         "                pass\n",
         "runtime/test_replaced_requests.py",
     ),
-    # A model that sends signs of life during a pause of the reader never times out.
+    # A server that sends keep-alive events for three minutes before the first word counts as silent.
     Bug(
         "signs of life of a server do not keep a request alive",
         "_runtime/model_call.py",
@@ -140,7 +140,7 @@ SIXTH = (
         "return self._run.config.max_result if tool is None or tool.max_result is None else min(tool.max_result, self._run.config.max_result)",
         "runtime/test_long_results.py runtime/test_tools.py",
     ),
-    # The last call of a turn ends while a question of a child waits: the run is never parked.
+    # Two calls of a tool with concurrency=1, the first of which waits for a person: the run is never parked.
     Bug(
         "a call that waits for its tool's slot is not parked with the others",
         "_runtime/tool_calls.py",
@@ -156,7 +156,7 @@ SIXTH = (
         '        for hook in run.hooks.at("post_tool_use"):\n',
         "runtime/test_hooks.py",
     ),
-    # A rewound session shows the model the summary of messages that are gone.
+    # A session is rewound to before a handoff: the next prompt goes to the agent that got the conversation in it.
     Bug(
         "a rewind leaves the agent that had the conversation after it",
         "stores/_journal_writer.py",
@@ -164,7 +164,7 @@ SIXTH = (
         "        transcript.handoffs, _ = agent_after_rewind(transcript.handoffs, transcript.agent, messages)\n",
         "stores/test_branches.py runtime/test_handoffs.py",
     ),
-    # A resumed run numbers its calls as the removed ones were numbered.
+    # A call is approved for good, and the process starts anew: the person is asked again.
     Bug(
         "a session that is opened again has lost its approvals for good",
         "stores/_journal_writer.py",
