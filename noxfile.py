@@ -66,7 +66,7 @@ IN_PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 SMOKE = ("tests/core", "tests/runtime", *sorted(str(path) for path in Path("tests").glob("test_*.py")))
 # Hunts and sweeps through thousands of runs, and of kills. The other tests execute enough lines.
 HUNTS = (
-    *(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mutants", "sim_sweep")),
+    *(f"tests/testing/test_{name}.py" for name in ("corpus", "machine", "mixes", "mutants", "sim_sweep")),
     *(f"tests/stores/test_{name}.py" for name in ("clients", "crashes", "interrupted", "killed_runs", "replay")),
     "tests/mcp/test_sweeps.py",
     "tests/telemetry/test_sweep.py",
@@ -355,6 +355,7 @@ def nightly(session: nox.Session) -> None:
         "workers",
         "restate",
         "mutants",
+        "mechanical",
         "local",
         "conformance",
         "clients",
@@ -378,6 +379,13 @@ def fuzz(session: nox.Session) -> None:
     """Look for a program of streams, questions and cancellations that breaks a guarantee."""
     install(session, "test")
     session.run("python", "-m", "agentloop.testing", "fuzz", *session.posargs)
+
+
+@nox.session
+def mechanical(session: nox.Session) -> None:
+    """Change some lines of the runtime a little, and list the changes that no scenario and no mix notices."""
+    install(session, "test")
+    session.run("python", "-m", "tests.testing.mechanical", *(session.posargs or ["--sample", "150"]))
 
 
 @nox.session

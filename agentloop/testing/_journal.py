@@ -218,12 +218,14 @@ class SeamJournal:
         if not self.has_failed and stream not in ends:
             self._note(f"a tool got the outcome of {stream} before that was saved")
 
-    def check_approved(self, session: str, call_id: str) -> None:
+    def check_approved(self, session: str, own: str, call_id: str) -> None:
         """A tool that needs approval begins: the approval is saved."""
         if self.has_failed:
             return
         events = self.saved(session).events.values()
-        asked = {event.id for event in events if isinstance(event, ApprovalRequested) and event.call_id == call_id}
+        requests = [event for event in events if isinstance(event, ApprovalRequested) and event.call_id == call_id]
+        # A child numbers its calls from one, too.
+        asked = {event.id for event in requests if event.session == own}
         saved = {event.id for event in events if isinstance(event, QuestionAnswered)}
         stored = self._memory._sessions.get(session)
         given = set[str]() if stored is None else set(stored.answers)
@@ -235,7 +237,7 @@ class SeamJournal:
         saved_events = self.saved(session)
         if not may_run_again and (stream, call_id) not in saved_events.began:
             self._note(f"call {call_id} of {stream} runs, and nobody would know")
-        self.check_approved(session, call_id)
+        self.check_approved(session, session_of(stream), call_id)
         if (session_of(stream), call_id) in saved_events.ended:
             self._note(f"call {call_id} of {stream} runs, though it has a result already")
 

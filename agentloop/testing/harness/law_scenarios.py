@@ -24,6 +24,7 @@ from agentloop.events import (
     CompactionFinished,
     ElicitationRequested,
     OutputDelta,
+    ResponseDiscarded,
     ToolCallFinished,
     UsageReported,
 )
@@ -297,6 +298,31 @@ async def a_model_is_left_alone_as_long_as_it_should(lab: Lab) -> None:
         if lab.sim.injection is None and len(first.requests) != due:
             problem = f"{pause:g} s after its failure, a model that is busy for {wanted} s was asked"
             lab.watch.note(f"{problem} {len(first.requests) - 1} times, with a cooldown of 10 s")
+
+
+@scenario()
+async def a_model_that_a_hook_chose_stands_in_the_place_of_the_first(lab: Lab) -> None:
+    """Where it fails, the fallbacks are asked in their order, and the agent's own first model is not."""
+    for chosen in ("first", "second", "third"):
+        models = [
+            lab.model(fails(ModelAuthenticationError(model=name, status=401, body="no")), name=name) for name in _NAMES
+        ]
+
+        @hooks.before_llm_call
+        async def choose(_call: HookInput, chosen: str = chosen) -> hooks.ReplaceRequest:
+            return hooks.ReplaceRequest(model=chosen)
+
+        agent = Agent(models[0], fallbacks=models[1:], hooks=[choose], retries=Retries(attempts=1))
+        async with lab.stream(agent) as stream:
+            await stream.drain()
+        failed = [event.model for event in stream.events if isinstance(event, ResponseDiscarded)]
+        asked = [model.name for model in models if model.requests]
+        due = [chosen, *(name for name in _NAMES[1:] if name != chosen)]
+        if lab.sim.injection is None and (sorted(asked) != sorted(due) or failed != due[:-1]):
+            lab.watch.note(f"a hook chose {chosen}, and {asked} were asked: {failed} failed before the last")
+
+
+_NAMES = ("first", "second", "third")
 
 
 @scenario(ends("failed"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
 from agentloop._runtime.exception_groups import raise_single
@@ -19,14 +20,17 @@ from agentloop.events import (
     ToolCallStarted,
     TurnFinished,
 )
+from agentloop.limits import Limits
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
-from agentloop.stores import stored_session
+from agentloop.stores import fork_session, stored_session
+from agentloop.team import Team
 from agentloop.testing._journal import SeamJournal
 from agentloop.testing._lab import AgentScenario, Lab, Recorded
 from agentloop.testing._recorded import Checksums, RecordAnew, Recordings, checksums_of
-from agentloop.testing.harness.mixes import Draw, make_agent
+from agentloop.testing._shown import shown, shown_error
+from agentloop.testing.harness.mixes import Draw, make_team
 from agentloop.testing.simulation import Violation, simulate
 
 __all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes"]
@@ -34,8 +38,8 @@ __all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes"]
 MIXES = 500
 """Mixes that are tried when they are recorded. One that breaks a promise is not recorded, and is printed."""
 
-_LEFT_OUT = (260,)
-"""A mix whose estimate of tokens differs by one between Pythons: from 3.12 on, `sum` adds floats in another way."""
+_LEFT_OUT = (188, 260, 376)
+"""Mixes whose estimate of tokens differs by one between Pythons: from 3.12 on, `sum` adds floats in another way."""
 
 MIX_RECORDINGS = Recordings(inner="mixes")
 _GROUP = "mixes"
@@ -85,9 +89,10 @@ async def _play(draw: Draw, lab: Lab) -> None:
     if draw.on("journal").chance(0.5):
         await _in_journal(draw, lab)
         return
-    agent = make_agent(draw.on("agent"), lab)
+    agent = make_team(draw.on("agent"), lab)
     session = Session(_ID, permissions=_permissions(draw))
     for number in range(1 + draw.on("runs").number(3)):
+        await _between(draw.on(number), lab, agent, session)
         await _one_run(draw.on(number), draw.on("answers"), lab, agent, session=session)
 
 
@@ -100,7 +105,7 @@ async def _in_journal(draw: Draw, lab: Lab) -> None:
     """Each run in a process of its own, and an unfinished one is resumed, three times at most."""
     async with SeamJournal(lab.sim, lab.watch.note).open() as journal:
         lab.journal = journal
-        agent = make_agent(draw.on("agent"), lab)
+        agent = make_team(draw.on("agent"), lab)
         for number in range(2 + draw.on("runs").number(4)):
             own = draw.on(number)
             async with journal.process(f"P{number}") as client:
@@ -109,17 +114,41 @@ async def _in_journal(draw: Draw, lab: Lab) -> None:
                     client, _ID, if_busy="wait", permissions=_permissions(draw), lease_seconds=3
                 ) as session:
                     if own.on("rewind").chance(0.15) and len(session.messages) > 2:
-                        await _rewind(own, lab, session)
+                        await _tried(lab, session.rewind, own.on("to").number(len(session.messages)))
+                    await _between(own, lab, agent, session)
+                    if own.on("deployed").chance(0.15) and not isinstance(agent, Team):
+                        agent = attrs.evolve(agent, limits=Limits(turns=own.number(9) + 1))
                     kills = client.kill if own.on("kill").chance(0.3) else None
                     await _one_run(own, draw.on("answers"), lab, agent, session=session, client=client, kills=kills)
+                if own.on("fork").chance(0.15):
+                    await _in_fork(draw, own, lab, agent, client)
 
 
-async def _rewind(draw: Draw, lab: Lab, session: Any) -> None:
+async def _in_fork(draw: Draw, own: Draw, lab: Lab, agent: Any, client: Any) -> None:
+    """What was parked goes on in a fork, too."""
+    name = f"{_ID}-fork-{client.name}"
+    await _tried(lab, partial(fork_session, client, _ID, name, messages=own.on("messages").one((None, None, 1, 3))))
+    if await client.info(name) is not None:
+        async with stored_session(client, name) as session:
+            await _one_run(own.on("fork"), draw.on("answers"), lab, agent, session=session, client=client)
+
+
+async def _between(draw: Draw, lab: Lab, agent: Any, session: Any) -> None:
+    """What people do to a session between two runs."""
+    if draw.on("compact").chance(0.1):
+        await _tried(lab, session.compact, agent)
+    if draw.on("permissions").chance(0.1):
+        session.permissions = Permissions(ask=["remembers"], deny=[Rule("pay", {"color": Exact("blue")})])
+
+
+async def _tried(lab: Lab, deed: Callable[..., Awaitable[object]], *args: object) -> None:
+    """Do what may be refused, and note how that came out."""
     try:
-        await session.rewind(draw.on("to").number(len(session.messages)))
+        said: object = await deed(*args)
     except AgentLoopError as error:
-        assert lab.trace is not None
-        lab.trace.add(f"no rewind: {error}")
+        said = shown_error(error)
+    if lab.trace is not None:
+        lab.trace.add(f"tried: {shown(said)}")
 
 
 async def _one_run(
@@ -137,6 +166,10 @@ async def _one_run(
     options: dict[str, Any] = {"on_question": mode}
     if mode == "handler":
         options["on_question"] = lab.handler(partial(_answer, answers))
+    if client is not None and session.is_resumable and draw.on("wrong").chance(0.2):
+        # None of several answers counts, where one of them is wrong.
+        wrong: dict[str, Answer] = {each.id: Approve() for each in session.questions}
+        await _tried(lab, partial(agent.resume, session, wrong | {"no such question": Deny()}))
     if client is not None and session.is_resumable and draw.on("resumes").chance(0.85):
         replies = {each.id: _answer(answers, each) for each in session.questions}
         options["resumes"] = {id: answer for id, answer in replies.items() if answer is not None}
@@ -149,7 +182,10 @@ async def _one_run(
                 draw.on("person"), stream, nursery, answers=answers if mode == "reader" else None, kills=kills
             )
             async for event in stream:
-                await person.reads(event)
+                if not await person.reads(event):
+                    break
+            if person.waits:
+                await stream.stream.wait()
             nursery.cancel_scope.cancel()
     except AgentLoopError as error:
         lab.errors.append(error)
@@ -179,21 +215,23 @@ class _Person:
         self._kills = kills
         self._read = 0
         self._deed = draw.on("deed").one(
-            ("", "", "steer", "steer", "follow up", "stop", "rest", "park", "steer", "child")
+            ("", "", "steer", "steer", "follow up", "stop", "rest", "park", "steer", "leaves", "waits")
         )
         self._at = draw.on("at").number(30)
         self._kill_at = draw.on("kill at").number(40)
 
-    async def reads(self, event: StreamEvent) -> None:
-        """Do what is due."""
+    async def reads(self, event: StreamEvent) -> bool:
+        """Do what is due. Return whether to go on reading."""
         self._read += 1
         if self._kills is not None and self._read > self._kill_at:
             self._kills()
         if self._read == self._at or (self._deed == "steer" and isinstance(event, TurnFinished)):
             await self._interfere(event)
-        if self._answers is not None and isinstance(
-            event, (ElicitationRequested, ApprovalRequested, ContinueRequested)
-        ):
+        is_question = isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested))
+        if is_question and self._draw.on("scribbles").chance(0.3):
+            for question in self._stream.stream.pending:
+                _scribble(question)
+        if self._answers is not None and is_question:
             answer = _answer(self._answers, event)
             delay = self._draw.on(f"delay {self._read}").one((0.0, 0.0, 3.0, 90.0))
             if answer is None:
@@ -201,16 +239,22 @@ class _Person:
             elif delay:
                 self._nursery.start_soon(self._answer_later, event.id, answer, delay)
             else:
-                self._stream.answer(event.id, answer)
+                self._reply(event.id, answer)
+        return not (self._read > self._at and self._deed in ("leaves", "waits"))
+
+    @property
+    def waits(self) -> bool:
+        """Whether to wait for the end without reading on."""
+        return self._deed == "waits" and self._read > self._at
 
     async def _interfere(self, event: StreamEvent) -> None:
         stream = self._stream.stream
         try:
             match self._deed:
                 case "steer":
-                    stream.steer(f"by the way, {self._read}")
+                    stream.steer(f"by the way, {self._read} of {stream.id}")
                 case "follow up":
-                    stream.follow_up("and then?")
+                    stream.follow_up(f"and then, {stream.id}?")
                 case "stop":
                     self._stream.stop("enough")
                 case "rest":
@@ -225,11 +269,24 @@ class _Person:
 
     async def _answer_later(self, id: str, answer: Answer, delay: float) -> None:
         await trio.sleep(delay)
-        self._stream.answer(id, answer)
+        self._reply(id, answer)
+
+    def _reply(self, id: str, answer: Answer) -> None:
+        if not self._stream.answer(id, answer):
+            # Permissions may forbid what the person wants.
+            self._stream.answer(id, Deny("as it was refused"))
 
     async def _stop_later(self) -> None:
         await trio.sleep(50)
         self._stream.stop("no answer")
+
+
+def _scribble(question: Question) -> None:
+    """Change a question that was given away: the run must not see it."""
+    if isinstance(question, ApprovalRequested):
+        question.arguments["color"] = "green"
+    if isinstance(question, ElicitationRequested):
+        question.form.clear()
 
 
 def _answer(draw: Draw, question: Question) -> Answer | None:

@@ -10,11 +10,14 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from random import Random
 from typing import Any, Literal, TypeVar
 
+import attrs
 import msgspec
 import trio
 
@@ -28,19 +31,22 @@ from agentloop.errors import (
     Retry,
     ToolError,
 )
-from agentloop.events import StreamEvent, ToolCallFinished, TurnFinished
+from agentloop.events import Source, StreamEvent, ToolCallFinished, TurnFinished
+from agentloop.handoffs import Handoff
 from agentloop.hooks import Hook, HookWarning
 from agentloop.limits import Compaction, Deadlines, Limits, Price, Retries
 from agentloop.messages import Reasoning, Text, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, ModelSettings
+from agentloop.observers import Step
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.run_info import EachTurn, OutputInfo, RunInfo
-from agentloop.testing._lab import Lab
+from agentloop.team import Team
+from agentloop.testing._lab import NO_ARGUMENTS, Lab, PlannedModel
 from agentloop.testing.harness.agent_scenarios import FakeToolset
 from agentloop.testing.scripted import Response, calls, fails, says, thinks
 from agentloop.tools import Tool, tool
 
-__all__ = ["Draw", "make_agent"]
+__all__ = ["Draw", "make_agent", "make_team"]
 
 T = TypeVar("T")
 
@@ -85,6 +91,7 @@ class Answer(msgspec.Struct):
 
     color: Literal["red", "blue", "green"]
     count: int = 0
+    note: str = ""
 
 
 def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str, Body]:
@@ -158,6 +165,28 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         context.warn("mixed", "it ran its agents")
         return "; ".join(sorted(texts))
 
+    async def streams(context: ToolContext[Any]) -> str:
+        ends, seen = draw.on("streams").one(("reads", "leaves", "stops", "waits")), 0
+        async with context.stream(inner[0], "go, and tell") as stream:
+            async for _event in stream:
+                seen += 1
+                if seen == 9 and ends == "stops":
+                    stream.stop("enough of it")
+                if seen == 9 and ends in ("leaves", "waits"):
+                    break
+            if ends == "waits":
+                await stream.wait()
+        return f"{seen} events, {stream.outcome.reason}"
+
+    def plain(context: ToolContext[Any]) -> str:
+        message = f"plain of {context.call_id} of {context.source.session}"
+        lab.received[message] = trio.from_thread.run(context.ask, message, _FORM)
+        trio.from_thread.run(context.output, "from a thread")
+        return repr(lab.received[message])
+
+    async def in_thread(context: ToolContext[Any]) -> str:
+        return await trio.to_thread.run_sync(plain, context)
+
     async def waits_outside(context: ToolContext[Any]) -> str:
         with context.paused_deadline(parks=draw.on("parks").chance(0.5)):
             await trio.sleep(300)
@@ -165,7 +194,7 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         await context.record_start()
         return "outside"
 
-    return {
+    bodies: dict[str, Body] = {
         "sleeps": sleeps,
         "fails": fails_plainly,
         "writes": writes,
@@ -174,7 +203,11 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         "model": asks_a_model,
         "long": is_long,
         "outside": waits_outside,
-    } | ({"runs": runs} if inner else {})
+        "thread": in_thread,
+    }
+    if inner:
+        bodies |= {"runs": runs, "streams": streams}
+    return bodies
 
 
 _FORM = {
@@ -196,7 +229,7 @@ def _tools(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> list[Tool]
     made: list[Tool] = [lab.tool("one"), *(agent.as_tool() for agent in inner)]
     for name, body in _bodies(draw, lab, inner).items():
         own = draw.on(name)
-        if not own.chance(0.8 if name == "runs" else 0.45):
+        if not own.chance(0.8 if name in ("runs", "streams") else 0.45):
             continue
         options: dict[str, Any] = {
             "requires_approval": _approval(own.on("approval")),
@@ -220,10 +253,45 @@ def _tools(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> list[Tool]
         """Look."""
         return f"looked {number}"
 
+    if draw.on("plain").chance(0.35):
+        made.append(_plain(draw.on("plain one"), lab))
     return [*made, pay, poll]
 
 
+def _plain(draw: Draw, lab: Lab) -> Tool:
+    """A plain function, which uses its context from its thread."""
+
+    def plain(context: ToolContext[Any]) -> str:
+        message = f"by a plain one in {context.call_id} of {context.source.session}"
+        try:
+            lab.received[message] = trio.from_thread.run(context.ask, message, _FORM)
+            trio.from_thread.run(context.output, "from a thread")
+        except (trio.Cancelled, trio.RunFinishedError):
+            return "nobody reads this"
+        return repr(lab.received[message])
+
+    return Tool(
+        name="plain",
+        description="Ask.",
+        function=plain,
+        arguments=NO_ARGUMENTS,
+        kind="sync",
+        context_name="context",
+        timeout=draw.one((None, 10.0)),
+    )
+
+
 # --------------------------------------------------------------------------------- models
+
+
+_WORDS = ("Done.", "Here it is.", "All done.")
+_OUTPUTS = (
+    '{"color": "pink"}',
+    "no JSON",
+    '{"color": "blue", "note": "<think>of</think> a tag"}',
+    "<think>Hm.</think>```json\n{}\n```",
+    '{"color": "red", "count": 2}',
+)
 
 
 def _script(draw: Draw, names: Sequence[str], *, has_output: bool) -> list[Response]:
@@ -238,11 +306,7 @@ def _script(draw: Draw, names: Sequence[str], *, has_output: bool) -> list[Respo
             response += _call(own.on(call), names)
         script.append(_with_end(own, response))
     last = draw.on("last")
-    answers = (
-        ('{"color": "pink"}', "no JSON", '{"color": "red", "count": 2}')
-        if has_output
-        else ("Done.", "Here it is.", "All done.")
-    )
+    answers = _OUTPUTS if has_output else _WORDS
     script += [says(last.on(number).one(answers)) for number in range(last.number(3))]
     script += [says(answers[-1])] * (4 if has_output else 1)
     if last.on("paused").chance(0.15):
@@ -277,6 +341,8 @@ def _with_end(draw: Draw, response: Response) -> Response:
         return (
             fails(error) if ends.chance(0.5) else msgspec.structs.replace(response, error=error, reported=Usage(3, 2))
         )
+    if ends.on("paused").chance(0.05):
+        return says("Half of it, ", stop="paused")
     if ends.chance(0.06):
         return msgspec.structs.replace(response, stop="length")
     if ends.chance(0.04):
@@ -287,7 +353,7 @@ def _with_end(draw: Draw, response: Response) -> Response:
 # --------------------------------------------------------------------------------- hooks
 
 
-def _hooks(draw: Draw, lab: Lab) -> list[Hook]:
+def _hooks(draw: Draw, lab: Lab, models: Sequence[str]) -> list[Hook]:
     verdicts: dict[Any, tuple[object, ...]] = {
         hooks.session_start: (hooks.Context("It is Monday."),),
         hooks.user_prompt_submit: (hooks.Context("Be brief."), None, hooks.Block("not today")),
@@ -301,6 +367,7 @@ def _hooks(draw: Draw, lab: Lab) -> list[Hook]:
             hooks.ReplaceRequest(tools=["one"]),
             hooks.ReplaceRequest(model=lab.planned("From the other.", name="other")),
             hooks.Block("no model today"),
+            *(hooks.ReplaceRequest(model=name) for name in models),
         ),
         hooks.after_llm_call: (None,),
         hooks.pre_tool_use: (
@@ -339,7 +406,7 @@ def _hook(draw: Draw, lab: Lab, point: Any, verdicts: Sequence[object]) -> Hook:
     if isinstance(verdict, hooks.Block) and draw.on("spares").chance(0.7):
         verdict = None
     way = draw.on("way").one(("says", "says", "says", "waits", "warns", "raises"))
-    tools = draw.on("tools").one((None, None, "pay", "*"))
+    tools = draw.on("tools").one((None, None, "pay", "*", "poll", "one"))
     count = 0
 
     async def look(_value: Any) -> Any:
@@ -354,13 +421,79 @@ def _hook(draw: Draw, lab: Lab, point: Any, verdicts: Sequence[object]) -> Hook:
             raise ValueError("a bug of the hook")
         return verdict if count % every == 0 and not (isinstance(verdict, hooks.Continue) and count > 3) else None
 
-    options = {"tools": tools} if point in (hooks.pre_tool_use, hooks.post_tool_use) and tools else {}
+    options: dict[str, Any] = {"tools": tools} if point in (hooks.pre_tool_use, hooks.post_tool_use) and tools else {}
     if point in (hooks.pre_tool_use, hooks.post_tool_use, hooks.on_tool_approval_decision):
         options["children"] = draw.on("children").chance(0.7)
     return point(**options)(look)
 
 
 # --------------------------------------------------------------------------------- agents
+
+
+_FOUND: ContextVar[str] = ContextVar("_FOUND", default="nothing")
+
+
+class _Steps:
+    """An observer of steps, which sets a context variable in each, and sees what the one around it has set."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self._lab = lab
+        self._name = name
+
+    def observe(self, event: StreamEvent) -> None:
+        """See nothing."""
+
+    @contextmanager
+    def around(self, step: Step) -> Generator[None]:
+        """Note the step, and what is set there."""
+        before = _FOUND.get()
+        _FOUND.set(self._name)
+        self._note(f"{type(step).__name__} begins in {before}")
+        try:
+            yield
+        finally:
+            self._note(f"{type(step).__name__} ends in {_FOUND.get()}")
+            _FOUND.set(before)
+
+    def leave(self, source: Source) -> None:
+        """Note that a run is over."""
+        self._note(f"{source.stream} is over")
+
+    def _note(self, text: str) -> None:
+        if self._lab.trace is not None:
+            self._lab.trace.add(f"{self._name}: {text}")
+
+
+class _Patient:
+    """An observer that is woken for the ends of turns."""
+
+    wakes_for = (TurnFinished,)
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._seen = 0
+
+    def observe(self, event: StreamEvent) -> None:
+        """Count, and note at each fifth event when that was."""
+        self._seen += 1
+        if self._seen % 5 == 0 and self._lab.trace is not None:
+            self._lab.trace.add(f"the patient one has seen {self._seen} events, the last is {type(event).__name__}")
+
+
+class _Opened(PlannedModel):
+    """A model that is opened, or cannot be."""
+
+    def __init__(self, lab: Lab, name: str, *script: Response, fails: bool) -> None:
+        super().__init__(lab, name, *script)
+        self._fails = fails
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Any]:
+        """Hold a connection until the block ends."""
+        await self._lab.sim.seam(f"open:{self.name}")
+        if self._fails:
+            raise OSError("no route")
+        yield self
 
 
 class _Sees:
@@ -372,6 +505,7 @@ class _Sees:
         self._raises = raises
 
     def observe(self, event: StreamEvent) -> None:
+        """Note the ends of calls and turns."""
         if isinstance(event, TurnFinished) and self._raises:
             raise ValueError(f"{self._name} has a bug")
         if isinstance(event, (ToolCallFinished, TurnFinished)) and self._lab.trace is not None:
@@ -389,9 +523,9 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
     has_output = draw.on("output").chance(0.3)
     toolsets = [FakeToolset(lab)] if draw.on("toolset").chance(0.15) else []
     names = [each.name for each in tools] + (["listed"] if toolsets else [])
-    names += [each.name for each in tools if each.name.startswith("inner") or each.name == "runs"] * 2
+    names += [each.name for each in tools if each.name.startswith("inner") or each.name in ("runs", "streams")] * 2
     script = _script(draw.on("script"), names, has_output=has_output)
-    model = lab.planned(*script, name=f"{name}-model")
+    model = _model(draw.on("opened"), lab, f"{name}-model", script)
     options: dict[str, Any] = {}
     if has_output:
         options |= {"output_type": Answer, "output_deltas": draw.on("deltas").chance(0.5)}
@@ -409,8 +543,8 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
         name=name,
         tools=tools,
         toolsets=toolsets,
-        hooks=_hooks(draw.on("hooks"), lab),
-        observers=[_Sees(lab, f"{name}-eyes", raises=own.chance(0.3)) for own in [draw.on("eyes")] if own.chance(0.2)],
+        hooks=_hooks(draw.on("hooks"), lab, [each.name for each in options.get("fallbacks", ())]),
+        observers=_observers(draw.on("observers"), lab, name),
         permissions=_permissions(draw.on("permissions")),
         limits=_limits(draw.on("limits"), depth),
         deadlines=Deadlines(tool=60, hook=draw.on("hook time").one((60.0, 1.0)), first_token=30, idle=30),
@@ -420,6 +554,39 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
         max_result=draw.on("max result").one((100_000, 100_000, 300)),
         **options,
     )
+
+
+def _model(draw: Draw, lab: Lab, name: str, script: Sequence[Response]) -> PlannedModel:
+    if draw.chance(0.15):
+        return _Opened(lab, name, *script, fails=draw.chance(0.5))
+    return lab.planned(*script, name=name)
+
+
+def _observers(draw: Draw, lab: Lab, name: str) -> list[Any]:
+    made: list[Any] = []
+    if draw.on("eyes").chance(0.2):
+        made.append(_Sees(lab, f"{name}-eyes", raises=draw.on("raises").chance(0.4)))
+        made.append(_Sees(lab, f"{name}-other-eyes", raises=False))
+    if draw.on("steps").chance(0.15):
+        made += [_Steps(lab, f"{name}-steps-{number}") for number in range(2)]
+    if draw.on("patient").chance(0.15):
+        made.append(_Patient(lab))
+    return made
+
+
+def make_team(draw: Draw, lab: Lab) -> Any:
+    """An agent; in some mixes, a team in which one hands the conversation to another."""
+    if not draw.on("team").chance(0.15):
+        return make_agent(draw, lab)
+    history: Any = draw.on("history").one(("all", "last"))
+    script = _script(draw.on("front"), ["one", "pay"], has_output=False)
+    script.insert(draw.on("when").number(2), calls("handoff", agent="billing"))
+    front = attrs.evolve(
+        make_agent(draw, lab),
+        model=lab.planned(*script, name="front-model"),
+        handoffs=[Handoff("billing", history=history)],
+    )
+    return Team(front, make_agent(draw.on("billing"), lab, name="billing"))
 
 
 def _of_turn(info: RunInfo[Any]) -> str:
@@ -461,4 +628,7 @@ def _limits(draw: Draw, depth: int) -> Limits:
 
 
 def _compaction(draw: Draw) -> Compaction | None:
-    return Compaction(window=draw.one((700, 1500)), keep_recent=0.2, result_tokens=40) if draw.chance(0.35) else None
+    if not draw.chance(0.35):
+        return None
+    window, tokens = draw.on("window").one((450, 700, 1000, 1500, 2500)), draw.on("tokens").one((40, 40, 200))
+    return Compaction(window=window, keep_recent=draw.on("recent").one((0.2, 0.05)), result_tokens=tokens)
