@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,8 +13,8 @@ from agentloop.testing import ScriptedModel
 
 def type_of(schema: dict[str, Any]) -> type[JsonOutput]:
     agent = {"model": "openai/x", "structured_output": {"name": "an answer", "schema": schema}}
-    made: type[JsonOutput] = load_team(json.dumps({"agents": {"root": agent}}, indent=1)).agents[0].output_type
-    return made
+    made: Any = load_team(json.dumps({"agents": {"root": agent}}, indent=1)).agents[0].output_type
+    return cast("type[JsonOutput]", made)
 
 
 def of(schema: Any) -> dict[str, Any]:
