@@ -223,6 +223,8 @@ class History:
             state = self.root if isinstance(event, StreamStarted) else self._states.get(event.session)
         if state is None:
             state = Unfinished(event.session, event.stream, event.agent, event.message)
+            # A run without a prompt goes on from the messages before.
+            state.is_prompted = isinstance(event, StreamStarted) and event.continues
             if isinstance(event, ChildStreamStarted):
                 self._running[event.parent or ""].state.calls[event.call_id].children.append(state)
             else:
