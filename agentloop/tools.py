@@ -278,7 +278,7 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
     started, for instance while it queues for a server: cut off there, it is made again when the run is resumed."""
     deferred: bool | None = field(default=None, validator=_check_deferred)
     """Whether the model gets the tool's name and a line, and loads the rest when it needs it; ``None`` leaves that to
-    `Agent.deferred`, which defers none by default."""
+    ``Agent(deferred=...)``, which defers none by default."""
 
     @property
     def may_run_again(self) -> bool:
