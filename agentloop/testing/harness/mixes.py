@@ -330,6 +330,8 @@ def _call(draw: Draw, names: Sequence[str]) -> Response:
 
 def _with_end(draw: Draw, response: Response) -> Response:
     ends = draw.on("end")
+    if draw.on("long").chance(0.06):
+        response = says("word " * 150) + response
     if ends.chance(0.12):
         error = ends.one(
             (
@@ -374,6 +376,7 @@ def _hooks(draw: Draw, lab: Lab, models: Sequence[str]) -> list[Hook]:
             None,
             hooks.Allow(),
             hooks.Ask("to be sure"),
+            hooks.Ask(),
             hooks.Deny("not that"),
             hooks.ReplaceArguments({"color": "green", "amount": 7}),
             hooks.ReplaceArguments({"color": "red"}, hooks.Ask("of red")),
