@@ -50,6 +50,9 @@ BACKLOG = 4
 
 ATTEMPTS = 3
 
+ENDED = ("SUCCESS", "ERROR", "CANCELLED")
+"""States of a workflow that DBOS does not resume."""
+
 
 async def work(
     store: OpenStore,
@@ -145,16 +148,20 @@ class _Engine:
         segment = self.segments.begin(session).result()
         return "" if segment is None else segment.state
 
-    def enqueue(self, work: WaitingWork, *, again: bool) -> None:
+    def enqueue(self, work: WaitingWork, *, count: int) -> None:
+        """Enqueue a segment that was enqueued ``count`` times before, a lease ago at least."""
         assert self._segment is not None
         workflow = f"{work.session}@{work.token}"
-        if again:
+        status = DBOS.get_workflow_status(workflow) if count else None
+        if status is not None and status.status in ENDED:
+            # It found the session held: by a busy worker, which has renewed a lease that had ended, with its token.
+            workflow = f"{workflow}+{count}"
             status = DBOS.get_workflow_status(workflow)
-            if status is not None:
-                if status.status not in ("ENQUEUED", "DELAYED"):
-                    # Its worker died, or gave up, before it acquired the session.
-                    DBOS.resume_workflow(workflow, queue_name=QUEUE)
-                return
+        if status is not None:
+            if status.status not in ("ENQUEUED", "DELAYED"):
+                # Its worker died, or gave up, before it acquired the session.
+                DBOS.resume_workflow(workflow, queue_name=QUEUE)
+            return
         # A smaller number goes first: a run that was cut off does not wait behind new prompts.
         with SetWorkflowID(workflow), SetEnqueueOptions(priority=1 if work.is_unfinished else 2):
             DBOS.enqueue_workflow(QUEUE, self._segment, work.session)
@@ -170,7 +177,7 @@ class _Engine:
         if count is None:
             return
         try:
-            await trio.to_thread.run_sync(partial(self.enqueue, work, again=count > 0))
+            await trio.to_thread.run_sync(partial(self.enqueue, work, count=count))
         except Exception as error:  # noqa: BLE001 - of SQLAlchemy, of psycopg or of DBOS, and tried again
             ENGINES.warning("session %r: DBOS cannot enqueue it, and is asked again: %s", work.session, error)
             self.enqueued.forget(work)

@@ -106,6 +106,14 @@ async def test_sessions_are_driven_and_a_dead_worker_is_replaced_under_another_n
             "FROM workflow_status WHERE workflow_uuid = 'cut off@0'"
         )
         db.execute("UPDATE workflow_status SET executor_id = 'dead' WHERE workflow_uuid = 'given away@0'")
+    # A worker that found the session held, by one that has renewed its lease after its end.
+    await enqueue(store, "held", "Pay.")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            f"INSERT INTO workflow_status (workflow_uuid, status, inputs, {copied}) "
+            f"SELECT 'held@0', 'SUCCESS', replace(inputs, 'cut off', 'held'), {copied} "
+            "FROM workflow_status WHERE workflow_uuid = 'cut off@0'"
+        )
     async with trio.open_nursery() as nursery:
         agents = {"payer": payer("pay")}
 
@@ -118,6 +126,7 @@ async def test_sessions_are_driven_and_a_dead_worker_is_replaced_under_another_n
         (asked,) = await store.read("given away", kinds=["approval_requested"])
         await answer(store, "given away", asked.key, Approve())
         await wait_for(store, "given away", "ready")
+        await wait_for(store, "held", "waiting")
         nursery.cancel_scope.cancel()
     assert len(KEYS) == 2
     assert len(set(KEYS)) == 1
