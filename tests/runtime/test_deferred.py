@@ -30,6 +30,7 @@ from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found
 from agentloop._core.tokens import tokens_in_front, tokens_of_text
 from agentloop._core.tool_index import search
 from agentloop._runtime import loop
+from agentloop._runtime.deferred import defer_tools
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, ToolCallDelta, ToolCallFinished, ToolCallStarted
@@ -175,11 +176,10 @@ async def test_above_the_budget_all_tools_are_deferred_but_those_that_are_always
 
 async def test_the_tools_of_a_server_are_counted_again_only_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
-    real = loop.defer_tools
 
     def count(config: Any, listed: Mapping[str, Tool], before: Any) -> Any:
         counted.append(len(listed))
-        return real(config, listed, before)
+        return defer_tools(config, listed, before)
 
     monkeypatch.setattr(loop, "defer_tools", count)
     toolset = Changing([clock], [clock], [clock], [clock, mail_send])
