@@ -886,8 +886,8 @@ _OPTIONS: dict[str, tuple[str, str, tuple[Field, ...]]] = {
         ),
     ),
     "background_agents": (
-        "Agents in the background.",
-        "Agents do not run in the background: several calls of `transfer_task` in one turn run at once.",
+        "`run_background_agent` and others, for the `sub_agents`.",
+        "",
         (),
     ),
     "tasks": ("Tasks in a file.", "There are no tasks in a file: use `todo`.", (_obeyed("path", TEXT, "The file."),)),

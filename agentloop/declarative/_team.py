@@ -24,13 +24,13 @@ from agentloop.declarative._problems import Place, TeamFileError, Unsupported, n
 from agentloop.declarative._rules import permissions_of
 from agentloop.declarative._section import Context, Section, check_no_secrets
 from agentloop.declarative._table import LATEST, TABLE
-from agentloop.declarative._toolsets import Group, Toolsets, prompt_files, skills_of
+from agentloop.declarative._toolsets import BACKGROUND, Group, Toolsets, prompt_files, skills_of
 from agentloop.errors import UsageError
 from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Limits, Price, Retries
 from agentloop.models import Model
 from agentloop.team import Team
-from agentloop.toolkit import transfer_task
+from agentloop.toolkit import background, transfer_task
 from agentloop.tools import Tool, Toolset
 
 __all__ = ["LoadedTeam", "load_and_log", "load_team"]
@@ -306,6 +306,7 @@ class _Loader:
             [self._models.choice(one, fallback, "models") for one in fallback.texts("models")] if fallback else []
         )
         groups = self._groups[name]
+        called = self._called(section, path)
         own_hooks, more_toolsets = hooks_of(section)
         extra: dict[str, Any] = {}
         if "structured_output" in section:
@@ -323,8 +324,8 @@ class _Loader:
             name=name,
             description=section.expanded("description", bare=False),
             instructions=self._instructions(section, groups),
-            tools=self._tools(section, groups, path),
-            toolsets=self._own_toolsets(section, groups, more_toolsets),
+            tools=self._tools(section, groups, called),
+            toolsets=self._own_toolsets(section, groups, called, more_toolsets),
             hooks=self._own_hooks(section, choices, own_hooks),
             permissions=permissions_of(self._top, section, self._elsewhere(section, groups)),
             fallbacks=[choice.model for choice in fallbacks],
@@ -373,25 +374,30 @@ class _Loader:
             problem = getattr(error, "strerror", None) or error
             raise section.error(f"{name!r} cannot be read: {problem}", "instruction_file") from None
 
-    def _tools(self, section: Section, groups: list[Group], path: tuple[str, ...]) -> list[Tool]:
+    def _tools(self, section: Section, groups: list[Group], called: list[Agent[Any, Any]]) -> list[Tool]:
         made: dict[str, Tool] = {}
-        for tool in self._all_tools(section, groups, path):
+        for tool in self._all_tools(groups, called):
             if tool.name in made:
                 section.unsupported("toolsets", f"The tool {tool.name!r} is there twice: the first one counts.")
             made.setdefault(tool.name, tool)
         return [*made.values()]
 
-    def _all_tools(self, section: Section, groups: list[Group], path: tuple[str, ...]) -> Iterator[Tool]:
+    @staticmethod
+    def _all_tools(groups: list[Group], called: list[Agent[Any, Any]]) -> Iterator[Tool]:
         for group in groups:
             yield from group.tools
+        if called:
+            yield transfer_task(*called)
+
+    def _called(self, section: Section, path: tuple[str, ...]) -> list[Agent[Any, Any]]:
+        """The agents that the agent may give tasks to."""
         called: list[Agent[Any, Any]] = []
         for name in dict.fromkeys(section.texts("sub_agents")):
             if name in path:
                 section.unsupported("sub_agents", f"{path[-1]!r} does not call {name!r}, which it runs inside of.")
                 continue
             called.append(self._as_child(name, path))
-        if called:
-            yield transfer_task(*called)
+        return called
 
     def _as_child(self, name: str, path: tuple[str, ...]) -> Agent[Any, Any]:
         """An agent that runs inside of another: with those that it hands off to, if there are any."""
@@ -408,8 +414,15 @@ class _Loader:
         own = _names(groups) | {TRANSFER} if "sub_agents" in section else _names(groups)
         return (_names(others) | {TRANSFER}) - own
 
-    def _own_toolsets(self, section: Section, groups: list[Group], more: list[Toolset]) -> list[Toolset]:
+    def _own_toolsets(
+        self, section: Section, groups: list[Group], called: list[Agent[Any, Any]], more: list[Toolset]
+    ) -> list[Toolset]:
         toolsets = [toolset for group in groups for toolset in group.toolsets]
+        if any(one.text("type") == BACKGROUND for one in section.sections("toolsets")):
+            if called:
+                toolsets.append(background(*called))
+            else:
+                section.unsupported("toolsets", f"There are no `sub_agents` that `{BACKGROUND}` could run.")
         found = [prompt_files(section), skills_of(section, self._top)]
         return _once([*toolsets, *more, *(toolset for toolset in found if toolset is not None)], section)
 

@@ -23,11 +23,12 @@ from agentloop.mcp import McpServer
 from agentloop.toolkit import Sandbox, memory, plan, project_files, search_folder, skills, think, todo
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["Adapted", "Group", "Toolsets", "prompt_files", "skills_of"]
+__all__ = ["BACKGROUND", "Adapted", "Group", "Toolsets", "prompt_files", "skills_of"]
 
 _PRIVATE = ("0.0.0.0/0", "::/0")
 """All networks, for a file that allows private addresses."""
 MEMORY = "memory.db"
+BACKGROUND = "background_agents"
 _ORIGINAL = "{ORIGINAL_INSTRUCTIONS}"
 SKILL_FOLDERS = (".agents/skills", ".claude/skills", ".codex/skills")
 """Folders of skills, in the working folder, in those above it, and in the user's home."""
@@ -37,6 +38,12 @@ _NAMES = {
     "todo": frozenset({"create_todos", "update_todos", "list_todos"}),
     "plan": frozenset({"write_plan", "read_plan"}),
     "session_plan": frozenset({"write_plan", "read_plan"}),
+    BACKGROUND: frozenset(
+        {
+            *("run_background_agent", "list_background_agents", "view_background_agent"),
+            *("wait_for_background_agents", "steer_background_agent", "stop_background_agent"),
+        }
+    ),
     "memory": frozenset({"add_memory", "search_memories", "get_memories", "update_memory", "delete_memory"}),
 }
 """The tools of toolsets that are opened with a run."""
@@ -76,6 +83,8 @@ class Toolsets:
             "memory": self._memory,
             "user_prompt": lambda section: Group((user_prompt_tool(),)),
             "rag": self._rag,
+            # Its agents are not made yet: the loader adds the toolset.
+            BACKGROUND: lambda section: Group(),
         }
 
     def of_agent(self, agent: Section) -> list[Group]:

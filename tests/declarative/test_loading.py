@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -346,3 +347,17 @@ def test_prices_of_the_file_count_by_the_name_of_the_model() -> None:
     cost = "{input: 1, output: 2, cache_read: 0.5}"
     text = f"agents: {{root: {{model: m}}}}\nmodels: {{m: {{provider: openai, model: x, cost: {cost}}}}}\n"
     assert dict(load_team(text).agents[0].prices) == {"openai:x": Price(1, 2, 0.5)}
+
+
+def test_the_sub_agents_of_an_agent_may_run_in_the_background() -> None:
+    text = """
+        agents:
+          root: {model: openai/x, sub_agents: [helper], toolsets: [{type: background_agents}]}
+          helper: {model: openai/x, description: Helps., toolsets: [{type: background_agents}]}
+    """
+    team = load_team(dedent(text))
+    root, helper = team.all_agents["root"], team.all_agents["helper"]
+    assert [toolset.name for toolset in root.toolsets] == ["background"]
+    assert [agent.name for agent in root.toolsets[0].agents] == ["helper"]  # type: ignore[attr-defined]
+    assert not helper.toolsets
+    assert [one.reason for one in team.unsupported] == ["There are no `sub_agents` that `background_agents` could run."]
