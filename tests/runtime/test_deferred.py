@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -29,8 +30,6 @@ from agentloop import (
 from agentloop._core.deferred import CATALOGUE_TOKENS, finder_description, found_names, with_loaded
 from agentloop._core.tokens import tokens_in_front, tokens_of_text
 from agentloop._core.tool_index import search
-from agentloop._runtime import loop
-from agentloop._runtime.deferred import defer_tools
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.errors import ToolDefinitionError
 from agentloop.events import ApprovalRequested, ToolCallDelta, ToolCallFinished, ToolCallStarted
@@ -174,19 +173,34 @@ async def test_above_the_budget_all_tools_are_deferred_but_those_that_are_always
     assert names(requests_of(above)[0]) == ["mail_send", "mail_search", FIND_TOOLS, CALL_TOOL]
 
 
-async def test_the_tools_of_a_server_are_counted_again_only_when_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[int] = []
+async def test_the_tools_of_a_server_are_counted_again_only_when_they_change() -> None:
+    reads: list[int] = []
 
-    def count(config: Any, listed: Mapping[str, Tool], before: Any) -> Any:
-        counted.append(len(listed))
-        return defer_tools(config, listed, before)
+    class Counted(JsonArguments):
+        """Arguments that count how often their schema is read."""
 
-    monkeypatch.setattr(loop, "defer_tools", count)
-    toolset = Changing([clock], [clock], [clock], [clock, mail_send])
-    script = [calls("clock")] * 3
-    await watch(agent_with(*script, "Done.", tools=[], toolsets=[toolset], deferred=Deferred()))
+        @property
+        def schema(self) -> Mapping[str, Any]:
+            reads.append(1)
+            return {"type": "object"}
 
-    assert counted == [1, 2]
+        @schema.setter
+        def schema(self, value: Mapping[str, Any]) -> None:
+            pass
+
+    async def run(**given: Any) -> str:
+        return "done"
+
+    async def reads_in(turns: int) -> int:
+        served = Tool(name="served", description="", function=run, arguments=Counted({}))
+        script = [calls("other")] * turns
+        toolset = Changing([served])
+        limits = Limits(identical_turns=math.inf)
+        reads.clear()
+        await watch(agent_with(*script, "Done.", tools=[], toolsets=[toolset], deferred=Deferred(), limits=limits))
+        return len(reads)
+
+    assert await reads_in(9) == await reads_in(1)
 
 
 async def test_a_tool_that_is_not_to_be_deferred_never_is() -> None:
