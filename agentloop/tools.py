@@ -183,7 +183,7 @@ def _check_metadata(instance: Tool, attribute: object, value: Any) -> None:
     if not isinstance(value, dict):
         raise ToolDefinitionError(f"tool {instance.name!r}: metadata={shown(value)}: give a dict of JSON values")
     try:
-        json_value(cast("dict[Any, Any]", value), "metadata")
+        json_value(cast("dict[object, object]", value), "metadata")
     except FieldError as error:
         raise ToolDefinitionError(f"tool {instance.name!r}: {error}") from None
 
