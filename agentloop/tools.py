@@ -188,11 +188,10 @@ def _metadata(value: Any) -> Any:
 
 
 def _check_metadata(instance: Tool, attribute: object, value: Any) -> None:
-    given = value
-    if not isinstance(given, dict):
+    if not isinstance(value, dict):
         raise ToolDefinitionError(f"tool {instance.name!r}: metadata={shown(value)}: give a dict of JSON values")
     try:
-        json_value(value, "metadata")
+        json_value(cast("dict[object, object]", value), "metadata")
     except FieldError as error:
         raise ToolDefinitionError(f"tool {instance.name!r}: {error}") from None
 
