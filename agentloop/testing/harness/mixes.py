@@ -81,6 +81,8 @@ class Draw:
 
 # --------------------------------------------------------------------------------- tools
 
+_CODE = "mixed"
+"""Of the warning of a tool, which is no code of the runtime's own."""
 _TAGS = ("red", "blue", "green")
 
 Body = Callable[[ToolContext[Any]], Awaitable[object]]
@@ -162,7 +164,7 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         else:
             for agent in inner:
                 await run(agent)
-        context.warn("mixed", "it ran its agents")
+        context.warn(_CODE, "it ran its agents")
         return "; ".join(sorted(texts))
 
     async def streams(context: ToolContext[Any]) -> str:
