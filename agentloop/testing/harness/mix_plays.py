@@ -227,19 +227,19 @@ class _Person:
             self._kills()
         if self._read == self._at or (self._deed == "steer" and isinstance(event, TurnFinished)):
             await self._interfere(event)
-        is_question = isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested))
-        if is_question and self._draw.on("scribbles").chance(0.3):
-            for question in self._stream.stream.pending:
-                _scribble(question)
-        if self._answers is not None and is_question:
-            answer = _answer(self._answers, event)
+        question = event if isinstance(event, (ElicitationRequested, ApprovalRequested, ContinueRequested)) else None
+        if question is not None and self._draw.on("scribbles").chance(0.3):
+            for pending in self._stream.stream.pending:
+                _scribble(pending)
+        if self._answers is not None and question is not None:
+            answer = _answer(self._answers, question)
             delay = self._draw.on(f"delay {self._read}").one((0.0, 0.0, 3.0, 90.0))
             if answer is None:
                 self._nursery.start_soon(self._stop_later)
             elif delay:
-                self._nursery.start_soon(self._answer_later, event.id, answer, delay)
+                self._nursery.start_soon(self._answer_later, question.id, answer, delay)
             else:
-                self._reply(event.id, answer)
+                self._reply(question.id, answer)
         return not (self._read > self._at and self._deed in ("leaves", "waits"))
 
     @property
@@ -297,7 +297,8 @@ def _answer(draw: Draw, question: Question) -> Answer | None:
             tag = {"tag": question.message}
             if own.on("nothing").chance(0.08):
                 return None
-            return own.one((Accept(tag), Accept(tag), Accept(tag), Decline("no"), Cancel()))
+            replies: list[Answer] = [Accept(tag), Accept(tag), Accept(tag), Decline("no"), Cancel()]
+            return own.one(replies)
         case ApprovalRequested():
             if own.on("nothing").chance(0.08):
                 return None
@@ -310,4 +311,5 @@ def _answer(draw: Draw, question: Question) -> Answer | None:
                 ]
             return own.one(choices)
         case _:
-            return own.one((Approve(), Approve(), Deny("enough")))
+            decisions: list[Answer] = [Approve(), Approve(), Deny("enough")]
+            return own.one(decisions)

@@ -39,6 +39,7 @@ from agentloop.messages import Reasoning, Text, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, ModelSettings
 from agentloop.observers import Step
 from agentloop.permissions import Exact, Permissions, Rule
+from agentloop.questions import Deny
 from agentloop.run_info import EachTurn, OutputInfo, RunInfo
 from agentloop.team import Team
 from agentloop.testing._lab import NO_ARGUMENTS, Lab, PlannedModel
@@ -81,6 +82,8 @@ class Draw:
 
 # --------------------------------------------------------------------------------- tools
 
+_CODE = "mixed"
+"""Of the warning of a tool, which is no code of the runtime's own."""
 _TAGS = ("red", "blue", "green")
 
 Body = Callable[[ToolContext[Any]], Awaitable[object]]
@@ -162,7 +165,7 @@ def _bodies(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]]) -> dict[str,
         else:
             for agent in inner:
                 await run(agent)
-        context.warn("mixed", "it ran its agents")
+        context.warn(_CODE, "it ran its agents")
         return "; ".join(sorted(texts))
 
     async def streams(context: ToolContext[Any]) -> str:
@@ -220,7 +223,7 @@ _FORM = {
 def _approval(draw: Draw) -> Any:
     def is_blue(arguments: dict[str, Any]) -> bool:
         color = arguments.pop("color", None)
-        return color == "blue"
+        return bool(color == "blue")
 
     return draw.one((False, False, True, is_blue))
 
@@ -377,7 +380,7 @@ def _hooks(draw: Draw, lab: Lab, models: Sequence[str]) -> list[Hook]:
             hooks.Allow(),
             hooks.Ask("to be sure"),
             hooks.Ask(),
-            hooks.Deny("not that"),
+            Deny("not that"),
             hooks.ReplaceArguments({"color": "green", "amount": 7}),
             hooks.ReplaceArguments({"color": "red"}, hooks.Ask("of red")),
         ),
@@ -427,7 +430,8 @@ def _hook(draw: Draw, lab: Lab, point: Any, verdicts: Sequence[object]) -> Hook:
     options: dict[str, Any] = {"tools": tools} if point in (hooks.pre_tool_use, hooks.post_tool_use) and tools else {}
     if point in (hooks.pre_tool_use, hooks.post_tool_use, hooks.on_tool_approval_decision):
         options["children"] = draw.on("children").chance(0.7)
-    return point(**options)(look)
+    made: Hook = point(**options)(look)
+    return made
 
 
 # --------------------------------------------------------------------------------- agents
