@@ -10,8 +10,8 @@ call and returns an `Assessment`::
     @tool(requires_approval=True, assess=assess)
     async def query(statement: str) -> str: ...
 
-The mode ``safer`` of `agentloop.permissions.Permissions` runs harmless calls without approval, and a person who is asked about
-another call reads the rest of its assessment in `agentloop.events.ApprovalRequested`.
+The mode ``safer`` of `agentloop.permissions.Permissions` runs harmless calls without approval, and a person who is
+asked about another call reads the rest of its assessment in `agentloop.events.ApprovalRequested`.
 """
 
 from __future__ import annotations
