@@ -10,8 +10,8 @@ call and returns an `Assessment`::
     @tool(requires_approval=True, assess=assess)
     async def query(statement: str) -> str: ...
 
-The mode ``safer`` of `agentloop.Permissions` runs harmless calls without approval, and a person who is asked about
-another call reads the rest of its assessment in `agentloop.events.ApprovalRequested`.
+The mode ``safer`` of `agentloop.permissions.Permissions` runs harmless calls without approval, and a person who is
+asked about another call reads the rest of its assessment in `agentloop.events.ApprovalRequested`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Assessment", "BlastRadius", "SafetyLevel"]
 
 SafetyLevel: TypeAlias = Literal["safe", "safer"]
 """The calls that run unasked: ``safe`` for those of tools that only read, ``safer`` also for those that their tool's
-``assess=`` calls harmless. The words are those of the modes of `agentloop.Permissions`."""
+``assess=`` calls harmless. The words are those of the modes of `agentloop.permissions.Permissions`."""
 
 
 class BlastRadius(msgspec.Struct, frozen=True, omit_defaults=True):

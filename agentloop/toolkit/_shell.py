@@ -63,7 +63,7 @@ def shell(
     when this process is killed.
 
     Without ``sandbox``, the command runs with all rights of the user. Hence ``requires_approval``. The mode ``safer``
-    of `agentloop.Permissions` runs commands that `assess_command` knows to be harmless without approval.
+    of `agentloop.permissions.Permissions` runs commands that `assess_command` knows to be harmless without approval.
 
     On Linux, the first command makes this process overwrite its initial environment in memory, except for inherited
     variables: otherwise a command could read keys from ``/proc/<pid>/environ``. ``os.environ`` does not change.
