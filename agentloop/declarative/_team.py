@@ -479,7 +479,8 @@ class _Loader:
                     text = self._context.expand(entry.value.raw, entry.value.place, inner.path)
                     yield entry.key, self._command(inner, entry.key, text)
                     continue
-                inner.text("agent"), inner.text("url")
+                for named in ("agent", "url"):
+                    inner.text(named)
                 text = inner.expanded("instruction", bare=False)
                 if text.strip():
                     yield entry.key, self._command(inner, entry.key, text, inner.text("description"))

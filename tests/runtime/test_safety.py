@@ -247,7 +247,11 @@ async def test_whatever_a_reader_writes_into_a_question_stays_with_it() -> None:
                 stream.answer(event.id, Deny())
 
 
-@pytest.mark.parametrize("value", [{"at": object()}, {"at": float("nan")}, {1: "x"}, ["x"], "x"], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{"at": object()}, {"at": float("nan")}, {1: "x"}, ["x"], "x"],
+    ids=["an object", "a nan", "a key", "a list", "a text"],
+)
 def test_metadata_that_are_no_json_are_refused_where_they_are_written(value: Any) -> None:
     with pytest.raises(ToolDefinitionError, match="metadata"):
         Tools(metadata=value)
@@ -265,7 +269,9 @@ def fails(arguments: dict[str, Any]) -> Assessment:
     raise ValueError("broken")
 
 
-@pytest.mark.parametrize("broken", [fails, lambda arguments: True, lambda arguments: None], ids=repr)
+@pytest.mark.parametrize(
+    "broken", [fails, lambda arguments: True, lambda arguments: None], ids=["raises", "a bool", "nothing"]
+)
 async def test_a_call_whose_assessment_fails_needs_approval_and_the_run_warns(broken: Any) -> None:
     tools = Tools(assess=broken)
 
