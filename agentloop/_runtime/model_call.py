@@ -816,9 +816,9 @@ class ModelRetry:
                 if not cancelled and run.meter.before_retry() is None:
                     # Before another model is asked, which leaves this one alone for a while: it has only read too much.
                     shortened = await self._shortened(error)  # noqa: ASYNC120 - if it is cut off, so is the run
-                    if shortened is not None and (reached := run.meter.before_retry()) is not None:
-                        # The summary was one more request.
-                        error.add_note(f"It was shortened, but a limit leaves no request for it ({in_words(reached)})")
+                    if self._may_be_too_long(error) and (reached := run.meter.before_retry()) is not None:
+                        # The summary was one more request, or several, whether or not there is one.
+                        error.add_note(f"A limit leaves no request after the summary ({in_words(reached)})")
                     elif shortened is not None:
                         request, following = shortened, Next(index, 0.0)
                     else:
@@ -862,6 +862,10 @@ class ModelRetry:
         if self._call.first_piece:
             step.seconds_to_first = self._call.first_piece - self._call.began
         surrounded.__exit__(None, None, None)
+
+    def _may_be_too_long(self, error: ModelError) -> bool:
+        """Whether a shorter request is worth a try."""
+        return self._shorten is not None and isinstance(error, ModelContextOverflowError)
 
     async def _shortened(self, error: ModelError) -> ModelRequest | None:
         """The request with less in it, if ``error`` says that it was too long; ``None`` if it cannot be shortened."""

@@ -206,6 +206,16 @@ async def test_a_limit_of_requests_counts_the_one_for_a_summary() -> None:
     assert finished.problem == "a limit leaves no request for it (requests: 1 of 1 used)"
 
 
+async def test_no_other_model_is_asked_where_the_tries_for_a_summary_have_used_up_the_limit_of_requests() -> None:
+    model, fallback = ScriptedModel(*[fails(OVERFLOW)] * 9), ScriptedModel("never")
+    agent = Agent(model, fallbacks=[fallback], compaction=Compaction(window=100_000), limits=Limits(requests=2))
+
+    watched = await watch(agent, session=Session(messages=talk(3)))
+
+    assert watched.error is OVERFLOW
+    assert len(model.requests) + len(fallback.requests) == 2
+
+
 async def test_a_model_that_refuses_every_request_as_too_long_is_given_up_soon() -> None:
     model = ScriptedModel(fails(OVERFLOW), "Sum.", fails(OVERFLOW))
 
