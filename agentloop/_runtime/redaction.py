@@ -62,6 +62,8 @@ def _parts_of(state: StreamState | None) -> Iterator[object]:
         yield [(record.question, record.answer) for record in call.all_questions]
         for child in call.children:
             yield from _parts_of(child)
+    for child in state.background.values():
+        yield from _parts_of(child)
 
 
 async def redacting_answers(config: AgentConfig, session: Transcript) -> Redact | None:
