@@ -81,6 +81,8 @@ class RunStep:
     """That of the run around it; ``None`` at the root."""
     call_id: str
     """Id of the call, in the run around it, that opened it; empty at the root."""
+    background: str = ""
+    """Id of the background run that it is, which may outlive its call; empty for all others."""
     model: str
     """Name of the model that is asked first."""
     message: UserMessage

@@ -109,7 +109,7 @@ def test_a_copy_of_a_tool_is_its_function_too() -> None:
 def test_the_options_of_a_tool_are_parameters_and_those_of_its_class() -> None:
     options = set(inspect.signature(tool).parameters) - {"function"}
 
-    assert options == {*get_type_hints(ToolOptions), "name", "description"}
+    assert options == {*get_type_hints(ToolOptions), "name", "description", "agents"}
     assert options < set(inspect.signature(Tool).parameters)
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.json_text import JsonDecoder
 from agentloop._core.whole_json import json_of
 from agentloop.deferred import CALL_TOOL, FIND_TOOLS
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult
@@ -19,7 +20,7 @@ from agentloop.models import ModelRequest, ToolSpec
 
 __all__ = ["InnerCall", "Lowering", "wrapped"]
 
-_decode = msgspec.json.Decoder().decode
+_decode = JsonDecoder().decode
 
 _CALLER = ToolSpec(
     CALL_TOOL,

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import msgspec
 
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder
 from agentloop._core.on_first_use import get_close_matches
 from agentloop._core.permissions import is_like
 from agentloop._core.tokens import tokens_of_text
@@ -51,7 +52,7 @@ MOST_CHARACTERS = 60_000
 MOST_LOADED = 30
 """Loaded tools that are shown once more after the conversation was shortened: the latest ones."""
 
-_decode_spec = msgspec.json.Decoder(ToolSpec).decode
+_decode_spec = JsonDecoder(ToolSpec, max_depth=MAX_OWN_DEPTH).decode
 
 
 # ------------------------------------------------------------------- which tools are deferred

@@ -486,6 +486,7 @@ def _run_step(run: Run) -> RunStep:
         source=run.source,
         parent=run.parent.source if run.parent else None,
         call_id=run.call_id,
+        background=run.background_id,
         model=run.models[0].name,
         message=run.prompt,
         resumes=run.state.stream,

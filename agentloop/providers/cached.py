@@ -27,6 +27,7 @@ import msgspec
 import trio
 
 from agentloop._core.field_checks import shown
+from agentloop._core.json_text import decode_own
 from agentloop.config import check_model
 from agentloop.errors import UsageError
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage
@@ -216,7 +217,7 @@ def _read(file: Path, max_age: float | None) -> _Answer | None:
             if max_age is not None and time.time() - os.fstat(opened.fileno()).st_mtime > max_age:
                 return None
             data = opened.read(MAX_BYTES + 1)
-        return msgspec.json.decode(data, type=_Answer)
+        return decode_own(data, _Answer)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, msgspec.MsgspecError) as error:

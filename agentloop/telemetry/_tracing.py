@@ -278,7 +278,10 @@ class Tracing:
             attributes["agentloop.resumes"] = plain(step.resumes)
         if self._content is not None and step.message.parts:
             attributes["gen_ai.input.messages"] = self._content.messages([step.message])
-        context = None if outer is None else _inside(outer.calls.get(step.call_id, outer.span))
+        context = None
+        if outer is not None:
+            # The call of a background run may have ended.
+            context = _inside(outer.span if step.background else outer.calls.get(step.call_id, outer.span))
         span = self._tracer.start_span(f"invoke_agent {agent}", context, SpanKind.INTERNAL, attributes, links)
         run = _OpenRun(step.source, span, outer)
         self._runs[id(step.source)] = self._by_stream[step.source.session, step.source.stream] = run

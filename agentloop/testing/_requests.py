@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import trio
 from attrs import define, field
 
 from agentloop._core.context_window import Cut
+from agentloop._core.json_text import decode_json
 from agentloop._runtime.run import Run
 from agentloop.messages import AssistantMessage, Message, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest
@@ -283,7 +283,7 @@ def _called(call: ToolCall) -> str:
     """The tool that a model calls: where its tools are deferred, it names the tool in the arguments of another."""
     if call.name != "call_tool":
         return call.name
-    name = msgspec.json.decode(call.arguments).get("name")
+    name = decode_json(call.arguments).get("name")
     return name if isinstance(name, str) else call.name
 
 

@@ -52,7 +52,9 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         raised = "" if record.exc_info is None or record.exc_info[1] is None else shown_error(record.exc_info[1])
-        self._trace.add(f"log {record.name} {record.levelname} {shown(record.getMessage())} {raised}".rstrip())
+        # A log that is redacted has the traceback in its words, whose files and lines are those of this checkout.
+        words = record.getMessage().partition("\nTraceback (most recent call last):")[0]
+        self._trace.add(f"log {record.name} {record.levelname} {shown(words)} {raised}".rstrip())
 
 
 class Trace:

@@ -54,7 +54,7 @@ def test_a_story_is_told_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["helo"], "there is no example 'helo'; there are: conversation, "),
+        (["helo"], "there is no example 'helo'; there are: background, conversation, "),
         (["hello", "--model", "openai:gpt-5"], "model 'openai:gpt-5' needs a key: set the environment variable"),
         (["hello", "--model", "nobody:any"], "there is no provider 'nobody'"),
         (["stopping", "--model", "nobody:any"], "there is no provider 'nobody'"),

@@ -28,6 +28,7 @@ class Traced:
         self._scenario = scenario
         # A traced run has records of its traces, which the recorded one has not.
         scenario.recorded = None
+        scenario.recorded_faults = {}
         self.name = scenario.name
         self._recorder = Recorder(at_once=True)
 
@@ -64,7 +65,11 @@ def check_spans(spans: Sequence[ReadableSpan], runs: Sequence[Run]) -> None:
         [span] = [span for span in of_runs if attributes(span)["agentloop.stream"] == run.source.stream]
         assert run.outcome is not None
         assert attributes(span)["agentloop.outcome"] == run.outcome.reason
-        if run.parent is not None:
+        if run.parent is not None and run.background_id:
+            # Its call may have ended.
+            around = by_id[parent_id(span) or 0]
+            assert attributes(around)["agentloop.stream"] == run.parent.source.stream
+        elif run.parent is not None:
             call = by_id[parent_id(span) or 0]
             assert attributes(call)["gen_ai.tool.call.id"] == run.call_id
             above = by_id[parent_id(call) or 0]
