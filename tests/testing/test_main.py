@@ -154,6 +154,8 @@ def test_recording_says_how_many_scenarios_have_changed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentloop.testing.__main__.record", lambda: ["only-text-0"])
+    monkeypatch.setattr("agentloop.testing.__main__.record_faults", list)
+    monkeypatch.setattr("agentloop.testing.__main__.record_mixes", lambda: ([], []))
 
     assert main(["record"]) == 0
     assert "1 recorded anew" in capsys.readouterr().out
