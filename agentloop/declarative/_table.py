@@ -227,24 +227,14 @@ _AGENT = Record(
             "List such files below the folder.",
             "No files below the working folder are listed.",
         ),
-        _named(
-            "num_history_items",
-            COUNT,
-            "Messages that the model reads.",
-            "The model reads the whole conversation; compaction shortens it.",
-        ),
+        _obeyed("num_history_items", COUNT, "How many messages the model reads at most, from 2 on."),
         _named(
             "max_old_tool_call_tokens",
             SIGNED,
             "Tokens of older tool calls.",
             "Old results are left out by compaction, when the window fills.",
         ),
-        _named(
-            "redact_secrets",
-            FLAG,
-            "Take secrets out of prompts and results.",
-            "Prompts and results stay as they are: keys are taken out of errors, journals and traces alone.",
-        ),
+        _obeyed("redact_secrets", FLAG, "Keep secrets from the model: `Agent(redact=True)`."),
         _named(
             "cache",
             Ref("cache"),

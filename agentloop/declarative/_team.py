@@ -30,7 +30,7 @@ from agentloop.hooks import Hook
 from agentloop.limits import Compaction, Limits, Price, Retries
 from agentloop.models import Model
 from agentloop.team import Team
-from agentloop.toolkit import background, transfer_task
+from agentloop.toolkit import background, recent_messages, transfer_task
 from agentloop.tools import Tool, Toolset
 
 __all__ = ["LoadedTeam", "load_and_log", "load_team"]
@@ -335,6 +335,7 @@ class _Loader:
             handoffs=section.texts("handoffs"),
             handoff_when_done=section.text("force_handoff") or None,
             commands=dict(self._commands(section)),
+            redact=True if section.flag("redact_secrets") else None,
             **extra,
         )
 
@@ -434,6 +435,8 @@ class _Loader:
             made.append(environment_hook(self._context))
         summary = section.text("compaction_model") or choices[0].compaction_model
         summarizer = self._models.choice(summary, section, "compaction_model").model if summary else None
+        if messages := section.whole("num_history_items"):
+            made.append(recent_messages(max(2, messages)))
         return [*made, *own, *choosing_hooks(choices, summarizer)]
 
     # ----------------------------------------------------------------------------------- limits

@@ -77,10 +77,10 @@ flavors: {big: {}}
 
 
 def test_strict_refuses_a_file_with_fields_that_are_not_obeyed_and_names_them_all() -> None:
-    text = "agents: {root: {model: openai/x, code_mode_tools: true, redact_secrets: true}}\n"
+    text = "agents: {root: {model: openai/x, code_mode_tools: true, max_old_tool_call_tokens: 9}}\n"
     said = problem(text, strict=True)
     assert said.startswith("<text>:1:34: agents.root.code_mode_tools: The model calls the tools one by one.")
-    assert "agents.root.redact_secrets" in said
+    assert "agents.root.max_old_tool_call_tokens" in said
     assert load_team("agents: {root: {model: openai/x}}\n", strict=True).name == "root"
 
 
@@ -361,3 +361,11 @@ def test_the_sub_agents_of_an_agent_may_run_in_the_background() -> None:
     assert [agent.name for agent in root.toolsets[0].agents] == ["helper"]  # type: ignore[attr-defined]
     assert not helper.toolsets
     assert [one.reason for one in team.unsupported] == ["There are no `sub_agents` that `background_agents` could run."]
+
+
+def test_an_agent_may_keep_secrets_from_its_model_and_read_few_messages() -> None:
+    team = team_of("redact_secrets: true, num_history_items: 5")
+    assert team.redact is not None
+    assert [hook.name for hook in team.hooks] == ["recent_messages"]
+    assert team.unsupported == ()
+    assert team_of("redact_secrets: false").redact is None
