@@ -100,7 +100,7 @@ def in_turn(*models: Model | str | ModelChoice) -> ChooseModel[Any]:
     if not models:
         raise UsageError("in_turn() takes the models: in_turn('openai:gpt-5', 'anthropic:claude-sonnet-4-5')")
 
-    async def choose(info: RunInfo[Any]) -> Model | str | ModelChoice:  # noqa: ASYNC910 - a plain one has a thread
+    async def choose(info: RunInfo[Any]) -> Model | str | ModelChoice:  # noqa: ASYNC124, ASYNC910 - or a thread
         responses = sum(isinstance(message, AssistantMessage) for message in info.messages)
         return models[responses % len(models)]
 

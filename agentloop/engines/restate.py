@@ -110,7 +110,8 @@ async def _serving(driver: Driver, listener: socket.socket, ingress: str) -> Asy
             engine = _Engine(Segments(driver, nursery), Enqueued(driver.options.lease_seconds), ingress.rstrip("/"))
             try:
                 async with trio.open_nursery() as threads:
-                    threads.start_soon(partial(_in_thread, partial(engine.serve, listener)))
+                    # Its socket listens already.
+                    threads.start_soon(partial(_in_thread, partial(engine.serve, listener)))  # noqa: ASYNC113
                     try:
                         yield engine
                     finally:

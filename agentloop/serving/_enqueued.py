@@ -432,7 +432,7 @@ class EnqueuedRuns(Runs):
     async def _next(self, run: EnqueuedRun, follower: Follower) -> StreamEvent | None:
         """The next event of the run; ``None`` if it has none, and a later run or nothing at all follows."""
         fails = False
-        while True:
+        while True:  # noqa: ASYNC913 - it waits for the follower
             try:
                 event = await anext(follower)
             except StopAsyncIteration:

@@ -217,6 +217,30 @@ async def steered_while_only_a_background_run_works(lab: Lab) -> None:
                 stream.stream.steer("How far are you?")
 
 
+@scenario(ends("completed"))
+async def paused_while_a_background_run_works(lab: Lab) -> None:
+    """The pause of a run holds what runs in its background; it is told of the end when both go on."""
+    helper = _helper(lab, calls("one"), calls("two"), "Found.", tools=[lab.tool("one"), lab.tool("two")])
+    async with lab.stream(_lead(lab, _run(), "Waiting.", "Done.", helpers=[helper])) as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallFinished) and event.name == "one":
+                stream.stream.pause()
+                await trio.sleep(5)
+                stream.stream.resume()
+
+
+@on_depths("completed", tells=ChildStreamStarted)
+def a_background_run_is_told_a_secret(lab: Lab) -> Agent[Any, Any]:
+    """It works with a placeholder, and its report has one, too."""
+    secret = "AKIAIOSFODNN7EXAMPLE"  # noqa: S105 - the documentation of AWS has it
+
+    async def read(_context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - a tool is async
+        return f"the key is {secret}"
+
+    helper = _helper(lab, calls("read"), "Found [secret:1:aws-key].", tools=[lab.bare("read", read)])
+    return _lead(lab, _run(task=f"use {secret}"), "Waiting.", "Done.", helpers=[helper], redact=True)
+
+
 # --------------------------------------------------------------------------- with a journal
 
 
@@ -333,3 +357,18 @@ async def stopped_with_its_background_run_and_prompted_again(story: Story) -> No
         await story.go_on(client, session, name="A", on_event=stop)
     async with story.process("Q") as client, story.session(client) as session:
         await story.go_on(client, session, name="B")
+
+
+@story(_asks, reasons=("needs_input", "needs_input", "completed"), effects={"one": 1, "guarded": 1})
+async def paused_and_parked_while_a_background_run_asks(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+
+        def park(stream: Recorded, event: StreamEvent) -> None:
+            if isinstance(event, ElicitationRequested):
+                stream.stream.pause()
+                stream.stream.park()
+
+        await story.go_on(client, session, name="A", answer=lambda _question: None, on_event=park)
+    for number in range(2):
+        async with story.process(f"Q{number}") as client, story.session(client) as session:
+            await story.go_on(client, session, name=f"B{number}", park=not number)

@@ -86,7 +86,7 @@ def a_secret_in_an_answer(lab: Lab) -> Agent[Any, Any]:
 
 @on_depths("completed")
 def a_tool_fails_with_a_secret(lab: Lab) -> Agent[Any, Any]:
-    async def body(_context: ToolContext[Any]) -> str:
+    async def body(_context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - a tool is async
         raise ValueError(f"no access with {KEY}")
 
     return Agent(lab.model(calls("fail")), tools=[lab.bare("fail", body)], redact=True)
@@ -104,7 +104,7 @@ def _deploys(lab: Lab) -> Agent[Any, Any]:
     """A call with a named secret that a person approves, after one that shows it."""
     model = lab.planned(calls("show"), calls("deploy", key=NAMED), "Done.")
 
-    async def show(_context: ToolContext[Any]) -> str:
+    async def show(_context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - a tool is async
         return f"the key is {KEY}"
 
     tools = [lab.bare("show", show, read_only=True), _deploying(lab, requires_approval=True)]
@@ -136,7 +136,7 @@ def _finds(lab: Lab) -> Agent[Any, Any]:
     """A call with a secret that only the process which found it knows."""
     model = lab.planned(calls("show"), calls("deploy", key=FOUND), "Done.")
 
-    async def show(_context: ToolContext[Any]) -> str:
+    async def show(_context: ToolContext[Any]) -> str:  # noqa: ASYNC124 - a tool is async
         return f"the key is {KEY}"
 
     tools = [lab.bare("show", show, read_only=True), _deploying(lab, requires_approval=True)]

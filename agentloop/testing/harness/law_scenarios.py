@@ -309,7 +309,7 @@ async def a_model_that_a_hook_chose_stands_in_the_place_of_the_first(lab: Lab) -
         ]
 
         @hooks.before_llm_call
-        async def choose(_call: HookInput, chosen: str = chosen) -> hooks.ReplaceRequest:
+        async def choose(_call: HookInput, chosen: str = chosen) -> hooks.ReplaceRequest:  # noqa: ASYNC124
             return hooks.ReplaceRequest(model=chosen)
 
         agent = Agent(models[0], fallbacks=models[1:], hooks=[choose], retries=Retries(attempts=1))

@@ -269,8 +269,8 @@ def _plain(draw: Draw, lab: Lab) -> Tool:
         try:
             lab.received[message] = trio.from_thread.run(context.ask, message, _FORM)
             trio.from_thread.run(context.output, "from a thread")
-        except (trio.Cancelled, trio.RunFinishedError):
-            return "nobody reads this"
+        except (trio.Cancelled, trio.RunFinishedError):  # noqa: ASYNC103 - a thread is not cancelled
+            return "nobody reads this"  # noqa: ASYNC104
         return repr(lab.received[message])
 
     return Tool(

@@ -69,7 +69,7 @@ def the_mode_safe(lab: Lab) -> Agent[Any, Any]:
 @on_depths("completed", answer=_by_command)
 def the_mode_safer(lab: Lab) -> Agent[Any, Any]:
     @hooks.pre_tool_use(tools="run")
-    async def late(call: PreToolUse) -> Ask | None:
+    async def late(call: PreToolUse) -> Ask | None:  # noqa: ASYNC124 - a plain one has a thread
         return Ask("it is late", {"hour": 23}) if call.arguments.get("command") == "look late" else None
 
     script = _SCRIPT + calls("run", command="look late")
