@@ -86,8 +86,8 @@ FIFTH = (
     Bug(
         "the usage of a response counts twice where the run is stopped in the hook after it",
         "_runtime/model_call.py",
-        "        retry.take_reported()\n        _count(retry, message.usage, message, is_complete=True)\n",
-        "        _count(retry, message.usage, message, is_complete=True)\n",
+        "        retry.take_reported()\n        usage = message.usage\n",
+        "        usage = message.usage\n",
         "runtime/test_usage.py runtime/test_usage_adds_up.py",
     ),
     # A before_llm_call hook sends a request to the second of three models, away from the first; when that fails, the
@@ -181,8 +181,8 @@ FIFTH = (
     Bug(
         "a saved value of the session is the tool's own object",
         "_runtime/tool_context.py",
-        '        encoded = _encoded(f"the value to save as {name!r}", value)\n        # Decoded, since the tool may change its own object later.\n        run.root.session.save_value(_owner(run, own=own), name, decode_json(encoded))\n',
-        '        _encoded(f"the value to save as {name!r}", value)\n        run.root.session.save_value(_owner(run, own=own), name, value)\n',
+        '        encoded = _encoded(f"the value to save as {name!r}", value)\n        # Decoded, since the tool may change its own object later.\n        decoded = decode_json(encoded)\n',
+        '        _encoded(f"the value to save as {name!r}", value)\n        decoded = value\n',
         "stores/test_session_values.py",
     ),
     # Approve(arguments={"amount": 1}, always=True) of a transfer of 1000: from then on 1000 is transferred without a
@@ -315,7 +315,7 @@ FIFTH = (
     Bug(
         "a tool that was parked inside its child run counts as interrupted",
         "_core/state.py",
-        "call.parked = waited or any(not child.is_over for child in call.children) or not call.started",
+        "call.parked = waited or unfinished or not call.started",
         "call.parked = waited or not call.started",
         "stores/test_parking.py core/test_state.py",
     ),

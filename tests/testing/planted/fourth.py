@@ -124,8 +124,8 @@ FOURTH = (
     Bug(
         "a follower asks who runs the session after it has read the store",
         "stores/_follow.py",
-        "            holder, begun = await self._holder(), self._begun()\n            records = await self._store.read(self._session, after=self._place, limit=PAGE)\n",
-        "            records = await self._store.read(self._session, after=self._place, limit=PAGE)\n            holder, begun = await self._holder(), self._begun()\n",
+        "            info, begun = await self._info(), self._begun()\n            records = await self._store.read(self._session, after=self._place, limit=PAGE)\n",
+        "            records = await self._store.read(self._session, after=self._place, limit=PAGE)\n            info, begun = await self._info(), self._begun()\n",
         "stores/test_follow.py stores/test_every_session.py",
     ),
     Bug(

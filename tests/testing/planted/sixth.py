@@ -32,8 +32,8 @@ SIXTH = (
     Bug(
         "a resumed run that had its answer takes another turn",
         "_runtime/loop.py",
-        "        if answer is None:\n            return None\n        last = run.transcript.messages[-1]",
-        "        if answer is not None:\n            return None\n        last = run.transcript.messages[-1]",
+        "        if answer is None:\n            return None\n        if run.background",
+        "        if answer is not None:\n            return None\n        if run.background",
         "stores/test_killed_runs.py stores/test_parking.py",
     ),
     # A hook on prompts adds text, which the model reads before the prompt.
@@ -80,8 +80,8 @@ SIXTH = (
     Bug(
         "an Ask of a hook without a reason is forgotten",
         "_runtime/approval.py",
-        "                case Ask(reason=reason):\n                    self._must_ask = True\n                    if reason:\n",
-        "                case Ask(reason=reason):\n                    if reason:\n                        self._must_ask = True\n",
+        "                    self._must_ask = self._is_asked_about = True\n                    self._metadata.update(metadata)\n                    if reason:\n",
+        "                    self._metadata.update(metadata)\n                    if reason:\n                        self._must_ask = self._is_asked_about = True\n",
         "runtime/test_approvals.py runtime/test_hooks.py",
     ),
     # A handler gives an answer that does not fit: the question goes to the reader as if it had passed it on.
@@ -176,8 +176,8 @@ SIXTH = (
     Bug(
         "a second answer to a question that is resumed counts",
         "stores/_journal_writer.py",
-        "            if not await self._store.answer(self._session, id, msgspec.json.encode(answer)):\n                raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])\n",
-        "            await self._store.answer(self._session, id, msgspec.json.encode(answer))\n",
+        "            if not await self._store.answer(self._session, id, msgspec.json.encode(saved)):\n                raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])\n",
+        "            await self._store.answer(self._session, id, msgspec.json.encode(saved))\n",
         "stores/test_parking.py",
     ),
     # The store fails, and a reader that waited for a saved event waits for ever.

@@ -115,7 +115,11 @@ PLANTED = (
         "stores",
     ),
     Bug(
-        "messages are added after the journal has failed", _RUN, "    run.log.check()\n    index", "    index", "stores"
+        "messages are added after the journal has failed",
+        _RUN,
+        "    run.log.check()\n    if run.redactor",
+        "    if run.redactor",
+        "stores",
     ),
     Bug(
         "the start of a call that may run again is not saved",
@@ -302,8 +306,8 @@ PLANTED = (
     Bug(
         "a second answer from another process is accepted",
         _WRITER,
-        "            if not await self._store.answer(self._session, id, msgspec.json.encode(answer)):\n                raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])",
-        "            await self._store.answer(self._session, id, msgspec.json.encode(answer))",
+        "            if not await self._store.answer(self._session, id, msgspec.json.encode(saved)):\n                raise UnknownQuestionError(given=id, open_ids=[each.id for each in past.open_questions])",
+        "            await self._store.answer(self._session, id, msgspec.json.encode(saved))",
         "stores",
     ),
     Bug(

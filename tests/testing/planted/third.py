@@ -79,7 +79,7 @@ THIRD = (
     Bug(
         "responses that were cut off in earlier runs count towards the most in a row",
         "_core/response.py",
-        "elif not isinstance(earlier, ToolResult):",
+        "elif not isinstance(earlier, ToolResult) and not _is_context(earlier):",
         "elif isinstance(earlier, AssistantMessage):",
         "core/test_turn.py runtime/test_responses.py runtime/test_limits.py",
     ),
