@@ -153,7 +153,8 @@ class Watch:
                 self.accounts.appended(event, run)
             if self.has_clock and isinstance(event, ToolCallFinished) and event.result.status == "timeout":
                 limit = re.match(r"Timed out after ([\d.]+) s", event.result.text)
-                if limit is not None and event.elapsed < float(limit[1]):
+                # The difference of two times is not exact.
+                if limit is not None and event.elapsed < float(limit[1]) - 1e-6:
                     self.note(f"call {event.call_id} of {event.stream} timed out after {event.elapsed:g} s: {limit[0]}")
             if isinstance(event, TurnFinished):
                 self._turns[writer] = event.reason
