@@ -258,7 +258,8 @@ class ToolContext(ABC, Generic[Deps_co]):
         this call has ended. It draws on this stream's limits. The model reads its answer with the request after its
         end, and a run that would stop waits for that. `agentloop.toolkit.background` makes tools of it.
 
-        A stream that is resumed resumes its background runs, if a tool names the agent: ``@tool(agents=[...])``.
+        A stream that is resumed resumes its background runs, if a tool names the agent: ``@tool(agents=[...])``. Their
+        questions then go outwards, since ``on_question`` ends with its process.
 
         Raises:
           ChildLimitError: 20 of them are running, or the child would be nested too deep, or the agent would run inside

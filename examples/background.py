@@ -1,4 +1,4 @@
-"""Background runs: an editor has a text read by another agent, goes on meanwhile, and is told of the answer.
+"""Background runs: an editor has a text read by another agent, goes on meanwhile, and reads the answer.
 
 Prints::
 

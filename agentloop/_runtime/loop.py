@@ -651,7 +651,7 @@ class _Loop:
         run = self._run
         turn.reason = "continued"
         if run.background is not None and run.background.has_unreported:
-            # The model is told of their ends before it can stop.
+            # The model reads the reports of their ends before it can stop.
             self._is_done = True
             self._reminders = 0
             return None

@@ -219,7 +219,7 @@ async def steered_while_only_a_background_run_works(lab: Lab) -> None:
 
 @scenario(ends("completed"))
 async def paused_while_a_background_run_works(lab: Lab) -> None:
-    """The pause of a run holds what runs in its background; it is told of the end when both go on."""
+    """The pause of a run holds its background runs; its model reads the report when both go on."""
     helper = _helper(lab, calls("one"), calls("two"), "Found.", tools=[lab.tool("one"), lab.tool("two")])
     async with lab.stream(_lead(lab, _run(), "Waiting.", "Done.", helpers=[helper])) as stream:
         async for event in stream:
