@@ -60,7 +60,10 @@ __all__ = [
     "HookInput",
     "HookWarning",
     "Notification",
+    "OnAgentSwitch",
     "OnError",
+    "OnMaxIterations",
+    "OnSessionResume",
     "OnToolApprovalDecision",
     "Point",
     "PostCompact",
@@ -84,7 +87,10 @@ __all__ = [
     "after_llm_call",
     "before_llm_call",
     "notification",
+    "on_agent_switch",
     "on_error",
+    "on_max_iterations",
+    "on_session_resume",
     "on_tool_approval_decision",
     "post_compact",
     "post_tool_use",
@@ -258,6 +264,15 @@ Begins: TypeAlias = Literal["new", "continue", "resume", "handoff"]
 """
 
 
+SwitchKind: TypeAlias = Literal["handoff", "transfer", "return"]
+"""How another agent comes to act.
+
+- ``handoff``: it got the conversation, by a handoff of its team.
+- ``transfer``: it got a task, and runs it in a child stream while the agent waits.
+- ``return``: that child stream has ended, and the agent acts again.
+"""
+
+
 class SessionStart(HookInput, frozen=True):
     """Input of `session_start`: a stream starts, or another agent of a team continues it."""
 
@@ -427,6 +442,45 @@ class Notification(HookInput, frozen=True):
     """The question."""
 
 
+class OnMaxIterations(HookInput, frozen=True):
+    """Input of `on_max_iterations`: the run has reached a limit, of turns or of anything else."""
+
+    source: Source
+    """The stream whose next step would go past the limit. The limit may be that of a run around it."""
+    limit: str
+    """The limit: name of a field of `Limits`."""
+    used: float
+    """Amount used, in the unit of that limit."""
+    allowed: float
+    """Amount allowed so far."""
+
+
+class OnSessionResume(HookInput, frozen=True):
+    """Input of `on_session_resume`: a person has raised the limit that the run had reached."""
+
+    source: Source
+    """The stream that had reached it, and goes on."""
+    limit: str
+    """The limit: name of a field of `Limits`."""
+    previous: float
+    """Amount that was allowed, in the unit of that limit."""
+    allowed: float
+    """Amount that is allowed now. It is the same if the question was about the unknown price of a model."""
+
+
+class OnAgentSwitch(HookInput, frozen=True):
+    """Input of `on_agent_switch`: another agent acts from here on."""
+
+    source: Source
+    """The stream of the agent whose hooks are called: the one that acted, or that waits for its child stream."""
+    to: str
+    """Name of the agent that acts next."""
+    kind: SwitchKind
+    """Why it does."""
+    child: Source | None = None
+    """The child stream, if the kind is ``transfer`` or ``return``."""
+
+
 class OnError(HookInput, frozen=True):
     """Input of `on_error`: the run is about to fail."""
 
@@ -499,6 +553,9 @@ PointName: TypeAlias = Literal[
     "on_tool_approval_decision",
     "post_tool_use",
     "notification",
+    "on_max_iterations",
+    "on_session_resume",
+    "on_agent_switch",
     "on_error",
     "stop",
     "subagent_stop",
@@ -711,6 +768,22 @@ pre_compact: Point[PreCompact, Summary | Block | None] = Point(
 post_compact: Point[PostCompact, None] = Point("post_compact", doc="Compaction has shortened the conversation.")
 
 notification: Point[Notification, None] = Point("notification", doc="The run is waiting for a person's answer.")
+
+on_max_iterations: Point[OnMaxIterations, None] = Point(
+    "on_max_iterations",
+    doc="The run has reached a limit, of turns or of anything else that is counted. A person may be asked to raise it.",
+)
+
+on_session_resume: Point[OnSessionResume, None] = Point(
+    "on_session_resume",
+    doc="A person has raised the limit that the run had reached, and the run goes on.",
+)
+
+on_agent_switch: Point[OnAgentSwitch, None] = Point(
+    "on_agent_switch",
+    doc="Another agent acts from here on: one that gets the conversation by a handoff, one that gets a task in a child "
+    "stream, or the agent itself when that child stream has ended. Background runs are no switch: the agent goes on.",
+)
 
 on_error: Point[OnError, None] = Point("on_error", doc="The run is about to fail.")
 

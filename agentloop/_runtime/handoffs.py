@@ -27,9 +27,9 @@ from agentloop._runtime.user_code import UserCodeError, call_user_code, in_threa
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError, UsageError
-from agentloop.events import HandedOff
+from agentloop.events import HandedOff, Source
 from agentloop.handoffs import HANDOFF, History
-from agentloop.hooks import SessionEnd
+from agentloop.hooks import OnAgentSwitch, SessionEnd, SwitchKind
 from agentloop.messages import Message, Text, ToolCall, ToolResult, UserMessage, checked_messages
 from agentloop.tools import JsonArguments, Tool
 
@@ -43,6 +43,7 @@ __all__ = [
     "open_stages",
     "refused_handoff",
     "show_history",
+    "tell_switch",
 ]
 
 
@@ -246,6 +247,7 @@ async def become(run: Run, record: HandoffRecord) -> None:
             f"agent {run.config.name!r} has handed off to {record.to!r}, which is no agent of the team: "
             f"{nearest(record.to, run.team)}"
         )
+    await tell_switch(run, record.to, "handoff")
     if run.hooks.at("session_end"):
         await run.hooks.notify_shielded("session_end", SessionEnd(run.source, "handed_off"))
     run.config, run.settings = config, config.settings
@@ -255,6 +257,12 @@ async def become(run: Run, record: HandoffRecord) -> None:
     run.hooks = run.open_hooks()
     run.chain = run.reader = run.deferred = run.offered = run.response = run.partial = None
     await show_history(run)
+
+
+async def tell_switch(run: Run, to: str, kind: SwitchKind, child: Source | None = None) -> None:
+    """Tell the hooks of ``run`` that the agent ``to`` acts from here on."""
+    if run.hooks.at("on_agent_switch"):
+        await run.hooks.notify("on_agent_switch", OnAgentSwitch(run.source, to, kind, child))
 
 
 async def show_history(run: Run) -> None:

@@ -69,7 +69,7 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
 )
-from agentloop.hooks import OnError, SessionEnd, SubagentStop
+from agentloop.hooks import OnAgentSwitch, OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import RunStep
@@ -602,9 +602,15 @@ async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
         await run.hooks.notify_shielded("on_error", OnError(run.source, outcome.error))
     if run.hooks.at("session_end"):
         await run.hooks.notify_shielded("session_end", SessionEnd(run.source, outcome.reason))
-    if run.parent is not None and run.parent.hooks.at("subagent_stop"):
-        ended = SubagentStop(run.parent.source, run.source, outcome.reason)
-        await run.parent.hooks.notify_shielded("subagent_stop", ended)
+    parent = run.parent
+    if parent is None:
+        return
+    if parent.hooks.at("subagent_stop"):
+        ended = SubagentStop(parent.source, run.source, outcome.reason)
+        await parent.hooks.notify_shielded("subagent_stop", ended)
+    if parent.hooks.at("on_agent_switch") and not run.background_id and outcome.reason != "needs_input":
+        switch = OnAgentSwitch(parent.source, parent.config.name, "return", run.source)
+        await parent.hooks.notify_shielded("on_agent_switch", switch)
 
 
 def _emit_start(run: Run, *, continues: bool) -> None:

@@ -32,7 +32,7 @@ from agentloop._runtime.background import resume_background
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.deferred import defer_tools
 from agentloop._runtime.dynamic import choose_model, instructions_for, offered_tools, settings_of
-from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history
+from agentloop._runtime.handoffs import become, hand_off_when_done, open_stages, show_history, tell_switch
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.model_call import RequestRefusedError, ask as ask_model, check_price, open_models
 from agentloop._runtime.output_validation import validated
@@ -55,6 +55,8 @@ from agentloop.hooks import (
     Block,
     Context,
     Continue,
+    OnMaxIterations,
+    OnSessionResume,
     SessionStart,
     StopRequested,
     TurnEnd,
@@ -121,6 +123,8 @@ async def run_loop(run: Run) -> Ending:
     """
     # A stream that is stopped before it has begun has no effect at all.
     await trio.lowlevel.checkpoint_if_cancelled()
+    if run.parent is not None and run.state.turn == 0 and not run.background_id:
+        await tell_switch(run.parent, run.config.name, "transfer", run.source)
     if run.team:
         return await _run_team(run)
     loop = await _loop_of(run)
@@ -426,15 +430,20 @@ class _Loop:
 
     async def _may_go_on(self, reached: Exceeded) -> bool:
         """Ask whether the run may go past a limit."""
-        limit, used, allowed = reached.limit, reached.used, reached.allowed
+        run, limit, used, allowed = self._run, reached.limit, reached.used, reached.allowed
+        if run.hooks.at("on_max_iterations"):
+            await run.hooks.notify("on_max_iterations", OnMaxIterations(run.source, limit, used, allowed))
         question = ContinueRequested(
-            self._run.source, 0, id="", limit=limit, used=used, allowed=allowed, unpriced=reached.unpriced
+            run.source, 0, id="", limit=limit, used=used, allowed=allowed, unpriced=reached.unpriced
         )
-        answer = await ask(self._run, AskedQuestion(question))
+        answer = await ask(run, AskedQuestion(question))
         if not isinstance(answer, Approve):
             return False
         reached.meter.extend(reached)
-        record_raised_limit(self._run, reached)
+        record_raised_limit(run, reached)
+        if run.hooks.at("on_session_resume"):
+            raised = reached.meter.allowed.get(limit, allowed)
+            await run.hooks.notify("on_session_resume", OnSessionResume(run.source, limit, allowed, raised))
         return True
 
     async def _take_turn(self, tools: ToolList) -> Ending | HandoffRecord | None:

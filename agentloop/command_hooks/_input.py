@@ -57,6 +57,8 @@ def told(value: Any) -> dict[str, Any]:
             return {**_in_words(question), "question": msgspec.Raw(encode_event(question))}
         case hooks.OnError(error=error):
             return {"error": {"type": type(error).__name__, "message": str(error)}}
+        case hooks.OnAgentSwitch(source=source, to=to, kind=kind):
+            return {"from_agent": source.agents[-1], "to_agent": to, "kind": kind}
         case hooks.StopRequested():
             return {"stop_hook_active": value.continuations > 0, "last_assistant_message": value.message.text}
         case hooks.SubagentStop(child=child):

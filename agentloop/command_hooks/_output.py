@@ -32,6 +32,8 @@ class CommandFailedError(Exception):
 class _Specific(msgspec.Struct, rename="camel"):
     permission_decision: Literal["allow", "deny", "ask", "defer"] | None = None
     permission_decision_reason: str | None = None
+    metadata: dict[str, Any] = {}
+    """For the person who is asked; docker-agent's field."""
     updated_input: dict[str, Any] | None = None
     additional_context: str | None = None
     updated_tool_output: Any = None
@@ -84,6 +86,8 @@ _SPECIFIC = (
     "additionalContext",
     "updatedToolOutput",
 )
+_ASIDE = ("metadata",)
+"""Fields of it that are no verdict, and may have any meaning elsewhere."""
 _VERDICTS = frozenset({"decision", "permissiondecision", "permission", "behavior", "verdict", "action"})
 """Fields that carry a verdict with some host, without case and separators."""
 _FLAGS = frozenset({"allow", "allowed", "approve", "approved", "block", "blocked", "deny", "denied"})
@@ -120,7 +124,7 @@ def _answer(text: str) -> Answer:
         raise CommandFailedError(f"it wrote what is no answer: {error}: {text[:SHOWN]}") from error
     problem = _unread(fields, _TOP, _SPECIFIC, "in hookSpecificOutput")
     if not problem and "hookSpecificOutput" in fields:
-        problem = _unread(fields["hookSpecificOutput"], _SPECIFIC, ("decision", "continue"), "at the top")
+        problem = _unread(fields["hookSpecificOutput"], _SPECIFIC + _ASIDE, ("decision", "continue"), "at the top")
     if problem:
         raise CommandFailedError(f"it wrote what is no answer: {problem}: {text[:SHOWN]}")
     return answer
@@ -245,7 +249,7 @@ def _check_possible(point: Point[Any, Any], answer: Answer) -> None:
 def _permission(answer: Answer, more: _Specific) -> Any:
     decided: hooks.Allow | hooks.Ask | None = None
     if answer.asks:
-        decided = hooks.Ask(answer.why)
+        decided = hooks.Ask(answer.why, more.metadata)
     elif (more.permission_decision or answer.decision) in ("allow", "approve"):
         decided = hooks.Allow()
     return decided if more.updated_input is None else hooks.ReplaceArguments(more.updated_input, decided)

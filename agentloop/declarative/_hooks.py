@@ -12,7 +12,7 @@ import platform
 import re
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from attrs import frozen
@@ -24,10 +24,12 @@ from agentloop.command_hooks._program import Program, checked
 from agentloop.declarative._section import Context, Section
 from agentloop.declarative._table import HOOK_POINTS, TOOL_POINTS
 from agentloop.hooks import BeforeLLMCall, Block, Hook, Point
+from agentloop.judges import judge
+from agentloop.models import Model
 from agentloop.toolkit import project_files
 from agentloop.tools import Toolset
 
-__all__ = ["date_hook", "environment_hook", "hooks_of"]
+__all__ = ["date_hook", "environment_hook", "hooks_of", "redacts"]
 
 GUARDS = ("pre_tool_use", "tool_guard")
 """The points whose failures refuse, in docker-agent too."""
@@ -37,7 +39,11 @@ _POINTS: dict[str, Point[Any, Any]] = {point.name: point for point in vars(hooks
 _CONTEXT = hooks.Context
 
 
-def hooks_of(agent: Section) -> tuple[list[Hook], list[Toolset]]:
+FindModel: TypeAlias = Callable[[str, Section, str], Model | str]
+"""Finds the model that a field of a section names."""
+
+
+def hooks_of(agent: Section, find_model: FindModel) -> tuple[list[Hook], list[Toolset]]:
     """The hooks of an agent, and the toolsets that stand for some of the built-in ones.
 
     Raises:
@@ -52,7 +58,7 @@ def hooks_of(agent: Section) -> tuple[list[Hook], list[Toolset]]:
         if not name:
             continue
         for globs, hook in _each(section, event):
-            one = _made(event, _POINTS[name], globs, hook)
+            one = _made(event, _POINTS[name], globs, hook, find_model)
             if isinstance(one, Hook):
                 made.append(one)
             elif one is not None:
@@ -78,7 +84,9 @@ def _globs(group: Section) -> tuple[str, ...]:
     return globs
 
 
-def _made(event: str, point: Point[Any, Any], globs: tuple[str, ...], hook: Section) -> Hook | Toolset | None:
+def _made(
+    event: str, point: Point[Any, Any], globs: tuple[str, ...], hook: Section, find_model: FindModel
+) -> Hook | Toolset | None:
     kind = hook.text("type")
     if kind in ("command", "builtin") and "command" not in hook:
         raise hook.error("`command` is missing")
@@ -92,6 +100,8 @@ def _made(event: str, point: Point[Any, Any], globs: tuple[str, ...], hook: Sect
         return _command(event, point, hook, options)
     if kind == "builtin" and event not in GUARDS:
         return _builtin(event, point, hook, options)
+    if kind == "model" and event in GUARDS and hook.text("schema") == _DECISION:
+        return _judge(event, point, hook, options, find_model)
     reason = f"A hook of type {kind} is not run" if kind != "builtin" else f"{hook.text('command')!r} is not run"
     if event in GUARDS and hook.text("command") not in _HARMLESS:
         hook.unsupported("type", f"{reason}: each call that it is about asks a person instead.")
@@ -102,6 +112,43 @@ def _made(event: str, point: Point[Any, Any], globs: tuple[str, ...], hook: Sect
 
 async def _ask(call: hooks.PreToolUse) -> hooks.Ask:  # noqa: ASYNC124 - a plain function would run in a thread
     return hooks.Ask("the file has a guard for this call that is not run here")
+
+
+# ------------------------------------------------------------------------------------------ models
+
+_DECISION = "pre_tool_use_decision"
+"""The schema of a model that allows, asks or denies."""
+_TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
+_READ_AS = {".ToolName": "`tool` of the next message", ".ToolInput": "`arguments` of the next message"}
+"""What a judge reads in place of docker-agent's templates: it gets the call as data of its own, and not among its
+rules, where the text of a call could pass for one."""
+
+
+def _judge(event: str, point: Point[Any, Any], hook: Section, options: dict[str, Any], find_model: FindModel) -> Hook:
+    for name in ("model", "prompt"):
+        if not hook.text(name).strip():
+            raise hook.error(f"`{name}` is missing: a hook of type model asks one")
+
+    def read_as(template: re.Match[str]) -> str:
+        value = template.group(1).partition("|")[0].strip()
+        if value not in _READ_AS:
+            hook.unsupported("prompt", f"{template.group()!r} is read as it stands: no template is filled in.")
+        return _READ_AS.get(value, template.group())
+
+    rules = _TEMPLATE.sub(read_as, hook.text("prompt"))
+    if "system_prompt" in hook:
+        rules = f"{hook.text('system_prompt')}\n\n{rules}"
+    return judge(
+        find_model(hook.text("model"), hook, "model"),
+        rules,
+        at=point,
+        approves=True,
+        may_ask=True,
+        name=hook.text("name") or event,
+        tools=options["tools"],
+        children=options["children"],
+        timeout=options.get("timeout", 60.0),
+    )
 
 
 # ---------------------------------------------------------------------------------------- programs
@@ -177,8 +224,6 @@ def _in_camel_case(text: str, value: Any) -> str:
     specific = renamed.get("hookSpecificOutput")
     if is_object(specific):
         inside = {_CAMEL_INSIDE.get(name, name): inner for name, inner in specific.items()}
-        # It is shown beside the question in docker-agent, and decides nothing.
-        inside.pop("metadata", None)
         if is_object(inside.get("updatedInput")) and isinstance(value, hooks.PreToolUse):
             # A patch: the other arguments stay.
             inside["updatedInput"] = {**value.arguments, **inside["updatedInput"]}
@@ -188,8 +233,19 @@ def _in_camel_case(text: str, value: Any) -> str:
 
 # ----------------------------------------------------------------------------------- built-in hooks
 
-_HARMLESS = ("limit_large_tool_results", "safer_shell")
-"""Built-in hooks that do here what is done in any case."""
+_REDACT = "redact_secrets"
+_HARMLESS = ("limit_large_tool_results", "safer_shell", _REDACT)
+"""Built-in hooks that do here what is done in any case, or for the agent as a whole: see `redacts`."""
+
+
+def redacts(agent: Section) -> bool:
+    """Whether secrets are redacted: by the agent's flag, or by the hook that docker-agent has for it."""
+    section = agent.section("hooks")
+    return bool(agent.flag("redact_secrets")) or any(
+        hook.text("type") == "builtin" and hook.text("command").strip() == _REDACT
+        for event in (section.names if section is not None else ())
+        for _, hook in _each(cast("Section", section), event)
+    )
 
 
 def _builtin(event: str, point: Point[Any, Any], hook: Section, options: dict[str, Any]) -> Hook | Toolset | None:

@@ -585,9 +585,9 @@ HOOK_POINTS: dict[str, tuple[str, str, str]] = {
         "They are called when a person is asked; errors and warnings are for `on_error`.",
     ),
     "on_error": ("on_error", _OWN, ""),
-    "on_max_iterations": ("", "The limit of turns is reached.", _NO_POINT),
-    "on_agent_switch": ("", "Another agent acts.", _NO_POINT),
-    "on_session_resume": ("", "A person lets the run go on.", _NO_POINT),
+    "on_max_iterations": ("on_max_iterations", "A limit is reached.", ""),
+    "on_agent_switch": ("on_agent_switch", _OWN, ""),
+    "on_session_resume": ("on_session_resume", "A person lets the run go on.", ""),
     "before_agent_run": ("", "An agent begins.", _NO_POINT),
     "after_agent_complete": ("", "An agent is done.", _NO_POINT),
     "worktree_create": ("", "A worktree was made.", "No worktree is made: its hooks are not run."),
@@ -629,7 +629,8 @@ _HOOK = Record(
             "type",
             Text(("command", "builtin", "model", "evaluator")),
             "The kind.",
-            "Commands and most of the built-in hooks are run; a guard of another kind asks a person instead.",
+            "Commands, models that decide about a call, and most of the built-in hooks are run; a guard of another "
+            "kind asks a person instead.",
             required=True,
         ),
         _obeyed("command", TEXT, "The command line, or the name of a built-in hook."),
@@ -650,13 +651,23 @@ _HOOK = Record(
             "Refuse an output that is not JSON.",
             "An output with an unknown verdict is refused in any case.",
         ),
+        _obeyed("model", TEXT, "Of a hook of type model: the model that judges, or its name."),
+        _partly(
+            "prompt",
+            TEXT,
+            "Of a hook of type model: its rules.",
+            "The model reads the call as JSON in a message of its own; no template is filled in.",
+        ),
+        _partly(
+            "schema",
+            TEXT,
+            "Of a hook of type model: what its answer is.",
+            "`pre_tool_use_decision` is obeyed at `pre_tool_use` and `tool_guard`; no other hook of type model is run.",
+        ),
+        _obeyed("system_prompt", TEXT, "Of a hook of type model: more rules, before the prompt."),
         *(
-            _named(name, form, "Of a hook of another type.", "No hook asks a model or an evaluator.")
+            _named(name, form, "Of a hook of type evaluator.", "No hook asks an evaluator.")
             for name, form in (
-                ("model", TEXT),
-                ("prompt", TEXT),
-                ("schema", TEXT),
-                ("system_prompt", TEXT),
                 ("evaluator", TEXT),
                 ("evaluator_policy", JSON),
                 ("routing_policy", JSON),

@@ -17,7 +17,7 @@ from agentloop.commands import Command, is_command_name
 from agentloop.declarative._choosing import choosing_hooks
 from agentloop.declarative._document import Node, read_document
 from agentloop.declarative._forms import Report
-from agentloop.declarative._hooks import date_hook, environment_hook, hooks_of
+from agentloop.declarative._hooks import date_hook, environment_hook, hooks_of, redacts
 from agentloop.declarative._models import Choice, Models
 from agentloop.declarative._output import output_of
 from agentloop.declarative._problems import Place, TeamFileError, Unsupported, nearest
@@ -307,7 +307,7 @@ class _Loader:
         )
         groups = self._groups[name]
         called = self._called(section, path)
-        own_hooks, more_toolsets = hooks_of(section)
+        own_hooks, more_toolsets = hooks_of(section, self._model)
         extra: dict[str, Any] = {}
         if "structured_output" in section:
             output = section.section("structured_output")
@@ -335,9 +335,12 @@ class _Loader:
             handoffs=section.texts("handoffs"),
             handoff_when_done=section.text("force_handoff") or None,
             commands=dict(self._commands(section)),
-            redact=True if section.flag("redact_secrets") else None,
+            redact=True if redacts(section) else None,
             **extra,
         )
+
+    def _model(self, reference: str, section: Section, field: str) -> Model | str:
+        return self._models.choice(reference, section, field).model
 
     def _choices(self, section: Section) -> list[Choice]:
         """The models of an agent: one, or several that take turns."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentloop.declarative import load_team
 from agentloop.declarative._table import HOOK_POINTS
 from agentloop.events import ApprovalRequested
 from agentloop.messages import ToolResult
@@ -184,14 +185,14 @@ async def test_max_iterations_ends_the_run(tmp_path: Path) -> None:
         assert "a number as its only argument" in problem(f"agents: {{root: {{model: openai/x, hooks: {hooks}}}}}\n")
 
 
-@pytest.mark.parametrize("name", ["snapshot", "http_post", "redact_secrets", "unload"])
+@pytest.mark.parametrize("name", ["snapshot", "http_post", "unload"])
 def test_a_built_in_hook_that_is_not_here_is_named(name: str) -> None:
     team = team_of(f"hooks: {{turn_start: {builtin(name)}}}")
     assert list(reasons(team).values()) == [f"The hook {name!r} is not built in here."]
 
 
 GUARDS = [
-    "{type: model, model: openai/x, prompt: Is it safe, schema: pre_tool_use_decision}",
+    "{type: model, model: openai/x, prompt: Is it safe}",
     "{type: evaluator, evaluator: risk, evaluator_policy: {decisions: {a: deny}, min_probability: 0.5, fallback: ask}}",
     "{type: builtin, command: my_guard}",
 ]
@@ -211,3 +212,54 @@ async def test_in_the_place_of_a_guard_that_is_not_here_a_person_is_asked(
 
 def test_a_hook_without_a_command_is_a_mistake() -> None:
     assert "`command` is missing" in problem("agents: {root: {model: openai/x, hooks: {stop: [{type: command}]}}}\n")
+
+
+JUDGE = "{type: model, model: judge, schema: pre_tool_use_decision, prompt: 'Tool: {{ .ToolName }}. Deny sudo.'}"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_asked", "status"),
+    [("allow", False, "ok"), ("ask", True, "denied"), ("deny", False, "denied"), ("perhaps", False, "denied")],
+)
+@pytest.mark.parametrize("event", ["pre_tool_use", "tool_guard"])
+async def test_a_model_decides_about_a_call(
+    tmp_path: Path, event: str, verdict: str, is_asked: bool, status: str
+) -> None:
+    judge = ScriptedModel(json.dumps({"decision": verdict, "reason": "so it is"}), name="judge")
+    worker = ScriptedModel(calls("shell", cmd="echo hi"), "Done.")
+    file = tmp_path / "team.yaml"
+    file.write_text(
+        "agents: {root: {model: worker, toolsets: [{type: shell}], "
+        f"hooks: {{{event}: [{{matcher: shell, hooks: [{JUDGE}]}}]}}}}}}\n"
+    )
+    team = load_team(file, models={"worker": worker, "judge": judge})
+    watched = await watch(team, on_event=decline)
+    assert any(isinstance(one, ApprovalRequested) for one in watched.events) == is_asked
+    assert result_of(watched).status == status
+    [request] = judge.requests
+    assert "Tool: `tool` of the next message. Deny sudo." in request.instructions
+
+
+def test_a_judge_needs_a_model_and_rules() -> None:
+    for missing, given in (("model", "prompt: x"), ("prompt", "model: openai/x")):
+        hook = f"{{type: model, schema: pre_tool_use_decision, {given}}}"
+        text = f"hooks: {{pre_tool_use: [{{matcher: '*', hooks: [{hook}]}}]}}"
+        assert f"`{missing}` is missing" in problem(f"agents: {{root: {{model: openai/x, {text}}}}}\n")
+
+
+async def test_the_hook_redact_secrets_redacts(tmp_path: Path) -> None:
+    script = calls("shell", cmd="echo AKIAIOSFODNN7EXAMPLE"), "Done."
+    watched, model = await run(tmp_path, f"{{before_llm_call: {builtin('redact_secrets')}}}", *script)
+    assert watched.outcome.reason == "completed"
+    assert "AKIA" not in repr(model.requests)
+    assert "[secret:1:" in result_of(watched).text
+
+
+async def test_the_person_who_is_asked_sees_the_metadata_of_a_program(tmp_path: Path) -> None:
+    answer = {"hook_specific_output": {"permission_decision": "ask", "metadata": {"risk": "high"}}}
+    program = tmp_path / "answer.json"
+    program.write_text(json.dumps(answer))
+    hook = f"{{type: command, command: 'cat {program}'}}"
+    watched, _ = await run(tmp_path, f"{{pre_tool_use: [{{matcher: shell, hooks: [{hook}]}}]}}")
+    [asked] = [one for one in watched.events if isinstance(one, ApprovalRequested)]
+    assert asked.metadata["risk"] == "high"

@@ -466,7 +466,8 @@ async def test_a_program_gets_the_input_of_each_hook_point(tmp_path: Path) -> No
     await watch(agent, "Book it.", session=session, on_event=answering(Approve()))
     await watch(agent, "Again.", session=Session("s2"))
 
-    elsewhere = ("UserSteeringMessagesSubmit", "UserFollowupSubmit", "PreCompact", "PostCompact")
+    elsewhere = {"UserSteeringMessagesSubmit", "UserFollowupSubmit", "PreCompact", "PostCompact"}
+    elsewhere |= {"OnMaxIterations", "OnSessionResume"}
     events = {event: told(tmp_path, event) for event in POINTS if event not in elsewhere}
     common = {"session_id": "s1", "stream_id": "s1/1", "agent_name": "clerk", "cwd": str(tmp_path)}
     for event, values in events.items():
@@ -488,6 +489,9 @@ async def test_a_program_gets_the_input_of_each_hook_point(tmp_path: Path) -> No
     assert events["Stop"][0]["last_assistant_message"] == "Done."
     assert events["SubagentStop"][0]["agent_type"] == "child"
     assert events["SubagentStop"][0]["reason"] == "completed"
+    [there, back] = events["OnAgentSwitch"]
+    assert (there["from_agent"], there["to_agent"], there["kind"]) == ("clerk", "child", "transfer")
+    assert (back["to_agent"], back["kind"]) == ("clerk", "return")
     assert events["TurnEnd"][0]["reason"] == "tool_calls"
     assert [value["reason"] for value in events["SessionEnd"]] == ["completed", "failed"]
     assert "gone" in events["OnError"][0]["error"]["message"]
@@ -495,6 +499,17 @@ async def test_a_program_gets_the_input_of_each_hook_point(tmp_path: Path) -> No
 
 SOURCE = Source("s1", "s1/1", ("clerk",))
 LATER = user_message("Hurry."), user_message("Please.")
+
+
+async def test_a_program_gets_the_numbers_of_a_limit(tmp_path: Path) -> None:
+    for point, value, shown in (
+        (hooks.on_max_iterations, hooks.OnMaxIterations(SOURCE, "turns", 3, 2), {"limit": "turns", "used": 3}),
+        (hooks.on_session_resume, hooks.OnSessionResume(SOURCE, "turns", 2, 4), {"previous": 2, "allowed": 4}),
+    ):
+        hook = command_hook(point, keeping(tmp_path, point.name))
+        assert await hook.function(value) is None
+        [seen] = told(tmp_path, point.name)
+        assert shown.items() <= seen.items()
 
 
 @pytest.mark.parametrize(

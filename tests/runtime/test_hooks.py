@@ -11,11 +11,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from agentloop import Agent, Approve, Deadlines, Deny, Limits, Session, Team, Tool, hooks, tool
 from agentloop._runtime.stream import Stream
-from agentloop.errors import BlockedError, ModelError
+from agentloop.errors import BlockedError, LimitReachedError, ModelError
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ChildStreamStopped,
+    ContinueRequested,
     Source,
     StreamEvent,
     StreamStopped,
@@ -36,7 +37,10 @@ from agentloop.hooks import (
     Continue,
     Hook,
     Notification,
+    OnAgentSwitch,
     OnError,
+    OnMaxIterations,
+    OnSessionResume,
     Point,
     PostToolUse,
     PreToolUse,
@@ -1154,3 +1158,66 @@ async def test_the_deltas_of_a_call_come_before_the_hooks_around_it() -> None:
         await first(stream, ToolCallDelta)
         await first(stream, ToolCallStarted)
         await wait_all_tasks_blocked()
+
+
+# ------------------------------------------------------------------------ limits, and other agents
+
+
+async def test_a_reached_limit_and_its_raise_are_told() -> None:
+    seen: list[Any] = []
+    told = [hooks.on_max_iterations()(seen.append), hooks.on_session_resume()(seen.append)]
+    agent = looking(*told, limits=Limits(turns=1))
+
+    def approve(stream: Any, event: object) -> None:
+        if isinstance(event, ContinueRequested):
+            stream.answer(event.id, Approve())
+
+    watched = await watch(agent, on_event=approve)
+    assert watched.outcome.reason == "completed"
+    source = watched.events[0].source
+    assert seen == [OnMaxIterations(source, "turns", 1, 1), OnSessionResume(source, "turns", 1, 2)]
+
+
+async def test_a_limit_that_nobody_raises_is_told_once_and_not_as_raised() -> None:
+    seen: list[Any] = []
+    told = [hooks.on_max_iterations()(seen.append), hooks.on_session_resume()(seen.append)]
+    with pytest.raises(LimitReachedError):
+        await looking(*told, limits=Limits(turns=1)).run("go")
+    assert [(type(value), value.limit) for value in seen] == [(OnMaxIterations, "turns")]
+
+
+async def test_a_task_for_a_child_and_its_return_are_switches() -> None:
+    log: list[OnAgentSwitch] = []
+    inner = Agent(ScriptedModel("Done."), name="inner")
+    agent = nested(inner, 1).replace(hooks=[hooks.on_agent_switch()(log.append)])
+    watched = await watch(agent)
+    [started] = of(watched.events, ChildStreamStarted)
+    child = started.source
+    source = watched.events[0].source
+    assert log == [
+        OnAgentSwitch(source, "inner", "transfer", child),
+        OnAgentSwitch(source, "outer1", "return", child),
+    ]
+
+
+async def test_a_handoff_is_a_switch_of_the_agent_that_hands_off() -> None:
+    log: list[OnAgentSwitch] = []
+    told = hooks.on_agent_switch()(log.append)
+    billing = Agent(ScriptedModel("Paid."), name="billing", hooks=[told])
+    front = Agent(ScriptedModel(calls("handoff", agent="billing")), name="front", handoffs=["billing"], hooks=[told])
+    watched = await watch(Team(front, billing))
+    assert log == [OnAgentSwitch(watched.events[0].source, "billing", "handoff")]
+
+
+async def test_a_switch_hook_that_fails_is_a_warning_of_the_agent_above() -> None:
+    def fail(switch: OnAgentSwitch) -> None:
+        raise ValueError(switch.kind)
+
+    agent = nested(Agent(ScriptedModel("Done."), name="inner"), 1).replace(
+        hooks=[hooks.on_agent_switch(name="watch")(fail)]
+    )
+    watched = await watch(agent)
+    assert watched.outcome.reason == "completed"
+    warned = of(watched.events, WarningIssued)
+    assert [warning.source.agents for warning in warned] == [("outer1",)] * 2
+    assert ["transfer" in warning.message for warning in warned] == [True, False]

@@ -262,3 +262,39 @@ def test_a_wrong_judge_is_refused_with_the_way_out(options: dict[str, Any], prob
     arguments: dict[str, Any] = {"model": "m:x", "instructions": "x", **options}
     with pytest.raises(UsageError, match=problem):
         judge(arguments.pop("model"), arguments.pop("instructions"), **arguments)
+
+
+ASK = '{"decision": "ask", "reason": "who knows"}'
+
+
+@pytest.mark.parametrize(
+    ("response", "asked_for", "is_paid"),
+    [
+        ('{"decision": "allow", "reason": ""}', [], True),
+        (ASK, ["who knows"], True),
+        ('{"decision": "ask", "reason": ""}', ["judge 'judge' leaves it to a person"], True),
+        ('{"decision": "deny", "reason": "no"}', [], False),
+        (ALLOW, [], False),
+    ],
+)
+async def test_a_judge_that_may_ask_has_three_verdicts(response: str, asked_for: list[str], is_paid: bool) -> None:
+    paid: list[int] = []
+    asked: list[ApprovalRequested] = []
+
+    def approve(question: Any) -> Approve:
+        asked.append(question)
+        return Approve()
+
+    model = ScriptedModel(*[response] * 3)
+    await paying(judge(model, "Rules.", at=TOOL, may_ask=True), paid=paid).run("Pay", on_question=approve)
+    assert paid == [5] * is_paid
+    assert [reason in question.reason for question, reason in zip(asked, asked_for, strict=True)] == [True] * len(asked)
+    assert '"decision": "allow", "ask" or "deny"' in model.requests[0].instructions
+
+
+async def test_a_judge_that_may_not_ask_has_two_verdicts() -> None:
+    paid: list[int] = []
+    await paying(judge(ScriptedModel(ASK, ASK, ASK), "Rules.", at=TOOL), paid=paid).run("Pay")
+    assert paid == []
+    with pytest.raises(UsageError, match="only a tool call can wait for a person"):
+        judge("m:x", "Rules.", at=hooks.user_prompt_submit, may_ask=True)

@@ -109,6 +109,9 @@ def every_hook(lab: Lab) -> Agent[Any, Any]:
         hooks.on_error,
         hooks.stop,
         hooks.subagent_stop,
+        hooks.on_max_iterations,
+        hooks.on_session_resume,
+        hooks.on_agent_switch,
         hooks.turn_end,
         hooks.session_end,
     )
@@ -326,6 +329,19 @@ def _at_the_limit(lab: Lab) -> Agent[Any, Any]:
 @on_depths("completed")
 def turn_limit_continued(lab: Lab) -> Agent[Any, Any]:
     return _at_the_limit(lab)
+
+
+@on_depths("completed")
+def hooks_hear_of_a_limit_and_its_raise(lab: Lab) -> Agent[Any, Any]:
+    told = [lab.hook(hooks.on_max_iterations), lab.hook(hooks.on_session_resume)]
+    return _at_the_limit(lab).replace(hooks=told)
+
+
+@on_depths("completed")
+def hooks_hear_that_a_child_acts(lab: Lab) -> Agent[Any, Any]:
+    inner = Agent(lab.model(calls("ask"), "Done.", name="inner"), name="inner", tools=[lab.asker("ask")])
+    script = lab.model(calls("inner", prompt="a"), "Done.")
+    return Agent(script, tools=[inner.as_tool()], hooks=[lab.hook(hooks.on_agent_switch)])
 
 
 @on_depths("limit", answer=lambda question: Deny("enough"))

@@ -214,6 +214,11 @@ def a_judge_fails_and_a_person_is_asked(lab: Lab) -> Agent[Any, Any]:
 
 
 @on_depths("completed")
+def a_judge_leaves_it_to_a_person(lab: Lab) -> Agent[Any, Any]:
+    return _judged(lab, '{"decision": "ask", "reason": "who knows"}', may_ask=True)
+
+
+@on_depths("completed")
 def a_judge_times_out(lab: Lab) -> Agent[Any, Any]:
     return _judged(lab, hangs(), timeout=5)
 
