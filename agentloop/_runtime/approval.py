@@ -100,7 +100,7 @@ def is_free(run: Run, tool: Tool) -> bool:
     # Called for each tool call, and nearly always true: written out, since lists and generators cost more than a call.
     if run.root.session.permissions is not None or run.config.permissions is not None:
         return False
-    return run.parent is None or next(_permissions_around(run), None) is None
+    return run.above is None or next(_permissions_around(run), None) is None
 
 
 async def check_call(
@@ -504,11 +504,16 @@ def _own_permissions(run: Run) -> list[Permissions]:
 
 
 def _permissions_around(run: Run) -> Iterator[Permissions]:
-    ancestor = run.parent
-    while ancestor is not None:
-        if ancestor.config.permissions is not None:
-            yield ancestor.config.permissions
-        ancestor = ancestor.parent
+    root = run
+    while root.parent is not None:
+        root = root.parent
+        if root.config.permissions is not None:
+            yield root.config.permissions
+    if root.apart is not None:
+        yield from root.apart.permissions
+        for session in root.apart.sessions:
+            if session.permissions is not None:
+                yield session.permissions
 
 
 def _approval_event(

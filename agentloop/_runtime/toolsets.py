@@ -38,6 +38,7 @@ __all__ = [
     "open_toolsets",
     "persons_time",
     "run_all",
+    "run_in_charge",
     "time_left",
     "working_for",
 ]
@@ -53,6 +54,11 @@ _RUN: ContextVar[Run | None] = ContextVar("agentloop.toolset_run", default=None)
 _IS_SHARED: ContextVar[bool] = ContextVar("agentloop.toolset_is_shared", default=False)
 """Whether the toolset that the current task holds open is shared among runs. Not the same as no run in `_RUN`: a tool
 may start toolsets to share, and then there is a run around them."""
+
+
+def run_in_charge() -> Run | None:
+    """The run whose toolsets start, or list their tools, in the current task; ``None`` for shared ones that start."""
+    return _RUN.get()
 
 
 def is_shared() -> bool:
