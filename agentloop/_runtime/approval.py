@@ -647,11 +647,13 @@ class _Tools:
             if agent is not config:
                 self._add(agent.tools)
                 self._is_complete = self._is_complete and not agent.toolsets
+            inside = [inner for tool in agent.tools for inner in tool.agents]
+            inside += [inner for hook in agent.hooks for inner in hook.agents]
+            for inner in inside:
+                if isinstance(inner, AgentConfig):
+                    members = inner.members.values() or (inner,)
+                    agents.extend(each for each in members if all(each is not other for other in agents))
             for tool in agent.tools:
-                for inner in tool.agents:
-                    if isinstance(inner, AgentConfig):
-                        members = inner.members.values() or (inner,)
-                        agents.extend(each for each in members if all(each is not other for other in agents))
                 if not tool.agents and tool.context_name is not None and not _is_ours(tool):
                     # It may open a child stream of any agent.
                     self._is_complete = False

@@ -33,6 +33,7 @@ from agentloop._runtime.background import StartedRun, live_apart
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.questions import ask
 from agentloop._runtime.run import PARK, Apart, Run
+from agentloop._runtime.user_code import call_user_code
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
 from agentloop.errors import ChildLimitError, InvalidAnswerError, StreamStateError, UsageError
@@ -95,6 +96,10 @@ class BackgroundBlock:
             self._members[run] = joined.add(self)
             self._changed.set()
             self._changed = trio.Event()
+
+    def has_joined(self, run: Run) -> bool:
+        """Whether ``run`` has joined, and has not ended."""
+        return run in self._members
 
     def leave(self, run: Run) -> None:
         """``run`` has ended."""
@@ -270,14 +275,14 @@ class RunOfBlock(StartedRun):
             run = self.run = apart.run
             assert run is not None
             self.state = run.state
-            if self.starter not in self._block._members:
+            if not self._block.has_joined(self.starter):
                 run.meter.parent = None
             yield stream
 
     async def _answer(self, question: Question) -> Answer | None:
         """Answer a question of the run: by its own handler, or by the reader of a stream of the block."""
         if self._handler is not None:
-            reply = await self._handler(question)
+            reply: Answer | None = await call_user_code(None, self._handler, question)
             if reply is not None:
                 return reply
         assert self.run is not None

@@ -41,6 +41,7 @@ from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.handoffs import check_team
+from agentloop._runtime.hook_runs import HookRuns
 from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
@@ -69,7 +70,7 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
 )
-from agentloop.hooks import OnError, SessionEnd, SubagentStop
+from agentloop.hooks import Hook, OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import RunStep
@@ -130,6 +131,7 @@ def open_stream(
         journal=journal,
         open_child=_open_child,
         open_apart=_open_apart,
+        open_hook_runs=HookRuns,
         resolve=resolve_models,
         asking=JudgesRequest,
     )
@@ -166,7 +168,7 @@ def _open_child(
     read: bool,
     background: str = "",
     previous: StreamState | None = None,
-    hook: str = "",
+    hook: Hook | None = None,
 ) -> AbstractAsyncContextManager[ChildStream]:
     """A stream inside ``parent``, in a session of its own.
 
@@ -178,7 +180,7 @@ def _open_child(
     if redactor is not None:
         # Before the previous child is looked for: the journal has its prompt with placeholders.
         message = redactor.value(message)
-    if not (background or hook):
+    if not background and hook is None:
         previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
@@ -251,6 +253,7 @@ def _open_apart(
         journal=None,
         open_child=_open_child,
         open_apart=_open_apart,
+        open_hook_runs=HookRuns,
         resolve=resolve_models,
         asking=JudgesRequest,
     )
@@ -314,7 +317,7 @@ async def _block(
     team: Mapping[str, AgentConfig],
     model: Model | str | None = None,
     background_id: str = "",
-    hook: str = "",
+    hook: Hook | None = None,
     continues: bool = False,
     redactor: Redactor | None = None,
     apart: Apart | None = None,
@@ -432,7 +435,7 @@ async def _ended_block(
     state: StreamState,
     team: Mapping[str, AgentConfig],
     background_id: str,
-    hook: str,
+    hook: Hook | None,
     redactor: Redactor | None,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
@@ -680,7 +683,7 @@ def _emit_start(run: Run, *, continues: bool) -> None:
             model=model,
             resumes=resumes,
             background=background,
-            hook=run.hook,
+            hook="" if run.hook is None else run.hook.point,
         )
 
 

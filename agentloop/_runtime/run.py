@@ -28,14 +28,14 @@ from agentloop._core.usage import UNPRICED, Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.deferred import DeferredTools
-from agentloop._runtime.hooks import Hooks
+from agentloop._runtime.hooks import HookRuns, Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader, RedactingWriter
 from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
-from agentloop.hooks import Asking
+from agentloop.hooks import Asking, Hook
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
@@ -122,13 +122,13 @@ class OpenChild(Protocol):
         read: bool,
         background: str = "",
         previous: StreamState | None = None,
-        hook: str = "",
+        hook: Hook | None = None,
         /,
     ) -> AbstractAsyncContextManager[ChildStream]:
         """``deadline`` is the call's; ``read`` says whether the child stream has a reader.
 
         A ``background`` run has an id, and the run's own deadline around it; ``previous`` is the run that it resumes.
-        The run of a ``hook`` has the name of its point, and no call.
+        The run of a ``hook`` has no call.
         """
         ...
 
@@ -236,6 +236,7 @@ class Root:
         "log",
         "open_apart",
         "open_child",
+        "open_hook_runs",
         "pauses",
         "questions",
         "resolve",
@@ -251,6 +252,7 @@ class Root:
         journal: Journal | None,
         open_child: OpenChild,
         open_apart: OpenApart,
+        open_hook_runs: Callable[[Run, Hook, float], HookRuns],
         resolve: Resolve,
         asking: OpenAsking,
     ) -> None:
@@ -270,6 +272,7 @@ class Root:
         """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
         self.open_apart = open_apart
+        self.open_hook_runs = open_hook_runs
         self.resolve = resolve
         """Gives the models of an agent, names resolved and overrides applied."""
         self.semaphores: dict[Tool, trio.Semaphore] | None = None
@@ -359,7 +362,7 @@ class Run:
         settings: ModelSettings | None = None,
         team: Mapping[str, AgentConfig],
         background_id: str = "",
-        hook: str = "",
+        hook: Hook | None = None,
         redactor: Redactor | None = None,
         apart: Apart | None = None,
     ) -> None:
@@ -424,6 +427,8 @@ class Run:
         """The observers that see the events of this run, and not of those around it."""
         self.around: tuple[StepObserver, ...] = step_observers(self.observers) if self.observers else ()
         """The observers that surround its steps."""
+        self.hook = hook
+        """The hook of ``parent`` that has opened it, if one has."""
         self.hooks: Hooks = self.open_hooks()
         self.meter: Meter = Meter(config.limits, above.meter if above else None)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
@@ -455,8 +460,6 @@ class Run:
         """Which of its models to ask; made with the first request."""
         self.background_id = background_id
         """Its id, if it is a background run of ``parent``."""
-        self.hook = hook
-        """The hook point of ``parent`` whose hook has opened it, if one has."""
         self.background: BackgroundRuns | None = None
         """Its background runs, once there was one."""
         self.joined: JoinedBlocks | None = None
@@ -473,7 +476,16 @@ class Run:
         asking = None
         if any(hook.asks for hook in config.hooks) or (around is not None and around.asks):
             asking = partial(self.root.asking, self)
-        return Hooks(config.hooks, config.deadlines, self.writer, around, deps=self.root.deps, asking=asking)
+        return Hooks(
+            config.hooks,
+            config.deadlines,
+            self.writer,
+            around,
+            deps=self.root.deps,
+            asking=asking,
+            runs=partial(self.root.open_hook_runs, self) if config.hooks or around is not None else None,
+            opener=self.hook,
+        )
 
     @property
     def above(self) -> Run | None:
@@ -484,7 +496,7 @@ class Run:
     def is_of_hook(self) -> bool:
         """Whether a hook has opened it, or a run around it: a later run does not come to it again."""
         run: Run | None = self
-        while run is not None and not run.hook:
+        while run is not None and run.hook is None:
             run = run.parent
         return run is not None
 

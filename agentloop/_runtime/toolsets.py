@@ -125,7 +125,7 @@ class ToolsetTask:
       outer: the deadline of the run that the toolset is started for. A person's time does not count in it either.
     """
 
-    __slots__ = ("_deadlines", "_outer", "_stop", "_warn", "opened", "ready", "toolset")
+    __slots__ = ("_deadlines", "_outer", "_stop", "_warn", "ended", "opened", "ready", "stops_first", "toolset")
 
     def __init__(
         self, toolset: Toolset, deadlines: Deadlines, warn: Warn, outer: PausableDeadline | None = None
@@ -135,6 +135,10 @@ class ToolsetTask:
         self._warn = warn
         self._stop = trio.Event()
         self.ready = trio.Event()
+        self.ended = trio.Event()
+        """Set when the toolset has stopped, or has failed."""
+        self.stops_first = getattr(toolset, "stops_first", False) is True
+        """Whether the others of its block go on until it has stopped: the runs of a block may use them."""
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
@@ -177,6 +181,7 @@ class ToolsetTask:
                 log(TOOLSETS, logging.DEBUG, "toolset %r stopped", self.toolset.name)
         finally:
             self.opened = None
+            self.ended.set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -368,5 +373,13 @@ async def run_all(tasks: Sequence[ToolsetTask]) -> AsyncGenerator[None]:
                 await task.ready.wait()
             yield
         finally:
+            first = [task for task in tasks if task.stops_first]
+            for task in first:
+                task.stop()
+            if first:
+                # Shielded: it stops in order also where the block is cancelled.
+                with trio.CancelScope(shield=True):
+                    for task in first:
+                        await task.ended.wait()
             for task in tasks:
                 task.stop()

@@ -85,6 +85,9 @@ def background(*agents: Agent[Any, Any], at_once: int = MOST, on_question: Quest
 class _Background(NotesToolset):
     """The toolset, with the agents that its tools start."""
 
+    stops_first = True
+    """The agents may use the other toolsets of a block, which stop when their runs have ended."""
+
     def __init__(self, *args: Any, agents: tuple[Agent[Any, Any], ...]) -> None:
         super().__init__(*args)
         self.agents = agents
