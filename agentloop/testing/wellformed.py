@@ -117,7 +117,7 @@ class _Reader:
             self._read_response(event, stream)
 
     def _read_reports(self, event: StreamEvent, ids: tuple[str, ...], run: StreamState | None) -> None:
-        """Runs of a block, and of earlier runs of the session, begin in no event: each is reported once all the same."""
+        """Runs of a block, and of earlier runs of the session, begin in no event: even so, each is reported once."""
         others = tuple([id for id in ids if run is None or id not in run.background])
         for id in others:
             if (event.session, id) in self._reported:

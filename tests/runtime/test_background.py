@@ -545,7 +545,8 @@ async def test_the_next_run_is_told_of_the_runs_that_ended_with_the_last_one(way
     [prompt, report] = model.requests[0].messages[-2:]
     assert prompt.text == "And?"
     assert report.text == (
-        "[Background run helper-1 has ended without an answer (interrupted: it ended with the run that had started it).]"
+        "[Background run helper-1 has ended without an answer (interrupted: it ended with the run that had started "
+        "it).]"
     )
 
 
@@ -591,22 +592,15 @@ async def test_no_tool_of_a_background_run_begins_after_the_time_limit_of_the_ru
     assert max(began) - began[0] < 5
 
 
+@pytest.mark.seconds(100)
 async def test_a_time_limit_that_stands_still_stands_still_for_a_background_run() -> None:
     working = helper(calls("work"), "Gold.", tools=[sleeper(8)])
 
-    def late(stream: Stream[Any], event: StreamEvent) -> None:
-        if isinstance(event, ElicitationRequested):
-            questions.append(event)
+    async def think(_question: object) -> Accept:
+        await trio.sleep(10)
+        return Accept({})
 
-    questions: list[ElicitationRequested] = []
-    agent = lead(run() + calls("ask"), "I wait.", "Done.", helpers=[working], tools=[ask], limits=Limits(seconds=5))
-    async with agent.stream("go") as stream, trio.open_nursery() as nursery:
-
-        async def answer() -> None:
-            await trio.sleep(10)
-            stream.answer(questions[0], Accept({}))
-
-        nursery.start_soon(answer)
-        async for event in stream:
-            late(stream, event)
-    assert stream.outcome.output == "Done."
+    agent = lead(run() + calls("ask"), "Done.", helpers=[working], tools=[ask], limits=Limits(seconds=5))
+    outcome = await agent.run("go", on_question=think)
+    assert outcome.output == "Done."
+    assert "Gold." in reports(outcome.messages)[0][1]
