@@ -189,6 +189,10 @@ class BackgroundBlock:
     def notice_end(self, started: RunOfBlock) -> None:
         """``started`` has ended, or could not be opened."""
         self._running.pop(started, None)
+        if started.run is not None:
+            # It is no part of a stream, and of the session all the same.
+            session = started.starter.root.session
+            session.used = session.used + started.run.meter.usage
 
     def forget(self) -> None:
         """The block has ended: the next run of a session reports the runs of that session as lost."""

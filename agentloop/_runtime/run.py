@@ -430,7 +430,10 @@ class Run:
         self.hook = hook
         """The hook of ``parent`` that has opened it, if one has."""
         self.hooks: Hooks = self.open_hooks()
-        self.meter: Meter = Meter(config.limits, above.meter if above else None)
+        meter = above.meter if above else None
+        if meter is not None and apart is not None:
+            meter = meter.for_guests()
+        self.meter: Meter = Meter(config.limits, meter)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
         self.scope = trio.CancelScope()

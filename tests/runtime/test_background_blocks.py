@@ -320,14 +320,15 @@ async def test_the_permissions_of_the_stream_that_started_it_bind_a_run_for_good
     assert "Denied" in results(model.requests[2].messages)[-1]
 
 
-async def test_usage_counts_in_the_stream_that_started_it_until_that_ends() -> None:
+async def test_usage_counts_in_the_session_and_not_in_the_stream_that_started_it() -> None:
     worker = helper(calls("work"), calls("work"), "Gold.", tools=[sleeper(10)])
+    session = Session()
     async with Toolsets(background(worker)) as staff:
         agent = lead(run(), calls("short"), "Done.", staff=staff, tools=[sleeper(15, "short")])
-        outcome = await agent.run("one")
+        outcome = await agent.run("one", session=session)
+        assert outcome.usage.requests == 3
         await trio.sleep(30)
-    # Three requests of its own, and two of the run.
-    assert outcome.usage.requests == 5
+    assert (await session.usage()).requests == 6
 
 
 async def test_the_limits_of_the_stream_that_started_it_hold_until_that_ends() -> None:
