@@ -311,10 +311,10 @@ class StreamStopped(Event, frozen=True, kw_only=True):
 
 
 class ChildStreamStarted(Event, frozen=True, kw_only=True):
-    """A tool call opened a child stream. The child's events follow, among those of its parent."""
+    """A tool call, or a hook, opened a child stream. The child's events follow, among those of its parent."""
 
     call_id: str
-    """Id of the call, in the parent stream, that opened it."""
+    """Id of the call, in the parent stream, that opened it; empty if a hook did."""
     message: UserMessage
     """The child's prompt."""
     model: str
@@ -323,13 +323,15 @@ class ChildStreamStarted(Event, frozen=True, kw_only=True):
     """Id of the stream that this one resumes; empty for a new run."""
     background: str = ""
     """Id of the background run that it is, which may outlive its call; empty for any other child run."""
+    hook: str = ""
+    """The hook point of the parent stream whose hook opened it; empty if a call did."""
 
 
 class ChildStreamStopped(Event, frozen=True, kw_only=True):
     """A child stream ended. Emitted once for every `ChildStreamStarted`, before the parent's last event."""
 
     call_id: str
-    """Id of the call, in the parent stream, that opened it."""
+    """Id of the call, in the parent stream, that opened it; empty if a hook did."""
     reason: StreamReason
     """Why it ended."""
     detail: str = ""
@@ -592,6 +594,8 @@ class ElicitationRequested(Event, frozen=True, kw_only=True, gc=True):
     """JSON Schema of the content to accept with: a flat object of primitive properties, as in MCP."""
     url: str | None = None
     """A page to visit instead of filling in a form. `Accept` means that the user agreed to; agentloop opens nothing."""
+    background: str = ""
+    """Id of the background run that asks, if that belongs to a `Toolsets` block, and so to no stream; else empty."""
 
 
 class ApprovalRequested(Event, frozen=True, kw_only=True, gc=True):
@@ -619,6 +623,8 @@ class ApprovalRequested(Event, frozen=True, kw_only=True, gc=True):
     metadata: dict[str, Any] = {}
     """JSON values by name: those of the tool, of its assessment, and of the hooks that asked, in that order. A later
     one replaces one of the same name."""
+    background: str = ""
+    """Id of the background run that asks, if that belongs to a `Toolsets` block, and so to no stream; else empty."""
 
 
 class ContinueRequested(Event, frozen=True, kw_only=True):
@@ -635,6 +641,8 @@ class ContinueRequested(Event, frozen=True, kw_only=True):
     unpriced: str = ""
     """Name of a model whose price is not known, if the limit is ``cost``, and the question is whether it may be asked
     all the same."""
+    background: str = ""
+    """Id of the background run that asks, if that belongs to a `Toolsets` block, and so to no stream; else empty."""
 
 
 Question: TypeAlias = ElicitationRequested | ApprovalRequested | ContinueRequested

@@ -38,10 +38,13 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, ov
 import msgspec
 
 from agentloop._core.portable_errors import PortableError
+from agentloop._core.typevars import Output
+from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import CompactionReason, Question, RequestPurpose, Source, StreamReason, TurnReason
-from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
+from agentloop.messages import AssistantMessage, Message, Prompt, ToolResult, UserMessage
 from agentloop.models import Model, ModelRequest, ModelSettings, ToolSpec
+from agentloop.outcome import Outcome, QuestionHandler
 from agentloop.permissions import check_tool_glob
 from agentloop.questions import Deny
 
@@ -232,6 +235,22 @@ class Asking(Protocol):
         ...
 
 
+_OUTSIDE = ("deps", "asking", "runs")
+"""The fields of an input that are outside of its equality."""
+
+_EXAMPLE = "stop"
+
+
+class RunsAgents(Protocol):
+    """What a hook that names agents gets: the way to run them inside the stream."""
+
+    async def run(
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> Outcome[Output]:
+        """See `HookInput.run`."""
+        ...
+
+
 class HookInput(msgspec.Struct, frozen=True, kw_only=True):
     """The base of the inputs of hooks."""
 
@@ -239,9 +258,39 @@ class HookInput(msgspec.Struct, frozen=True, kw_only=True):
     """The ``deps=`` argument of the root stream. Outside of equality and of ``repr``, since it may hold secrets."""
     asking: Asking | None = None
     """Asks a model; ``None`` for hooks that are no judges. Outside of equality and of ``repr`` as well."""
+    runs: RunsAgents | None = None
+    """Runs the agents that the hook names; ``None`` if it names none. Outside of equality and of ``repr`` as well."""
+
+    async def run(
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> Outcome[Output]:
+        """Run an agent that the hook names, as a child of this stream, to its end.
+
+        ::
+
+            @hooks.stop(agents=[critic])
+            async def review(value: StopRequested) -> Continue | None:
+                verdict = await value.run(critic, f"Is this right? {value.message.text}")
+                return None if "yes" in verdict.output.lower() else Continue(verdict.output)
+
+        The child's events come in this stream, its usage and its requests count in this stream's limits, and the rules
+        and hooks of this stream hold for its calls; the hook itself is not called for them. It ends with the hook's
+        deadline, in which the time of a person does not count. Its questions go outwards, unless ``on_question``
+        answers them. A stream that is parked until somebody answers declines them: its hooks are not resumed.
+
+        Raises:
+          UsageError: the hook does not name the agent: ``@hooks.stop(agents=[critic])``.
+          ChildLimitError: the child would be nested too deep, or the agent would run inside itself.
+          StreamStateError: the hook has returned.
+          AgentLoopError: the child ended without a result.
+        """
+        if self.runs is None:
+            name = getattr(agent, "name", agent)
+            raise UsageError(f"the hook names no agents: add {name!r} to its options, @hooks.{_EXAMPLE}(agents=[...])")
+        return await self.runs.run(agent, prompt, on_question=on_question)
 
     def _facts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("deps", "asking")}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in _OUTSIDE}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HookInput) and type(self) is type(other) and self._facts() == other._facts()
@@ -589,10 +638,29 @@ class Hook(msgspec.Struct, frozen=True):
     """Whether the hook is called for the calls of child streams, too; for the points around a tool call."""
     asks: bool = False
     """Whether its input has a way to ask a model: see `agentloop.judges`."""
+    agents: tuple[AgentBase[Any, Any], ...] = ()
+    """The agents that it may run inside the stream: see `HookInput.run`."""
 
     def concerns(self, tool: str) -> bool:
         """Whether the hook is called for calls of ``tool``."""
         return any(fnmatchcase(tool, glob) for glob in self.tools)
+
+
+_ENDING: tuple[PointName, ...] = ("turn_end", "on_error", "subagent_stop", "session_end")
+"""The points that are called on every way out, also of a run that is stopped."""
+
+
+def _agents_of(point: PointName, name: str, agents: Sequence[AgentBase[Any, Any]]) -> tuple[AgentBase[Any, Any], ...]:
+    """The ``agents=`` of a hook, checked."""
+    if agents and point in _ENDING:
+        raise UsageError(
+            f"agents= of the {point} hook {name!r}: that point is called while the run ends, when nothing may begin; "
+            "use the point stop, or post_tool_use"
+        )
+    for agent in agents:
+        if not isinstance(cast("object", agent), AgentBase):
+            raise UsageError(f"agents= of the {point} hook {name!r}: give a list of agents, not {agent!r}")
+    return tuple(agents)
 
 
 class Point(Generic[I, V]):
@@ -613,6 +681,9 @@ class Point(Generic[I, V]):
       timeout: seconds that the hook may take; ``None`` for the agent's ``Deadlines.hook``.
       name: the hook's name in warnings and refusals; the function's own by default.
       children: whether the hook is called for the calls of child streams, too; for the points around a tool call only.
+      agents: the agents that the hook may run inside the stream, by `HookInput.run`. A hook that is called while a run
+        ends, or a part of it, whatever the reason, cannot have any: ``turn_end``, ``on_error``, ``subagent_stop`` and
+        ``session_end``.
     """
 
     def __init__(self, name: PointName, *verdicts: type, guard: bool = False, doc: str) -> None:
@@ -638,6 +709,7 @@ class Point(Generic[I, V]):
         timeout: float | None = None,
         name: str | None = None,
         children: bool = True,
+        agents: Sequence[AgentBase[Any, Any]] = (),
     ) -> Callable[[Callable[[I], V | Awaitable[V]]], Hook]: ...
     def __call__(
         self,
@@ -648,6 +720,7 @@ class Point(Generic[I, V]):
         timeout: float | None = None,
         name: str | None = None,
         children: bool = True,
+        agents: Sequence[AgentBase[Any, Any]] = (),
     ) -> Hook | Callable[[Callable[[I], V | Awaitable[V]]], Hook]:
         """Make a hook of ``function``, or, without one, give a decorator that does."""
 
@@ -669,7 +742,9 @@ class Point(Generic[I, V]):
             if timeout is not None and not timeout > 0:
                 raise UsageError(f"timeout={timeout!r} of a {self.name} hook: give seconds above 0, or None")
             called = str(getattr(function, "__name__", type(function).__name__))
-            return Hook(self.name, function, name or called, self.guard, self.verdicts, globs, timeout, children)
+            named = name or called
+            known = _agents_of(self.name, named, agents)
+            return Hook(self.name, function, named, self.guard, self.verdicts, globs, timeout, children, agents=known)
 
         return hook if function is None else hook(function)
 

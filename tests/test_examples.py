@@ -18,7 +18,7 @@ from agentloop.terminal._plain import Plain
 from agentloop.terminal._stage import Stage
 
 EXAMPLES = find_examples()
-STORIES = ["stopping"]
+STORIES = ["staff", "stopping"]
 """Those that have no agent for the demo to run."""
 
 ANY_ORDER = ["nested"]
@@ -46,7 +46,7 @@ def in_order(text: str) -> str:
 def test_there_is_an_example_for_each_thing_that_a_newcomer_looks_for() -> None:
     wanted = {"hello", "tools", "stopping", "questions", "nested", "structured", "hooks", "permissions", "conversation"}
 
-    others = {"background", "early_returns", "handoffs", "mcp_server", "parked", "toolbox", "workers"}
+    others = {"background", "early_returns", "handoffs", "mcp_server", "parked", "staff", "toolbox", "workers"}
     assert {*EXAMPLES} == wanted | others
 
 

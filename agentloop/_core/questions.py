@@ -261,6 +261,13 @@ class Questions(Generic[A]):
         self.notify()
         question.accept()
 
+    def check(self, id: str, answer: Answer) -> Answer:
+        """``answer`` as question ``id`` would accept it. Raises as `answer` does."""
+        question = self._open.get(id)
+        if question is None:
+            raise UnknownQuestionError(given=id, open_ids=tuple(self._open))
+        return question.check(answer)
+
     def answer_granted(self, answer: Answer) -> None:
         """Give ``answer`` to every open question that asks for a thing that a person has approved for good by now."""
         for question in [question for question in self._open.values() if question.is_granted()]:

@@ -25,6 +25,7 @@ The second belongs to each tool call, the third to each question. Tables say whi
 * parked calls and questions are left behind only by a stream that needs input or was interrupted;
 * messages are committed in order of their index, without a gap;
 * a turn hands the conversation off once at most, and the other agent acts after it;
+* a child stream of a hook may begin at any time, and ends before its stream;
 * a background run begins while a call runs, may outlive it, and ends before its stream; a message that reports its end
   comes after that, once.
 
@@ -112,6 +113,7 @@ __all__ = [
     "NoteTaken",
     "QuestionPhase",
     "QuestionRecord",
+    "ReportTaken",
     "RequestSent",
     "SessionRewound",
     "SessionSettings",
@@ -205,6 +207,16 @@ class RequestSent(Note, frozen=True):
     purpose: RequestPurpose
 
 
+class ReportTaken(Note, frozen=True):
+    """The next message reports the ends of background runs that this run has not started itself.
+
+    Those belong to a `Toolsets` block, or have ended with an earlier run of the session.
+    """
+
+    kind: ClassVar[str] = "report_taken"
+    ids: tuple[str, ...]
+
+
 class NoteTaken(Note, frozen=True):
     """An observer took a note of the run, for the run that resumes it: a tracer, of the trace that the run is in."""
 
@@ -252,6 +264,11 @@ class SessionSettings(Note, frozen=True, omit_defaults=True):
     """Name of the model that was chosen for the session; empty for the agent's."""
     reasoning_effort: ReasoningEffort | None = None
     """How much it thinks, if that was chosen."""
+    background_counts: Mapping[str, int] = {}
+    """How many background runs its own runs have begun, by the name of the agent."""
+    unreported: Mapping[str, str] = {}
+    """The background runs whose end no message will report unless the next run does, by id, with the detail to give if
+    nothing else is known of their end."""
 
 
 class ViewChanged(Note, frozen=True, omit_defaults=True):
@@ -283,6 +300,7 @@ NOTES: Mapping[str, type[Note]] = {
         LongResultStored,
         LimitRaised,
         RequestSent,
+        ReportTaken,
         NoteTaken,
         ViewChanged,
         TurnAbandoned,
@@ -360,6 +378,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         HandedOff: None,
         ViewChanged: None,
         LongResultStored: None,
+        ReportTaken: None,
         StreamStopped: _S.STOPPED,
         ChildStreamStopped: _S.STOPPED,
     },
@@ -719,6 +738,7 @@ class StreamState:
         "detail",
         "first_index",
         "handoffs",
+        "hook_runs",
         "is_background",
         "is_bypassed",
         "is_paused",
@@ -732,6 +752,7 @@ class StreamState:
         "openings",
         "output_retries",
         "parent",
+        "passed_on",
         "pending_handoff",
         "phase",
         "prompt",
@@ -742,6 +763,7 @@ class StreamState:
         "session",
         "source",
         "stream",
+        "taken_reports",
         "tool_calls",
         "turn",
         "usage",
@@ -825,6 +847,13 @@ class StreamState:
         """Questions that were asked for the first time."""
         self.child_count = 0
         """Child streams that were opened for the first time."""
+        self.passed_on: Mapping[str, Question] = _NOTHING
+        """Open questions of background runs that belong to a `Toolsets` block, by id. They are no part of a turn, and
+        nothing of them is left to the run that resumes this one."""
+        self.taken_reports = _NO_IDS
+        """Background runs of others whose ends its next message reports."""
+        self.hook_runs: tuple[StreamState, ...] = ()
+        """The child runs that its hooks have opened, and that may be running."""
         self.is_paused = False
         """Whether it was paused, and not resumed. A stream that resumes a paused one is not paused."""
         self._own_waits = 0
@@ -927,6 +956,9 @@ class StreamState:
 
     def questions_of(self, question: Question) -> QuestionList:
         """The list that ``question`` belongs to: the run's own, or one of the call that asks."""
+        if question.background:
+            # What it got as an answer is known to the run that asks, which is not resumed.
+            return QuestionList()
         call_id, is_retry = asker(question)
         if not call_id:
             return self.questions
@@ -1025,11 +1057,16 @@ class StreamState:
         self._parked = ()
         self._question_ids.clear()
         self.open_now.clear()
+        self.passed_on, self.taken_reports, self.hook_runs = _NOTHING, _NO_IDS, ()
         parent = self.parent
         if parent is None or not isinstance(event, ChildStreamStarted):
             return
         if event.background:
             parent._begin_background(event, self)
+            return
+        if event.hook:
+            parent.hook_runs = (*[run for run in parent.hook_runs if run.is_running], self)
+            parent.child_count += 1
             return
         call = parent._running_call(event, event.call_id)
         if call is not None:
@@ -1057,6 +1094,11 @@ class StreamState:
         for child in self.background.values():
             if child.is_running:
                 self._complain(event, f"comes before the end of its background run {child.stream}")
+        for child in self.hook_runs:
+            if child.is_running:
+                self._complain(event, f"comes before the end of its child {child.stream}")
+        if self.passed_on:
+            self._complain(event, f"leaves open: {', '.join(f'question {id!r}' for id in self.passed_on)}")
         if self._parked and event.reason not in ("needs_input", "interrupted"):
             self._complain(event, f"has the reason {event.reason}, though these are parked: {', '.join(self._parked)}")
         if isinstance(event, ChildStreamStopped) is (self.parent is None):
@@ -1155,11 +1197,15 @@ class StreamState:
     def _report(self, event: MessageCommitted, ids: tuple[str, ...]) -> None:
         for id in ids:
             child = self.background.get(id)
-            if child is None and not self._is_partial:
+            if child is None and not self._is_partial and id not in self.taken_reports:
                 self._complain(event, f"reports the end of {id!r}, which is no background run, or was reported before")
             elif child is not None and child.is_running:
                 self._complain(event, f"reports the end of {id!r}, which is running")
         self.background = {id: child for id, child in self.background.items() if id not in ids}
+        self.taken_reports = self.taken_reports.difference(ids)
+
+    def _take_report(self, note: ReportTaken) -> None:
+        self.taken_reports = self.taken_reports.union(note.ids)
 
     def _count_usage(self, event: UsageReported) -> None:
         run: StreamState | None = self
@@ -1270,6 +1316,10 @@ class StreamState:
         if event.id in self._question_ids:
             self._complain(event, f"question {event.id!r} was asked before")
         self._question_ids[event.id] = None
+        if event.background:
+            self.passed_on = {**self.passed_on, event.id: event}
+            self.question_count += 1
+            return
         call_id, _ = asker(event)
         if call_id:
             self._running_call(event, call_id)
@@ -1280,6 +1330,9 @@ class StreamState:
     def _take_from_open(
         self, event: QuestionAnswered | QuestionDeclined | QuestionWithdrawn | QuestionParked
     ) -> QuestionRecord | None:
+        if event.id in self.passed_on:
+            self.passed_on = {id: question for id, question in self.passed_on.items() if id != event.id}
+            return None
         record = self.open_now.pop(event.id, None)
         if record is None:
             self._complain(event, f"question {event.id!r} is not open")
@@ -1329,6 +1382,7 @@ class StreamState:
         TurnOpened: _open_turn,
         ViewChanged: _change_view,
         LimitRaised: _raise_limit,
+        ReportTaken: _take_report,
         NoteTaken: _take_note,
         ToolCallStarted: _start_call,
         ToolStarted: _start_tool,
@@ -1530,6 +1584,9 @@ class SessionState:
             settings.cut,
             settings.model,
             settings.reasoning_effort,
+            # A rewind does not undo that they were started, either: no other one gets the id.
+            settings.background_counts,
+            settings.unreported,
         )
 
     def _forget_run(self) -> None:
@@ -1556,6 +1613,8 @@ class SessionState:
                 yield from self._ends_of(child)
         for id in list(run.open_now):
             yield QuestionParked, source, {"id": id}
+        for id in list(run.passed_on):
+            yield QuestionWithdrawn, source, {"id": id}
         if run.phase is StreamPhase.COMPACTING:
             yield CompactionFinished, source, {"tokens": 0, "first_kept": 0, "summary": "", "problem": INTERRUPTED}
         for call in list(run.calls.values()):

@@ -109,6 +109,7 @@ SessionValues: TypeAlias = Mapping[str, Mapping[str, Any]]
 empty for the session itself."""
 
 _NO_VALUES: SessionValues = {}
+_NOTHING: Mapping[str, Any] = {}
 
 
 class LiveRun(Protocol):
@@ -136,6 +137,7 @@ class Transcript:
         "_scanned",
         "_shown",
         "agent",
+        "background_counts",
         "cached_request",
         "choice",
         "front",
@@ -149,6 +151,7 @@ class Transcript:
         "secrets",
         "seq",
         "streams",
+        "unreported",
         "used",
         "values",
         "waiting",
@@ -181,6 +184,10 @@ class Transcript:
         self.values: SessionValues = _NO_VALUES
         """The values that tools have saved in the session. Replaced, not changed, so that the journal writer sees at
         once whether they are the saved ones."""
+        self.background_counts: Mapping[str, int] = _NOTHING
+        """How many background runs its runs have begun, by the name of the agent. Replaced, not changed."""
+        self.unreported: Mapping[str, str] = _NOTHING
+        """As `SessionSettings.unreported`. Replaced, not changed."""
         self.live: LiveRun | None = None
         """The run on it, while it takes messages and its usage is not part of ``used``."""
         self.used = Usage()
@@ -202,6 +209,20 @@ class Transcript:
     def save_value(self, owner: str, name: str, value: Any) -> None:
         """Replace the value ``name`` of ``owner``."""
         self.values = {**self.values, owner: {**self.values.get(owner, {}), name: value}}
+
+    def count_background(self, agent: str, number: int) -> None:
+        """A background run of ``agent`` has begun, with so many in all."""
+        self.background_counts = {**self.background_counts, agent: number}
+
+    def leave_unreported(self, ids: Iterable[str], detail: str) -> None:
+        """The ends of these background runs are to be reported by a later run, with ``detail`` if it knows no more."""
+        self.unreported = {**self.unreported, **dict.fromkeys(ids, detail)}
+
+    def forget_unreported(self, ids: Iterable[str]) -> None:
+        """The ends of these background runs are reported."""
+        if self.unreported:
+            reported = frozenset(ids)
+            self.unreported = {id: detail for id, detail in self.unreported.items() if id not in reported}
 
     def forget_values_of_children(self) -> None:
         """Remove the values of child runs, once the run around them cannot be resumed any more."""

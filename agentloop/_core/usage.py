@@ -47,9 +47,23 @@ class Meter:
 
     The usage of a child run counts in every meter above it, and each of those is asked before the child continues: a
     child's limits are thus carved out of its parent's without being split up beforehand.
+
+    A guest is a run that draws on the limits of a stream, and is no part of it: its usage counts for those limits, and
+    not as usage of the stream. See `for_guests`.
     """
 
-    __slots__ = ("allowed", "limits", "parent", "requests", "tool_calls", "turns", "unpriced", "usage")
+    __slots__ = (
+        "_guests",
+        "_host",
+        "allowed",
+        "limits",
+        "parent",
+        "requests",
+        "tool_calls",
+        "turns",
+        "unpriced",
+        "usage",
+    )
 
     def __init__(self, limits: Limits, parent: Meter | None = None) -> None:
         self.limits = limits
@@ -62,6 +76,18 @@ class Meter:
         """Limits that a person has raised; `UNPRICED`, if one lets models be asked whose price is not known."""
         self.unpriced = ""
         """Name of a model whose price is not known, and which was asked, or is about to be."""
+        self._host: Meter | None = None
+        """The meter whose guests it counts, if it counts guests."""
+        self._guests: Meter | None = None
+        """Counts the guests, once there was one."""
+
+    def for_guests(self) -> Meter:
+        """The meter that stands above those of guests. It has the limits of this one, and counts for them."""
+        if self._guests is None:
+            above = None if self.parent is None else self.parent.for_guests()
+            guests = self._guests = Meter(self.limits, above)
+            guests._host = self
+        return self._guests
 
     def restore(
         self, *, turns: int, requests: int, usage: Usage, tool_calls: int, allowed: Mapping[str, float]
@@ -130,15 +156,18 @@ class Meter:
         reached: Exceeded | None = None
         meter: Meter | None = self
         while reached is None and meter is not None:
-            limits = meter.limits
-            reached = meter._over("requests", limits.requests, meter.requests)
+            owner = meter if meter._host is None else meter._host
+            limits, guests, requests, usage = owner.limits, owner._guests, owner.requests, owner.usage
+            if guests is not None:
+                requests, usage = requests + guests.requests, usage + guests.usage
+            reached = owner._over("requests", limits.requests, requests)
             if reached is None and limits.tokens is not None:
-                reached = meter._over("tokens", limits.tokens, meter.usage.total_tokens)
+                reached = owner._over("tokens", limits.tokens, usage.total_tokens)
             if reached is None and limits.cost is not None:
-                reached = meter._over("cost", limits.cost, meter.usage.cost)
-                if reached is None and meter.unpriced and UNPRICED not in meter.allowed:
-                    allowed = meter.allowed.get("cost", limits.cost)
-                    reached = Exceeded(meter, "cost", meter.usage.cost, allowed, unpriced=meter.unpriced)
+                reached = owner._over("cost", limits.cost, usage.cost)
+                if reached is None and owner.unpriced and UNPRICED not in owner.allowed:
+                    allowed = owner.allowed.get("cost", limits.cost)
+                    reached = Exceeded(owner, "cost", usage.cost, allowed, unpriced=owner.unpriced)
             meter = meter.parent
         return reached
 
@@ -148,9 +177,11 @@ class Meter:
         while meter is not None:
             limit = meter.limits.tool_calls
             if limit is not None:
-                allowed = meter.allowed.get("tool_calls", limit)
-                if meter.tool_calls + calls > allowed:
-                    return Exceeded(meter, "tool_calls", meter.tool_calls, allowed, calls)
+                owner = meter if meter._host is None else meter._host
+                used = owner.tool_calls + (0 if owner._guests is None else owner._guests.tool_calls)
+                allowed = owner.allowed.get("tool_calls", limit)
+                if used + calls > allowed:
+                    return Exceeded(owner, "tool_calls", used, allowed, calls)
             meter = meter.parent
         return None
 
@@ -164,7 +195,8 @@ class Meter:
         """The price of ``model`` is not known: a limit on cost lets it be asked only if a person does."""
         meter: Meter | None = self
         while meter is not None:
-            meter.unpriced = model
+            owner = meter if meter._host is None else meter._host
+            owner.unpriced = model
             meter = meter.parent
 
     def extend(self, reached: Exceeded) -> None:

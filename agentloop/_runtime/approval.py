@@ -100,7 +100,7 @@ def is_free(run: Run, tool: Tool) -> bool:
     # Called for each tool call, and nearly always true: written out, since lists and generators cost more than a call.
     if run.root.session.permissions is not None or run.config.permissions is not None:
         return False
-    return run.parent is None or next(_permissions_around(run), None) is None
+    return run.above is None or next(_permissions_around(run), None) is None
 
 
 async def check_call(
@@ -504,11 +504,16 @@ def _own_permissions(run: Run) -> list[Permissions]:
 
 
 def _permissions_around(run: Run) -> Iterator[Permissions]:
-    ancestor = run.parent
-    while ancestor is not None:
-        if ancestor.config.permissions is not None:
-            yield ancestor.config.permissions
-        ancestor = ancestor.parent
+    root = run
+    while root.parent is not None:
+        root = root.parent
+        if root.config.permissions is not None:
+            yield root.config.permissions
+    if root.apart is not None:
+        yield from root.apart.permissions
+        for session in root.apart.sessions:
+            if session.permissions is not None:
+                yield session.permissions
 
 
 def _approval_event(
@@ -642,11 +647,13 @@ class _Tools:
             if agent is not config:
                 self._add(agent.tools)
                 self._is_complete = self._is_complete and not agent.toolsets
+            inside = [inner for tool in agent.tools for inner in tool.agents]
+            inside += [inner for hook in agent.hooks for inner in hook.agents]
+            for inner in inside:
+                if isinstance(inner, AgentConfig):
+                    members = inner.members.values() or (inner,)
+                    agents.extend(each for each in members if all(each is not other for other in agents))
             for tool in agent.tools:
-                for inner in tool.agents:
-                    if isinstance(inner, AgentConfig):
-                        members = inner.members.values() or (inner,)
-                        agents.extend(each for each in members if all(each is not other for other in agents))
                 if not tool.agents and tool.context_name is not None and not _is_ours(tool):
                     # It may open a child stream of any agent.
                     self._is_complete = False

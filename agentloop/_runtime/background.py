@@ -16,9 +16,9 @@ from typing import Any
 
 import trio
 
-from agentloop._core.background import MOST_BACKGROUND, Ended, id_of, last_text, report
+from agentloop._core.background import CUT_OFF, MOST_BACKGROUND, Ended, id_of, last_text, lost, report
 from agentloop._core.foreign_errors import describe
-from agentloop._core.state import StreamState
+from agentloop._core.state import ReportTaken, StreamState
 from agentloop._runtime.run import Run, commit, record_long_result
 from agentloop.config import AgentConfig
 from agentloop.context import AgentBase
@@ -28,7 +28,12 @@ from agentloop.messages import Prompt, UserMessage, user_message
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
 from agentloop.tools import Tool
 
-__all__ = ["StartedRun", "resume_background", "start_background", "started_runs"]
+__all__ = ["StartedRun", "live_apart", "report_others", "resume_background", "start_background", "started_runs"]
+
+
+live_apart: dict[tuple[str, str], object] = {}
+"""The background runs of blocks that a stream may still report, in all threads of the process: by the session that has
+started each, and its id."""
 
 
 class StartedRun:
@@ -124,7 +129,8 @@ class StartedRun:
         """Open it, and wait for its end. The one task of the run's block that it has."""
         owner, runs = self._owner, _runs_of(self._owner)
         try:
-            with self.scope:
+            # The time limit of the run around it ends it at the same moment as the loop of that run.
+            with self.scope, owner.deadline.shared():
                 await trio.lowlevel.checkpoint_if_cancelled()
                 async with self._open() as child:
                     # Nothing has waited since the id was made.
@@ -145,7 +151,11 @@ class StartedRun:
         owner = self._owner
         assert self._agent is not None
         if not self.id:
-            self.id = id_of(self._agent.name, owner.state.background_counts.get(self._agent.name, 0))
+            name, transcript = self._agent.name, owner.transcript
+            # The session's count, too: the ids of its earlier runs are in the transcript.
+            counts = (owner.state.background_counts.get(name, 0), transcript.background_counts.get(name, 0))
+            self.id = id_of(name, max(counts))
+            transcript.count_background(name, max(counts) + 1)
         return owner.root.open_child(
             owner,
             self.call_id,
@@ -220,6 +230,7 @@ class _Runs:
         commit(run, (message,))
         for id in message.reports:
             del self.started[id]
+        run.transcript.forget_unreported(message.reports)
 
     async def _wait_for_work(self) -> None:
         """Return when one has ended that was not reported, or when a steering message has come."""
@@ -247,6 +258,9 @@ class _Runs:
         with trio.CancelScope(shield=True):
             for started in running:
                 await started.ended.wait()
+        if self.started and not self._run.root.questions.is_parked:
+            # The next run of the session reports them: its model has read that they run.
+            self._run.transcript.leave_unreported(self.started, CUT_OFF)
 
 
 def _runs_of(run: Run) -> _Runs:
@@ -259,6 +273,32 @@ def _runs_of(run: Run) -> _Runs:
 def started_runs(run: Run) -> tuple[StartedRun, ...]:
     """The background runs of ``run`` whose end was not reported, in the order in which they began."""
     return () if run.background is None else tuple(_runs_of(run).started.values())
+
+
+def report_others(run: Run) -> None:
+    """Commit a message that reports the ends of background runs that ``run`` has not started, if there are any.
+
+    Those are runs of the blocks that it has joined, and runs of which earlier runs of its session have not told.
+    """
+    run.log.check()
+    transcript = run.transcript
+    ended = [] if run.joined is None else list(run.joined.take_ended())
+    if run.parent is None:
+        taken = {one.id for one in ended}
+        gone = {
+            id: detail
+            for id, detail in transcript.unreported.items()
+            if not (id in taken or id in run.state.background or (transcript.id, id) in live_apart)
+        }
+        ended = [*lost(gone), *ended]
+    if not ended:
+        return
+    message = report(ended, transcript.long_results)
+    run.note(ReportTaken(message.reports))
+    for id in message.reports:
+        record_long_result(run, id)
+    transcript.forget_unreported(message.reports)
+    commit(run, (message,))
 
 
 async def start_background(

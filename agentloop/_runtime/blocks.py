@@ -122,7 +122,7 @@ class PausableDeadline:
       began: the time that the seconds count from, if it was just read; now if left out.
     """
 
-    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "_seconds", "allowed", "parent")
+    __slots__ = ("_deadline", "_left", "_pauses", "_scope", "_seconds", "_shared", "allowed", "parent")
 
     def __init__(self, seconds: float | None, parent: PausableDeadline | None, began: float | None = None) -> None:
         self._scope: trio.CancelScope | None = None
@@ -137,6 +137,8 @@ class PausableDeadline:
         """The remaining seconds when it was paused."""
         self._deadline = math.inf
         """The time of the deadline when it was paused."""
+        self._shared: tuple[trio.CancelScope, ...] = ()
+        """The scopes of the blocks in other tasks that have the same deadline."""
 
     @classmethod
     def of(cls, scope: trio.CancelScope, parent: PausableDeadline | None) -> PausableDeadline:
@@ -177,6 +179,26 @@ class PausableDeadline:
             for member in chain:
                 member._resume()
 
+    @contextmanager
+    def shared(self) -> Generator[None]:
+        """Cancel this block, too, at the deadline: one in another task, which the scope does not surround."""
+        if self._scope is None:
+            yield
+            return
+        scope = trio.CancelScope(deadline=self._scope.deadline)
+        self._shared += (scope,)
+        try:
+            with scope:
+                yield
+        finally:
+            self._shared = tuple([other for other in self._shared if other is not scope])
+
+    def _move(self, deadline: float) -> None:
+        assert self._scope is not None
+        self._scope.deadline = deadline
+        for scope in self._shared:
+            scope.deadline = deadline
+
     def restart(self, at_most: float) -> None:
         """Allow all seconds anew from now on, but not more than ``at_most`` in total. Deadlines around it stay."""
         if self._scope is None or math.isinf(self._seconds):
@@ -191,20 +213,20 @@ class PausableDeadline:
         if self._pauses:
             self._left += more
         else:
-            self._scope.deadline += more
+            self._move(self._scope.deadline + more)
 
     def _pause(self, began: float) -> None:
         # Counted: the tools of one stream may wait for several people at once.
         if self._pauses == 0 and self._scope is not None:
             self._deadline = self._scope.deadline
             self._left = self._deadline - began
-            self._scope.deadline = math.inf
+            self._move(math.inf)
         self._pauses += 1
 
     def _resume(self) -> None:
         self._pauses -= 1
         if self._pauses == 0 and self._scope is not None:
-            self._scope.deadline = after(self._left, otherwise=self._deadline)
+            self._move(after(self._left, otherwise=self._deadline))
 
 
 # ------------------------------------------------------------------------- the clock

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import msgspec
 import trio
@@ -17,10 +17,13 @@ import trio
 from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.transcript import problems
+from agentloop._core.typevars import Output
+from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import failure_of
 from agentloop._runtime.log import EventWriter, Reader
 from agentloop._runtime.logs import HOOKS, RUN, log
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
+from agentloop.context import AgentBase
 from agentloop.errors import UsageError
 from agentloop.events import Source
 from agentloop.hooks import (
@@ -35,11 +38,33 @@ from agentloop.hooks import (
     ReplaceRequest,
 )
 from agentloop.limits import Deadlines
-from agentloop.messages import Message
+from agentloop.messages import Message, Prompt
 from agentloop.models import ModelRequest, ModelSettings, ToolSpec, check_model_name
 from agentloop.observers import Observer, StepObserver
+from agentloop.outcome import Outcome, QuestionHandler
 
-__all__ = ["HookFailedError", "Hooks", "observe"]
+__all__ = ["HookFailedError", "HookRuns", "Hooks", "OpenHookRuns", "observe"]
+
+
+class HookRuns(Protocol):
+    """Runs the agents of one call of a hook: see ``agentloop/_runtime/hook_runs.py``."""
+
+    deadline: PausableDeadline
+    """The hook's."""
+
+    async def run(
+        self, agent: AgentBase[Any, Output], prompt: Prompt, /, *, on_question: QuestionHandler | None = None
+    ) -> Outcome[Output]:
+        """Run one."""
+        ...
+
+    async def end(self) -> None:
+        """The hook has returned."""
+        ...
+
+
+OpenHookRuns: TypeAlias = Callable[[Hook, float], HookRuns]
+"""Makes what a hook that runs agents gets, with the seconds that it may take."""
 
 
 class HookFailedError(Exception):
@@ -63,9 +88,11 @@ class Hooks:
       around: the hooks of the stream around it.
       deps: the root stream's; each input of a hook has them.
       asking: makes what a hook that asks a model gets.
+      runs: makes what a hook that runs agents gets.
+      opener: the hook that has opened the run, which is not called in it.
     """
 
-    __slots__ = ("_asking", "_deadlines", "_deps", "_hooks", "_inherited", "_writer", "asks")
+    __slots__ = ("_asking", "_deadlines", "_deps", "_hooks", "_inherited", "_runs", "_writer", "asks")
 
     def __init__(
         self,
@@ -76,24 +103,31 @@ class Hooks:
         *,
         deps: Any = None,
         asking: Callable[[], Asking] | None = None,
+        runs: OpenHookRuns | None = None,
+        opener: Hook | None = None,
     ) -> None:
         self._asking = asking
+        self._runs = runs
         self.asks = asking is not None
         """Whether one of them may ask a model."""
+        if opener is not None:
+            hooks = [hook for hook in hooks if hook.function is not opener.function]
         self._hooks = _by_point(hooks) if hooks else _NO_HOOKS
         self._deadlines = deadlines
         self._writer = writer
         self._deps = deps
         self._inherited: Sequence[Hook] = ()
         if around is not None and any(around.at(point) for point in TOOL_POINTS):
-            self._inherit(around)
+            self._inherit(around, opener)
 
-    def _inherit(self, around: Hooks) -> None:
+    def _inherit(self, around: Hooks, opener: Hook | None) -> None:
         hooks = {point: list(own) for point, own in self._hooks.items()}
         inherited: list[Hook] = []
         for point in TOOL_POINTS:
             own = hooks.setdefault(point, [])
             for hook in around.at(point):
+                if opener is not None and hook.function is opener.function:
+                    continue
                 # Agents of a team often share their hooks: each is called once.
                 if hook.children and not any(_are_alike(hook, other) for other in own):
                     seconds = around._deadlines.hook if hook.timeout is None else hook.timeout
@@ -120,11 +154,20 @@ class Hooks:
         if hook.asks and self._asking is not None:
             value = msgspec.structs.replace(value, asking=self._asking())
         seconds = self._deadlines.hook if hook.timeout is None else hook.timeout
+        if hook.agents and self._runs is not None:
+            runs = self._runs(hook, seconds)
+            try:
+                return await self._call(hook, msgspec.structs.replace(value, runs=runs), seconds, runs.deadline.scope)
+            finally:
+                await runs.end()  # noqa: ASYNC102 - it shields itself
+        return await self._call(hook, value, seconds, trio.move_on_after(seconds))
+
+    async def _call(self, hook: Hook, value: HookInput, seconds: float, scope: trio.CancelScope) -> Any:
         stream, name = self._writer.source.stream, f"the {hook.point} hook {hook.name!r}"
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            verdict = await call_user_code(trio.move_on_after(seconds), in_thread_if_plain(hook.function), value)
+            verdict = await call_user_code(scope, in_thread_if_plain(hook.function), value)
         except UserCodeError as failure:
             error = failure.__cause__
             if isinstance(error, HookWarning):

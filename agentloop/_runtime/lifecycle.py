@@ -41,6 +41,7 @@ from agentloop._core.transcript import Transcript
 from agentloop._runtime.blocks import PausableDeadline, refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import is_cancellation, raise_single, single, split_plain
 from agentloop._runtime.handoffs import check_team
+from agentloop._runtime.hook_runs import HookRuns
 from agentloop._runtime.hooks import observe
 from agentloop._runtime.log import Journal
 from agentloop._runtime.logs import RUN, log
@@ -48,7 +49,7 @@ from agentloop._runtime.loop import Ending, run_loop
 from agentloop._runtime.model_call import JudgesRequest
 from agentloop._runtime.output_validation import validated
 from agentloop._runtime.redaction import open_redactor, redactor_of
-from agentloop._runtime.run import PARK, Answerer, CompactionTask, Root, Run, flush, flush_at_end, output_of
+from agentloop._runtime.run import PARK, Answerer, Apart, CompactionTask, Root, Run, flush, flush_at_end, output_of
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.stream import Stream
 from agentloop.config import AgentConfig
@@ -69,7 +70,7 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
 )
-from agentloop.hooks import OnAgentSwitch, OnError, SessionEnd, SubagentStop
+from agentloop.hooks import Hook, OnAgentSwitch, OnError, SessionEnd, SubagentStop
 from agentloop.messages import AssistantMessage, Prompt, UserMessage, user_message
 from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import RunStep
@@ -129,6 +130,8 @@ def open_stream(
         session=transcript,
         journal=journal,
         open_child=_open_child,
+        open_apart=_open_apart,
+        open_hook_runs=HookRuns,
         resolve=resolve_models,
         asking=JudgesRequest,
     )
@@ -165,15 +168,19 @@ def _open_child(
     read: bool,
     background: str = "",
     previous: StreamState | None = None,
+    hook: Hook | None = None,
 ) -> AbstractAsyncContextManager[ChildStream]:
-    """A stream inside a tool call of ``parent``, in a session of its own; or a background run, which has an id."""
+    """A stream inside ``parent``, in a session of its own.
+
+    It is inside a tool call; or a background run, which has an id; or the run of a hook, which has no call.
+    """
     if not isinstance(agent, AgentConfig):
         raise UsageError(f"a child stream is opened on an Agent, not on {agent!r}")
     message, state, redactor = user_message(prompt), parent.state, parent.redactor
     if redactor is not None:
         # Before the previous child is looked for: the journal has its prompt with placeholders.
         message = redactor.value(message)
-    if not background:
+    if not background and hook is None:
         previous = state.calls[call_id].previous_child(agent.name, message)
     if previous is None:
         transcript = Transcript(f"{parent.source.stream}.{state.child_count + 1}")
@@ -217,7 +224,52 @@ def _open_child(
         state=previous,
         team=team,
         background_id=background,
+        hook=hook,
         redactor=redactor,
+    )
+
+
+def _open_apart(
+    apart: Apart, call_id: str, agent: AgentConfig, prompt: UserMessage, answerer: QuestionHandler
+) -> AbstractAsyncContextManager[ChildStream]:
+    """A root stream that the call ``call_id`` of another run starts, and that may outlive that run.
+
+    Its models are those that the agent has here, in the task of the call.
+    """
+    starter = apart.starter
+    transcript = Transcript(f"{starter.root.session.id}.{apart.background_id}")
+    # Rules that a person approves for good hold for the whole session, as those of a child run do.
+    transcript.grants = starter.root.session.grants
+    team = agent.members
+    if not team and agent.hands_off:
+        team = starter.team
+    config = _acting(agent, team, "")
+    _check_lineage(starter, config)
+    if config.hands_off:
+        check_team(config, team)
+    root = Root(
+        deps=starter.root.deps,
+        session=transcript,
+        journal=None,
+        open_child=_open_child,
+        open_apart=_open_apart,
+        open_hook_runs=HookRuns,
+        resolve=resolve_models,
+        asking=JudgesRequest,
+    )
+    return _block(
+        root,
+        config,
+        resolve_models(config),
+        transcript,
+        prompt,
+        answerer=answerer,
+        read=False,
+        call_id=call_id,
+        team=team,
+        background_id=apart.background_id,
+        redactor=starter.redactor,
+        apart=apart,
     )
 
 
@@ -239,7 +291,7 @@ def _check_lineage(parent: Run, agent: AgentConfig) -> None:
             problem = f"agent {ancestor.entry.name!r} allows {levels} levels below it (Limits.depth)"
         if problem:
             raise ChildLimitError(agent=agent.name, path=parent.source.agents, reason=problem)
-        ancestor = ancestor.parent
+        ancestor = ancestor.above
         depth += 1
 
 
@@ -265,8 +317,10 @@ async def _block(
     team: Mapping[str, AgentConfig],
     model: Model | str | None = None,
     background_id: str = "",
+    hook: Hook | None = None,
     continues: bool = False,
     redactor: Redactor | None = None,
+    apart: Apart | None = None,
 ) -> AsyncGenerator[Stream]:
     """The block of a stream: when it is left, everything that the stream started has ended.
 
@@ -278,6 +332,7 @@ async def _block(
       continues: as for `open_stream`.
       state: of a child run, or of the previous run that it resumes.
       redactor: of the run around it, if that has one.
+      apart: binds a root run to the run that has started it.
     """
     require_trio("an agent runs", in_asyncio=IN_ASYNCIO)
     if read:
@@ -318,8 +373,12 @@ async def _block(
             settings=settings,
             team=team,
             background_id=background_id,
+            hook=hook,
             redactor=redactor,
+            apart=apart,
         )
+        if apart is not None:
+            apart.run = run
         run.is_model_chosen = model is not None
         _open_questions(run, answerer)
         if parent is None:
@@ -376,6 +435,7 @@ async def _ended_block(
     state: StreamState,
     team: Mapping[str, AgentConfig],
     background_id: str,
+    hook: Hook | None,
     redactor: Redactor | None,
 ) -> AsyncGenerator[Stream]:
     """The block of a child stream that ended in the previous run: it is neither run again nor emitted again."""
@@ -395,6 +455,7 @@ async def _ended_block(
         deadline=deadline,
         team=team,
         background_id=background_id,
+        hook=hook,
         redactor=redactor,
     )
     run.outcome = await _outcome_of(run)
@@ -520,6 +581,8 @@ async def _run_and_finish(run: Run) -> None:
             error = raised
         if run.background is not None:
             await run.background.end()
+        if run.joined is not None:
+            await run.joined.leave()
         await _end(run, ending, error)
     finally:
         # Also when an interrupt has torn the ending apart: observers, and `Stream.wait` in other tasks, wait for it.
@@ -626,6 +689,7 @@ def _emit_start(run: Run, *, continues: bool) -> None:
             model=model,
             resumes=resumes,
             background=background,
+            hook="" if run.hook is None else run.hook.point,
         )
 
 

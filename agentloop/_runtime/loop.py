@@ -28,7 +28,7 @@ from agentloop._core.structured_output import TEXT, OutputType, problem_of
 from agentloop._core.transcript import close_turn
 from agentloop._core.usage import Exceeded, RepeatDetector, in_words
 from agentloop._runtime.approval import warn_of_unmatched
-from agentloop._runtime.background import resume_background
+from agentloop._runtime.background import report_others, resume_background
 from agentloop._runtime.context_window import Compactor, with_reader
 from agentloop._runtime.deferred import defer_tools
 from agentloop._runtime.dynamic import choose_model, instructions_for, offered_tools, settings_of
@@ -249,6 +249,8 @@ class _Loop:
             if self._run.background is not None and self._run.background.has_unreported:
                 await self._run.background.report(wait=self._is_done)
                 self._is_done = False
+            if self._run.joined is not None or self._run.transcript.unreported:
+                report_others(self._run)
             if self._run.root.pauses is not None:
                 # Before the messages are read that people may send meanwhile.
                 await hold(self._run)

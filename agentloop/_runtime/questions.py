@@ -108,11 +108,29 @@ async def _wait_for_answer(waiter: _Waiter) -> None:
                 waiter.changed = trio.Event()
                 await waiter.changed.wait()
             if question.is_open() and questions.is_left_to_resume:
+                if not _can_resume(run, question):
+                    return
                 await _wait_for_resumption(waiter)
         elif answerer == PARK:
+            if not _can_resume(run, question):
+                return
             await _wait_for_resumption(waiter)
         else:
             await _ask_handler(waiter, answerer)
+
+
+def _can_resume(run: Run, question: AskedQuestion) -> bool:
+    """Whether the run that resumes this tree comes to the question again. It does not run a hook of this one again."""
+    if question.event.background:
+        return False
+    if run.is_of_hook:
+        question.refusal = LEFT_BY_HOOK
+        return False
+    return True
+
+
+LEFT_BY_HOOK = "Nobody can be asked: a run that a hook has started cannot be parked until somebody answers."
+"""The reason why a question in the run of a hook is declined where people answer only after the run is parked."""
 
 
 async def _wait_for_resumption(waiter: _Waiter) -> None:
@@ -160,15 +178,16 @@ async def _open_in_call_order(run: Run, question: AskedQuestion) -> None:
     """Open ``question``, after those of earlier calls of the same turn, and of earlier calls of the turns around it."""
     position: list[int] = []
     asking_run: Run | None = run
-    call_id = question.call_id
+    # The call of a question that is passed on is of another run.
+    is_passed_on = bool(question.event.background)
+    call_id = "" if is_passed_on else question.call_id
     while asking_run is not None:
         position.append(-1 if asking_run.call_order is None else asking_run.call_order.position_of(call_id))
         call_id, asking_run = asking_run.call_id, asking_run.parent
     if run.root.arrivals is None:
         run.root.arrivals = Arrivals()
-    await run.root.arrivals.open(
-        partial(_open, run, question), tuple(reversed(position)), run.call_order, question.call_id
-    )
+    order = None if is_passed_on else run.call_order
+    await run.root.arrivals.open(partial(_open, run, question), tuple(reversed(position)), order, question.call_id)
 
 
 def _open(run: Run, question: AskedQuestion) -> None:
@@ -186,7 +205,7 @@ def _open(run: Run, question: AskedQuestion) -> None:
         # Open before it is emitted: the answer may come before the next line runs.
         run.root.questions.open(question)
         run.emit(question.numbered)
-        if run.call_order is not None:
+        if run.call_order is not None and not question.event.background:
             run.call_order.settle(question.call_id)
         if answer is None or _answer_as_before(run, question, answer):
             return

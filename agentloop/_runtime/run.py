@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 import trio
 
+from agentloop._core.background import Ended
 from agentloop._core.field_checks import plain_text
 from agentloop._core.partial_json import Change
 from agentloop._core.questions import Questions
@@ -27,27 +28,31 @@ from agentloop._core.usage import UNPRICED, Exceeded, Meter
 from agentloop._runtime.blocks import PausableDeadline, after
 from agentloop._runtime.call_order import Arrivals, CallOrder
 from agentloop._runtime.deferred import DeferredTools
-from agentloop._runtime.hooks import Hooks
+from agentloop._runtime.hooks import HookRuns, Hooks
 from agentloop._runtime.log import EventLog, EventWriter, Journal, Reader, RedactingWriter
 from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
 from agentloop.events import MessageCommitted, Source
-from agentloop.hooks import Asking
+from agentloop.hooks import Asking, Hook
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
 from agentloop.observers import Observer, StepObserver, of_process
 from agentloop.outcome import ChildStream, Outcome, QuestionHandler
+from agentloop.permissions import Permissions
 from agentloop.tools import Tool
 
 __all__ = [
     "PARK",
     "READER",
     "Answerer",
+    "Apart",
     "BackgroundRuns",
     "CompactionTask",
+    "JoinedBlocks",
+    "OpenApart",
     "OpenAsking",
     "OpenChild",
     "Resolve",
@@ -117,12 +122,63 @@ class OpenChild(Protocol):
         read: bool,
         background: str = "",
         previous: StreamState | None = None,
+        hook: Hook | None = None,
         /,
     ) -> AbstractAsyncContextManager[ChildStream]:
         """``deadline`` is the call's; ``read`` says whether the child stream has a reader.
 
         A ``background`` run has an id, and the run's own deadline around it; ``previous`` is the run that it resumes.
+        The run of a ``hook`` has no call.
         """
+        ...
+
+
+class OpenApart(Protocol):
+    """Opens a root stream that a run has started, and that may outlive it."""
+
+    def __call__(
+        self, apart: Apart, call_id: str, agent: AgentConfig, prompt: UserMessage, answerer: QuestionHandler, /
+    ) -> AbstractAsyncContextManager[ChildStream]: ...
+
+
+class Apart:
+    """A root run that another run has started, and how it is bound to that run.
+
+    The other run may have ended: its permissions and hooks hold all the same, as they were at the start. Those of its
+    session hold as they are now.
+    """
+
+    __slots__ = ("background_id", "permissions", "run", "sessions", "starter")
+
+    def __init__(self, starter: Run, background_id: str) -> None:
+        self.starter = starter
+        self.background_id = background_id
+        permissions: list[Permissions] = []
+        self.sessions: tuple[Transcript, ...] = (starter.root.session,)
+        """The sessions whose permissions hold."""
+        run: Run | None = starter
+        while run is not None:
+            if run.config.permissions is not None:
+                permissions.append(run.config.permissions)
+            if run.apart is not None:
+                permissions += run.apart.permissions
+                self.sessions += run.apart.sessions
+            run = run.parent
+        self.permissions: tuple[Permissions, ...] = tuple(permissions)
+        """Of the agents of the other run, and of those around it."""
+        self.run: Run | None = None
+        """The run itself, once it is open."""
+
+
+class JoinedBlocks(Protocol):
+    """The blocks of background runs that one run has joined: see ``agentloop/_runtime/background_blocks.py``."""
+
+    def take_ended(self) -> Sequence[Ended]:
+        """The ends that this run is to report. They count as reported."""
+        ...
+
+    async def leave(self) -> None:
+        """The run ends: end the questions that were passed on to it, and stop counting for it."""
         ...
 
 
@@ -178,7 +234,9 @@ class Root:
         "deps",
         "journal",
         "log",
+        "open_apart",
         "open_child",
+        "open_hook_runs",
         "pauses",
         "questions",
         "resolve",
@@ -193,6 +251,8 @@ class Root:
         session: Transcript,
         journal: Journal | None,
         open_child: OpenChild,
+        open_apart: OpenApart,
+        open_hook_runs: Callable[[Run, Hook, float], HookRuns],
         resolve: Resolve,
         asking: OpenAsking,
     ) -> None:
@@ -211,6 +271,8 @@ class Root:
         self.log = EventLog(seq=session.seq)
         """The log of the whole tree. With a journal, it is replaced by the journal's before the root run is made."""
         self.open_child = open_child
+        self.open_apart = open_apart
+        self.open_hook_runs = open_hook_runs
         self.resolve = resolve
         """Gives the models of an agent, names resolved and overrides applied."""
         self.semaphores: dict[Tool, trio.Semaphore] | None = None
@@ -231,6 +293,7 @@ class Run:
     __slots__ = (
         "_calls_in_turn",
         "_ended",
+        "apart",
         "around",
         "background",
         "background_id",
@@ -245,8 +308,10 @@ class Run:
         "entry",
         "events",
         "first_index",
+        "hook",
         "hooks",
         "is_model_chosen",
+        "joined",
         "log",
         "mailbox",
         "meter",
@@ -297,7 +362,9 @@ class Run:
         settings: ModelSettings | None = None,
         team: Mapping[str, AgentConfig],
         background_id: str = "",
+        hook: Hook | None = None,
         redactor: Redactor | None = None,
+        apart: Apart | None = None,
     ) -> None:
         self.task = task
         """What the run is for, if it has no prompt."""
@@ -347,7 +414,10 @@ class Run:
         """Emit a warning of this run, and log it."""
         self.note = self.writer.note
         """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
-        around = parent.observers if parent else tuple(of_process)
+        self.apart = apart
+        """How it is bound to the run that has started it, if it is a root run of a block of background runs."""
+        above = parent if apart is None else apart.starter
+        around = above.observers if above else tuple(of_process)
         own: tuple[Observer, ...] = ()
         if config.observers:
             own = tuple(observer for observer in config.observers if all(observer is not other for other in around))
@@ -357,8 +427,13 @@ class Run:
         """The observers that see the events of this run, and not of those around it."""
         self.around: tuple[StepObserver, ...] = step_observers(self.observers) if self.observers else ()
         """The observers that surround its steps."""
+        self.hook = hook
+        """The hook of ``parent`` that has opened it, if one has."""
         self.hooks: Hooks = self.open_hooks()
-        self.meter: Meter = Meter(config.limits, parent.meter if parent else None)
+        meter = above.meter if above else None
+        if meter is not None and apart is not None:
+            meter = meter.for_guests()
+        self.meter: Meter = Meter(config.limits, meter)
         self.deadline = PausableDeadline(config.limits.seconds, deadline)
         self.mailbox = Mailbox(source.stream)
         self.scope = trio.CancelScope()
@@ -390,6 +465,8 @@ class Run:
         """Its id, if it is a background run of ``parent``."""
         self.background: BackgroundRuns | None = None
         """Its background runs, once there was one."""
+        self.joined: JoinedBlocks | None = None
+        """The blocks of background runs that it has joined, once there was one."""
         self.nursery: trio.Nursery | None = None
         """The nursery of its block, while that is open."""
         self.warned: tuple[str, ...] = ()
@@ -397,11 +474,34 @@ class Run:
 
     def open_hooks(self) -> Hooks:
         """The hooks of the agent that acts, and of those around it."""
-        config, around = self.config, self.parent.hooks if self.parent else None
+        config, above = self.config, self.above
+        around = above.hooks if above else None
         asking = None
         if any(hook.asks for hook in config.hooks) or (around is not None and around.asks):
             asking = partial(self.root.asking, self)
-        return Hooks(config.hooks, config.deadlines, self.writer, around, deps=self.root.deps, asking=asking)
+        return Hooks(
+            config.hooks,
+            config.deadlines,
+            self.writer,
+            around,
+            deps=self.root.deps,
+            asking=asking,
+            runs=partial(self.root.open_hook_runs, self) if config.hooks or around is not None else None,
+            opener=self.hook,
+        )
+
+    @property
+    def above(self) -> Run | None:
+        """The run around it, or the one that has started it and may have ended."""
+        return self.parent if self.apart is None else self.apart.starter
+
+    @property
+    def is_of_hook(self) -> bool:
+        """Whether a hook has opened it, or a run around it: a later run does not come to it again."""
+        run: Run | None = self
+        while run is not None and run.hook is None:
+            run = run.parent
+        return run is not None
 
     @property
     def ended(self) -> trio.Event:
@@ -426,7 +526,7 @@ class Run:
                 for name in names:
                     if name in config.prices:
                         return config.prices[name]
-            ancestor = ancestor.parent
+            ancestor = ancestor.above
         return None
 
     @property
@@ -434,7 +534,7 @@ class Run:
         """Whether this agent, or one of those above it, has a table of prices."""
         ancestor: Run | None = self
         while ancestor is not None and not (ancestor.config.prices or ancestor.entry.prices):
-            ancestor = ancestor.parent
+            ancestor = ancestor.above
         return ancestor is not None
 
     def warn_once(self, code: str, message: str) -> None:
@@ -513,11 +613,14 @@ def record_raised_limit(run: Run, reached: Exceeded) -> None:
     """Note that a person raised a limit of the run, or of a run around it: it stays raised when the run is resumed."""
     owner = run
     while owner.meter is not reached.meter:
-        assert owner.parent is not None
-        owner = owner.parent
+        above = owner.above
+        assert above is not None
+        owner = above
     limit = UNPRICED if reached.unpriced else reached.limit
     allowed = reached.meter.allowed[limit]
-    run.note(LimitRaised(owner.source.stream, limit, allowed))
+    # In the journal of the run whose limit it is.
+    noting = run if owner.root is run.root else owner
+    noting.note(LimitRaised(owner.source.stream, limit, allowed))
 
 
 async def record_tool_start(run: Run, tool: Tool, call: ToolCall) -> None:

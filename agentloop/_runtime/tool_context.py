@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import attrs
 import msgspec
@@ -42,7 +42,7 @@ from agentloop.models import Model, ModelRequest
 from agentloop.outcome import BackgroundRun, ChildStream, Outcome, QuestionHandler
 from agentloop.questions import Accept, Answer, Cancel, Decline
 
-__all__ = ["RunningContext", "calling_agent"]
+__all__ = ["OwnsRuns", "RunningContext", "calling_agent", "runs_of_block", "start_in_block"]
 
 T = TypeVar("T")
 
@@ -92,6 +92,45 @@ def calling_agent(context: ToolContext[Any]) -> AgentConfig[Any, Any]:
     run = context._live_run()
     model, *fallbacks = run.originals
     return attrs.evolve(run.config, model=model, fallbacks=fallbacks, settings=run.settings)
+
+
+class OwnsRuns(Protocol):
+    """A block that owns background runs: `agentloop._runtime.background_blocks.BackgroundBlock`."""
+
+    @property
+    def runs(self) -> Sequence[StartedRun]:
+        """The runs whose end no stream has reported."""
+        ...
+
+    async def start(
+        self, run: Run, call_id: str, agent: AgentBase[Any, Any], prompt: Prompt, on_question: QuestionHandler | None
+    ) -> StartedRun:
+        """Start a run for a call of ``run``."""
+        ...
+
+
+async def start_in_block(
+    context: ToolContext[Any],
+    block: OwnsRuns,
+    agent: AgentBase,
+    prompt: Prompt,
+    /,
+    *,
+    on_question: QuestionHandler | None = None,
+) -> BackgroundRun[Any]:
+    """Start a background run that belongs to ``block``, as `ToolContext.start` starts one that belongs to the run.
+
+    Raises as that does; `StreamStateError` also if the block has ended.
+    """
+    assert isinstance(context, RunningContext)
+    with context._use() as run:
+        return _Background(context, await block.start(run, context.call_id, agent, prompt, on_question))
+
+
+def runs_of_block(context: ToolContext[Any], block: OwnsRuns, /) -> tuple[BackgroundRun[Any], ...]:
+    """The background runs of ``block`` whose end no stream has reported."""
+    assert isinstance(context, RunningContext)
+    return tuple([_Background(context, started) for started in block.runs])
 
 
 class _AskedForm(AskedQuestion):

@@ -38,6 +38,7 @@ __all__ = [
     "open_toolsets",
     "persons_time",
     "run_all",
+    "run_in_charge",
     "time_left",
     "working_for",
 ]
@@ -53,6 +54,11 @@ _RUN: ContextVar[Run | None] = ContextVar("agentloop.toolset_run", default=None)
 _IS_SHARED: ContextVar[bool] = ContextVar("agentloop.toolset_is_shared", default=False)
 """Whether the toolset that the current task holds open is shared among runs. Not the same as no run in `_RUN`: a tool
 may start toolsets to share, and then there is a run around them."""
+
+
+def run_in_charge() -> Run | None:
+    """The run whose toolsets start, or list their tools, in the current task; ``None`` for shared ones that start."""
+    return _RUN.get()
 
 
 def is_shared() -> bool:
@@ -119,7 +125,7 @@ class ToolsetTask:
       outer: the deadline of the run that the toolset is started for. A person's time does not count in it either.
     """
 
-    __slots__ = ("_deadlines", "_outer", "_stop", "_warn", "opened", "ready", "toolset")
+    __slots__ = ("_deadlines", "_outer", "_stop", "_warn", "ended", "opened", "ready", "stops_first", "toolset")
 
     def __init__(
         self, toolset: Toolset, deadlines: Deadlines, warn: Warn, outer: PausableDeadline | None = None
@@ -129,6 +135,10 @@ class ToolsetTask:
         self._warn = warn
         self._stop = trio.Event()
         self.ready = trio.Event()
+        self.ended = trio.Event()
+        """Set when the toolset has stopped, or has failed."""
+        self.stops_first = getattr(toolset, "stops_first", False) is True
+        """Whether the others of its block go on until it has stopped: the runs of a block may use them."""
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
@@ -171,6 +181,7 @@ class ToolsetTask:
                 log(TOOLSETS, logging.DEBUG, "toolset %r stopped", self.toolset.name)
         finally:
             self.opened = None
+            self.ended.set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -362,5 +373,13 @@ async def run_all(tasks: Sequence[ToolsetTask]) -> AsyncGenerator[None]:
                 await task.ready.wait()
             yield
         finally:
+            first = [task for task in tasks if task.stops_first]
+            for task in first:
+                task.stop()
+            if first:
+                # Shielded: it stops in order also where the block is cancelled.
+                with trio.CancelScope(shield=True):
+                    for task in first:
+                        await task.ended.wait()
             for task in tasks:
                 task.stop()

@@ -1,4 +1,4 @@
-"""The cast of the tour: a guide with tools, a critic, and a dreamer that never ends by itself.
+"""The cast of the tour: a guide with tools, a critic, a dreamer that never ends by itself, and a host.
 
 The tools are real. The models are real if one is given; otherwise functions play them.
 """
@@ -25,7 +25,9 @@ from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.messages import ToolResult, UserMessage
 from agentloop.models import Model, ModelRequest, Reply, Stop
+from agentloop.team import Team
 from agentloop.testing import FunctionModel, Response, calls, says
+from agentloop.toolkit import background
 from agentloop.tools import Tool, tool
 
 __all__ = ["AT_LENGTH", "REPORT", "STILL_THERE", "TEXT", "Cast", "make_cast"]
@@ -55,6 +57,9 @@ class Cast:
     """The agents of the tour, and the traces that they leave behind."""
 
     guide: Agent
+    """The agent that does most of it."""
+    team: Agent
+    """The guide, and the host to whom it hands the conversation in the end."""
     processes: list[trio.Process] = field(factory=list[trio.Process])
     """The programs that were started."""
 
@@ -65,6 +70,7 @@ def make_cast(model: Model | str | None, text: str) -> Cast:
     critic = Agent(
         model or FunctionModel(_critic),
         name="critic",
+        description="Says what it thinks of the text.",
         instructions="Look at the longest sentence, ask the reader for a name and a tone, then say what you think.",
         tools=[reading["longest_sentence"], ask_for_manner],
     )
@@ -77,21 +83,30 @@ def make_cast(model: Model | str | None, text: str) -> Cast:
         model or FunctionModel(_guide),
         name="guide",
         instructions=(
-            "For a report: first call measure and frequent_words at once; then search_python for each of the words, "
-            "at once; then critic; then save_report, with a few lines. Say one short sentence before each step."
+            "For a report: first call measure and frequent_words at once; then start the critic in the background, and "
+            "search_python for each of the words, at once; when you have read what the critic says, save_report, with "
+            "a few lines. Say one short sentence before each step. When you are asked whether you are still there, "
+            "answer, and hand off to the host."
         ),
         tools=[
             reading["measure"],
             reading["frequent_words"],
             search_python,
-            critic.as_tool(description="Have a critic look at the text."),
             save_report,
             count_down,
             _program_runner(processes),
             dreamer.as_tool(description="Have the dreamer tell a story."),
         ],
+        toolsets=[background(critic)],
+        handoffs=["host"],
     )
-    return Cast(guide, processes)
+    host = Agent(
+        model or FunctionModel(_host),
+        name="host",
+        description="Says good-bye.",
+        instructions="Thank the reader in one sentence, and say good-bye.",
+    )
+    return Cast(guide, Team(guide, host), processes)
 
 
 # --------------------------------------------------------------------------------- tools
@@ -208,10 +223,12 @@ def _critic(request: ModelRequest) -> Response | str:
 
 def _guide(request: ModelRequest) -> Response | str:
     """The function that plays the guide's model."""
-    prompts = [message for message in request.messages if isinstance(message, UserMessage)]
+    users = [message for message in request.messages if isinstance(message, UserMessage)]
+    prompts = [message for message in users if not message.reports]
     if prompts[-1].text == STILL_THERE:
         cut = [m.name for m in request.messages if isinstance(m, ToolResult) and m.status == "interrupted"]
-        return f"Yes, I am. I was interrupted at: {', '.join(cut)}. That is all in my transcript."
+        answer = f"Yes, I am. I was interrupted at: {', '.join(cut)}. That is all in my transcript."
+        return says(answer) + calls("handoff", agent="host")
     if prompts[-1].text == AT_LENGTH:
         return (
             says("That will take a while.")
@@ -219,22 +236,32 @@ def _guide(request: ModelRequest) -> Response | str:
             + calls("run_program", seconds=60)
             + calls("dreamer", prompt="Tell me a story.")
         )
-    return _report(_results(request))
+    return _report(_results(request), [message.text for message in users if message.reports])
 
 
-def _report(results: dict[str, Sequence[ToolResult]]) -> Response | str:
-    """The next step on the way to a report."""
+def _host(_request: ModelRequest) -> str:
+    """The function that plays the host's model."""
+    return "Thank you for your time. Good-bye!"
+
+
+def _report(results: dict[str, Sequence[ToolResult]], reports: Sequence[str]) -> Response | str:
+    """The next step on the way to a report.
+
+    Args:
+      reports: the reports of the critic's end, if it has come.
+    """
     if "measure" not in results:
         return says("I will have it measured, in two ways at once.") + calls("measure") + calls("frequent_words")
     words: list[str] = decode_own(results["frequent_words"][0].text)
-    if "search_python" not in results and words:
-        searches = sum((calls("search_python", word=word) for word in words), start=Response())
-        return says("Now I will search Python's library for these words, in threads.") + searches
-    if "critic" not in results:
-        return says("A critic shall look at it, too.") + calls("critic", prompt="What do you think of the text?")
+    if "run_background_agent" not in results:
+        critic = calls("run_background_agent", agent="critic", task="What do you think of the text?")
+        searches = sum((calls("search_python", word=word) for word in words), start=critic)
+        return says("A critic looks at it in the background. I search Python's library, in threads.") + searches
+    if not reports:
+        return "All is there but the critic's opinion."
     if "save_report" not in results:
         told = [results["measure"][0].text, *(result.text for result in results.get("search_python", ()))]
-        report = "".join(f"- {line}\n" for line in [*told, results["critic"][0].text])
+        report = "".join(f"- {line}\n" for line in [*told, reports[-1].splitlines()[-1]])
         return says("I would like to keep my report.") + calls("save_report", report=report)
     result = results["save_report"][0]
     return f"Done. The report is {result.text}." if result.status == "ok" else "Done, and nothing was saved."
@@ -244,7 +271,7 @@ def _results(request: ModelRequest) -> dict[str, Sequence[ToolResult]]:
     """By name, the results since the prompt."""
     found: dict[str, list[ToolResult]] = {}
     for message in reversed(request.messages):
-        if isinstance(message, UserMessage):
+        if isinstance(message, UserMessage) and not message.reports:
             break
         if isinstance(message, ToolResult):
             found.setdefault(message.name, []).insert(0, message)

@@ -14,10 +14,12 @@ from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
     ElicitationRequested,
+    HandedOff,
+    MessageCommitted,
     StreamEvent,
     ToolCallStarted,
 )
-from agentloop.messages import AssistantMessage, Message, ToolResult
+from agentloop.messages import AssistantMessage, Message, ToolResult, UserMessage
 from agentloop.models import Model
 from agentloop.session import Session
 from agentloop.terminal._following import follow
@@ -43,9 +45,11 @@ Ctrl-C does the same, at any moment. See also: python -m agentloop.demo --list
 
 CAPTIONS: dict[type[StreamEvent], str] = {
     ToolCallStarted: "# Tools are typed functions. The calls of one turn run at the same time.",
-    ChildStreamStarted: "# An agent inside the agent. Its events come in the same stream.",
-    ElicitationRequested: "# It asks you something. (Enter takes what is in brackets.)",
+    ChildStreamStarted: "# An agent in the background: the guide goes on. The events of all come in one stream.",
+    ElicitationRequested: "# It asks you something, while the others work. (Enter takes what is in brackets.)",
+    MessageCommitted: "# Its end is reported to the guide, which could not stop before.",
     ApprovalRequested: "# This tool may run only if you say so.",
+    HandedOff: "# The conversation goes to another agent of the team, in the same stream.",
 }
 """The remark for the first event of each kind."""
 
@@ -63,12 +67,16 @@ async def tour(stage: Stage, model: Model | str | None = None, text: str | None 
     captions = dict(CAPTIONS)
 
     def explain(event: StreamEvent) -> None:
+        if isinstance(event, MessageCommitted) and not (
+            isinstance(event.message, UserMessage) and event.message.reports
+        ):
+            return
         caption = captions.pop(type(event), None)
         if caption is not None:
             screen.note(caption)
 
     screen.note(WORK)
-    async with cast.guide.stream(f"{REPORT}\n\n{text or TEXT}", session=session) as stream:
+    async with cast.team.stream(f"{REPORT}\n\n{text or TEXT}", session=session) as stream:
         await follow(stream, stage, before=explain)
     _ = stream.result
 
@@ -79,8 +87,8 @@ async def tour(stage: Stage, model: Model | str | None = None, text: str | None 
     for line in what_is_left(cast, session.messages, tasks):
         screen.note(line)
     screen.note()
-    async with cast.guide.stream(STILL_THERE, session=session) as stream:
-        await follow(stream, stage)
+    async with cast.team.stream(STILL_THERE, session=session) as stream:
+        await follow(stream, stage, before=explain)
     screen.note(DONE)
 
 
@@ -92,7 +100,7 @@ async def stop_half_way(cast: Cast, session: Session, stage: Stage) -> tuple[int
     """
     before = trio.lowlevel.current_statistics().tasks_living
     most = 0
-    async with trio.open_nursery() as nursery, cast.guide.stream(AT_LENGTH, session=session) as stream:
+    async with trio.open_nursery() as nursery, cast.team.stream(AT_LENGTH, session=session) as stream:
         begun = trio.Event()
 
         async def stop_later() -> None:

@@ -25,6 +25,7 @@ from functools import cache
 import msgspec
 import trio
 
+from agentloop._core.background import GIVEN_UP
 from agentloop._core.handoffs import agent_after_rewind
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
@@ -217,6 +218,8 @@ class JournalWriter(Journal):
                 transcript.long_results.store(call_id, text)
             # Values that could not be saved do not count, whatever this process had in memory.
             transcript.values = loaded.state.settings.values
+            transcript.background_counts = loaded.state.settings.background_counts
+            transcript.unreported = loaded.state.settings.unreported
             transcript.seq = max(transcript.seq, loaded.seq)
             transcript.streams = max(transcript.streams, loaded.length)
             await self._end_what_runs(loaded)
@@ -287,6 +290,12 @@ class JournalWriter(Journal):
         assert self.unfinished is not None
         transcript = self._transcript
         closing = transcript.messages[len(transcript) - transcript.provisional :]
+        if self.unfinished.background:
+            # First: a process that dies in between leaves a run that reports them itself when it is resumed.
+            transcript.leave_unreported(self.unfinished.background, GIVEN_UP)
+            settings = self._changed_settings()
+            if settings is not None:
+                await self._append(settings)
         await self._append(TurnAbandoned(closing))
         transcript.provisional = 0
         self.unfinished = None
@@ -531,6 +540,7 @@ class JournalWriter(Journal):
         shown, permissions = transcript.shown, transcript.permissions
         is_plain = shown.is_plain and not shown.failures and not transcript.grants and permissions is None
         is_plain = is_plain and not transcript.values and transcript.choice is None
+        is_plain = is_plain and not transcript.background_counts and not transcript.unreported
         if is_plain and self._settings == SessionSettings():
             return None
         settings = SessionSettings(
@@ -545,6 +555,8 @@ class JournalWriter(Journal):
             transcript.values,
             shown.cut,
             *self._choice,
+            transcript.background_counts,
+            transcript.unreported,
         )
         if settings == self._settings:
             return None

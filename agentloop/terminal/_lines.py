@@ -139,9 +139,10 @@ class Narrator:
                 return self._prompt(event, message)
             case StreamStopped(reason=reason, detail=detail, usage=usage):
                 return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]
-            case ChildStreamStarted(message=message, resumes=resumes, background=background):
+            case ChildStreamStarted(message=message, resumes=resumes, background=background, hook=hook):
                 self._prompts[event.stream] = message
                 where = f" in the background, as {background}" if background else ""
+                where = f" for a hook at {hook}" if hook else where
                 return [_line(event, "child", f"{'goes on' if resumes else 'begins'}{where}")]
             case ChildStreamStopped(reason=reason, detail=detail):
                 return [_line(event, "child", f"ends: {_because(reason, detail)}")]

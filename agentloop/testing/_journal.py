@@ -114,11 +114,11 @@ class SavedEvents:
                 if (event.session, id) in self.ended:
                     self._note(f"record {record.seq}: call {id} ends for the second time")
                 self.ended[event.session, id] = result
-            case ChildStreamStarted(call_id=id):
+            case ChildStreamStarted(call_id=id) if id:
                 over = self._over.get((event.session, id))
                 if over is not None:
                     self._note(f"record {record.seq}: {event.stream} begins, though {over} of this call was done")
-            case ChildStreamStopped(call_id=id):
+            case ChildStreamStopped(call_id=id) if id:
                 if event.reason not in ("needs_input", "interrupted", "cancelled"):
                     self._over[event.session, id] = event.stream
             case _:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from agentloop._core.state import SessionState, StreamState, complaint
+from agentloop._core.state import ReportTaken, SessionState, StreamState, complaint
 from agentloop._core.transcript import problems
 from agentloop.events import (
     ChildStreamStarted,
@@ -22,7 +22,7 @@ from agentloop.events import (
     TurnStarted,
     UsageReported,
 )
-from agentloop.messages import AssistantMessage
+from agentloop.messages import AssistantMessage, UserMessage
 
 __all__ = ["assert_well_formed", "event_problems"]
 
@@ -88,6 +88,8 @@ class _Reader:
         self._streams: dict[str, _Stream] = {}
         self._seq: int | None = None
         self._stopped = False
+        self._reported: set[tuple[str, str]] = set()
+        """The background runs whose ends were reported, by the session of the report."""
 
     def read(self, event: StreamEvent) -> None:
         if self._seq is not None and event.seq != self._seq + 1:
@@ -101,6 +103,8 @@ class _Reader:
         if isinstance(event, (StreamStopped, ChildStreamStopped)):
             self._stop(event)
         run = self.state.running.get(event.stream)
+        if isinstance(event, MessageCommitted) and isinstance(event.message, UserMessage) and event.message.reports:
+            self._read_reports(event, event.message.reports, run)
         if isinstance(event, ToolCallStarted) and run is not None and any(state.is_paused for state in run.around):
             self._note(event, "comes while its stream, or one around it, is paused")
         self.state.apply(event)
@@ -111,6 +115,16 @@ class _Reader:
             if event.source != stream.source:
                 self._note(event, f"comes from {event.source}, but its stream is of {stream.source}")
             self._read_response(event, stream)
+
+    def _read_reports(self, event: StreamEvent, ids: tuple[str, ...], run: StreamState | None) -> None:
+        """Runs of a block, and of earlier runs of the session, begin in no event: even so, each is reported once."""
+        others = tuple([id for id in ids if run is None or id not in run.background])
+        for id in others:
+            if (event.session, id) in self._reported:
+                self._note(event, f"reports the end of {id!r} for the second time")
+        self._reported.update((event.session, id) for id in ids)
+        if others:
+            self.state.apply(ReportTaken(others), event.stream)
 
     def _note(self, event: StreamEvent, problem: str) -> None:
         self.problems.append(complaint(event, event.stream, problem))

@@ -46,11 +46,15 @@ async def test_the_tour_shows_tools_a_nested_agent_questions_and_a_stop(folder: 
         'guide -> search_python({"word":"block"})',
         "    critic -> longest_sentence()",
         "    critic ?? To whom do I speak, and shall I be kind, or frank?",
+        "    critic begins in the background, as critic-1",
+        "guide reads the answer of critic-1",
         "guide ?? May I call save_report?",
         "guide !! count_down: Interrupted",
         "    dreamer ends: cancelled",
         "guide ends: cancelled: the tour has seen enough",
         "guide: Yes, I am. I was interrupted at: count_down, run_program, dreamer.",
+        "guide hands the conversation to host",
+        "host: Thank you for your time. Good-bye!",
     ):
         assert told in page
     [report] = saved(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from agentloop import (
     Limits,
     Permissions,
     Rule,
+    Session,
     Stream,
     Team,
     ToolContext,
@@ -516,3 +518,89 @@ async def test_a_rule_of_the_agent_may_be_about_a_tool_of_a_background_agent() -
     )
     seen = await watch(agent, on_event=answering(Deny("not now")))
     assert [event.name for event in of(seen.events, ApprovalRequested)] == ["work"]
+
+
+# --------------------------------------------------------------------------- from run to run of a session
+
+
+async def test_ids_go_on_from_run_to_run_of_a_session() -> None:
+    async with MemoryStore().open() as store:
+        for number in (1, 2):
+            async with stored_session(store, "s") as session:
+                await lead(run(), "I wait.", "Done.", helpers=[helper("Gold.")]).run("go", session=session)
+                assert reports(session.messages)[-1][0] == (f"helper-{number}",)
+
+
+@pytest.mark.parametrize("way", ["stopped", "failed"])
+async def test_the_next_run_is_told_of_the_runs_that_ended_with_the_last_one(way: str) -> None:
+    session = Session()
+    after = hangs() if way == "stopped" else fails(ModelConnectionError("gone"))
+    async with lead(run(), after, helpers=[helper(hangs())]).stream("go", session=session) as stream:
+        with suppress(ModelConnectionError):
+            async for event in stream:
+                if isinstance(event, TurnStarted) and event.turn == 2 and way == "stopped":
+                    stream.stop()
+    model = ScriptedModel("Oh.")
+    await Agent(model, name="lead").run("And?", session=session)
+    [prompt, report] = model.requests[0].messages[-2:]
+    assert prompt.text == "And?"
+    assert report.text == (
+        "[Background run helper-1 has ended without an answer (interrupted: it ended with the run that had started "
+        "it).]"
+    )
+
+
+async def test_a_prompt_in_the_place_of_an_unfinished_run_says_that_its_background_runs_were_given_up() -> None:
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            outcome = await staff([run(), "I wait."], [calls("ask")]).run("go", session=session, on_question="park")
+        assert outcome.reason == "needs_input"
+        async with stored_session(store, "s") as session:
+            await staff(["Oh.", "Well."], []).run("Never mind.", session=session)
+            lost = (
+                "[Background run helper-1 has ended without an answer (interrupted: the run that had started it was "
+                "given up).]"
+            )
+            assert reports(session.messages) == [(("helper-1",), lost)]
+        async with stored_session(store, "s") as session:
+            await staff(["Well."], []).run("And?", session=session)
+            assert len(reports(session.messages)) == 1
+
+
+async def test_no_tool_of_a_background_run_begins_after_the_time_limit_of_the_run_around_it() -> None:
+    began: list[float] = []
+
+    @tool
+    async def tick() -> str:
+        began.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return "tick"
+
+    @tool
+    async def cleans_up() -> str:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+        return "never"
+
+    ticking = helper(calls("work") + calls("tick"), calls("work") + calls("tick"), tools=[sleeper(4), tick])
+    agent = lead(run(), calls("cleans_up"), helpers=[ticking], tools=[cleans_up], limits=Limits(seconds=5))
+    assert (await watch(agent)).outcome.reason == "limit"
+    assert began
+    assert max(began) - began[0] < 5
+
+
+@pytest.mark.seconds(100)
+async def test_a_time_limit_that_stands_still_stands_still_for_a_background_run() -> None:
+    working = helper(calls("work"), "Gold.", tools=[sleeper(8)])
+
+    async def think(_question: object) -> Accept:
+        await trio.sleep(10)
+        return Accept({})
+
+    agent = lead(run() + calls("ask"), "Done.", helpers=[working], tools=[ask], limits=Limits(seconds=5))
+    outcome = await agent.run("go", on_question=think)
+    assert outcome.output == "Done."
+    assert "Gold." in reports(outcome.messages)[0][1]

@@ -11,13 +11,13 @@ import trio
 from agentloop.journal import Record
 from agentloop.stores import _replay, _rows
 from agentloop.testing._lab import AgentScenario
-from agentloop.testing.harness import background_scenarios, handoff_scenarios
+from agentloop.testing.harness import background_scenarios, block_scenarios, handoff_scenarios
 from agentloop.testing.harness.session_scenarios import STORIES
 from agentloop.testing.simulation import Kind, sweep_scenario
 from tests.stores.oracle import FixedJournal, assert_same_state, load
 
 # The loader that was there before knows no handoffs.
-LATER = {*vars(background_scenarios), *vars(handoff_scenarios)}
+LATER = {*vars(background_scenarios), *vars(block_scenarios), *vars(handoff_scenarios)}
 KNOWN_BEFORE = [name for name in STORIES if name.replace("-", "_") not in LATER]
 
 

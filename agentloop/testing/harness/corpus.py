@@ -10,10 +10,12 @@ from agentloop.testing._recorded import RecordAnew, Recordings
 from agentloop.testing.harness import (
     agent_scenarios as _agents,
     background_scenarios as _background,
+    block_scenarios as _blocks,
     context_scenarios as _contexts,
     deferred_scenarios as _deferred,
     guard_scenarios as _guards,
     handoff_scenarios as _handoffs,
+    hook_run_scenarios as _hook_runs,
     law_scenarios as _laws,
     pause_scenarios as _pauses,
     reader_scenarios as _readers,
@@ -31,7 +33,7 @@ from agentloop.testing.simulation.sweep import faults_tried
 __all__ = ["FAULTS", "PLACES", "RECORDINGS", "corpus", "find_scenario", "record", "record_faults", "recorded_faults"]
 
 _ADDED = (
-    *(_agents, _background, _contexts, _deferred, _guards, _handoffs, _laws),
+    *(_agents, _background, _blocks, _contexts, _deferred, _guards, _handoffs, _hook_runs, _laws),
     *(_pauses, _readers, _results, _safety, _tools, _values),
 )
 """The modules that add to the registry when they are imported."""
