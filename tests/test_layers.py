@@ -36,7 +36,8 @@ LAYERS = (
     "_runtime.user_code _runtime.logs _runtime.log _runtime.steps",
     "_runtime.redaction _runtime.call_order _runtime.deferred _runtime.hooks _runtime.run _runtime.pauses",
     "_runtime.questions _runtime.model_call _runtime.dynamic _runtime.told_context _runtime.context_window",
-    "_runtime.toolsets _runtime.assessment _runtime.approval _runtime.handoffs _runtime.background",
+    "_runtime.toolset_start _runtime.toolset_task _runtime.toolsets _runtime.assessment _runtime.approval",
+    "_runtime.handoffs _runtime.background",
     "_runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door

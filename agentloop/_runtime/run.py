@@ -33,7 +33,7 @@ from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, Source
+from agentloop.events import MessageCommitted, Source, ToolsetStatus
 from agentloop.hooks import Asking
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
@@ -148,6 +148,44 @@ class BackgroundRuns(Protocol):
 
     async def end(self) -> None:
         """Cancel those that run, and wait until all have ended."""
+        ...
+
+
+class ServingToolset(Protocol):
+    """A toolset from one start to the stop after it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was started again since then, or was stopped."""
+        ...
+
+    @property
+    def calls(self) -> set[trio.CancelScope]:
+        """The scopes of the calls that run now: cancelled if it is started again."""
+        ...
+
+    def end_call(self, scope: trio.CancelScope) -> None:
+        """The call under ``scope`` has ended."""
+        ...
+
+
+class OpenToolsets(Protocol):
+    """The toolsets of an agent that acts: see ``agentloop/_runtime/toolsets.py``."""
+
+    @property
+    def statuses(self) -> tuple[ToolsetStatus, ...]:
+        """Their states now."""
+        ...
+
+    def serving(self, tool: str) -> ServingToolset | None:
+        """The opening of the toolset that has listed ``tool``; ``None`` for a tool of the agent's own."""
+        ...
+
+    async def restart(self, name: str) -> None:
+        """Start the toolset ``name`` again."""
         ...
 
 
@@ -273,6 +311,7 @@ class Run:
         "stopped",
         "task",
         "team",
+        "toolsets",
         "transcript",
         "warn",
         "warned",
@@ -390,6 +429,8 @@ class Run:
         """Its id, if it is a background run of ``parent``."""
         self.background: BackgroundRuns | None = None
         """Its background runs, once there was one."""
+        self.toolsets: OpenToolsets | None = None
+        """The toolsets of the agent that acts, if it has some."""
         self.nursery: trio.Nursery | None = None
         """The nursery of its block, while that is open."""
         self.warned: tuple[str, ...] = ()

@@ -127,7 +127,8 @@ class ServerConfig:
     stop_timeout: float = 4.0
     """Seconds for an orderly stop. Then the connection is cut, and the server's processes are killed."""
     optional: bool = False
-    """Whether a run goes on without the server if it does not start. A warning says why."""
+    """Whether a run goes on without the server if it does not start. A warning says why, and later turns try the server
+    again; see `agentloop.toolsets.optional`."""
     concurrency: int | None = None
     """At most this many calls at once, over all streams; ``None`` for no limit."""
     max_restarts: int = 3

@@ -26,11 +26,11 @@ from agentloop._core.redaction import redacted, redacted_url, visible
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
-from agentloop._runtime.toolsets import persons_time
+from agentloop._runtime.toolset_start import persons_time, say_what_it_waits_for
 from agentloop._runtime.user_code import describe
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._call import Call
-from agentloop.mcp._config import Http, ServerConfig, Stdio
+from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
 from agentloop.mcp._http import connect, is_session_expired
 from agentloop.mcp._process import ProgramOutput, run_program
 from agentloop.mcp._server_requests import ServerRequests, refused
@@ -163,6 +163,7 @@ class Connection:
         server, requests = self.server, self._requests
         target = server.target
         transport: Any
+        say_what_it_waits_for(_whose_answer(target))
         mender = Mender(self._version, self.left_out.__setitem__)
         if isinstance(target, Stdio):
             transport = mended(run_program(target, self._output, self._program_failed), mender)
@@ -550,6 +551,16 @@ class Connection:
                 "it was declined",
             )
         return []
+
+
+def _whose_answer(target: Stdio | Http | InProcess) -> str:
+    match target:
+        case Stdio(command=command):
+            return f"the answer of the program {command}"
+        case Http(url=url):
+            return f"the answer of {redacted_url(url)}"
+        case InProcess():
+            return ""
 
 
 def _says_when_tools_change(client: Client) -> bool:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.context_window import READ_RESULT
 from agentloop._runtime.exception_groups import raise_single
-from agentloop._runtime.toolsets import time_left
+from agentloop._runtime.toolset_start import time_left
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, McpError, McpStateError, ServerGoneError
 from agentloop.mcp._call import Call
@@ -59,18 +59,13 @@ async def open_server(server: ServerConfig) -> AsyncGenerator[ConnectionPool]:
     """Start ``server``, and stop it when the block ends.
 
     Raises:
-      McpError: the server does not start, and is not optional.
+      McpError: the server does not start.
     """
     try:
         async with trio.open_nursery() as nursery:
             pool = ConnectionPool(server, nursery)
             try:
-                try:
-                    await pool.start()
-                except McpError as error:
-                    if not server.optional:
-                        raise
-                    pool.leave_out(error)
+                await pool.start()
                 yield pool
             finally:
                 # The nursery waits for the tasks that own connections; each disconnects within `stop_timeout`.
@@ -108,8 +103,6 @@ class ConnectionPool:
         """By the server's name of the tool."""
         self._mode = "legacy" if server.mode == "legacy" else "auto"
         """How the next connection negotiates the version of the protocol."""
-        self._is_left_out = False
-        self._problem_of_start: list[str] = []
         self._problems_of_tools: list[str] = []
         self._problem_of_listing: list[str] = []
         self.instructions = ""
@@ -117,13 +110,7 @@ class ConnectionPool:
     @property
     def problems(self) -> Sequence[str]:
         """The problems that the server's part in the run works around; see `agentloop.tools.OpenToolset`."""
-        return [*self._problem_of_start, *self._problems_of_tools, *self._problem_of_listing]
-
-    def leave_out(self, error: McpError) -> None:
-        """Go on without the server, which has not started."""
-        self._is_left_out = True
-        self._problem_of_start = [f"{error}; the run goes on without this server, which is optional"]
-        self.stop()
+        return [*self._problems_of_tools, *self._problem_of_listing]
 
     # ---------------------------------------------------------------------- start and stop
 
@@ -454,8 +441,6 @@ class ConnectionPool:
             connection = self._find(call.stream)
             if connection is not None:
                 return connection
-            if self._is_left_out:
-                raise ServerGoneError(server=self.server.name, problem="did not start, and was left out")
             # Connections that are stopping count: a new process might clash with files or ports that the old one still
             # holds. Lost ones do not count: they exist over HTTP only, where their calls may wait long for an answer.
             counted = sum(not connection.lost for connection in self._connections)
