@@ -155,6 +155,9 @@ class ServerConfig:
     The requests count for the limits of the stream whose call is running; its agent's retries, prices, deadlines and
     ``before_llm_call`` hooks apply. At a limit, the server gets an error.
     """
+    sampling_tools: bool = False
+    """Whether sampling requests may have tools, which the server calls itself: it may then run a loop of its own on the
+    model, request by request, each under the limits of the run (`Limits.requests`) and with an approval of its own."""
     approve_sampling: bool = True
     """Whether the user must approve each sampling request."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False

@@ -180,6 +180,7 @@ class Connection:
             message_handler=self._on_message,
             elicitation_callback=self._on_elicitation if server.elicitation else None,
             sampling_callback=self._on_sampling if requests.samples else None,
+            sampling_capabilities=requests.sampling_capability,
             list_roots_callback=self._on_roots if server.roots else None,
         ) as client:
             if server.mode not in ("auto", "legacy", client.protocol_version):
@@ -475,7 +476,7 @@ class Connection:
 
     async def _on_sampling(
         self, context: ClientRequestContext, params: types.CreateMessageRequestParams
-    ) -> types.CreateMessageResult | types.ErrorData:
+    ) -> types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData:
         answer = await self._ask(lambda call: self._requests.sample(call, params))
         return refused("no call is running whose user could approve this") if answer is None else answer
 

@@ -105,6 +105,7 @@ class _Options(TypedDict, total=False):
     ask_secrets: bool
     roots: Sequence[str | os.PathLike[str]]
     sampling: Model | str | None
+    sampling_tools: bool
     approve_sampling: bool
     requires_approval: bool | Callable[[dict[str, Any]], bool]
     if_interrupted: IfInterrupted | None
