@@ -137,6 +137,13 @@ class ServerConfig:
     max_processes: int = 1
     """At most this many processes (or connections), where each can serve only one stream at a time; see
     ``elicitation``."""
+    prompts: bool = False
+    """Whether the model gets tools to list the server's prompts, and to get one filled in (``list_prompts`` and
+    ``get_prompt``, with the ``prefix``), if the server has some. `McpServer.commands` makes slash commands of them."""
+    resources: bool = False
+    """Whether the model gets tools to list the server's resources, templates of such included, and to read one
+    (``list_resources`` and ``read_resource``, with the ``prefix``), if the server has resources. Each reads what there
+    is now, so announcements that a resource was updated are of no use, and none are subscribed to."""
     elicitation: bool = True
     """Whether the server may ask the user for input.
 

@@ -275,6 +275,11 @@ class Connection:
         return self._client is not None and self._client.protocol_version in MODERN_PROTOCOL_VERSIONS
 
     @property
+    def capabilities(self) -> types.ServerCapabilities:
+        """What the server offers."""
+        return types.ServerCapabilities() if self._client is None else self._client.server_capabilities
+
+    @property
     def is_usable(self) -> bool:
         return self.ready.is_set() and not self.retired
 
@@ -317,11 +322,8 @@ class Connection:
         Raises:
           McpError: as for `agentloop.mcp.OpenServer.call`.
         """
-        client = self._client
-        if client is None or self.retired:
-            raise self.gone()
 
-        async def once() -> types.CallToolResult | types.InputRequiredResult:
+        async def once(client: Client) -> types.CallToolResult | types.InputRequiredResult:
             # Not `session.call_tool()`: it raises an error in the place of a result that does not fit `outputSchema`.
             params = types.CallToolRequestParams(
                 name=name,
@@ -333,16 +335,31 @@ class Connection:
                 types.CallToolRequest(params=params), _RESULT, progress_callback=call.progress.report
             )
 
+        return await self.fetch(call, once)
+
+    async def fetch(self, call: Call, once: Callable[[Client], Awaitable[T]]) -> T:
+        """Send a request on behalf of ``call``, in the task of the caller.
+
+        Args:
+          call: as for `call`.
+          once: sends it. Called again if the server wants something to be done first.
+
+        Raises:
+          McpError: as for `agentloop.mcp.OpenServer.call`.
+        """
+        client = self._client
+        if client is None or self.retired:
+            raise self.gone()
         token = CALLER.set(call)
         scope = self._calls[call] = trio.CancelScope()
         try:
             with scope:
                 try:
-                    return await once()
+                    return await once(client)
                 except MCPError as error:
                     refusal = error
                 if await self._can_satisfy(call, refusal):
-                    return await once()
+                    return await once(client)
                 raise refusal
         except Exception as error:  # noqa: BLE001 - raised as an error of ours
             raise self._error(error) from self._without_secrets(error)
@@ -441,6 +458,31 @@ class Connection:
                 return tools
             cursors.add(cursor)
         raise McpError(server=self.server.name, problem=f"lists its tools on more than {MAX_PAGES} pages")
+
+    async def list_prompts(self) -> list[types.Prompt]:
+        """List the server's prompts, over all pages.
+
+        Raises:
+          McpError: the server cannot list them.
+        """
+        client = self._client
+        if client is None:
+            raise self.gone()
+        prompts: list[types.Prompt] = []
+        if client.server_capabilities.prompts is None:
+            await trio.lowlevel.checkpoint()
+            return prompts
+        cursor: str | None = None
+        try:
+            for _ in range(MAX_PAGES):
+                page = await client.list_prompts(cursor=cursor)
+                prompts += page.prompts
+                cursor = page.next_cursor
+                if not cursor:
+                    break
+        except Exception as error:  # noqa: BLE001 - raised as an error of ours
+            raise self._error(error) from self._without_secrets(error)
+        return prompts
 
     # ---------------------------------------------------------- notifications of the server
 
