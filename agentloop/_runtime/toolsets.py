@@ -39,6 +39,8 @@ class _ToolsetOfRun:
 
     def __init__(self, run: Run, function: ToolsetFunction) -> None:
         self.name = function.name
+        self.optional = False
+        """Whether the run goes on without the toolset that the function has given."""
         self._run = run
         self._function = function.function
 
@@ -48,6 +50,7 @@ class _ToolsetOfRun:
         if toolset is None:
             yield _NoTools()
         elif callable(getattr(toolset, "open", None)):
+            self.optional = getattr(toolset, "optional", False) is True
             async with cast("Toolset", toolset).open() as opened:
                 yield opened
         else:
