@@ -73,6 +73,10 @@ __all__ = [
     "ToolCallParked",
     "ToolCallProgress",
     "ToolCallStarted",
+    "ToolsChanged",
+    "ToolsetChanged",
+    "ToolsetState",
+    "ToolsetStatus",
     "TurnFinished",
     "TurnReason",
     "TurnStarted",
@@ -191,6 +195,32 @@ RequestPurpose: TypeAlias = Literal["turn", "summary", "tool", "judge"]
 - ``tool``: a response for a tool (`ToolContext.ask_model`), or for the MCP server of a tool (its sampling).
 - ``judge``: the verdict of a judge (`agentloop.judges`) about something at a hook point.
 """
+
+
+ToolsetState: TypeAlias = Literal["starting", "waiting", "ready", "failed", "stopped"]
+"""What a toolset is doing.
+
+- ``starting``: it starts, or starts again.
+- ``waiting``: it needs a person who signs in before it can start.
+- ``ready``: it serves its tools.
+- ``failed``: it did not start, or has died.
+- ``stopped``: its stream, or the block of its `Toolsets`, has ended.
+"""
+
+
+class ToolsetStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of a toolset of a stream at one moment."""
+
+    name: str
+    """Name of the toolset."""
+    state: ToolsetState
+    """What it is doing."""
+    detail: str = ""
+    """What it waits for, while it starts or waits for a person; empty if it does not say."""
+    error: str = ""
+    """Why it last failed, in words for a person; empty once it is ready again, and if it has not failed."""
+    tools: int | None = None
+    """How many tools it listed last; ``None`` before the first listing."""
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -696,6 +726,32 @@ class WarningIssued(Event, frozen=True, kw_only=True):
     """The failure in words, for a person."""
 
 
+class ToolsetChanged(Event, frozen=True, kw_only=True):
+    """The state of a toolset has changed, or it starts and needs longer than two seconds.
+
+    A toolset that starts in less time, and fails nowhere, has no such event: it is ready when the first turn begins.
+    `Stream.toolsets` has the state of all toolsets at any time.
+    """
+
+    toolset: ToolsetStatus
+    """The toolset as it is now."""
+
+
+class ToolsChanged(Event, frozen=True, kw_only=True):
+    """The tools of the stream are other ones than in the turn before: a server has changed its list, say.
+
+    Emitted before the request that has the new tools. A handoff, and tools that are offered in some turns only
+    (``offered=``), are no such change.
+    """
+
+    added: tuple[str, ...] = ()
+    """Names of the tools that are new."""
+    removed: tuple[str, ...] = ()
+    """Names of the tools that are gone."""
+    changed: tuple[str, ...] = ()
+    """Names of the tools with another description, or other parameters, than before."""
+
+
 class UnknownEvent(msgspec.Struct, frozen=True, gc=False):
     """An event that a newer version of agentloop wrote. Kept as it is: encoding gives the same bytes back."""
 
@@ -736,6 +792,8 @@ StreamEvent: TypeAlias = (
     | QuestionDeclined
     | QuestionWithdrawn
     | QuestionParked
+    | ToolsetChanged
+    | ToolsChanged
     | WarningIssued
 )
 """Every event that a stream can emit, for exhaustive matching."""

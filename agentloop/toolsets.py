@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from agentloop._core.field_checks import shown
 from agentloop._runtime.blocks import refuse_bare_generator, require_trio
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import TOOLSETS, log
-from agentloop._runtime.toolsets import ToolsetTask, identity_of, list_all, run_all
+from agentloop._runtime.toolset_start import RUN, say_what_it_waits_for
+from agentloop._runtime.toolset_task import Serving, ToolsetTask
+from agentloop._runtime.toolsets import emit_status, flat, identity_of, list_all, restart, run_all
 from agentloop.errors import ToolsetError, UsageError
+from agentloop.events import ToolsetStatus
 from agentloop.limits import Deadlines
 from agentloop.tools import OpenToolset, Tool, Toolset
 
-__all__ = ["Toolsets"]
+__all__ = ["Toolsets", "optional", "say_what_it_waits_for"]
+
+
+def optional(toolset: Toolset) -> Toolset:
+    """``toolset``, without which a run goes on if it does not start, or has died.
+
+    ::
+
+        agent = Agent(model, toolsets=[files, optional(search)])
+
+    The run emits one warning (code ``toolset_problem``), and tries the toolset once more before each later turn, and
+    after the second failure at growing intervals of up to a minute. A try holds a turn up for one second at most; if
+    the toolset starts, the next turn has its tools. A toolset of yours may also have an attribute ``optional = True``.
+    """
+    return _Optional(toolset)
+
+
+class _Optional:
+    """A toolset that a run can do without."""
+
+    optional = True
+
+    def __init__(self, toolset: Toolset) -> None:
+        if not callable(getattr(toolset, "open", None)):
+            raise UsageError(f"optional() takes a toolset, not {shown(toolset)}: it has no open()")
+        self._toolset = toolset
+        self.name = toolset.name
+
+    @property
+    def identity(self) -> str:
+        """That of the toolset."""
+        return identity_of(self._toolset)
+
+    def open(self) -> AbstractAsyncContextManager[OpenToolset]:
+        return self._toolset.open()
 
 
 class Toolsets:
@@ -37,7 +76,9 @@ class Toolsets:
       deadlines: ``toolset`` bounds each start and each listing of tools, ``cleanup`` each stop.
 
     Raises:
-      ToolsetError: on entering, if one of them did not start. The others are stopped.
+      ToolsetError: on entering, if one of them did not start, and is not `optional`. The others are stopped. One that
+        needs a sign-in (`agentloop.mcp.ask_to_sign_in`) waits instead for the first run that needs its tools, and asks
+        the user of that run.
     """
 
     def __init__(self, *toolsets: Toolset, name: str = "shared", deadlines: Deadlines = Deadlines()) -> None:
@@ -57,6 +98,20 @@ class Toolsets:
     def problems(self) -> tuple[str, ...]:
         """The failures since they were started, and the problems that they work around, in words."""
         return (*self._problems, *self._worked_around())
+
+    @property
+    def statuses(self) -> tuple[ToolsetStatus, ...]:
+        """The toolsets as they are now, in their order; none outside of the block."""
+        return tuple([task.status for task in flat(self._tasks or ())])
+
+    async def restart(self, name: str) -> None:
+        """Stop the toolset ``name``, and start it again, for all who use it. See `Stream.restart_toolset`.
+
+        Raises:
+          UsageError: there is no such toolset, or there are several.
+          ToolsetError: it did not start, or the block has ended.
+        """
+        await restart(self._open_tasks(), name)
 
     def _worked_around(self) -> list[str]:
         return [problem for task in self._tasks or () for problem in task.problems]
@@ -106,7 +161,22 @@ class Toolsets:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncGenerator[_Borrowed]:
-        yield _Borrowed(self._open_tasks())
+        tasks = self._open_tasks()
+        run = RUN.get()
+        if run is None:
+            yield _Borrowed(tasks)
+            return
+        # In the log of the run, the toolsets have the states that they come to in its time.
+        listener = partial(emit_status, run)
+        for task in tasks:
+            task.listeners.append(listener)
+            if task.status.state != "ready":
+                listener(task.status)
+        try:
+            yield _Borrowed(tasks)
+        finally:
+            for task in tasks:
+                task.listeners.remove(listener)
 
     def _open_tasks(self) -> Sequence[ToolsetTask]:
         if self._tasks is None:
@@ -115,23 +185,27 @@ class Toolsets:
 
 
 class _Borrowed:
-    """Shared toolsets, as one stream uses them."""
+    """Shared toolsets, as one stream uses them: see `agentloop._runtime.toolsets.Borrowed`."""
+
+    is_borrowed = True
 
     def __init__(self, tasks: Sequence[ToolsetTask]) -> None:
-        self._tasks = tasks
+        self.tasks = tasks
+        self.servings: Mapping[str, Serving] = {}
         self._clashes: list[str] = []
         self._known = False
         """Whether the tools have been listed before."""
 
     async def list_tools(self) -> Sequence[Tool]:
-        tools = await list_all({}, self._tasks, on_clash=self._clashes.append if self._known else None)
-        self._known = True
+        servings: dict[str, Serving] = {}
+        tools = await list_all({}, self.tasks, servings, on_clash=self._clashes.append if self._known else None)
+        self._known, self.servings = True, servings
         return list(tools.values())
 
     @property
     def problems(self) -> Sequence[str]:
-        return [*dict.fromkeys(self._clashes), *(problem for task in self._tasks for problem in task.problems)]
+        return [*dict.fromkeys(self._clashes), *(problem for task in self.tasks for problem in task.problems)]
 
     @property
     def instructions(self) -> str:
-        return "\n\n".join(task.instructions for task in self._tasks if task.instructions)
+        return "\n\n".join(task.instructions for task in self.tasks if task.instructions)

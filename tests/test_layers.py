@@ -37,8 +37,8 @@ LAYERS = (
     "_runtime.redaction _runtime.call_order _runtime.deferred _runtime.hooks _runtime.run",
     "_runtime.hook_runs _runtime.pauses",
     "_runtime.questions _runtime.model_call _runtime.dynamic _runtime.told_context _runtime.context_window",
-    "_runtime.toolsets _runtime.assessment _runtime.approval _runtime.handoffs _runtime.background",
-    "_runtime.background_blocks",
+    "_runtime.toolset_start _runtime.toolset_task _runtime.toolsets _runtime.assessment _runtime.approval",
+    "_runtime.handoffs _runtime.background _runtime.background_blocks",
     "_runtime.tool_context _runtime.tool_calls",
     "_runtime.output_validation _runtime.loop _runtime.stream _runtime.lifecycle",
     # the front door

@@ -231,6 +231,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "question_declined": {"id": "q", "note": "Nobody is there to be asked."},
     "question_withdrawn": {"id": "q"},
     "question_parked": {"id": "q"},
+    "toolset_changed": {"toolset": {"name": "files", "state": "failed", "error": "it did not start", "tools": 3}},
+    "tools_changed": {"added": ["read"], "removed": ["write"], "changed": []},
     "warning_issued": {"code": "truncated", "message": "cut off"},
 }
 

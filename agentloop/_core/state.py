@@ -86,6 +86,8 @@ from agentloop.events import (
     ToolCallParked,
     ToolCallProgress,
     ToolCallStarted,
+    ToolsChanged,
+    ToolsetChanged,
     TurnFinished,
     TurnStarted,
     UsageReported,
@@ -362,6 +364,8 @@ _AT_ANY_TIME: Mapping[type, StreamPhase | None] = {
     LimitRaised: None,
     NoteTaken: None,
     WarningIssued: None,
+    ToolsetChanged: None,
+    ToolsChanged: None,
     Paused: None,
     Resumed: None,
     # A judge may be asked before the first turn, about the prompt.

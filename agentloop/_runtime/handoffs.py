@@ -22,7 +22,8 @@ from agentloop._core.transcript import flaw_of_history
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.model_call import open_models
 from agentloop._runtime.run import Run, commit, flush
-from agentloop._runtime.toolsets import ToolList, open_toolsets, working_for
+from agentloop._runtime.toolset_start import working_for
+from agentloop._runtime.toolsets import ToolList, open_toolsets
 from agentloop._runtime.user_code import UserCodeError, call_user_code, in_thread_if_plain
 from agentloop.config import AgentConfig
 from agentloop.context import ToolContext

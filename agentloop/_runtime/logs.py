@@ -61,6 +61,8 @@ from agentloop.events import (
     ToolCallFinished,
     ToolCallParked,
     ToolCallStarted,
+    ToolsChanged,
+    ToolsetChanged,
     TurnFinished,
     TurnStarted,
 )
@@ -122,6 +124,8 @@ LOGGER_OF: Mapping[object, logging.Logger] = {
     QuestionDeclined: QUESTIONS,
     QuestionWithdrawn: QUESTIONS,
     QuestionParked: QUESTIONS,
+    ToolsetChanged: TOOLSETS,
+    ToolsChanged: TOOLSETS,
 }
 """The logger of each event that is logged: all but deltas, a running tool's output, usage and warnings."""
 
@@ -241,6 +245,11 @@ def _step(event: StreamEvent) -> tuple[Any, ...]:
             return "question %r withdrawn", event.id
         case QuestionParked():
             return "question %r parked", event.id
+        case ToolsetChanged(toolset=toolset):
+            return "toolset %r: %s", toolset.name, toolset.state
+        case ToolsChanged():
+            counts = len(event.added), len(event.removed), len(event.changed)
+            return "tools changed: %d added, %d removed, %d changed", *counts
         case _:
             return ("",)
 

@@ -34,8 +34,9 @@ from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, Source
-from agentloop.hooks import Asking, Hook
+from agentloop.events import Hook, MessageCommitted, Source, Source
+from agentloop.hooks import Asking, ToolsetStatus
+from agentloop.hooks import Asking
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings
@@ -207,6 +208,44 @@ class BackgroundRuns(Protocol):
         ...
 
 
+class ServingToolset(Protocol):
+    """A toolset from one start to the stop after it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was started again since then, or was stopped."""
+        ...
+
+    @property
+    def calls(self) -> set[trio.CancelScope]:
+        """The scopes of the calls that run now: cancelled if it is started again."""
+        ...
+
+    def end_call(self, scope: trio.CancelScope) -> None:
+        """The call under ``scope`` has ended."""
+        ...
+
+
+class OpenToolsets(Protocol):
+    """The toolsets of an agent that acts: see ``agentloop/_runtime/toolsets.py``."""
+
+    @property
+    def statuses(self) -> tuple[ToolsetStatus, ...]:
+        """Their states now."""
+        ...
+
+    def serving(self, tool: str) -> ServingToolset | None:
+        """The opening of the toolset that has listed ``tool``; ``None`` for a tool of the agent's own."""
+        ...
+
+    async def restart(self, name: str) -> None:
+        """Start the toolset ``name`` again."""
+        ...
+
+
 class Pauses(Protocol):
     """Holds runs of a tree at their boundaries while they are paused: see ``agentloop/_runtime/pauses.py``."""
 
@@ -338,6 +377,7 @@ class Run:
         "stopped",
         "task",
         "team",
+        "toolsets",
         "transcript",
         "warn",
         "warned",
@@ -467,6 +507,8 @@ class Run:
         """Its background runs, once there was one."""
         self.joined: JoinedBlocks | None = None
         """The blocks of background runs that it has joined, once there was one."""
+        self.toolsets: OpenToolsets | None = None
+        """The toolsets of the agent that acts, if it has some."""
         self.nursery: trio.Nursery | None = None
         """The nursery of its block, while that is open."""
         self.warned: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from agentloop.events import (
     Source,
     StreamEvent,
     TextDelta,
+    ToolsetStatus,
 )
 from agentloop.messages import Prompt, Usage, user_message
 from agentloop.outcome import Outcome, error_of
@@ -188,6 +189,35 @@ class Stream(Generic[Output_co]):
     def is_paused(self) -> bool:
         """Whether the run is paused, by `pause` on this stream or on one around it. It may not have held yet."""
         return self._run.outcome is None and pauses.is_paused(self._run)
+
+    @property
+    def toolsets(self) -> tuple[ToolsetStatus, ...]:
+        """The toolsets of the agent that acts, as they are now, in their order; of shared ones, those inside.
+
+        Any task may read it, also after the end. A `ToolsetChanged` event says when one of them changes; in the first
+        turn, all that have had no such event are ready.
+        """
+        return () if self._run.toolsets is None else self._run.toolsets.statuses
+
+    async def restart_toolset(self, name: str) -> None:
+        """Stop a toolset of the agent that acts, and start it again: a server that hangs, or whose program is new.
+
+        Calls of its tools that run end first, with an error that says so, and so does each later one of this turn;
+        the next turn has the tools that it lists then. A shared toolset is started again for all who use it. A start
+        that hangs is given up for a new one. If the caller is cancelled, the restart goes on. If it fails, it is tried
+        once more before the next turn.
+
+        Args:
+          name: the name of the toolset; see `toolsets`.
+
+        Raises:
+          UsageError: there is no such toolset, or there are several.
+          ToolsetError: it did not start, or its stream has ended.
+        """
+        require_trio("a toolset is restarted", in_asyncio="`await host.call(stream.restart_toolset, name)`")
+        if self._run.toolsets is None:
+            raise UsageError(f"no toolset is called {shown(name)}: agent {self._run.config.name!r} has none open")
+        await self._run.toolsets.restart(name)
 
     def park(self) -> None:
         """Leave open and future questions to the process that resumes the run: see `Agent.resume`.

@@ -24,7 +24,7 @@ from agentloop._runtime.handoffs import HandoffOrder, refused_handoff
 from agentloop._runtime.hooks import HookFailedError
 from agentloop._runtime.logs import TOOLS, log
 from agentloop._runtime.pauses import hold
-from agentloop._runtime.run import Run, record_long_result, record_tool_start
+from agentloop._runtime.run import Run, ServingToolset, record_long_result, record_tool_start
 from agentloop._runtime.steps import Surrounded
 from agentloop._runtime.tool_context import RunningContext
 from agentloop._runtime.user_code import UserCodeError, call_in_thread, call_user_code, tool_threads
@@ -258,6 +258,12 @@ class Calls:
         has_deadline = self._shared is None and seconds < math.inf
         deadline = PausableDeadline(seconds if has_deadline else None, run.deadline, began)
         scope = deadline.scope if has_deadline else None
+        serving = None if run.toolsets is None else run.toolsets.serving(tool.name)
+        if serving is not None:
+            if serving.is_over:
+                return _restarted(call, serving, "before this call ran. Call the tool again")
+            if scope is None:
+                scope = trio.CancelScope()
         context: RunningContext | None = None
         arguments = checked.values
         if tool.context_name is not None or tool.kind != "async":
@@ -278,6 +284,8 @@ class Calls:
             # What `_begin` does without a journal, and without two coroutines.
             run.note(ToolStarted(call.id))
             self._has_begun[call.id] = None
+        if serving is not None and scope is not None:
+            serving.calls.add(scope)
         try:
             if context is None or tool.kind == "async":
                 value = await call_user_code(scope, tool.function, **arguments)
@@ -286,6 +294,9 @@ class Calls:
                 value = await call_user_code(scope, indirect, tool, context, arguments)
             return result_of(call, value)
         except UserCodeError as error:
+            if error.timed_out and serving is not None and serving.is_over:
+                self._log(logging.WARNING, call, "was cut off: its toolset was started again")
+                return _restarted(call, serving, "while this call ran, which was cut off: its outcome is unknown")
             if error.timed_out:
                 self._log(logging.WARNING, call, f"timed out after {deadline.allowed:g} s")
                 return self._timed_out(tool, call, deadline.allowed)
@@ -310,6 +321,8 @@ class Calls:
             self._log(logging.ERROR, call, "returned a value that has no JSON form")
             return error_result(call, str(error))
         finally:
+            if serving is not None and scope is not None:
+                serving.end_call(scope)
             if context is not None and context.end():
                 await context.wait_for_uses()  # noqa: ASYNC102 - it is shielded
 
@@ -373,6 +386,10 @@ class Calls:
             elif isinstance(verdict, Block):
                 self.blocked = verdict.reason
         return result
+
+
+def _restarted(call: ToolCall, serving: ServingToolset, what: str) -> ToolResult:
+    return error_result(call, f"The toolset {serving.name!r} was started again {what}.")
 
 
 async def _call_generator(tool: Tool, context: RunningContext, arguments: Mapping[str, Any]) -> str:

@@ -418,6 +418,7 @@ class _AsyncioToolset:
     def __init__(self, toolset: Toolset) -> None:
         self._toolset = toolset
         self.name = toolset.name
+        self.optional = getattr(toolset, "optional", False) is True
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[OpenToolset]:

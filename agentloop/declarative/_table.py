@@ -688,12 +688,7 @@ _COMMON = (
     _obeyed("tools", TEXTS, "The names of the tools to offer."),
     _obeyed("readonly", FLAG, "Offer only the tools that change nothing."),
     _named("model", TEXT, "The model that reads its results.", "The agent's model reads the results."),
-    _named(
-        "defer",
-        OneOf((FLAG, TEXTS)),
-        "Show its tools only when they are searched.",
-        "The tools are offered from the beginning.",
-    ),
+    _obeyed("defer", OneOf((FLAG, TEXTS)), "Show its tools, or those of these names, only when they are searched."),
     _named("toon", TEXT, "Write results in a shorter notation.", "Results stay as they are."),
 )
 

@@ -329,15 +329,33 @@ def _adapted(group: Group, section: Section, *, is_read_only: bool) -> Group:
                 "tools", f"There is no tool {', '.join(unknown)}; there are {', '.join(sorted(known))}."
             )
         tools = [tool for tool in tools if tool.name in wanted]
+    deferred = _deferred(section)
+    tools = [_defer(tool, deferred) for tool in tools]
     toolsets = group.toolsets
-    if wanted or is_read_only or text is not None:
+    if wanted or is_read_only or deferred or text is not None:
         toolsets = tuple(
-            Adapted(toolset, wanted=wanted, is_read_only=is_read_only, instruction=text) for toolset in toolsets
+            Adapted(toolset, wanted=wanted, is_read_only=is_read_only, deferred=deferred, instruction=text)
+            for toolset in toolsets
         )
     added = group.instructions
     if group.tools and text is not None:
         added = text.replace(_ORIGINAL, group.instructions).strip()
     return Group(tuple(tools), toolsets, added, group.more_names)
+
+
+def _deferred(section: Section) -> tuple[str, ...]:
+    """The names of the tools to defer, ``*`` for all."""
+    flag = section.flag("defer")
+    if flag is None:
+        return tuple(section.texts("defer"))
+    return ("*",) if flag else ()
+
+
+def _defer(tool: Tool, deferred: tuple[str, ...]) -> Tool:
+    """``tool``, deferred if it is among those, with or without the prefix of the server."""
+    if any(name == "*" or _is_called(tool.name, name) for name in deferred):
+        return evolve(tool, deferred=True)
+    return tool
 
 
 @frozen
@@ -350,6 +368,8 @@ class Adapted:
     """The names of the tools to offer, with or without the prefix of the server; none for all."""
     is_read_only: bool = field(default=False, kw_only=True)
     """Whether only tools are offered that change nothing."""
+    deferred: tuple[str, ...] = field(default=(), kw_only=True)
+    """The names of the tools that are deferred, ``*`` for all."""
     instruction: str | None = field(default=None, kw_only=True)
     """The instructions in place of the toolset's own."""
     approve: bool = field(default=False, kw_only=True)
@@ -359,6 +379,11 @@ class Adapted:
     def name(self) -> str:
         """The toolset's name in errors."""
         return str(self.inner.name)
+
+    @property
+    def optional(self) -> bool:
+        """Whether a run goes on without it."""
+        return getattr(self.inner, "optional", False) is True
 
     @property
     def identity(self) -> str:
@@ -400,7 +425,7 @@ class _OpenAdapted:
                 continue
             if self.adapted.approve and not tool.read_only and tool.requires_approval is False:
                 tool = evolve(tool, requires_approval=True)  # noqa: PLW2901
-            tools.append(tool)
+            tools.append(_defer(tool, self.adapted.deferred))
         return tools
 
 

@@ -127,7 +127,8 @@ class ServerConfig:
     stop_timeout: float = 4.0
     """Seconds for an orderly stop. Then the connection is cut, and the server's processes are killed."""
     optional: bool = False
-    """Whether a run goes on without the server if it does not start. A warning says why."""
+    """Whether a run goes on without the server if it does not start. A warning says why, and later turns try the server
+    again; see `agentloop.toolsets.optional`."""
     concurrency: int | None = None
     """At most this many calls at once, over all streams; ``None`` for no limit."""
     max_restarts: int = 3
@@ -136,6 +137,13 @@ class ServerConfig:
     max_processes: int = 1
     """At most this many processes (or connections), where each can serve only one stream at a time; see
     ``elicitation``."""
+    prompts: bool = False
+    """Whether the model gets tools to list the server's prompts, and to get one filled in (``list_prompts`` and
+    ``get_prompt``, with the ``prefix``), if the server has some. `McpServer.commands` makes slash commands of them."""
+    resources: bool = False
+    """Whether the model gets tools to list the server's resources, templates of such included, and to read one
+    (``list_resources`` and ``read_resource``, with the ``prefix``), if the server has resources. Each reads what there
+    is now, so announcements that a resource was updated are of no use, and none are subscribed to."""
     elicitation: bool = True
     """Whether the server may ask the user for input.
 
@@ -154,6 +162,9 @@ class ServerConfig:
     The requests count for the limits of the stream whose call is running; its agent's retries, prices, deadlines and
     ``before_llm_call`` hooks apply. At a limit, the server gets an error.
     """
+    sampling_tools: bool = False
+    """Whether sampling requests may have tools, which the server calls itself: it may then run a loop of its own on the
+    model, request by request, each under the limits of the run (`Limits.requests`) and with an approval of its own."""
     approve_sampling: bool = True
     """Whether the user must approve each sampling request."""
     requires_approval: bool | Callable[[dict[str, Any]], bool] = False

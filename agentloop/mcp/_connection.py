@@ -26,11 +26,11 @@ from agentloop._core.redaction import redacted, redacted_url, visible
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
-from agentloop._runtime.toolsets import persons_time
+from agentloop._runtime.toolset_start import persons_time, say_what_it_waits_for
 from agentloop._runtime.user_code import describe
 from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamStateError
 from agentloop.mcp._call import Call
-from agentloop.mcp._config import Http, ServerConfig, Stdio
+from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
 from agentloop.mcp._http import connect, is_session_expired
 from agentloop.mcp._process import ProgramOutput, run_program
 from agentloop.mcp._server_requests import ServerRequests, refused
@@ -163,6 +163,7 @@ class Connection:
         server, requests = self.server, self._requests
         target = server.target
         transport: Any
+        say_what_it_waits_for(_whose_answer(target))
         mender = Mender(self._version, self.left_out.__setitem__)
         if isinstance(target, Stdio):
             transport = mended(run_program(target, self._output, self._program_failed), mender)
@@ -179,6 +180,7 @@ class Connection:
             message_handler=self._on_message,
             elicitation_callback=self._on_elicitation if server.elicitation else None,
             sampling_callback=self._on_sampling if requests.samples else None,
+            sampling_capabilities=requests.sampling_capability,
             list_roots_callback=self._on_roots if server.roots else None,
         ) as client:
             if server.mode not in ("auto", "legacy", client.protocol_version):
@@ -273,6 +275,11 @@ class Connection:
         return self._client is not None and self._client.protocol_version in MODERN_PROTOCOL_VERSIONS
 
     @property
+    def capabilities(self) -> types.ServerCapabilities:
+        """What the server offers."""
+        return types.ServerCapabilities() if self._client is None else self._client.server_capabilities
+
+    @property
     def is_usable(self) -> bool:
         return self.ready.is_set() and not self.retired
 
@@ -315,11 +322,8 @@ class Connection:
         Raises:
           McpError: as for `agentloop.mcp.OpenServer.call`.
         """
-        client = self._client
-        if client is None or self.retired:
-            raise self.gone()
 
-        async def once() -> types.CallToolResult | types.InputRequiredResult:
+        async def once(client: Client) -> types.CallToolResult | types.InputRequiredResult:
             # Not `session.call_tool()`: it raises an error in the place of a result that does not fit `outputSchema`.
             params = types.CallToolRequestParams(
                 name=name,
@@ -331,16 +335,31 @@ class Connection:
                 types.CallToolRequest(params=params), _RESULT, progress_callback=call.progress.report
             )
 
+        return await self.fetch(call, once)
+
+    async def fetch(self, call: Call, once: Callable[[Client], Awaitable[T]]) -> T:
+        """Send a request on behalf of ``call``, in the task of the caller.
+
+        Args:
+          call: as for `call`.
+          once: sends it. Called again if the server wants something to be done first.
+
+        Raises:
+          McpError: as for `agentloop.mcp.OpenServer.call`.
+        """
+        client = self._client
+        if client is None or self.retired:
+            raise self.gone()
         token = CALLER.set(call)
         scope = self._calls[call] = trio.CancelScope()
         try:
             with scope:
                 try:
-                    return await once()
+                    return await once(client)
                 except MCPError as error:
                     refusal = error
                 if await self._can_satisfy(call, refusal):
-                    return await once()
+                    return await once(client)
                 raise refusal
         except Exception as error:  # noqa: BLE001 - raised as an error of ours
             raise self._error(error) from self._without_secrets(error)
@@ -440,6 +459,31 @@ class Connection:
             cursors.add(cursor)
         raise McpError(server=self.server.name, problem=f"lists its tools on more than {MAX_PAGES} pages")
 
+    async def list_prompts(self) -> list[types.Prompt]:
+        """List the server's prompts, over all pages.
+
+        Raises:
+          McpError: the server cannot list them.
+        """
+        client = self._client
+        if client is None:
+            raise self.gone()
+        prompts: list[types.Prompt] = []
+        if client.server_capabilities.prompts is None:
+            await trio.lowlevel.checkpoint()
+            return prompts
+        cursor: str | None = None
+        try:
+            for _ in range(MAX_PAGES):
+                page = await client.list_prompts(cursor=cursor)
+                prompts += page.prompts
+                cursor = page.next_cursor
+                if not cursor:
+                    break
+        except Exception as error:  # noqa: BLE001 - raised as an error of ours
+            raise self._error(error) from self._without_secrets(error)
+        return prompts
+
     # ---------------------------------------------------------- notifications of the server
 
     async def _on_message(self, message: types.ServerNotification | Exception) -> None:
@@ -474,7 +518,7 @@ class Connection:
 
     async def _on_sampling(
         self, context: ClientRequestContext, params: types.CreateMessageRequestParams
-    ) -> types.CreateMessageResult | types.ErrorData:
+    ) -> types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData:
         answer = await self._ask(lambda call: self._requests.sample(call, params))
         return refused("no call is running whose user could approve this") if answer is None else answer
 
@@ -550,6 +594,16 @@ class Connection:
                 "it was declined",
             )
         return []
+
+
+def _whose_answer(target: Stdio | Http | InProcess) -> str:
+    match target:
+        case Stdio(command=command):
+            return f"the answer of the program {command}"
+        case Http(url=url):
+            return f"the answer of {redacted_url(url)}"
+        case InProcess():
+            return ""
 
 
 def _says_when_tools_change(client: Client) -> bool:

@@ -6,20 +6,23 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import mcp_types as types
 import trio
+from mcp import Client
 from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.context_window import READ_RESULT
 from agentloop._runtime.exception_groups import raise_single
-from agentloop._runtime.toolsets import time_left
+from agentloop._runtime.toolset_start import time_left
+from agentloop.commands import Command
 from agentloop.context import ToolContext
 from agentloop.errors import AgentLoopError, McpError, McpStateError, ServerGoneError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig
 from agentloop.mcp._connection import LEEWAY, Connection, SessionExpiredError
+from agentloop.mcp._offers import CONTEXT, commands_of_prompts, offered_tools
 from agentloop.mcp._output_schema import misfit
 from agentloop.mcp._results import result_of, tool_name
 from agentloop.mcp._rounds import PendingInput, QuestionReplay, Round
@@ -27,16 +30,15 @@ from agentloop.mcp._server_requests import MAX_QUESTIONS, ServerRequests
 from agentloop.messages import ToolResult
 from agentloop.tools import JsonArguments, Tool
 
-__all__ = ["ConnectionPool", "open_server"]
-
-CONTEXT = "the context"
-"""The parameter in which a tool gets its context. The space keeps it apart from arguments of a server's tool."""
+__all__ = ["ConnectionPool", "list_commands", "open_server"]
 
 CRASH_WINDOW = 300.0
 """Seconds for which a crash counts towards `McpServer.max_restarts`."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 """Seconds between a crash and the next start. Doubles with each crash in the window."""
+
+T = TypeVar("T")
 
 MAX_ROUNDS = 16
 """Rounds of a call that may end in questions. Ends a server that asks for ever."""
@@ -59,24 +61,25 @@ async def open_server(server: ServerConfig) -> AsyncGenerator[ConnectionPool]:
     """Start ``server``, and stop it when the block ends.
 
     Raises:
-      McpError: the server does not start, and is not optional.
+      McpError: the server does not start.
     """
     try:
         async with trio.open_nursery() as nursery:
             pool = ConnectionPool(server, nursery)
             try:
-                try:
-                    await pool.start()
-                except McpError as error:
-                    if not server.optional:
-                        raise
-                    pool.leave_out(error)
+                await pool.start()
                 yield pool
             finally:
                 # The nursery waits for the tasks that own connections; each disconnects within `stop_timeout`.
                 pool.stop()
     except BaseExceptionGroup as group:
         raise_single(group)
+
+
+async def list_commands(server: ServerConfig) -> dict[str, Command]:
+    """See `agentloop.mcp.McpServer.commands`."""
+    async with open_server(server) as pool:
+        return commands_of_prompts(server, await pool.list_prompts())
 
 
 class ConnectionPool:
@@ -108,8 +111,6 @@ class ConnectionPool:
         """By the server's name of the tool."""
         self._mode = "legacy" if server.mode == "legacy" else "auto"
         """How the next connection negotiates the version of the protocol."""
-        self._is_left_out = False
-        self._problem_of_start: list[str] = []
         self._problems_of_tools: list[str] = []
         self._problem_of_listing: list[str] = []
         self.instructions = ""
@@ -117,13 +118,7 @@ class ConnectionPool:
     @property
     def problems(self) -> Sequence[str]:
         """The problems that the server's part in the run works around; see `agentloop.tools.OpenToolset`."""
-        return [*self._problem_of_start, *self._problems_of_tools, *self._problem_of_listing]
-
-    def leave_out(self, error: McpError) -> None:
-        """Go on without the server, which has not started."""
-        self._is_left_out = True
-        self._problem_of_start = [f"{error}; the run goes on without this server, which is optional"]
-        self.stop()
+        return [*self._problems_of_tools, *self._problem_of_listing]
 
     # ---------------------------------------------------------------------- start and stop
 
@@ -226,9 +221,20 @@ class ConnectionPool:
                 self._problem_of_listing = [f"{error}; the tools stay as they were listed before"]
                 break
             self._problem_of_listing = []
-            self._tools = self._usable(listed, connection.left_out)
+            self._tools = self._usable(listed, connection)
             self._listed_by = connection
         return self._tools
+
+    async def list_prompts(self) -> Sequence[types.Prompt]:
+        """The prompts of the server, over all pages; none if it has none.
+
+        Raises:
+          McpError: the server cannot list them.
+        """
+        connection = next((connection for connection in self._connections if connection.is_usable), None)
+        if connection is None:
+            raise ServerGoneError(server=self.server.name, problem="was stopped")
+        return await connection.list_prompts()
 
     async def _list(self, connection: Connection) -> list[types.Tool]:
         seconds = LEEWAY * time_left()
@@ -236,9 +242,10 @@ class ConnectionPool:
             return await connection.list_tools()
         raise McpError(server=self.server.name, problem=f"did not list its tools within {seconds:g} s")
 
-    def _usable(self, listed: Sequence[types.Tool], left_out: Mapping[str, str]) -> tuple[Tool, ...]:
-        """The tools of a listing that can be offered. The others are problems, by name."""
-        reasons = {name: f"it is malformed: {reason}" for name, reason in left_out.items() if self.server.offers(name)}
+    def _usable(self, listed: Sequence[types.Tool], connection: Connection) -> tuple[Tool, ...]:
+        """The tools of a listing that can be offered, and those for prompts and resources. Others are problems."""
+        left_out = connection.left_out.items()
+        reasons = {name: f"it is malformed: {reason}" for name, reason in left_out if self.server.offers(name)}
         tools: dict[str, tuple[types.Tool, Tool]] = {}
         self._output_schemas.clear()
         for tool in listed:
@@ -264,11 +271,17 @@ class ConnectionPool:
                     f"the tool {same[0].name!r} is called {made.name!r} already, without the letters "
                     + ("that providers refuse" if same[0].name != tool.name else "of its second listing")
                 )
+        offers: list[Tool] = []
+        for offer in offered_tools(self.server, connection.capabilities, self._fetch):
+            if offer.name in tools:
+                reasons[offer.name] = "it is for prompts or resources, and the server has a tool of that name itself"
+            else:
+                offers.append(offer)
         self._problems_of_tools = [
             f"tool {name!r} of MCP server {self.server.name!r} is left out: {reason}"
             for name, reason in reasons.items()
         ]
-        return tuple(made for _, made in tools.values())
+        return (*[made for _, made in tools.values()], *offers)
 
     def _tool(self, listed: types.Tool) -> Tool:
         annotations = listed.annotations or types.ToolAnnotations()
@@ -388,7 +401,9 @@ class ConnectionPool:
         call = Call(questions, self._spawn, self.server.max_timeout)
         try:
             async with nullcontext() if self._slots is None else self._slot(call):
-                result = await self._use(call, tool, arguments, answers, state)
+                result = await self._use(
+                    call, partial(_call_tool, call, tool, arguments, responses=answers, state=state)
+                )
         finally:
             await call.end()  # noqa: ASYNC102 - it shields itself where it must
         if isinstance(result, types.CallToolResult):
@@ -409,14 +424,16 @@ class ConnectionPool:
     def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(run)
 
-    async def _use(
-        self,
-        call: Call,
-        tool: str,
-        arguments: Mapping[str, Any],
-        answers: Mapping[str, Any],
-        state: str | None,
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def _fetch(self, context: ToolContext[Any], send: Callable[[Client], Awaitable[T]]) -> T:
+        """Send a request that is no call of a tool, on behalf of one. Raises as `call` does."""
+        call = Call(QuestionReplay(context), self._spawn, self.server.max_timeout)
+        try:
+            async with nullcontext() if self._slots is None else self._slot(call):
+                return await self._use(call, lambda connection: connection.fetch(call, send))
+        finally:
+            await call.end()  # noqa: ASYNC102 - it shields itself where it must
+
+    async def _use(self, call: Call, send: Callable[[Connection], Awaitable[T]]) -> T:
         for is_last in (False, True):
             # So far, the call only waits: for the start of the server, or for a connection.
             await self._connection_for(call)
@@ -424,7 +441,7 @@ class ConnectionPool:
             # Found again: another stream may have taken that connection while the start was saved.
             connection = await self._connection_for(call)
             try:
-                return await connection.call(call, tool, arguments, responses=answers, state=state)
+                return await send(connection)
             except SessionExpiredError:
                 # The server refused the call before it ran it: send it once more, in a new session.
                 if is_last:
@@ -454,8 +471,6 @@ class ConnectionPool:
             connection = self._find(call.stream)
             if connection is not None:
                 return connection
-            if self._is_left_out:
-                raise ServerGoneError(server=self.server.name, problem="did not start, and was left out")
             # Connections that are stopping count: a new process might clash with files or ports that the old one still
             # holds. Lost ones do not count: they exist over HTTP only, where their calls may wait long for an answer.
             counted = sum(not connection.lost for connection in self._connections)
@@ -486,6 +501,12 @@ class ConnectionPool:
             else:
                 idle = connection
         return idle
+
+
+async def _call_tool(
+    call: Call, tool: str, arguments: Mapping[str, Any], connection: Connection, /, **more: Any
+) -> types.CallToolResult | types.InputRequiredResult:
+    return await connection.call(call, tool, arguments, **more)
 
 
 def _needs_task(tool: types.Tool) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from textwrap import indent
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -15,23 +12,12 @@ import trio
 
 from agentloop._core.forms import check_form
 from agentloop._core.redaction import names_a_secret
-from agentloop._core.response import is_blank
 from agentloop._runtime.exception_groups import single
 from agentloop._runtime.user_code import describe
 from agentloop.errors import BlockedError, LimitReachedError, StreamStateError, ToolDefinitionError, UsageError
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import ServerConfig
-from agentloop.messages import (
-    AssistantMessage,
-    AssistantPart,
-    File,
-    Image,
-    Message,
-    Text,
-    UserMessage,
-    UserPart,
-)
-from agentloop.models import ModelRequest, ModelSettings
+from agentloop.mcp._sampling import SamplingRequest, has_tools, shown
 from agentloop.providers import find_model
 from agentloop.questions import Accept, Cancel, Decline
 
@@ -125,6 +111,11 @@ class ServerRequests:
         self._server = server
 
     @property
+    def sampling_capability(self) -> types.SamplingCapability | None:
+        """What the client tells the server of sampling with tools; ``None`` for nothing."""
+        return types.SamplingCapability(tools=types.SamplingToolsCapability()) if self._server.sampling_tools else None
+
+    @property
     def samples(self) -> bool:
         """Whether a model is configured for sampling requests."""
         return self._server.sampling is not None
@@ -189,7 +180,7 @@ class ServerRequests:
 
     async def sample(
         self, call: Call, params: types.CreateMessageRequestParams
-    ) -> types.CreateMessageResult | types.ErrorData:
+    ) -> types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData:
         """Have the configured model answer, if the user approves: under the limits, hooks and retries of the stream.
 
         Raises:
@@ -200,24 +191,15 @@ class ServerRequests:
             return refused("no model is configured to answer")
         if not self._may_ask(call):
             return refused(f"more than {MAX_QUESTIONS} questions during one call")
-        if params.tools:
+        if not self._server.sampling_tools and has_tools(params):
             return types.ErrorData(code=types.INVALID_PARAMS, message="tools are not supported in sampling")
         try:
-            messages = tuple(_message(message) for message in params.messages)
-            settings = ModelSettings(
-                temperature=params.temperature,
-                max_tokens=params.max_tokens,
-                stop=tuple(params.stop_sequences or ()),
-            )
+            sampling_request = SamplingRequest(params)
+            request = sampling_request.for_model()
         except (ValueError, UsageError) as error:
             return types.ErrorData(code=types.INVALID_PARAMS, message=str(error))
-        request = ModelRequest(
-            messages,
-            params.system_prompt or "",
-            settings=settings,
-        )
         if self._server.approve_sampling:
-            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{_shown(request)}"
+            question = f"MCP server {self._server.name!r} wants the model to answer this:\n\n{shown(request)}"
             answer = await call.questions.ask(question)
             if not isinstance(answer, Accept):
                 return refused("the user rejected the request")
@@ -236,15 +218,10 @@ class ServerRequests:
             return types.ErrorData(
                 code=types.INTERNAL_ERROR, message=f"the model gave no answer: {describe(single(error))}"
             )
-        flaw = _flaw_of(message)
-        if flaw:
-            return types.ErrorData(code=types.INTERNAL_ERROR, message=f"the model gave no answer: {flaw}")
-        return types.CreateMessageResult(
-            role="assistant",
-            content=types.TextContent(text=message.text),
-            model=message.model or model.name,
-            stop_reason="maxTokens" if message.stop == "length" else "endTurn",
-        )
+        flaw = sampling_request.flaw_of(message)
+        if not flaw:
+            return sampling_request.answer_of(message, message.model or model.name)
+        return types.ErrorData(code=types.INTERNAL_ERROR, message=f"the model gave no answer: {flaw}")
 
 
 def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
@@ -256,63 +233,3 @@ def elicited(answer: Accept | Decline | Cancel) -> types.ElicitResult:
             return types.ElicitResult(action="decline")
         case Cancel():
             return types.ElicitResult(action="cancel")
-
-
-def _flaw_of(message: AssistantMessage) -> str:
-    """Why ``message`` is no answer to a sampling request; empty if it is one. An answer may be cut off."""
-    if message.stop == "refusal":
-        return "it refused"
-    if message.stop == "paused":
-        return "it paused"
-    return "it said nothing" if is_blank(message.text) else ""
-
-
-def _message(message: types.SamplingMessage) -> Message:
-    parts = [_part(block) for block in message.content_as_list]
-    if message.role == "user":
-        return UserMessage(tuple(parts))
-    texts: list[AssistantPart] = [part for part in parts if isinstance(part, Text)]
-    if len(texts) < len(parts):
-        raise ValueError("an assistant's message can only be text")
-    return AssistantMessage(tuple(texts))
-
-
-def _part(block: types.SamplingMessageContentBlock) -> UserPart:
-    match block:
-        case types.TextContent(text=text):
-            return Text(text)
-        case types.ImageContent(data=data, mime_type=media_type):
-            return Image(data=base64.b64decode(data, validate=True), media_type=media_type)
-        case types.AudioContent(data=data, mime_type=media_type):
-            return File(data=base64.b64decode(data, validate=True), media_type=media_type, name="audio")
-        case _:
-            raise ValueError("tools are not supported in sampling")
-
-
-def _shown(request: ModelRequest) -> str:
-    """All that would be sent to the model, for the user to approve."""
-    settings = request.settings
-    values: list[tuple[str, object]] = [
-        ("max_tokens", settings.max_tokens),
-        ("temperature", settings.temperature),
-        ("stop", list(settings.stop) or None),
-    ]
-    options = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
-    said = [
-        ("the model" if isinstance(message, AssistantMessage) else "the user", _shown_parts(message))
-        for message in request.messages
-    ]
-    sections = [("instructions", request.instructions), *said, ("settings", options)]
-    # Indented, so that no text can pass for a heading.
-    return "\n".join(f"({heading})\n{indent(text, '    ')}" for heading, text in sections if text)
-
-
-def _shown_parts(message: Message) -> str:
-    return "\n".join(part.text if isinstance(part, Text) else _shown_data(part) for part in message.parts)
-
-
-def _shown_data(part: object) -> str:
-    data = getattr(part, "data", None) or b""
-    # The digest tells two images apart, and lets a user compare one with a file.
-    digest = hashlib.sha256(data).hexdigest()
-    return f"[{type(part).__name__.lower()}: {getattr(part, 'media_type', '')}, {len(data)} bytes, sha256 {digest}]"

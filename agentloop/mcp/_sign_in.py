@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from agentloop._runtime.toolsets import ask_to_visit
+from agentloop._runtime.toolset_start import ask_to_visit
 from agentloop.errors import McpError
 from agentloop.mcp._call import Call
 from agentloop.questions import Accept, Cancel, Decline

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from agentloop._core.redaction import redacted_url
 from agentloop._sandbox import Sandbox, confine
+from agentloop.commands import Command
 from agentloop.context import ToolContext
 from agentloop.errors import MissingExtraError, UsageError
 from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
@@ -101,10 +102,13 @@ class _Options(TypedDict, total=False):
     concurrency: int | None
     max_restarts: int
     max_processes: int
+    prompts: bool
+    resources: bool
     elicitation: bool
     ask_secrets: bool
     roots: Sequence[str | os.PathLike[str]]
     sampling: Model | str | None
+    sampling_tools: bool
     approve_sampling: bool
     requires_approval: bool | Callable[[dict[str, Any]], bool]
     if_interrupted: IfInterrupted | None
@@ -203,11 +207,36 @@ class McpServer(ServerConfig):
           MissingExtraError: the SDK is not installed.
           McpError: on entering: the server does not start; the message says why.
         """
-        try:
-            pool = import_module("agentloop.mcp._connection_pool")
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("agentloop"):
-                raise
-            raise MissingExtraError(feature="An MCP server", extra="mcp", package="mcp") from error
-        opened: AbstractAsyncContextManager[OpenServer] = pool.open_server(self)
+        opened: AbstractAsyncContextManager[OpenServer] = _pool_module().open_server(self)
         return opened
+
+    async def commands(self) -> dict[str, Command]:
+        """Slash commands for the server's prompts, by name: ``server:prompt``. Starts the server, and stops it again.
+
+        ::
+
+            github = McpServer.stdio("github-mcp", prompts=True)
+            agent = Agent(model, toolsets=[github], commands={**mine, **await github.commands()})
+
+        A command has the model call ``get_prompt`` with what was typed after the name, and do what the prompt says: a
+        prompt that takes one argument gets all of it, others a part each. A prompt whose name cannot be that of a
+        command is left out.
+
+        Raises:
+          UsageError: the server has not ``prompts=True``, without which the model could not get a prompt.
+          MissingExtraError: the SDK is not installed.
+          McpError: the server does not start, or cannot list its prompts.
+        """
+        if not self.prompts:
+            raise UsageError(f"McpServer {self.name!r} gives the model no prompts: make it with prompts=True")
+        commands: dict[str, Command] = await _pool_module().list_commands(self)
+        return commands
+
+
+def _pool_module() -> Any:
+    try:
+        return import_module("agentloop.mcp._connection_pool")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("agentloop"):
+            raise
+        raise MissingExtraError(feature="An MCP server", extra="mcp", package="mcp") from error

@@ -11,7 +11,7 @@ import trio
 
 from agentloop._runtime.background_blocks import BackgroundBlock, open_block
 from agentloop._runtime.tool_context import runs_of_block, start_in_block
-from agentloop._runtime.toolsets import is_shared, run_in_charge
+from agentloop._runtime.toolset_start import is_shared, run_in_charge
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
 from agentloop.errors import ChildLimitError, StreamStateError, ToolError, UsageError

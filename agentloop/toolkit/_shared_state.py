@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from attrs import frozen
 
-from agentloop._runtime.toolsets import is_shared
+from agentloop._runtime.toolset_start import is_shared
 from agentloop.context import ToolContext
 from agentloop.errors import ToolError
 from agentloop.tools import OpenToolset, Tool

@@ -405,6 +405,25 @@ def test_the_lifecycle_of_a_server_is_obeyed() -> None:
     assert (inner.optional, inner.start_timeout, inner.timeout, inner.max_restarts) == (True, 5, 60, 0)
 
 
+def test_a_server_that_is_not_required_is_optional_for_the_runtime_too() -> None:
+    servers = ("lifecycle: {required: false}", "instruction: x, lifecycle: {required: false}", "instruction: x")
+    listed = ", ".join(f"{{type: mcp, command: x{place}, {fields}}}" for place, fields in enumerate(servers))
+    agent = root_of(f"toolsets: [{listed}]")
+    assert [toolset.optional for toolset in agent.toolsets] == [True, True, False]  # type: ignore[attr-defined]
+
+
+async def test_tools_of_a_file_are_deferred_all_of_a_toolset_or_by_name() -> None:
+    agent = root_of(
+        "toolsets: [{type: think, defer: true}, {type: user_prompt, defer: false}, {type: todo, defer: [list_todos]}, "
+        "{type: filesystem, defer: [read_file]}]"
+    )
+    model = ScriptedModel("done")
+    await agent.replace(model=model).run("go")
+    names = [spec.name for spec in model.requests[0].tools]
+    assert {"user_prompt", "create_todos", "find_tools"} <= {*names}
+    assert not {"think", "list_todos", "read_file"} & {*names}
+
+
 @pytest.mark.parametrize(
     ("toolset", "message"),
     [

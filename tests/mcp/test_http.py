@@ -324,6 +324,16 @@ async def test_without_a_sign_in_the_start_or_the_call_fails_with_the_reason() -
         seen = await watched(server, calls("t"), calls("t"), on_event=answering(Decline("not now")))
         assert "wants the user to sign in, who did not: not now" in results(seen)["t"].text
         assert seen.outcome.reason == "completed"
-        with pytest.raises(ToolsetError, match="The toolset is shared"):
-            async with Toolsets(server):
-                pass
+
+
+async def test_the_sign_in_of_a_shared_server_is_put_off_until_the_first_prompt_that_needs_its_tools() -> None:
+    wanted = ["first"]
+    with serve(lambda request: expiring(request, wanted)) as url:
+        async with Toolsets(McpServer.http(url, name="web", auth=AskingSignIn())) as shared:
+            assert shared.statuses[0].state == "waiting"
+            with pytest.raises(ToolsetError, match="wants the user to sign in, who did not: Nobody is there"):
+                await agent_with(shared).run("go")
+            seen = await watched(shared, calls("t"), on_event=answering(Accept()))
+            assert shared.statuses[0].state == "ready"
+    assert results(seen)["t"].text == "ok"
+    assert [event.call_id for event in of(seen.events, ElicitationRequested)] == ["", "call_1_1_0"]

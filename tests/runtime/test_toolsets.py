@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from agentloop import Agent, Deadlines, Session, Tool, tool
-from agentloop._runtime.toolsets import persons_time, time_left
+from agentloop._runtime.toolset_start import persons_time, time_left
 from agentloop.errors import ToolsetError
 from agentloop.events import StreamStarted, ToolCallFinished, ToolCallStarted, WarningIssued
 from agentloop.testing import ScriptedModel, calls, hangs, says

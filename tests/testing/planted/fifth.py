@@ -281,7 +281,7 @@ FIFTH = (
     # The connection of a toolset hangs as its block is left: agent.run() never returns, in spite of Deadlines.cleanup.
     Bug(
         "a toolset that hangs as it stops holds up the run",
-        "_runtime/toolsets.py",
+        "_runtime/toolset_task.py",
         "                    scope.deadline = after(deadlines.cleanup)\n",
         "",
         "runtime/test_toolsets.py",

@@ -263,7 +263,7 @@ PLANTED = (
     ),
     Bug(
         "a toolset is cut off with the stream",
-        "_runtime/toolsets.py",
+        "_runtime/toolset_task.py",
         "                    scope.shield = True\n",
         "",
         "runtime",
@@ -271,8 +271,8 @@ PLANTED = (
     Bug(
         "toolsets that clash from the start are a warning",
         "_runtime/toolsets.py",
-        "        tools = await list_all(self._own, self._tasks, on_clash=self._report if self._known else None)\n        self._known = True",
-        "        self._known = True\n        tools = await list_all(self._own, self._tasks, on_clash=self._report if self._known else None)",
+        "        tools = await list_all(self._own, self._tasks, servings, on_clash=self._report if self._known else None)\n        self._known = True",
+        "        self._known = True\n        tools = await list_all(self._own, self._tasks, servings, on_clash=self._report if self._known else None)",
         "runtime",
     ),
     Bug(
