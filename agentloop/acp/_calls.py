@@ -94,6 +94,9 @@ class OwnCall:
     is_waited_for: bool = False
     """Whether a call of the run waits for its end, or will when it is allowed."""
 
+    is_refused: bool = False
+    """Whether permission for it was refused. That it failed is no news then."""
+
     @property
     def is_done(self) -> bool:
         """Whether it has ended."""
@@ -102,6 +105,8 @@ class OwnCall:
     @property
     def is_to_be_shown(self) -> bool:
         """Whether there is something about it that the run has not seen."""
+        if self.is_refused and self.status == "failed":
+            return False
         is_new = self.is_done or (self.status != "pending" and not self.is_shown)
         return is_new and not (self.is_queued or self.is_waited_for)
 

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 from attrs import frozen
 
+from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import is_array
 from agentloop._core.whole_json import json_of
 from agentloop.acp._calls import Pending, Workplace
@@ -71,6 +72,8 @@ class Connection:
         self._has_room = has_room
         self._on_end = on_end
         self._peer: Peer | None = None
+        self._scope = trio.CancelScope()
+        """Ends the program."""
         self._can_load = False
         self._auth_methods: list[Mapping[str, Any]] = []
         self.abilities = Abilities(image=False, embedded=False)
@@ -145,14 +148,23 @@ class Connection:
 
     async def _run(self, task_status: trio.TaskStatus[Peer]) -> None:
         """Run the program to its end, which is that of the nursery at the latest."""
-        async with self._program.connect() as pipes:
-            peer = Peer(pipes, self._handle, self._has_room, self._on_end)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(peer.write)
-                nursery.start_soon(peer.watch)
-                task_status.started(peer)
-                await peer.read()
-                nursery.cancel_scope.cancel()
+        peer: Peer | None = None
+        try:
+            with trio.CancelScope() as self._scope:
+                async with self._program.connect() as pipes:
+                    peer = Peer(pipes, self._handle, self._has_room, self._on_end)
+                    # From now on `end` ends it: a run that is cancelled has something to say to the agent first.
+                    self._scope.shield = True
+                    task_status.started(peer)
+                    await peer.run()
+        except Exception as error:
+            if peer is None:
+                raise
+            peer.fail(describe(error))
+
+    def end(self) -> None:
+        """End the program."""
+        self._scope.cancel()
 
     def _handle(self, id: int | str | None, method: str, params: Mapping[str, Any]) -> None:
         if self._replay is not None and id is None:

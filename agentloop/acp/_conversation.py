@@ -38,7 +38,7 @@ from agentloop.acp._wording import (
 )
 from agentloop.acp._work import Exchange, Work, work_of
 from agentloop.errors import ModelConnectionError, ModelError, ModelOutputLimitError, ModelProtocolError, UsageError
-from agentloop.messages import Message, StopReason, ToolResult, Usage, UserMessage
+from agentloop.messages import Message, StopReason, ToolResult, UserMessage
 from agentloop.models import Model, ModelRequest, Reply, Stop
 
 __all__ = ["Conversation"]
@@ -107,6 +107,7 @@ class Conversation:
                 finally:
                     await conversation._stop()  # noqa: ASYNC102 - it shields itself, and is bounded
                     fatal = conversation._fatal
+                    conversation._connection.end()
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise_single(group)
@@ -155,7 +156,7 @@ class Conversation:
             self._is_responding = False
 
     async def _respond(self, reply: Reply) -> Stop:
-        calls, first, usage = 0, None, Usage()
+        calls, first = 0, None
         while True:
             if first is not None and not (self._inbox and may_join(self._inbox.items[0], first)):
                 return Stop("tool_calls")
@@ -165,11 +166,8 @@ class Conversation:
                     await (reply.reasoning(text) if is_thought else reply.text(text))
                 case Ended():
                     stop = self._stop_of(item)
-                    usage += stop.usage
-                    if stop.reason != "end" or not self._unsent:
-                        return Stop(stop.reason, usage)
                     # Messages that people have sent meanwhile are the next prompt.
-                    self._send_prompt(self._unsent)
+                    return Stop("paused", stop.usage) if self._unsent and stop.reason == "end" else stop
                 case _ if (work := work_of(item, self._exchange)) is not None:
                     id = f"acp_{os.urandom(8).hex()}"
                     # Before the next await: the call may be known to the run even if that is cancelled.
@@ -235,9 +233,9 @@ class Conversation:
         self._settle(new)
         if self._is_prompting:
             self._unsent += [message for message in new if isinstance(message, UserMessage)]
-        elif new or not self._prompts:
+        elif self._unsent or new or not self._prompts:
             # With results of calls alone, if a turn has ended with its process, in the middle.
-            self._send_prompt(new, preface=self._preface(request))
+            self._send_prompt([*self._unsent, *new], preface=self._preface(request))
         else:
             # The same request once more, since the answer was empty.
             self._inbox.put(Ended({"stopReason": "end_turn"}))

@@ -135,11 +135,18 @@ class Peer:
             return
         self._unsent.append(json_of({"jsonrpc": "2.0", **message}).encode() + b"\n")
         if len(self._unsent) > MAX_UNSENT:
-            self._end(f"does not read its input: {MAX_UNSENT} messages wait for it")
+            self.fail(f"does not read its input: {MAX_UNSENT} messages wait for it")
         self._changed.set()
 
-    async def write(self) -> None:
-        """Send what there is to send, until the agent ends."""
+    async def run(self) -> None:
+        """Send and receive until the agent ends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            nursery.start_soon(self._watch)
+            await self._read()
+            nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
         try:
             while not self.problem:
                 while self._unsent:
@@ -150,28 +157,27 @@ class Peer:
                 await self._changed.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # An agent that does not read its input will not answer. Its last messages may still be in the pipe.
-            self._end(await self._pipes.how_it_ended("closed its input"))
+            self.fail(await self._pipes.how_it_ended("closed its input"))
 
     # ----------------------------------------------------------------------- from the agent
 
-    async def read(self) -> None:
-        """Read messages until the agent ends."""
+    async def _read(self) -> None:
         otherwise = "closed its output"
         try:
-            await self._read()
+            await self._read_lines()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except OverflowError:
             otherwise = f"wrote a line of more than {MAX_LINE} bytes"
-            self._end(otherwise)
-        self._end(await self._pipes.how_it_ended(otherwise))
+            self.fail(otherwise)
+        self.fail(await self._pipes.how_it_ended(otherwise))
 
-    async def watch(self) -> None:
+    async def _watch(self) -> None:
         """End when the agent has exited, though something may hold its output open."""
         await self._pipes.exited.wait()
-        self._end(await self._pipes.how_it_ended("exited"))
+        self.fail(await self._pipes.how_it_ended("exited"))
 
-    async def _read(self) -> None:
+    async def _read_lines(self) -> None:
         line = bytearray()
         while piece := await self._pipes.receive.receive_some(65536):
             first, *rest = bytes(piece).split(b"\n")
@@ -221,7 +227,8 @@ class Peer:
         else:
             respond(RpcError(INTERNAL_ERROR, str(error)[:2000]))
 
-    def _end(self, problem: str) -> None:
+    def fail(self, problem: str) -> None:
+        """End, because of ``problem``: a clause without its subject."""
         if self.problem:
             return
         # Only the first problem counts: later ones follow from it.

@@ -206,6 +206,7 @@ class PermissionWork(RequestWork):
 
     def settle(self, result: ToolResult) -> None:
         self._permission.call.is_waited_for = False
+        self._permission.call.is_refused = not self._request.is_answered
         self._select(self._permission.option("reject_once", "reject_always"))
 
     def cancel(self) -> None:

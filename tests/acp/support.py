@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import trio
@@ -111,6 +111,10 @@ class _Connection:
         self.turn: Turn | None = None
 
     async def serve(self) -> None:
+        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            await self._serve()
+
+    async def _serve(self) -> None:
         rest = b""
         async for data in self.stream:
             *lines, rest = (rest + bytes(data)).split(b"\n")
