@@ -153,9 +153,11 @@ class Connection:
             with trio.CancelScope() as self._scope:
                 async with self._program.connect() as pipes:
                     peer = Peer(pipes, self._handle, self._has_room, self._on_end)
+                    task_status.started(peer)
+                    # Where `start` was cancelled, this task still belongs to it, and must not be shielded.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     # From now on `end` ends it: a run that is cancelled has something to say to the agent first.
                     self._scope.shield = True
-                    task_status.started(peer)
                     await peer.run()
         except Exception as error:
             if peer is None:
