@@ -44,7 +44,7 @@ class ExternalAgent(Agent[Any, str]):
             async for event in stream:
                 ...
 
-    It is an agent in every other way: `agent.run`, `Agent.as_tool`, `agentloop.toolkit.transfer_task`, background runs.
+    It is an agent in every other way: `Agent.run`, `Agent.as_tool`, `agentloop.toolkit.transfer_task`, background runs.
     Its words and thoughts are the run's deltas. What it does and asks for are tool calls of the run, marked with
     ``metadata={"external": True}``:
 
