@@ -204,9 +204,10 @@ def _server(server: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"ExternalAgent(mcp_servers=...): a server is a dict with a name, not {shown(server)}")
     if ("command" in server) == ("url" in server):
         raise UsageError(f"ExternalAgent(mcp_servers=...): server {server['name']!r} has a command or a url")
-    plain = {"args": [], "env": {}} if "command" in server else {"type": "http", "headers": {}}
+    is_program = "command" in server
+    plain: dict[str, Any] = {"args": [], "env": {}} if is_program else {"type": "http", "headers": {}}
     made: dict[str, Any] = {**plain, **server}
-    listed = "env" if "command" in server else "headers"
+    listed = "env" if is_program else "headers"
     if isinstance(made[listed], Mapping):
         pairs: Mapping[str, str] = made[listed]
         made[listed] = [{"name": key, "value": value} for key, value in pairs.items()]

@@ -312,11 +312,11 @@ def _assessor(folder: str) -> Callable[[dict[str, Any]], Assessment]:
     return assess_call
 
 
-async def _offers_options(arguments: dict[str, Any]) -> bool:  # noqa: ASYNC910 - plain ones run in a thread
+async def _offers_options(arguments: dict[str, Any]) -> bool:  # noqa: ASYNC124 - a plain one would run in a thread
     return "options" in arguments
 
 
-async def _see_plan(entries: list[Any]) -> str:  # noqa: ASYNC910 - as above
+async def _see_plan(entries: list[Any]) -> str:  # noqa: ASYNC124 - as above
     return "Seen."
 
 

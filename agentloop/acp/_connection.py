@@ -146,7 +146,7 @@ class Connection:
         methods = result.get("authMethods")
         self._auth_methods = [dictionary(method) for method in methods] if is_array(methods) else []
 
-    async def _run(self, task_status: trio.TaskStatus[Peer]) -> None:
+    async def _run(self, task_status: trio.TaskStatus[Peer]) -> None:  # noqa: ASYNC114 - only `start` is used
         """Run the program to its end, which is that of the nursery at the latest."""
         peer: Peer | None = None
         try:

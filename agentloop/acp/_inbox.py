@@ -120,7 +120,8 @@ class Inbox:
     def close(self) -> None:
         """Forget all items but the end of the turn, and take no others."""
         self.is_closing = True
-        self.items = deque(item for item in self.items if isinstance(item, Ended))
+        ended: list[Item] = [item for item in self.items if isinstance(item, Ended)]
+        self.items = deque(ended)
         self.change()
 
     async def has_room(self) -> None:

@@ -75,7 +75,7 @@ class Terminal:
         """End the command."""
         self._scope.cancel()
 
-    async def run(
+    async def run(  # noqa: ASYNC114 - only `start` is used
         self,
         workplace: Workplace,
         line: str,

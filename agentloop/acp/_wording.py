@@ -186,8 +186,8 @@ def call_text(content: object, raw_output: object) -> str:
 
 def _content_text(item: object) -> str:
     match item:
-        case {"type": "content", "content": block}:
-            return block_text(block)
+        case {"type": "content"}:
+            return block_text(dictionary(item).get("content"))
         case {"type": "diff", "path": str(path), "newText": str(new)}:
             return f"{path}:\n{new}"
         case _:
@@ -222,8 +222,9 @@ def usage_of(value: object) -> Usage:
 
 def command_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the call for ``terminal/create``. Raises `ValueError`."""
-    command, args, cwd = params.get("command"), params.get("args") or [], params.get("cwd")
-    if not isinstance(command, str) or not is_array(args) or not all(isinstance(arg, str) for arg in args):
+    command, given, cwd = params.get("command"), params.get("args"), params.get("cwd")
+    args = given if is_array(given) else []
+    if not isinstance(command, str) or not all(isinstance(arg, str) for arg in args):
         raise ValueError("terminal/create takes a command, and texts as its args")
     line = shlex.join([command, *args]) if args else command
     if "\0" in line:

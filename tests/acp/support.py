@@ -63,7 +63,8 @@ class Fake:
         ours, theirs = trio.testing.memory_stream_pair()
         self.connections += 1
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_Connection(self, theirs, nursery).serve)
+            # It reads what is there already when it begins.
+            nursery.start_soon(_Connection(self, theirs, nursery).serve)  # noqa: ASYNC113
             try:
                 yield ours
             finally:

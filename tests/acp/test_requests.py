@@ -166,14 +166,15 @@ async def test_what_is_not_offered_or_not_known_gets_an_error_and_no_silence(tmp
     codes: list[int] = []
 
     async def work(turn: Turn) -> str:
-        for method, params in (
+        requests: list[tuple[str, dict[str, Any]]] = [
             ("fs/read_text_file", {"path": "notes"}),
             ("terminal/create", {"command": "true"}),
             ("elicitation/create", {"mode": "form", "message": "?", "requestedSchema": {}}),
             ("no/such/method", {}),
             ("session/request_permission", {"toolCall": {"toolCallId": "c"}, "options": []}),
             ("session/request_permission", {"toolCall": {}, "options": "x"}),
-        ):
+        ]
+        for method, params in requests:
             codes.append((await turn.request(method, **params))["error"]["code"])
         turn.session = "another"
         codes.append((await turn.request("fs/read_text_file", path="notes"))["error"]["code"])

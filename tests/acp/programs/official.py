@@ -10,7 +10,7 @@ import acp
 from acp import schema
 
 
-class Official(acp.Agent):
+class Official:
     def on_connect(self, conn: Any) -> None:
         self._client = conn
 
@@ -45,4 +45,6 @@ class Official(acp.Agent):
         return acp.PromptResponse(stop_reason="end_turn")
 
 
-asyncio.run(acp.run_agent(Official()))
+# Without the methods of `acp.Agent` that this one does not need.
+agent: Any = Official()
+asyncio.run(acp.run_agent(agent))

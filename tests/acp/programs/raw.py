@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 HABITS = sys.argv[1:]
 
 
-def send(message: object) -> None:
-    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")  # type: ignore[dict-item]
+def send(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     sys.stdout.flush()
 
 
