@@ -127,13 +127,14 @@ class ExternalAgent(Agent[Any, str]):
                 line=line, folder=place, env=dict(env or {}), inherit_env=tuple(inherit_env), confinement=confinement
             )
             opening: Callable[[], AbstractAsyncContextManager[Pipes]] = partial(open_program, started)
-            described = f"{name!r} (the command {started})"
+            described, secrets = f"{name!r} (the command {started})", started.secrets
         else:
-            opening, described = partial(_open_stream, connect), repr(name)
+            opening, described, secrets = partial(_open_stream, connect), repr(name), frozenset[str]()
         pending: dict[str, Pending] = {}
         program = Program(
             name=f"acp:{name}",
             described=described,
+            secrets=secrets,
             connect=opening,
             workplace=workplace,
             mcp_servers=[_server(server) for server in mcp_servers],

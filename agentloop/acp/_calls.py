@@ -34,6 +34,8 @@ __all__ = [
     "APPROVED",
     "EXTERNAL_PLAN",
     "EXTERNAL_TOOL",
+    "GOES_ON",
+    "NOTHING",
     "READ_FILE",
     "SHELL",
     "WRITE_FILE",
@@ -56,6 +58,7 @@ MAX_FILE_BYTES = 2_000_000
 APPROVED = "Approved, but the program that asked has ended. It will not be asked about again."
 """The result of a call that a person has approved after its process had ended."""
 GOES_ON = "It goes on."
+NOTHING = "[there is nothing in it]"
 LOST = "The program that asked for this has ended."
 CALL_SECONDS = 3600.0
 """Seconds for which a run waits for the end of a call that the other agent makes, since its last sign of life."""
@@ -66,6 +69,10 @@ class Pending(Protocol):
 
     async def run(self, context: ToolContext[Any], arguments: dict[str, Any]) -> ToolResult | str:
         """Carry the call out. Called once it is allowed."""
+        ...
+
+    def found_nothing(self) -> None:
+        """The file that the call reads is empty, which no result can say: an empty one is shown as words."""
         ...
 
 
@@ -116,7 +123,8 @@ class OwnCall:
         self.kind = text_of_field(fields.get("kind"), 40) or self.kind
         self.status = text_of_field(fields.get("status"), 40) or self.status
         if fields.get("rawInput") is not None:
-            self.input = fields["rawInput"]
+            text = json_of(fields["rawInput"])
+            self.input = fields["rawInput"] if len(text) <= MAX_TEXT else shortened(text)
         locations = fields.get("locations")
         if is_array(locations):
             self.paths = [path for item in locations[:50] if (path := text_of_field(dictionary(item).get("path")))]
@@ -127,8 +135,7 @@ class OwnCall:
         """The arguments of the call of the run that shows it."""
         shown: dict[str, Any] = {"title": self.title, "kind": self.kind, "id": self.id}
         if self.input is not None:
-            text = json_of(self.input)
-            shown["input"] = self.input if len(text) <= MAX_TEXT else shortened(text)
+            shown["input"] = self.input
         if self.paths:
             shown["paths"] = self.paths
         return shown
@@ -231,7 +238,7 @@ def make_tools(workplace: Workplace, pending: Mapping[str, Pending]) -> list[Too
     ]
     root = workplace.root
     if root is not None:
-        tools += _file_tools(root, requires_approval=workplace.requires_approval)
+        tools += _file_tools(root, pending, requires_approval=workplace.requires_approval)
     if workplace.has_terminal:
         tools.append(
             Tool(
@@ -252,8 +259,14 @@ def make_tools(workplace: Workplace, pending: Mapping[str, Pending]) -> list[Too
     return tools
 
 
-def _file_tools(root: Root, *, requires_approval: bool) -> list[Tool]:
-    async def read_file(path: str, line: Any = None, limit: Any = None) -> str:
+def _file_tools(root: Root, pending: Mapping[str, Pending], *, requires_approval: bool) -> list[Tool]:
+    async def read_file(context: ToolContext[Any], path: str, line: Any = None, limit: Any = None) -> str:
+        text = await read(path, line, limit)
+        if not text and context.call_id in pending:
+            pending[context.call_id].found_nothing()
+        return text or NOTHING
+
+    async def read(path: str, line: Any, limit: Any) -> str:
         data, _ = await trio.to_thread.run_sync(root.read, path, MAX_FILE_BYTES)
         if b"\0" in data[:8192]:
             raise ToolError(f"{path!r} is no text file")
@@ -280,6 +293,7 @@ def _file_tools(root: Root, *, requires_approval: bool) -> list[Tool]:
             description=f"Read a text file in {root.path} for the other agent.",
             function=read_file,
             arguments=JsonArguments(_schema(path="string")),
+            context_name="context",
             read_only=True,
             idempotent=True,
             max_result=float("inf"),

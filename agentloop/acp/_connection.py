@@ -11,6 +11,7 @@ from attrs import frozen
 
 from agentloop._core.foreign_errors import describe
 from agentloop._core.json_text import is_array
+from agentloop._core.redaction import redacted, visible
 from agentloop._core.whole_json import json_of
 from agentloop.acp._calls import Pending, Workplace
 from agentloop.acp._peer import GoneError, Handle, Peer, RpcError
@@ -33,6 +34,8 @@ class Program:
     """Name of the model in events and errors."""
     described: str
     """The agent and its command, for errors."""
+    secrets: frozenset[str]
+    """Texts that no error may show."""
     connect: Callable[[], AbstractAsyncContextManager[Pipes]]
     """Starts it, or opens the streams to it."""
     workplace: Workplace
@@ -112,16 +115,18 @@ class Connection:
             await step(*args)
         if scope.cancelled_caught:
             words = "" if self._peer is None else self._peer.last_words
-            raise ModelError(
+            raise self.error(
                 f"{self.described} was not ready within {seconds:g} s{words}: start it by hand to see what it waits "
-                "for, or give start_timeout="
+                "for, or give start_timeout=",
+                ModelError,
             )
 
     async def _start(self) -> None:
         try:
             self._peer = await self._nursery.start(self._run)
         except OSError as error:
-            raise ModelConnectionError(f"{self.described} cannot be started: {error.strerror or error}") from error
+            problem = f"{self.described} cannot be started: {error.strerror or error}"
+            raise self.error(problem, ModelConnectionError) from error
         workplace = self._program.workplace
         has_files = workplace.root is not None
         params = {
@@ -135,9 +140,10 @@ class Connection:
         result = dictionary(await self.peer.request("initialize", params))
         version = result.get("protocolVersion")
         if version != VERSION:
-            raise ModelProtocolError(
+            raise self.error(
                 f"{self.described} speaks version {version!r:.100} of ACP, and agentloop version {VERSION}: install a "
-                f"release of it that speaks this one{self.peer.last_words}"
+                f"release of it that speaks this one{self.peer.last_words}",
+                ModelProtocolError,
             )
         abilities = dictionary(result.get("agentCapabilities"))
         kinds = dictionary(abilities.get("promptCapabilities"))
@@ -240,7 +246,8 @@ class Connection:
             try:
                 await self.peer.request(method, params)
             except RpcError as error:
-                raise ModelError(f"{self.described} does not take {name}={value!r}: {error}") from None
+                problem = f"{self.described} does not take {name}={value!r}: {error}"
+                raise self.error(problem, ModelError) from None
 
     # --------------------------------------------------------------------------- its errors
 
@@ -249,27 +256,33 @@ class Connection:
         """The agent and its command, for errors."""
         return f"external agent {self._program.described}"
 
-    def how_it_ended(self) -> str:
-        """How the agent ended, with its last words, as an error says it."""
-        if self._peer is None:
-            return f"{self.described} has ended"
-        return f"{self.described} {self._peer.problem or 'has ended'}{self._peer.last_words}"
+    def error(self, problem: str, kind: type[ModelError]) -> ModelError:
+        """An error of ``kind`` that shows no secrets, and no characters that drive a terminal."""
+        return kind(visible(redacted(problem, self._program.secrets)))
 
-    def error_of(self, error: RpcError | GoneError) -> ModelError:
+    def how_it_ended(self) -> ModelError:
+        """The error for the end of the agent, with its last words."""
+        words = "" if self._peer is None else self._peer.last_words
+        problem = "" if self._peer is None else self._peer.problem
+        return self.error(f"{self.described} {problem or 'has ended'}{words}", ModelConnectionError)
+
+    def error_for(self, error: RpcError | GoneError) -> ModelError:
         """The error for a request that the agent has not carried out."""
         if isinstance(error, GoneError):
-            return ModelConnectionError(self.how_it_ended())
+            return self.how_it_ended()
         if error.code != AUTH_REQUIRED:
             details = f" ({json_of(error.data)[:500]})" if error.data is not None else ""
-            return ModelError(f"{self.described} answered with an error: {error}{details}{self.peer.last_words}")
+            problem = f"{self.described} answered with an error: {error}{details}{self.peer.last_words}"
+            return self.error(problem, ModelError)
         ways = [
             f"{text_of_field(method.get('name')) or text_of_field(method.get('id'))}"
             + (f" ({text_of_field(method.get('description'))})" if method.get("description") else "")
             for method in self._auth_methods
         ]
-        return ModelError(
+        return self.error(
             f"{self.described} needs a sign-in, which agentloop does not do for it: sign in with its own program, or "
-            f"give its key in env={{...}}. Its ways to sign in: {'; '.join(ways) or 'it names none'}"
+            f"give its key in env={{...}}. Its ways to sign in: {'; '.join(ways) or 'it names none'}",
+            ModelError,
         )
 
 

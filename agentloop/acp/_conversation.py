@@ -37,7 +37,7 @@ from agentloop.acp._wording import (
     usage_of,
 )
 from agentloop.acp._work import Exchange, Work, work_of
-from agentloop.errors import ModelConnectionError, ModelError, ModelOutputLimitError, ModelProtocolError, UsageError
+from agentloop.errors import ModelError, ModelOutputLimitError, ModelProtocolError, UsageError
 from agentloop.messages import Message, StopReason, ToolResult, UserMessage
 from agentloop.models import Model, ModelRequest, Reply, Stop
 
@@ -87,7 +87,7 @@ class Conversation:
         """Whether the run waits for a response."""
         self._work: dict[str, Work] = {}
         """What waits for a tool call of the run, by the call's id."""
-        self._fatal = ""
+        self._fatal: ModelError | None = None
         """Why the run cannot go on: the agent has ended while the run decided about something for it."""
 
     @classmethod
@@ -98,7 +98,7 @@ class Conversation:
         Raises:
           ModelConnectionError: the process ended while a person was asked on its behalf.
         """
-        fatal = ""
+        fatal: ModelError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 conversation = cls(program, nursery)
@@ -111,8 +111,8 @@ class Conversation:
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise_single(group)
-        if fatal:
-            raise ModelConnectionError(fatal)
+        if fatal is not None:
+            raise fatal
 
     def for_session(self, id: str) -> Model:
         """This conversation, for the session of its stream."""
@@ -151,7 +151,7 @@ class Conversation:
             await reply.reasoning("", signature=json_of(mark))
             return await self._respond(reply)
         except (GoneError, RpcError) as error:
-            raise self._connection.error_of(error) from None
+            raise self._connection.error_for(error) from None
         finally:
             self._is_responding = False
 

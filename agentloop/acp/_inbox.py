@@ -16,6 +16,8 @@ __all__ = ["Asked", "Chunk", "Ended", "Inbox", "Item", "Plan", "Request", "Shown
 
 MAX_ITEMS = 1000
 """Items that may wait for the run. The agent is not read further then."""
+MAX_CHARACTERS = 10_000_000
+"""The same for the characters in them."""
 
 
 @frozen
@@ -86,12 +88,20 @@ def may_join(item: Item, first: Item) -> bool:
     return isinstance(item, Request) and isinstance(first, Request) and not (item.is_alone or first.is_alone)
 
 
+def _characters(item: Item) -> int:
+    if isinstance(item, Chunk):
+        return len(item.text)
+    content = item.params.get("content") if isinstance(item, Request) else None
+    return len(content) if isinstance(content, str) else 0
+
+
 class Inbox:
     """The items that the run has not taken. What waits for one waits for `changed`, and looks again."""
 
     def __init__(self) -> None:
         self.items = deque[Item]()
         """The items, oldest first."""
+        self._characters = 0
         self.is_closing = False
         """Whether the conversation ends, and nothing but the end of the turn is waited for."""
         self.changed = trio.Event()
@@ -104,11 +114,13 @@ class Inbox:
         """Add an item."""
         if not self.is_closing or isinstance(item, Ended):
             self.items.append(item)
+            self._characters += _characters(item)
         self.change()
 
     def take(self) -> Item:
         """Remove the oldest item, and return it."""
         item = self.items.popleft()
+        self._characters -= _characters(item)
         self.change()
         return item
 
@@ -126,5 +138,5 @@ class Inbox:
 
     async def has_room(self) -> None:
         """Wait until there is room for another item."""
-        while len(self.items) >= MAX_ITEMS and not self.is_closing:
+        while (len(self.items) >= MAX_ITEMS or self._characters > MAX_CHARACTERS) and not self.is_closing:
             await self.changed.wait()

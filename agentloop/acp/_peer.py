@@ -197,6 +197,10 @@ class Peer:
             message: Any = decode_json(without_lone_surrogates(line), Any)
         except (msgspec.DecodeError, UnicodeError):
             message = None
+        if message is None and line.lstrip().startswith(b"{") and b'"jsonrpc"' in line:
+            # It may have been the answer that the run waits for.
+            self.fail(f"wrote a message that is not JSON: {line[:200].decode(errors='replace').strip()}")
+            return
         if not is_object(message) or not (message.keys() & {"method", "result", "error"}):
             # A banner, or a print for debugging. The agent may work in spite of it.
             self._pipes.output.noise = self._pipes.output.noise or line[:200].decode(errors="replace").strip()

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import trio
 from attrs import field, frozen
 
+from agentloop._core.redaction import redacted_arguments, secrets_of_arguments, secrets_of_fields
 from agentloop._program_output import ProgramOutput
 from agentloop._sandbox import Confinement
 from agentloop._supervised import Tree, open_supervised_tree
@@ -28,8 +29,8 @@ LAST_WORDS_SECONDS = 0.5
 class Command:
     """A program, and how it is started."""
 
-    line: tuple[str, ...]
-    """The program and its arguments."""
+    line: tuple[str, ...] = field(repr=lambda line: repr(redacted_arguments(line)))
+    """The program and its arguments. ``repr`` and errors show none of the secrets among them."""
     folder: str
     """The folder that it starts in."""
     env: Mapping[str, str] = field(repr=False)
@@ -40,7 +41,12 @@ class Command:
     """The sandbox for it; ``None`` for none."""
 
     def __str__(self) -> str:
-        return f"`{shlex.join(self.line)}`"
+        return f"`{shlex.join(redacted_arguments(self.line))}`"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets in its arguments and variables."""
+        return frozenset(secrets_of_arguments(self.line) | secrets_of_fields(self.env))
 
     def environment(self) -> dict[str, str]:
         """The complete environment."""

@@ -12,6 +12,7 @@ from agentloop.acp._calls import (
     EXTERNAL_PLAN,
     EXTERNAL_TOOL,
     GOES_ON,
+    NOTHING,
     READ_FILE,
     SHELL,
     WRITE_FILE,
@@ -119,6 +120,9 @@ class Work:
         await trio.lowlevel.checkpoint()
         return "Seen."
 
+    def found_nothing(self) -> None:
+        """The file that the call reads is empty."""
+
     def settle(self, result: ToolResult) -> None:
         """The call has ended with ``result``."""
 
@@ -180,9 +184,16 @@ class RequestWork(Work):
 class FileWork(RequestWork):
     """A file to read or to write. The tool does it, and its result is the answer."""
 
+    _is_empty = False
+
+    def found_nothing(self) -> None:
+        self._is_empty = True
+
     def settle(self, result: ToolResult) -> None:
         if result.status == "ok":
-            self._answer({"content": result.text} if self.name == READ_FILE else {})
+            # A hook may have put something else in the place of the result.
+            content = "" if self._is_empty and result.text == NOTHING else result.text
+            self._answer({"content": content} if self.name == READ_FILE else {})
         else:
             super().settle(result)
 

@@ -38,6 +38,7 @@ def raw(*habits: str, **options: Any) -> ExternalAgent:
         ("wrong-version", ModelProtocolError, "speaks version 7 of ACP, and agentloop version 1"),
         ("needs-sign-in", ModelError, r"needs a sign-in.*Log in with the browser \(run `raw login`\)"),
         ("dies", ModelConnectionError, "exited with code 4.*the disk is full"),
+        ("breaks-off", ModelConnectionError, "wrote a message that is not JSON: {.jsonrpc.: .2.0., .id.: 3"),
     ],
 )
 async def test_a_process_that_fails_ends_the_run_with_its_command_and_its_last_words(
@@ -50,6 +51,15 @@ async def test_a_process_that_fails_ends_the_run_with_its_command_and_its_last_w
 async def test_a_program_that_is_not_there_is_an_error_that_names_it() -> None:
     with pytest.raises(ModelConnectionError, match=r"`/no/such/program --acp`. cannot be started: No such file"):
         await ExternalAgent("x", ["/no/such/program", "--acp"]).run("go")
+
+
+async def test_errors_show_no_secrets_of_the_command_and_nothing_that_drives_a_terminal() -> None:
+    key = "sk-ant-abcdefghijklmnopqrstuvwxyz"
+    with pytest.raises(ModelConnectionError) as caught:
+        await raw("dies", "--api-key", key, f"--say={chr(27)}[2J", env={"KEY": key}).run("go")
+    assert key not in str(caught.value)
+    assert "raw.py dies --api-key" in str(caught.value)
+    assert chr(27) not in str(caught.value)
 
 
 async def test_a_line_without_an_end_is_not_gathered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

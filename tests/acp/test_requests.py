@@ -145,7 +145,7 @@ async def test_files_are_read_and_written_in_the_folder_alone_and_writing_is_app
 @pytest.mark.real_clock
 async def test_requests_at_once_are_calls_of_one_turn_and_each_gets_its_own_answer(tmp_path: Path) -> None:
     for name in "abc":
-        tmp_path.joinpath(name).write_text(name, encoding="utf-8")
+        tmp_path.joinpath(name).write_text(name.replace("c", ""), encoding="utf-8")
     told: dict[str, str] = {}
 
     async def work(turn: Turn) -> str:
@@ -159,7 +159,7 @@ async def test_requests_at_once_are_calls_of_one_turn_and_each_gets_its_own_answ
         return "end_turn"
 
     await external(Fake(work), tmp_path).run("go")
-    assert told == {"a": "a", "b": "b", "c": "c"}
+    assert told == {"a": "a", "b": "b", "c": ""}
 
 
 async def test_what_is_not_offered_or_not_known_gets_an_error_and_no_silence(tmp_path: Path) -> None:

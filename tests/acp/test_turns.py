@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent
+from agentloop import Agent, Team
 from agentloop.acp import ExternalAgent
 from agentloop.errors import ModelError, ModelRefusalError
 from agentloop.events import (
@@ -19,8 +19,9 @@ from agentloop.events import (
     ToolCallOutput,
     ToolCallStarted,
 )
+from agentloop.messages import UserMessage
 from agentloop.testing import ScriptedModel, calls
-from agentloop.toolkit import transfer_task
+from agentloop.toolkit import background, transfer_task
 from tests.acp.support import Fake, Turn
 from tests.support import of, watch
 
@@ -91,6 +92,36 @@ async def test_it_can_be_given_a_task_by_another_agent() -> None:
     assert len(of(watched.events, ChildStreamStarted)) == 1
     assert [event.result.text for event in of(watched.events, ToolCallFinished)] == ["Hello there."]
     assert fake.prompts == {"theirs-0": ["Greet."]}
+
+
+async def test_it_can_run_in_the_background_and_be_a_tool() -> None:
+    fake = Fake(hello, hello)
+    other = external(fake)
+    lead = Agent(
+        ScriptedModel(
+            calls("run_background_agent", agent="other", task="Greet.") + calls("greet", prompt="Greet, too."),
+            "Waiting.",
+            "done",
+        ),
+        tools=[other.as_tool(name="greet")],
+        toolsets=[background(other)],
+    )
+    watched = await watch(lead, "go")
+
+    assert sorted(prompt for prompts in fake.prompts.values() for prompt in prompts) == ["Greet, too.", "Greet."]
+    [report] = [message for message in watched.messages if isinstance(message, UserMessage) and message.reports]
+    assert "Hello there." in report.text
+    assert fake.connections == 2
+
+
+async def test_it_may_be_a_member_of_a_team_and_reads_what_the_others_have_said() -> None:
+    fake = Fake(hello)
+    front = Agent(ScriptedModel("I pass you on.", name="front"), name="front", handoff_when_done="other")
+    outcome = await Team(front, external(fake)).run("Hi.")
+
+    assert outcome.output == "Hello there."
+    assert "User: Hi." in fake.prompts["theirs-0"][0]
+    assert "Assistant: I pass you on." in fake.prompts["theirs-0"][0]
 
 
 @pytest.mark.parametrize(

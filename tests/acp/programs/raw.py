@@ -50,6 +50,10 @@ def answer(id: object, method: str) -> None:
         if "halves" in HABITS:
             sys.stdout.write('{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":')
             sys.stdout.write('{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"\\ud83d!"}}}}\n')
+        if "breaks-off" in HABITS:
+            sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": id, "result": {}})[:-3] + "\n")
+            sys.stdout.flush()
+            time.sleep(1000)
         if "dies" in HABITS:
             update("I begin")
             fail(4)
