@@ -46,7 +46,8 @@ def in_order(text: str) -> str:
 def test_there_is_an_example_for_each_thing_that_a_newcomer_looks_for() -> None:
     wanted = {"hello", "tools", "stopping", "questions", "nested", "structured", "hooks", "permissions", "conversation"}
 
-    others = {"background", "early_returns", "handoffs", "mcp_server", "parked", "staff", "toolbox", "workers"}
+    others = {"background", "early_returns", "external_agent", "handoffs", "mcp_server", "parked", "staff", "toolbox"}
+    others.add("workers")
     assert {*EXAMPLES} == wanted | others
 
 

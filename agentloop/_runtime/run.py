@@ -34,9 +34,8 @@ from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
-from agentloop.events import Hook, MessageCommitted, Source, Source
-from agentloop.hooks import Asking, ToolsetStatus
-from agentloop.hooks import Asking
+from agentloop.events import MessageCommitted, Source, ToolsetStatus
+from agentloop.hooks import Asking, Hook
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentloop.models import Model, ModelSettings, merged_settings

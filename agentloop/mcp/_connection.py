@@ -23,6 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from agentloop._core.redaction import redacted, redacted_url, visible
+from agentloop._program_output import ProgramOutput
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.exception_groups import single, split_plain
 from agentloop._runtime.logs import MCP, log
@@ -32,7 +33,7 @@ from agentloop.errors import McpError, McpStateError, ServerGoneError, StreamSta
 from agentloop.mcp._call import Call
 from agentloop.mcp._config import Http, InProcess, ServerConfig, Stdio
 from agentloop.mcp._http import connect, is_session_expired
-from agentloop.mcp._process import ProgramOutput, run_program
+from agentloop.mcp._process import run_program
 from agentloop.mcp._server_requests import ServerRequests, refused
 from agentloop.mcp._sign_in import CALLER, SERVER
 from agentloop.mcp._wire import Mender, mended

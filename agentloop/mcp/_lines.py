@@ -15,6 +15,7 @@ from typing import Any, cast
 import mcp_types as types
 
 from agentloop._core.json_text import nesting_depth
+from agentloop._core.whole_json import without_lone_surrogates
 
 __all__ = ["JoinedLines", "read_line", "without_lone_surrogates"]
 
@@ -78,16 +79,6 @@ class JoinedLines:
             return None
         joined, self._lines = b"\n".join([*self._lines, line]), []
         return joined
-
-
-_ESCAPE = re.compile(rb"\\\\|\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(\\u[dD][89a-fA-F]\w\w)")
-
-
-def without_lone_surrogates(text: bytes) -> bytes:
-    """JSON ``text`` with a question mark in the place of each half of an emoji, as `read_line` has it."""
-    if b"\\ud" not in text and b"\\uD" not in text:
-        return text
-    return _ESCAPE.sub(lambda match: b"?" if match[1] else match[0], text)
 
 
 def _values(text: str) -> tuple[list[Any], str | None]:

@@ -7,8 +7,7 @@ itself, reports its death at once with the last lines of its stderr, and limits 
 from __future__ import annotations
 
 import subprocess
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,11 +17,12 @@ import trio
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
+from agentloop._program_output import ProgramOutput
 from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.mcp._config import Stdio
 from agentloop.mcp._lines import JoinedLines, read_line
 
-__all__ = ["ProgramOutput", "run_program"]
+__all__ = ["run_program"]
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of one message. Without a limit, a server that never ends its line would fill the memory."""
@@ -37,32 +37,6 @@ GRACE_SECONDS = 1.0
 STDERR_SECONDS = 0.5
 """Seconds to wait for the exit code and the rest of stderr after the output ends. A child of the program may hold its
 stderr open for longer."""
-
-
-class ProgramOutput:
-    """What a program wrote, apart from messages: the reason why it does not work is often there."""
-
-    def __init__(self) -> None:
-        self.noise = ""
-        """The first line of the output that was not a message."""
-        self.stderr_lines: deque[str] = deque(maxlen=5)
-        """The last lines of stderr."""
-        self.open_line = b""
-        """The beginning of a line of the output that has not ended: a program may prompt, and wait for input."""
-        self.open_stderr_line = b""
-        """The same of stderr."""
-
-    def __str__(self) -> str:
-        """The words to add to an error; empty if the program wrote nothing."""
-        noise = self.noise or self.open_line[:200].decode(errors="replace").strip()
-        text = f"; its output began with {noise!r}, which is not a message" if noise else ""
-        last = self.open_stderr_line[:500].decode(errors="replace").strip()
-        lines = [*self.stderr_lines, last] if last else list(self.stderr_lines)
-        return text + (f"; its stderr ended with: {' / '.join(lines[-5:])}" if lines else "")
-
-    def add_to_stderr(self, lines: Iterable[bytes]) -> None:
-        """Remember the last of ``lines``."""
-        self.stderr_lines.extend(text[:500] for line in lines if (text := line.decode(errors="replace").strip()))
 
 
 @asynccontextmanager
