@@ -75,7 +75,7 @@ async def _talk(agent: Agent[Any, Any], prompt: str | None) -> None:
     welcome = str(getattr(agent, "welcome_message", ""))
     if welcome.strip():
         sys.stdout.write(f"{printable(welcome.strip())}\n")
-    while typed := await read_prompt(agent=agent):
+    while typed := await read_prompt(agent=agent, session=session):
         await _show(agent, typed, session)
 
 
