@@ -5,7 +5,7 @@ The terminal, the page's server and ACP show the same choices and refuse the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -14,15 +14,43 @@ from attrs import frozen
 from agentloop._core.catalogue import EFFORTS, OWN_MACHINE, ModelInfo, known_model, models_of
 from agentloop._core.field_checks import shown
 from agentloop._core.on_first_use import get_close_matches
+from agentloop._core.prices import CATALOGUE_CURRENCY
 from agentloop.config import AgentConfig
 from agentloop.errors import ModelNotFoundError, UsageError
+from agentloop.limits import Price
 from agentloop.models import Model, ModelChoice, ReasoningEffort
+from agentloop.permissions import Mode, Permissions
 from agentloop.providers import model_choices
 
-__all__ = ["DEFAULT", "Chosen", "choose_level", "choose_model", "levels_of", "model_name", "named_model", "nearest"]
+__all__ = [
+    "DEFAULT",
+    "MODES",
+    "Chosen",
+    "choose_level",
+    "choose_model",
+    "known_levels",
+    "levels_of",
+    "mode_of",
+    "model_facts",
+    "model_name",
+    "modes_for",
+    "named_model",
+    "nearest",
+]
 
 DEFAULT = "default"
 """The word for the agent's own model, or its own level, unless the agent has a model of that name."""
+
+MODES: Mapping[Mode, str] = {
+    "plan": "Tools that only read run, no others",
+    "strict": "Every call needs approval",
+    "safe": "Tools that only read run, all other calls need approval",
+    "safer": "Calls that are known to be harmless run, all others need approval",
+    "default": "Each tool decides whether it needs approval",
+    "accept_edits": "Tools that destroy nothing run, the others decide for themselves",
+    "autonomous": "No call needs approval",
+}
+"""The modes of permissions from the strictest on, each in words for the person who chooses."""
 
 NEAREST = 3
 """Names that an error suggests, at most."""
@@ -60,6 +88,50 @@ def levels_of(name: str) -> tuple[ReasoningEffort, ...]:
     if "reasoning" not in known.abilities:
         return ()
     return known.efforts or EFFORTS
+
+
+def known_levels(name: str) -> tuple[ReasoningEffort, ...]:
+    """The levels of thinking of the model ``name``, as the catalogue has them; empty if it does not know."""
+    known = known_model(name)
+    return () if known is None or "reasoning" not in known.abilities else known.efforts
+
+
+def model_facts(agent: AgentConfig[Any, Any], name: str) -> str:
+    """The window and the price of the model ``name``, and whether it thinks, in words; empty if nothing is known."""
+    known: ModelInfo | None = known_model(name)
+    price, currency = agent.prices.get(name), agent.currency
+    if price is None and known is not None:
+        price, currency = known.price, CATALOGUE_CURRENCY
+    window = f"{known.window:,} tokens" if known is not None and known.window else ""
+    thinks = "thinks" if known is not None and "reasoning" in known.abilities else ""
+    return ", ".join(filter(None, (window, _price(price, currency), thinks)))
+
+
+def _price(price: Price | None, currency: str) -> str:
+    if price is None:
+        return ""
+    if not price.input and not price.output:
+        return "free"
+    return f"{price.input:g} / {price.output:g} {currency} a million"
+
+
+def modes_for(agent: AgentConfig[Any, Any]) -> tuple[Mode, ...]:
+    """The modes that a person may choose for a session of ``agent``: the agent's own, and those that are stricter.
+
+    The stricter of the agent's and the session's mode counts, so that a looser one would change nothing.
+    """
+    modes = tuple(MODES)
+    own = None if agent.permissions is None else agent.permissions.mode
+    return modes if own is None or own == "default" else modes[: modes.index(own) + 1]
+
+
+def mode_of(agent: AgentConfig[Any, Any], permissions: Permissions | None) -> Mode:
+    """The mode in which calls are judged in a session of ``agent`` with these permissions."""
+    offered = modes_for(agent)
+    mode = "default" if permissions is None else permissions.mode
+    if mode == "default" and agent.permissions is not None:
+        mode = agent.permissions.mode
+    return mode if mode in offered else offered[-1]
 
 
 def choose_model(agent: AgentConfig[Any, Any], choice: ModelChoice | None, typed: str) -> Chosen:

@@ -28,7 +28,7 @@ from agentloop.serving._page import Page, as_visitor
 from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
-from agentloop.serving._service import PRINCIPAL, Service, agents_by_name, models_by_name
+from agentloop.serving._service import PRINCIPAL, Service, agents_by_name, checked_offers, models_by_name
 from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
@@ -122,9 +122,10 @@ def app(
         raise UsageError("enqueue=True runs no agent here: give deps= to the workers")
     if enqueue and models:
         raise UsageError("enqueue=True runs no agent here, so that no model can be chosen here: leave models= out")
-    service = Service(
-        agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, models_by_name(models)
-    )
+    served, offered = agents_by_name(agents), models_by_name(models)
+    if not isinstance(models, Mapping):
+        checked_offers(served.values(), models)
+    service = Service(served, BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, offered)
     return ServedApp(
         service,
         MemoryStore() if store is None else store,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, cast
 
 from starlette.requests import Request
 
+from agentloop._choosing import model_name, nearest
 from agentloop._core.catalogue import check_effort
 from agentloop.agent import Agent
 from agentloop.config import check_model
@@ -19,7 +20,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
 from agentloop.serving._security import is_session_of, named_session, new_session
 
-__all__ = ["PRINCIPAL", "Service", "agents_by_name", "models_by_name", "package_version"]
+__all__ = ["PRINCIPAL", "Service", "agents_by_name", "checked_offers", "models_by_name", "package_version"]
 
 PRINCIPAL = "agentloop.principal"
 """The key in the scope of a request that has its principal."""
@@ -61,6 +62,23 @@ def models_by_name(models: Mapping[str, Model | str] | Sequence[str]) -> dict[st
             raise UsageError(f"models= maps names to models, not {name!r}")
         check_model(model)
     return offered
+
+
+def checked_offers(agents: Iterable[Agent], names: Sequence[str]) -> Sequence[str]:
+    """``names`` of models that are offered.
+
+    Raises:
+      UsageError: a name has no provider, and no agent has a model of that name.
+    """
+    own = [name for agent in agents for name in agent.models]
+    for name in names:
+        if ":" not in name and name not in own:
+            close = nearest(name, own)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"they are: {', '.join(own) or 'none'}"
+            raise UsageError(
+                f"model {name!r} is neither provider:model nor a name in the models= of an agent that is served; {hint}"
+            )
+    return names
 
 
 def package_version() -> str:
@@ -131,11 +149,17 @@ class Service:
         if name not in self.models:
             there = ", ".join(self.models) or "none"
             raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; those that can: {there}")
-        model = self.models[name]
         try:
-            check_effort(model if isinstance(model, str) else model.name, choice.reasoning_effort)
+            check_effort(self.model_behind(name), choice.reasoning_effort)
         except UsageError as error:
             raise Refusal(400, str(error)) from error
+
+    def model_behind(self, name: str) -> str:
+        """The whole name of the model that clients call ``name``: an agent may have a name of its own for it."""
+        model = self.models[name]
+        if isinstance(model, str):
+            model = next((agent.models[model] for agent in self.agents.values() if model in agent.models), model)
+        return model_name(model)
 
     async def body(self, request: Request) -> bytes:
         """The body of the request, within limits. Raises `Refusal`."""

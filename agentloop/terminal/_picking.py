@@ -12,12 +12,11 @@ from agentloop._choosing import (
     choose_level,
     choose_model,
     levels_of,
+    model_facts,
     model_name,
     named_model,
 )
-from agentloop._core.catalogue import ModelInfo, known_model
 from agentloop.config import AgentConfig
-from agentloop.limits import Price
 from agentloop.messages import Usage
 from agentloop.outcome import Cost
 from agentloop.providers import ProviderInfo, model_choices
@@ -61,7 +60,7 @@ def _sentence(text: str) -> list[str]:
 def model_lines(agent: AgentConfig[Any, Any], session: Session) -> list[str]:
     """The models that can be chosen: those of the agent, and those of each provider, with its key."""
     lines = _sentence(f"The model is {_described(agent, session)}.")
-    rows = [(name, _facts(agent, model_name(model))) for name, model in agent.models.items()]
+    rows = [(name, model_facts(agent, model_name(model))) for name, model in agent.models.items()]
     providers = model_choices()
     for provider in providers:
         if provider.has_key and 0 < len(provider.models) <= FEW:
@@ -123,7 +122,7 @@ def _models_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[str
 
 
 def _rows_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[tuple[str, str]]:
-    return [(model.name, _facts(agent, model.name)) for model in provider.models]
+    return [(model.name, model_facts(agent, model.name)) for model in provider.models]
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
@@ -137,26 +136,6 @@ def _provider_facts(provider: ProviderInfo) -> str:
     if provider.key_variable and not provider.has_key:
         return f"{what}, needs {provider.key_variable}"
     return f"{what}, on this machine" if provider.is_local or not provider.key_variable else f"{what}, has its key"
-
-
-def _facts(agent: AgentConfig[Any, Any], name: str) -> str:
-    """The window and the price of a model, and whether it thinks."""
-    known: ModelInfo | None = known_model(name)
-    price = agent.prices.get(name)
-    currency = agent.currency
-    if price is None and known is not None:
-        price, currency = known.price, "USD"
-    window = f"{known.window:,} tokens" if known is not None and known.window else ""
-    thinks = "thinks" if known is not None and "reasoning" in known.abilities else ""
-    return ", ".join(filter(None, (window, _price(price, currency), thinks)))
-
-
-def _price(price: Price | None, currency: str) -> str:
-    if price is None:
-        return ""
-    if not price.input and not price.output:
-        return "free"
-    return f"{price.input:g} / {price.output:g} {currency} a million"
 
 
 # --------------------------------------------------------------------------------- usage
