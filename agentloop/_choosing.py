@@ -36,6 +36,7 @@ __all__ = [
     "modes_for",
     "named_model",
     "nearest",
+    "price_of",
 ]
 
 DEFAULT = "default"
@@ -99,12 +100,18 @@ def known_levels(name: str) -> tuple[ReasoningEffort, ...]:
 def model_facts(agent: AgentConfig[Any, Any], name: str) -> str:
     """The window and the price of the model ``name``, and whether it thinks, in words; empty if nothing is known."""
     known: ModelInfo | None = known_model(name)
-    price, currency = agent.prices.get(name), agent.currency
-    if price is None and known is not None:
-        price, currency = known.price, CATALOGUE_CURRENCY
+    price, currency = price_of(agent, name)
     window = f"{known.window:,} tokens" if known is not None and known.window else ""
     thinks = "thinks" if known is not None and "reasoning" in known.abilities else ""
     return ", ".join(filter(None, (window, _price(price, currency), thinks)))
+
+
+def price_of(agent: AgentConfig[Any, Any], name: str) -> tuple[Price | None, str]:
+    """The price of the model ``name`` for ``agent``, and its currency: the agent's own, or that of the catalogue."""
+    if (own := agent.prices.get(name)) is not None:
+        return own, agent.currency
+    known = known_model(name)
+    return None if known is None else known.price, CATALOGUE_CURRENCY
 
 
 def _price(price: Price | None, currency: str) -> str:

@@ -82,9 +82,9 @@ def app(
         ``mcp``; all that are installed, if not given.
       page: whether to serve the page at ``/``, on which people talk to the agents. It uses the protocol ``events``, and
         is not served without that. Its files are the same for all principals, and need no credentials.
-      models: the models that clients of the protocol ``events`` may choose for a session, by the names that they use
-        for them: ``["openai:gpt-5"]``, or ``{"fast": "openai:gpt-5-mini"}``. None, if not given: whoever chooses
-        a model spends the money of the server.
+      models: the models that clients may choose for a session, by the names that they use for them:
+        ``["openai:gpt-5", "fast"]`` with a name of ``Agent(models={...})``, or ``{"quick": "openai:gpt-5-mini"}``.
+        None, if not given: whoever chooses a model spends the money of the server.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.

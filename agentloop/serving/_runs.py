@@ -591,6 +591,21 @@ class Runs:
             # The run that opens the session fails, and says why.
             return SessionSettings()
 
+    async def choice(self, session: str) -> ModelChoice:
+        """The model that was chosen for the session, and how much it thinks; no name for the agent's own.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        run = self._live.get(session)
+        if run is not None and run.opened is not None:
+            chosen = run.opened.choice or ModelChoice()
+            name = chosen.model if isinstance(chosen.model, str) else None
+            await trio.lowlevel.checkpoint()
+            return ModelChoice(model=name, reasoning_effort=chosen.reasoning_effort)
+        settings = await self.settings(session)
+        return ModelChoice(model=settings.model or None, reasoning_effort=settings.reasoning_effort)
+
     async def delete(self, session: str) -> None:
         """Delete a session that has no run here.
 

@@ -141,16 +141,21 @@ class Service:
             return own_name
         return next((name for name, agent in self.agents.items() if agent.answers_to(own_name)), "")
 
-    def check_choice(self, choice: ModelChoice | None) -> None:
-        """Raise `Refusal` if a client may not choose so."""
-        if choice is None or not choice.model:
+    def check_choice(self, agent: Agent, choice: ModelChoice | None) -> None:
+        """Raise `Refusal` if a client may not choose so for a run of ``agent``."""
+        if choice is None:
             return
-        name = str(choice.model)
-        if name not in self.models:
-            there = ", ".join(self.models) or "none"
-            raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; those that can: {there}")
+        name = str(choice.model or "")
+        if name and name not in self.models:
+            close = nearest(name[:100], self.models)
+            there = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"those that can: {', '.join(self.models) or 'none'}"
+            )
+            raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; {there}")
         try:
-            check_effort(self.model_behind(name), choice.reasoning_effort)
+            check_effort(self.model_behind(name) if name else model_name(agent.model), choice.reasoning_effort)
         except UsageError as error:
             raise Refusal(400, str(error)) from error
 
