@@ -128,6 +128,14 @@ class Service:
             raise Refusal(404, f"there is no agent {name[:100]!r} here; there are: {', '.join(self.agents)}")
         return self.agents[name]
 
+    def agent_and_model(self, name: str) -> tuple[str, str]:
+        """The names of the agent and of the offered model that ``"agent/model"`` stands for; an empty one for none."""
+        for agent in self.agents:
+            model = name.removeprefix(f"{agent}/")
+            if name not in self.agents and model != name and model in self.models:
+                return agent, model
+        return name, ""
+
     def agent_that_ran(self, own_name: str) -> Agent:
         """The agent that is called ``own_name`` in the events of its runs. Raises `Refusal`.
 

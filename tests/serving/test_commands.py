@@ -118,3 +118,54 @@ async def test_a_background_run_is_stopped_and_the_run_goes_on() -> None:
     child, root = [event for event in read if event["type"].endswith("stream_stopped")]
     assert (child["reason"], child["detail"]) == ("cancelled", "stopped by the user")
     assert root["reason"] == "completed"
+
+
+# ---------------------------------------------------------- protocols of other people's clients
+
+
+MESSAGE = {"id": "1", "role": "user", "content": "Who are you?"}
+PARTS = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "Who are you?"}]}
+
+
+async def test_the_model_of_a_client_of_openai_may_name_the_agent_and_one_of_the_offered_models() -> None:
+    own, deep = Named("own"), Named("openai:gpt-5")
+    async with serving(Agent(own, name="ann"), models={"deep": deep}) as (_, client):
+        listed = (await client.get("/v1/models")).json["data"]
+        assert [model["id"] for model in listed] == ["ann", "ann/deep"]
+        whole = await client.post("/v1/chat/completions", {"model": "ann/deep", "messages": [MESSAGE]})
+        assert (whole.json["model"], len(deep.efforts), len(own.efforts)) == ("ann/deep", 1, 0)
+        first = (await client.post("/v1/responses", {"model": "ann/deep", "input": "Hi."})).json
+        # Each request of a conversation names its own.
+        next_one = {"model": "ann", "input": "And now?", "previous_response_id": first["id"]}
+        assert (await client.post("/v1/responses", next_one)).status == 200
+        assert (len(deep.efforts), len(own.efforts)) == (2, 1)
+        refused = await client.post("/v1/chat/completions", {"model": "ann/depe", "messages": [MESSAGE]})
+        assert (refused.status, "ann/depe" in refused.message) == (404, True)
+
+
+async def test_a_client_of_ag_ui_or_of_the_ai_sdk_may_choose_a_model_and_its_thinking() -> None:
+    own, deep = Named("own"), Named("openai:gpt-5")
+    async with serving(Agent(own), models={"deep": deep}) as (_, client):
+        run = {"threadId": "t", "runId": "r", "messages": [MESSAGE]}
+        chosen = {"model": "deep", "reasoningEffort": "high"}
+        for path, body in (
+            ("/ag-ui", {**run, "forwardedProps": chosen}),
+            # The thread keeps it.
+            ("/ag-ui", run),
+            ("/vercel", {"id": "c", "messages": [PARTS], **chosen}),
+            ("/vercel", {"id": "c", "messages": [PARTS], "model": ""}),
+        ):
+            assert (await client.post(path, body)).status == 200
+        assert (deep.efforts, own.efforts) == (["high"] * 3, [None])
+        for wrong, status in (({"model": "depe"}, 404), ({"model": 3}, 400), ({"reasoningEffort": "hgih"}, 400)):
+            assert (await client.post("/ag-ui", {**run, "forwardedProps": wrong})).status == status
+            assert (await client.post("/vercel", {"id": "c", "messages": [PARTS], **wrong})).status == status
+
+
+async def test_what_clients_send_for_other_servers_counts_for_nothing_where_no_model_is_offered() -> None:
+    async with serving(Agent(Named("own"))) as (_, client):
+        wrong = {"model": "gpt-4o", "reasoningEffort": {"a": 1}}
+        run = {"threadId": "t", "runId": "r", "messages": [MESSAGE], "forwardedProps": wrong}
+        assert (await client.post("/ag-ui", run)).status == 200
+        assert (await client.post("/ag-ui", {**run, "forwardedProps": "text"})).status == 200
+        assert (await client.post("/vercel", {"id": "c", "messages": [PARTS], **wrong})).status == 200
