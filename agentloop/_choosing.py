@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from agentloop._core.catalogue import EFFORTS, OWN_MACHINE, ModelInfo, known_model, models_of
+from agentloop._core.catalogue import EFFORTS, OWN_MACHINE, known_model, models_of
 from agentloop._core.field_checks import shown
 from agentloop._core.on_first_use import get_close_matches
 from agentloop._core.prices import CATALOGUE_CURRENCY
@@ -99,7 +99,7 @@ def known_levels(name: str) -> tuple[ReasoningEffort, ...]:
 
 def model_facts(agent: AgentConfig[Any, Any], name: str) -> str:
     """The window and the price of the model ``name``, and whether it thinks, in words; empty if nothing is known."""
-    known: ModelInfo | None = known_model(name)
+    known = known_model(name)
     price, currency = price_of(agent, name)
     window = f"{known.window:,} tokens" if known is not None and known.window else ""
     thinks = "thinks" if known is not None and "reasoning" in known.abilities else ""
@@ -153,14 +153,17 @@ def choose_model(agent: AgentConfig[Any, Any], choice: ModelChoice | None, typed
     """
     note = ""
     model: str | None = typed
-    if typed not in agent.models:
-        if typed == DEFAULT:
-            model = None
-        elif ":" in typed:
-            import_module("agentloop.providers").model_for(agent.name, typed)
-            note = _unknown(typed)
-        else:
-            raise ModelNotFoundError(_no_model(agent, typed))
+    if typed in agent.models:
+        own = agent.models[typed]
+        if isinstance(own, str):
+            import_module("agentloop.providers").model_for(agent.name, own)
+    elif typed == DEFAULT:
+        model = None
+    elif ":" in typed:
+        import_module("agentloop.providers").model_for(agent.name, typed)
+        note = _unknown(typed)
+    else:
+        raise ModelNotFoundError(_no_model(agent, typed))
     level = None if choice is None else choice.reasoning_effort
     name = model_name(named_model(agent, ModelChoice(model=model)))
     if level is not None and level not in levels_of(name):
@@ -202,6 +205,12 @@ def nearest(typed: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple([folded[name] for name in dict.fromkeys([*close, *begin])][:NEAREST])
 
 
+def _check(agent: AgentConfig[Any, Any], model: Model | str) -> None:
+    """Check that ``model`` can be asked, as far as is known without asking it."""
+    if isinstance(model, str):
+        import_module("agentloop.providers").model_for(agent.name, model)
+
+
 def _choice(model: Model | str | None, level: ReasoningEffort | None) -> ModelChoice | None:
     return None if model is None and level is None else ModelChoice(model=model, reasoning_effort=level)
 
@@ -222,9 +231,8 @@ def _no_model(agent: AgentConfig[Any, Any], typed: str) -> str:
 def _unknown(name: str) -> str:
     """A doubt about a model that its provider may have, and the catalogue does not; empty where there is none."""
     provider, _, model = name.partition(":")
-    known: ModelInfo | None = known_model(name)
     names = models_of(provider)
-    if known is not None or not names:
+    if known_model(name) is not None or not names:
         return ""
     close = nearest(model, names)
     hint = f" Did you mean {' or '.join(f'{provider}:{one}' for one in close)}?" if close else ""

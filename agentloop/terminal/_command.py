@@ -76,7 +76,13 @@ async def _talk(agent: Agent[Any, Any], prompt: str | None) -> None:
     if welcome.strip():
         sys.stdout.write(f"{printable(welcome.strip())}\n")
     while typed := await read_prompt(agent=agent, session=session):
-        await _show(agent, typed, session)
+        try:
+            await _show(agent, typed, session)
+        except AgentLoopError as error:
+            # The model that the person has chosen has no key, say, or its provider does not know it: they choose again.
+            if session.choice is None:
+                raise
+            sys.stderr.write(f"{printable(str(error))}\n")
 
 
 async def _show(agent: Agent[Any, Any], prompt: Prompt, session: Session) -> None:
