@@ -33,7 +33,7 @@ from agentloop._core.on_first_use import get_close_matches
 from agentloop.errors import UnknownCommandError, UsageError
 from agentloop.messages import Text, UserMessage
 
-__all__ = ["Command", "commands_of", "expanded", "is_command_name"]
+__all__ = ["Command", "commands_of", "expanded", "is_command_name", "typed_command"]
 
 MAX_PROMPT = 200_000
 """Characters of the text of a command."""
@@ -126,6 +126,12 @@ def commands_of(items: Mapping[str, Command | str]) -> Mapping[str, Command]:
 _RULE = "give a letter or digit, and then letters, digits, '_', ':', '.' and '-'"
 
 
+def typed_command(text: str) -> tuple[str, str] | None:
+    """The name of the command that ``text`` is, and what was typed after it; ``None`` if it is no command."""
+    typed = _TYPED.fullmatch(text)
+    return None if typed is None else (typed[1], typed[2] or "")
+
+
 def expanded(commands: Mapping[str, Command], message: UserMessage) -> UserMessage:
     """``message``, or the prompt of the command that its first part names.
 
@@ -133,10 +139,10 @@ def expanded(commands: Mapping[str, Command], message: UserMessage) -> UserMessa
       UnknownCommandError: there is no such command.
     """
     first = message.parts[0] if message.parts else None
-    typed = _TYPED.fullmatch(first.text) if commands and isinstance(first, Text) else None
+    typed = typed_command(first.text) if commands and isinstance(first, Text) else None
     if typed is None:
         return message
-    name, arguments = typed[1], typed[2] or ""
+    name, arguments = typed
     command = commands.get(name)
     if command is None:
         raise UnknownCommandError(name=name, nearest=_nearest(name, commands), known=tuple(commands))

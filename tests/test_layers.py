@@ -59,6 +59,7 @@ ADAPTERS = (
     "_command_line",
     "asyncio",
     "providers",
+    "_choosing",
     "command_hooks",
     "judges",
     "toolkit",

@@ -11,6 +11,7 @@ from agentloop._core.field_checks import FieldError, checked, shown
 from agentloop._core.first_guesses import name_the_way, refuse
 from agentloop._core.typevars import Output_co
 from agentloop._runtime import pauses, questions
+from agentloop._runtime.background import started_runs
 from agentloop._runtime.blocks import require_trio
 from agentloop._runtime.run import Run
 from agentloop.errors import StreamStateError, UnknownQuestionError, UsageError
@@ -164,6 +165,30 @@ class Stream(Generic[Output_co]):
             self._run.stopped = True
             self._run.stop_detail = detail
         self._run.cancel()
+
+    def stop_background(self, id: str, detail: str = "") -> None:
+        """End a background run of this stream, with reason ``cancelled``. The stream goes on; its model reads of it.
+
+        Any task may call this; it does not wait.
+
+        Args:
+          id: the id of the background run: `ChildStreamStarted.background`.
+          detail: why; it becomes `ChildStreamStopped.detail`.
+
+        Raises:
+          StreamStateError: no background run of that id is running; the message has those that are.
+          UsageError: ``detail`` is no text.
+        """
+        try:
+            detail = checked(str, detail, "stop_background(detail)")
+        except FieldError as error:
+            raise UsageError(str(error)) from error
+        running = {run.id: run.stream for run in started_runs(self._run) if run.outcome is None}
+        child = running.get(id)
+        if child is None:
+            there = ", ".join(running) or "none"
+            raise StreamStateError(f"stream {self.id!r} has no background run {shown(id)} that runs; running: {there}")
+        child.stop(detail)
 
     def pause(self) -> None:
         """Have the run hold at its next boundary, until `resume`: before a turn, a request to a model, or a tool.

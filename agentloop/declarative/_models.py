@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 from attrs import evolve, field, frozen
 
-from agentloop.declarative._problems import nearest
+from agentloop.declarative._problems import TeamFileError, nearest
 from agentloop.declarative._section import Context, Section
 from agentloop.errors import ModelNotFoundError, UsageError
 from agentloop.limits import Price
@@ -192,6 +192,21 @@ class Models:
             made = self._inline(reference, section, field)
         self._made[reference] = made
         return made
+
+    def named(self) -> dict[str, Choice]:
+        """The entries of ``models``, by name: what a person may choose. None, if one model takes the place of all.
+
+        Entries that cannot be made are left out. Only an agent that uses one is refused for it.
+        """
+        if self._override is not None and not isinstance(self._override, Mapping):
+            return {}
+        found: dict[str, Choice] = {}
+        for name, section in self._models.items():
+            # The name of a model with its provider could not be told from it.
+            if ":" not in name:
+                with suppress(TeamFileError):
+                    found[name] = self.choice(name, section, "model")
+        return found
 
     def _replacement(self, reference: str) -> Model | str | None:
         if isinstance(self._override, Mapping):

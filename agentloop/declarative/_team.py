@@ -305,6 +305,7 @@ class _Loader:
         fallbacks = (
             [self._models.choice(one, fallback, "models") for one in fallback.texts("models")] if fallback else []
         )
+        named = self._models.named()
         groups = self._groups[name]
         called = self._called(section, path)
         own_hooks, more_toolsets = hooks_of(section, self._model)
@@ -329,9 +330,10 @@ class _Loader:
             hooks=self._own_hooks(section, choices, own_hooks),
             permissions=permissions_of(self._top, section, self._elsewhere(section, groups)),
             fallbacks=[choice.model for choice in fallbacks],
+            models={reference: choice.model for reference, choice in named.items()},
             limits=self._limits(section),
             retries=_retries(fallback),
-            prices=_prices([*choices, *fallbacks]),
+            prices=_prices([*named.values(), *choices, *fallbacks]),
             handoffs=section.texts("handoffs"),
             handoff_when_done=section.text("force_handoff") or None,
             commands=dict(self._commands(section)),

@@ -48,14 +48,15 @@ class Talk:
     async def listen(self) -> None:
         """Ask the agent for each line that the person types, until the input ends."""
         self.stage.screen.note(
-            f"(You talk with {self.agent.name}. Ctrl-C ends an answer; an empty line or Ctrl-D ends the chat.)"
+            f"(You talk with {self.agent.name}. /help lists what you can type. Ctrl-C ends an answer; an empty line or "
+            "Ctrl-D ends the chat.)"
         )
         while not self.stage.door.is_leaving:
             goes_on = await self._can_go_on()
             typed = await self.stage.say("(Enter goes on with it) > " if goes_on else "> ")
             if typed is None or not (goes_on or typed.strip()):
                 return
-            meant = meant_by(self.agent, typed.rstrip(), self.stage.screen)
+            meant = await meant_by(self.agent, typed.rstrip(), self.stage.screen, self.session)
             if meant is None:
                 continue
             try:

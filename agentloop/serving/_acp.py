@@ -8,7 +8,7 @@ cancelled, and the runs stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,6 +32,7 @@ from agentloop.events import (
 )
 from agentloop.journal import Store
 from agentloop.messages import UserMessage
+from agentloop.models import Model, ModelChoice
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import LiveRun, RunLimits, Runs, SessionReader
 from agentloop.serving._security import LOCAL, is_session_of, new_session
@@ -52,6 +53,7 @@ from agentloop.serving.protocols.acp import (
     request_for,
     result_of,
 )
+from agentloop.serving.protocols.acp_options import SessionOptions
 
 __all__ = ["serve_editor", "serve_stdio"]
 
@@ -59,18 +61,30 @@ REQUESTS = 1000
 """Requests of an editor that may be open at once."""
 
 
-async def serve_stdio(agent: Agent, store: Store) -> None:
+async def serve_stdio(agent: Agent, store: Store, models: Sequence[str] = ()) -> None:
     """Serve ``agent`` over the standard streams of this process until standard input ends."""
-    await serve_editor(agent, store, *standard_streams())
+    await serve_editor(agent, store, *standard_streams(), models=models)
 
 
-async def serve_editor(agent: Agent, store: Store, receive: trio.abc.ReceiveStream, send: trio.abc.SendStream) -> None:
-    """Serve ``agent`` to the editor on the other side of two streams until ``receive`` ends."""
+async def serve_editor(
+    agent: Agent,
+    store: Store,
+    receive: trio.abc.ReceiveStream,
+    send: trio.abc.SendStream,
+    *,
+    models: Sequence[str] = (),
+) -> None:
+    """Serve ``agent`` to the editor on the other side of two streams until ``receive`` ends.
+
+    Args:
+      models: names of models that the editor's user may choose, besides those of ``Agent(models={...})``.
+    """
+    offered: dict[str, Model | str] = {**agent.models, **{name: agent.models.get(name, name) for name in models}}
     limits = RunLimits(runs=REQUESTS, park_after=math.inf, lease_seconds=30.0)
     async with store.open() as opened, Runs.open(opened, limits) as runs:
         try:
             async with trio.open_nursery() as nursery:
-                await _Editor(agent, runs, send, nursery).read(receive)
+                await _Editor(agent, offered, runs, send, nursery).read(receive)
                 # Readers leave, and their runs stop.
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -93,6 +107,16 @@ class _Prompt:
             self.run.stop("the editor cancelled it")
 
 
+class _Session:
+    """A session that the editor has begun or loaded."""
+
+    def __init__(self, encoder: AcpEncoder, options: SessionOptions) -> None:
+        self.encoder = encoder
+        """What the editor has seen of it."""
+        self.options = options
+        """What its user has chosen for it."""
+
+
 class _Asked:
     """A request to the editor that waits for its response."""
 
@@ -104,15 +128,22 @@ class _Asked:
 class _Editor:
     """The connection of an editor."""
 
-    def __init__(self, agent: Agent, runs: Runs, send: trio.abc.SendStream, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        models: Mapping[str, Model | str],
+        runs: Runs,
+        send: trio.abc.SendStream,
+        nursery: trio.Nursery,
+    ) -> None:
         self._agent = agent
+        self._models = models
         self._runs = runs
         self._stream = send
         self._sending = trio.Lock()
         self._nursery = nursery
         self._forms = ClientForms()
-        self._sessions: dict[str, AcpEncoder] = {}
-        """The sessions that the editor has begun or loaded, each with what the editor has seen of it."""
+        self._sessions: dict[str, _Session] = {}
         self._prompts: dict[str, _Prompt] = {}
         """The prompts that are not answered, by session."""
         self._asked: dict[int, _Asked] = {}
@@ -190,10 +221,13 @@ class _Editor:
                 result, self._forms = initialized(params, self._agent.name, package_version())
             elif method == "session/new":
                 session = new_session(LOCAL)
-                self._sessions[session] = AcpEncoder()
-                result = {"sessionId": session}
+                options = SessionOptions(self._agent, self._models)
+                self._sessions[session] = _Session(AcpEncoder(), options)
+                result = {"sessionId": session, **options.described()}
             elif method == "session/load":
                 result = await self._load(params)
+            elif method in ("session/set_config_option", "session/set_mode"):
+                result = await self._set(method, params)
             else:
                 await self._fail(id, NO_METHOD, f"there is no method {method[:100]!r} here")
                 return
@@ -236,14 +270,42 @@ class _Editor:
         state = (await self._runs.look(session)).state
         if state in ("running", "elsewhere"):
             raise Refusal(409, "the session has a run now: wait for its end")
+        settings = await self._runs.settings(session)
+        choice = ModelChoice(model=settings.model or None, reasoning_effort=settings.reasoning_effort)
+        options = SessionOptions(self._agent, self._models, choice, settings.permissions)
         reader, encoder = SessionReader(self._runs, session, 0), AcpEncoder(is_replay=True)
+        encoder.window = options.window
         while entries := await reader.next():
             for entry in entries:
                 for update in encoder.encode(entry.event):
                     await self._update(session, update)
         encoder.is_replay = False
-        self._sessions[session] = encoder
-        return {}
+        self._sessions[session] = _Session(encoder, options)
+        return options.described()
+
+    async def _set(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Set what the user has chosen. A mode holds from the next call on, a model from the next prompt on."""
+        id = params.get("sessionId")
+        session = self._sessions.get(id) if isinstance(id, str) else None
+        if session is None:
+            raise Refusal(404, "there is no such session: begin it, or load it")
+        before, options = session.options.mode, session.options
+        is_mode = method == "session/set_mode"
+        if is_mode:
+            options.set_mode(params.get("modeId"))
+        else:
+            options.set(params.get("configId"), params.get("value"))
+        await trio.lowlevel.checkpoint()
+        if options.mode != before:
+            prompt = self._prompts.get(str(id))
+            if prompt is not None and prompt.run is not None:
+                prompt.run.set_mode(options.mode)
+            # Each of the two pickers of an editor hears of what was chosen in the other one.
+            update: dict[str, Any] = {"sessionUpdate": "current_mode_update", "currentModeId": options.mode}
+            if is_mode:
+                update = {"sessionUpdate": "config_option_update", "configOptions": options.listed()}
+            await self._update(str(id), update)
+        return {} if is_mode else {"configOptions": options.listed()}
 
     async def _prompt(self, params: Mapping[str, Any], prompt: _Prompt) -> dict[str, Any]:
         session: str = params["sessionId"]
@@ -257,9 +319,24 @@ class _Editor:
 
     async def _run(self, session: str, message: UserMessage | None, prompt: _Prompt) -> StreamStopped:
         """Run the agent to the end of a run, with the editor as its reader."""
-        run = await self._runs.start(session, self._agent, message, on_question="reader", on_disconnect="stop")
+        known = self._sessions[session]
+        options, encoder = known.options, known.encoder
+        run = await self._runs.start(
+            session,
+            self._agent,
+            message,
+            on_question="reader",
+            on_disconnect="stop",
+            choice=options.chosen_model,
+            models=self._models,
+            mode=options.chosen_mode,
+        )
         prompt.run = run
-        reader, encoder = SessionReader(self._runs, session, run.begin), self._sessions[session]
+        if options.chosen_mode is not None:
+            # It may have been chosen while the run began.
+            run.set_mode(options.chosen_mode)
+        encoder.window = options.window
+        reader = SessionReader(self._runs, session, run.begin)
         asking: dict[str, trio.CancelScope] = {}
         last: StreamStopped | None = None
         with run.reading(), ExitStack() as stack:
@@ -290,7 +367,7 @@ class _Editor:
     async def _ask(self, run: LiveRun, question: Question, scope: trio.CancelScope) -> None:
         """Ask the editor a question of a run, until it is answered or no longer open."""
         with scope:
-            request = request_for(question, run.session, self._forms, self._sessions[run.session])
+            request = request_for(question, run.session, self._forms, self._sessions[run.session].encoder)
             result = None if request is None else await self._request(*request)
             self._answer_question(run, question, result)
 

@@ -28,7 +28,7 @@ from agentloop.serving._page import Page, as_visitor
 from agentloop.serving._protocol_routes import PROTOCOLS, protocol_routes
 from agentloop.serving._runs import OnDisconnect, RunLimits, Runs
 from agentloop.serving._security import LOCAL, Authenticator, ClientRequest, Sites, check_local, check_site
-from agentloop.serving._service import PRINCIPAL, Service, agents_by_name, models_by_name
+from agentloop.serving._service import PRINCIPAL, Service, agents_by_name, checked_offers, models_by_name
 from agentloop.stores import MemoryStore
 
 __all__ = ["ALL_PROTOCOLS", "ServedApp", "app"]
@@ -82,9 +82,9 @@ def app(
         ``mcp``; all that are installed, if not given.
       page: whether to serve the page at ``/``, on which people talk to the agents. It uses the protocol ``events``, and
         is not served without that. Its files are the same for all principals, and need no credentials.
-      models: the models that clients of the protocol ``events`` may choose for a session, by the names that they use
-        for them: ``["openai:gpt-5"]``, or ``{"fast": "openai:gpt-5-mini"}``. None, if not given: whoever chooses
-        a model spends the money of the server.
+      models: the models that clients may choose for a session, by the names that they use for them:
+        ``["openai:gpt-5", "fast"]`` with a name of ``Agent(models={...})``, or ``{"quick": "openai:gpt-5-mini"}``.
+        None, if not given: whoever chooses a model spends the money of the server.
       authenticate: a function from the request to its principal, or ``None`` to refuse it: `BearerTokens`, or your own,
         async or not. Without one, only requests of this machine are answered.
       hosts: names under which clients reach the server, such as ``"chat.example.com"``, besides those of this machine.
@@ -122,9 +122,10 @@ def app(
         raise UsageError("enqueue=True runs no agent here: give deps= to the workers")
     if enqueue and models:
         raise UsageError("enqueue=True runs no agent here, so that no model can be chosen here: leave models= out")
-    service = Service(
-        agents_by_name(agents), BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, models_by_name(models)
-    )
+    served, offered = agents_by_name(agents), models_by_name(models)
+    if not isinstance(models, Mapping):
+        checked_offers(served.values(), models)
+    service = Service(served, BodyLimits(max_body_bytes, body_seconds), deps, on_disconnect, offered)
     return ServedApp(
         service,
         MemoryStore() if store is None else store,

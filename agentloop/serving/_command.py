@@ -22,7 +22,7 @@ from agentloop.errors import MissingExtraError, UsageError
 from agentloop.journal import Store
 from agentloop.serving import ALL_PROTOCOLS, BearerTokens, ServedApp, app, run
 from agentloop.serving._acp import serve_stdio
-from agentloop.serving._service import agents_by_name
+from agentloop.serving._service import agents_by_name, checked_offers
 from agentloop.stores import MemoryStore, SQLiteStore
 
 __all__ = ["find_served", "main"]
@@ -51,7 +51,8 @@ def _acp(options: argparse.Namespace) -> None:
     if not isinstance(agent, Agent):
         raise UsageError(f"an editor talks to one Agent, and {options.served} is {type(agent).__name__}")
     store = SQLiteStore(options.store) if options.store else MemoryStore()
-    trio.run(serve_stdio, cast("Agent[Any, Any]", cast("object", agent)), store)
+    served = cast("Agent[Any, Any]", cast("object", agent))
+    trio.run(serve_stdio, served, store, checked_offers([served], options.model or ()))
 
 
 def _mcp(options: argparse.Namespace) -> None:
@@ -70,6 +71,11 @@ def _mcp(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agentloop", description="An agent runtime on trio.")
+    offered: dict[str, Any] = {
+        "metavar": "NAME",
+        "action": "append",
+        "help": "a model that users may choose: provider:model, or a name of the agent's own; may come several times",
+    }
     commands = parser.add_subparsers(required=True, metavar="command")
     serve = commands.add_parser("serve", help="serve agents over HTTP")
     serve.set_defaults(run_command=_serve)
@@ -93,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--protocol", action="append", choices=ALL_PROTOCOLS, help="serve only this protocol; may come several times"
     )
+    serve.add_argument("--model", **offered)
     serve.add_argument("--no-page", action="store_true", help="serve no page at /")
     serve.add_argument(
         "--token-variable",
@@ -116,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     acp.set_defaults(run_command=_acp)
     acp.add_argument("served", metavar="module:name", help="an Agent, or the YAML file of a team")
     acp.add_argument("--store", metavar="FILE", help="a file of SQLite for the sessions; in memory if not given")
+    acp.add_argument("--model", **offered)
     mcp = commands.add_parser("mcp", help="serve agents as tools to an MCP client, over the standard streams")
     mcp.set_defaults(run_command=_mcp)
     mcp.add_argument("served", metavar="module:name", help="an Agent, or several of them; or the YAML file of a team")
@@ -139,6 +147,7 @@ def _app(agents: Any, options: argparse.Namespace) -> ServedApp:
         authenticate=_tokens(options.token_variable) if options.token_variable else None,
         hosts=options.allow_host or (),
         origins=options.allow_origin or (),
+        models=options.model or (),
     )
 
 

@@ -43,6 +43,7 @@ from agentloop.journal import READY, UNFINISHED, WAITING, OpenStore, SessionInfo
 from agentloop.messages import AssistantMessage, UserMessage
 from agentloop.models import Model, ModelChoice
 from agentloop.outcome import Outcome
+from agentloop.permissions import Mode
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, Budget, LiveRun, OnDisconnect, RunLimits, Runs, SessionState
@@ -221,6 +222,7 @@ class EnqueuedRuns(Runs):
         deps: Any = None,
         choice: ModelChoice | None = None,
         models: Mapping[str, Model | str] | None = None,
+        mode: Mode | None = None,
     ) -> LiveRun:
         """Enqueue a prompt, or answers to the questions of a parked run, and return when a worker has begun.
 
@@ -228,6 +230,7 @@ class EnqueuedRuns(Runs):
           Refusal: the session has a run, or no worker has begun it in time.
           AgentLoopError: an answer does not fit, or the store failed.
         """
+        assert mode is None, "only an editor chooses a mode, and it has no workers"
         if choice is not None:
             raise Refusal(400, "workers run the agents of this server, each with its own model: leave model= out")
         output = output_type(agent.output_type)

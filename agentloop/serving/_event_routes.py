@@ -12,12 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentloop._choosing import known_levels, model_name, named_model, price_of
 from agentloop._core.catalogue import known_model
+from agentloop._runtime.context_window import window_for
 from agentloop._runtime.logs import SERVING
+from agentloop._runtime.stream import Stream
+from agentloop.agent import Agent
 from agentloop.errors import StoreError, UsageError
 from agentloop.events import Question, StreamEvent, StreamStopped
 from agentloop.journal import SessionInfo
-from agentloop.models import Model
 from agentloop.questions import Answer
 from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameResponse, JsonResponse
 from agentloop.serving._errors import Refusal, refusal_of
@@ -47,6 +50,8 @@ class _Fork(msgspec.Struct):
 
 class _Stop(msgspec.Struct):
     detail: str = ""
+    background: str = ""
+    """The id of the background run to stop; empty for the run itself."""
 
 
 class EventRoutes:
@@ -80,7 +85,7 @@ class EventRoutes:
     # --------------------------------------------------------------------------- sessions
 
     async def agents(self, request: Request) -> Response:
-        """The agents: the name of each, the names that it and its team have in events, and its slash commands."""
+        """The agents: the name of each, the names that it and its team have in events, its commands, and its model."""
         await trio.lowlevel.checkpoint()
         agents = self._service.agents.items()
         described = [
@@ -88,6 +93,7 @@ class EventRoutes:
                 "name": name,
                 "members": [*(agent.members or (agent.name,))],
                 **({"commands": commands_of(agent)} if agent.commands else {}),
+                **_facts_of(agent),
             }
             for name, agent in agents
         ]
@@ -96,7 +102,8 @@ class EventRoutes:
     async def models(self, request: Request) -> Response:
         """The models that clients may choose, with what the catalogue says of each."""
         await trio.lowlevel.checkpoint()
-        return JsonResponse({"models": [_described(*offer) for offer in self._service.models.items()]})
+        service = self._service
+        return JsonResponse({"models": [_described(service, name) for name in service.models]})
 
     async def create(self, request: Request) -> Response:
         """Give an id for a new session. Nothing is saved before its first prompt."""
@@ -131,7 +138,9 @@ class EventRoutes:
         questions = [msgspec.Raw(encode_event(question)) for question in state.questions]
         described = {"id": session} if info is None else self._info(info)
         facts = {"state": state.state, "paused": state.is_paused, "agent": state.agent}
-        return JsonResponse({**described, **facts, "questions": questions})
+        choice = await self._service.runs.choice(session)
+        chosen = {"model": choice.model or "", "reasoning_effort": choice.reasoning_effort}
+        return JsonResponse({**described, **facts, **chosen, "questions": questions})
 
     async def rename(self, request: Request) -> Response:
         """Give a session a title."""
@@ -171,11 +180,11 @@ class EventRoutes:
         """Begin a run. Its events come with this response if the client accepts an event stream."""
         session = self._service.session(request)
         prompt, sent, choice = read_prompt(await self._service.body(request))
-        self._service.check_choice(choice)
         name = sent.agent
         if not name and len(self._service.agents) > 1:
             name = self._service.name_of(await self._service.runs.last_agent(session))
         agent = self._service.agent(name)
+        self._service.check_choice(agent, choice)
         if sent.commands:
             prompt = typed_prompt(agent, prompt)
         run = await self._service.start(
@@ -196,14 +205,19 @@ class EventRoutes:
     async def pause(self, request: Request) -> Response:
         """Pause the run that is live here."""
         session = self._service.session(request)
+        stream = await self._live_stream(session, "pause")
+        stream.pause()
+        return JsonResponse({"session": session, "paused": stream.is_paused}, status_code=202)
+
+    async def _live_stream(self, session: str, verb: str) -> Stream:
+        """The stream of the run that is live here. Raises `Refusal`."""
         run = await self._service.runs.find(session)
         if run is None:
             raise Refusal(409, f"session {session} has no run now: send a prompt")
-        stream = run.stream
-        if stream is None:
-            raise Refusal(409, f"a worker runs session {session}, and only its own process can pause it: stop it")
-        stream.pause()
-        return JsonResponse({"session": session, "paused": stream.is_paused}, status_code=202)
+        if run.stream is None:
+            words = "pause it" if verb == "pause" else "stop what runs in its background"
+            raise Refusal(409, f"a worker runs session {session}, and only its own process can {words}: stop it")
+        return run.stream
 
     async def resume(self, request: Request) -> Response:
         """Resume a run that is paused here; or one that was cut off, or parked: then its questions are asked again."""
@@ -246,10 +260,15 @@ class EventRoutes:
         return JsonResponse({"session": session}, status_code=202)
 
     async def stop(self, request: Request) -> Response:
-        """Stop the run that is live here, if there is one."""
+        """Stop the run that is live here, if there is one; or one of its background runs."""
         session = self._service.session(request)
-        detail = decoded(await self._service.body(request), _Stop).detail
-        stopped = await self._service.runs.stop(session, detail or "stopped by the user")
+        sent = decoded(await self._service.body(request), _Stop)
+        detail = sent.detail or "stopped by the user"
+        if sent.background:
+            stream = await self._live_stream(session, "stop")
+            stream.stop_background(sent.background, detail)
+            return JsonResponse({"session": session, "stopped": True}, status_code=202)
+        stopped = await self._service.runs.stop(session, detail)
         return JsonResponse({"session": session, "stopped": stopped}, status_code=202)
 
     def _begun(self, request: Request, run: LiveRun) -> Response:
@@ -269,12 +288,23 @@ class EventRoutes:
         return FrameResponse(_Followed(self._service, request, session, after, follows=follows).write)
 
 
-def _described(name: str, model: Model | str) -> dict[str, Any]:
-    known = known_model(model if isinstance(model, str) else model.name)
+def _facts_of(agent: Agent) -> dict[str, Any]:
+    """The window of the agent's own model and the levels of thinking that it has, as far as they are known."""
+    levels, window = known_levels(model_name(named_model(agent, None))), window_for(agent, None)
+    return {**({"efforts": [*levels]} if levels else {}), **({} if window is None else {"window": window})}
+
+
+def _described(service: Service, name: str) -> dict[str, Any]:
+    model = service.model_behind(name)
+    known = known_model(model)
+    prices = [price_of(agent, model) for agent in service.agents.values()]
+    price, currency = next((found for found in prices if found[0] is not None), (None, ""))
+    cost = None if price is None else {"input": price.input, "output": price.output, "currency": currency}
     if known is None:
-        return {"name": name, "efforts": [], "abilities": [], "window": None}
+        return {"name": name, "efforts": [], "abilities": [], "window": None, "price": cost}
     abilities = sorted(known.abilities)
-    return {"name": name, "efforts": [*known.efforts], "abilities": abilities, "window": known.window}
+    facts = {"efforts": [*known.efforts], "abilities": abilities, "window": known.window}
+    return {"name": name, **facts, "price": cost}
 
 
 class _OneRun:

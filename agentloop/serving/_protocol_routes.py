@@ -18,7 +18,7 @@ from agentloop.serving._connections import KEEP_ALIVE_SECONDS, Chunk, FrameRespo
 from agentloop.serving._errors import Refusal, refusal_of
 from agentloop.serving._runs import AnswersTo, Entry, LiveRun, SessionReader
 from agentloop.serving._service import Service
-from agentloop.serving.protocols._base import Encoder, RunRequest, WireProtocol
+from agentloop.serving.protocols._base import Encoder, RunRequest, WireProtocol, choice_of
 from agentloop.serving.protocols._seams import Seams
 from agentloop.serving.protocols.ag_ui import AgUi
 from agentloop.serving.protocols.openai_chat import OpenAiChat
@@ -49,16 +49,16 @@ def protocol_routes(service: Service, word: str) -> list[Route]:
 
 
 class _Models:
-    """The agents, as a client of OpenAI lists models."""
+    """The agents, as a client of OpenAI lists models, each also with each of the models that are offered."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def list(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        models = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "agentloop"} for name in self._service.agents
-        ]
+        agents, offered = self._service.agents, self._service.models
+        names = [*agents, *[f"{agent}/{model}" for agent in agents for model in offered]]
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": "agentloop"} for name in names]
         return JsonResponse({"object": "list", "data": models})
 
 
@@ -76,14 +76,19 @@ class _Endpoint:
         session = service.named_session(request, sent.session)
         if sent.must_exist and await service.runs.store.info(session) is None:
             raise Refusal(404, "there is no response with the id that the request names as the previous one")
-        name = request.path_params.get("agent") or sent.agent
+        # A client of OpenAI has one field for both.
+        name, model = service.agent_and_model(request.path_params.get("agent") or sent.agent)
         if not name and sent.prompt is None and len(service.agents) > 1:
             name = service.name_of(await service.runs.last_agent(session))
+        agent = service.agent(name)
+        choice = choice_of(model or sent.model, sent.effort) if service.models else None
+        service.check_choice(agent, choice)
         run = await service.start(
             request,
             session,
-            service.agent(name),
+            agent,
             sent.prompt,
+            choice=choice,
             answers=self._answers(sent),
             on_question=protocol.on_question,
             on_disconnect="stop",

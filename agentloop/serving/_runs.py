@@ -23,10 +23,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import trio
+from attrs import evolve
 
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
-from agentloop._core.state import StreamState
+from agentloop._core.state import SessionSettings, StreamState
 from agentloop._runtime.blocks import now
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import SERVING
@@ -46,13 +47,14 @@ from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
 from agentloop.models import Model, ModelChoice, ModelSettings
 from agentloop.outcome import Outcome
+from agentloop.permissions import Mode, Permissions
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols.events import event_frame
 from agentloop.stores import Follower, StoredSession, follow_session, stored_session
 from agentloop.stores._fence import Fence
 from agentloop.stores._journal_writer import store_deadline
-from agentloop.stores._replay import load
+from agentloop.stores._replay import UNREADABLE, load
 from agentloop.wire import encode_event
 
 __all__ = [
@@ -177,6 +179,8 @@ class LiveRun:
         self.prompt = prompt
         """Its prompt; ``None`` if it resumes another run."""
         self.stream: Stream | None = None
+        self.opened: StoredSession | None = None
+        """The session, while it runs on it."""
         self.begin = 0
         """The number of the event before its first one."""
         self.dropped = 0
@@ -292,6 +296,11 @@ class LiveRun:
             if not self._readers and self._on_disconnect == "stop":
                 self.stop(AWAY)
 
+    def set_mode(self, mode: Mode) -> None:
+        """Have the calls that come next judged in ``mode``."""
+        if self.opened is not None:
+            _set_mode(self.opened, mode)
+
     def stop(self, detail: str) -> None:
         if self.stream is not None and not self.is_closed:
             self.stream.stop(detail)
@@ -399,12 +408,14 @@ class Runs:
         deps: Any = None,
         choice: ModelChoice | None = None,
         models: Mapping[str, Model | str] | None = None,
+        mode: Mode | None = None,
     ) -> LiveRun:
         """Begin a run, or resume one if there is no ``prompt``. It is saved that it began when this returns.
 
         Args:
           choice: the model for the session from now on; an empty name for the agent's own.
           models: the models that may be chosen, by their names. A session that has another has the agent's own.
+          mode: the mode of the session's permissions from now on; ``None`` to leave it as it is.
 
         Raises:
           Refusal: the session has a run, or the server begins no more.
@@ -413,7 +424,7 @@ class Runs:
         async with self._locked(session):
             self._check_free(session)
             run = self._live[session] = LiveRun(session, agent.name, prompt, on_disconnect, self._budget)
-        opening = partial(self._opening, agent, prompt, answers, on_question, deps, choice, models or {})
+        opening = partial(self._opening, agent, prompt, answers, on_question, deps, choice, models or {}, mode)
         run_started: LiveRun = await self._nursery.start(self._drive, run, opening)
         return run_started
 
@@ -435,8 +446,11 @@ class Runs:
         deps: Any,
         choice: ModelChoice | None,
         models: Mapping[str, Model | str],
+        mode: Mode | None,
         session: StoredSession,
     ) -> AbstractAsyncContextManager[Stream]:
+        if mode is not None:
+            _set_mode(session, mode)
         model, settings = _chosen(session, choice, models)
         options: dict[str, Any] = {"on_question": on_question, "deps": deps, "model": model, "settings": settings}
         if prompt is not None:
@@ -457,7 +471,7 @@ class Runs:
                 stored_session(self._store, run.session, lease_seconds=self._limits.lease_seconds) as session,
                 opening(session) as stream,
             ):
-                run.stream = stream
+                run.stream, run.opened = stream, session
                 async for event in stream:
                     is_first = not run.has_begun
                     if is_first:
@@ -474,6 +488,7 @@ class Runs:
                 SERVING.error("a run on session %r failed", run.session, exc_info=error)
         finally:
             del self._live[run.session]
+            run.opened = None
             run.close()
             self._changed.unpark_all()
 
@@ -563,6 +578,34 @@ class Runs:
                 return begun.to or begun.source.agents[0]
         return ""
 
+    async def settings(self, session: str) -> SessionSettings:
+        """The settings of a session, as they are saved.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        records = await self._store.read(session, kinds=(SessionSettings.kind,))
+        try:
+            return decode_own(records[-1].data, SessionSettings) if records else SessionSettings()
+        except UNREADABLE:
+            # The run that opens the session fails, and says why.
+            return SessionSettings()
+
+    async def choice(self, session: str) -> ModelChoice:
+        """The model that was chosen for the session, and how much it thinks; no name for the agent's own.
+
+        Raises:
+          StoreError: the store cannot be read.
+        """
+        run = self._live.get(session)
+        if run is not None and run.opened is not None:
+            chosen = run.opened.choice or ModelChoice()
+            name = chosen.model if isinstance(chosen.model, str) else None
+            await trio.lowlevel.checkpoint()
+            return ModelChoice(model=name, reasoning_effort=chosen.reasoning_effort)
+        settings = await self.settings(session)
+        return ModelChoice(model=settings.model or None, reasoning_effort=settings.reasoning_effort)
+
     async def delete(self, session: str) -> None:
         """Delete a session that has no run here.
 
@@ -632,6 +675,12 @@ def _chosen(
         session.choice = None
         return None, None
     return models[chosen.model], ModelSettings(reasoning_effort=chosen.reasoning_effort)
+
+
+def _set_mode(session: StoredSession, mode: Mode) -> None:
+    """Give the permissions of ``session`` another mode. Their rules stay."""
+    if session.permissions is not None or mode != "default":
+        session.permissions = evolve(session.permissions or Permissions(), mode=mode)
 
 
 def _check_saved(session: StoredSession) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, cast
 
 from starlette.requests import Request
 
+from agentloop._choosing import model_name, nearest
 from agentloop._core.catalogue import check_effort
 from agentloop.agent import Agent
 from agentloop.config import check_model
@@ -19,7 +20,7 @@ from agentloop.serving._errors import Refusal
 from agentloop.serving._runs import AnswersTo, LiveRun, OnDisconnect, Runs
 from agentloop.serving._security import is_session_of, named_session, new_session
 
-__all__ = ["PRINCIPAL", "Service", "agents_by_name", "models_by_name", "package_version"]
+__all__ = ["PRINCIPAL", "Service", "agents_by_name", "checked_offers", "models_by_name", "package_version"]
 
 PRINCIPAL = "agentloop.principal"
 """The key in the scope of a request that has its principal."""
@@ -61,6 +62,23 @@ def models_by_name(models: Mapping[str, Model | str] | Sequence[str]) -> dict[st
             raise UsageError(f"models= maps names to models, not {name!r}")
         check_model(model)
     return offered
+
+
+def checked_offers(agents: Iterable[Agent], names: Sequence[str]) -> Sequence[str]:
+    """``names`` of models that are offered.
+
+    Raises:
+      UsageError: a name has no provider, and no agent has a model of that name.
+    """
+    own = [name for agent in agents for name in agent.models]
+    for name in names:
+        if ":" not in name and name not in own:
+            close = nearest(name, own)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"they are: {', '.join(own) or 'none'}"
+            raise UsageError(
+                f"model {name!r} is neither provider:model nor a name in the models= of an agent that is served; {hint}"
+            )
+    return names
 
 
 def package_version() -> str:
@@ -110,6 +128,14 @@ class Service:
             raise Refusal(404, f"there is no agent {name[:100]!r} here; there are: {', '.join(self.agents)}")
         return self.agents[name]
 
+    def agent_and_model(self, name: str) -> tuple[str, str]:
+        """The names of the agent and of the offered model that ``"agent/model"`` stands for; an empty one for none."""
+        for agent in self.agents:
+            model = name.removeprefix(f"{agent}/")
+            if name not in self.agents and model != name and model in self.models:
+                return agent, model
+        return name, ""
+
     def agent_that_ran(self, own_name: str) -> Agent:
         """The agent that is called ``own_name`` in the events of its runs. Raises `Refusal`.
 
@@ -123,19 +149,30 @@ class Service:
             return own_name
         return next((name for name, agent in self.agents.items() if agent.answers_to(own_name)), "")
 
-    def check_choice(self, choice: ModelChoice | None) -> None:
-        """Raise `Refusal` if a client may not choose so."""
-        if choice is None or not choice.model:
+    def check_choice(self, agent: Agent, choice: ModelChoice | None) -> None:
+        """Raise `Refusal` if a client may not choose so for a run of ``agent``."""
+        if choice is None:
             return
-        name = str(choice.model)
-        if name not in self.models:
-            there = ", ".join(self.models) or "none"
-            raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; those that can: {there}")
-        model = self.models[name]
+        name = str(choice.model or "")
+        if name and name not in self.models:
+            close = nearest(name[:100], self.models)
+            there = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"those that can: {', '.join(self.models) or 'none'}"
+            )
+            raise Refusal(404, f"model {name[:100]!r} cannot be chosen here; {there}")
         try:
-            check_effort(model if isinstance(model, str) else model.name, choice.reasoning_effort)
+            check_effort(self.model_behind(name) if name else model_name(agent.model), choice.reasoning_effort)
         except UsageError as error:
             raise Refusal(400, str(error)) from error
+
+    def model_behind(self, name: str) -> str:
+        """The whole name of the model that clients call ``name``: an agent may have a name of its own for it."""
+        model = self.models[name]
+        if isinstance(model, str):
+            model = next((agent.models[model] for agent in self.agents.values() if model in agent.models), model)
+        return model_name(model)
 
     async def body(self, request: Request) -> bytes:
         """The body of the request, within limits. Raises `Refusal`."""

@@ -12,7 +12,7 @@ A chat program::
 
     async def main() -> None:
         session = Session()
-        while prompt := await read_prompt(agent=agent):
+        while prompt := await read_prompt(agent=agent, session=session):
             async with agent.stream(prompt, session=session) as stream:
                 await show(stream)
 
@@ -25,7 +25,8 @@ the usual keys. Without it, on a dumb terminal, or where the output is a file or
 `show` asks the questions of the run that it shows. `ask_in_terminal` is for runs that are not shown, as in
 ``agent.run(prompt, on_question=ask_in_terminal)``. What was typed before a question was shown does not count, an empty
 line is *no* to an approval, and the arguments that an approval is about are shown character by character: nothing in
-them drives the terminal. Ctrl-C raises ``KeyboardInterrupt`` at once, as everywhere in trio.
+them drives the terminal. Ctrl-P pauses the run that `show` shows, and lets it go on. Ctrl-C raises
+``KeyboardInterrupt`` at once, as everywhere in trio.
 
 ::
 
@@ -37,7 +38,8 @@ them drives the terminal. Ctrl-C raises ``KeyboardInterrupt`` at once, as everyw
     _characters         texts without what a terminal obeys or hides
     _keyboard _editing  reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
     _person             who answers: somebody who types, or nobody
-    _commands           slash commands that are typed
+    _commands           slash commands that are typed: those of the agent, and those of the terminal
+    _picking            what the terminal's own commands show: models, levels of thinking, usage
     _stage              the screen and the person, as the standard input and output make them
     _following          a stream from its first event to its last, on a stage
     _showing            the functions of this package

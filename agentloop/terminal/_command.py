@@ -75,8 +75,14 @@ async def _talk(agent: Agent[Any, Any], prompt: str | None) -> None:
     welcome = str(getattr(agent, "welcome_message", ""))
     if welcome.strip():
         sys.stdout.write(f"{printable(welcome.strip())}\n")
-    while typed := await read_prompt(agent=agent):
-        await _show(agent, typed, session)
+    while typed := await read_prompt(agent=agent, session=session):
+        try:
+            await _show(agent, typed, session)
+        except AgentLoopError as error:
+            # The model that the person has chosen has no key, say, or its provider does not know it: they choose again.
+            if session.choice is None:
+                raise
+            sys.stderr.write(f"{printable(str(error))}\n")
 
 
 async def _show(agent: Agent[Any, Any], prompt: Prompt, session: Session) -> None:

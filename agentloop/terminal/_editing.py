@@ -15,7 +15,7 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.terminal._characters import printable
-from agentloop.terminal._keyboard import discard_typed
+from agentloop.terminal._keyboard import discard_typed, keyboard
 
 __all__ = ["EditedLines"]
 
@@ -36,8 +36,11 @@ class EditedLines:
 
     async def __call__(self, prompt: str) -> str | None:
         """Show ``prompt``, and read a line; ``None`` at the end of the input."""
+        keys = keyboard()
+        ahead = keys.take_line()
         try:
-            return await _typed_in_thread(self._session, printable(prompt))
+            with keys.typing():
+                return await _typed_in_thread(self._session, printable(prompt), ahead)
         except EOFError:
             await trio.lowlevel.checkpoint()
             return None
@@ -49,13 +52,14 @@ class EditedLines:
 
     def forget(self) -> None:
         """Discard all that was typed and not read."""
+        keyboard().forget()
         clear_typeahead(self._session.app.input)
         with suppress(OSError, ValueError, NotImplementedError):
             discard_typed(self._session.app.input.fileno())
 
 
-async def _typed_in_thread(session: Any, prompt: str) -> str:
-    """Read a line with editing.
+async def _typed_in_thread(session: Any, prompt: str, ahead: str) -> str:
+    """Read a line with editing, which begins with ``ahead``.
 
     The prompt runs in a thread, in a loop of its own: prompt_toolkit is made for asyncio. On cancellation, that loop
     ends the prompt, and this function waits for the thread, which restores the terminal.
@@ -67,8 +71,11 @@ async def _typed_in_thread(session: Any, prompt: str) -> str:
     async def type_line() -> None:  # noqa: ASYNC910 - a shielded one
         try:
             # Shielded: it is ended below, by name; an abandoned thread would keep reading keys.
+            is_whole = ahead.endswith("\n")
             with trio.CancelScope(shield=True):
-                prompt_in_thread = partial(session.prompt, prompt, handle_sigint=False)
+                prompt_in_thread = partial(
+                    session.prompt, prompt, handle_sigint=False, default=ahead.rstrip("\n"), accept_default=is_whole
+                )
                 line.append(await trio.to_thread.run_sync(prompt_in_thread))
         except _AbortedError:
             pass

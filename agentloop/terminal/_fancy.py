@@ -68,6 +68,7 @@ def render(line: Line, colour: str, *, is_ascii: bool = False) -> RenderableType
 def render_tail(
     speaking: list[tuple[Speech, str]],
     running: list[tuple[RunningCall, str, float]],
+    paused: list[tuple[str, str]] | None = None,
     *,
     frame: int,
     room: int,
@@ -78,6 +79,7 @@ def render_tail(
     Args:
       speaking: the agents that are writing, with their colours.
       running: the running calls, the colours of their agents, and for how many seconds they have run.
+      paused: the agents whose runs are paused, with their colours.
       frame: counts up with each drawing.
       room: how many characters of each text are shown: its end.
       is_ascii: whether the terminal has ASCII characters only.
@@ -94,6 +96,10 @@ def render_tail(
             spinner, progress = spinner.translate(ASCII), progress.translate(ASCII)
         text = Text.assemble((call.who, f"bold {colour}"), f"  {spinner} {call.name} ", (f"{seconds:.1f} s", "dim"))
         parts.append(_indented(text.append(progress), call.depth))
+    for who, colour in paused or ():
+        mark, style = MARKS["kept"]
+        mark = mark.translate(ASCII) if is_ascii else mark
+        parts.append(Text.assemble((who, f"bold {colour}"), "  ", (f"{mark}paused", style)))
     return Group(*parts)
 
 
@@ -178,13 +184,14 @@ class Fancy:
         return render_tail(
             [(speech, self._colour(speech.who)) for speech in self._narrator.speaking.values()],
             [(call, self._colour(call.who), now - self._began[key]) for key, call in running.items()],
+            [(who, self._colour(who)) for who in self._narrator.paused.values()],
             frame=self._frame,
             is_ascii=self._is_ascii,
             room=max(20, self._console.width * max(1, self._console.height // 3)),
         )
 
     def _is_busy(self) -> bool:
-        return bool(self._narrator.speaking or self._narrator.running)
+        return bool(self._narrator.speaking or self._narrator.running or self._narrator.paused)
 
     def _hide(self) -> None:
         if self._live is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import trio
@@ -11,7 +12,8 @@ import trio
 from agentloop import Agent, Session, Stream
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
-from agentloop.events import Question, StreamEvent, TextDelta
+from agentloop.events import Paused, Question, StreamEvent, TextDelta
+from agentloop.terminal._keyboard import PAUSE_KEY, watched_key
 from agentloop.terminal._person import Person
 from agentloop.terminal._stage import Door, Stage
 
@@ -84,7 +86,7 @@ async def follow(
     before: Callable[[StreamEvent], None] = lambda event: None,
     begun: Callable[[], Awaitable[None]] = _nothing,
 ) -> None:
-    """Read ``stream`` to its end.
+    """Read ``stream`` to its end. At a terminal, a key pauses it, and lets it go on.
 
     Args:
       may_wait: whether its questions can be left for another day: its session has a journal.
@@ -92,16 +94,28 @@ async def follow(
       begun: called when the first event was read.
     """
     has_begun = is_parked = False
-    async for event in stream:
-        if not has_begun:
-            has_begun = True
-            await begun()
-        before(event)
-        stage.screen.show(event)
-        if isinstance(event, Question) and not is_parked:
-            is_parked = not await answer_question(stream, event, stage.person, door=stage.door if may_wait else None)
-        elif isinstance(event, TextDelta):
-            await trio.sleep(stage.pace)
+    async with watched_key(stage.keyboard, partial(_pause_or_resume, stream)) as has_key:
+        async for event in stream:
+            if not has_begun:
+                has_begun = True
+                await begun()
+            before(event)
+            stage.screen.show(event)
+            if isinstance(event, Question) and not is_parked:
+                is_parked = not await answer_question(
+                    stream, event, stage.person, door=stage.door if may_wait else None
+                )
+            elif isinstance(event, TextDelta):
+                await trio.sleep(stage.pace)
+            elif isinstance(event, Paused) and has_key and not event.depth:
+                stage.screen.note(f"({PAUSE_KEY} goes on.)")
+
+
+def _pause_or_resume(stream: Stream) -> None:
+    if stream.is_paused:
+        stream.resume()
+    else:
+        stream.pause()
 
 
 async def answer_question(stream: Stream, question: Question, person: Person, *, door: Door | None = None) -> bool:

@@ -114,6 +114,8 @@ class Narrator:
         """By stream."""
         self.running: dict[str, RunningCall] = {}
         """By stream and call."""
+        self.paused: dict[str, str] = {}
+        """The agents whose runs are paused, by stream."""
         self._prompts: dict[str, UserMessage] = {}
         """Prompts that were shown at the start and are not in the transcript yet, by stream."""
         self.typed: str | None = None
@@ -138,6 +140,7 @@ class Narrator:
             case MessageCommitted(message=UserMessage(context=()) as message):
                 return self._prompt(event, message)
             case StreamStopped(reason=reason, detail=detail, usage=usage):
+                self.paused.clear()
                 return [_line(event, "stopped", f"{_because(reason, detail)} ({_used(usage)})")]
             case ChildStreamStarted(message=message, resumes=resumes, background=background, hook=hook):
                 self._prompts[event.stream] = message
@@ -149,8 +152,10 @@ class Narrator:
             case ToolCallStarted() | ToolCallOutput() | ToolCallProgress() | ToolCallFinished() | ToolCallParked():
                 return self._tool_call(event)
             case Paused():
+                self.paused[event.stream] = printable(event.agent)
                 return [_line(event, "kept", "paused: it holds before its next step")]
             case Resumed():
+                self.paused.pop(event.stream, None)
                 return [_line(event, "child", "goes on")]
             case HandedOff(to=to):
                 return [_line(event, "child", f"hands the conversation to {to}")]

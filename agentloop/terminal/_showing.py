@@ -19,6 +19,7 @@ from agentloop.errors import InvalidAnswerError, StreamStateError
 from agentloop.events import Question
 from agentloop.outcome import Outcome
 from agentloop.questions import Answer
+from agentloop.session import Session
 from agentloop.terminal._commands import meant_by
 from agentloop.terminal._following import follow
 from agentloop.terminal._person import Person
@@ -138,12 +139,17 @@ async def _ask_until_right(stage: Stage, question: Question) -> Answer:
             problem = error.problem
 
 
-async def read_prompt(prompt: str = "> ", *, agent: AgentConfig[Any, Any] | None = None) -> str | None:
+async def read_prompt(
+    prompt: str = "> ", *, agent: AgentConfig[Any, Any] | None = None, session: Session | None = None
+) -> str | None:
     """Read the next prompt that the person types; from a pipe or a file, its next line.
 
     Args:
       agent: the agent whose slash commands the person may type: see `agentloop.commands`. ``/help`` lists them, and a
         name that the agent does not have is answered with the nearest ones, and the prompt is read again.
+      session: the session that the prompt is for. With it and ``agent``, the person may also type ``/model``,
+        ``/thinking`` and ``/usage``: they choose the model of the session and how much it thinks, and show what the
+        session has used. The prompt is read again after each.
 
     Returns:
       The line, or the prompt of the command in it; ``None`` at the end of the input (Ctrl-D) and for an empty line.
@@ -152,13 +158,13 @@ async def read_prompt(prompt: str = "> ", *, agent: AgentConfig[Any, Any] | None
     async with terminal.turn, open_stage(plain=False, yes=False, paced=False) as stage:
         if stage.read_line is None:
             while (line := await trio.to_thread.run_sync(_next_line, abandon_on_cancel=True)) is not None:
-                meant = line.strip() if agent is None else meant_by(agent, line, stage.screen)
+                meant = line.strip() if agent is None else await meant_by(agent, line, stage.screen, session)
                 if meant is not None:
                     return meant.strip() or None
             return None
         while True:
             line = (await stage.say(prompt) or "").rstrip()
-            meant = line if agent is None or not line.strip() else meant_by(agent, line, stage.screen)
+            meant = await meant_by(agent, line, stage.screen, session) if agent is not None and line.strip() else line
             if meant is not None:
                 break
     typed = meant.strip()

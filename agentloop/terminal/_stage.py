@@ -52,6 +52,8 @@ class Stage:
     read_line: ReadLine | None = None
     """Reads a typed line; ``None`` if there is no keyboard."""
     door: Door = Factory(Door)
+    keyboard: int | None = None
+    """Descriptor of the terminal whose single keys can be read; ``None`` if there is none."""
 
     async def say(self, prompt: str) -> str | None:
         """Reads the person's next prompt; it gives ``None`` at the end of the input."""
@@ -80,7 +82,7 @@ async def open_stage(*, plain: bool, yes: bool, paced: bool, door: Door | None =
         elif watched and is_terminal(sys.stdin):
             lines = _lines(edited=fancy)
             person = Typist(lines, screen, forget=lines.forget, is_gone=partial(is_gone, sys.stdin))
-            yield Stage(screen, person, pace, lines, door or Door())
+            yield Stage(screen, person, pace, lines, door or Door(), sys.stdin.fileno())
         else:
             with _open_terminal() as terminal:
                 yield Stage(screen, Nobody() if terminal is None else _Aside(terminal), pace, None, door or Door())

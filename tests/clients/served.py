@@ -43,13 +43,17 @@ async def cancelled() -> str:
 class Scripted:
     """Decides by the last message, so that any number of runs may go on at once. Writes slowly enough to be watched."""
 
-    name = "scripted"
+    def __init__(self, name: str = "scripted") -> None:
+        self.name = name
 
     async def respond(self, request: ModelRequest, reply: Reply) -> Stop:
         last = request.messages[-1]
         usage = Usage(input_tokens=10, output_tokens=5)
         if isinstance(last, ToolResult):
             await write(reply, "The ", "result ", "is ", last.text, ".")
+            return Stop(usage=usage)
+        if last.text == "Who are you?":
+            await write(reply, f"I am {self.name}, thinking {request.settings.reasoning_effort}.")
             return Stop(usage=usage)
         words = last.text.split()
         name = words[-1] if words else ""
@@ -69,4 +73,6 @@ async def write(reply: Reply, *pieces: str) -> None:
         await trio.sleep(0.01)
 
 
-agent = Agent(Scripted(), name="assistant", tools=[add, pay, slow, cancelled])
+agent = Agent(
+    Scripted(), name="assistant", tools=[add, pay, slow, cancelled], models={"deep": Scripted("openai:gpt-5")}
+)

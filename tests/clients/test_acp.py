@@ -89,6 +89,36 @@ async def talk(store: Path) -> None:
     assert process.returncode == 0
 
 
+async def pick(store: Path) -> None:
+    editor = Editor()
+    async with acp.spawn_agent_process(editor, sys.executable, *command(store), cwd=ROOT) as (agent, _):
+        await agent.initialize(protocol_version=acp.PROTOCOL_VERSION)
+        begun = await agent.new_session(cwd="/", mcp_servers=[])
+        session = begun.session_id
+        assert begun.modes.current_mode_id == "default"
+        assert [option.id for option in begun.config_options] == ["mode", "model"]
+        chosen = await agent.set_config_option(session_id=session, config_id="model", value="deep")
+        assert [option.id for option in chosen.config_options] == ["mode", "model", "thinking"]
+        await agent.set_config_option(session_id=session, config_id="thinking", value="high")
+        await agent.prompt(session_id=session, prompt=[acp.text_block("Who are you?")])
+        assert editor.text("agent_message_chunk") == "I am openai:gpt-5, thinking high."
+        [usage] = [update for update in editor.updates if update.session_update == "usage_update"]
+        assert (usage.used, usage.size) == (15, 272_000)
+        await agent.set_session_mode(session_id=session, mode_id="autonomous")
+        await agent.set_config_option(session_id=session, config_id="model", value="default")
+        await agent.prompt(session_id=session, prompt=[acp.text_block("pay")])
+        assert editor.permissions == []
+        assert "config_option_update" in editor.kinds()
+        with pytest.raises(acp.RequestError, match="did you mean deep"):
+            await agent.set_config_option(session_id=session, config_id="model", value="depe")
+        loaded = await agent.load_session(cwd="/", mcp_servers=[], session_id=session)
+        assert loaded.modes.current_mode_id == "autonomous"
+
+
+def test_the_python_client_of_acp_picks_a_model_its_thinking_and_a_mode(tmp_path: Path) -> None:
+    asyncio.run(asyncio.wait_for(pick(tmp_path / "chats.db"), 60))
+
+
 def test_the_python_client_of_acp_talks_approves_cancels_and_loads(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(talk(tmp_path / "chats.db"), 60))
 

@@ -12,9 +12,9 @@ from agentloop import Agent, Session
 from agentloop.declarative import load_team
 from agentloop.declarative._models import COMPATIBLE, ConfiguredModel
 from agentloop.errors import ModelError, ModelNotFoundError
-from agentloop.limits import Compaction
+from agentloop.limits import Compaction, Price
 from agentloop.messages import AssistantMessage, Text, UserMessage
-from agentloop.models import ModelSettings
+from agentloop.models import ModelChoice, ModelSettings
 from agentloop.testing import FunctionModel, ScriptedModel, calls, fails
 from tests.declarative.builders import problem, reasons, root_of
 from tests.providers.server import answering, event, serving, until_close
@@ -225,6 +225,43 @@ async def test_a_model_may_be_asked_outside_of_its_block_and_the_settings_of_a_r
     assert (await Agent(model, settings=ModelSettings(seed=3)).run("Hello!")).output == "Hi."
     assert asked.requests[0].settings == ModelSettings(temperature=1, seed=3)
     assert repr(model) == "<model x>"
+
+
+# ---------------------------------------------------------------------------------------- choosing
+
+CHOICES = """
+agents:
+  root: {model: big, sub_agents: [helper]}
+  helper: {model: openai/gpt-5-mini, description: Helps}
+models:
+  big: {provider: anthropic, model: claude-sonnet-4-5}
+  small: {provider: openai, model: gpt-5-mini, temperature: 0.5, cost: {input: 7, output: 8}}
+  "with:colon": {provider: openai, model: gpt-5}
+  broken: {provider: nowhere, model: x}
+"""
+
+
+async def test_the_models_of_a_file_can_be_chosen_between_by_their_names() -> None:
+    big, small = ScriptedModel("Big.", name="big"), ScriptedModel("Small.", name="small")
+    team = load_team(CHOICES, models={"big": big, "small": small})
+    assert [*team.models] == ["big", "small"]
+    assert [*team.agents[0].models] == ["big", "small"]
+    session = Session()
+    session.choice = ModelChoice(model="small")
+    assert (await team.run("Hello!", session=session)).output == "Small."
+    session.choice = None
+    assert (await team.run("Hello!", session=session)).output == "Big."
+
+
+def test_a_model_that_can_be_chosen_has_the_settings_and_the_price_of_the_file() -> None:
+    team = load_team(CHOICES)
+    small: Any = team.models["small"]
+    assert (small.name, small.settings.temperature) == ("openai:gpt-5-mini", 0.5)
+    assert team.prices["openai:gpt-5-mini"] == Price(7, 8)
+
+
+def test_nothing_can_be_chosen_where_one_model_takes_the_place_of_all() -> None:
+    assert load_team(CHOICES, models=ScriptedModel("Hi.")).models == {}
 
 
 # ------------------------------------------------------------------------------------- on the wire

@@ -282,3 +282,45 @@ def test_a_run_that_fails_does_not_end_the_chat(folder: Path, terminal: Open) ->
     at.wait_for(">")
     at.type("\r")
     assert at.ended()[0] == 0
+
+
+@with_and_without_colours
+def test_a_key_pauses_an_answer_and_lets_it_go_on_and_ctrl_c_ends_it_all_the_same(
+    style: Sequence[str], folder: Path, terminal: Open
+) -> None:
+    (folder / "hang").touch()
+    at = terminal("work", "--chat", "--no-store", *style, quick=True)
+    at.wait_for(">")
+    at.type("/help\r")
+    at.wait_for("Ctrl-P")
+    at.wait_for(">")
+    at.type("Do it.\r")
+    at.wait_for("[y/N/always]")
+    at.type("y\r")
+    at.wait_for("approved")
+    at.type("\x10")
+    at.wait_for("paused: it holds before its next step")
+    at.wait_for("(Ctrl-P goes on.)")
+    at.type("Thank you\x10")
+    at.wait_for("goes on")
+    (folder / "hang").unlink()
+    at.wait_for("Finished: step ok, hang ok, pay ok.")
+    # What was typed meanwhile is the beginning of the next prompt.
+    at.wait_for("> Thank you")
+    (folder / "hang").touch()
+    at.type(".\r")
+    at.wait_for("You said: Thank you.")
+    at.wait_for(">")
+    at.type("Do it.\r")
+    at.wait_for("[y/N/always]")
+    at.type("y\r")
+    at.wait_for("approved")
+    at.type("\x10")
+    at.wait_for("(Ctrl-P goes on.)")
+    at.type("\x03")
+    at.wait_for("(stopped)")
+    at.wait_for(">")
+    at.type("/usage\r")
+    at.wait_for("tokens")
+    at.type("\r")
+    assert at.ended()[0] == 0

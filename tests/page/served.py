@@ -8,10 +8,12 @@ from typing import Any
 import trio
 
 from agentloop import Agent, Limits, Team, ToolContext, serving, tool
-from agentloop.messages import Text, ToolCall, ToolResult, Usage
+from agentloop.commands import Command
+from agentloop.messages import Text, ToolCall, ToolResult, Usage, UserMessage
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.stores import SQLiteStore
 from agentloop.testing import Response, calls, says, thinks
+from agentloop.toolkit import background
 
 LONG_TURNS = 40
 LONG_CALLS = 50
@@ -44,6 +46,8 @@ FORM: dict[str, Any] = {
     },
     "required": ["name", "seats", "dishes"],
 }
+
+MARKUP = "<img src=x onerror=window.pwned=1>"
 
 HOSTILE = """\
 <script>window.pwned = 1</script><img src=x onerror="window.pwned = 2"><svg onload=window.pwned=3>
@@ -112,10 +116,14 @@ async def wait(seconds: float, context: ToolContext[Any]) -> str:
 class Scripted:
     """Decides by the last message, so that any number of runs may go on at once."""
 
-    name = "scripted"
+    def __init__(self, name: str = "scripted") -> None:
+        self.name = name
 
     async def respond(self, request: ModelRequest, reply: Reply, /) -> Stop:
+        last = request.messages[-1]
         made = script(request)
+        if isinstance(last, UserMessage) and last.text == "who":
+            made = f"I am {self.name}, thinking {request.settings.reasoning_effort}."
         response = says(made) if isinstance(made, str) else made
         called = 0
         for part in response.parts:
@@ -161,6 +169,8 @@ def script(request: ModelRequest) -> Response | str:
             return says("I ask a helper.") + calls("helper", prompt=rest)
         case "hand":
             return calls("handoff", agent=rest)
+        case "background":
+            return calls("run_background_agent", agent="helper", task="wait 60")
         case "think":
             return thinks("Let me see.") + says("I have thought.")
         case "hostile":
@@ -180,8 +190,20 @@ def long_turn(turn: int) -> Response:
 
 helper = Agent(Scripted(), name="helper", tools=[pay, wait], instructions="Help.")
 tools = [pay, survey, visit, work, wait, log, helper.as_tool()]
+commands = {
+    "echo": Command("echo $ARGUMENTS", description="Say it again", hint="[words]"),
+    "edit": "echo edited",
+    "pay": Command("pay", description=MARKUP),
+}
 agents = [
-    Agent(Scripted(), name=name, tools=tools, limits=Limits(turns=1000, tool_calls=100_000))
+    Agent(
+        Scripted(),
+        name=name,
+        tools=tools,
+        toolsets=[background(helper)],
+        commands=commands if name == "assistant" else {},
+        limits=Limits(turns=1000, tool_calls=100_000),
+    )
     for name in ("assistant", "second")
 ]
 team = Team(
@@ -192,4 +214,5 @@ app = serving.app(
     store=SQLiteStore(os.environ["PAGE_STORE"]),
     authenticate=serving.BearerTokens({token: "ann"}) if (token := os.environ.get("PAGE_TOKEN", "")) else None,
     lease_seconds=2,
+    models={"fast": Scripted("openai:gpt-4o"), "deep": Scripted("openai:gpt-5"), MARKUP: Scripted("markup")},
 )

@@ -604,3 +604,24 @@ async def test_a_time_limit_that_stands_still_stands_still_for_a_background_run(
     outcome = await agent.run("go", on_question=think)
     assert outcome.output == "Done."
     assert "Gold." in reports(outcome.messages)[0][1]
+
+
+async def test_the_program_stops_a_background_run_and_the_model_reads_of_it() -> None:
+    agent = lead(run(), "I wait.", "Done.", helpers=[helper(calls("work"), tools=[sleeper(1000)])])
+    async with agent.stream("Go.") as stream:
+        with pytest.raises(StreamStateError, match="no background run 'helper-1' that runs; running: none"):
+            stream.stop_background("helper-1")
+        async for event in stream:
+            if isinstance(event, ToolCallFinished) and event.name == "run_background_agent":
+                with pytest.raises(StreamStateError, match="running: helper-1"):
+                    stream.stop_background("helper-2")
+                stream.stop_background("helper-1", "not needed")
+            if isinstance(event, ChildStreamStopped):
+                assert (event.reason, event.detail) == ("cancelled", "not needed")
+    assert stream.outcome.output == "Done."
+    report = next(
+        message for message in stream.outcome.messages if isinstance(message, UserMessage) and message.reports
+    )
+    assert "not needed" in report.text
+    with pytest.raises(StreamStateError, match="running: none"):
+        stream.stop_background("helper-1")

@@ -9,7 +9,7 @@ import pytest
 import trio
 from rich.console import Console
 
-from agentloop.events import StreamEvent, TextDelta, ToolCallOutput, ToolCallProgress
+from agentloop.events import Paused, Resumed, StreamEvent, TextDelta, ToolCallOutput, ToolCallProgress
 from agentloop.terminal._fancy import REFRESH, Fancy, open_fancy, render_tail
 from agentloop.terminal._lines import RunningCall, Speech
 from tests.demo.builders import ANN, BOB, call_finished, call_started, says, started
@@ -64,6 +64,11 @@ def test_what_is_going_on_is_drawn_at_the_bottom() -> None:
         "ann  ⠙ search 0.0 s  ━━━╌╌╌╌╌╌╌ 3 of 10  pages",
         "ann  ⠙ wait 0.0 s  tick",
     ]
+
+
+def test_a_run_that_is_paused_is_drawn_as_paused_until_it_goes_on() -> None:
+    assert tail(Paused(ANN, 1)) == ["ann  ‖ paused"]
+    assert tail(Paused(ANN, 1), Resumed(ANN, 2)) == []
 
 
 def test_progress_without_a_total_is_a_number() -> None:

@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import pytest
@@ -15,8 +15,12 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from agentloop.terminal import _keyboard
 from agentloop.terminal._editing import EditedLines
-from agentloop.terminal._keyboard import PlainLines, is_gone
+from agentloop.terminal._keyboard import PlainLines, is_gone, watched_key
+
+if sys.platform != "win32":
+    import termios
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -132,3 +136,80 @@ def test_a_terminal_whose_window_was_closed_is_gone() -> None:
         assert not is_gone(terminal)
         os.close(keyboard)
         assert is_gone(terminal)
+
+
+# ------------------------------------------------------------------------------ single keys
+
+
+@pytest.fixture
+def own_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """A keyboard, and the terminal that it types at, as if this program had been started there."""
+    outside, inside = os.openpty()
+    monkeypatch.setattr(_keyboard, "_is_ours", lambda descriptor: True)
+    yield outside, inside
+    os.close(outside)
+    os.close(inside)
+
+
+def gives_lines(descriptor: int) -> bool:
+    return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - there is nothing to wait for
+            await trio.sleep(0.01)
+
+
+async def test_the_pause_key_is_read_at_once_and_what_is_typed_besides_is_the_next_line(
+    own_terminal: tuple[int, int],
+) -> None:
+    typed_at, descriptor = own_terminal
+    pressed: list[int] = []
+    before = termios.tcgetattr(descriptor)
+    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
+        lines = PlainLines(source, out := io.StringIO())
+        async with watched_key(descriptor, lambda: pressed.append(1)) as has_key:
+            assert has_key
+            assert not gives_lines(descriptor)
+            os.write(typed_at, "hä\x1b[Ax\x7fll".encode() + b"\x10")
+            await until(lambda: len(pressed) == 1)
+            # While a line is typed, the terminal gives lines, and the key is one of them.
+            with trio.move_on_after(0.05):
+                await lines("> ")
+            assert not gives_lines(descriptor)
+            os.write(typed_at, b"o\x10")
+            await until(lambda: len(pressed) == 2)
+        assert termios.tcgetattr(descriptor) == before
+        os.write(typed_at, b"!\n")
+        with trio.fail_after(10):
+            assert await lines("> ") == "hällo!"
+    assert out.getvalue() == "> häll> o"
+
+
+async def test_what_was_typed_before_a_question_does_not_answer_it(own_terminal: tuple[int, int]) -> None:
+    typed_at, descriptor = own_terminal
+    pressed: list[int] = []
+    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
+        lines = PlainLines(source, io.StringIO())
+        async with watched_key(descriptor, lambda: pressed.append(1)):
+            os.write(typed_at, b"yes\n\x10")
+            await until(lambda: bool(pressed))
+            lines.forget()
+            with trio.move_on_after(0.05) as scope:
+                await lines("> ")
+        assert scope.cancelled_caught
+
+
+async def test_the_terminal_of_another_program_keeps_its_lines() -> None:
+    outside, inside = os.openpty()
+    try:
+        # No terminal of this program's: it was not started there.
+        async with watched_key(inside, lambda: None) as has_key:
+            assert not has_key
+            assert gives_lines(inside)
+        async with watched_key(None, lambda: None) as has_key:
+            assert not has_key
+    finally:
+        os.close(outside)
+        os.close(inside)

@@ -14,9 +14,10 @@ import trio
 
 from agentloop import Agent, Price, Session, ToolContext, UsageError, tool
 from agentloop.commands import Command
-from agentloop.errors import StreamStateError
+from agentloop.errors import ModelConnectionError, ModelNotFoundError, StreamStateError
 from agentloop.questions import Accept
 from agentloop.terminal import ask_in_terminal, read_prompt, show
+from agentloop.terminal._command import _talk
 from agentloop.testing import ScriptedModel, calls
 
 
@@ -223,3 +224,23 @@ async def test_without_a_keyboard_the_prompts_are_the_lines_of_the_input(monkeyp
     monkeypatch.setattr(sys, "stdin", None)
     assert await read_prompt() is None
     assert (await payer(calls("pay", amount=1), "No.").run("go", on_question=ask_in_terminal)).output == "No."
+
+
+@pytest.mark.real_clock
+async def test_a_chosen_model_that_cannot_be_asked_leaves_the_chat_to_choose_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Keyless(ScriptedModel):
+        def open(self) -> Any:
+            raise ModelNotFoundError("there is no key")
+
+    agent = Agent(ScriptedModel("Hello."), models={"keyless": Keyless()})
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/model keyless\nHi!\n/model default\nHi!\n"))
+    monkeypatch.setattr(sys, "stdout", out := io.StringIO())
+    await _talk(agent, None)
+    assert "there is no key" in capsys.readouterr().err
+    assert "agent: Hello." in out.getvalue()
+    # The agent's own is the program's to mend.
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi!\n"))
+    with pytest.raises(ModelConnectionError, match="there is no key"):
+        await _talk(agent.replace(model=Keyless()), None)

@@ -55,6 +55,7 @@ const of = (session) => `sessions/${encodeURIComponent(session)}`;
 
 export const api = {
   agents: async () => (await request("GET", "agents")).agents,
+  models: async () => (await request("GET", "models")).models,
   sessions: async ({ search = "", before = "", limit = 40 } = {}) => {
     const query = new URLSearchParams({ limit });
     if (search) query.set("search", search);
@@ -66,11 +67,13 @@ export const api = {
   rename: (session, title) => request("PATCH", of(session), { title }),
   remove: (session) => request("DELETE", of(session)),
   fork: async (session, messages) => (await request("POST", `${of(session)}/forks`, messages === undefined ? {} : { messages })).id,
-  // The text may be a slash command: a person has typed it.
-  prompt: (session, text, agent) =>
-    request("POST", `${of(session)}/prompts`, { text, commands: true, ...(agent ? { agent } : {}) }),
+  // The text may be a slash command: a person has typed it. `choice` has the model and the level, if they are new.
+  prompt: (session, text, agent, choice) =>
+    request("POST", `${of(session)}/prompts`, { text, commands: true, ...(agent ? { agent } : {}), ...choice }),
   steer: (session, text, when) => request("POST", `${of(session)}/messages`, { text, when }),
   stop: (session) => request("POST", `${of(session)}/stop`, {}),
+  stopBackground: (session, background) => request("POST", `${of(session)}/stop`, { background }),
+  pause: (session) => request("POST", `${of(session)}/pause`, {}),
   resume: (session) => request("POST", `${of(session)}/resume`, {}),
   answer: (session, id, answer) => request("POST", `${of(session)}/answers`, { answers: { [id]: answer } }),
   pictureAddress: (session) => new URL(`${of(session)}/picture`, BASE).href,

@@ -27,12 +27,15 @@ function newRun(kind, event, conversation) {
     promptIndex: null,
     promptNote: "",
     pending: [],
+    inBackground: [],
     blocks: [],
     turn: 0,
     turnBegin: 0,
     text: null,
     reasoning: null,
     status: "running",
+    isPaused: false,
+    background: event.background ?? "",
     isGivenUp: false,
     detail: "",
     error: null,
@@ -50,6 +53,8 @@ export class Conversation {
     this.runs = [];
     this.usage = {};
     this.questions = new Map();
+    /** Tokens that the last request of the agent has had, with its response. */
+    this.contextTokens = 0;
     this.agent = "";
     this.lastIndex = -1;
     /** By the id of a stream, and of the streams that resume it. */
@@ -63,6 +68,15 @@ export class Conversation {
 
   get isRunning() {
     return this.current !== null && this.current.status === "running";
+  }
+
+  get isPaused() {
+    return this.isRunning && this.current.isPaused;
+  }
+
+  /** The runs that go on in the background of the current run. */
+  get backgroundRuns() {
+    return this.isRunning ? this.current.inBackground.filter((child) => child.status === "running") : [];
   }
 
   get openQuestions() {
@@ -155,6 +169,7 @@ const isUnfinishedResponse = (block) =>
 function beginResumed(conversation, run, event) {
   conversation.streams.set(event.source.stream, run);
   run.status = "running";
+  run.isPaused = false;
   run.detail = "";
   run.error = null;
   conversation.changed(run);
@@ -315,6 +330,7 @@ const HANDLERS = {
     if (!parent) return;
     const call = conversation.calls.get(`${parent.session} ${event.call_id}`);
     child.parent = parent;
+    if (child.background) parent.inBackground.push(child);
     if (call) {
       child.call = call;
       call.children.push(child);
@@ -374,6 +390,9 @@ const HANDLERS = {
   message_committed: committed,
   usage_reported(conversation, event, run) {
     addUsage(conversation.usage, event.usage);
+    if (run.kind === "run" && (event.purpose ?? "turn") === "turn" && event.is_complete !== false) {
+      conversation.contextTokens = (event.usage.input_tokens ?? 0) + (event.usage.output_tokens ?? 0);
+    }
     for (let one = run; one; one = one.parent) {
       addUsage(one.usage, event.usage);
       conversation.changed(one);
@@ -424,9 +443,11 @@ const HANDLERS = {
     conversation.changed(run);
   },
   paused(conversation, event, run) {
+    run.isPaused = true;
     note(conversation, run, "info", "Paused: the run holds before its next step.");
   },
   resumed(conversation, event, run) {
+    run.isPaused = false;
     note(conversation, run, "info", "The run goes on.");
   },
   elicitation_requested: asked,

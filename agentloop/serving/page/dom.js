@@ -8,6 +8,8 @@ const ICONS = {
   plus: ["M12 5v14", "M5 12h14"],
   send: ["M12 19V5", "M5.5 11.5L12 5l6.5 6.5"],
   stop: ["M7 7h10v10H7z"],
+  pause: ["M8 6v12", "M16 6v12"],
+  play: ["M8 5l11 7-11 7z"],
   down: ["M12 5v14", "M5.5 12.5L12 19l6.5-6.5"],
   copy: ["M9 9h10v11H9z", "M15 9V5H5v11h4"],
   check: ["M5 12.5l4.5 4.5L19 7.5"],

@@ -1,11 +1,14 @@
 // The page: which conversation is shown, what is typed, and what the person asks the server for.
 
 import { ApiError, Follower, api, auth, pictureBlob } from "./api.js";
+import { BackgroundList } from "./background.js";
+import { CommandList } from "./commands.js";
 import { Conversation } from "./conversation.js";
 import { confirm, edit } from "./dialogs.js";
 import { announce, button, byId, h, icon, isModified } from "./dom.js";
+import { ModelPicker } from "./picker.js";
 import { SessionList, titleOf } from "./sessions.js";
-import { plural, shorten, usageDetails, usageWords, visible, visibleText } from "./text.js";
+import { plural, shorten, usageDetails, usageWords, visible, visibleText, windowDetails, windowWords } from "./text.js";
 import { Transcript, hueOf } from "./transcript.js";
 
 const REFRESH_MS = 10_000;
@@ -22,6 +25,8 @@ const state = {
   info: null,
   agents: [],
   commands: new Map(),
+  /** The models that the server offers, and its agents. */
+  offered: [[], []],
   servedAs: new Map(),
   agent: "",
   conversation: new Conversation(() => {}),
@@ -44,6 +49,12 @@ const actions = {
 };
 const transcript = new Transcript(byId("transcript"), byId("scroll"), actions);
 const sessions = new SessionList(notice);
+const picker = new ModelPicker(() => updateAll());
+const commands = new CommandList(field, () => grow());
+const background = new BackgroundList(
+  (id) => attempt(() => api.stopBackground(state.session, id)),
+  () => field.focus(),
+);
 
 // ------------------------------------------------------------------------ a conversation
 
@@ -54,6 +65,7 @@ function show(session) {
   state.info = null;
   state.paused = undefined;
   state.isAgentChosen = false;
+  picker.forget();
   state.waiting = [];
   state.isCaughtUp = true;
   notice(null);
@@ -132,6 +144,7 @@ async function look() {
     const info = await api.look(session);
     if (session !== state.session) return;
     state.info = info;
+    picker.take(info);
     if (info.state === "elsewhere") {
       // The process that ran the session was killed, perhaps: its lease ends by itself.
       notice("An earlier process of the server still holds this conversation, for half a minute if it was killed. Then it goes on here, and what you answer meanwhile is sent.", { isCalm: true });
@@ -193,8 +206,10 @@ async function steer(text) {
 async function prompt(text) {
   const isNew = !state.session;
   const session = isNew ? await api.create() : state.session;
+  const { fields } = picker;
   // An agent of this server: the list has been read from it.
-  await api.prompt(session, text, state.agents.length > 1 ? state.agent : "");
+  await api.prompt(session, text, state.agents.length > 1 ? state.agent : "", fields);
+  picker.wasSent(fields);
   clearField();
   if (isNew) {
     sessionStorage.removeItem(DRAFTS);
@@ -202,7 +217,10 @@ async function prompt(text) {
     // A conversation without a title is one all the same.
     await api.rename(session, title).catch(() => {});
     history.pushState(null, "", `#/s/${session}`);
+    // Read before the conversation is shown, which forgets what was chosen for the one before.
+    const { chosen } = picker;
     show(session);
+    picker.take({ model: chosen.model, reasoning_effort: chosen.level });
     state.info = { id: session, title };
     updateAll();
   }
@@ -235,38 +253,7 @@ function grow() {
   field.style.height = "auto";
   field.style.height = `${Math.min(field.scrollHeight, innerHeight * 0.4)}px`;
   byId("send").disabled = !field.value.trim();
-  offerCommands();
-}
-
-// The commands whose names begin with what is typed, while nothing but a name is.
-function offerCommands() {
-  const list = byId("commands");
-  const typed = /^\/([\w:.-]*)$/.exec(field.value);
-  const known = (!state.conversation?.isRunning && state.commands.get(state.agent)) || [];
-  const offered = typed ? known.filter(({ name }) => name.startsWith(typed[1])).slice(0, 8) : [];
-  list.hidden = !offered.length;
-  list.replaceChildren(
-    ...offered.map(({ name, hint, description }) =>
-      h(
-        "li",
-        {},
-        h(
-          "button",
-          {
-            type: "button",
-            class: "command",
-            onclick: () => {
-              field.value = `/${name} `;
-              field.focus();
-              grow();
-            },
-          },
-          h("span", { class: "command-name" }, visible(`/${name} ${hint}`.trim())),
-          h("span", { class: "command-description" }, visible(description)),
-        ),
-      ),
-    ),
-  );
+  commands.offer((!state.conversation?.isRunning && state.commands.get(state.agent)) || []);
 }
 
 // ------------------------------------------------------------- what a conversation's menu does
@@ -335,6 +322,7 @@ async function openPicture() {
 }
 
 const stop = () => attempt(() => api.stop(state.session));
+const pauseOrResume = () => attempt(() => (state.conversation.isPaused ? api.resume(state.session) : api.pause(state.session)));
 
 // ------------------------------------------------------------------------- what is shown
 
@@ -361,12 +349,16 @@ function update() {
   const title = session ? titleOf(state.info ?? {}) : "New conversation";
   byId("title").textContent = session && !state.info ? "\u2026" : title;
   document.title = `${open.length ? "\u25cf " : ""}${title} \u2013 agentloop`;
-  const facts = [conversation.agent ? visibleText(conversation.agent) : "", usageWords(conversation.usage)].filter(Boolean);
-  byId("facts").textContent = facts.join(" \u00b7 ");
-  byId("facts").title = usageDetails(conversation.usage);
+  picker.setAgent(state.agent);
+  const tokens = conversation.contextTokens;
+  const facts = [conversation.agent ? visibleText(conversation.agent) : "", usageWords(conversation.usage), windowWords(tokens, picker.window)];
+  byId("facts").textContent = facts.filter(Boolean).join(" \u00b7 ");
+  byId("facts").title = [usageDetails(conversation.usage), windowDetails(tokens, picker.window)].filter(Boolean).join(". ");
+  background.show(conversation.backgroundRuns);
   byId("welcome").hidden = Boolean(session);
   byId("actions").hidden = !session;
   byId("stop").hidden = !isRunning;
+  showPause(isRunning, conversation.isPaused);
   byId("send-words").textContent = isRunning ? "Steer" : "Send";
   byId("when-choice").hidden = !isRunning;
   byId("agent-choice").hidden = isRunning || state.agents.length < 2 || !session;
@@ -375,6 +367,19 @@ function update() {
   byId("composer-hint").textContent = isRunning ? "Enter sends, Escape stops the run" : "Enter sends, Shift+Enter begins a new line";
   byId("send").disabled = !field.value.trim();
   updateBars(open);
+}
+
+function showPause(isRunning, isPaused) {
+  const pause = byId("pause");
+  const shown = `${isRunning} ${isPaused}`;
+  if (pause.dataset.shown === shown) return;
+  pause.dataset.shown = shown;
+  const hadFocus = document.activeElement === pause;
+  pause.hidden = !isRunning;
+  byId("pause-words").textContent = isPaused ? "Go on" : "Pause";
+  pause.querySelector(".icon-place").replaceChildren(icon(isPaused ? "play" : "pause"));
+  if (hadFocus && pause.hidden) field.focus();
+  if (isRunning && isPaused) announce("The run is paused");
 }
 
 function updateBars(open = state.conversation.openQuestions) {
@@ -507,10 +512,11 @@ const sessionInAddress = () => /^#\/s\/(.+)$/.exec(location.hash)?.[1] ?? "";
 
 async function begin() {
   try {
-    const agents = await api.agents();
+    const [agents, models] = await Promise.all([api.agents(), api.models()]);
     state.agents = agents.map(({ name }) => name);
     // An agent's own name, and those of a team's members, are in the events.
     state.commands = new Map(agents.map(({ name, commands }) => [name, commands ?? []]));
+    state.offered = [models, agents];
     state.servedAs = new Map(agents.flatMap(({ name, members }) => members.map((member) => [member, name])));
   } catch (error) {
     if (error.status === 401) return;
@@ -523,6 +529,7 @@ async function begin() {
   byId("skip").hidden = false;
   byId("log-out").hidden = !auth.token;
   showAgents();
+  picker.offer(...state.offered);
   show(sessionInAddress());
   sessions.refresh();
   field.focus();
@@ -548,6 +555,7 @@ function setUp() {
   });
   field.addEventListener("input", grow);
   field.addEventListener("keydown", (event) => {
+    if (event.isComposing || commands.take(event)) return;
     if (event.key === "Enter" && !isModified(event)) {
       event.preventDefault();
       send();
@@ -556,6 +564,7 @@ function setUp() {
     }
   });
   byId("stop").addEventListener("click", stop);
+  byId("pause").addEventListener("click", pauseOrResume);
   byId("agent").addEventListener("change", (event) => {
     state.isAgentChosen = true;
     choose(event.target.value);

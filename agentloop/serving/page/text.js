@@ -58,6 +58,17 @@ export function usageWords(usage) {
   return `${words} \u00b7 cost ${isWhole ? "" : "at least "}${cost}`;
 }
 
+/** How full the window of the model is: in short, and in full. Nothing where it is not known. */
+export function windowWords(tokens, size) {
+  if (!size || !tokens) return "";
+  const percent = Math.min(100, Math.round((100 * tokens) / size));
+  return `${percent || "under 1"} % of the window`;
+}
+
+export function windowDetails(tokens, size) {
+  return size && tokens ? `The last request had ${amount(tokens)} of ${amount(size)} tokens, ${amount(Math.max(0, size - tokens))} are left` : "";
+}
+
 export function usageDetails(usage) {
   if (!usage || !usage.requests) return "";
   const parts = [

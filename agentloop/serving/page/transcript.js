@@ -157,6 +157,7 @@ class RunView {
     this.working.hidden = !isRunning;
     if (isRunning) this.working.lastChild.textContent = workingWords(run);
     this.element.classList.toggle("is-running", isRunning);
+    this.element.classList.toggle("is-paused", isRunning && run.isPaused);
     if (run.promptIndex !== null && run.promptIndex >= 0 && !this.promptActions.firstChild) {
       const text = userText(run.prompt.parts);
       this.promptActions.append(
@@ -188,7 +189,8 @@ class RunView {
     const nodes = [];
     const words = endWords(run);
     if (words) nodes.push(h("p", { class: `outcome outcome-${run.status}`, dir: "auto" }, icon(run.status === "failed" ? "alert" : "stop"), h("span", {}, visible(words))));
-    if (run.status === "interrupted" && !run.isGivenUp && !run.conversation.openQuestions.length) nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
+    const isLeftOpen = run.status === "interrupted" || run.status === "needs_input";
+    if (isLeftOpen && !run.isGivenUp && !run.conversation.openQuestions.length) nodes.push(button("Continue the run", { onclick: () => this.transcript.actions.resume() }));
     const usage = usageWords(run.usage);
     const text = run.blocks.filter((block) => block.kind === "text").map((block) => block.text).join("\n\n");
     const actions = h("div", { class: "row-actions" });
@@ -200,13 +202,14 @@ class RunView {
 }
 
 function workingWords(run) {
+  if (run.isPaused) return "Paused";
   if (run.conversation.openQuestions.length) return "Waits for you";
   const last = run.blocks.at(-1);
   if (last?.kind === "call" && (last.status === "running" || last.status === "writing")) return "";
   return last?.kind === "text" && run.text ? "" : "Thinking";
 }
 
-function endWords({ status, detail, error, conversation, isGivenUp }) {
+function endWords({ status, detail, error, conversation, isGivenUp, isPaused }) {
   if (isGivenUp) return "Not finished: the conversation went on with the next message";
   switch (status) {
     case "completed":
@@ -222,7 +225,7 @@ function endWords({ status, detail, error, conversation, isGivenUp }) {
     case "interrupted":
       return conversation.openQuestions.length ? "" : "The server was stopped in the middle of this. The run continues here by itself.";
     case "needs_input":
-      return "";
+      return isPaused && !conversation.openQuestions.length ? "Paused for long, so the run was put away. It continues when you say so." : "";
     default:
       return `${status} ${detail}`;
   }
@@ -295,7 +298,7 @@ class ChildView {
     // Open while it happens, and closed once its answer is in the result of the call.
     if (!this.isSetByPerson) this.element.open = isRunning || hasQuestion || child.status === "needs_input";
     mountBlocks(child.blocks, this.blocks, this.transcript);
-    const words = isRunning ? "works" : child.status === "completed" ? "" : endWords(child) || "waits";
+    const words = isRunning ? (child.isPaused ? "is paused" : "works") : child.status === "completed" ? "" : endWords(child) || "waits";
     const ended = child.call && child.call.status !== "running" && isRunning ? "works in the background" : words;
     this.facts.textContent = [visibleText(ended), usageWords(child.usage)].filter(Boolean).join(" \u00b7 ");
     this.element.classList.toggle("is-running", isRunning);

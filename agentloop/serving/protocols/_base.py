@@ -21,6 +21,7 @@ from agentloop.agent import Agent
 from agentloop.errors import UsageError
 from agentloop.events import ElicitationRequested, Question, StreamEvent, StreamStopped
 from agentloop.messages import File, Image, Prompt, UserMessage, UserPart, user_message
+from agentloop.models import ModelChoice
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.serving._errors import Refusal
 
@@ -31,6 +32,7 @@ __all__ = [
     "Verdict",
     "WireProtocol",
     "answer_to",
+    "choice_of",
     "commands_of",
     "decoded",
     "failure_of",
@@ -65,6 +67,11 @@ class RunRequest:
     """The prompt; ``None`` to resume the parked run of the session."""
     answers: Mapping[str, Any] = field(factory=dict[str, Any])
     """Answers by the id of their question, as the protocol writes them."""
+    model: Any = None
+    """The name of the model that the client chooses; empty for the agent's own, ``None`` to leave it as it is. Like
+    ``effort``, it counts only where the server offers models: clients of other servers send more there."""
+    effort: Any = None
+    """The level of thinking that the client chooses; ``None`` for none."""
     streams: bool = True
     """Whether the client reads the events as they come, or one response at the end."""
     body: Any = None
@@ -138,6 +145,22 @@ class TextProtocol:
 
 
 # -------------------------------------------------------------------------------- parsers
+
+
+def choice_of(model: Any, effort: Any) -> ModelChoice | None:
+    """The choice of a client that sends a model and a level of thinking, or one of them; ``None`` for neither.
+
+    Raises:
+      Refusal: there is no such level, or something is no text.
+    """
+    if model is None and effort is None:
+        return None
+    if not isinstance(model, (str, type(None))):
+        raise Refusal(400, "the model is the name of one that the server offers, or empty for the agent's own")
+    try:
+        return ModelChoice(model=model or "", reasoning_effort=effort)
+    except UsageError as error:
+        raise Refusal(400, str(error)) from error
 
 
 def decoded(body: bytes, type: type[T]) -> T:

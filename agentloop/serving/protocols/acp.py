@@ -31,7 +31,7 @@ from agentloop.events import (
     ToolCallStarted,
     UsageReported,
 )
-from agentloop.messages import File, Image, Prompt, Text, UserMessage, UserPart
+from agentloop.messages import File, Image, Prompt, Text, Usage, UserMessage, UserPart
 from agentloop.questions import Answer
 from agentloop.serving._errors import Refusal
 from agentloop.serving.protocols._base import Verdict, answer_to, commands_of, failure_of, media, media_of, prompt_of
@@ -158,9 +158,16 @@ class AcpEncoder:
         """How often each id has begun a call. Some models use an id again, and the protocol does not."""
         self._unsure: set[str] = set()
         """Those of the response that is read now."""
+        self.window: int | None = None
+        """The window of the model that answers, tokens; ``None`` if it is not known."""
+        self._cost, self._currency = 0.0, ""
+        """What the session has cost so far."""
 
     def encode(self, event: StreamEvent) -> Iterator[dict[str, Any]]:
         """The updates of ``event``. Child streams have none: the call that began one is the editor's view of it."""
+        if isinstance(event, UsageReported):
+            self._cost += event.usage.cost
+            self._currency = event.usage.currency or self._currency
         if event.depth:
             return
         match event:
@@ -177,6 +184,8 @@ class AcpEncoder:
                 self._unsure, self._message = set(), ""
             case UsageReported(purpose="turn"):
                 self._unsure, self._message = set(), ""
+                if self.window is not None and event.is_complete:
+                    yield self._usage(event.usage, self.window)
             case ToolCallStarted():
                 yield from self._begin(event.call_id, event.name)
                 raw = _json_or_text(event.arguments)
@@ -196,6 +205,13 @@ class AcpEncoder:
                 self._unsure, self._message = set(), ""
             case _:
                 pass
+
+    def _usage(self, usage: Usage, window: int) -> dict[str, Any]:
+        """How full the window is after a response, and what the session has cost."""
+        update: dict[str, Any] = {"sessionUpdate": "usage_update", "used": usage.total_tokens, "size": window}
+        if self._currency:
+            update["cost"] = {"amount": self._cost, "currency": self._currency}
+        return update
 
     def shown(self, call_id: str) -> str:
         """The editor's id of a call that is not finished; empty if the editor has not seen the call."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
+from agentloop._core.json_text import is_object
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -66,6 +67,7 @@ class _Input(msgspec.Struct, rename="camel"):
     run_id: str
     messages: list[dict[str, Any]] = []
     resume: list[_Resume] | None = None
+    forwarded_props: Any = None
 
 
 class AgUi:
@@ -82,9 +84,11 @@ class AgUi:
         if sent.resume:
             answers = {entry.interrupt_id: entry for entry in sent.resume}
             return RunRequest(session=sent.thread_id, answers=answers, body=sent)
+        props = sent.forwarded_props if is_object(sent.forwarded_props) else {}
         _, content = last_message(sent.messages)
         prompt = prompt_of(parts_of(content, _part))
-        return RunRequest(session=sent.thread_id, prompt=prompt, body=sent)
+        chosen = {"model": props.get("model"), "effort": props.get("reasoningEffort")}
+        return RunRequest(session=sent.thread_id, prompt=prompt, body=sent, **chosen)
 
     def answer(self, question: Question, given: Any) -> Answer:
         """The answer that an entry of ``resume`` gives. An approval takes an explicit ``{"approved": true}``."""

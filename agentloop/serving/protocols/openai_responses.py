@@ -76,6 +76,8 @@ class OpenAiResponses(TextProtocol):
             session=_session_of(sent.previous_response_id),
             must_exist=sent.previous_response_id is not None,
             prompt=prompt_of([words, *parts] if words else parts),
+            # The response before this one may have been of another model: each request names its own.
+            model="",
             streams=sent.stream is True,
             body=sent,
         )

@@ -60,6 +60,8 @@ class _Chat(msgspec.Struct):
     id: str
     messages: list[_Message]
     answers: dict[str, Answer] | None = None
+    model: Any = None
+    reasoning_effort: Any = msgspec.field(default=None, name="reasoningEffort")
 
 
 class _Approval(msgspec.Struct):
@@ -87,7 +89,8 @@ class Vercel:
             return RunRequest(session=sent.id, answers=answers, body=sent)
         if last is None or last.role != "user":
             raise Refusal(400, "the last of the messages is to be the user's, or to have an approval that is responded")
-        return RunRequest(session=sent.id, prompt=prompt_of(list(_parts(last))), body=sent)
+        prompt = prompt_of(list(_parts(last)))
+        return RunRequest(session=sent.id, prompt=prompt, model=sent.model, effort=sent.reasoning_effort, body=sent)
 
     def answer(self, question: Question, given: Any) -> Answer:
         """The answer of an approval's response, or of the field ``answers``."""
