@@ -137,12 +137,19 @@ class ToolsetTask:
         self.ready = trio.Event()
         self.ended = trio.Event()
         """Set when the toolset has stopped, or has failed."""
-        self.stops_first = getattr(toolset, "stops_first", False) is True
+        self.stops_first = outer is None and getattr(toolset, "stops_first", False) is True
         """Whether the others of its block go on until it has stopped: the runs of a block may use them."""
         self.toolset = toolset
         self.opened: OpenToolset | None = None
 
     async def run(self) -> None:
+        try:
+            await self._hold()
+        finally:
+            self.opened = None
+            self.ended.set()
+
+    async def _hold(self) -> None:
         deadlines = self._deadlines
         started = False
         deadline = PausableDeadline(deadlines.toolset, self._outer)
@@ -181,7 +188,6 @@ class ToolsetTask:
                 log(TOOLSETS, logging.DEBUG, "toolset %r stopped", self.toolset.name)
         finally:
             self.opened = None
-            self.ended.set()
 
     def stop(self) -> None:
         self._stop.set()
