@@ -74,6 +74,7 @@ __all__ = [
     "ReplaceMessages",
     "ReplaceRequest",
     "ReplaceResult",
+    "RunsAgents",
     "SessionEnd",
     "SessionStart",
     "StopRequested",

@@ -421,6 +421,7 @@ async def test_the_model_is_told_that_a_run_is_lost(way: str) -> None:
             else:
                 agent = lead(run(), calls("ask"), staff=staff, tools=[ask])
                 outcome = await agent.run("one", session=session, on_question="park")
+                answers[outcome.questions[0].id] = Accept({})
         async with stored_session(store, "s") as session, Toolsets(background(helper("Gold."))) as staff:
             if way.startswith("the block"):
                 await lead("Oh.", staff=None).run("two", session=session)

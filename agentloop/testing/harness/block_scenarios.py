@@ -59,7 +59,10 @@ def _chats(**expected: str) -> Callable[[Any], Any]:
             name = f"{play.__name__.replace('_', '-')}-{depth}"
 
             async def at_depth(lab: Lab, depth: int = depth) -> None:
-                await play(lab, lambda agent: nested(lab, agent, depth))
+                def nest(agent: Agent[Any, Any]) -> Agent[Any, Any]:
+                    return nested(lab, agent, depth)
+
+                await play(lab, nest)
 
             def expect(lab: Lab) -> None:
                 reasons = {one.name: one.stream.outcome.reason for one in lab.recorded}
