@@ -76,6 +76,9 @@ def check_spans(spans: Sequence[ReadableSpan], runs: Sequence[Run]) -> None:
             assert attributes(above)["agentloop.stream"] == run.parent.source.stream
         elif "agentloop.resumes" not in attributes(span):
             check_usage(run, span, spans)
+        if run.apart is not None:
+            assert span.parent is None
+            assert [*(link.attributes or {} for link in span.links)] == [{"agentloop.background": run.background_id}]
 
 
 def check_usage(run: Run, root: ReadableSpan, spans: Sequence[ReadableSpan]) -> None:
