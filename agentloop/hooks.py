@@ -77,6 +77,7 @@ __all__ = [
     "ReplaceMessages",
     "ReplaceRequest",
     "ReplaceResult",
+    "RunsAgents",
     "SessionEnd",
     "SessionStart",
     "StopRequested",

@@ -67,6 +67,7 @@ class Session:
         if broken_rules:
             raise UsageError(f"these messages are no valid transcript: {'; '.join(broken_rules)}")
         self._transcript = Transcript(os.urandom(8).hex() if id is None else id, transcript)
+        self._transcript.is_kept = True
         self._journal: Journal | None = None
         """The session's journal, if it has one: see `agentloop.stores.stored_session`."""
         self.permissions = permissions

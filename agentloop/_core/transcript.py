@@ -145,6 +145,7 @@ class Transcript:
         "handoffs",
         "holder",
         "id",
+        "is_kept",
         "live",
         "permissions",
         "provisional",
@@ -159,6 +160,8 @@ class Transcript:
 
     def __init__(self, id: str, messages: Iterable[Message] = ()) -> None:
         self.id = id
+        self.is_kept = False
+        """Whether later streams may run on it: there is a `Session` for it."""
         self.holder: str | None = None
         """The stream that runs on this session now."""
         self.seq = 0

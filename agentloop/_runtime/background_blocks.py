@@ -14,8 +14,9 @@ started it and of the process, whether or not a stream is open. A stream that ha
 its questions, and its end. It is bound to the run that has started it by `agentloop._runtime.run.Apart`: the rules and
 the hooks of that run hold for good, its limits hold until it leaves the block.
 
-A run may be told to one stream alone: to the one that has started it while that is open, else to one of the same
-session, else to the one that has joined first.
+One stream reports the end of a run, and asks its questions: the one that has started it while that is open, else one of
+the same session, and of those the one that has joined first. Streams without a `Session` count as one session. So a
+block may serve many people, and nobody reads the runs of another session.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import trio
 
 from agentloop._core.background import LOST, MOST_BACKGROUND, Ended, id_of, last_text, work_of
 from agentloop._core.questions import AskedQuestion
+from agentloop._core.transcript import Transcript
 from agentloop._runtime.background import StartedRun, live_apart
 from agentloop._runtime.blocks import PausableDeadline
 from agentloop._runtime.questions import ask
@@ -79,10 +81,9 @@ class BackgroundBlock:
         self._changed = trio.Event()
         """Set when one has joined."""
 
-    @property
-    def runs(self) -> tuple[RunOfBlock, ...]:
-        """The runs whose end was not reported, in the order in which they began."""
-        return tuple(self._runs.values())
+    def runs_for(self, run: Run) -> tuple[RunOfBlock, ...]:
+        """The runs of the session of ``run`` whose end was not reported, in the order in which they began."""
+        return tuple([started for started in self._runs.values() if _are_of_one_session(started.starter, run)])
 
     # ------------------------------------------------------------------------- the streams
 
@@ -110,23 +111,26 @@ class BackgroundBlock:
                 started.run.meter.parent = None
 
     def teller_of(self, started: RunOfBlock) -> Run | None:
-        """The stream that tells of ``started``: see above."""
-        if started.starter in self._members and not started.starter.writer.is_closed:
-            return started.starter
-        session = started.starter.root.session
-        members = [run for run in self._members if not run.writer.is_closed]
-        of_session = [run for run in members if run.root.session is session]
-        return next(iter((*of_session, *members)), None)
+        """The stream that reports the end of ``started``: see above."""
+        return next(iter(self._tellers_of(started)), None)
+
+    def _tellers_of(self, started: RunOfBlock) -> list[Run]:
+        """The streams that may tell of ``started``, the first one first."""
+        starter = started.starter
+        tellers = [
+            run
+            for run in self._members
+            # A background run does other work than to read what another one has found.
+            if not run.writer.is_closed and (run is starter or not _is_apart(run)) and _are_of_one_session(starter, run)
+        ]
+        return sorted(tellers, key=lambda run: run is not starter)
 
     async def wait_for_asker(self, started: RunOfBlock) -> _Membership:
         """The stream that passes the questions of ``started`` on, once one can."""
         while True:
-            teller = self.teller_of(started)
-            if teller is not None and _can_ask(teller):
-                return self._members[teller]
-            for run, membership in self._members.items():
-                if run.root.session is started.starter.root.session and _can_ask(run):
-                    return membership
+            for run in self._tellers_of(started):
+                if _can_ask(run):
+                    return self._members[run]
             await self._changed.wait()
 
     # ---------------------------------------------------------------------------- the runs
@@ -212,6 +216,24 @@ class BackgroundBlock:
                 text, work = last_text(outcome.messages), work_of(outcome.messages)
                 taken.append(Ended(id, outcome.reason, outcome.detail, text, work))
         return taken
+
+
+def _are_of_one_session(run: Run, other: Run) -> bool:
+    mine, others = _session_of(run), _session_of(other)
+    return mine is others or not (mine.is_kept or others.is_kept)
+
+
+def _session_of(run: Run) -> Transcript:
+    """The session that ``run`` works for: for a background run, that of the run that has started it."""
+    while run.parent is not None:
+        run = run.parent
+    return run.root.session if run.apart is None else _session_of(run.apart.starter)
+
+
+def _is_apart(run: Run) -> bool:
+    while run.parent is not None:
+        run = run.parent
+    return run.apart is not None
 
 
 def _can_ask(run: Run) -> bool:

@@ -92,7 +92,7 @@ class Hooks:
       opener: the hook that has opened the run, which is not called in it.
     """
 
-    __slots__ = ("_asking", "_deadlines", "_deps", "_hooks", "_inherited", "_runs", "_writer", "asks")
+    __slots__ = ("_asking", "_deadlines", "_deps", "_hooks", "_inherited", "_runs", "_writer", "asks", "runs_agents")
 
     def __init__(
         self,
@@ -108,6 +108,8 @@ class Hooks:
     ) -> None:
         self._asking = asking
         self._runs = runs
+        self.runs_agents = runs is not None
+        """Whether one of them may run agents."""
         self.asks = asking is not None
         """Whether one of them may ask a model."""
         if opener is not None:

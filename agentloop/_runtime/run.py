@@ -520,6 +520,7 @@ class Run:
         asking = None
         if any(hook.asks for hook in config.hooks) or (around is not None and around.asks):
             asking = partial(self.root.asking, self)
+        runs_agents = any(hook.agents for hook in config.hooks) or (around is not None and around.runs_agents)
         return Hooks(
             config.hooks,
             config.deadlines,
@@ -527,7 +528,7 @@ class Run:
             around,
             deps=self.root.deps,
             asking=asking,
-            runs=partial(self.root.open_hook_runs, self) if config.hooks or around is not None else None,
+            runs=partial(self.root.open_hook_runs, self) if runs_agents else None,
             opener=self.hook,
         )
 

@@ -97,9 +97,8 @@ def calling_agent(context: ToolContext[Any]) -> AgentConfig[Any, Any]:
 class OwnsRuns(Protocol):
     """A block that owns background runs: `agentloop._runtime.background_blocks.BackgroundBlock`."""
 
-    @property
-    def runs(self) -> Sequence[StartedRun]:
-        """The runs whose end no stream has reported."""
+    def runs_for(self, run: Run) -> Sequence[StartedRun]:
+        """The runs of the session of ``run`` whose end no stream has reported."""
         ...
 
     async def start(
@@ -128,9 +127,9 @@ async def start_in_block(
 
 
 def runs_of_block(context: ToolContext[Any], block: OwnsRuns, /) -> tuple[BackgroundRun[Any], ...]:
-    """The background runs of ``block`` whose end no stream has reported."""
+    """The background runs of ``block`` whose end no stream has reported: those of the session of the call."""
     assert isinstance(context, RunningContext)
-    return tuple([_Background(context, started) for started in block.runs])
+    return tuple([_Background(context, started) for started in block.runs_for(context._live_run())])
 
 
 class _AskedForm(AskedQuestion):

@@ -185,7 +185,7 @@ class ToolsetTask:
         """Set when a run can begin: the toolset has started, or the run goes on without it."""
         self.ended = trio.Event()
         """Set when the toolset has stopped, or has failed."""
-        self.stops_first = getattr(toolset, "stops_first", False) is True
+        self.stops_first = outer is None and getattr(toolset, "stops_first", False) is True
         """Whether the others of its block go on until it has stopped: the runs of a block may use them."""
         self.toolset = toolset
         self.opened: OpenToolset | None = None

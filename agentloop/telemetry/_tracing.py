@@ -282,6 +282,12 @@ class Tracing:
         if outer is not None:
             # The call of a background run may have ended.
             context = _inside(outer.span if step.background else outer.calls.get(step.call_id, outer.span))
+        elif step.background:
+            # It belongs to a block, and outlives the trace of the call that has started it.
+            starter = get_current_span().get_span_context()
+            if starter.is_valid:
+                links.append(Link(starter, {"agentloop.background": plain(step.background)}))
+            context = Context()
         span = self._tracer.start_span(f"invoke_agent {agent}", context, SpanKind.INTERNAL, attributes, links)
         run = _OpenRun(step.source, span, outer)
         self._runs[id(step.source)] = self._by_stream[step.source.session, step.source.stream] = run

@@ -18,6 +18,7 @@ from agentloop.events import (
     HandedOff,
     MessageCommitted,
     Paused,
+    Question,
     QuestionAnswered,
     QuestionDeclined,
     QuestionParked,
@@ -162,15 +163,16 @@ class Narrator:
             case ElicitationRequested(message=message, url=url):
                 # A host name of letters that look like others would be taken for theirs.
                 address = f"\nIt would open {exact(url) if url.isascii() else exact(ascii(url)[1:-1])}" if url else ""
-                return [_line(event, "asks", f"{message}{address}")]
+                return [_line(event, "asks", f"{_asker(event)}{message}{address}")]
             case ApprovalRequested(name=name, arguments=arguments, reason=reason):
                 # In full and character by character: this is what an approval is bound to.
                 shown = [f"{exact(key)}: " + "\n".join(exact_lines(value)) for key, value in arguments.items()]
                 why = f" ({' '.join(reason.split())})" if reason else ""
-                lines = [f"May I call {exact(name)}?{why}", *shown, *_risk(event)]
+                lines = [f"{_asker(event)}May I call {exact(name)}?{why}", *shown, *_risk(event)]
                 return [_line(event, "asks", "\n".join(lines).rstrip())]
             case ContinueRequested(limit=limit, used=used, allowed=allowed):
-                return [_line(event, "asks", f"The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?")]
+                text = f"{_asker(event)}The limit of {limit} is reached ({used:g} of {allowed:g}). Go on?"
+                return [_line(event, "asks", text)]
             case QuestionAnswered(answer=answer, by=by):
                 why = ", by an answer given before" if by == "rule" else ""
                 return [_line(event, "answer", f"{answer_in_words(answer)}{why}")]
@@ -278,6 +280,11 @@ def answer_in_words(answer: Answer) -> str:
         case Approve(arguments=arguments, always=always):
             changed = "" if arguments is None else ", with other arguments"
             return f"approved{changed}{_for_good(always)}"
+
+
+def _asker(question: Question) -> str:
+    """The background run of a block that asks, if one does: its events are in no stream that is shown."""
+    return f"[{exact(question.background)}] " if question.background else ""
 
 
 def _risk(question: ApprovalRequested) -> list[str]:

@@ -56,7 +56,7 @@ def background(*agents: Agent[Any, Any], at_once: int = MOST, on_question: Quest
 
     Inside of `Toolsets`, a run belongs to that block: the stream that has started it may end, and a later one lists,
     steers and stops it. Its end is reported with the next request of a stream that is open, or with the first request
-    of the next one. The block is for one conversation: all its streams see its runs.
+    of the next one of the same session. One block may serve many sessions, which do not see the runs of each other.
 
     Args:
       agents: the agents. Their descriptions tell the model what each is for.

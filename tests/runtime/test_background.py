@@ -579,7 +579,7 @@ async def test_no_tool_of_a_background_run_begins_after_the_time_limit_of_the_ru
     @tool
     async def cleans_up() -> str:
         try:
-            await trio.sleep_forever()
+            await trio.sleep(10_000)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.sleep(3)

@@ -138,12 +138,30 @@ async def test_two_streams_at_once_share_a_block_and_each_end_is_reported_once_t
     first, second = Session(), Session()
     one = helper(calls("work"), "One.", name="one", tools=[sleeper(10)])
     two = helper(calls("work"), "Two.", name="two", tools=[sleeper(10)])
+
+    async def chat(staff: Toolsets, session: Session, name: str) -> None:
+        agent = lead(run(name), calls("long"), "Done.", "More.", staff=staff, tools=[sleeper(100, "long")])
+        await agent.run("go", session=session)
+
     async with Toolsets(background(one, two)) as staff, trio.open_nursery() as nursery:
-        for session, name in ((first, "one"), (second, "two")):
-            agent = lead(run(name), calls("long"), "Done.", "More.", staff=staff, tools=[sleeper(100, "long")])
-            nursery.start_soon(lambda agent=agent, session=session: agent.run("go", session=session))
+        nursery.start_soon(chat, staff, first, "one")
+        nursery.start_soon(chat, staff, second, "two")
     assert [ids for ids, _ in reports(first.messages)] == [("one-1",)]
     assert [ids for ids, _ in reports(second.messages)] == [("two-1",)]
+
+
+async def test_a_session_neither_sees_nor_reads_the_runs_of_another_one() -> None:
+    first, second = Session(), Session()
+    async with Toolsets(background(helper(calls("work"), "Gold.", tools=[sleeper(10)]))) as staff:
+        await lead(run(), "It runs.", staff=staff).run("one", session=first)
+        for _ in range(2):
+            await lead(calls("list_background_agents"), "Well.", staff=staff).run("two", session=second)
+            await lead(calls("list_background_agents"), "Well.", staff=staff).run("three")
+            assert results(second.messages)[-1] == "There are none."
+            await trio.sleep(20)
+        assert told(second) == []
+        await lead("Gold!", staff=staff).run("four", session=first)
+        assert told(first) == [DONE]
 
 
 # ------------------------------------------------------------------------- and ends with the block
@@ -395,6 +413,7 @@ async def test_a_parked_stream_neither_stops_a_run_nor_passes_its_question_on() 
 
 @pytest.mark.parametrize("way", ["the block has ended", "the run that started it is resumed elsewhere"])
 async def test_the_model_is_told_that_a_run_is_lost(way: str) -> None:
+    answers: dict[str, Accept] = {}
     async with MemoryStore().open() as store:
         async with stored_session(store, "s") as session, Toolsets(background(helper(hangs()))) as staff:
             if way.startswith("the block"):
@@ -402,11 +421,11 @@ async def test_the_model_is_told_that_a_run_is_lost(way: str) -> None:
             else:
                 agent = lead(run(), calls("ask"), staff=staff, tools=[ask])
                 outcome = await agent.run("one", session=session, on_question="park")
+                answers[outcome.questions[0].id] = Accept({})
         async with stored_session(store, "s") as session, Toolsets(background(helper("Gold."))) as staff:
             if way.startswith("the block"):
                 await lead("Oh.", staff=None).run("two", session=session)
             else:
-                answers = {outcome.questions[0].id: Accept({})}
                 await lead("Oh.", staff=staff, tools=[ask]).resume(session, answers)
             lost = (
                 "[Background run helper-1 has ended without an answer (interrupted: the block that it belonged to has "

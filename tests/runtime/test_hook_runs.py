@@ -20,8 +20,9 @@ from agentloop.events import (
     ToolCallFinished,
     WarningIssued,
 )
-from agentloop.hooks import Continue, Deny, PreToolUse, StopRequested, TurnStart
+from agentloop.hooks import Continue, PreToolUse, StopRequested, TurnStart
 from agentloop.messages import ToolResult
+from agentloop.questions import Deny
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls, hangs
 from tests.runtime.test_background import answering, ask, sleeper

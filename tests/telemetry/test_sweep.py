@@ -65,8 +65,8 @@ def check_spans(spans: Sequence[ReadableSpan], runs: Sequence[Run]) -> None:
         [span] = [span for span in of_runs if attributes(span)["agentloop.stream"] == run.source.stream]
         assert run.outcome is not None
         assert attributes(span)["agentloop.outcome"] == run.outcome.reason
-        if run.parent is not None and run.background_id:
-            # Its call may have ended.
+        if run.parent is not None and (run.background_id or run.hook is not None):
+            # Its call may have ended, or there is none.
             around = by_id[parent_id(span) or 0]
             assert attributes(around)["agentloop.stream"] == run.parent.source.stream
         elif run.parent is not None:
@@ -76,6 +76,9 @@ def check_spans(spans: Sequence[ReadableSpan], runs: Sequence[Run]) -> None:
             assert attributes(above)["agentloop.stream"] == run.parent.source.stream
         elif "agentloop.resumes" not in attributes(span):
             check_usage(run, span, spans)
+        if run.apart is not None:
+            assert span.parent is None
+            assert [*(link.attributes or {} for link in span.links)] == [{"agentloop.background": run.background_id}]
 
 
 def check_usage(run: Run, root: ReadableSpan, spans: Sequence[ReadableSpan]) -> None:

@@ -159,7 +159,7 @@ class AgUiEncoder:
                 self._questions.pop(event.id, None)
             case ChildStreamStarted():
                 started = {"type": "SUBAGENT_STARTED", "subagentRunId": event.stream, "name": event.agent}
-                yield started | ({"parentToolCallId": event.call_id} if event.depth == 1 else {})
+                yield started | ({"parentToolCallId": event.call_id} if event.depth == 1 and event.call_id else {})
             case ChildStreamStopped():
                 yield _child_end(event)
             case _ if event.depth:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 import trio
@@ -13,6 +15,7 @@ from agentloop.errors import ModelConnectionError
 from agentloop.events import ElicitationRequested, StreamEvent, ToolCallFinished
 from agentloop.limits import Limits
 from agentloop.permissions import Permissions, Rule
+from agentloop.run_info import RunInfo
 from agentloop.session import Session
 from agentloop.testing._lab import AgentScenario, Lab, Recorded, echo
 from agentloop.testing.harness.agent_scenarios import FakeToolset
@@ -56,13 +59,16 @@ def _chats(**expected: str) -> Callable[[Any], Any]:
             name = f"{play.__name__.replace('_', '-')}-{depth}"
 
             async def at_depth(lab: Lab, depth: int = depth) -> None:
-                await play(lab, lambda agent: nested(lab, agent, depth))
+                def nest(agent: Agent[Any, Any]) -> Agent[Any, Any]:
+                    return nested(lab, agent, depth)
+
+                await play(lab, nest)
 
             def expect(lab: Lab) -> None:
                 reasons = {one.name: one.stream.outcome.reason for one in lab.recorded}
                 assert reasons == expected, reasons
 
-            SCENARIOS[name] = lambda name=name, play=at_depth, expect=expect: AgentScenario(name, play, expect)
+            SCENARIOS[name] = partial(AgentScenario, name, at_depth, expect)
             GROUPS[name] = play.__module__
         return play
 
@@ -212,7 +218,7 @@ def _agent_of_block(lab: Lab) -> Agent[Any, Any]:
     tools = [lab.asker("ask"), lab.tool("long", _sleeps(20), if_interrupted="retry")]
     lead_model = lab.planned(_run() + calls("ask"), "It runs.", "Done.", name="lead")
 
-    def of_process() -> Toolsets | None:
+    def of_process(_info: RunInfo[Any]) -> Toolsets | None:
         return staff.block
 
     agent: Agent[Any, Any] = Agent(lead_model, name="lead", tools=tools, toolsets=[of_process])
@@ -233,9 +239,11 @@ class _block:  # noqa: N801 - as the context managers of the standard library
     async def __aenter__(self) -> None:
         self._staff.block = await self._toolsets.__aenter__()
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._staff.block = None
-        await self._toolsets.__aexit__(*error)
+        await self._toolsets.__aexit__(kind, error, traceback)
 
 
 @story(_agent_of_block, reasons=("needs_input", "completed", "completed"), effects={"one": 1})

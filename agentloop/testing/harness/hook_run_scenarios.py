@@ -10,7 +10,8 @@ from agentloop import hooks
 from agentloop.agent import Agent
 from agentloop.errors import ModelConnectionError
 from agentloop.events import ChildStreamStarted, ElicitationRequested, WarningIssued
-from agentloop.hooks import Context, Continue, Deny, PreToolUse, StopRequested, TurnStart
+from agentloop.hooks import Context, Continue, PreToolUse, StopRequested, TurnStart
+from agentloop.questions import Deny
 from agentloop.testing._lab import Lab
 from agentloop.testing.harness.agent_scenarios import FakeToolset
 from agentloop.testing.harness.registry import on_depths
