@@ -166,12 +166,9 @@ async def test_questions_at_once_are_asked_one_by_one_and_each_gets_its_own_answ
     told: dict[str, str] = {}
 
     async def work(turn: Turn) -> str:
-        async def ask(title: str) -> None:
-            told[title] = await turn.may(title, title)
-
-        async with trio.open_nursery() as nursery:
-            for title in ("Build", "Push", "Test"):
-                nursery.start_soon(ask, title)
+        titles = ("Build", "Push", "Test")
+        answers = await turn.may_all(*({"toolCallId": title, "title": title} for title in titles))
+        told.update(zip(titles, answers, strict=True))
         # Only now: no answer may wait for the end of a call.
         for title, answer in told.items():
             await turn.tell(title, "completed" if answer == "once" else "failed")
