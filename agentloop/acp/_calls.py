@@ -13,6 +13,7 @@ response: permissions, hooks, approvals, parking, the journal, traces and pictur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import trio
@@ -62,6 +63,10 @@ NOTHING = "[there is nothing in it]"
 LOST = "The program that asked for this has ended."
 CALL_SECONDS = 3600.0
 """Seconds for which a run waits for the end of a call that the other agent makes, since its last sign of life."""
+
+
+_SHOWN = {"input": "", "paths": "array", "option": "string", "options": "array"}
+"""Further arguments of ``external_tool``."""
 
 
 class Pending(Protocol):
@@ -216,7 +221,7 @@ def make_tools(workplace: Workplace, pending: Mapping[str, Pending]) -> list[Too
             name=EXTERNAL_TOOL,
             description="A call that the other agent makes of a tool of its own. It is shown here, and not run.",
             function=waits(without_asker),
-            arguments=JsonArguments(_schema(title="string", kind="string", id="string")),
+            arguments=JsonArguments(_schema(_SHOWN, title="string", kind="string", id="string")),
             context_name="context",
             timeout=CALL_SECONDS,
             # The other agent does not wait for an answer unless it offers options.
@@ -245,7 +250,7 @@ def make_tools(workplace: Workplace, pending: Mapping[str, Pending]) -> list[Too
                 name=SHELL,
                 description=f"A command that the other agent has this process run in {workplace.folder}.",
                 function=waits(lambda _: _raise_lost()),
-                arguments=JsonArguments(_schema(command="string")),
+                arguments=JsonArguments(_schema({"cwd": "string", "env": "object"}, command="string")),
                 context_name="context",
                 timeout=CALL_SECONDS,
                 requires_approval=workplace.requires_approval,
@@ -292,7 +297,7 @@ def _file_tools(root: Root, pending: Mapping[str, Pending], *, requires_approval
             name=READ_FILE,
             description=f"Read a text file in {root.path} for the other agent.",
             function=read_file,
-            arguments=JsonArguments(_schema(path="string")),
+            arguments=JsonArguments(_schema({"line": "number", "limit": "number"}, path="string")),
             context_name="context",
             read_only=True,
             idempotent=True,
@@ -338,12 +343,10 @@ def _raise_lost() -> str:
     raise ToolError(LOST)
 
 
-def _schema(**required: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {name: {"type": kind} for name, kind in required.items()},
-        "required": list(required),
-    }
+def _schema(optional: Mapping[str, str] = MappingProxyType({}), **required: str) -> dict[str, Any]:
+    """The schema of an object with fields of these types, or of any. The optional ones are there for rules."""
+    fields = {name: {"type": kind} if kind else {} for name, kind in (required | dict(optional)).items()}
+    return {"type": "object", "properties": fields, "required": list(required)}
 
 
 def result_text(text: str, *, failed: bool) -> ToolResult | str:

@@ -21,6 +21,7 @@ from agentloop.declarative._forms import (
     Ref,
     Text,
 )
+from agentloop.declarative._harness import HARNESSES
 
 __all__ = ["HOOK_POINTS", "LATEST", "TABLE", "TOOLSETS", "TOOL_POINTS"]
 
@@ -262,11 +263,12 @@ _AGENT = Record(
         _named("inject_memories", FLAG, "Add memories to each turn.", "The model searches its memories itself."),
         _named("max_inject_memories", COUNT, "How many memories.", "The model searches its memories itself."),
         _named("inject_memories_strategy", TEXT, "Which memories.", "The model searches its memories itself."),
-        _named(
+        _partly(
             "harness",
             Ref("harness"),
-            "Run the agent in another program.",
-            "No other program is started: the agent needs a `model`.",
+            "The agent is another program.",
+            "The program is started as one that speaks ACP (see [external agents](external-agents.md)). It has its own "
+            "model and tools.",
         ),
     ),
 )
@@ -275,22 +277,13 @@ _HARNESS = Record(
     "harness",
     "a harness",
     (
-        _obeyed("type", TEXT, "The program.", required=True),
+        _obeyed("type", Text(tuple(HARNESSES)), "The program.", required=True),
+        _obeyed("model", TEXT, "Its model, by the program's name for it."),
+        _obeyed("env", FIELDS_OF_TEXT, "Environment variables to set."),
+        _obeyed("working_dir", TEXT, "The folder that it works in."),
         *(
-            _obeyed(name, Json(is_mapping=False), "An option of it.")
-            for name in (
-                "model",
-                "effort",
-                "agent",
-                "thinking",
-                "command",
-                "args",
-                "env",
-                "working_dir",
-                "timeout",
-                "config",
-                "permission_policy",
-            )
+            _named(name, Json(is_mapping=False), "An option of it.", "The program decides about it itself.")
+            for name in ("effort", "agent", "thinking", "command", "args", "timeout", "config", "permission_policy")
         ),
     ),
 )

@@ -17,6 +17,7 @@ from agentloop.commands import Command, is_command_name
 from agentloop.declarative._choosing import choosing_hooks
 from agentloop.declarative._document import Node, read_document
 from agentloop.declarative._forms import Report
+from agentloop.declarative._harness import external_agent
 from agentloop.declarative._hooks import date_hook, environment_hook, hooks_of, redacts
 from agentloop.declarative._models import Choice, Models
 from agentloop.declarative._output import output_of
@@ -300,6 +301,9 @@ class _Loader:
         return made
 
     def _new_agent(self, name: str, section: Section, path: tuple[str, ...]) -> Agent[Any, Any]:
+        harness = section.section("harness")
+        if harness is not None:
+            return self._new_external_agent(name, section, harness)
         choices = self._choices(section)
         fallback = section.section("fallback")
         fallbacks = (
@@ -344,13 +348,29 @@ class _Loader:
     def _model(self, reference: str, section: Section, field: str) -> Model | str:
         return self._models.choice(reference, section, field).model
 
+    def _new_external_agent(self, name: str, section: Section, harness: Section) -> Agent[Any, Any]:
+        options: dict[str, Any] = {}
+        if description := section.expanded("description", bare=False):
+            options["description"] = description
+        own_hooks, _ = hooks_of(section, self._model)
+        return external_agent(
+            name,
+            section,
+            harness,
+            instructions=self._instructions(section, []),
+            hooks=own_hooks,
+            permissions=permissions_of(self._top, section, self._elsewhere(section, [])),
+            limits=self._limits(section, turns=math.inf, identical_turns=math.inf),
+            handoff_when_done=section.text("force_handoff") or None,
+            commands=dict(self._commands(section)),
+            redact=True if redacts(section) else None,
+            **options,
+        )
+
     def _choices(self, section: Section) -> list[Choice]:
         """The models of an agent: one, or several that take turns."""
         if "model" not in section:
-            raise section.error(
-                "`model` is missing: give provider/model, or a name of `models`"
-                + ("; no other program is started in place of a model" if "harness" in section else "")
-            )
+            raise section.error("`model` is missing: give provider/model, or a name of `models`")
         references = [part.strip() for part in section.text("model").split(",") if part.strip()]
         if not references:
             raise section.error("`model` is empty: give provider/model, or a name of `models`", "model")
@@ -446,8 +466,7 @@ class _Loader:
 
     # ----------------------------------------------------------------------------------- limits
 
-    def _limits(self, section: Section) -> Limits:
-        options: dict[str, Any] = {}
+    def _limits(self, section: Section, **options: Any) -> Limits:
         turns = section.whole("max_iterations")
         if turns is not None:
             options["turns"] = turns or math.inf

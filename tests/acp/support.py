@@ -135,20 +135,24 @@ class _Connection:
         field = "error" if isinstance(result, dict) and "code" in result else "result"
         await self.send({"id": message["id"], field: result})
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, *messages: dict[str, Any]) -> None:
+        """Send messages, which arrive at once."""
+        lines = [json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n" for message in messages]
         async with self._sending:
-            await self.stream.send_all(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+            await self.stream.send_all(b"".join(lines))
 
     async def update(self, session: str, **update: Any) -> None:
         await self.send({"method": "session/update", "params": {"sessionId": session, "update": update}})
 
-    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        self._last_id += 1
-        id = self._last_id
-        await self.send({"id": id, "method": method, "params": params})
-        while id not in self._responses:
+    async def request(self, method: str, *several: dict[str, Any]) -> list[dict[str, Any]]:
+        """The responses to requests that are sent at once, with these parameters."""
+        ids = [self._last_id + 1 + number for number in range(len(several))]
+        self._last_id = ids[-1]
+        requests = zip(ids, several, strict=True)
+        await self.send(*({"id": id, "method": method, "params": params} for id, params in requests))
+        while not self._responses.keys() >= {*ids}:
             await self._changed.park()
-        return self._responses.pop(id)
+        return [self._responses.pop(id) for id in ids]
 
 
 class Turn:
@@ -180,14 +184,21 @@ class Turn:
 
     async def request(self, method: str, **params: Any) -> dict[str, Any]:
         """The response to a request of the client."""
-        return await self._connection.request(method, {"sessionId": self.session, **params})
+        [response] = await self._connection.request(method, {"sessionId": self.session, **params})
+        return response
 
     async def may(self, id: str, title: str, **fields: Any) -> str:
         """Ask for permission. Returns the option, or the outcome if there is none."""
-        call = {"toolCallId": id, "title": title, **fields}
-        response = await self.request("session/request_permission", toolCall=call, options=allow_options())
-        outcome: dict[str, str] = response["result"]["outcome"]
-        return outcome.get("optionId", outcome["outcome"])
+        [answer] = await self.may_all({"toolCallId": id, "title": title, **fields})
+        return answer
+
+    async def may_all(self, *tools: dict[str, Any]) -> list[str]:
+        """Ask for permission of several calls at once."""
+        shared = {"sessionId": self.session, "options": allow_options()}
+        asked = [{**shared, "toolCall": call} for call in tools]
+        responses = await self._connection.request("session/request_permission", *asked)
+        outcomes: list[dict[str, str]] = [response["result"]["outcome"] for response in responses]
+        return [outcome.get("optionId", outcome["outcome"]) for outcome in outcomes]
 
     async def die(self) -> None:
         """End the process."""

@@ -162,6 +162,28 @@ async def test_requests_at_once_are_calls_of_one_turn_and_each_gets_its_own_answ
     assert told == {"a": "a", "b": "b", "c": ""}
 
 
+async def test_questions_at_once_are_asked_one_by_one_and_each_gets_its_own_answer() -> None:
+    told: dict[str, str] = {}
+
+    async def work(turn: Turn) -> str:
+        titles = ("Build", "Push", "Test")
+        answers = await turn.may_all(*({"toolCallId": title, "title": title} for title in titles))
+        told.update(zip(titles, answers, strict=True))
+        # Only now: no answer may wait for the end of a call.
+        for title, answer in told.items():
+            await turn.tell(title, "completed" if answer == "once" else "failed")
+        return "end_turn"
+
+    async def decide(question: Question) -> Answer:
+        await trio.lowlevel.checkpoint()
+        assert isinstance(question, ApprovalRequested)
+        return Deny() if question.arguments["title"] == "Push" else Approve()
+
+    with trio.fail_after(20):
+        await external(Fake(work)).run("go", on_question=decide)
+    assert told == {"Build": "once", "Push": "no", "Test": "once"}
+
+
 async def test_what_is_not_offered_or_not_known_gets_an_error_and_no_silence(tmp_path: Path) -> None:
     codes: list[int] = []
 

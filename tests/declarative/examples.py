@@ -35,6 +35,7 @@ AGENT: dict[str, Any] = {"model": MODEL}
 HOOK: dict[str, Any] = {"type": "command", "command": "true"}
 
 VALUES: dict[tuple[str, str], Any] = {
+    ("harness", "working_dir"): ".",
     ("file", "version"): "16",
     ("file", "agents"): {"root": AGENT, "other": AGENT},
     ("file", "toolsets"): {"t": {"type": "think"}},
@@ -225,6 +226,7 @@ PLACES: dict[str, tuple[str, Wrap]] = {
     "hooks": ("agents.root.hooks", _in_agent("hooks")),
     "hook group": ("agents.root.hooks.tool_guard[0]", lambda value: _in_agent("hooks")({"tool_guard": [value]})),
     "hook": ("agents.root.hooks.turn_start[0]", lambda value: _in_agent("hooks")({"turn_start": [value]})),
+    "harness": ("agents.root.harness", lambda value: {"agents": {"root": {"harness": value}, "other": AGENT}}),
     "cost": ("models.m.cost", _in_model("cost")),
     "capabilities": ("models.m.capabilities", _in_model("capabilities")),
     "routing rule": ("models.m.routing[0]", lambda value: _in_model("routing")([value])),  # type: ignore[arg-type]

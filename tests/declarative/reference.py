@@ -29,6 +29,7 @@ TITLES = {
     "runtime": "`runtime`",
     "metadata": "`metadata`",
     "fallback": "`fallback` of an agent",
+    "harness": "`harness` of an agent",
     "structured output": "`structured_output` of an agent",
     "command": "`commands`",
     "hooks": "`hooks` of an agent",

@@ -11,6 +11,7 @@ from textwrap import dedent
 import pytest
 
 from agentloop import Session, Team
+from agentloop.acp import ExternalAgent
 from agentloop.declarative import JsonOutput, TeamFileError, load_team
 from agentloop.limits import Price
 from agentloop.testing import ScriptedModel, calls
@@ -76,6 +77,31 @@ flavors: {big: {}}
     ]
 
 
+def test_a_harness_is_another_program_and_what_it_has_itself_is_named() -> None:
+    text = """
+        agents:
+          root:
+            model: openai/x
+            sub_agents: [coder]
+          coder:
+            model: openai/y
+            description: Writes code.
+            instruction: Be brief.
+            harness: {type: codex, model: big, effort: high}
+            toolsets: [{type: think}]
+    """
+    team = load_team(dedent(text))
+    coder = team.all_agents["coder"]
+    assert isinstance(coder, ExternalAgent)
+    assert (coder.description, coder.instructions) == ("Writes code.", "Be brief.")
+    assert coder.limits.turns == math.inf
+    assert {one.field for one in team.unsupported} == {
+        "agents.coder.model",
+        "agents.coder.harness.effort",
+        "agents.coder.toolsets",
+    }
+
+
 def test_strict_refuses_a_file_with_fields_that_are_not_obeyed_and_names_them_all() -> None:
     text = "agents: {root: {model: openai/x, code_mode_tools: true, max_old_tool_call_tokens: 9}}\n"
     said = problem(text, strict=True)
@@ -104,7 +130,10 @@ MISTAKES = [
     ("models: {}\nx: &x y\n", "x: the file has no such field"),
     ("models: {}\n", "<text>:1:1: `agents` is missing: give a mapping from names to mappings"),
     ("agents: {root: {model: [a]}}\n", "agents.root.model: give a text, not a list"),
-    ("agents: {root: {harness: {type: codex}}}\n", "no other program is started in place of a model"),
+    (
+        "agents: {root: {harness: {type: pi}}}\n",
+        "harness.type: give one of claude-code, codex, opencode",
+    ),
     ("agents: {root: {model: ','}}\n", "`model` is empty"),
     ("[agents]\n", "a team is a mapping with `agents:`, and not a list"),
     ("- a\n", "a team is a mapping"),
