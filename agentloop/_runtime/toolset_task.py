@@ -338,7 +338,8 @@ class ToolsetTask:
         if not waits:
             self._failures += 1
             self._failed_at = since(0.0)
-        if (run := RUN.get()) is not None:
+        if is_first and (run := RUN.get()) is not None:
+            # The first turn is the one that this start was for.
             self._tried_in = _turn_of(run)
         if is_first and not waits and not self.is_optional:
             self._set("failed", error=problem)
@@ -432,8 +433,8 @@ class ToolsetTask:
                 attempt.change()
         finally:
             attempt.visitor = None
-            if not attempt.done.is_set():
-                # Cancelled: the next run that needs the tools has its user sign in.
+            if not attempt.done.is_set() and attempt.answer is None:
+                # Cancelled: the next run that needs the tools has its user sign in. After an answer, the start goes on.
                 attempt.wants_person = True
                 if self._scope is not None:
                     self._scope.cancel()
