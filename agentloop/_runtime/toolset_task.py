@@ -110,6 +110,19 @@ class _Attempt:
         self.changed = trio.Event()
         """Set with each question, each answer, and the end."""
 
+    async def ask(self, message: str, url: str) -> Accept | Decline | Cancel:
+        """Have the visitor ask its user, and return the answer."""
+        self.answer = None
+        self.question = message, url
+        self.change()
+        while not self._is_answered():
+            await self.changed.wait()
+        assert self.answer is not None
+        return self.answer
+
+    def _is_answered(self) -> bool:
+        return self.answer is not None
+
     def change(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
@@ -409,13 +422,9 @@ class ToolsetTask:
             await trio.lowlevel.checkpoint()
             return None
         attempt.wants_person = True
-        attempt.question, attempt.answer = (message, url), None
-        attempt.change()
         with self.waiting():
             # If the run ends meanwhile, it cancels this start.
-            while attempt.answer is None:
-                await attempt.changed.wait()
-        return attempt.answer
+            return await attempt.ask(message, url)
 
     async def _start_for(self, run: Run, attempt: _Attempt) -> None:
         """Wait for a start on behalf of ``run``, whose user signs in if need be."""
