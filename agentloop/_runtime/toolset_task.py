@@ -92,7 +92,7 @@ class Serving:
 class _Attempt:
     """A start that is requested, or under way."""
 
-    __slots__ = ("answer", "asking", "changed", "done", "error", "question", "visitor", "wants_person")
+    __slots__ = ("_answers", "asking", "changed", "done", "error", "question", "visitor", "wants_person")
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -104,7 +104,7 @@ class _Attempt:
         """Whether it wanted a sign-in, or was given up by the run that waited for it."""
         self.question: tuple[str, str] | None = None
         """The message and the page of the sign-in that waits for the visitor."""
-        self.answer: Accept | Decline | Cancel | None = None
+        self._answers: list[Accept | Decline | Cancel] = []
         self.asking = trio.CancelScope()
         """Around the question to the visitor's user."""
         self.changed = trio.Event()
@@ -112,16 +112,21 @@ class _Attempt:
 
     async def ask(self, message: str, url: str) -> Accept | Decline | Cancel:
         """Have the visitor ask its user, and return the answer."""
-        self.answer = None
+        self._answers.clear()
         self.question = message, url
         self.change()
-        while not self._is_answered():
+        while not self._answers:
             await self.changed.wait()
-        assert self.answer is not None
-        return self.answer
+        return self._answers[0]
 
-    def _is_answered(self) -> bool:
-        return self.answer is not None
+    @property
+    def is_answered(self) -> bool:
+        """Whether the visitor's user has answered the last question."""
+        return bool(self._answers)
+
+    def answer(self, answer: Accept | Decline | Cancel) -> None:
+        """The visitor's user has answered."""
+        self._answers.append(answer)
 
     def change(self) -> None:
         self.changed.set()
@@ -363,7 +368,7 @@ class ToolsetTask:
         self._is_announced = True
         if waits:
             log(TOOLSETS, logging.DEBUG, "toolset %r waits for a sign-in", self.toolset.name)
-            self._set("waiting", detail=SIGN_IN, error=problem if attempt.answer is not None else "")
+            self._set("waiting", detail=SIGN_IN, error=problem if attempt.is_answered else "")
         else:
             log(TOOLSETS, logging.WARNING, "toolset %r did not start", self.toolset.name, error=cause)
             self._set("failed", error=problem)
@@ -437,12 +442,12 @@ class ToolsetTask:
                 message, url = attempt.question
                 attempt.question = None
                 with persons_time(), attempt.asking:
-                    attempt.answer = await put_question(run, message, url)
+                    attempt.answer(await put_question(run, message, url))
                 attempt.asking = trio.CancelScope()
                 attempt.change()
         finally:
             attempt.visitor = None
-            if not attempt.done.is_set() and attempt.answer is None:
+            if not attempt.done.is_set() and not attempt.is_answered:
                 # Cancelled: the next run that needs the tools has its user sign in. After an answer, the start goes on.
                 attempt.wants_person = True
                 if self._scope is not None:
