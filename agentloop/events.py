@@ -171,7 +171,8 @@ WarningCode: TypeAlias = Literal[
 - ``rule_matches_nothing``: a permission rule or a hook names a tool, or an argument, that is not there.
 - ``thread_abandoned``: a plain (not async) tool still runs in its thread after its call was cancelled or timed out.
 - ``toolset_failed``: a toolset stopped serving, or failed to stop.
-- ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; the message names it.
+- ``toolset_problem``: a toolset serves, but without a tool that cannot be offered, say; or the run goes on without an
+  optional one. The message names it.
 - ``truncated``: the response was cut off at the token limit; none of its tool calls runs.
 - ``unmetered``: ``Limits.tokens`` or ``Limits.cost`` is set, and the model that answered reports no usage; an estimate
   of it counts.

@@ -11,7 +11,7 @@ from agentloop._core.attrs_fields import AttrsFields
 from agentloop._core.first_guesses import name_the_way, refuse
 from agentloop._core.typevars import Output_co
 from agentloop.errors import BlockedError, CancelledRunError, LimitReachedError, NeedsInputError, RunError
-from agentloop.events import Question, StreamEvent, StreamReason
+from agentloop.events import Question, StreamEvent, StreamReason, ToolsetStatus
 from agentloop.messages import Message, Prompt, Usage, UserMessage
 from agentloop.questions import Answer
 
@@ -214,6 +214,15 @@ class ChildStream(Protocol[Output_co]):
 
     def resume(self) -> None:
         """End the pause."""
+        ...
+
+    @property
+    def toolsets(self) -> tuple[ToolsetStatus, ...]:
+        """The toolsets of the agent that acts, as they are now. See `Stream.toolsets`."""
+        ...
+
+    async def restart_toolset(self, name: str) -> None:
+        """Stop a toolset of the agent that acts, and start it again. See `Stream.restart_toolset`."""
         ...
 
     def stop(self, detail: str = "") -> None:

@@ -92,7 +92,7 @@ class Serving:
 class _Attempt:
     """A start that is requested, or under way."""
 
-    __slots__ = ("answer", "asking", "changed", "done", "error", "question", "visitor", "wants_person")
+    __slots__ = ("_answers", "asking", "changed", "done", "error", "question", "visitor", "wants_person")
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -104,11 +104,29 @@ class _Attempt:
         """Whether it wanted a sign-in, or was given up by the run that waited for it."""
         self.question: tuple[str, str] | None = None
         """The message and the page of the sign-in that waits for the visitor."""
-        self.answer: Accept | Decline | Cancel | None = None
+        self._answers: list[Accept | Decline | Cancel] = []
         self.asking = trio.CancelScope()
         """Around the question to the visitor's user."""
         self.changed = trio.Event()
         """Set with each question, each answer, and the end."""
+
+    async def ask(self, message: str, url: str) -> Accept | Decline | Cancel:
+        """Have the visitor ask its user, and return the answer."""
+        self._answers.clear()
+        self.question = message, url
+        self.change()
+        while not self._answers:
+            await self.changed.wait()
+        return self._answers[0]
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the visitor's user has answered the last question."""
+        return bool(self._answers)
+
+    def answer(self, answer: Accept | Decline | Cancel) -> None:
+        """The visitor's user has answered."""
+        self._answers.append(answer)
 
     def change(self) -> None:
         self.changed.set()
@@ -345,7 +363,8 @@ class ToolsetTask:
         if not waits:
             self._failures += 1
             self._failed_at = since(0.0)
-        if (run := RUN.get()) is not None:
+        if is_first and (run := RUN.get()) is not None:
+            # The first turn is the one that this start was for.
             self._tried_in = _turn_of(run)
         if is_first and not waits and not self.is_optional:
             self._set("failed", error=problem)
@@ -356,7 +375,7 @@ class ToolsetTask:
         self._is_announced = True
         if waits:
             log(TOOLSETS, logging.DEBUG, "toolset %r waits for a sign-in", self.toolset.name)
-            self._set("waiting", detail=SIGN_IN, error=problem if attempt.answer is not None else "")
+            self._set("waiting", detail=SIGN_IN, error=problem if attempt.is_answered else "")
         else:
             log(TOOLSETS, logging.WARNING, "toolset %r did not start", self.toolset.name, error=cause)
             self._set("failed", error=problem)
@@ -415,13 +434,9 @@ class ToolsetTask:
             await trio.lowlevel.checkpoint()
             return None
         attempt.wants_person = True
-        attempt.question, attempt.answer = (message, url), None
-        attempt.change()
         with self.waiting():
             # If the run ends meanwhile, it cancels this start.
-            while attempt.answer is None:
-                await attempt.changed.wait()
-        return attempt.answer
+            return await attempt.ask(message, url)
 
     async def _start_for(self, run: Run, attempt: _Attempt) -> None:
         """Wait for a start on behalf of ``run``, whose user signs in if need be."""
@@ -434,13 +449,13 @@ class ToolsetTask:
                 message, url = attempt.question
                 attempt.question = None
                 with persons_time(), attempt.asking:
-                    attempt.answer = await put_question(run, message, url)
+                    attempt.answer(await put_question(run, message, url))
                 attempt.asking = trio.CancelScope()
                 attempt.change()
         finally:
             attempt.visitor = None
-            if not attempt.done.is_set():
-                # Cancelled: the next run that needs the tools has its user sign in.
+            if not attempt.done.is_set() and not attempt.is_answered:
+                # Cancelled: the next run that needs the tools has its user sign in. After an answer, the start goes on.
                 attempt.wants_person = True
                 if self._scope is not None:
                     self._scope.cancel()

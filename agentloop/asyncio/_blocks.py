@@ -60,6 +60,9 @@ class HostedStream(Stream[Output_co]):
             await Call(self._guest, self._run.ended.wait).wait()
         return self.outcome
 
+    async def restart_toolset(self, name: str) -> None:
+        await Call(self._guest, partial(Stream.restart_toolset, self, name)).wait()
+
     async def __anext__(self) -> StreamEvent:
         while (event := self._take()) is None:
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import mcp_types as types
 from mcp import Client, MCPError
@@ -133,10 +133,11 @@ class _Offers:
         return _page(lines, "prompts", page.next_cursor)
 
     async def prompt(self, **given: Any) -> ToolResult:
-        name, arguments = _text(given, "name"), given.get("arguments") or {}
+        name, arguments = _text(given, "name"), cast("object", given.get("arguments") or {})
         if not name or not isinstance(arguments, dict):
             raise ToolError('get_prompt takes {"name": "...", "arguments": {"...": "..."}}: see list_prompts.')
-        texts = {str(key): value if isinstance(value, str) else to_text(value) for key, value in arguments.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        values = cast("dict[str, Any]", arguments).items()
+        texts = {key: value if isinstance(value, str) else to_text(value) for key, value in values}
         result = await self._fetch(given[CONTEXT], lambda client: client.get_prompt(name, texts))
         parts: list[UserPart] = []
         for message in result.messages:

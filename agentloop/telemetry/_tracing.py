@@ -56,6 +56,7 @@ from agentloop.events import (
     Source,
     StreamEvent,
     StreamStopped,
+    ToolsetChanged,
     WarningIssued,
 )
 from agentloop.messages import Usage
@@ -91,6 +92,7 @@ RECORDED: frozenset[type] = frozenset(
         ResponseDiscarded,
         Resumed,
         StreamStopped,
+        ToolsetChanged,
         WarningIssued,
     }
 )
@@ -619,6 +621,9 @@ def _described(event: StreamEvent) -> tuple[str, Attributes] | None:
                 "agentloop.handoff.to": plain(to),
                 "agentloop.handoff.from": plain(event.agent),
             }
+        case ToolsetChanged(toolset=toolset):
+            name, state = plain(toolset.name), toolset.state
+            return "agentloop.toolset", {"agentloop.toolset.name": name, "agentloop.toolset.state": state}
         case WarningIssued(code=code):
             return "agentloop.warning", {"agentloop.warning.code": plain(code)}
         case ResponseDiscarded(error=error, next_model=next_model, delay=delay):

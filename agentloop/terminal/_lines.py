@@ -35,6 +35,7 @@ from agentloop.events import (
     ToolCallParked,
     ToolCallProgress,
     ToolCallStarted,
+    ToolsetChanged,
     TurnFinished,
     UsageReported,
     WarningIssued,
@@ -186,6 +187,9 @@ class Narrator:
                 return self._discard(event)
             case CompactionFinished(problem="", tokens=tokens):
                 return [_line(event, "warning", f"the conversation was cut short to {tokens:,} tokens")]
+            case ToolsetChanged(toolset=toolset) if toolset.state != "ready":
+                why = toolset.error or (f"waits for {toolset.detail}" if toolset.detail else "")
+                return [_line(event, "child", f"toolset {toolset.name}: {toolset.state}{f' ({why})' if why else ''}")]
             case WarningIssued(message=message):
                 return [_line(event, "warning", message)]
             case _:

@@ -330,10 +330,10 @@ async def test_the_sign_in_of_a_shared_server_is_put_off_until_the_first_prompt_
     wanted = ["first"]
     with serve(lambda request: expiring(request, wanted)) as url:
         async with Toolsets(McpServer.http(url, name="web", auth=AskingSignIn())) as shared:
-            assert shared.statuses[0].state == "waiting"
+            assert [status.state for status in shared.statuses] == ["waiting"]
             with pytest.raises(ToolsetError, match="wants the user to sign in, who did not: Nobody is there"):
                 await agent_with(shared).run("go")
             seen = await watched(shared, calls("t"), on_event=answering(Accept()))
-            assert shared.statuses[0].state == "ready"
+            assert [status.state for status in shared.statuses] == ["ready"]
     assert results(seen)["t"].text == "ok"
     assert [event.call_id for event in of(seen.events, ElicitationRequested)] == ["", "call_1_1_0"]

@@ -23,6 +23,7 @@ from agentloop.testing.harness import (
     safety_scenarios as _safety,
     session_scenarios,
     tool_scenarios as _tools,
+    toolset_scenarios as _toolsets,
     value_scenarios as _values,
 )
 from agentloop.testing.harness.mix_plays import mixes
@@ -34,7 +35,7 @@ __all__ = ["FAULTS", "PLACES", "RECORDINGS", "corpus", "find_scenario", "record"
 
 _ADDED = (
     *(_agents, _background, _blocks, _contexts, _deferred, _guards, _handoffs, _hook_runs, _laws),
-    *(_pauses, _readers, _results, _safety, _tools, _values),
+    *(_pauses, _readers, _results, _safety, _tools, _toolsets, _values),
 )
 """The modules that add to the registry when they are imported."""
 
