@@ -154,13 +154,11 @@ def choose_model(agent: AgentConfig[Any, Any], choice: ModelChoice | None, typed
     note = ""
     model: str | None = typed
     if typed in agent.models:
-        own = agent.models[typed]
-        if isinstance(own, str):
-            import_module("agentloop.providers").model_for(agent.name, own)
+        _check(agent, agent.models[typed])
     elif typed == DEFAULT:
         model = None
     elif ":" in typed:
-        import_module("agentloop.providers").model_for(agent.name, typed)
+        _check(agent, typed)
         note = _unknown(typed)
     else:
         raise ModelNotFoundError(_no_model(agent, typed))

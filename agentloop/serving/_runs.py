@@ -25,6 +25,8 @@ import msgspec
 import trio
 from attrs import evolve
 
+from agentloop._choosing import model_name, named_model
+from agentloop._core.catalogue import check_effort
 from agentloop._core.json_text import decode_own
 from agentloop._core.questions import check_answer
 from agentloop._core.state import SessionSettings, StreamState
@@ -33,7 +35,7 @@ from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.logs import SERVING
 from agentloop._runtime.stream import Stream
 from agentloop.agent import Agent
-from agentloop.errors import AgentLoopError, SessionLeasedError
+from agentloop.errors import AgentLoopError, SessionLeasedError, UsageError
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -45,7 +47,7 @@ from agentloop.events import (
 )
 from agentloop.journal import OpenStore, SessionInfo
 from agentloop.messages import UserMessage
-from agentloop.models import Model, ModelChoice, ModelSettings
+from agentloop.models import Model, ModelChoice, ModelSettings, ReasoningEffort
 from agentloop.outcome import Outcome
 from agentloop.permissions import Mode, Permissions
 from agentloop.questions import Answer
@@ -451,7 +453,7 @@ class Runs:
     ) -> AbstractAsyncContextManager[Stream]:
         if mode is not None:
             _set_mode(session, mode)
-        model, settings = _chosen(session, choice, models)
+        model, settings = _chosen(session, agent, choice, models)
         options: dict[str, Any] = {"on_question": on_question, "deps": deps, "model": model, "settings": settings}
         if prompt is not None:
             return agent.stream(prompt, session=session, **options)
@@ -660,21 +662,36 @@ class Runs:
 
 
 def _chosen(
-    session: StoredSession, choice: ModelChoice | None, models: Mapping[str, Model | str]
+    session: StoredSession, agent: Agent, choice: ModelChoice | None, models: Mapping[str, Model | str]
 ) -> tuple[Model | str | None, ModelSettings | None]:
-    """The model of a run on ``session``, and its settings, after ``choice`` was made for the session."""
+    """The model of a run of ``agent`` on ``session``, and its settings, after ``choice`` was made for the session."""
     if choice is not None:
         model = choice.model or None
         is_plain = model is None and choice.reasoning_effort is None
         session.choice = None if is_plain else ModelChoice(model=model, reasoning_effort=choice.reasoning_effort)
     chosen = session.choice
-    if chosen is None or chosen.model is None:
+    if chosen is None:
         return None, None
-    if not isinstance(chosen.model, str) or chosen.model not in models:
+    if chosen.model is not None and (not isinstance(chosen.model, str) or chosen.model not in models):
         # The server does not offer it any more.
         session.choice = None
         return None, None
-    return models[chosen.model], ModelSettings(reasoning_effort=chosen.reasoning_effort)
+    offered = None if chosen.model is None else models[chosen.model]
+    level = chosen.reasoning_effort
+    if not _has_level(agent, offered, level):
+        # Another agent has the conversation now, or another model has the name.
+        level = None
+        session.choice = None if chosen.model is None else ModelChoice(model=chosen.model)
+    return (None, None) if offered is None else (offered, ModelSettings(reasoning_effort=level))
+
+
+def _has_level(agent: Agent, model: Model | str | None, level: ReasoningEffort | None) -> bool:
+    """Whether ``model``, or the agent's own, thinks so much."""
+    try:
+        check_effort(model_name(named_model(agent, ModelChoice(model=model))), level)
+    except UsageError:
+        return False
+    return True
 
 
 def _set_mode(session: StoredSession, mode: Mode) -> None:

@@ -37,6 +37,7 @@ them drives the terminal. Ctrl-P pauses the run that `show` shows, and lets it g
     _replies            what is typed, as an answer
     _characters         texts without what a terminal obeys or hides
     _keyboard _editing  reading what is typed, without blocking the loop; with the usual keys (prompt_toolkit)
+    _single_keys        the key that pauses a run, while nobody types
     _person             who answers: somebody who types, or nobody
     _commands           slash commands that are typed: those of the agent, and those of the terminal
     _picking            what the terminal's own commands show: models, levels of thinking, usage

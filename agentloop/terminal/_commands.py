@@ -11,9 +11,9 @@ from agentloop.errors import UnknownCommandError, UsageError
 from agentloop.messages import user_message
 from agentloop.session import Session
 from agentloop.terminal._characters import printable
-from agentloop.terminal._keyboard import PAUSE_KEY, has_pause_key
 from agentloop.terminal._picking import model_lines, pick_level, pick_model, usage_lines, wrapped_entry
 from agentloop.terminal._screen import Screen
+from agentloop.terminal._single_keys import PAUSE_KEY, has_pause_key
 
 __all__ = ["meant_by"]
 

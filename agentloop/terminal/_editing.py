@@ -15,7 +15,8 @@ from prompt_toolkit.input.typeahead import clear_typeahead
 
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.terminal._characters import printable
-from agentloop.terminal._keyboard import discard_typed, keyboard
+from agentloop.terminal._keyboard import discard_typed
+from agentloop.terminal._single_keys import keyboard
 
 __all__ = ["EditedLines"]
 
@@ -37,10 +38,9 @@ class EditedLines:
     async def __call__(self, prompt: str) -> str | None:
         """Show ``prompt``, and read a line; ``None`` at the end of the input."""
         keys = keyboard()
-        ahead = keys.take_line()
         try:
             with keys.typing():
-                return await _typed_in_thread(self._session, printable(prompt), ahead)
+                return await _typed_in_thread(self._session, printable(prompt), keys.take_line())
         except EOFError:
             await trio.lowlevel.checkpoint()
             return None

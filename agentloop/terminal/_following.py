@@ -13,8 +13,8 @@ from agentloop import Agent, Session, Stream
 from agentloop._runtime.exception_groups import raise_single
 from agentloop.errors import InvalidAnswerError, UnknownQuestionError
 from agentloop.events import Paused, Question, StreamEvent, TextDelta
-from agentloop.terminal._keyboard import PAUSE_KEY, watched_key
 from agentloop.terminal._person import Person
+from agentloop.terminal._single_keys import PAUSE_KEY, watched_key
 from agentloop.terminal._stage import Door, Stage
 
 __all__ = ["answer_question", "follow", "play", "play_stream"]

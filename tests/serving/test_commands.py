@@ -101,6 +101,18 @@ async def test_a_session_says_what_was_chosen_for_it_while_it_runs_and_afterward
     assert (deep.efforts, own.efforts) == (["high"], ["low"])
 
 
+async def test_a_level_of_thinking_is_given_up_where_another_agent_has_the_conversation() -> None:
+    deep, plain = Named("openai:gpt-5"), Named("openai:gpt-4o")
+    async with serving([Agent(deep, name="deep"), Agent(plain, name="plain")]) as (_, client):
+        session = await new_session(client)
+        place = f"/sessions/{session}/prompts"
+        for body in ({"agent": "deep", "model": "", "reasoning_effort": "high"}, {"agent": "plain"}, {"agent": "deep"}):
+            assert (await client.post(place, {"text": "a", **body})).status == 202
+            await trio.sleep(2)
+        assert (await client.get(f"/sessions/{session}")).json["reasoning_effort"] is None
+    assert (deep.efforts, plain.efforts) == (["high", None], [None])
+
+
 async def test_a_background_run_is_stopped_and_the_run_goes_on() -> None:
     helper = Agent(FunctionModel(lambda request: calls("wait", seconds=1000)), name="helper", tools=[wait])
     start = calls("run_background_agent", agent="helper", task="look")

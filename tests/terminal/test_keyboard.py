@@ -15,9 +15,10 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from agentloop.terminal import _keyboard
+from agentloop.terminal import _single_keys
 from agentloop.terminal._editing import EditedLines
-from agentloop.terminal._keyboard import PlainLines, is_gone, watched_key
+from agentloop.terminal._keyboard import PlainLines, is_gone
+from agentloop.terminal._single_keys import watched_key
 
 if sys.platform != "win32":
     import termios
@@ -145,7 +146,7 @@ def test_a_terminal_whose_window_was_closed_is_gone() -> None:
 def own_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     """A keyboard, and the terminal that it types at, as if this program had been started there."""
     outside, inside = os.openpty()
-    monkeypatch.setattr(_keyboard, "_is_ours", lambda descriptor: True)
+    monkeypatch.setattr(_single_keys, "_is_ours", lambda descriptor: True)
     yield outside, inside
     os.close(outside)
     os.close(inside)
@@ -213,3 +214,36 @@ async def test_the_terminal_of_another_program_keeps_its_lines() -> None:
     finally:
         os.close(outside)
         os.close(inside)
+
+
+async def test_a_program_in_the_background_reads_no_keys_until_it_is_in_the_foreground_again(
+    own_terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed_at, descriptor = own_terminal
+    pressed: list[int] = []
+    is_ours = True
+    monkeypatch.setattr(_single_keys, "_is_ours", lambda descriptor: is_ours)
+    monkeypatch.setattr(_single_keys, "_is_open", lambda descriptor: True)
+    monkeypatch.setattr(_single_keys, "GLANCE", 0.01)
+    async with watched_key(descriptor, lambda: pressed.append(1)):
+        is_ours = False
+        os.write(typed_at, b"\x10")
+        await trio.sleep(0.05)
+        assert pressed == []
+        is_ours = True
+        await until(lambda: bool(pressed))
+
+
+async def test_an_answer_that_is_typed_the_moment_the_prompt_is_shown_is_read(own_terminal: tuple[int, int]) -> None:
+    typed_at, descriptor = own_terminal
+
+    class Answered(io.StringIO):
+        def write(self, text: str) -> int:
+            os.write(typed_at, b"y\n")
+            return super().write(text)
+
+    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
+        async with watched_key(descriptor, lambda: None):
+            await trio.sleep(0.05)
+            with trio.fail_after(10):
+                assert await PlainLines(source, Answered())("> ") == "y"

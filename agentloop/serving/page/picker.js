@@ -58,13 +58,15 @@ export class ModelPicker {
 
   /** The fields of a prompt's request. */
   get fields() {
+    if (!this.isNew) return {};
     const { model, level } = this.chosen;
-    return this.isNew ? { model, ...(level ? { reasoning_effort: level } : {}) } : {};
+    // Another agent may have been chosen since, whose own model has other levels.
+    return { model, ...(this.levels.includes(level) ? { reasoning_effort: level } : {}) };
   }
 
-  /** The server has what was chosen when the fields were read. */
+  /** The server has what was chosen when `fields` were read; the person may have chosen again meanwhile. */
   wasSent(fields) {
-    if (this.chosen.model === (fields.model ?? this.chosen.model) && this.chosen.level === (fields.reasoning_effort ?? "")) this.isNew = false;
+    if (JSON.stringify(fields) === JSON.stringify(this.fields)) this.isNew = false;
   }
 
   get facts() {

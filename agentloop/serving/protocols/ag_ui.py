@@ -87,8 +87,8 @@ class AgUi:
         props = sent.forwarded_props if is_object(sent.forwarded_props) else {}
         _, content = last_message(sent.messages)
         prompt = prompt_of(parts_of(content, _part))
-        chosen = {"model": props.get("model"), "effort": props.get("reasoningEffort")}
-        return RunRequest(session=sent.thread_id, prompt=prompt, body=sent, **chosen)
+        model, effort = props.get("model"), props.get("reasoningEffort")
+        return RunRequest(session=sent.thread_id, prompt=prompt, model=model, effort=effort, body=sent)
 
     def answer(self, question: Question, given: Any) -> Answer:
         """The answer that an entry of ``resume`` gives. An approval takes an explicit ``{"approved": true}``."""
