@@ -9,6 +9,8 @@ others in another one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -42,6 +44,7 @@ TRANSCRIPT_KINDS = frozenset(
 """The kinds of records in the column ``transcript``. Part of the format: another set needs a migration, unless the new
 kinds are in no journal yet."""
 
+_STREAM_AND_TIME = attrgetter("stream", "at")
 _encode = msgspec.json.Encoder().encode
 _decode_kinds = JsonDecoder(list[str | list[str]], max_depth=MAX_OWN_DEPTH).decode
 _decode_keys = JsonDecoder(list[str], max_depth=MAX_OWN_DEPTH).decode
@@ -50,16 +53,10 @@ _decode_keys = JsonDecoder(list[str], max_depth=MAX_OWN_DEPTH).decode
 def rows_of(session: str, records: Sequence[Record]) -> list[Row]:
     """Lay out ``records``, which `agentloop.stores._checks.check_records` has checked, in rows of `RECORD_COLUMNS`."""
     rows: list[Row] = []
-    begin = 0
-    while begin < len(records):
-        stream, at = records[begin].stream, records[begin].at
-        end = begin
-        for record in records[begin : begin + ROW_RECORDS]:
-            if record.stream != stream or record.at != at:
-                break
-            end += 1
-        rows.append(_row(session, records[begin:end]))
-        begin = end
+    for _, group in groupby(records, _STREAM_AND_TIME):
+        neighbours = list(group)
+        for begin in range(0, len(neighbours), ROW_RECORDS):
+            rows.append(_row(session, neighbours[begin : begin + ROW_RECORDS]))  # noqa: PERF401 - readable
     return rows
 
 
@@ -117,6 +114,8 @@ class RowReader:
         self._layouts: dict[str, tuple[int, Sequence[_Place], bool]] = {}
         """The column ``kinds`` to the number of the row's records, where those to read are, and whether one has a key.
         Rows repeat themselves: of a thousand, a few are found out."""
+        self._has_messages_alone: dict[str, bool] = {}
+        """The column ``kinds`` to whether the column ``transcript`` has messages, and nothing else."""
         only_transcript = kinds is not None and TRANSCRIPT_KINDS.issuperset(kinds)
         transcript, data = bytes_of.format("transcript"), "''" if only_transcript else bytes_of.format("data")
         self.columns = f"seq, kinds, keys, stream, at, {transcript}, {data}"
@@ -144,6 +143,16 @@ class RowReader:
             for number, kind, key, is_transcript, text in places
         ]
         return records if before > self._after else [record for record in records if record.seq > self._after]
+
+    def texts_of_messages(self, row: Row, stream: str) -> str | None:
+        """The column ``transcript`` of a row, if all that it has are messages of ``stream``; otherwise ``None``."""
+        kinds = row[1]
+        if row[3] != stream:
+            return None
+        if kinds not in self._has_messages_alone:
+            names = {name if isinstance(name, str) else name[0] for name in _decode_kinds(kinds)}
+            self._has_messages_alone[kinds] = names & TRANSCRIPT_KINDS == {"message_committed"}
+        return row[5] if self._has_messages_alone[kinds] else None
 
     def _layout(self, kinds: str) -> tuple[int, Sequence[_Place], bool]:
         places: list[_Place] = []
