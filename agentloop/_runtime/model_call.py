@@ -64,6 +64,8 @@ __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
 Shorten: TypeAlias = Callable[[], Awaitable[ModelRequest | None]]
 """Gives a request once more, with less in it, after a model has refused it as too long; ``None`` to give up."""
 
+_NO_USAGE = Usage()
+
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
 SLACK = 1 / 16
@@ -126,7 +128,7 @@ class ModelCall:
         self._give_up_at = math.inf
         """The time at which it is given up in spite of all signs of life."""
         self._waiting_for = FIRST_PIECE
-        self.reported = Usage()
+        self.reported = _NO_USAGE
         """The usage of the response so far, as the model reports it."""
         self.began = self.first_piece = 0.0
         """The time of the request, and of the first piece of the response, by `time.perf_counter`; 0 before."""
@@ -791,7 +793,7 @@ class ModelRetry:
         """The model that was asked last."""
         self.request: ModelRequest
         """The request that it got."""
-        self.counted = Usage()
+        self.counted = _NO_USAGE
         """The usage of its response, as it was counted."""
         self._surrounded: tuple[Surrounded, ModelStep] | None = None
         """The step that observers surround, while the response at hand is awaited and counted."""
@@ -805,7 +807,7 @@ class ModelRetry:
         while True:
             if run.root.pauses is not None:
                 await hold(run, self.call_id, self._deadline)
-            self.model, self.counted = self._models[index], Usage()
+            self.model, self.counted = self._models[index], _NO_USAGE
             self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)
             if run.around:

@@ -431,9 +431,10 @@ class Run:
         ancestor: Run | None = self
         while ancestor is not None:
             for config in (ancestor.config, ancestor.entry):
-                for name in names:
-                    if name in config.prices:
-                        return config.prices[name]
+                if config.prices:
+                    for name in names:
+                        if name in config.prices:
+                            return config.prices[name]
             ancestor = ancestor.parent
         return None
 

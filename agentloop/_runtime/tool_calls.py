@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from agentloop._core.context_window import LongResults
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
 from agentloop._core.state import ToolStarted
@@ -153,8 +154,10 @@ class Calls:
             result = await self._result(call, began)
             if run.redactor is not None:
                 result = run.redactor.value(result)
-            result = run.transcript.long_results.shorten(result, self._longest(call))
-            record_long_result(run, call.id)
+            most = self._longest(call)
+            if not LongResults.fits(result, most):
+                result = run.transcript.long_results.shorten(result, most)
+                record_long_result(run, call.id)
         finally:
             self._settle(call)
             if self._handoffs is not None:
