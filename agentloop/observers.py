@@ -41,7 +41,7 @@ from contextvars import ContextVar
 from inspect import iscoroutinefunction
 from typing import Protocol, TypeAlias, cast, runtime_checkable
 
-from attrs import define
+import msgspec
 
 from agentloop.errors import UsageError
 from agentloop.events import ErrorInfo, RequestPurpose, Source, StreamEvent
@@ -71,8 +71,7 @@ observer sets it; models behind HTTP send the headers with each request."""
 # --------------------------------------------------------------------------------- steps
 
 
-@define(eq=False, kw_only=True)
-class RunStep:
+class RunStep(msgspec.Struct, eq=False, kw_only=True, weakref=True):
     """A run, from its first step to its end."""
 
     source: Source
@@ -98,8 +97,7 @@ class RunStep:
     """Set when the run has ended; ``None`` if its ending was interrupted."""
 
 
-@define(eq=False, kw_only=True)
-class ToolStep:
+class ToolStep(msgspec.Struct, eq=False, kw_only=True, weakref=True):
     """A tool call: permission checks, approval and execution."""
 
     source: Source
@@ -118,8 +116,7 @@ class ToolStep:
     """Set to the exception that the tool raised, if it did."""
 
 
-@define(eq=False, kw_only=True)
-class ModelStep:
+class ModelStep(msgspec.Struct, eq=False, kw_only=True, weakref=True):
     """A request to a model, up to the end of its response. A retry is a step of its own."""
 
     source: Source

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import opcode
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -286,6 +287,11 @@ class Tool(Padded, Generic[Function_co, Takes_co]):
         if self.if_interrupted is None:
             return self.idempotent or self.read_only
         return self.if_interrupted == "retry"
+
+    @functools.cached_property
+    def can_wait(self) -> bool:
+        """Whether a call can wait, and so be cut off: an ``async`` function without an ``await`` cannot."""
+        return self.kind != "async" or _can_wait(cast("Callable[..., Any]", self.function))
 
     @property
     def spec(self) -> ToolSpec:
@@ -571,6 +577,18 @@ def _kind(function: Callable[..., Any]) -> ToolKind:
     if inspect.isgeneratorfunction(called):
         raise ToolDefinitionError(f"{_name_of(written)!r} is a plain generator: make it an async one, or return a list")
     return "async" if inspect.iscoroutinefunction(called) else "sync"
+
+
+_WAITS = frozenset({opcode.opmap["SEND"], opcode.opmap["YIELD_VALUE"]})
+"""The instructions of which each ``await``, ``async for`` and ``async with`` has one."""
+
+
+def _can_wait(function: Callable[..., Any]) -> bool:
+    """Whether an async ``function`` has an ``await`` in it; true if that cannot be seen."""
+    code = getattr(_written(function), "__code__", None)
+    if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
+        return True
+    return not _WAITS.isdisjoint(code.co_code[::2])
 
 
 class OpenToolset(Protocol):

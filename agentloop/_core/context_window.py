@@ -680,6 +680,12 @@ class LongResults:
     def __bool__(self) -> bool:
         return bool(self._texts)
 
+    @staticmethod
+    def fits(result: ToolResult, most: float) -> bool:
+        """Whether ``result`` is one text of at most ``most`` characters, as nearly all are: it stays as it is."""
+        parts = result.parts
+        return len(parts) == 1 and type(parts[0]) is Text and len(parts[0].text) <= most
+
     def shorten(self, result: ToolResult, most: float) -> ToolResult:
         """``result`` with at most about ``most`` characters of text, and a word on how to read the rest.
 

@@ -6,9 +6,10 @@ Most classes here take facts instead, and an error without its cause says half.
 
 from __future__ import annotations
 
-import pickle
 from copy import deepcopy
 from typing import Any, ClassVar, Self, TypeVar
+
+from agentloop._core.on_first_use import pickled_copy
 
 __all__ = ["PortableError"]
 
@@ -66,7 +67,7 @@ def _can_be_pickled(cause: BaseException | None) -> bool:
     if cause is None or isinstance(cause, PortableError):
         return True
     try:
-        pickle.loads(pickle.dumps(cause))  # noqa: S301 - it was pickled here, from an object
+        pickled_copy(cause)
     # User code runs here, which may raise anything.
     except Exception:  # noqa: BLE001
         return False

@@ -6,7 +6,6 @@ The package never imports pydantic. A program that has a pydantic type has impor
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import msgspec
 
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.json_text import decode_json, is_array, is_object
+from agentloop._core.on_first_use import is_dataclass
 from agentloop.errors import ToolDefinitionError
 
 __all__ = [
@@ -68,7 +68,7 @@ def is_pydantic_class(hint: object) -> bool:
     if _is_model(cls) or "__pydantic_validator__" in vars(cls):
         return True
     # A class that msgspec reads as well, and that only tells pydantic how to, stays msgspec's.
-    is_common = hasattr(cls, "__attrs_attrs__") or dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct)
+    is_common = hasattr(cls, "__attrs_attrs__") or is_dataclass(cls) or issubclass(cls, msgspec.Struct)
     return is_imported() and hasattr(cls, "__get_pydantic_core_schema__") and not is_common
 
 
@@ -294,7 +294,7 @@ def _written_by_pydantic(value: object, options: dict[str, Any], depth: int) -> 
         return {key: _written_by_pydantic(member, options, depth + 1) for key, member in members.items()}
     if type(value) in (list, tuple):
         return [_written_by_pydantic(item, options, depth + 1) for item in cast("Sequence[object]", value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value) and not isinstance(value, type):
         serializer = getattr(type(value), "__pydantic_serializer__", None)
         if serializer is not None:
             return msgspec.Raw(serializer.to_json(value, **options))

@@ -101,12 +101,12 @@ def to_text(value: object, /) -> str:
     Raises:
       TypeError: bytes, or an object without a JSON form. The message names its type.
     """
-    kind = type(value).__qualname__
     if value is None:
         return ""
     if isinstance(value, str):
         # Lone surrogates, as `os.listdir` makes them of odd file names, cannot be sent to anyone.
         return str.__str__(value) if value.isascii() else value.encode(errors="replace").decode()
+    kind = type(value).__qualname__
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError(f"a tool returned `{kind}`, which is not text: decode it first")
     try:

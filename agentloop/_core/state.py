@@ -946,7 +946,9 @@ class StreamState:
     @property
     def closing(self) -> tuple[Message, ...]:
         """The messages that would close the open turn, if it is not resumed; none if no turn is open."""
-        return () if self.message is None else close_turn(self.message, self.results, self.started_calls)
+        if self.message is None:
+            return ()
+        return close_turn(self.message, self.results, self.started_calls if self.calls else ())
 
     @property
     def open_things(self) -> list[str]:

@@ -13,12 +13,12 @@ is not changed, and costs what it did.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
 import attrs
@@ -27,6 +27,7 @@ import msgspec
 from agentloop._core.field_checks import plain_text
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.json_text import is_object, whole_numbers
+from agentloop._core.on_first_use import is_dataclass
 from agentloop._core.pydantic_types import (
     FieldProblemsError,
     PydanticType,
@@ -461,7 +462,7 @@ def _doc(cls: type) -> str | None:
 def _has_fields(cls: Any) -> bool:
     return (
         hasattr(cls, "__attrs_attrs__")
-        or dataclasses.is_dataclass(cls)
+        or is_dataclass(cls)
         or _is_typed_dict(cls)
         or (isinstance(cls, type) and issubclass(cls, msgspec.Struct))
         or _is_named_tuple(cls)
@@ -498,7 +499,7 @@ def _fields(hint: Any) -> tuple[_Field, ...]:
         return tuple(_typed_dict_fields(cls, hints))
     if hasattr(cls, "__attrs_attrs__"):
         return tuple(_attrs_fields(cls, hints))
-    if dataclasses.is_dataclass(cls):
+    if is_dataclass(cls):
         return tuple(_dataclass_fields(cls, hints))
     return tuple(_struct_fields(cls, hints))
 
@@ -547,6 +548,7 @@ def _attrs_fields(cls: Any, hints: Mapping[str, Any]) -> Iterator[_Field]:
 
 
 def _dataclass_fields(cls: Any, hints: Mapping[str, Any]) -> Iterator[_Field]:
+    dataclasses = import_module("dataclasses")
     for field in dataclasses.fields(cls):
         if field.init:
             default: Any = field.default

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 
@@ -211,25 +213,34 @@ class Meter:
 
 
 class RepeatDetector:
-    """Notices that turn after turn asks for the very same calls."""
+    """Notices that turn after turn asks for the very same calls.
 
-    __slots__ = ("_last", "_limit", "_times")
+    To compare two turns takes 20 thousand instructions, 4 % of a turn. So turns are compared only when there have been
+    enough since two that differed, from the last one back: mostly one pair in four turns.
+    """
+
+    __slots__ = ("_limit", "_recent", "times")
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._last: tuple[tuple[str, str], ...] = ()
-        self._times = 0
+        self._recent: tuple[tuple[tuple[str, str], ...], ...] = ()
+        """The calls of the last turns, up to the limit, the last ones first."""
+        self.times = 0
+        """How many times in a row the last calls came, at most; exactly if they came too often."""
 
     def is_stuck(self, calls: tuple[tuple[str, str], ...]) -> bool:
         """Whether ``calls``, as (tool name, arguments), came ``limit`` times in a row now."""
-        self._times = self._times + 1 if _are_same(calls, self._last) else 1
-        self._last = calls
-        return self._times >= self._limit
-
-    @property
-    def times(self) -> int:
-        """How many times in a row the last calls came."""
-        return self._times
+        if self._limit == math.inf:
+            return False
+        self._recent = (calls, *self._recent[: max(math.ceil(self._limit) - 1, 0)])
+        self.times += 1
+        if self.times < self._limit:
+            return False
+        for number, (later, earlier) in enumerate(pairwise(self._recent), 1):
+            if not _are_same(later, earlier):
+                self.times = number
+                return False
+        return True
 
 
 def _are_same(calls: tuple[tuple[str, str], ...], others: tuple[tuple[str, str], ...]) -> bool:

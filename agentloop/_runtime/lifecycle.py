@@ -679,7 +679,10 @@ async def _call_last_hooks(run: Run, outcome: Outcome) -> None:
 def _emit_start(run: Run, *, continues: bool) -> None:
     message, model, resumes = run.prompt, run.models[0].name, run.state.stream
     if run.parent is None:
-        run.emit(StreamStarted, message=message, model=model, resumes=resumes, continues=continues)
+        source, seq = run.source, run.log.seq + 1
+        run.writer.append(
+            StreamStarted(source, seq, message=message, model=model, resumes=resumes, continues=continues)
+        )
     else:
         call_id, background = run.call_id, run.background_id
         run.emit(
@@ -705,7 +708,8 @@ def _emit_end(run: Run, outcome: Outcome) -> None:
     if run.parent is None:
         transcript = run.root.session
         transcript.used, transcript.live = transcript.used + usage, None
-        run.emit(StreamStopped, reason=reason, detail=detail, error=error, usage=usage)
+        source, seq = run.source, run.log.seq + 1
+        run.writer.append(StreamStopped(source, seq, reason=reason, detail=detail, error=error, usage=usage))
     else:
         run.emit(ChildStreamStopped, call_id=run.call_id, reason=reason, detail=detail, error=error, usage=usage)
 

@@ -93,7 +93,8 @@ class _Turn:
         """Why it ends. The block sets it, unless it raises."""
 
     async def __aenter__(self) -> Self:  # noqa: ASYNC910 - nothing waits here
-        self._run.emit(TurnStarted, turn=self._run.state.next_turn)
+        run = self._run
+        run.writer.append(TurnStarted(run.source, run.log.seq + 1, turn=run.state.next_turn))
         return self
 
     async def __aexit__(  # noqa: ASYNC910 - the hooks of most agents are none
@@ -108,7 +109,7 @@ class _Turn:
             assert self.reason is not None
             reason = self.reason
         number = run.state.turn
-        run.emit(TurnFinished, turn=number, reason=reason)
+        run.writer.append(TurnFinished(run.source, run.log.seq + 1, turn=number, reason=reason))
         if run.hooks.at("turn_end"):
             await run.hooks.notify_shielded("turn_end", TurnEnd(run.source, number, reason))  # noqa: ASYNC102
         if error is None and run.writer.readers_lag:

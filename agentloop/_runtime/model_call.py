@@ -64,6 +64,8 @@ __all__ = ["RequestRefusedError", "Shorten", "ask", "open_models"]
 Shorten: TypeAlias = Callable[[], Awaitable[ModelRequest | None]]
 """Gives a request once more, with less in it, after a model has refused it as too long; ``None`` to give up."""
 
+_NO_USAGE = Usage()
+
 FIRST_PIECE = "its first token"
 NEXT_PIECE = "the next piece"
 SLACK = 1 / 16
@@ -82,10 +84,11 @@ class ModelCall:
 
     __slots__ = (
         "_assembler",
-        "_emit",
         "_filter",
         "_give_up_at",
+        "_has_output_deltas",
         "_idle",
+        "_log",
         "_model",
         "_patience",
         "_renew_at",
@@ -95,22 +98,25 @@ class ModelCall:
         "_writer",
         "began",
         "first_piece",
+        "is_silent",
         "reported",
     )
 
     def __init__(self, run: Run, model: Model, *, silent: bool = False) -> None:
         self._run = run
-        self._writer = run.writer
-        self._emit = _drop if silent else run.emit
+        self._writer, self._log = run.writer, run.log
+        self.is_silent = silent
+        """Whether it emits no events."""
         self._model = model
         prefix = f"call_{run.transcript.streams}_{run.state.turn}"
         self._assembler = Assembler(
             prefix=prefix, taken=run.transcript.call_ids, model=model.name, agent=run.config.name
         )
+        self._has_output_deltas = False
         if not silent and run.config.output_type is not str:
             run.response, run.partial = self._assembler, None
             if run.config.output_deltas:
-                self._emit = self._emit_with_output
+                self._has_output_deltas = True
                 run.open_partial(self._report_change)
         self._filter = None if run.redactor is None else _Filter(run.redactor, self)
         """Redacts the response; ``None`` for most runs."""
@@ -122,16 +128,10 @@ class ModelCall:
         self._give_up_at = math.inf
         """The time at which it is given up in spite of all signs of life."""
         self._waiting_for = FIRST_PIECE
-        self.reported = Usage()
+        self.reported = _NO_USAGE
         """The usage of the response so far, as the model reports it."""
         self.began = self.first_piece = 0.0
         """The time of the request, and of the first piece of the response, by `time.perf_counter`; 0 before."""
-
-    def _emit_with_output(self, kind: Any, /, *args: Any, **fields: Any) -> None:
-        """Emit an event, and after a piece of text what it adds to the structured output."""
-        self._run.emit(kind, *args, **fields)
-        if kind is TextDelta and self._run.partial is not None:
-            self._run.partial.update()
 
     def _report_change(self, change: Change) -> None:
         self._run.emit(OutputDelta, location=change.path, value=change.value, is_piece=change.is_piece)
@@ -218,7 +218,11 @@ class ModelCall:
     def take_text(self, text: str) -> None:
         """Take a piece of the answer into the response, and emit it."""
         self._assembler.text(text)
-        self._emit(TextDelta, text)
+        writer = self._writer
+        if not self.is_silent and writer.has_readers:
+            writer.append_words(TextDelta(writer.source, self._log.seq + 1, text))
+        if self._has_output_deltas and self._run.partial is not None:
+            self._run.partial.update()
 
     async def reasoning(self, text: str, /, *, signature: str | None = None) -> None:
         text = checked_delta(self._model.name, "reasoning(text)", text)
@@ -233,8 +237,9 @@ class ModelCall:
     def take_reasoning(self, text: str, signature: str | None) -> None:
         """Take a piece of the reasoning, or its signature, into the response, and emit it."""
         self._assembler.reasoning(text, signature)
-        if text:
-            self._emit(ReasoningDelta, text)
+        writer = self._writer
+        if text and not self.is_silent and writer.has_readers:
+            writer.append_words(ReasoningDelta(writer.source, self._log.seq + 1, text))
 
     async def tool_call(self, index: int, /, *, id: str = "", name: str = "", arguments: str = "") -> None:
         id = checked_delta(self._model.name, "tool_call(id=)", id)
@@ -249,14 +254,19 @@ class ModelCall:
     def take_tool_call(self, index: int, id: str, name: str, arguments: str) -> None:
         """Take a piece of a tool call into the response, and emit it."""
         call_id, whole_name = self._assembler.tool_call(index, id, name, arguments)
-        self._emit(ToolCallDelta, call_id=call_id, name=whole_name, arguments=arguments)
+        writer = self._writer
+        if not self.is_silent and writer.has_readers:
+            seq = self._log.seq + 1
+            writer.append_words(
+                ToolCallDelta(writer.source, seq, call_id=call_id, name=whole_name, arguments=arguments)
+            )
 
     def report_usage(self, usage: Usage, /) -> None:
         self.reported = checked_usage(usage)
 
     async def _next(self) -> None:
         """Wait while a reader is behind, which is not the model's fault, then for the model again."""
-        if self._writer.readers_lag and self._emit is not _drop:
+        if self._writer.readers_lag and not self.is_silent:
             self._scope.deadline = math.inf
             await self._writer.wait_for_readers()
             self._renew_at = -math.inf
@@ -346,10 +356,6 @@ class _Filter:
             rest, self._reasoning = self._reasoning.flush(), None
             if rest:
                 self._call.take_reasoning(rest, None)
-
-
-def _drop(*event: object, **fields: object) -> None:
-    """Emit nothing."""
 
 
 def _name(error: AgentLoopError, model: Model) -> None:
@@ -610,8 +616,9 @@ def _count(retry: ModelRetry, usage: Usage, message: AssistantMessage | None, *,
     usage = _priced(run, usage, name, name if message is None else message.model)
     retry.counted = usage
     run.meter.count_usage(usage)
-    run.emit(
-        UsageReported,
+    reported = UsageReported(
+        run.source,
+        run.log.seq + 1,
         usage=usage,
         total=run.meter.usage,
         purpose=retry.purpose,
@@ -619,6 +626,7 @@ def _count(retry: ModelRetry, usage: Usage, message: AssistantMessage | None, *,
         model=name,
         is_complete=is_complete,
     )
+    run.writer.append(reported)
 
 
 def _watch_cache(retry: ModelRetry, message: AssistantMessage) -> None:
@@ -785,7 +793,7 @@ class ModelRetry:
         """The model that was asked last."""
         self.request: ModelRequest
         """The request that it got."""
-        self.counted = Usage()
+        self.counted = _NO_USAGE
         """The usage of its response, as it was counted."""
         self._surrounded: tuple[Surrounded, ModelStep] | None = None
         """The step that observers surround, while the response at hand is awaited and counted."""
@@ -799,7 +807,7 @@ class ModelRetry:
         while True:
             if run.root.pauses is not None:
                 await hold(run, self.call_id, self._deadline)
-            self.model, self.counted = self._models[index], Usage()
+            self.model, self.counted = self._models[index], _NO_USAGE
             self.request, self._is_taken = request, False
             self._call = ModelCall(run, self.model, silent=silent)
             if run.around:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -21,7 +21,7 @@ from agentloop._core.questions import Questions
 from agentloop._core.response import Assembler, PartialOutput
 from agentloop._core.retries import Chain
 from agentloop._core.secrets import Redactor
-from agentloop._core.state import LimitRaised, LongResultStored, NoteTaken, StreamState, ToolStarted, TurnOpened
+from agentloop._core.state import LimitRaised, LongResultStored, Note, NoteTaken, StreamState, ToolStarted, TurnOpened
 from agentloop._core.structured_output import OutputType, output_type
 from agentloop._core.transcript import Mailbox, Transcript
 from agentloop._core.usage import UNPRICED, Exceeded, Meter
@@ -34,7 +34,7 @@ from agentloop._runtime.steps import step_observers
 from agentloop._runtime.user_code import UserCodeError, call_user_code
 from agentloop.config import AgentConfig
 from agentloop.errors import StoreError
-from agentloop.events import MessageCommitted, Source, ToolsetStatus
+from agentloop.events import MessageCommitted, Source, StreamEvent, ToolsetStatus
 from agentloop.hooks import Asking, Hook
 from agentloop.limits import Price
 from agentloop.messages import AssistantMessage, Message, ToolCall, UserMessage
@@ -67,6 +67,8 @@ __all__ = [
     "record_tool_start",
     "record_turn",
 ]
+
+P = ParamSpec("P")
 
 READER: Literal["reader"] = "reader"
 """The answerer that reads a stream's events and calls its ``answer``."""
@@ -342,7 +344,6 @@ class Run:
         "continuations",
         "deadline",
         "deferred",
-        "emit",
         "entry",
         "events",
         "first_index",
@@ -354,7 +355,6 @@ class Run:
         "mailbox",
         "meter",
         "models",
-        "note",
         "nursery",
         "observers",
         "offered",
@@ -378,7 +378,6 @@ class Run:
         "team",
         "toolsets",
         "transcript",
-        "warn",
         "warned",
         "writer",
     )
@@ -445,14 +444,6 @@ class Run:
         """This run's writing end of the log."""
         self.events: Reader | None = self.writer.open_reader(as_root=parent is not None) if read else None
         """The receive channel of the stream's own reader; ``None`` if only the streams around it are read."""
-        # The writing end's own methods, not methods of the run: an event is emitted for each piece of text, and a call
-        # less for it counts.
-        self.emit = self.writer.emit
-        """Make an event of this run and append it: ``run.emit(TurnStarted, turn=1)``. Does not wait, does not fail."""
-        self.warn = self.writer.warn
-        """Emit a warning of this run, and log it."""
-        self.note = self.writer.note
-        """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
         self.apart = apart
         """How it is bound to the run that has started it, if it is a root run of a block of background runs."""
         above = parent if apart is None else apart.starter
@@ -513,6 +504,23 @@ class Run:
         self.warned: tuple[str, ...] = ()
         """Codes of the warnings that are emitted once, and were."""
 
+    def emit(
+        self, kind: Callable[Concatenate[Source, int, P], StreamEvent], /, *args: P.args, **fields: P.kwargs
+    ) -> None:
+        """Make an event of this run and append it: ``run.emit(Paused)``. Does not wait, does not fail.
+
+        For events of each turn, ``run.writer.append`` is cheaper.
+        """
+        self.writer.emit(kind, *args, **fields)
+
+    def warn(self, code: str, message: str, /, *, logged: str = "", error: BaseException | None = None) -> None:
+        """Emit a warning of this run, and log it: see `EventWriter.warn`."""
+        self.writer.warn(code, message, logged=logged, error=error)
+
+    def note(self, note: Note) -> None:
+        """Append a fact that no reader gets: ``run.note(ToolStarted(call.id))``. Does not wait, does not fail."""
+        self.writer.note(note)
+
     def open_hooks(self) -> Hooks:
         """The hooks of the agent that acts, and of those around it."""
         config, above = self.config, self.above
@@ -565,9 +573,10 @@ class Run:
         ancestor: Run | None = self
         while ancestor is not None:
             for config in (ancestor.config, ancestor.entry):
-                for name in names:
-                    if name in config.prices:
-                        return config.prices[name]
+                if config.prices:
+                    for name in names:
+                        if name in config.prices:
+                            return config.prices[name]
             ancestor = ancestor.above
         return None
 
@@ -642,13 +651,13 @@ def commit(run: Run, messages: Sequence[Message]) -> None:
     index = len(run.transcript)
     run.transcript.extend(messages)
     for message in messages:
-        run.emit(MessageCommitted, message=message, index=index)
+        run.writer.append(MessageCommitted(run.source, run.log.seq + 1, message=message, index=index))
         index += 1
 
 
 def record_turn(run: Run, message: AssistantMessage) -> None:
     """Note that the calls of ``message`` are about to begin."""
-    run.note(TurnOpened(message))
+    run.writer.note(TurnOpened(message))
 
 
 def record_raised_limit(run: Run, reached: Exceeded) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from agentloop._core.context_window import LongResults
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
 from agentloop._core.state import ToolStarted
@@ -82,21 +83,23 @@ class Calls:
 
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
-        if self._run.root.pauses is not None:
-            await hold(self._run)
+        run = self._run
+        if run.root.pauses is not None:
+            await hold(run)
         began = now()
         seconds = self._shared_deadline() if len(self._calls) > 1 else None
         # Calls that share a deadline have no questions to ask.
         has_order = len(self._calls) > 1 and seconds is None
-        self._run.call_order = CallOrder(call.id for call in self._calls) if has_order else None
+        run.call_order = CallOrder(call.id for call in self._calls) if has_order else None
         for call in self._calls:
             # Told here, in call order: trio starts tasks in any order.
-            self._run.emit(ToolCallStarted, call_id=call.id, name=call.name, arguments=call.arguments)
+            source, seq = run.source, run.log.seq + 1
+            run.writer.append(ToolCallStarted(source, seq, call_id=call.id, name=call.name, arguments=call.arguments))
         if not self._calls:
             return
-        if self._run.config.handoffs and len(self._calls) > 1:
-            self._handoffs = HandoffOrder(self._run, self._calls)
-        run_call = self._run_surrounded if self._run.around else self._run_call
+        if run.config.handoffs and len(self._calls) > 1:
+            self._handoffs = HandoffOrder(run, self._calls)
+        run_call = self._run_surrounded if run.around else self._run_call
         if len(self._calls) == 1:
             # The stream's task does nothing else meanwhile, so one call needs no task of its own.
             await run_call(self._calls[0], began)
@@ -151,8 +154,10 @@ class Calls:
             result = await self._result(call, began)
             if run.redactor is not None:
                 result = run.redactor.value(result)
-            result = run.transcript.long_results.shorten(result, self._longest(call))
-            record_long_result(run, call.id)
+            most = self._longest(call)
+            if not LongResults.fits(result, most):
+                result = run.transcript.long_results.shorten(result, most)
+                record_long_result(run, call.id)
         finally:
             self._settle(call)
             if self._handoffs is not None:
@@ -168,7 +173,16 @@ class Calls:
                     error = run.redactor.value(error)
                 if step is not None:
                     step.result, step.error = result, error
-                run.emit(ToolCallFinished, call_id=call.id, name=call.name, result=result, elapsed=elapsed, error=error)
+                finished = ToolCallFinished(
+                    run.source,
+                    run.log.seq + 1,
+                    call_id=call.id,
+                    name=call.name,
+                    result=result,
+                    elapsed=elapsed,
+                    error=error,
+                )
+                run.writer.append(finished)
         # The call may have been the last that kept the run from being idle.
         run.root.questions.notify()
         # No wait for readers that lag: the turn waits for them when all of its calls have ended.
@@ -254,10 +268,14 @@ class Calls:
         if run.root.pauses is not None and await hold(run, call.id, self._shared_deadline_as_pausable()):
             began = None
         seconds = run.config.deadlines.tool if tool.timeout is None else tool.timeout
-        # No cancel scope where there is no deadline, as for an agent as a tool: it would take a tenth of a turn.
-        has_deadline = self._shared is None and seconds < math.inf
-        deadline = PausableDeadline(seconds if has_deadline else None, run.deadline, began)
-        scope = deadline.scope if has_deadline else None
+        # No cancel scope where there is no deadline, as for an agent as a tool, and none where a deadline could end
+        # nothing: it would take a tenth of a turn.
+        has_deadline = self._shared is None and seconds < math.inf and tool.can_wait
+        has_context = tool.context_name is not None or tool.kind != "async"
+        deadline: PausableDeadline | None = None
+        if has_deadline or has_context:
+            deadline = PausableDeadline(seconds if has_deadline else None, run.deadline, began)
+        scope = deadline.scope if has_deadline and deadline is not None else None
         serving = None if run.toolsets is None else run.toolsets.serving(tool.name)
         if serving is not None:
             if serving.is_over:
@@ -266,7 +284,7 @@ class Calls:
                 scope = trio.CancelScope()
         context: RunningContext | None = None
         arguments = checked.values
-        if tool.context_name is not None or tool.kind != "async":
+        if has_context and deadline is not None:
             context = RunningContext(run, call.id, deadline, partial(self._begin, tool, call))
             if not tool.records_start:
                 context.is_start_recorded = True
@@ -282,7 +300,7 @@ class Calls:
             await self._begin(tool, call)
         else:
             # What `_begin` does without a journal, and without two coroutines.
-            run.note(ToolStarted(call.id))
+            run.writer.note(ToolStarted(call.id))
             self._has_begun[call.id] = None
         if serving is not None and scope is not None:
             serving.calls.add(scope)
@@ -297,7 +315,7 @@ class Calls:
             if error.timed_out and serving is not None and serving.is_over:
                 self._log(logging.WARNING, call, "was cut off: its toolset was started again")
                 return _restarted(call, serving, "while this call ran, which was cut off: its outcome is unknown")
-            if error.timed_out:
+            if error.timed_out and deadline is not None:
                 self._log(logging.WARNING, call, f"timed out after {deadline.allowed:g} s")
                 return self._timed_out(tool, call, deadline.allowed)
             cause = error.__cause__

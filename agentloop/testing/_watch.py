@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from agentloop._core.transcript import Mailbox, Transcript, problems
-from agentloop._runtime import lifecycle, model_call
+from agentloop._runtime import lifecycle
 from agentloop._runtime.log import CAPACITY, EventLog, EventWriter
 from agentloop._runtime.model_call import ModelCall
 from agentloop._runtime.run import Root, Run
@@ -134,7 +134,7 @@ class Watch:
             real_report(call, usage)
 
         async def respond(call: ModelCall, request: ModelRequest) -> AssistantMessage:
-            self.requests.asked(call._run, request, is_turn=call._emit is not model_call._drop)
+            self.requests.asked(call._run, request, is_turn=not call.is_silent)
             return await real(call, request)
 
         with patched(ModelCall, "respond", respond), patched(ModelCall, "report_usage", report_usage):

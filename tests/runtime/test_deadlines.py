@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -201,6 +202,76 @@ async def test_a_tools_own_timeout_counts_in_place_of_the_agents() -> None:
     [finished] = of(watched.events, ToolCallFinished)
     assert (finished.result.status, finished.result.text) == ("timeout", "Timed out after 3 s.")
     assert finished.elapsed == 3
+
+
+class Forever:
+    """Waits where it is entered, and where it is iterated over."""
+
+    async def __aenter__(self) -> None:
+        await trio.sleep_forever()
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def __aiter__(self) -> Forever:
+        return self
+
+    async def __anext__(self) -> int:
+        await trio.sleep_forever()
+        raise StopAsyncIteration
+
+
+async def _awaits() -> None:
+    await trio.sleep_forever()
+
+
+async def _enters() -> None:
+    async with Forever():
+        pass
+
+
+async def _iterates() -> None:
+    async for _ in Forever():
+        pass
+
+
+async def _collects() -> list[int]:
+    return [number async for number in Forever()]
+
+
+async def _with_argument(number: int) -> None:
+    await trio.sleep_forever()
+
+
+class WaitingObject:
+    async def __call__(self) -> None:
+        await trio.sleep_forever()
+
+
+WAYS_TO_WAIT: dict[str, Callable[..., Any]] = {
+    "await": _awaits,
+    "async with": _enters,
+    "async for": _iterates,
+    "an async comprehension": _collects,
+    "a partial": partial(_with_argument, number=1),
+    "an object": WaitingObject(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
+async def test_a_tool_times_out_in_whichever_way_it_waits(way: str) -> None:
+    """Calls of functions without an ``await`` have no cancel scope, since nothing could end them."""
+    slow = tool(WAYS_TO_WAIT[way], name="slow", description="Take long.")
+    watched = await watch(Agent(ScriptedModel(calls("slow"), "ok"), tools=[slow], deadlines=Deadlines(tool=1)))
+    assert slow.can_wait
+    assert of(watched.events, ToolCallFinished)[0].result.status == "timeout"
+
+
+def test_an_async_function_without_an_await_cannot_wait() -> None:
+    async def double(number: int) -> int:
+        """Double a number."""
+        return number * 2
+
+    assert not tool(double).can_wait
 
 
 async def test_a_tool_may_have_all_the_time_in_the_world() -> None:

@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 
 from agentloop import Agent, Approve, Deadlines, Limits, Stream, ToolContext, UsageError, tool
+from agentloop._runtime.log import EventWriter
 from agentloop.events import (
     ApprovalRequested,
     ChildStreamStarted,
@@ -160,21 +161,23 @@ async def test_the_time_limit_still_ends_a_run_that_has_not_come_to_a_boundary()
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_a_tool_that_is_held_has_all_of_its_own_time_afterwards(number: int) -> None:
+async def test_a_tool_that_is_held_has_all_of_its_own_time_afterwards(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calls of plain tools share a deadline. They are paused when they have started, and their tools have not."""
     work = Work()
 
     agent = working(work, number=number, deadlines=Deadlines(tool=1.5))
     async with agent.stream("go") as stream:
         # Nothing is awaited between the start of the calls and their tools.
-        emit = stream._run.emit
+        append = EventWriter.append
 
-        def emit_and_pause(kind: Any, /, *args: Any, **fields: Any) -> None:
-            emit(kind, *args, **fields)
-            if kind is ToolCallStarted:
+        def append_and_pause(writer: EventWriter, event: StreamEvent) -> None:
+            append(writer, event)
+            if isinstance(event, ToolCallStarted):
                 stream.pause()
 
-        stream._run.emit = emit_and_pause
+        monkeypatch.setattr(EventWriter, "append", append_and_pause)
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon

@@ -14,12 +14,13 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
+import msgspec
 import trio
 
 from agentloop._core import questions as core_questions, state, transcript
 from agentloop._runtime import blocks, hooks, lifecycle, log, questions, stream, tool_calls, user_code
 from agentloop._runtime.log import EventLog, EventWriter
-from agentloop._runtime.run import Run
+from agentloop._runtime.run import Root, Run
 from agentloop.errors import ToolsetError
 from agentloop.events import Source, StreamStopped
 from agentloop.messages import AssistantMessage
@@ -170,20 +171,18 @@ class _Instead:
 def shared_current_agent() -> Generator[None]:
     """#4156: who acts is a field that parallel streams overwrite, and not an argument."""
     current: dict[int, Source] = {}
-    real = Run.__init__
+    roots: dict[EventWriter, Root] = {}
+    real, real_append = Run.__init__, EventWriter.append
 
     def init(self: Run, **options: Any) -> None:
         real(self, **options)
         current[id(self.root)] = self.source
-        emit = self.emit
+        roots[self.writer] = self.root
 
-        def shared(kind: Any, /, *args: Any, **fields: Any) -> None:
-            self.writer.source = current[id(self.root)]
-            emit(kind, *args, **fields)
+    def append(self: EventWriter, event: Any) -> None:
+        real_append(self, msgspec.structs.replace(event, source=current[id(roots[self])]))
 
-        self.emit = shared
-
-    with patched(Run, "__init__", init):
+    with patched(Run, "__init__", init), patched(EventWriter, "append", append):
         yield
 
 
@@ -222,14 +221,14 @@ def terminal_event_twice() -> Generator[None]:
 @mutant
 def ends_lost_when_cancelled() -> Generator[None]:
     """A cancelled task cannot emit the end of what it began."""
-    real = EventWriter.emit
+    real = EventWriter.append
 
-    def emit(self: EventWriter, event: Any, /, *args: Any, **fields: Any) -> None:
-        if trio.current_effective_deadline() == -float("inf") and event.__name__ == "ToolCallFinished":
+    def append(self: EventWriter, event: Any) -> None:
+        if trio.current_effective_deadline() == -float("inf") and type(event).__name__ == "ToolCallFinished":
             return
-        real(self, event, *args, **fields)
+        real(self, event)
 
-    with patched(EventWriter, "emit", emit):
+    with patched(EventWriter, "append", append):
         yield
 
 

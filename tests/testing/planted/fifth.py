@@ -112,8 +112,8 @@ FIFTH = (
     Bug(
         "the total that is reported with a response lacks that response",
         "_runtime/model_call.py",
-        "    run.meter.count_usage(usage)\n    run.emit(\n        UsageReported,\n        usage=usage,\n        total=run.meter.usage,\n        purpose=retry.purpose,\n        call_id=retry.call_id,\n        model=name,\n        is_complete=is_complete,\n    )\n",
-        "    run.emit(\n        UsageReported,\n        usage=usage,\n        total=run.meter.usage,\n        purpose=retry.purpose,\n        call_id=retry.call_id,\n        model=name,\n        is_complete=is_complete,\n    )\n    run.meter.count_usage(usage)\n",
+        "    run.meter.count_usage(usage)\n    reported = UsageReported(\n        run.source,\n        run.log.seq + 1,\n        usage=usage,\n        total=run.meter.usage,\n        purpose=retry.purpose,\n        call_id=retry.call_id,\n        model=name,\n        is_complete=is_complete,\n    )\n",
+        "    reported = UsageReported(\n        run.source,\n        run.log.seq + 1,\n        usage=usage,\n        total=run.meter.usage,\n        purpose=retry.purpose,\n        call_id=retry.call_id,\n        model=name,\n        is_complete=is_complete,\n    )\n    run.meter.count_usage(usage)\n",
         "runtime/test_usage.py",
     ),
     # stream.stop() in mid-response: the usage of the messages of the session adds up to less than outcome.usage.
