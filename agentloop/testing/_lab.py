@@ -213,7 +213,9 @@ class Lab:
         self._raises = raises
         self._names: Counter[str] = Counter()
         # A child can be stopped by itself, by the name of its stream.
-        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved)
+        self.watch = Watch(
+            lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved, self._has_ended
+        )
         self.watch.has_clock = not isinstance(sim.fault, ClockRaise)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
@@ -239,6 +241,10 @@ class Lab:
         assert self.journal is not None
         events = self.journal.saved(root).events.values()
         return [event.message for event in events if isinstance(event, MessageCommitted) and event.session == session]
+
+    def _has_ended(self, root: str, session: str, call_id: str) -> bool:
+        """Whether the journal of ``root`` has the result of a call of ``session``."""
+        return self.journal is not None and (session, call_id) in self.journal.saved(root).ended
 
     # --------------------------------------------------------------------------- streams
 

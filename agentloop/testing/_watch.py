@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
 from agentloop._core.transcript import Mailbox, Transcript, problems
 from agentloop._runtime import lifecycle, model_call
+from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import CAPACITY, EventLog, EventWriter
 from agentloop._runtime.model_call import ModelCall
 from agentloop._runtime.run import Root, Run
@@ -32,6 +34,7 @@ from agentloop.events import (
     TurnFinished,
     TurnReason,
 )
+from agentloop.hooks import Block, Hook, PostToolUse
 from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.testing._accounts import Accounts
@@ -54,6 +57,7 @@ class Watch:
       on_child: called with each child stream, when it is opened.
       loses: whether a store has failed by now, and messages may be lost.
       saved: the messages of a session that the journal of a root session has.
+      ended: whether that journal has the result of a call of a session.
 
     Attributes:
       runs: every stream that was opened, in order.
@@ -70,6 +74,7 @@ class Watch:
         on_child: Callable[[Stream], object] = lambda _stream: None,
         loses: Callable[[], bool] = lambda: False,
         saved: Callable[[str, str], list[Message]] = lambda _root, _session: [],
+        ended: Callable[[str, str, str], bool] = lambda _root, _session, _call: True,
     ) -> None:
         self._on_child = on_child
         self.runs: list[Run] = []
@@ -81,6 +86,7 @@ class Watch:
         self.has_clock = True
         self._loses = loses
         self._saved = saved
+        self._ended = ended
         self._read: dict[Run, list[StreamEvent]] = {}
         """The events that each reader has got."""
         self._steered: list[tuple[Mailbox, UserMessage, int]] = []
@@ -121,6 +127,7 @@ class Watch:
             self._watched_requests(),
             self._watched_readers(),
             self._watched_mailboxes(),
+            self._watched_hooks(),
         ):
             yield
 
@@ -174,6 +181,22 @@ class Watch:
             yield
 
     @contextmanager
+    def _watched_hooks(self) -> Generator[None]:
+        """See each hook that ends a run after a tool call."""
+        real = Hooks.ask
+
+        async def ask(hooks: Hooks, hook: Hook, value: Any) -> Any:
+            verdict = await real(hooks, hook, value)
+            if isinstance(verdict, Block) and isinstance(value, PostToolUse):
+                run = next((run for run in self.runs if run.hooks is hooks), None)
+                if run is not None:
+                    self.accounts.blocked(run, value.call_id, verdict.reason)
+            return verdict
+
+        with patched(Hooks, "ask", ask):
+            yield
+
+    @contextmanager
     def _watched_mailboxes(self) -> Generator[None]:
         """See each message that is sent to a run under way."""
         real_steer, real_follow_up = Mailbox.steer, Mailbox.follow_up
@@ -196,7 +219,8 @@ class Watch:
             async with block as stream:
                 opened = stream._run
                 self.runs.append(opened)
-                self.accounts.opened(opened)
+                root = opened.root.session.id
+                self.accounts.opened(opened, is_resumed=is_resumed, ended=partial(self._ended, root))
                 if is_resumed:
                     self.resumed.add(opened)
                     self.requests.resumed[opened] = self._parked_before(opened)
@@ -334,6 +358,7 @@ class Watch:
         outcome, name = run.outcome, run.source.stream
         if outcome is None:
             return
+        self.accounts.check_blocked(run)
         expected = ("cancelled", "needs_input") if run.root.questions.is_parked else ("cancelled",)
         if run.scope.cancel_called and outcome.reason not in expected and run.scope.cancelled_caught:
             self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
