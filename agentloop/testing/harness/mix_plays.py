@@ -46,6 +46,9 @@ _GROUP = "mixes"
 
 _ID = "mixed"
 
+_PATIENCE = 5000.0
+"""Seconds that a run may take: some tools take minutes, and people may let each of them do it several times."""
+
 
 def mix(number: int) -> AgentScenario:
     """The mix with a number, to be played and watched."""
@@ -108,7 +111,7 @@ async def _in_journal(draw: Draw, lab: Lab) -> None:
         agent = make_team(draw.on("agent"), lab)
         for number in range(2 + draw.on("runs").number(4)):
             own = draw.on(number)
-            async with journal.process(f"P{number}") as client:
+            async with journal.process(f"P{number}", patience=_PATIENCE) as client:
                 client.delay = own.on("slow").one((0.0, 0.0, 0.5))
                 async with stored_session(
                     client, _ID, if_busy="wait", permissions=_permissions(draw), lease_seconds=3
