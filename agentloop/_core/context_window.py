@@ -630,13 +630,15 @@ def _tail(messages: Sequence[Message], sizes: Sequence[int], first: int, tokens:
     while index > first:
         index -= 1
         left -= sizes[index]
-        if isinstance(messages[index], ToolResult):
+        message = messages[index]
+        if isinstance(message, ToolResult) or (isinstance(message, UserMessage) and message.context):
+            # A context stays with the message before it: a request of contexts alone asks for nothing.
             continue
         # The last prompt, or response with its results, stays however long it is.
         if left < 0 and first_recent < len(messages):
             break
         first_recent = index
-        if isinstance(messages[index], AssistantMessage) and left < 0:
+        if isinstance(message, AssistantMessage) and left < 0:
             break
     return first_recent
 

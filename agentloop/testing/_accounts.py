@@ -122,8 +122,9 @@ class Accounts:
             case TurnFinished():
                 self._check_attempts(event, run)
                 self._answered.discard(writer)
-                if event.reason in ("failed", "cancelled"):
-                    # It may have ended between the count of its calls and the first of them.
+                if event.reason in ("failed", "cancelled") or (event.reason == "needs_input" and run.state.is_paused):
+                    # It may have ended between the count of its calls and the first of them: the next opening counts
+                    # them once more.
                     self._torn.update(_lineage(run))
                 for around in _lineage(run):
                     self._compare(around, is_own=around is run)

@@ -50,6 +50,11 @@ def refusals(messages: Sequence[Message]) -> list[str]:
     return problems
 
 
+_BEGINNING = 20
+"""Characters of a message that are shown however little room there is."""
+_LEFT_OUT = "characters are left out here"
+
+
 @define
 class _Conversation:
     """What is known of one transcript."""
@@ -124,7 +129,7 @@ class Requests:
             self._cuts[id(run.transcript)] = cut
             self.forget(run)
         conversation = self._conversations.setdefault(id(run.transcript), _Conversation())
-        messages = tuple(request.messages)
+        messages = _without_loaded(request.messages)
         if run not in self._prompted and run not in self.resumed:
             self._prompted.add(run)
             parts = run.prompt.parts
@@ -132,8 +137,23 @@ class Requests:
                 isinstance(message, UserMessage) and message.parts[: len(parts)] == parts for message in messages
             ):
                 self._note(f"{where} without the prompt {run.prompt}")
+        self._check_newest(where, run, messages)
         self._compare(where, run, conversation, messages)
         conversation.asked, conversation.answer, conversation.run = messages, None, run
+
+    def _check_newest(self, where: str, run: Run, messages: tuple[Message, ...]) -> None:
+        """The message that the model is to answer is shown, however little room there is: its beginning at least."""
+        since: list[UserMessage] = []
+        for message in reversed(run.transcript.messages):
+            if not isinstance(message, UserMessage):
+                break
+            since.append(message)
+        newest = next((message for message in since if not message.context and not message.reports), None)
+        if newest is None or run.transcript.handoffs:
+            return
+        text = newest.text[:_BEGINNING]
+        if not any(isinstance(message, UserMessage) and message.text.startswith(text) for message in messages):
+            self._note(f"{where} without {newest}, which nobody has answered")
 
     def _compare(self, where: str, run: Run, before: _Conversation, messages: tuple[Message, ...]) -> None:
         if before.asked is None:
@@ -143,7 +163,7 @@ class Requests:
         known = len(before.asked)
         if before.run is not run and (run.first_index < known or self._loses()):
             return
-        if messages[:known] != before.asked:
+        if not all(map(_is_shown, messages, before.asked)) or len(messages) < known:
             self._note(f"{where} with another beginning than before: {messages[:known]}, not {before.asked}")
             return
         rest = messages[known:]
@@ -277,6 +297,24 @@ class Requests:
                 return []
             openings.append(before)
         return openings
+
+
+def _is_shown(message: Message, before: Message) -> bool:
+    """Whether ``message`` is ``before``, or a part of it: a long result is shown in part where there is little room."""
+    if message == before:
+        return True
+    is_result = isinstance(message, ToolResult) and isinstance(before, ToolResult) and message.call_id == before.call_id
+    return is_result and _LEFT_OUT in message.text
+
+
+def _without_loaded(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """``messages`` without the deferred tools that are shown once more where the conversation was shortened."""
+    return tuple(
+        message
+        for message in messages
+        if not (isinstance(message, ToolResult) and message.call_id.startswith("loaded_"))
+        and not (isinstance(message, AssistantMessage) and any(call.id.startswith("loaded_") for call in message.calls))
+    )
 
 
 def _called(call: ToolCall) -> str:

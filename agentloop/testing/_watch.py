@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from agentloop._core.transcript import Mailbox, Transcript, problems
@@ -67,6 +68,7 @@ class Watch:
       requests: the account of what models are asked, and of what they use.
       accounts: what runs count twice.
       resumed: the runs that continue an earlier one.
+      secrets: texts that no event, request or record of a run that redacts may have.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Watch:
         self.accounts = Accounts(self.note)
         self.resumed: set[Run] = set()
         self.ended_at: dict[str, float] = {}
+        self.secrets: set[str] = set()
         self.has_clock = True
         self._loses = loses
         self._saved = saved
@@ -141,6 +144,9 @@ class Watch:
             real_report(call, usage)
 
         async def respond(call: ModelCall, request: ModelRequest) -> AssistantMessage:
+            if self.secrets and _redacts(call._run):
+                shown = (request.messages, request.instructions)
+                self._check_secrets(f"a request of {call._run.source.stream}", shown)
             self.requests.asked(call._run, request, is_turn=call._emit is not model_call._drop)
             return await real(call, request)
 
@@ -156,6 +162,8 @@ class Watch:
             real_append(log, event, writer)
             self._check_memory(log)
             run = next((run for run in self.runs if run.writer is writer), None)
+            if self.secrets and run is not None and _redacts(run):
+                self._check_secrets(f"event {event.seq} of {event.source.stream}", event)
             if run is not None:
                 self.accounts.appended(event, run)
             if self.has_clock and isinstance(event, ToolCallFinished) and event.result.status == "timeout":
@@ -314,6 +322,12 @@ class Watch:
                 return other if is_parked else None
         return None
 
+    def _check_secrets(self, where: str, shown: object) -> None:
+        """A run that redacts shows no secret."""
+        text = msgspec.json.encode(shown).decode()
+        if any(secret in text for secret in self.secrets):
+            self.note(f"{where} has a secret: {shown}")
+
     def _check_memory(self, log: EventLog) -> None:
         """However slow a reader is, of whichever run, few events wait for it."""
         roots = [run for run in self.runs if run.log is log and run.parent is None]
@@ -341,6 +355,7 @@ class Watch:
                     or run.outcome is None
                     or run.outcome.reason == "blocked"
                     or self._loses()
+                    or (_redacts(run) and any(secret in message.text for secret in self.secrets))
                 ):
                     continue
                 sent = sum(other == message for box, other, _ in self._steered if box is mailbox)
@@ -379,3 +394,13 @@ class Watch:
             self.note(f"{name}: it failed, and its last turn was cancelled")
         if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):
             self.note(f"{name}: it ended as {outcome.reason}, and its last turn was {turn}")
+
+
+def _redacts(run: Run) -> bool:
+    """Whether a run shows no secrets, since its agent redacts, or the agent of a run around it."""
+    around: Run | None = run
+    while around is not None:
+        if around.config.redact is not None or around.redactor is not None:
+            return True
+        around = around.parent
+    return False
