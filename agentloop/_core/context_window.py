@@ -381,11 +381,11 @@ class View:
         if self.cut is not None:
             self.cut = msgspec.structs.replace(self.cut, messages=())
 
-    def cut_to_newest_prompt(self, messages: Sequence[Message]) -> None:
-        """Have the next agent read the newest message of the user in ``messages``, and what follows it."""
-        for index in range(len(messages) - 1, self.first_kept - 1, -1):
+    def cut_to_newest_prompt(self, messages: Sequence[Message], before: int) -> None:
+        """Have the next agent read the newest message of the user in ``messages[:before]``, and what follows it."""
+        for index in range(before - 1, self.first_kept - 1, -1):
             message = messages[index]
-            if isinstance(message, UserMessage) and not message.context:
+            if isinstance(message, UserMessage) and message.is_prompt:
                 self._cut(messages, index, ())
                 return
         # It is in the summary, or a function has left it out.

@@ -399,21 +399,36 @@ class Lab:
 
     def _made(self, name: str, run: Callable[..., Awaitable[object]], options: dict[str, Any]) -> Tool:
         async def traced(context: ToolContext[Any], **arguments: object) -> object:
-            if self.trace is None:
-                return await run(context, **arguments)
-            self.trace.call(name, context, arguments)
+            call = context.source.stream, context.call_id
+            self._check_begin(context, made)
+            self.watch.working.append(call)
+            if self.trace is not None:
+                self.trace.call(name, context, arguments)
             try:
                 result = await run(context, **arguments)
             except BaseException as error:
-                self.trace.result(context, error)
+                if self.trace is not None:
+                    self.trace.result(context, error)
                 raise
-            self.trace.result(context, result)
+            finally:
+                self.watch.working.remove(call)
+            if self.trace is not None:
+                self.trace.result(context, result)
             return result
 
         # Without `@tool`: reading the signature would take longer than everything that the tool does.
-        return Tool(
+        made = Tool(
             name=name, description=name, function=traced, arguments=NO_ARGUMENTS, context_name="context", **options
         )
+        return made
+
+    def _check_begin(self, context: ToolContext[Any], tool: Tool) -> None:
+        """A tool begins: the journal knows it, no result of the call is saved, and its approval is."""
+        root = cast("RunningContext", context)._run.root
+        is_harmless = tool.read_only and tool.may_run_again
+        if self.journal is not None and root.journal is not None and not (is_harmless or tool.records_start):
+            stream, call = context.source.stream, context.call_id
+            self.journal.check_effect(root.session.id, stream, call, may_run_again=False)
 
     def hook(self, point: Point[Any, Any], verdict: object = None, **options: Any) -> Hook:
         """A hook that passes a seam, and returns ``verdict``."""

@@ -84,6 +84,10 @@ class Requests:
     """What fake tools returned, by stream and call."""
     _conversations: dict[int, _Conversation] = field(factory=dict[int, _Conversation])
     """By the identity of the transcript."""
+    _parked: dict[tuple[str, str], tuple[Run, tuple[Message, ...]]] = field(
+        factory=dict[tuple[str, str], tuple[Run, tuple[Message, ...]]]
+    )
+    """By the session of the root and that of the run: the last run, and what its model was asked last."""
     _cuts: dict[int, Cut | None] = field(factory=dict[int, Cut | None])
     """What a handoff has left out, at the last request, by the identity of the transcript."""
     _asking: dict[trio.lowlevel.Task, tuple[Run, bool]] = field(factory=dict[trio.lowlevel.Task, tuple[Run, bool]])
@@ -138,8 +142,21 @@ class Requests:
             ):
                 self._note(f"{where} without the prompt {run.prompt}")
         self._check_newest(where, run, messages)
+        self._compare_openings(where, run, messages)
         self._compare(where, run, conversation, messages)
         conversation.asked, conversation.answer, conversation.run = messages, None, run
+
+    def _compare_openings(self, where: str, run: Run, messages: tuple[Message, ...]) -> None:
+        """A run that was parked asks its model after what it had asked before, in another process, too."""
+        place = run.root.session.id, run.transcript.id
+        before, asked = self._parked.get(place, (None, ()))
+        self._parked[place] = run, messages
+        if before is None or before is run or self._loses() or self.resumed.get(run) is not before:
+            return
+        if run.hooks.at("before_llm_call") or run.transcript.handoffs:
+            return
+        if not all(map(_is_shown, messages, asked)) or len(messages) < len(asked):
+            self._note(f"{where} {messages[: len(asked)]}, where before it was parked it was asked {asked}")
 
     def _check_newest(self, where: str, run: Run, messages: tuple[Message, ...]) -> None:
         """The message that the model is to answer is shown, however little room there is: its beginning at least."""
@@ -212,6 +229,7 @@ class Requests:
     def forget(self, run: Run) -> None:
         """The conversation was shortened, or its messages were replaced: the next request is the first one."""
         self._conversations[id(run.transcript)] = _Conversation(asked=())
+        self._parked.pop((run.root.session.id, run.transcript.id), None)
 
     def _check_limits(self, run: Run) -> None:
         """No request goes past a limit on requests, of its run or of one around it, that a person has not raised."""

@@ -32,6 +32,7 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
     ToolCallFinished,
+    ToolCallParked,
     TurnFinished,
     TurnReason,
 )
@@ -68,6 +69,7 @@ class Watch:
       requests: the account of what models are asked, and of what they use.
       accounts: what runs count twice.
       resumed: the runs that continue an earlier one.
+      working: the calls whose fake tools run at this moment, by stream and call.
       secrets: texts that no event, request or record of a run that redacts may have.
     """
 
@@ -86,6 +88,7 @@ class Watch:
         self.resumed: set[Run] = set()
         self.ended_at: dict[str, float] = {}
         self.secrets: set[str] = set()
+        self.working: list[tuple[str, str]] = []
         self.has_clock = True
         self._loses = loses
         self._saved = saved
@@ -171,6 +174,8 @@ class Watch:
                 # The difference of two times is not exact.
                 if limit is not None and event.elapsed < float(limit[1]) - 1e-6:
                     self.note(f"call {event.call_id} of {event.stream} timed out after {event.elapsed:g} s: {limit[0]}")
+            if isinstance(event, (ToolCallFinished, ToolCallParked)) and (event.stream, event.call_id) in self.working:
+                self.note(f"call {event.call_id} of {event.stream} has ended, and its tool still runs")
             if isinstance(event, TurnFinished):
                 self._turns[writer] = event.reason
             if isinstance(event, MessageCommitted) and isinstance(event.message, AssistantMessage):
@@ -300,7 +305,11 @@ class Watch:
                 self.note(f"{run.source.stream}: at the end question scopes are left: {run.root.questions.scopes}")
             for problem in problems(run.transcript.messages):
                 self.note(f"session {run.transcript.id}: a provider would refuse its transcript: {problem}")
+            stored = run.transcript.long_results
+            if stored._size != sum(map(len, stored._texts.values())):
+                self.note(f"{run.source.stream}: its long results take {stored._size} characters, by its own count")
             self._check_outcome(run)
+            self._check_reports(run)
         for run, events in self._read.items():
             for problem in event_problems(events, complete=False):
                 self.note(f"the reader of {run.source.stream}: {problem}")
@@ -367,6 +376,17 @@ class Watch:
                 times = texts.count(message.parts) + list(run.outcome.undelivered).count(message)
                 if times != sent:
                     self.note(f"{message} was sent to {run.source.stream} {sent} times, and counts {times} times")
+
+    def _check_reports(self, run: Run) -> None:
+        """The model of a run that completed has read of the end of each background run, once."""
+        if run.outcome is None or run.outcome.reason != "completed" or self._loses():
+            return
+        told = [id for message in run.transcript.messages if isinstance(message, UserMessage) for id in message.reports]
+        began = [other for other in self.runs if other.parent is run and other.background_id]
+        for child in began:
+            if told.count(child.background_id) != 1:
+                times = told.count(child.background_id)
+                self.note(f"{run.source.stream} completed, and read {times} times of the end of {child.background_id}")
 
     def _check_outcome(self, run: Run) -> None:
         """The reason is the true one, as far as it shows from outside."""

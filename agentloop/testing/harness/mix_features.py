@@ -21,6 +21,7 @@ from agentloop.deferred import CALL_TOOL, FIND_TOOLS, Deferred
 from agentloop.errors import AgentLoopError, ModelConnectionError, ToolError
 from agentloop.hooks import Hook
 from agentloop.judges import judge
+from agentloop.limits import Compaction
 from agentloop.messages import ToolCall
 from agentloop.models import ModelChoice
 from agentloop.permissions import Permissions
@@ -43,7 +44,9 @@ _FOUND = "[secret:1:aws-key]"
 _NAMED = "[secret:deploy-key]"
 
 
-def crowd(draw: Draw, lab: Lab, agent: Agent[Any, Any], inner: Sequence[Agent[Any, Any]]) -> Agent[Any, Any]:
+def crowd(
+    draw: Draw, lab: Lab, agent: Agent[Any, Any], inner: Sequence[Agent[Any, Any]], depth: int
+) -> Agent[Any, Any]:
     """``agent`` with some of the newer features, and a model that uses them."""
     extra: list[Response] = []
     changes: dict[str, Any] = {}
@@ -63,6 +66,11 @@ def crowd(draw: Draw, lab: Lab, agent: Agent[Any, Any], inner: Sequence[Agent[An
         extra.append(calls("heavy"))
     if draw.on("context").chance(0.3):
         changes["context"] = _sources(draw.on("sources"), lab)
+    if depth and draw.on("shortened").chance(0.35):
+        # A child that has little room, and something to wait for afterwards.
+        changes["compaction"] = Compaction(window=draw.on("window").one((450, 900)), keep_recent=0.05)
+        asks = [each.name for each in tools if each.name in ("asks", "plain", "opens", "outside")]
+        extra += [*map(calls, asks[:1]), says("word " * 150) + calls("one")]
     if draw.on("judges").chance(0.25):
         changes["hooks"] = [*agent.hooks, _judge(draw.on("judge"), lab, agent.name)]
     if inner and draw.on("background").chance(0.5):

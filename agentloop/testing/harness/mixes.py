@@ -531,7 +531,7 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0, cro
         max_result=draw.on("max result").one((100_000, 100_000, 300)),
         **options,
     )
-    return crowd(draw.on("crowd"), lab, made, inner) if crowded else made
+    return crowd(draw.on("crowd"), lab, made, inner, depth) if crowded else made
 
 
 def _model(draw: Draw, lab: Lab, name: str, script: Sequence[Response]) -> PlannedModel:
@@ -563,6 +563,7 @@ def make_team(draw: Draw, lab: Lab, *, crowded: bool = False) -> Any:
         make_agent(draw, lab, crowded=crowded),
         model=lab.planned(*script, name="front-model"),
         handoffs=[Handoff("billing", history=history)],
+        handoff_when_done="billing" if crowded and draw.on("when done").chance(0.4) else None,
     )
     return Team(front, make_agent(draw.on("billing"), lab, name="billing", crowded=crowded))
 
