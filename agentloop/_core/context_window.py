@@ -536,12 +536,13 @@ def _counted(message: AssistantMessage) -> int:
 
 
 def newest_prompt(messages: Sequence[Message], view: View) -> list[int]:
-    """The indexes of the user messages at the end that are shown: those that no response has followed yet."""
+    """The indexes of the prompts at the end that are shown: those that no response has followed yet, newest first."""
     found: list[int] = []
     for index in range(len(messages) - 1, view.first_kept - 1, -1):
-        if not isinstance(messages[index], UserMessage):
+        message = messages[index]
+        if not isinstance(message, UserMessage):
             break
-        if not view.is_elided(index):
+        if not view.is_elided(index) and not message.context:
             found.append(index)
     return found
 

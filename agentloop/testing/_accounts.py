@@ -122,7 +122,9 @@ class Accounts:
             case TurnFinished():
                 self._check_attempts(event, run)
                 self._answered.discard(writer)
-                if event.reason in ("failed", "cancelled") or (event.reason == "needs_input" and run.state.is_paused):
+                if event.reason in ("failed", "cancelled") or (
+                    event.reason == "needs_input" and any(state.is_paused for state in run.state.around)
+                ):
                     # It may have ended between the count of its calls and the first of them: the next opening counts
                     # them once more.
                     self._torn.update(_lineage(run))

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, cast
 
+import msgspec
 import trio
 
 from agentloop._core.secrets import Redactor
@@ -16,7 +17,14 @@ from agentloop._runtime.stream import Stream
 from agentloop._runtime.tool_context import RunningContext
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, ClockError, InternalError, StreamStateError
+from agentloop.errors import (
+    AgentLoopError,
+    AnswerError,
+    ClockError,
+    InternalError,
+    ModelContextOverflowError,
+    StreamStateError,
+)
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -157,6 +165,8 @@ class SeamModel:
         self.name = name
         self.has_tool_search = False
         """Whether it loads deferred tools by itself, as the models of some providers do."""
+        self.window: int | None = None
+        """Characters of the messages that it takes at most; ``None`` if it takes any."""
         self.requests: list[ModelRequest] = []
         """The requests that it got, in order."""
 
@@ -166,6 +176,9 @@ class SeamModel:
         if self._lab.trace is not None:
             self._lab.trace.asked(self.name, request)
         await self._lab.sim.seam(f"model:{self.name}")
+        if self.window is not None and sum([len(msgspec.json.encode(each)) for each in request.messages]) > self.window:
+            self._lab.watch.requests.overflowed()
+            raise ModelContextOverflowError(model=self.name, status=400, body="too long")
         last = self._script[-1] if self._script else says("")
         after = last if last.error is not None or last.hangs else says("That is all.")
         response = self._script[self._next] if self._next < len(self._script) else after
@@ -173,8 +186,10 @@ class SeamModel:
         try:
             stop = await play_response(response, reply)
             await self._lab.sim.seam(f"model:{self.name}:stop")
-        except BaseException:
+        except BaseException as error:
             self._lab.watch.requests.broke_off()
+            if isinstance(error, ModelContextOverflowError):
+                self._lab.watch.requests.overflowed()
             raise
         self._lab.watch.requests.said(response)
         return stop

@@ -95,6 +95,7 @@ class Requests:
     _reported: dict[trio.lowlevel.Task, Usage] = field(factory=dict[trio.lowlevel.Task, Usage])
     """The usage of the response at hand, as its model reports it."""
     _spent: dict[Run, int] = field(factory=dict[Run, int])
+    _overflowed: set[Run] = field(factory=set[Run])
     _estimated: set[Run] = field(factory=set[Run])
     _requests: dict[Run, int] = field(factory=dict[Run, int])
     """How many requests of a run have gone out."""
@@ -273,6 +274,19 @@ class Requests:
         run, _ = self._asking.get(trio.lowlevel.current_task(), (None, False))
         if run is not None:
             self._count(run, self._reported.get(trio.lowlevel.current_task(), Usage()))
+
+    def overflowed(self) -> None:
+        """A fake model has refused a request as too long: the next one may have less in it, from the beginning on."""
+        run, _ = self._asking.get(trio.lowlevel.current_task(), (None, False))
+        if run is not None:
+            self._overflowed.add(run)
+            self.forget(run)
+
+    def turn_began(self, run: Run) -> None:
+        """A run takes a turn. After an overflow, a fallback may have been asked all of it once more in the last one."""
+        if run in self._overflowed:
+            self._overflowed.remove(run)
+            self.forget(run)
 
     def _count(self, run: Run, usage: Usage) -> None:
         self._spent[run] = self._spent.get(run, 0) + usage.total_tokens

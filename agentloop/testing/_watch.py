@@ -35,6 +35,7 @@ from agentloop.events import (
     ToolCallParked,
     TurnFinished,
     TurnReason,
+    TurnStarted,
 )
 from agentloop.hooks import Block, Hook, PostToolUse
 from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
@@ -182,6 +183,8 @@ class Watch:
                 self._answers[writer] = self._answers.get(writer, 0) + 1
             if isinstance(event, (StreamStopped, ChildStreamStopped)):
                 self.ended_at[event.stream] = trio.current_time()
+            if run is not None and isinstance(event, TurnStarted):
+                self.requests.turn_began(run)
             if run is not None and isinstance(event, (CompactionStarted, CompactionFinished)):
                 self.requests.forget(run)
 

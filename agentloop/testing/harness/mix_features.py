@@ -77,6 +77,8 @@ def crowd(
         changes["toolsets"] = [*agent.toolsets, background(*inner, at_once=draw.on("at once").one((1, 20)))]
         extra += _background_calls(draw.on("background calls"), inner)
     model = cast("PlannedModel", agent.model)
+    if draw.on("small").chance(0.25):
+        model.window = draw.on("characters").one((3_000, 12_000))
     script = model._script
     for number, response in enumerate(extra):
         own = draw.on(f"extra {number}")

@@ -21,6 +21,7 @@ from agentloop.events import (
     TurnFinished,
 )
 from agentloop.limits import Limits
+from agentloop.messages import UserMessage
 from agentloop.models import ModelChoice
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
@@ -100,7 +101,7 @@ async def _play(draw: Draw, crowded: bool, lab: Lab) -> None:
     agent = make_team(draw.on("agent"), lab, crowded=crowded)
     session = Session(_ID, permissions=_permissions(draw))
     for number in range(1 + draw.on("runs").number(3)):
-        await _between(draw.on(number), lab, agent, session)
+        await _between(draw.on(number), lab, agent, session, crowded=crowded)
         await _one_run(draw.on(number), draw.on("answers"), lab, agent, session=session, crowded=crowded)
 
 
@@ -123,7 +124,7 @@ async def _in_journal(draw: Draw, crowded: bool, lab: Lab) -> None:
                 ) as session:
                     if own.on("rewind").chance(0.15) and len(session.messages) > 2:
                         await _tried(lab, session.rewind, own.on("to").number(len(session.messages)))
-                    await _between(own, lab, agent, session)
+                    await _between(own, lab, agent, session, crowded=crowded)
                     if own.on("deployed").chance(0.15) and not isinstance(agent, Team):
                         agent = attrs.evolve(agent, limits=Limits(turns=own.number(9) + 1))
                     if crowded and own.on("choice").chance(0.15):
@@ -152,10 +153,14 @@ async def _in_fork(draw: Draw, own: Draw, lab: Lab, agent: Any, client: Any) -> 
             await _one_run(own.on("fork"), draw.on("answers"), lab, agent, session=session, client=client)
 
 
-async def _between(draw: Draw, lab: Lab, agent: Any, session: Any) -> None:
+async def _between(draw: Draw, lab: Lab, agent: Any, session: Any, *, crowded: bool) -> None:
     """What people do to a session between two runs."""
     if draw.on("compact").chance(0.1):
         await _tried(lab, session.compact, agent)
+    if crowded and hasattr(session, "rewind") and draw.on("takes back").chance(0.3):
+        prompts = [n for n, each in enumerate(session.messages) if isinstance(each, UserMessage) and each.is_prompt]
+        if prompts:
+            await _tried(lab, session.rewind, prompts[-1])
     if draw.on("permissions").chance(0.1):
         session.permissions = Permissions(ask=["remembers"], deny=[Rule("pay", {"color": Exact("blue")})])
 
@@ -194,7 +199,7 @@ async def _one_run(
         replies = {each.id: _answer(answers, each) for each in session.questions}
         options["resumes"] = {id: answer for id, answer in replies.items() if answer is not None}
     try:
-        prompts = ("go", "go " * 60, *((f"go with {KEY}",) if crowded else ()))
+        prompts = ("go", "go " * 60, *((f"go with {KEY}", "a long word " * 1000) if crowded else ()))
         opening = lab.stream(agent, draw.on("prompt").one(prompts), session=session, client=client, **options)
         async with opening as stream, trio.open_nursery() as nursery:
             person = _Person(
