@@ -381,11 +381,11 @@ class View:
         if self.cut is not None:
             self.cut = msgspec.structs.replace(self.cut, messages=())
 
-    def cut_to_newest_prompt(self, messages: Sequence[Message]) -> None:
-        """Have the next agent read the newest message of the user in ``messages``, and what follows it."""
-        for index in range(len(messages) - 1, self.first_kept - 1, -1):
+    def cut_to_newest_prompt(self, messages: Sequence[Message], before: int) -> None:
+        """Have the next agent read the newest message of the user in ``messages[:before]``, and what follows it."""
+        for index in range(before - 1, self.first_kept - 1, -1):
             message = messages[index]
-            if isinstance(message, UserMessage) and not message.context:
+            if isinstance(message, UserMessage) and message.is_prompt:
                 self._cut(messages, index, ())
                 return
         # It is in the summary, or a function has left it out.
@@ -536,12 +536,13 @@ def _counted(message: AssistantMessage) -> int:
 
 
 def newest_prompt(messages: Sequence[Message], view: View) -> list[int]:
-    """The indexes of the user messages at the end that are shown: those that no response has followed yet."""
+    """The indexes of the prompts at the end that are shown: those that no response has followed yet, newest first."""
     found: list[int] = []
     for index in range(len(messages) - 1, view.first_kept - 1, -1):
-        if not isinstance(messages[index], UserMessage):
+        message = messages[index]
+        if not isinstance(message, UserMessage):
             break
-        if not view.is_elided(index):
+        if not view.is_elided(index) and not message.context:
             found.append(index)
     return found
 
@@ -630,13 +631,15 @@ def _tail(messages: Sequence[Message], sizes: Sequence[int], first: int, tokens:
     while index > first:
         index -= 1
         left -= sizes[index]
-        if isinstance(messages[index], ToolResult):
+        message = messages[index]
+        if isinstance(message, ToolResult) or (isinstance(message, UserMessage) and message.context):
+            # A context stays with the message before it: a request of contexts alone asks for nothing.
             continue
         # The last prompt, or response with its results, stays however long it is.
         if left < 0 and first_recent < len(messages):
             break
         first_recent = index
-        if isinstance(messages[index], AssistantMessage) and left < 0:
+        if isinstance(message, AssistantMessage) and left < 0:
             break
     return first_recent
 

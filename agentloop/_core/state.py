@@ -117,6 +117,7 @@ __all__ = [
     "QuestionRecord",
     "ReportTaken",
     "RequestSent",
+    "RunBlocked",
     "SessionRewound",
     "SessionSettings",
     "SessionState",
@@ -200,6 +201,14 @@ class LimitRaised(Note, frozen=True):
     limit: str
     """A field of `Limits`."""
     allowed: float
+
+
+class RunBlocked(Note, frozen=True):
+    """A hook ends the run after the open turn, because of a call. The run stays blocked when it is resumed."""
+
+    kind: ClassVar[str] = "blocked"
+    call_id: str
+    reason: str
 
 
 class RequestSent(Note, frozen=True):
@@ -301,6 +310,7 @@ NOTES: Mapping[str, type[Note]] = {
         ChildReused,
         LongResultStored,
         LimitRaised,
+        RunBlocked,
         RequestSent,
         ReportTaken,
         NoteTaken,
@@ -403,6 +413,7 @@ STREAM_TABLE: Mapping[StreamPhase, Mapping[type, StreamPhase | None]] = {
         ToolCallOutput: None,
         ToolCallProgress: None,
         LongResultStored: None,
+        RunBlocked: None,
         ToolCallFinished: None,
         ToolCallParked: None,
         TurnFinished: _S.BETWEEN_TURNS,
@@ -429,6 +440,7 @@ CALL_TABLE: Mapping[CallPhase, Mapping[type, CallPhase]] = {
         ChildStreamStarted: _C.RUNNING,
         ChildReused: _C.RUNNING,
         LongResultStored: _C.RUNNING,
+        RunBlocked: _C.RUNNING,
         ToolCallFinished: _C.FINISHED,
         ToolCallParked: _C.PARKED,
     },
@@ -734,6 +746,7 @@ class StreamState:
         "allowed",
         "background",
         "background_counts",
+        "blocked",
         "call_id",
         "calls",
         "child_count",
@@ -836,6 +849,8 @@ class StreamState:
         """Limits that a person has raised."""
         self.notes: Mapping[str, str] = _NOTHING
         """The last note of each name that observers took."""
+        self.blocked: str | None = None
+        """Why a hook ends it after its open turn, if one does."""
         self.reason: StreamReason | None = None
         """Why it stopped; ``None`` while it runs."""
         self.detail = ""
@@ -1267,6 +1282,10 @@ class StreamState:
             call.begin()
         call.name, call.phase, call.waits = event.name, CallPhase.RUNNING, 0
 
+    def _block(self, note: RunBlocked) -> None:
+        self._running_call(note, note.call_id)
+        self.blocked = note.reason
+
     def _take_note(self, note: NoteTaken) -> None:
         self.notes = {**self.notes, note.name: note.text}
 
@@ -1389,6 +1408,7 @@ class StreamState:
         ViewChanged: _change_view,
         LimitRaised: _raise_limit,
         ReportTaken: _take_report,
+        RunBlocked: _block,
         NoteTaken: _take_note,
         ToolCallStarted: _start_call,
         ToolStarted: _start_tool,

@@ -175,7 +175,10 @@ class Compactor:
         sizes = transcript.shown.sizes(transcript.messages)
         older = newest_prompt(transcript.messages, transcript.shown)[1:]
         too_long = frozenset([index for index in older if sizes[index].all * 2 >= refused])
-        if too_long and max(too_long) < self._run.first_index:
+        state = self._run.state
+        # A run that is resumed began before this opening of it.
+        first = state.first_index if state.messages else self._run.first_index
+        if too_long and max(too_long) < first:
             transcript.shown.elide(too_long)
             self._note_view()
 

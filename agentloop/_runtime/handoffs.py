@@ -285,7 +285,8 @@ async def show_history(run: Run) -> None:
             return
         view.uncut(messages)
     elif history == "last":
-        view.cut_to_newest_prompt(messages)
+        # An agent that has answered leaves a message that asks the next one to continue: that is no prompt.
+        view.cut_to_newest_prompt(messages, len(messages) if record.call_id else record.index)
     else:
         view.cut_to(await _history_of(run, record, history), messages)
     if run.parent is not None:

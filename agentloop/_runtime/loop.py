@@ -347,6 +347,8 @@ class _Loop:
         )
         if state.message is not None:
             return await self._resume_turn(state.message, tools)
+        if state.blocked is not None:
+            return Ending("blocked", state.blocked)
         # The previous run may have had its answer, and ended before it could emit the end.
         answer = answer_at_the_end(run.transcript.messages, self._output)
         if answer is None:
@@ -632,9 +634,9 @@ class _Loop:
         finally:
             if not run.root.questions.is_parked:
                 commit(run, state.closing)
-        if calls.blocked is not None:
+        if state.blocked is not None:
             turn.reason = "blocked"
-            return Ending("blocked", calls.blocked)
+            return Ending("blocked", state.blocked)
         turn.reason = "tool_calls"
         return state.pending_handoff
 

@@ -16,7 +16,7 @@ import trio
 from agentloop._core.context_window import LongResults
 from agentloop._core.foreign_errors import describe, error_text
 from agentloop._core.results import error_info, error_result, result_of, to_text, unknown_tool, words_for_model
-from agentloop._core.state import ToolStarted
+from agentloop._core.state import RunBlocked, ToolStarted
 from agentloop._core.transcript import interrupted_result
 from agentloop._runtime.approval import CheckedArguments, check_call, is_free, may_run_again, real_arguments
 from agentloop._runtime.blocks import PausableDeadline, now, since
@@ -57,7 +57,6 @@ class Calls:
         "_run",
         "_shared",
         "_tools",
-        "blocked",
     )
 
     def __init__(self, run: Run, calls: tuple[ToolCall, ...], tools: Mapping[str, Tool]) -> None:
@@ -78,8 +77,6 @@ class Calls:
         """Ids of the calls whose tools began to run. The state has them a moment earlier: before that is saved."""
         self._handoffs: HandoffOrder | None = None
         """The order of the calls, if one of several is a handoff."""
-        self.blocked: str | None = None
-        """Why a hook ends the run after this turn, if one does."""
 
     async def run_all(self) -> None:
         """Run all calls at once; return when every one has its result."""
@@ -397,12 +394,13 @@ class Calls:
                 verdict = await run.hooks.ask(hook, value)
             except HookFailedError as error:
                 # The hook may remove secrets: without its verdict the result is not shown.
-                self.blocked = str(error)
+                run.note(RunBlocked(call.id, str(error)))
                 return error_result(call, f"The result is withheld: {error}.", "denied")
             if isinstance(verdict, ReplaceResult):
                 result = ToolResult(call.id, call.name, verdict.result.parts, verdict.result.status)
             elif isinstance(verdict, Block):
-                self.blocked = verdict.reason
+                # Noted before the call ends: a call that has its result is not shown to the hook again.
+                run.note(RunBlocked(call.id, verdict.reason))
         return result
 
 

@@ -15,6 +15,7 @@ from agentloop._core.state import (
     Fact,
     LongResultStored,
     Note,
+    RunBlocked,
     SessionRewound,
     SessionSettings,
     SessionState,
@@ -84,6 +85,8 @@ def encode_note(note: Note) -> bytes:
             return b"{}"
         case LongResultStored(text=text):
             return msgspec.json.encode(text)
+        case RunBlocked(reason=reason):
+            return msgspec.json.encode(reason)
         case ValueRemembered(name=name, value=value):
             return msgspec.json.encode(_Memory(name, msgspec.Raw(value)))
         case _:
@@ -99,6 +102,7 @@ _DECODERS: Mapping[str, Callable[[Record], Note]] = {
     TurnOpened.kind: lambda record: TurnOpened(decode_own(record.data, AssistantMessage)),
     ToolStarted.kind: lambda record: ToolStarted(record.key),
     LongResultStored.kind: lambda record: LongResultStored(record.key, decode_own(record.data, str)),
+    RunBlocked.kind: lambda record: RunBlocked(record.key, decode_own(record.data, str)),
     ValueRemembered.kind: _remembered,
 }
 """The notes whose record is not simply their JSON form."""
@@ -167,9 +171,11 @@ _STEPS = frozenset(
         ToolStarted.kind,
         ValueRemembered.kind,
         ChildReused.kind,
+        RunBlocked.kind,
     }
 )
-"""Kinds of records without which a resumed run might do for a second time what it has done before."""
+"""Kinds of records without which a resumed run might do for a second time what it has done before, or what a hook has
+blocked."""
 
 
 class Replay:

@@ -1,7 +1,8 @@
 """``python -m agentloop.testing``: run the corpus and its sweeps, replay tokens, fuzz, and plant bugs.
 
 - ``corpus``: every scenario of the corpus, swept at some places of each kind. This is the default.
-- ``corpus --every``: the same at every place. ``corpus --lines``: the lines that the corpus never runs.
+- ``corpus --every``: the same at every place, 200 of each kind at most.
+- ``corpus --lines``: the lines that the corpus never runs.
 - ``mixes``: agents, people and readers put together at random, each compared with what was recorded of it.
 - ``record``: write down anew what each scenario and each mix does, in a checkout of the repository.
 - ``replay TOKEN``: one run again, by the token, or the program, that a failure printed.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from agentloop.testing._recorded import RecordAnew
-from agentloop.testing.harness.corpus import PLACES, RECORDINGS, corpus, find_scenario, record, record_faults
+from agentloop.testing.harness.corpus import EVERY, PLACES, RECORDINGS, corpus, find_scenario, record, record_faults
 from agentloop.testing.harness.lines import lines_run
 from agentloop.testing.harness.machine import StreamMachine
 from agentloop.testing.harness.mix_plays import mixes, record_mixes
@@ -67,8 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers()
     sweep = commands.add_parser("corpus", help="run and sweep the corpus")
     sweep.add_argument("only", nargs="?", default="", help="only scenarios with this in their names")
-    sweep.add_argument("--limit", type=int, default=PLACES, help="places of each kind in each scenario; 8 by default")
-    sweep.add_argument("--every", action="store_const", dest="limit", const=None, help="every place of each kind")
+    sweep.add_argument("--limit", type=int, default=PLACES, help=f"places of each kind in each; {PLACES} by default")
+    sweep.add_argument(
+        "--every", action="store_const", dest="limit", const=EVERY, help=f"every place of each kind, {EVERY} at most"
+    )
     sweep.add_argument("--lines", action="store_true", help="list the lines of the runtime that no scenario runs")
     sweep.add_argument("--jobs", type=int, default=1, help="processes to use")
     sweep.add_argument("--seed", type=int, default=0, help="another order of tasks in which to try the faults")

@@ -8,6 +8,7 @@ events alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from attrs import define, field
 
@@ -47,6 +48,10 @@ def unsaved_ends(run: Run, call_id: str) -> list[StreamEvent]:
     ]
 
 
+_Place: TypeAlias = tuple[str, str]
+"""The session of the root, and that of the run: the same in each process."""
+
+
 @define
 class Accounts:
     """The accounts of all runs.
@@ -66,10 +71,35 @@ class Accounts:
     """The number of the last turn of a run that has ended. Where a store fails, its end is appended once more."""
     _torn: set[Run] = field(factory=set[Run])
     """The runs that had a turn which failed, or a run inside with one."""
+    _blocked: dict[_Place, dict[str, str]] = field(factory=dict[_Place, dict[str, str]])
+    """For each transcript, the calls after which a hook has ended its run, with the hook's reason."""
 
-    def opened(self, run: Run) -> None:
-        """A run begins, perhaps with what an earlier opening of it has counted."""
+    def opened(self, run: Run, *, is_resumed: bool, ended: Callable[[str, str], bool]) -> None:
+        """A run begins, perhaps with what an earlier opening of it has counted.
+
+        Args:
+          is_resumed: whether it continues an earlier run.
+          ended: whether the result of a call of a session is saved.
+        """
         self._attempts[run.writer] = run.state.output_retries
+        session = run.transcript.id
+        # A call whose result was lost may be made again, and the hook asked again.
+        self._blocked[_place(run)] = (
+            {id: why for id, why in self._blocked.get(_place(run), {}).items() if ended(session, id)}
+            if is_resumed
+            else {}
+        )
+
+    def blocked(self, run: Run, call_id: str, reason: str) -> None:
+        """A hook has ended a run after one of its calls."""
+        self._blocked.setdefault(_place(run), {})[call_id] = reason
+
+    def check_blocked(self, run: Run) -> None:
+        """A run that a hook has ended after a call takes no further turn, in whichever opening."""
+        reasons, outcome = self._blocked.get(_place(run), {}), run.outcome
+        if reasons and outcome is not None and outcome.reason in ("completed", "limit"):
+            call_id, reason = next(iter(reasons.items()))
+            self._note(f"{run.source.stream}: a hook ended it after {call_id} ({reason}), and it was {outcome.reason}")
 
     def appended(self, event: StreamEvent, run: Run) -> None:
         """An event of ``run`` was appended."""
@@ -92,8 +122,11 @@ class Accounts:
             case TurnFinished():
                 self._check_attempts(event, run)
                 self._answered.discard(writer)
-                if event.reason in ("failed", "cancelled"):
-                    # It may have ended between the count of its calls and the first of them.
+                if event.reason in ("failed", "cancelled") or (
+                    event.reason == "needs_input" and any(state.is_paused for state in run.state.around)
+                ):
+                    # It may have ended between the count of its calls and the first of them: the next opening counts
+                    # them once more.
                     self._torn.update(_lineage(run))
                 for around in _lineage(run):
                     self._compare(around, is_own=around is run)
@@ -116,7 +149,7 @@ class Accounts:
     def _compare(self, run: Run, *, is_own: bool) -> None:
         """Compare what a run has counted for its limits with what the run that resumes it will start from."""
         meter, state = run.meter, run.state
-        pairs: list[tuple[str, object, object]] = [("raised limits", dict(meter.allowed), dict(state.allowed))]
+        pairs: list[tuple[str, object, object]] = [("raised limits", dict(meter.allowed), _allowed(run))]
         if is_own and _can_be_resumed(run):
             pairs += [
                 ("requests", meter.requests, state.requests),
@@ -128,6 +161,19 @@ class Accounts:
         for what, counted, kept in pairs:
             if counted != kept:
                 self._note(f"{run.source.stream}: it counts {counted} {what}, and resumed, it would count {kept}")
+
+
+def _allowed(run: Run) -> dict[str, float]:
+    """The limits that a person has raised, as the run that resumes ``run`` would have them.
+
+    An agent that is deployed with a higher limit meanwhile has that, and none where its limit is gone.
+    """
+    limits = {limit: getattr(run.meter.limits, limit, 0) for limit in run.state.allowed}
+    return {limit: max(most, limits[limit]) for limit, most in run.state.allowed.items() if limits[limit] is not None}
+
+
+def _place(run: Run) -> _Place:
+    return run.root.session.id, run.transcript.id
 
 
 def _can_be_resumed(run: Run) -> bool:

@@ -34,7 +34,16 @@ from agentloop.stores import MemoryStore
 from agentloop.testing.simulation import ClockRaise, InjectedFault, Sim
 from agentloop.wire import EVENT_TYPES, decode_event, event_type
 
-__all__ = ["JournalClient", "SavedEvents", "SeamJournal", "StoreHangs", "StoreIsSlow", "StoreRefuses", "parts_of"]
+__all__ = [
+    "PATIENCE",
+    "JournalClient",
+    "SavedEvents",
+    "SeamJournal",
+    "StoreHangs",
+    "StoreIsSlow",
+    "StoreRefuses",
+    "parts_of",
+]
 
 T = TypeVar("T")
 
@@ -42,7 +51,7 @@ SLOW = 2.0
 """Seconds that a store which is slow takes: less than anybody's deadline."""
 
 PATIENCE = 500.0
-"""Seconds after which a process gives up: more than anything takes."""
+"""Seconds after which a process gives up: more than anything takes where people answer in time."""
 
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta, ToolCallOutput, OutputDelta)
 
@@ -153,13 +162,19 @@ class SeamJournal:
             yield self
 
     @asynccontextmanager
-    async def process(self, name: str) -> AsyncGenerator[JournalClient]:
-        """The work of one process on the store. A cancel may kill it (``kill:A``): then it can do nothing more."""
+    async def process(self, name: str, *, patience: float = PATIENCE) -> AsyncGenerator[JournalClient]:
+        """The work of one process on the store. A cancel may kill it (``kill:A``): then it can do nothing more.
+
+        Args:
+          patience: seconds after which the process gives up. That breaks a promise where no fault made it wait.
+        """
         with self._sim.scope(f"kill:{name}") as scope:
             client = JournalClient(self, self._sim, name, scope)
             # Not in the same scope, which would look as if it were killed.
-            with trio.move_on_after(PATIENCE):  # noqa: ASYNC100 - what is inside waits
+            with trio.move_on_after(patience) as given_up:  # noqa: ASYNC100 - what is inside waits
                 yield client
+            if given_up.cancelled_caught and not scope.cancel_called and self._sim.fault is None:
+                self._note(f"process {name} gave up after {patience:g} s, and no fault had made it wait")
 
     def records(self, session: str) -> list[Record]:
         """The session's records at this moment."""

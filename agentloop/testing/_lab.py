@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, cast
 
+import msgspec
 import trio
 
 from agentloop._core.secrets import Redactor
@@ -16,7 +17,14 @@ from agentloop._runtime.stream import Stream
 from agentloop._runtime.tool_context import RunningContext
 from agentloop.agent import Agent
 from agentloop.context import ToolContext
-from agentloop.errors import AgentLoopError, AnswerError, ClockError, InternalError, StreamStateError
+from agentloop.errors import (
+    AgentLoopError,
+    AnswerError,
+    ClockError,
+    InternalError,
+    ModelContextOverflowError,
+    StreamStateError,
+)
 from agentloop.events import (
     ApprovalRequested,
     ContinueRequested,
@@ -157,6 +165,8 @@ class SeamModel:
         self.name = name
         self.has_tool_search = False
         """Whether it loads deferred tools by itself, as the models of some providers do."""
+        self.window: int | None = None
+        """Characters of the messages that it takes at most; ``None`` if it takes any."""
         self.requests: list[ModelRequest] = []
         """The requests that it got, in order."""
 
@@ -166,6 +176,9 @@ class SeamModel:
         if self._lab.trace is not None:
             self._lab.trace.asked(self.name, request)
         await self._lab.sim.seam(f"model:{self.name}")
+        if self.window is not None and sum([len(msgspec.json.encode(each)) for each in request.messages]) > self.window:
+            self._lab.watch.requests.overflowed()
+            raise ModelContextOverflowError(model=self.name, status=400, body="too long")
         last = self._script[-1] if self._script else says("")
         after = last if last.error is not None or last.hangs else says("That is all.")
         response = self._script[self._next] if self._next < len(self._script) else after
@@ -173,8 +186,10 @@ class SeamModel:
         try:
             stop = await play_response(response, reply)
             await self._lab.sim.seam(f"model:{self.name}:stop")
-        except BaseException:
+        except BaseException as error:
             self._lab.watch.requests.broke_off()
+            if isinstance(error, ModelContextOverflowError):
+                self._lab.watch.requests.overflowed()
             raise
         self._lab.watch.requests.said(response)
         return stop
@@ -213,7 +228,9 @@ class Lab:
         self._raises = raises
         self._names: Counter[str] = Counter()
         # A child can be stopped by itself, by the name of its stream.
-        self.watch = Watch(lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved)
+        self.watch = Watch(
+            lambda child: sim.on_cancel(f"stop:{child.id}", child.stop), self._may_lose, self._saved, self._has_ended
+        )
         self.watch.has_clock = not isinstance(sim.fault, ClockRaise)
         self.recorded: list[Recorded] = []
         self.effects: list[tuple[int, str, str]] = []
@@ -239,6 +256,10 @@ class Lab:
         assert self.journal is not None
         events = self.journal.saved(root).events.values()
         return [event.message for event in events if isinstance(event, MessageCommitted) and event.session == session]
+
+    def _has_ended(self, root: str, session: str, call_id: str) -> bool:
+        """Whether the journal of ``root`` has the result of a call of ``session``."""
+        return self.journal is not None and (session, call_id) in self.journal.saved(root).ended
 
     # --------------------------------------------------------------------------- streams
 
@@ -393,21 +414,36 @@ class Lab:
 
     def _made(self, name: str, run: Callable[..., Awaitable[object]], options: dict[str, Any]) -> Tool:
         async def traced(context: ToolContext[Any], **arguments: object) -> object:
-            if self.trace is None:
-                return await run(context, **arguments)
-            self.trace.call(name, context, arguments)
+            call = context.source.stream, context.call_id
+            self._check_begin(context, made)
+            self.watch.working.append(call)
+            if self.trace is not None:
+                self.trace.call(name, context, arguments)
             try:
                 result = await run(context, **arguments)
             except BaseException as error:
-                self.trace.result(context, error)
+                if self.trace is not None:
+                    self.trace.result(context, error)
                 raise
-            self.trace.result(context, result)
+            finally:
+                self.watch.working.remove(call)
+            if self.trace is not None:
+                self.trace.result(context, result)
             return result
 
         # Without `@tool`: reading the signature would take longer than everything that the tool does.
-        return Tool(
+        made = Tool(
             name=name, description=name, function=traced, arguments=NO_ARGUMENTS, context_name="context", **options
         )
+        return made
+
+    def _check_begin(self, context: ToolContext[Any], tool: Tool) -> None:
+        """A tool begins: the journal knows it, no result of the call is saved, and its approval is."""
+        root = cast("RunningContext", context)._run.root
+        is_harmless = tool.read_only and tool.may_run_again
+        if self.journal is not None and root.journal is not None and not (is_harmless or tool.records_start):
+            stream, call = context.source.stream, context.call_id
+            self.journal.check_effect(root.session.id, stream, call, may_run_again=False)
 
     def hook(self, point: Point[Any, Any], verdict: object = None, **options: Any) -> Hook:
         """A hook that passes a seam, and returns ``verdict``."""

@@ -50,6 +50,11 @@ def refusals(messages: Sequence[Message]) -> list[str]:
     return problems
 
 
+_BEGINNING = 20
+"""Characters of a message that are shown however little room there is."""
+_LEFT_OUT = "characters are left out here"
+
+
 @define
 class _Conversation:
     """What is known of one transcript."""
@@ -79,6 +84,10 @@ class Requests:
     """What fake tools returned, by stream and call."""
     _conversations: dict[int, _Conversation] = field(factory=dict[int, _Conversation])
     """By the identity of the transcript."""
+    _parked: dict[tuple[str, str], tuple[Run, tuple[Message, ...]]] = field(
+        factory=dict[tuple[str, str], tuple[Run, tuple[Message, ...]]]
+    )
+    """By the session of the root and that of the run: the last run, and what its model was asked last."""
     _cuts: dict[int, Cut | None] = field(factory=dict[int, Cut | None])
     """What a handoff has left out, at the last request, by the identity of the transcript."""
     _asking: dict[trio.lowlevel.Task, tuple[Run, bool]] = field(factory=dict[trio.lowlevel.Task, tuple[Run, bool]])
@@ -86,6 +95,7 @@ class Requests:
     _reported: dict[trio.lowlevel.Task, Usage] = field(factory=dict[trio.lowlevel.Task, Usage])
     """The usage of the response at hand, as its model reports it."""
     _spent: dict[Run, int] = field(factory=dict[Run, int])
+    _overflowed: set[Run] = field(factory=set[Run])
     _estimated: set[Run] = field(factory=set[Run])
     _requests: dict[Run, int] = field(factory=dict[Run, int])
     """How many requests of a run have gone out."""
@@ -124,7 +134,7 @@ class Requests:
             self._cuts[id(run.transcript)] = cut
             self.forget(run)
         conversation = self._conversations.setdefault(id(run.transcript), _Conversation())
-        messages = tuple(request.messages)
+        messages = _without_loaded(request.messages)
         if run not in self._prompted and run not in self.resumed:
             self._prompted.add(run)
             parts = run.prompt.parts
@@ -132,8 +142,36 @@ class Requests:
                 isinstance(message, UserMessage) and message.parts[: len(parts)] == parts for message in messages
             ):
                 self._note(f"{where} without the prompt {run.prompt}")
+        self._check_newest(where, run, messages)
+        self._compare_openings(where, run, messages)
         self._compare(where, run, conversation, messages)
         conversation.asked, conversation.answer, conversation.run = messages, None, run
+
+    def _compare_openings(self, where: str, run: Run, messages: tuple[Message, ...]) -> None:
+        """A run that was parked asks its model after what it had asked before, in another process, too."""
+        place = run.root.session.id, run.transcript.id
+        before, asked = self._parked.get(place, (None, ()))
+        self._parked[place] = run, messages
+        if before is None or before is run or self._loses() or self.resumed.get(run) is not before:
+            return
+        if run.hooks.at("before_llm_call") or run.transcript.handoffs:
+            return
+        if not all(map(_is_shown, messages, asked)) or len(messages) < len(asked):
+            self._note(f"{where} {messages[: len(asked)]}, where before it was parked it was asked {asked}")
+
+    def _check_newest(self, where: str, run: Run, messages: tuple[Message, ...]) -> None:
+        """The message that the model is to answer is shown, however little room there is: its beginning at least."""
+        since: list[UserMessage] = []
+        for message in reversed(run.transcript.messages):
+            if not isinstance(message, UserMessage):
+                break
+            since.append(message)
+        newest = next((message for message in since if not message.context and not message.reports), None)
+        if newest is None or run.transcript.handoffs:
+            return
+        text = newest.text[:_BEGINNING]
+        if not any(isinstance(message, UserMessage) and message.text.startswith(text) for message in messages):
+            self._note(f"{where} without {newest}, which nobody has answered")
 
     def _compare(self, where: str, run: Run, before: _Conversation, messages: tuple[Message, ...]) -> None:
         if before.asked is None:
@@ -143,7 +181,7 @@ class Requests:
         known = len(before.asked)
         if before.run is not run and (run.first_index < known or self._loses()):
             return
-        if messages[:known] != before.asked:
+        if not all(map(_is_shown, messages, before.asked)) or len(messages) < known:
             self._note(f"{where} with another beginning than before: {messages[:known]}, not {before.asked}")
             return
         rest = messages[known:]
@@ -192,6 +230,7 @@ class Requests:
     def forget(self, run: Run) -> None:
         """The conversation was shortened, or its messages were replaced: the next request is the first one."""
         self._conversations[id(run.transcript)] = _Conversation(asked=())
+        self._parked.pop((run.root.session.id, run.transcript.id), None)
 
     def _check_limits(self, run: Run) -> None:
         """No request goes past a limit on requests, of its run or of one around it, that a person has not raised."""
@@ -236,6 +275,19 @@ class Requests:
         if run is not None:
             self._count(run, self._reported.get(trio.lowlevel.current_task(), Usage()))
 
+    def overflowed(self) -> None:
+        """A fake model has refused a request as too long: the next one may have less in it, from the beginning on."""
+        run, _ = self._asking.get(trio.lowlevel.current_task(), (None, False))
+        if run is not None:
+            self._overflowed.add(run)
+            self.forget(run)
+
+    def turn_began(self, run: Run) -> None:
+        """A run takes a turn. After an overflow, a fallback may have been asked all of it once more in the last one."""
+        if run in self._overflowed:
+            self._overflowed.remove(run)
+            self.forget(run)
+
     def _count(self, run: Run, usage: Usage) -> None:
         self._spent[run] = self._spent.get(run, 0) + usage.total_tokens
         if not usage.total_tokens:
@@ -277,6 +329,24 @@ class Requests:
                 return []
             openings.append(before)
         return openings
+
+
+def _is_shown(message: Message, before: Message) -> bool:
+    """Whether ``message`` is ``before``, or a part of it: a long result is shown in part where there is little room."""
+    if message == before:
+        return True
+    is_result = isinstance(message, ToolResult) and isinstance(before, ToolResult) and message.call_id == before.call_id
+    return is_result and _LEFT_OUT in message.text
+
+
+def _without_loaded(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """``messages`` without the deferred tools that are shown once more where the conversation was shortened."""
+    return tuple(
+        message
+        for message in messages
+        if not (isinstance(message, ToolResult) and message.call_id.startswith("loaded_"))
+        and not (isinstance(message, AssistantMessage) and any(call.id.startswith("loaded_") for call in message.calls))
+    )
 
 
 def _called(call: ToolCall) -> str:

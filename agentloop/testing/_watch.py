@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from agentloop._core.transcript import Mailbox, Transcript, problems
-from agentloop._runtime import lifecycle
+from agentloop._runtime import lifecycle, model_call
+from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import CAPACITY, EventLog, EventWriter
 from agentloop._runtime.model_call import ModelCall
 from agentloop._runtime.run import Root, Run
@@ -29,9 +32,12 @@ from agentloop.events import (
     StreamStarted,
     StreamStopped,
     ToolCallFinished,
+    ToolCallParked,
     TurnFinished,
     TurnReason,
+    TurnStarted,
 )
+from agentloop.hooks import Block, Hook, PostToolUse
 from agentloop.messages import AssistantMessage, Message, Usage, UserMessage
 from agentloop.models import ModelRequest
 from agentloop.testing._accounts import Accounts
@@ -54,6 +60,7 @@ class Watch:
       on_child: called with each child stream, when it is opened.
       loses: whether a store has failed by now, and messages may be lost.
       saved: the messages of a session that the journal of a root session has.
+      ended: whether that journal has the result of a call of a session.
 
     Attributes:
       runs: every stream that was opened, in order.
@@ -63,6 +70,8 @@ class Watch:
       requests: the account of what models are asked, and of what they use.
       accounts: what runs count twice.
       resumed: the runs that continue an earlier one.
+      working: the calls whose fake tools run at this moment, by stream and call.
+      secrets: texts that no event, request or record of a run that redacts may have.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class Watch:
         on_child: Callable[[Stream], object] = lambda _stream: None,
         loses: Callable[[], bool] = lambda: False,
         saved: Callable[[str, str], list[Message]] = lambda _root, _session: [],
+        ended: Callable[[str, str, str], bool] = lambda _root, _session, _call: True,
     ) -> None:
         self._on_child = on_child
         self.runs: list[Run] = []
@@ -78,9 +88,12 @@ class Watch:
         self.accounts = Accounts(self.note)
         self.resumed: set[Run] = set()
         self.ended_at: dict[str, float] = {}
+        self.secrets: set[str] = set()
+        self.working: list[tuple[str, str]] = []
         self.has_clock = True
         self._loses = loses
         self._saved = saved
+        self._ended = ended
         self._read: dict[Run, list[StreamEvent]] = {}
         """The events that each reader has got."""
         self._steered: list[tuple[Mailbox, UserMessage, int]] = []
@@ -121,6 +134,7 @@ class Watch:
             self._watched_requests(),
             self._watched_readers(),
             self._watched_mailboxes(),
+            self._watched_hooks(),
         ):
             yield
 
@@ -134,6 +148,9 @@ class Watch:
             real_report(call, usage)
 
         async def respond(call: ModelCall, request: ModelRequest) -> AssistantMessage:
+            if self.secrets and _redacts(call._run):
+                shown = (request.messages, request.instructions)
+                self._check_secrets(f"a request of {call._run.source.stream}", shown)
             self.requests.asked(call._run, request, is_turn=not call.is_silent)
             return await real(call, request)
 
@@ -149,6 +166,8 @@ class Watch:
             real_append(log, event, writer)
             self._check_memory(log)
             run = next((run for run in self.runs if run.writer is writer), None)
+            if self.secrets and run is not None and _redacts(run):
+                self._check_secrets(f"event {event.seq} of {event.source.stream}", event)
             if run is not None:
                 self.accounts.appended(event, run)
             if self.has_clock and isinstance(event, ToolCallFinished) and event.result.status == "timeout":
@@ -156,12 +175,16 @@ class Watch:
                 # The difference of two times is not exact.
                 if limit is not None and event.elapsed < float(limit[1]) - 1e-6:
                     self.note(f"call {event.call_id} of {event.stream} timed out after {event.elapsed:g} s: {limit[0]}")
+            if isinstance(event, (ToolCallFinished, ToolCallParked)) and (event.stream, event.call_id) in self.working:
+                self.note(f"call {event.call_id} of {event.stream} has ended, and its tool still runs")
             if isinstance(event, TurnFinished):
                 self._turns[writer] = event.reason
             if isinstance(event, MessageCommitted) and isinstance(event.message, AssistantMessage):
                 self._answers[writer] = self._answers.get(writer, 0) + 1
             if isinstance(event, (StreamStopped, ChildStreamStopped)):
                 self.ended_at[event.stream] = trio.current_time()
+            if run is not None and isinstance(event, TurnStarted):
+                self.requests.turn_began(run)
             if run is not None and isinstance(event, (CompactionStarted, CompactionFinished)):
                 self.requests.forget(run)
 
@@ -171,6 +194,22 @@ class Watch:
             return event
 
         with patched(EventLog, "append", append), patched(Stream, "__anext__", anext_):
+            yield
+
+    @contextmanager
+    def _watched_hooks(self) -> Generator[None]:
+        """See each hook that ends a run after a tool call."""
+        real = Hooks.ask
+
+        async def ask(hooks: Hooks, hook: Hook, value: Any) -> Any:
+            verdict = await real(hooks, hook, value)
+            if isinstance(verdict, Block) and isinstance(value, PostToolUse):
+                run = next((run for run in self.runs if run.hooks is hooks), None)
+                if run is not None:
+                    self.accounts.blocked(run, value.call_id, verdict.reason)
+            return verdict
+
+        with patched(Hooks, "ask", ask):
             yield
 
     @contextmanager
@@ -196,7 +235,8 @@ class Watch:
             async with block as stream:
                 opened = stream._run
                 self.runs.append(opened)
-                self.accounts.opened(opened)
+                root = opened.root.session.id
+                self.accounts.opened(opened, is_resumed=is_resumed, ended=partial(self._ended, root))
                 if is_resumed:
                     self.resumed.add(opened)
                     self.requests.resumed[opened] = self._parked_before(opened)
@@ -268,7 +308,11 @@ class Watch:
                 self.note(f"{run.source.stream}: at the end question scopes are left: {run.root.questions.scopes}")
             for problem in problems(run.transcript.messages):
                 self.note(f"session {run.transcript.id}: a provider would refuse its transcript: {problem}")
+            stored = run.transcript.long_results
+            if stored._size != sum(map(len, stored._texts.values())):
+                self.note(f"{run.source.stream}: its long results take {stored._size} characters, by its own count")
             self._check_outcome(run)
+            self._check_reports(run)
         for run, events in self._read.items():
             for problem in event_problems(events, complete=False):
                 self.note(f"the reader of {run.source.stream}: {problem}")
@@ -289,6 +333,12 @@ class Watch:
                 is_parked = other.outcome is not None and other.outcome.reason == "needs_input"
                 return other if is_parked else None
         return None
+
+    def _check_secrets(self, where: str, shown: object) -> None:
+        """A run that redacts shows no secret."""
+        text = msgspec.json.encode(shown).decode()
+        if any(secret in text for secret in self.secrets):
+            self.note(f"{where} has a secret: {shown}")
 
     def _check_memory(self, log: EventLog) -> None:
         """However slow a reader is, of whichever run, few events wait for it."""
@@ -317,6 +367,7 @@ class Watch:
                     or run.outcome is None
                     or run.outcome.reason == "blocked"
                     or self._loses()
+                    or (_redacts(run) and any(secret in message.text for secret in self.secrets))
                 ):
                     continue
                 sent = sum(other == message for box, other, _ in self._steered if box is mailbox)
@@ -329,11 +380,23 @@ class Watch:
                 if times != sent:
                     self.note(f"{message} was sent to {run.source.stream} {sent} times, and counts {times} times")
 
+    def _check_reports(self, run: Run) -> None:
+        """The model of a run that completed has read of the end of each background run, once."""
+        if run.outcome is None or run.outcome.reason != "completed" or self._loses():
+            return
+        told = [id for message in run.transcript.messages if isinstance(message, UserMessage) for id in message.reports]
+        began = [other for other in self.runs if other.parent is run and other.background_id]
+        for child in began:
+            if told.count(child.background_id) != 1:
+                times = told.count(child.background_id)
+                self.note(f"{run.source.stream} completed, and read {times} times of the end of {child.background_id}")
+
     def _check_outcome(self, run: Run) -> None:
         """The reason is the true one, as far as it shows from outside."""
         outcome, name = run.outcome, run.source.stream
         if outcome is None:
             return
+        self.accounts.check_blocked(run)
         expected = ("cancelled", "needs_input") if run.root.questions.is_parked else ("cancelled",)
         if run.scope.cancel_called and outcome.reason not in expected and run.scope.cancelled_caught:
             self.note(f"{name}: it was stopped, but its reason is {outcome.reason}")
@@ -354,3 +417,13 @@ class Watch:
             self.note(f"{name}: it failed, and its last turn was cancelled")
         if outcome.reason in ("completed", "blocked") and turn in ("failed", "cancelled"):
             self.note(f"{name}: it ended as {outcome.reason}, and its last turn was {turn}")
+
+
+def _redacts(run: Run) -> bool:
+    """Whether a run shows no secrets, since its agent redacts, or the agent of a run around it."""
+    around: Run | None = run
+    while around is not None:
+        if around.config.redact is not None or around.redactor is not None:
+            return True
+        around = around.parent
+    return False

@@ -17,6 +17,7 @@ from agentloop._core.state import (
     STREAM_TABLE,
     Fact,
     LimitRaised,
+    RunBlocked,
     SessionState,
     StreamPhase,
     StreamState,
@@ -215,6 +216,7 @@ def any_fact() -> st.SearchStrategy[Fact]:
         calls.map(ToolStarted),
         calls.map(lambda call_id: ValueRemembered(call_id, "n", b"1")),
         st.just(LimitRaised("s/1", "turns", 5.0)),
+        calls.map(lambda call_id: RunBlocked(call_id, "enough")),
     )
 
 

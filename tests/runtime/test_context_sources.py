@@ -12,7 +12,7 @@ import trio
 from agentloop import Agent, Approve, Compaction, Deadlines, Handoff, RunInfo, Session, Team, UsageError, tool
 from agentloop.context_sources import ContextSource
 from agentloop.events import WarningIssued
-from agentloop.messages import Message, UserMessage, text_of
+from agentloop.messages import Message, Text, UserMessage, text_of
 from agentloop.models import ModelRequest
 from agentloop.stores import MemoryStore, stored_session
 from agentloop.testing import ScriptedModel, calls
@@ -281,3 +281,19 @@ async def test_a_run_that_is_stopped_while_a_source_is_asked_ends_and_tells_noth
 
     assert outcome.reason == "cancelled"
     assert told(outcome.messages) == []
+
+
+async def test_a_prompt_is_not_summed_up_because_a_context_follows_it() -> None:
+    session = Session("ann")
+    long = "word " * 3000
+    agent = Agent(
+        ScriptedModel(long, "They said word.", "Well."),
+        context=[changing("rain", "sun")],
+        compaction=Compaction(window=6_000, keep_recent=0.001),
+    )
+
+    await agent.run(long, session=session)
+    await agent.run("Is it well?", session=session)
+
+    assert requests(agent)[-1].messages[-2] == UserMessage((Text("Is it well?"),))
+    assert told(requests(agent)[-1].messages) == [("sun",)]

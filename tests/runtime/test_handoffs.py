@@ -459,6 +459,18 @@ async def test_an_agent_with_handoff_when_done_gives_the_conversation_away_when_
     ]
 
 
+async def test_with_history_last_an_agent_that_is_handed_an_answer_reads_the_prompt_that_it_answers() -> None:
+    draft = agent("draft", "Hm.", "A draft.", handoffs=[Handoff("review", history="last")], handoff_when_done="review")
+    review = agent("review", to("draft"), "Fine.", handoffs=["draft"])
+    session = Session()
+    await Team(draft, review).run("write", session=session)
+    assert roles(requests_of(review)[0].messages) == [
+        "write",
+        "AssistantMessage",
+        "[The agent draft has finished its part. Continue the conversation as the agent review.]",
+    ]
+
+
 async def test_steering_comes_before_a_handoff_when_done_and_a_follow_up_after_it() -> None:
     streams: list[Stream[Any]] = []
 

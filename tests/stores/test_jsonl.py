@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from agentloop import Agent, Approve, Permissions, tool
+from agentloop._core.transcript import problems
 from agentloop.errors import SequenceError, StoreError
 from agentloop.events import (
     ApprovalRequested,
@@ -363,3 +364,29 @@ async def test_a_transcript_that_a_provider_would_refuse_is_not_imported(file: P
         await import_session(store, file, whole_only=False)
         async with stored_session(store, "s") as session:
             assert session.messages == (started.message,)
+
+
+async def test_wherever_a_session_of_calls_side_by_side_breaks_off_what_is_left_of_it_goes_on(file: Path) -> None:
+    """The file is cut after each of its lines: no part of a turn may be imported."""
+
+    @tool
+    async def look() -> str:
+        """Look."""
+        return "blue"
+
+    two = calls("look") + calls("look") + calls("look")
+    agent = Agent(ScriptedModel(two, "Blue.", two, "Still blue."), tools=[look])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            await agent.run("go", session=session)
+            await agent.run("again", session=session)
+        await export_session(store, "s", file)
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    for kept in range(2, len(lines)):
+        file.write_text("".join(lines[:kept]), "utf-8")
+        async with MemoryStore().open() as store:
+            await import_session(store, file, whole_only=False)
+            async with stored_session(store, "s") as session:
+                assert problems(session.messages) == []
+                model = ScriptedModel("Well.")
+                assert (await Agent(model, tools=[look]).run("Well?", session=session)).output == "Well."

@@ -1527,6 +1527,25 @@ async def test_hooks_are_called_again_for_calls_that_run_again() -> None:
     assert "Be kind." in model.requests[1].instructions
 
 
+async def test_a_run_that_a_hook_blocks_after_a_tool_stays_blocked_where_it_was_parked_meanwhile() -> None:
+    @hooks.post_tool_use(tools="pay")
+    async def enough(value: hooks.PostToolUse) -> hooks.Block:
+        return hooks.Block("enough was paid")
+
+    @tool
+    async def pay() -> str:
+        """Pay."""
+        return "paid"
+
+    model = ScriptedModel(calls("pay") + calls("ask"), "Paid again.")
+    agent = Agent(model, tools=[pay, asking([])], hooks=[enough])
+    async with memory() as store:
+        parked = await park(store, agent, "go")
+        resumed = await resume(store, agent, {parked.ids[0]: Accept({"tag": "x"})})
+    assert (resumed.outcome.reason, resumed.outcome.detail) == ("blocked", "enough was paid")
+    assert len(model.requests) == 1
+
+
 async def test_a_resumed_run_starts_from_the_summary() -> None:
     talk = "bla " * 300
     model = ScriptedModel(talk, "They said bla.", calls("ask"), "Done.")

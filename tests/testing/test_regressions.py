@@ -33,6 +33,15 @@ TOKENS = {
 }
 
 PROGRAMS = {
+    "a run that a hook blocks after a tool stays blocked where its process dies before it has ended": (
+        '{"roots":[{"stream":{"turns":[[{"type":"do","what":"work"},{"type":"do","what":"slow"}]],"end":"hook_blocks"},'
+        '"reader":{"does":"drain","after":12},"journal":"killed"}]}'
+    ),
+    "a process waits for as many late answers as its run asks for": (
+        '{"roots":[{"stream":{"turns":[[{"type":"do","what":"ask"}],[{"type":"do","what":"ask"}],[{"type":"do","what":'
+        '"ask"}],[{"type":"do","what":"ask"}],[{"type":"do","what":"ask"}],[{"type":"do","what":"ask"}],[{"type":"do",'
+        '"what":"ask"}],[{"type":"do","what":"ask"}]]},"reader":{"answers":"youngest_first"},"journal":"kept"}]}'
+    ),
     "no question is lost whose run is parked at the moment at which it is asked": (
         '{"roots":[{"stream":{"turns":[[{"type":"do","what":"work"}],[{"type":"do","what":"time_out"},{"type":"do",'
         '"what":"remember"},{"type":"do","what":"ask"},{"type":"do","what":"remember"},{"type":"do","what":"ask"}]]},'

@@ -20,7 +20,7 @@ from agentloop.session import Session
 from agentloop.testing._lab import Lab
 from agentloop.testing.harness.registry import ends, on_depths, scenario
 from agentloop.testing.harness.session_scenarios import Story, story
-from agentloop.testing.scripted import calls
+from agentloop.testing.scripted import calls, says
 
 __all__: list[str] = []
 
@@ -60,7 +60,8 @@ def a_context_source_that_hangs(lab: Lab) -> Agent[Any, Any]:
 @scenario(ends("completed"))
 async def a_context_that_a_summary_has_replaced_is_told_again(lab: Lab) -> None:
     session = Session("session-A")
-    model = lab.model("One. " + "word " * 3000, "Two. " + "word " * 3000, "The summary.", "Three.")
+    long = [says(f"{number}. " + "word " * 3000, piece=20_000) for number in ("One", "Two")]
+    model = lab.model(*long, "The summary.", "Three.")
     agent = Agent(
         model,
         context=[_source(lab, "weather", {1: "rain"}, each="run")],

@@ -31,7 +31,17 @@ from agentloop.testing.harness.registry import GROUPS, SCENARIOS
 from agentloop.testing.simulation import Fault, Kind, parse_fault, simulate
 from agentloop.testing.simulation.sweep import faults_tried
 
-__all__ = ["FAULTS", "PLACES", "RECORDINGS", "corpus", "find_scenario", "record", "record_faults", "recorded_faults"]
+__all__ = [
+    "EVERY",
+    "FAULTS",
+    "PLACES",
+    "RECORDINGS",
+    "corpus",
+    "find_scenario",
+    "record",
+    "record_faults",
+    "recorded_faults",
+]
 
 _ADDED = (
     *(_agents, _background, _blocks, _contexts, _deferred, _guards, _handoffs, _hook_runs, _laws),
@@ -46,8 +56,14 @@ RECORDINGS = Recordings()
 FAULTS = Recordings(inner="faults")
 """How runs with a fault come out: a line for each."""
 
-PLACES = 8
+PLACES = 4
 """Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
+
+EVERY = 200
+"""The same for the sweep of everything, which takes half an hour on one core: all places of all but long scenarios."""
+
+_TRIED = 8
+"""Places of each kind, some of which are recorded."""
 
 _RECORDED: dict[Kind, tuple[int, ...]] = {"cancel": (1, 4, 6), "seam": (1, 3, 5, 6), "clock": (4,), "interrupt": (3, 5)}
 """Which of these places are recorded."""
@@ -114,7 +130,7 @@ def record_faults() -> list[str]:
         sim = simulate(base)
         lines: dict[str, str] = {}
         for kind, places in _RECORDED.items():
-            tried = faults_tried(sim, kind, PLACES)
+            tried = faults_tried(sim, kind, _TRIED)
             for fault in [tried[place] for place in places if place < len(tried)]:
                 scenario = make()
                 scenario.recorded_faults = {str(fault): ""}

@@ -21,6 +21,8 @@ from agentloop.events import (
     TurnFinished,
 )
 from agentloop.limits import Limits
+from agentloop.messages import UserMessage
+from agentloop.models import ModelChoice
 from agentloop.permissions import Exact, Permissions, Rule
 from agentloop.questions import Accept, Answer, Approve, Cancel, Decline, Deny
 from agentloop.session import Session
@@ -30,15 +32,17 @@ from agentloop.testing._journal import SeamJournal
 from agentloop.testing._lab import AgentScenario, Lab, Recorded
 from agentloop.testing._recorded import Checksums, RecordAnew, Recordings, checksums_of
 from agentloop.testing._shown import shown, shown_error
-from agentloop.testing.harness.mixes import Draw, make_team
+from agentloop.testing.harness.draw import Draw
+from agentloop.testing.harness.mix_features import CROWDED, KEY
+from agentloop.testing.harness.mixes import make_team
 from agentloop.testing.simulation import Violation, simulate
 
 __all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes"]
 
-MIXES = 500
+MIXES = 620
 """Mixes that are tried when they are recorded. One that breaks a promise is not recorded, and is printed."""
 
-_LEFT_OUT = (188, 260, 376)
+_LEFT_OUT = (188, 260, 376, 569)
 """Mixes whose estimate of tokens differs by one between Pythons: from 3.12 on, `sum` adds floats in another way."""
 
 MIX_RECORDINGS = Recordings(inner="mixes")
@@ -46,10 +50,13 @@ _GROUP = "mixes"
 
 _ID = "mixed"
 
+_PATIENCE = 5000.0
+"""Seconds that a run may take: some tools take minutes, and people may let each of them do it several times."""
+
 
 def mix(number: int) -> AgentScenario:
     """The mix with a number, to be played and watched."""
-    scenario = AgentScenario(f"mix-{number}", partial(_play, Draw(f"mix {number}")))
+    scenario = AgentScenario(f"mix-{number}", partial(_play, Draw(f"mix {number}"), number >= CROWDED))
     if MIX_RECORDINGS.folder is not None:
         scenario.recorded = Checksums(MIX_RECORDINGS.lines_of(_GROUP, scenario.name)) or RecordAnew()
     return scenario
@@ -85,15 +92,17 @@ def record_mixes() -> tuple[list[str], list[Violation]]:
     return changed, broken
 
 
-async def _play(draw: Draw, lab: Lab) -> None:
+async def _play(draw: Draw, crowded: bool, lab: Lab) -> None:
+    if crowded:
+        lab.watch.secrets.add(KEY)
     if draw.on("journal").chance(0.5):
-        await _in_journal(draw, lab)
+        await _in_journal(draw, crowded, lab)
         return
-    agent = make_team(draw.on("agent"), lab)
+    agent = make_team(draw.on("agent"), lab, crowded=crowded)
     session = Session(_ID, permissions=_permissions(draw))
     for number in range(1 + draw.on("runs").number(3)):
-        await _between(draw.on(number), lab, agent, session)
-        await _one_run(draw.on(number), draw.on("answers"), lab, agent, session=session)
+        await _between(draw.on(number), lab, agent, session, crowded=crowded)
+        await _one_run(draw.on(number), draw.on("answers"), lab, agent, session=session, crowded=crowded)
 
 
 def _permissions(draw: Draw) -> Permissions | None:
@@ -101,25 +110,36 @@ def _permissions(draw: Draw) -> Permissions | None:
     return Permissions(ask=["one"], deny=[Rule("poll", {"number": Exact(2)})]) if own.chance(0.15) else None
 
 
-async def _in_journal(draw: Draw, lab: Lab) -> None:
+async def _in_journal(draw: Draw, crowded: bool, lab: Lab) -> None:
     """Each run in a process of its own, and an unfinished one is resumed, three times at most."""
     async with SeamJournal(lab.sim, lab.watch.note).open() as journal:
         lab.journal = journal
-        agent = make_team(draw.on("agent"), lab)
+        agent = make_team(draw.on("agent"), lab, crowded=crowded)
         for number in range(2 + draw.on("runs").number(4)):
             own = draw.on(number)
-            async with journal.process(f"P{number}") as client:
+            async with journal.process(f"P{number}", patience=_PATIENCE) as client:
                 client.delay = own.on("slow").one((0.0, 0.0, 0.5))
                 async with stored_session(
                     client, _ID, if_busy="wait", permissions=_permissions(draw), lease_seconds=3
                 ) as session:
                     if own.on("rewind").chance(0.15) and len(session.messages) > 2:
                         await _tried(lab, session.rewind, own.on("to").number(len(session.messages)))
-                    await _between(own, lab, agent, session)
+                    await _between(own, lab, agent, session, crowded=crowded)
                     if own.on("deployed").chance(0.15) and not isinstance(agent, Team):
                         agent = attrs.evolve(agent, limits=Limits(turns=own.number(9) + 1))
+                    if crowded and own.on("choice").chance(0.15):
+                        session.choice = own.on("chosen").one((None, ModelChoice(reasoning_effort="high")))
                     kills = client.kill if own.on("kill").chance(0.3) else None
-                    await _one_run(own, draw.on("answers"), lab, agent, session=session, client=client, kills=kills)
+                    await _one_run(
+                        own,
+                        draw.on("answers"),
+                        lab,
+                        agent,
+                        session=session,
+                        client=client,
+                        kills=kills,
+                        crowded=crowded,
+                    )
                 if own.on("fork").chance(0.15):
                     await _in_fork(draw, own, lab, agent, client)
 
@@ -133,10 +153,14 @@ async def _in_fork(draw: Draw, own: Draw, lab: Lab, agent: Any, client: Any) -> 
             await _one_run(own.on("fork"), draw.on("answers"), lab, agent, session=session, client=client)
 
 
-async def _between(draw: Draw, lab: Lab, agent: Any, session: Any) -> None:
+async def _between(draw: Draw, lab: Lab, agent: Any, session: Any, *, crowded: bool) -> None:
     """What people do to a session between two runs."""
     if draw.on("compact").chance(0.1):
         await _tried(lab, session.compact, agent)
+    if crowded and hasattr(session, "rewind") and draw.on("takes back").chance(0.3):
+        prompts = [n for n, each in enumerate(session.messages) if isinstance(each, UserMessage) and each.is_prompt]
+        if prompts:
+            await _tried(lab, session.rewind, prompts[-1])
     if draw.on("permissions").chance(0.1):
         session.permissions = Permissions(ask=["remembers"], deny=[Rule("pay", {"color": Exact("blue")})])
 
@@ -160,6 +184,7 @@ async def _one_run(
     session: Any,
     client: Any = None,
     kills: Callable[[], None] | None = None,
+    crowded: bool = False,
 ) -> None:
     modes = ("reader", "reader", "decline", "handler") + (("park", "park") if client is not None else ())
     mode = draw.on("mode").one(modes)
@@ -174,12 +199,16 @@ async def _one_run(
         replies = {each.id: _answer(answers, each) for each in session.questions}
         options["resumes"] = {id: answer for id, answer in replies.items() if answer is not None}
     try:
-        opening = lab.stream(
-            agent, draw.on("prompt").one(("go", "go " * 60)), session=session, client=client, **options
-        )
+        prompts = ("go", "go " * 60, *((f"go with {KEY}", "a long word " * 1000) if crowded else ()))
+        opening = lab.stream(agent, draw.on("prompt").one(prompts), session=session, client=client, **options)
         async with opening as stream, trio.open_nursery() as nursery:
             person = _Person(
-                draw.on("person"), stream, nursery, answers=answers if mode == "reader" else None, kills=kills
+                draw.on("person"),
+                stream,
+                nursery,
+                answers=answers if mode == "reader" else None,
+                kills=kills,
+                crowded=crowded,
             )
             async for event in stream:
                 if not await person.reads(event):
@@ -207,6 +236,7 @@ class _Person:
         *,
         answers: Draw | None,
         kills: Callable[[], None] | None,
+        crowded: bool,
     ) -> None:
         self._draw = draw
         self._stream = stream
@@ -217,6 +247,8 @@ class _Person:
         self._deed = draw.on("deed").one(
             ("", "", "steer", "steer", "follow up", "stop", "rest", "park", "steer", "leaves", "waits")
         )
+        if crowded and draw.on("newer").chance(0.45):
+            self._deed = draw.on("newer deed").one(("pause", "pause", "pause and park", "pause and stop", "secret"))
         self._at = draw.on("at").number(30)
         self._kill_at = draw.on("kill at").number(40)
 
@@ -261,11 +293,33 @@ class _Person:
                     await trio.sleep(20)
                 case "park":
                     stream.park()
+                case "pause" | "pause and park" | "pause and stop":
+                    stream.pause()
+                    self._nursery.start_soon(self._go_on_later)
+                case "secret":
+                    stream.steer(f"by the way, with {KEY}")
                 case _:
                     if isinstance(event, ToolCallStarted):
                         await trio.sleep(1)
         except AgentLoopError as error:
             self._stream._lab.errors.append(error)
+
+    async def _go_on_later(self) -> None:
+        """End a pause, one way or another."""
+        await trio.sleep(self._draw.on("pause").one((1, 20, 300)))
+        try:
+            match self._deed:
+                case "pause and park":
+                    self._stream.stream.park()
+                    await trio.sleep(50)
+                case "pause and stop":
+                    self._stream.stop("paused for too long")
+                case _:
+                    pass
+        except AgentLoopError as error:
+            self._stream._lab.errors.append(error)
+        finally:
+            self._stream.stream.resume()
 
     async def _answer_later(self, id: str, answer: Answer, delay: float) -> None:
         await trio.sleep(delay)
@@ -294,7 +348,7 @@ def _answer(draw: Draw, question: Question) -> Answer | None:
     own = draw.on(question.id)
     match question:
         case ElicitationRequested():
-            tag = {"tag": question.message}
+            tag = {"tag": question.message} if question.url is None else {}
             if own.on("nothing").chance(0.08):
                 return None
             replies: list[Answer] = [Accept(tag), Accept(tag), Accept(tag), Decline("no"), Cancel()]

@@ -14,8 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
-from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -44,41 +43,12 @@ from agentloop.run_info import EachTurn, OutputInfo, RunInfo
 from agentloop.team import Team
 from agentloop.testing._lab import NO_ARGUMENTS, Lab, PlannedModel
 from agentloop.testing.harness.agent_scenarios import FakeToolset
+from agentloop.testing.harness.draw import Draw
+from agentloop.testing.harness.mix_features import crowd
 from agentloop.testing.scripted import Response, calls, fails, says, thinks
 from agentloop.tools import Tool, tool
 
-__all__ = ["Draw", "make_agent", "make_team"]
-
-T = TypeVar("T")
-
-
-class Draw:
-    """Choices made at random, the same for each name on each Python."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._source = Random(name)
-
-    def on(self, name: object) -> Draw:
-        """The source of the choices of one feature."""
-        return Draw(f"{self._name}/{name}")
-
-    def chance(self, part: float) -> bool:
-        """True in ``part`` of all cases."""
-        return self._source.random() < part
-
-    def number(self, below: int) -> int:
-        """A whole number from 0."""
-        return int(self._source.random() * below)
-
-    def one(self, choices: Sequence[T]) -> T:
-        """One of the choices."""
-        return choices[self.number(len(choices))]
-
-    def some(self, choices: Sequence[T], part: float) -> list[T]:
-        """Each choice with a chance of ``part``, in their order."""
-        return [choice for choice in choices if self.chance(part)]
-
+__all__ = ["make_agent", "make_team"]
 
 # --------------------------------------------------------------------------------- tools
 
@@ -519,13 +489,13 @@ class _Sees:
             self._lab.trace.add(f"{self._name} sees {type(event).__name__} of {event.stream}")
 
 
-def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> Agent[Any, Any]:
+def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0, crowded: bool = False) -> Agent[Any, Any]:
     """An agent with a few of everything, and up to two levels of agents inside."""
     inner: list[Agent[Any, Any]] = []
     if depth < 2 and draw.on("inner").chance(0.6 if depth == 0 else 0.35):
         for number in range(1 + draw.on("two").number(2)):
             child = f"inner{depth}{number}"
-            inner.append(make_agent(draw.on(child), lab, name=child, depth=depth + 1))
+            inner.append(make_agent(draw.on(child), lab, name=child, depth=depth + 1, crowded=crowded))
     tools = _tools(draw.on("tools"), lab, inner)
     has_output = draw.on("output").chance(0.3)
     toolsets = [FakeToolset(lab)] if draw.on("toolset").chance(0.15) else []
@@ -545,7 +515,7 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
             lab.planned(*script, name=f"{name}-second"),
             lab.planned("Third.", name=f"{name}-third"),
         ]
-    return Agent(
+    made = Agent(
         model,
         name=name,
         tools=tools,
@@ -561,6 +531,7 @@ def make_agent(draw: Draw, lab: Lab, *, name: str = "agent", depth: int = 0) -> 
         max_result=draw.on("max result").one((100_000, 100_000, 300)),
         **options,
     )
+    return crowd(draw.on("crowd"), lab, made, inner, depth) if crowded else made
 
 
 def _model(draw: Draw, lab: Lab, name: str, script: Sequence[Response]) -> PlannedModel:
@@ -581,19 +552,20 @@ def _observers(draw: Draw, lab: Lab, name: str) -> list[Any]:
     return made
 
 
-def make_team(draw: Draw, lab: Lab) -> Any:
+def make_team(draw: Draw, lab: Lab, *, crowded: bool = False) -> Any:
     """An agent; in some mixes, a team in which one hands the conversation to another."""
     if not draw.on("team").chance(0.15):
-        return make_agent(draw, lab)
+        return make_agent(draw, lab, crowded=crowded)
     history: Any = draw.on("history").one(("all", "last"))
     script = _script(draw.on("front"), ["one", "pay"], has_output=False)
     script.insert(draw.on("when").number(2), calls("handoff", agent="billing"))
     front = attrs.evolve(
-        make_agent(draw, lab),
+        make_agent(draw, lab, crowded=crowded),
         model=lab.planned(*script, name="front-model"),
         handoffs=[Handoff("billing", history=history)],
+        handoff_when_done="billing" if crowded and draw.on("when done").chance(0.4) else None,
     )
-    return Team(front, make_agent(draw.on("billing"), lab, name="billing"))
+    return Team(front, make_agent(draw.on("billing"), lab, name="billing", crowded=crowded))
 
 
 def _of_turn(info: RunInfo[Any]) -> str:

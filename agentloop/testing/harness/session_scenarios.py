@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import trio
 
+from agentloop import hooks
 from agentloop._core.transcript import problems
 from agentloop._runtime.exception_groups import raise_single
 from agentloop._runtime.log import WORDS, words_of
@@ -163,7 +164,11 @@ class Story:
             resumes = {question.id: echo(question) for question in session.questions} if session.is_resumable else None
             async with lab.stream(self.agent, name="last", session=session, resumes=resumes) as stream:
                 await stream.drain(answer=echo)
-            if stream.stream.outcome.reason != "completed":
+            # A hook that ended the run after a call still ends it.
+            is_over = stream.stream.outcome.reason == "blocked" and any(
+                hook.point == "post_tool_use" for hook in self.agent.hooks
+            )
+            if stream.stream.outcome.reason != "completed" and not is_over:
                 lab.watch.note(f"afterwards the session does not go on: {stream.stream.outcome}")
             self._check_session(session)
             if session.is_resumable:
@@ -1384,6 +1389,43 @@ async def what_a_session_forbids_outlives_its_block(story: Story) -> None:
     async with story.process("Q") as client, story.session(client) as session:
         if story.lab.sim.injection is None and session.permissions != strict:
             story.lab.watch.note(f"a session that was left with {strict} has {session.permissions}")
+
+
+def _compacted_inside(lab: Lab) -> Agent:
+    """A child with a long prompt, which it sums up, and then it asks."""
+    first = msgspec.structs.replace(calls("one"), usage=Usage(input_tokens=480, output_tokens=5))
+    inner = Agent(
+        lab.model(first, "They said word.", calls("ask"), "Inner.", name="inner"),
+        name="inner",
+        tools=[lab.tool("one"), lab.asker("ask")],
+        compaction=Compaction(window=500, keep_recent=0.01),
+    )
+    script = calls("inner", prompt="word " * 250), "Outer."
+    return Agent(lab.planned(*script, name="outer"), name="outer", tools=[inner.as_tool()])
+
+
+def _blocked_beside_a_question(lab: Lab) -> Agent:
+    """A call after which a hook ends the run, beside one that asks."""
+    enough = lab.hook(hooks.post_tool_use, hooks.Block("enough"), tools="one")
+    tools = [lab.tool("one"), lab.asker("ask")]
+    return Agent(lab.planned(calls("one") + calls("ask"), "Done."), tools=tools, hooks=[enough])
+
+
+@story(_blocked_beside_a_question, reasons=("needs_input", "blocked"), effects={"one": 1})
+async def blocked_after_a_call_and_parked_in_another(story: Story) -> None:
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
+
+
+@story(_compacted_inside, reasons=("needs_input", "completed"), effects={"one": 1})
+async def a_child_is_parked_after_it_has_made_room(story: Story) -> None:
+    """Its model goes on from the summary."""
+    async with story.process("P") as client, story.session(client) as session:
+        await story.go_on(client, session, name="A", park=True)
+    async with story.process("Q") as client, story.session(client) as session:
+        await story.go_on(client, session, name="B")
 
 
 def _compacted_slowly(lab: Lab) -> Agent:
