@@ -1,8 +1,8 @@
 """Fifty bugs of a seventh set, written from reading the runtime, and before any of them was run.
 
-Its author had read `agentloop` and its design, and neither the harness nor the tests. 19 of the bugs that came to mind
-first were in sets before (by a comparison of their lines), and gave way to others; no bug is like one of those sets. The
-comment on each says what a user sees.
+Its author had read `agentloop` and its design, and neither the harness nor the tests; of the earlier sets, the first.
+19 of the bugs that came to mind first were in sets before (by a comparison of their lines), and gave way to others; no
+bug is one of those sets. The comment on each says what a user sees.
 """
 
 # ruff: noqa: E501 - words of other files, in one piece
