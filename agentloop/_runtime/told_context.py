@@ -48,7 +48,9 @@ class ContextTeller:
             problem, cause = str(error), error.__cause__
         else:
             if isinstance(text, str):
-                self._texts[name] = plain_text(text)
+                text = plain_text(text)
+                # As it will stand in the transcript: else it would differ from what was told in every turn.
+                self._texts[name] = text if run.redactor is None else run.redactor.text(text)
                 return
             problem = f"it gave {shown(text)}, where a text is due"
         if name not in self._failed:

@@ -230,7 +230,7 @@ def _approved_questions(run: StreamState | None) -> frozenset[str]:
         calls = run.calls.values()
         records = [*run.questions.records, *(record for call in calls for record in call.all_questions)]
         approved.update(record.question.id for record in records if isinstance(record.answer, Approve))
-        runs += [child for call in calls for child in call.children]
+        runs += [*(child for call in calls for child in call.children), *run.background.values()]
     return frozenset(approved)
 
 

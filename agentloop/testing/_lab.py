@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -37,7 +38,7 @@ from agentloop.events import (
 )
 from agentloop.hooks import Hook, Point
 from agentloop.messages import AssistantMessage, Message, Prompt, ToolResult
-from agentloop.models import ModelRequest, Reply, Stop
+from agentloop.models import ModelRequest, ModelSettings, Reply, Stop
 from agentloop.outcome import QuestionHandler
 from agentloop.questions import Accept, Answer, Approve
 from agentloop.session import Session
@@ -275,13 +276,14 @@ class Lab:
         client: JournalClient | None = None,
         resumes: Mapping[str, Answer] | None = None,
         deps: Any = None,
+        settings: ModelSettings | None = None,
     ) -> AsyncGenerator[Recorded]:
         """Open a recorded stream. A cancel may strike its consumer (``A``), or stop it (``stop:A``).
 
         Args:
           name: the stream's name in reports; ``A#2`` for the second stream that is named ``A``.
           session: the session to continue; a new one if not given.
-          on_question, deps: as for `Agent.stream`.
+          on_question, deps, settings: as for `Agent.stream`.
           client: the process that it runs in, where that can be killed.
           resumes: the answers with which to resume the session's unfinished run, instead of a prompt.
         """
@@ -293,9 +295,13 @@ class Lab:
         with self.sim.scope(name):
             try:
                 if resumes is None:
-                    opening = agent.stream(prompt, session=session, on_question=on_question, deps=deps)
+                    opening = agent.stream(
+                        prompt, session=session, on_question=on_question, deps=deps, settings=settings
+                    )
                 else:
-                    opening = agent.resume_stream(session, resumes, on_question=on_question, deps=deps)
+                    opening = agent.resume_stream(
+                        session, resumes, on_question=on_question, deps=deps, settings=settings
+                    )
                 async with opening as stream:
                     self.given.update(resumes or {})
                     recorded = Recorded(self, name, stream, client)
@@ -548,7 +554,8 @@ class Lab:
             f"question {event.id} was given {self.given[event.id]!r}, but got {event.answer!r}"
             for recorded in self.recorded
             for event in recorded.events
-            if isinstance(event, QuestionAnswered) and self.given.get(event.id, event.answer) != event.answer
+            if isinstance(event, QuestionAnswered)
+            and _without_secrets(self.given.get(event.id, event.answer)) != _without_secrets(event.answer)
         ]
 
     def _effect_problems(self) -> list[str]:
@@ -735,6 +742,11 @@ def _report(problems: Sequence[str], lab: Lab) -> str:
         lines.append(f"the last events that {recorded.name} read ({recorded.end}):")
         lines.extend(f"    {event}" for event in recorded.events[-12:])
     return "\n".join(lines)
+
+
+def _without_secrets(answer: Answer) -> str:
+    """``answer`` in words. Events have placeholders where a person gave a secret."""
+    return re.sub(r"\[secret:[^]]+\]|AKIA[A-Z0-9]{16}", "[secret]", repr(answer))
 
 
 def _as_given(recorded: Recorded, answer: Answer) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ from agentloop.events import (
 )
 from agentloop.messages import Message, Text, ToolResult, UserMessage
 from agentloop.outcome import BackgroundRun
-from agentloop.stores import MemoryStore, stored_session
+from agentloop.stores import MemoryStore, export_session, import_session, stored_session
 from agentloop.testing import Response, ScriptedModel, assert_well_formed, calls, fails, hangs, says
 from agentloop.toolkit import background
 from tests.support import of, watch
@@ -625,3 +626,33 @@ async def test_the_program_stops_a_background_run_and_the_model_reads_of_it() ->
     assert "not needed" in report.text
     with pytest.raises(StreamStateError, match="running: none"):
         stream.stop_background("helper-1")
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("approvals", [False, True])
+async def test_an_approval_in_a_background_run_is_asked_for_again_where_the_session_is_imported(
+    tmp_path: Path, approvals: bool
+) -> None:
+    ran: list[str] = []
+
+    @tool(requires_approval=True)
+    async def delete(path: str, context: ToolContext[None]) -> str:
+        """Delete a file."""
+        ran.append(path)
+        await context.ask("Really?")
+        return "deleted"
+
+    agent = lead(run(), "Wait.", "Done.", helpers=[helper(calls("delete", path="/"), "Done.", tools=[delete])])
+    async with MemoryStore().open() as store:
+        async with stored_session(store, "s") as session:
+            parked = await agent.run("go", session=session, on_question="park")
+            [approval] = parked.questions
+            parked = await agent.resume(session, {approval.id: Approve()})
+            [question] = parked.questions
+        await export_session(store, "s", tmp_path / "session.jsonl")
+    assert ran == ["/"]
+    async with MemoryStore().open() as store:
+        await import_session(store, tmp_path / "session.jsonl", approvals=approvals)
+        async with stored_session(store, "s") as session:
+            await agent.resume(session, {question.id: Accept()})
+    assert (ran == ["/", "/"]) is approvals

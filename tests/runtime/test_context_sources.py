@@ -76,6 +76,16 @@ async def test_a_context_is_told_after_the_prompt_and_again_only_when_it_changes
     assert not of(watched.events, WarningIssued)
 
 
+async def test_a_context_with_a_secret_is_told_once_with_its_placeholder() -> None:
+    model = ScriptedModel(calls("look"), calls("look"), "Done.")
+    key = "AKIAIOSFODNN7EXAMPLE"
+    agent = Agent(model, tools=[look], context=[changing(f"The key is {key}.")], redact=True)
+
+    await agent.run("Go on.")
+
+    assert told(requests(agent)[-1].messages) == [("The key is [secret:1:aws-key].",)]
+
+
 async def test_one_message_has_the_texts_that_changed_in_the_order_of_the_sources() -> None:
     sources = [changing("1", "2", "3", name="a"), changing("x", name="b"), changing("", "", "new", name="c")]
     agent = Agent(ScriptedModel(calls("look"), calls("look"), "Done."), tools=[look], context=sources)

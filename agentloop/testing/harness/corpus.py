@@ -152,4 +152,4 @@ def find_scenario(token: str) -> Callable[[], AgentScenario]:
       KeyError: there is none of that name.
     """
     name = token.split(maxsplit=1)[0]
-    return mixes()[name] if name.startswith("mix-") else corpus()[name]
+    return mixes()[name] if name.startswith(("mix-", "talk-")) else corpus()[name]

@@ -35,9 +35,10 @@ from agentloop.testing._shown import shown, shown_error
 from agentloop.testing.harness.draw import Draw
 from agentloop.testing.harness.mix_features import CROWDED, KEY
 from agentloop.testing.harness.mixes import make_team
+from agentloop.testing.harness.talks import GROUP as TALK_GROUP, TALKS, talk
 from agentloop.testing.simulation import Violation, simulate
 
-__all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes"]
+__all__ = ["MIXES", "MIX_RECORDINGS", "mix", "mixes", "record_mixes", "talks"]
 
 MIXES = 620
 """Mixes that are tried when they are recorded. One that breaks a promise is not recorded, and is printed."""
@@ -63,20 +64,28 @@ def mix(number: int) -> AgentScenario:
 
 
 def mixes() -> dict[str, Callable[[], AgentScenario]]:
-    """The mixes that are recorded, by name."""
-    names = [] if MIX_RECORDINGS.folder is None else MIX_RECORDINGS.names_of(_GROUP)
-    return {name: partial(mix, int(name.removeprefix("mix-"))) for name in names}
+    """The mixes and talks that are recorded, by name."""
+    if MIX_RECORDINGS.folder is None:
+        return {}
+    made = {name: partial(mix, int(name.removeprefix("mix-"))) for name in MIX_RECORDINGS.names_of(_GROUP)}
+    return {**made, **talks()}
+
+
+def talks() -> dict[str, Callable[[], AgentScenario]]:
+    """The talks that are recorded, by name."""
+    names = [] if MIX_RECORDINGS.folder is None else MIX_RECORDINGS.names_of(TALK_GROUP)
+    return {name: partial(talk, int(name.removeprefix("talk-")), MIX_RECORDINGS.lines_of) for name in names}
 
 
 def record_mixes() -> tuple[list[str], list[Violation]]:
-    """Play each mix, and write down what it shows. Return the names of those that differ, and the broken promises."""
+    """Play each mix and talk, and write down what it shows. Return the names that differ, and the broken promises."""
     changed: list[str] = []
     broken: list[Violation] = []
     rows: dict[str, list[str]] = {}
-    for number in range(MIXES):
-        if number in _LEFT_OUT:
-            continue
-        scenario = mix(number)
+    rows_of_talks: dict[str, list[str]] = {}
+    scenarios = [(mix(number), rows) for number in range(MIXES) if number not in _LEFT_OUT]
+    scenarios += [(talk(number, MIX_RECORDINGS.lines_of), rows_of_talks) for number in range(TALKS)]
+    for scenario, recorded in scenarios:
         before, scenario.recorded = scenario.recorded, RecordAnew()
         try:
             simulate(scenario)
@@ -85,10 +94,10 @@ def record_mixes() -> tuple[list[str], list[Violation]]:
             continue
         assert scenario.lab is not None
         assert scenario.lab.trace is not None
-        rows[scenario.name] = checksums_of(scenario.lab.trace.lines)
-        if rows[scenario.name] != before:
+        recorded[scenario.name] = checksums_of(scenario.lab.trace.lines)
+        if recorded[scenario.name] != before:
             changed.append(scenario.name)
-    MIX_RECORDINGS.write({_GROUP: rows})
+    MIX_RECORDINGS.write({_GROUP: rows, TALK_GROUP: rows_of_talks})
     return changed, broken
 
 
