@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from agentloop._core.transcript import Mailbox, Transcript, problems
-from agentloop._runtime import lifecycle, model_call
+from agentloop._runtime import lifecycle
 from agentloop._runtime.hooks import Hooks
 from agentloop._runtime.log import CAPACITY, EventLog, EventWriter
 from agentloop._runtime.model_call import ModelCall

@@ -15,8 +15,8 @@ from agentloop.testing._recorded import Checksums, Recordings, checksums_of, com
 from agentloop.testing._shown import shown
 from agentloop.testing.harness import corpus as corpus_module
 from agentloop.testing.harness.corpus import RECORDINGS, corpus, recorded_faults
+from agentloop.testing.harness.draw import Draw
 from agentloop.testing.harness.mix_plays import MIX_RECORDINGS, mix, mixes
-from agentloop.testing.harness.mixes import Draw
 from agentloop.testing.simulation import Violation, simulate
 
 GROUPS = sorted(path.stem for path in (RECORDINGS.folder or Path()).glob("*.txt"))

@@ -44,7 +44,7 @@ from agentloop.testing._journal import SeamJournal
 from agentloop.testing._lab import AgentScenario, Lab, PlannedModel, Recorded
 from agentloop.testing._recorded import Checksums, RecordAnew
 from agentloop.testing._shown import shown
-from agentloop.testing.harness.mixes import Draw
+from agentloop.testing.harness.draw import Draw
 from agentloop.testing.scripted import Response, calls, fails, hangs, says
 from agentloop.toolkit._background import background
 from agentloop.tools import Tool
