@@ -178,9 +178,7 @@ async def test_an_agent_that_has_to_be_told_signs_in_before_its_session() -> Non
     assert fake.params("authenticate") == {"methodId": "api-key"}
 
     refused = Fake(answers={"authenticate": {"code": -32602, "message": "no such way"}})
-    with pytest.raises(
-        ModelError, match="does not sign in with 'key': no such way"
-    ):
+    with pytest.raises(ModelError, match="does not sign in with 'key': no such way"):
         await external(refused, sign_in="key").run("go")
 
 
