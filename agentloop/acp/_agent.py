@@ -77,6 +77,8 @@ class ExternalAgent(Agent[Any, str]):
         "args": [...]}``, or ``{"name": "docs", "type": "http", "url": "https://..."}``. ``env`` and ``headers`` may be
         plain dicts.
       config: options of its session, by their ids or categories: ``{"mode": "plan", "model": "opus"}``.
+      sign_in: id of the way to sign in that the program is told to take when it starts, such as one that reads a key
+        from ``env``; ``None`` if it signs in by itself. The error of a program that needs one names the ids.
       start_timeout: seconds for it to start, and to begin a session.
       options: further options of `Agent`, such as ``permissions``, ``hooks`` or ``limits``; none of tools and models.
         By default it has no limit of turns, and ends after half an hour of silence.
@@ -103,6 +105,7 @@ class ExternalAgent(Agent[Any, str]):
         requires_approval: bool = True,
         mcp_servers: Sequence[Mapping[str, Any]] = (),
         config: Mapping[str, str] | None = None,
+        sign_in: str | None = None,
         start_timeout: float = 60.0,
         **options: Any,
     ) -> None:
@@ -139,6 +142,7 @@ class ExternalAgent(Agent[Any, str]):
             workplace=workplace,
             mcp_servers=[_server(server) for server in mcp_servers],
             config=dict(config or {}),
+            sign_in=sign_in,
             start_seconds=start_timeout,
             pending=pending,
         )

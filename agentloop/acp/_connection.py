@@ -44,6 +44,8 @@ class Program:
     """Servers of MCP that it is to use, in ACP's form."""
     config: Mapping[str, str]
     """Options of its sessions, such as ``mode`` and ``model``."""
+    sign_in: str | None
+    """Id of the way to sign in; ``None`` for none."""
     start_seconds: float
     """Seconds for it to start, and to begin a session."""
     pending: dict[str, Pending]
@@ -151,6 +153,12 @@ class Connection:
         self.abilities = Abilities(image=kinds.get("image") is True, embedded=kinds.get("embeddedContext") is True)
         methods = result.get("authMethods")
         self._auth_methods = [dictionary(method) for method in methods] if is_array(methods) else []
+        if self._program.sign_in is not None:
+            try:
+                await self.peer.request("authenticate", {"methodId": self._program.sign_in})
+            except RpcError as error:
+                problem = f"{self.described} does not sign in with {self._program.sign_in!r}: {error}. {self._ways()}"
+                raise self.error(problem, ModelError) from None
 
     async def _run(self, task_status: trio.TaskStatus[Peer]) -> None:  # noqa: ASYNC114 - only `start` is used
         """Run the program to its end, which is that of the nursery at the latest."""
@@ -274,16 +282,20 @@ class Connection:
             details = f" ({json_of(error.data)[:500]})" if error.data is not None else ""
             problem = f"{self.described} answered with an error: {error}{details}{self.peer.last_words}"
             return self.error(problem, ModelError)
+        return self.error(
+            f"{self.described} needs a sign-in: sign in with its own program, or give its key in env={{...}}, and "
+            f"sign_in= if it has to be told. {self._ways()}",
+            ModelError,
+        )
+
+    def _ways(self) -> str:
+        """The ways to sign in, as the agent names them."""
         ways = [
-            f"{text_of_field(method.get('name')) or text_of_field(method.get('id'))}"
+            f"{text_of_field(method.get('id'))!r}, {text_of_field(method.get('name'))}"
             + (f" ({text_of_field(method.get('description'))})" if method.get("description") else "")
             for method in self._auth_methods
         ]
-        return self.error(
-            f"{self.described} needs a sign-in, which agentloop does not do for it: sign in with its own program, or "
-            f"give its key in env={{...}}. Its ways to sign in: {'; '.join(ways) or 'it names none'}",
-            ModelError,
-        )
+        return f"Its ways to sign in: {'; '.join(ways) or 'it names none'}"
 
 
 class _Replay:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
 from agentloop import Approve, Session
 from agentloop.acp import ExternalAgent
+from agentloop.errors import ModelError
 from agentloop.events import ApprovalRequested
 from agentloop.stores import MemoryStore, stored_session
 from tests.acp.support import Fake, Play, Turn
@@ -167,6 +169,17 @@ async def test_modes_models_options_and_servers_are_passed_on() -> None:
         {"args": [], "env": [{"name": "KEY", "value": "k"}], "name": "docs", "command": "docs"},
         {"type": "http", "headers": [], "name": "web", "url": "https://example.com"},
     ]
+
+
+async def test_an_agent_that_has_to_be_told_signs_in_before_its_session() -> None:
+    fake = Fake(says("Hi."))
+    await external(fake, sign_in="api-key").run("go")
+    assert fake.methods()[:3] == ["initialize", "authenticate", "session/new"]
+    assert fake.params("authenticate") == {"methodId": "api-key"}
+
+    refused = Fake(answers={"authenticate": {"code": -32602, "message": "no such way"}})
+    with pytest.raises(ModelError, match="does not sign in with 'key': no such way"):
+        await external(refused, sign_in="key").run("go")
 
 
 async def test_its_usage_is_that_of_the_run() -> None:
