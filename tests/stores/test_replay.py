@@ -11,13 +11,14 @@ import trio
 from agentloop.journal import Record
 from agentloop.stores import _replay, _rows
 from agentloop.testing._lab import AgentScenario
-from agentloop.testing.harness import background_scenarios, block_scenarios, handoff_scenarios
+from agentloop.testing.harness import background_scenarios, block_scenarios, handoff_scenarios, hook_run_scenarios
 from agentloop.testing.harness.session_scenarios import STORIES
 from agentloop.testing.simulation import Kind, sweep_scenario
 from tests.stores.oracle import FixedJournal, assert_same_state, load
 
-# The loader that was there before knows no handoffs.
-LATER = {*vars(background_scenarios), *vars(block_scenarios), *vars(handoff_scenarios)}
+# The loader that was there before knows no handoffs, no background runs and no runs of hooks.
+_LATER = (background_scenarios, block_scenarios, handoff_scenarios, hook_run_scenarios)
+LATER = {name for module in _LATER for name in vars(module)}
 KNOWN_BEFORE = [name for name in STORIES if name.replace("-", "_") not in LATER]
 
 
