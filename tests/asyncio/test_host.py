@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import trio
 
 import agentloop.asyncio
-from agentloop import Agent, Limits, UsageError, run_sync, tool
+from agentloop import Agent, Limits, Tool, UsageError, run_sync, tool
 from agentloop.asyncio import TrioHost
 from agentloop.errors import LimitReachedError, ModelError
 from agentloop.events import (
@@ -25,6 +26,7 @@ from agentloop.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolsetChanged,
 )
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.questions import Approve
@@ -100,6 +102,35 @@ async def test_a_stream_is_paused_and_resumed_from_asyncio() -> None:
                 asyncio.get_running_loop().call_later(0.05, stream.resume)
     assert stream.result.output == "Done."
     assert seen.index(Paused) < seen.index(ToolCallFinished) < seen.index(Resumed) < len(seen) - 1
+
+
+class Looking:
+    """A toolset."""
+
+    name = "looking"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Looking]:
+        yield self
+
+    async def list_tools(self) -> list[Tool]:
+        return [tool(look)]
+
+
+@in_asyncio
+async def test_a_toolset_is_restarted_from_asyncio() -> None:
+    states: list[str] = []
+    agent = Agent(ScriptedModel(calls("look"), calls("look"), "Done."), toolsets=[Looking()])
+    async with agentloop.asyncio.stream(agent, "Hi") as stream:
+        async for event in stream:
+            if isinstance(event, ToolCallStarted) and not states:
+                stream.pause()
+                await stream.restart_toolset("looking")
+                stream.resume()
+            elif isinstance(event, ToolsetChanged):
+                states.append(event.toolset.state)
+    assert states[:2] == ["starting", "ready"]
+    assert stream.result.output == "Done."
 
 
 async def look() -> str:

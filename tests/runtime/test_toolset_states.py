@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -24,8 +25,9 @@ from agentloop.events import (
     TurnStarted,
     WarningIssued,
 )
+from agentloop.messages import Usage
 from agentloop.questions import Accept, Approve, Decline
-from agentloop.testing import ScriptedModel, calls, hangs
+from agentloop.testing import ScriptedModel, calls, hangs, says
 from agentloop.toolsets import Toolsets, optional, say_what_it_waits_for
 from tests.runtime.ways import FakeToolset, add, wait_forever
 from tests.support import first, of, opened, tasks_alive, watch
@@ -482,3 +484,23 @@ async def test_tools_that_come_go_and_change_are_named_in_an_event_before_the_re
     assert (change.added, change.removed, change.changed) == (("subtract",), ("unlock",), ("add",))
     second = of(watched.events, TurnStarted)[1]
     assert change.seq == second.seq + 1
+
+
+async def test_new_tools_that_cost_the_cache_are_the_reason_of_the_warning() -> None:
+    @tool
+    async def unlock() -> str:
+        """Unlock more."""
+        toolset.tools = (unlock, subtract)
+        return "unlocked"
+
+    toolset = FakeToolset(tools=(unlock,))
+    cached = Usage(input_tokens=5_000, cached_tokens=4_000)
+    lost = Usage(input_tokens=5_000)
+    model = ScriptedModel(
+        msgspec.structs.replace(calls("unlock"), usage=cached), msgspec.structs.replace(says("ok"), usage=lost)
+    )
+    watched = await watch(Agent(model, toolsets=[toolset]))
+    assert [event.added for event in of(watched.events, ToolsChanged)] == [("subtract",)]
+    [warning] = of(watched.events, WarningIssued)
+    assert warning.code == "cache_lost"
+    assert "the tools changed (new: subtract)" in warning.message
