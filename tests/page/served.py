@@ -190,7 +190,7 @@ def long_turn(turn: int) -> Response:
 
 helper = Agent(Scripted(), name="helper", tools=[pay, wait], instructions="Help.")
 tools = [pay, survey, visit, work, wait, log, helper.as_tool()]
-commands = {
+commands: dict[str, Command | str] = {
     "echo": Command("echo $ARGUMENTS", description="Say it again", hint="[words]"),
     "edit": "echo edited",
     "pay": Command("pay", description=MARKUP),

@@ -152,6 +152,13 @@ def own_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     os.close(inside)
 
 
+@pytest.fixture
+def source(own_terminal: tuple[int, int]) -> Iterator[TextIO]:
+    """The input of that terminal."""
+    with os.fdopen(os.dup(own_terminal[1]), encoding="utf-8") as source:
+        yield source
+
+
 def gives_lines(descriptor: int) -> bool:
     return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
 
@@ -163,43 +170,43 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_the_pause_key_is_read_at_once_and_what_is_typed_besides_is_the_next_line(
-    own_terminal: tuple[int, int],
+    own_terminal: tuple[int, int], source: TextIO
 ) -> None:
     typed_at, descriptor = own_terminal
     pressed: list[int] = []
     before = termios.tcgetattr(descriptor)
-    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
-        lines = PlainLines(source, out := io.StringIO())
-        async with watched_key(descriptor, lambda: pressed.append(1)) as has_key:
-            assert has_key
-            assert not gives_lines(descriptor)
-            os.write(typed_at, "hä\x1b[Ax\x7fll".encode() + b"\x10")
-            await until(lambda: len(pressed) == 1)
-            # While a line is typed, the terminal gives lines, and the key is one of them.
-            with trio.move_on_after(0.05):
-                await lines("> ")
-            assert not gives_lines(descriptor)
-            os.write(typed_at, b"o\x10")
-            await until(lambda: len(pressed) == 2)
-        assert termios.tcgetattr(descriptor) == before
-        os.write(typed_at, b"!\n")
-        with trio.fail_after(10):
-            assert await lines("> ") == "hällo!"
+    lines = PlainLines(source, out := io.StringIO())
+    async with watched_key(descriptor, lambda: pressed.append(1)) as has_key:
+        assert has_key
+        assert not gives_lines(descriptor)
+        os.write(typed_at, "hä\x1b[Ax\x7fll".encode() + b"\x10")
+        await until(lambda: len(pressed) == 1)
+        # While a line is typed, the terminal gives lines, and the key is one of them.
+        with trio.move_on_after(0.05):
+            await lines("> ")
+        assert not gives_lines(descriptor)
+        os.write(typed_at, b"o\x10")
+        await until(lambda: len(pressed) == 2)
+    assert termios.tcgetattr(descriptor) == before
+    os.write(typed_at, b"!\n")
+    with trio.fail_after(10):
+        assert await lines("> ") == "hällo!"
     assert out.getvalue() == "> häll> o"
 
 
-async def test_what_was_typed_before_a_question_does_not_answer_it(own_terminal: tuple[int, int]) -> None:
+async def test_what_was_typed_before_a_question_does_not_answer_it(
+    own_terminal: tuple[int, int], source: TextIO
+) -> None:
     typed_at, descriptor = own_terminal
     pressed: list[int] = []
-    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
-        lines = PlainLines(source, io.StringIO())
-        async with watched_key(descriptor, lambda: pressed.append(1)):
-            os.write(typed_at, b"yes\n\x10")
-            await until(lambda: bool(pressed))
-            lines.forget()
-            with trio.move_on_after(0.05) as scope:
-                await lines("> ")
-        assert scope.cancelled_caught
+    lines = PlainLines(source, io.StringIO())
+    async with watched_key(descriptor, lambda: pressed.append(1)):
+        os.write(typed_at, b"yes\n\x10")
+        await until(lambda: bool(pressed))
+        lines.forget()
+        with trio.move_on_after(0.05) as scope:
+            await lines("> ")
+    assert scope.cancelled_caught
 
 
 async def test_the_terminal_of_another_program_keeps_its_lines() -> None:
@@ -234,7 +241,9 @@ async def test_a_program_in_the_background_reads_no_keys_until_it_is_in_the_fore
         await until(lambda: bool(pressed))
 
 
-async def test_an_answer_that_is_typed_the_moment_the_prompt_is_shown_is_read(own_terminal: tuple[int, int]) -> None:
+async def test_an_answer_that_is_typed_the_moment_the_prompt_is_shown_is_read(
+    own_terminal: tuple[int, int], source: TextIO
+) -> None:
     typed_at, descriptor = own_terminal
 
     class Answered(io.StringIO):
@@ -242,8 +251,7 @@ async def test_an_answer_that_is_typed_the_moment_the_prompt_is_shown_is_read(ow
             os.write(typed_at, b"y\n")
             return super().write(text)
 
-    with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
-        async with watched_key(descriptor, lambda: None):
-            await trio.sleep(0.05)
-            with trio.fail_after(10):
-                assert await PlainLines(source, Answered())("> ") == "y"
+    async with watched_key(descriptor, lambda: None):
+        await trio.sleep(0.05)
+        with trio.fail_after(10):
+            assert await PlainLines(source, Answered())("> ") == "y"
