@@ -6,6 +6,7 @@ stable: a field may be added with a default, none is renamed or removed. ``type`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import get_args
 
@@ -17,6 +18,7 @@ from agentloop.events import StreamEvent, UnknownEvent
 from agentloop.messages import Message
 
 __all__ = [
+    "EVENT_KINDS",
     "EVENT_TYPES",
     "check_readable",
     "decode_event",
@@ -39,8 +41,10 @@ class _Head(msgspec.Struct):
 _head = JsonDecoder(_Head, max_depth=MAX_OWN_DEPTH)
 
 
-_TAGS: dict[type, str] = {cls: cls.__struct_config__.tag for cls in get_args(StreamEvent)}
-_CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in _TAGS.items()}
+EVENT_KINDS: Mapping[type, str] = {cls: cls.__struct_config__.tag for cls in get_args(StreamEvent)}
+"""The ``type`` of the JSON form of each class of events."""
+
+_CLASSES: dict[str, type[StreamEvent]] = {tag: cls for cls, tag in EVENT_KINDS.items()}
 
 EVENT_TYPES = frozenset(_CLASSES)
 """The values of ``type`` that this version knows."""
@@ -66,7 +70,7 @@ def check_readable(kind: str, raw: bytes) -> None:
 
 def event_type(event: StreamEvent) -> str:
     """The ``type`` field of the JSON form of ``event``."""
-    return _TAGS[type(event)]
+    return EVENT_KINDS[type(event)]
 
 
 def encode_event(event: StreamEvent | UnknownEvent) -> bytes:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple, cast
 
 import msgspec
 import trio
@@ -41,6 +42,7 @@ from agentloop._runtime.blocks import after
 from agentloop._runtime.log import (
     DELTAS,
     FACTS,
+    KINDS_OF_NOTES,
     KINDS_OF_WORDS,
     NOW,
     WORDS,
@@ -68,7 +70,7 @@ from agentloop.models import ModelChoice, ReasoningEffort
 from agentloop.questions import Answer
 from agentloop.stores._replay import UNREADABLE, StoredState, encode_note, load, note_key
 from agentloop.stores._saved_output import saved_output
-from agentloop.wire import check_readable, encode_event, event_type
+from agentloop.wire import EVENT_KINDS, check_readable, encode_event, event_type
 
 __all__ = ["DELTA_LAG", "LAG", "JournalWriter", "store_deadline"]
 
@@ -465,12 +467,18 @@ class JournalWriter(Journal):
                 if deltas:
                     records.append(_record_of_deltas(number + len(records), deltas, began))
                     deltas = []
-                if isinstance(item, Note):
+                if item.__class__ in KINDS_OF_NOTES and isinstance(item, Note):
                     kind, data, key = item.kind, encode_note(item), note_key(item)
                 else:
                     omitted = None
-                    kind, data, key = event_type(item), encode_event(item), _key(item)
-                    if kind not in PLAIN_KINDS:
+                    event = cast("StreamEvent", item)
+                    kind, is_plain, key_fields = _form(event.__class__)
+                    data, key = encode_event(event), ""
+                    # `_key`, written out.
+                    for name in key_fields:
+                        if key := getattr(event, name):
+                            break
+                    if not is_plain:
                         check_readable(kind, data)
                     if item.__class__ is ToolCallFinished:
                         log.output_left.pop((writer.source.stream, key), None)
@@ -609,20 +617,30 @@ def _checked(past: StreamState, id: str, answer: Answer) -> tuple[QuestionRecord
     return asked, check_answer(asked.question, answer)
 
 
+class _Form(NamedTuple):
+    """What the records of all events of one class have in common."""
+
+    kind: str
+    is_plain: bool
+    """Whether it is one of `PLAIN_KINDS`."""
+    key_fields: Sequence[str]
+    """The fields that may have the record's key: the first that is not empty."""
+
+
+@cache
+def _form(cls: type[StreamEvent]) -> _Form:
+    # Asked for once: to look for fields that an event lacks takes as long as to encode it.
+    kind = EVENT_KINDS[cls]
+    return _Form(kind, kind in PLAIN_KINDS, [name for name in ("id", "call_id") if hasattr(cls, name)])
+
+
 def _key(event: StreamEvent) -> str:
     """The question, or the tool call, that ``event`` is about, if it is about one."""
-    kind: type = event.__class__
-    for name in _key_fields(kind):
+    for name in _form(event.__class__).key_fields:
         key: str = getattr(event, name)
         if key:
             return key
     return ""
-
-
-@cache
-def _key_fields(kind: type) -> Sequence[str]:
-    # Asked for once: to look for fields that an event lacks takes as long as to encode it.
-    return [name for name in ("id", "call_id") if hasattr(kind, name)]
 
 
 def _continues(first: Delta, delta: Delta) -> bool:

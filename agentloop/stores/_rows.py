@@ -9,6 +9,8 @@ others in another one.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -42,6 +44,7 @@ TRANSCRIPT_KINDS = frozenset(
 """The kinds of records in the column ``transcript``. Part of the format: another set needs a migration, unless the new
 kinds are in no journal yet."""
 
+_STREAM_AND_TIME = attrgetter("stream", "at")
 _encode = msgspec.json.Encoder().encode
 _decode_kinds = JsonDecoder(list[str | list[str]], max_depth=MAX_OWN_DEPTH).decode
 _decode_keys = JsonDecoder(list[str], max_depth=MAX_OWN_DEPTH).decode
@@ -50,16 +53,10 @@ _decode_keys = JsonDecoder(list[str], max_depth=MAX_OWN_DEPTH).decode
 def rows_of(session: str, records: Sequence[Record]) -> list[Row]:
     """Lay out ``records``, which `agentloop.stores._checks.check_records` has checked, in rows of `RECORD_COLUMNS`."""
     rows: list[Row] = []
-    begin = 0
-    while begin < len(records):
-        stream, at = records[begin].stream, records[begin].at
-        end = begin
-        for record in records[begin : begin + ROW_RECORDS]:
-            if record.stream != stream or record.at != at:
-                break
-            end += 1
-        rows.append(_row(session, records[begin:end]))
-        begin = end
+    for _, group in groupby(records, _STREAM_AND_TIME):
+        neighbours = list(group)
+        for begin in range(0, len(neighbours), ROW_RECORDS):
+            rows.append(_row(session, neighbours[begin : begin + ROW_RECORDS]))  # noqa: PERF401 - readable
     return rows
 
 

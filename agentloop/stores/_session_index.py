@@ -54,6 +54,8 @@ class _Stopped(msgspec.Struct):
 
 def index_entry(records: Sequence[Record]) -> IndexEntry | None:
     """The state of the session after ``records``; ``None`` if they change none, as most do."""
+    if _STATES.keys().isdisjoint([record.kind for record in records]):
+        return None
     state: SessionState | None = None
     agent = ""
     for record in records:
