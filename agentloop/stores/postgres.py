@@ -47,6 +47,8 @@ _MIGRATION_LOCK = 0x61676C70
 _CLASHES = ("40001", "40P01")
 """SQLSTATEs of a transaction that the server rolled back because it clashed with another one."""
 _ATTEMPTS = 5
+_FRESH_SECONDS = 1.0
+"""How long after its last use a connection counts as one that works, unless the server has closed it."""
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 
 _OPENED = "a store is opened: write `async with PostgresStore(...).open() as store:`"
@@ -227,8 +229,9 @@ class _OpenPostgres(OpenSqlStore):
         self._store = store
         self._connections = connections
         self._limiter = trio.CapacityLimiter(connections)
-        self._idle: list[_Session] = []
-        """Connections without a user. The last one was used last, so under a light load only few are in use."""
+        self._idle: list[tuple[_Session, float]] = []
+        """Connections without a user, and the times of their last use. The last one was used last, so under a light
+        load only few are in use."""
         self._closed = False
 
     async def read_in(self, transaction: Callable[[Transaction], T], /) -> T:
@@ -292,13 +295,19 @@ class _OpenPostgres(OpenSqlStore):
     def _take(self, first_statement: bytes) -> _Session:
         """Run ``first_statement`` on an idle connection that still works, or on a new one.
 
-        The statement is also the test whether the connection works, and so costs no round trip of its own. It is safe
-        to send again: it is empty, or begins a transaction.
+        The statement is also the test whether the connection works. It is safe to send again: it is empty, or begins a
+        transaction. An empty one is left out where the connection has just been used: its round trip would take as
+        much of the processor as the append after it.
         """
         while self._idle:
-            connection = self._idle.pop()
+            connection, used_at = self._idle.pop()
             try:
-                connection.execute(first_statement)
+                if first_statement or time.monotonic() - used_at > _FRESH_SECONDS:
+                    connection.execute(first_statement)
+                else:
+                    # Raises if the server has closed it. Twice: first comes why, if the server has said that.
+                    connection.pgconn.consume_input()
+                    connection.pgconn.consume_input()
             except psycopg.OperationalError:
                 connection.close()
             else:
@@ -313,7 +322,7 @@ class _OpenPostgres(OpenSqlStore):
         try:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")
-            self._idle.append(connection)
+            self._idle.append((connection, time.monotonic()))
         except psycopg.Error:
             connection.close()
 
@@ -329,7 +338,8 @@ class _OpenPostgres(OpenSqlStore):
 
     def _close_idle(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            connection, _ = self._idle.pop()
+            connection.close()
 
 
 class _Transaction:

@@ -280,6 +280,25 @@ async def test_postgres_is_reached_again_when_its_connections_were_cut(postgres:
         assert await store.read("s") == records(1, 2)
 
 
+async def test_an_append_gets_a_new_connection_where_the_server_has_just_closed_the_one_it_used(
+    postgres: Callable[[], str],
+) -> None:
+    url = postgres()
+    async with PostgresStore(url).open() as store:
+        lease = await store.acquire("s", "holder", seconds=60)
+        await store.append("s", records(1, 1), lease=lease)
+        for number in (2, 3):
+            # The statement of a lease's holder is not preceded by one that may be sent twice.
+            await store.append("s", records(number, number), lease=lease)
+            with psycopg.connect(url) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                    "WHERE pid <> pg_backend_pid() AND usename = 'tester'"
+                )
+        await store.append("s", records(4, 4), lease=lease)
+        assert await store.read("s") == records(1, 4)
+
+
 async def test_postgres_says_when_the_tables_are_gone_or_may_not_be_made(postgres: Callable[[], str]) -> None:
     url = postgres()
     async with PostgresStore(url).open() as store:
