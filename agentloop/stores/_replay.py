@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own
+from agentloop._core.json_text import MAX_OWN_DEPTH, JsonDecoder, decode_own, opening_brackets
 from agentloop._core.state import (
     NOTES,
     ChildReused,
@@ -27,6 +28,9 @@ from agentloop.errors import StoreError, UsageError
 from agentloop.events import ChildStreamStopped, HandedOff, Source, StreamReason, StreamStopped, UnknownEvent
 from agentloop.journal import OpenStore, Record
 from agentloop.messages import AssistantMessage, Message
+from agentloop.stores._checks import RECORD_SEPARATOR
+from agentloop.stores._rows import Row, RowReader
+from agentloop.stores._sql import OpenSqlStore
 from agentloop.wire import EVENT_TYPES, decode_event
 
 __all__ = [
@@ -135,6 +139,9 @@ class _Numbered(msgspec.Struct):
 _committed = JsonDecoder(_Committed, max_depth=MAX_OWN_DEPTH)
 
 
+_SEPARATOR = RECORD_SEPARATOR.decode()
+
+
 class _Stopped(msgspec.Struct):
     """As much of the end of a stream as the state needs."""
 
@@ -241,6 +248,21 @@ class Replay:
             except UNREADABLE as error:
                 self._salvaged(record, error)
 
+    def read_rows(self, reader: RowReader, rows: Sequence[Row]) -> None:
+        """`read_transcript`, of rows: a third faster where they hold messages of the session alone, as most do."""
+        messages, decode = self.state.messages, _committed.decode_shallow
+        for row in rows:
+            texts = reader.texts_of_messages(row, self._root)
+            # One look at all texts of a row says that none nests too deeply.
+            if texts is not None and opening_brackets(texts) <= MAX_OWN_DEPTH:
+                try:
+                    messages += [decode(text).message for text in texts.split(_SEPARATOR)]
+                except UNREADABLE:
+                    # None of them has been added.
+                    self.read_transcript(reader.records(row))
+            else:
+                self.read_transcript(reader.records(row))
+
     def check(self) -> None:
         """Raise `StoreError` if the newest settings of the session cannot be read: they have what it forbids."""
         if self._lost_settings is not None:
@@ -307,15 +329,42 @@ async def load(store: OpenStore, session: str) -> StoredState:
     info = await store.info(session)
     if info is None:
         return StoredState(replay, 0, 0)
-    records = await store.read(session, kinds=TRANSCRIPT_KINDS)
-    begins = _last_run(session, records)
-    replay.read_transcript(records[:begins])
+    begins = await _read_ended_runs(store, session, replay)
     tail: Sequence[Record] = ()
-    if begins < len(records):
-        tail = await store.read(session, after=records[begins].seq - 1)
+    if begins:
+        tail = await store.read(session, after=begins - 1)
         replay.read(tail)
     replay.check()
     return StoredState(replay, info.records, _last_number(tail))
+
+
+async def _read_ended_runs(store: OpenStore, session: str, replay: Replay) -> int:
+    """Have ``replay`` read the transcript of all runs but the last. The number of that one's first record, or 0."""
+    found: tuple[RowReader, Sequence[Row]] | None = None
+    # A database of agentloop's own, without a fence or another wrapper around it.
+    if isinstance(store, OpenSqlStore):
+        # Where a text is damaged, `read` gives it as bytes, to be left out or refused by its kind.
+        with suppress(StoreError):
+            found = await store.transcript_rows(session)
+    if found is None:
+        records = await store.read(session, kinds=TRANSCRIPT_KINDS)
+    else:
+        reader, rows = found
+        rows, records = _split_at_last_run(session, reader, rows)
+        replay.read_rows(reader, rows)
+    begins = _last_run(session, records)
+    replay.read_transcript(records[:begins])
+    return records[begins].seq if begins < len(records) else 0
+
+
+def _split_at_last_run(session: str, reader: RowReader, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Record]]:
+    """The rows before the one in which the last run begins, and the records of that one."""
+    for index in range(len(rows) - 1, -1, -1):
+        if "stream_started" in rows[index][1]:
+            records = reader.records(rows[index])
+            if _last_run(session, records) < len(records):
+                return rows[:index], records
+    return rows, ()
 
 
 def _last_run(session: str, records: Sequence[Record]) -> int:

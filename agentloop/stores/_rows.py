@@ -114,6 +114,8 @@ class RowReader:
         self._layouts: dict[str, tuple[int, Sequence[_Place], bool]] = {}
         """The column ``kinds`` to the number of the row's records, where those to read are, and whether one has a key.
         Rows repeat themselves: of a thousand, a few are found out."""
+        self._has_messages_alone: dict[str, bool] = {}
+        """The column ``kinds`` to whether the column ``transcript`` has messages, and nothing else."""
         only_transcript = kinds is not None and TRANSCRIPT_KINDS.issuperset(kinds)
         transcript, data = bytes_of.format("transcript"), "''" if only_transcript else bytes_of.format("data")
         self.columns = f"seq, kinds, keys, stream, at, {transcript}, {data}"
@@ -141,6 +143,16 @@ class RowReader:
             for number, kind, key, is_transcript, text in places
         ]
         return records if before > self._after else [record for record in records if record.seq > self._after]
+
+    def texts_of_messages(self, row: Row, stream: str) -> str | None:
+        """The column ``transcript`` of a row, if all that it has are messages of ``stream``; otherwise ``None``."""
+        kinds = row[1]
+        if row[3] != stream:
+            return None
+        if kinds not in self._has_messages_alone:
+            names = {name if isinstance(name, str) else name[0] for name in _decode_kinds(kinds)}
+            self._has_messages_alone[kinds] = names & TRANSCRIPT_KINDS == {"message_committed"}
+        return row[5] if self._has_messages_alone[kinds] else None
 
     def _layout(self, kinds: str) -> tuple[int, Sequence[_Place], bool]:
         places: list[_Place] = []

@@ -268,6 +268,21 @@ class OpenSqlStore:
 
         return await self.read_in(read)
 
+    async def transcript_rows(self, session: str, /) -> tuple[RowReader, Sequence[Row]]:
+        """All rows of a session, as far as opening it reads them, and what reads records out of them.
+
+        Raises:
+          StoreError: the database cannot be read, or has a text that is not UTF-8. `read` gives the records without it.
+        """
+
+        def read(tx: Transaction) -> tuple[RowReader, Sequence[Row]]:
+            # Text, not bytes: of all rows at once, SQLite gives it faster, and it is decoded as fast.
+            reader = RowReader(kinds=TRANSCRIPT_KINDS)
+            statement = f"SELECT {reader.columns} FROM agentloop_records WHERE session = :session ORDER BY seq"
+            return reader, tx.rows(statement, {"session": session})
+
+        return await self.read_in(read)
+
     async def answer(self, session: str, question: str, data: bytes, /) -> bool:
         check_name("question's id", question)
         text = decode_json_text(f"the answer to question {question!r}", data)

@@ -11,16 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
+from agentloop import Agent
 from agentloop.errors import InternalError, SequenceError, StoreError, UsageError
 from agentloop.journal import OpenStore, Record
-from agentloop.stores import SQLiteStore, _sql, sqlite
+from agentloop.stores import SQLiteStore, _replay, _sql, sqlite, stored_session
 from agentloop.stores._group_commit import MAX_BATCH, Write
 from agentloop.stores.sqlite import APPLICATION_ID, connect
+from agentloop.testing import ScriptedModel, calls
 from tests.stores.places import record, records
 
 pytestmark = pytest.mark.real_clock
@@ -653,3 +656,39 @@ async def test_a_store_with_a_relative_path_stays_where_it_is(path: Path, monkey
         monkeypatch.chdir("/")
         await store.append("s", records(4, 5))
         assert len(await store.read("s")) == 5
+
+
+# ------------------------------------------------------------------------------ opening a session
+
+
+class _Wrapped:
+    """A store that a program has wrapped: what it has beyond `OpenStore` does not show."""
+
+    def __init__(self, store: OpenStore) -> None:
+        self.info, self.read = store.info, store.read
+
+
+async def test_the_rows_of_a_file_lead_to_the_transcript_that_their_records_lead_to(tmp_path: Path) -> None:
+    helper = Agent(ScriptedModel("Found [it].", repeat=True), name="helper")
+    model = ScriptedModel(calls("helper", prompt="Look."), "Done.", repeat=True)
+    agent = Agent(model, tools=[helper.as_tool()])
+    path = tmp_path / "sessions.db"
+    async with SQLiteStore(path).open() as store:
+        async with stored_session(store, "s") as session:
+            for _ in range(3):
+                await agent.run("Go [on].", session=session)
+            live = session.messages
+        for wrapped in (store, cast("OpenStore", _Wrapped(store))):
+            assert tuple((await _replay.load(wrapped, "s")).state.messages) == live
+        # A text that is not UTF-8, which SQLite gives as bytes only, is said to be that record's fault either way.
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(
+                "UPDATE agentloop_records SET transcript = CAST(transcript || x'ff' AS TEXT) "
+                "WHERE seq = (SELECT min(seq) FROM agentloop_records WHERE kinds LIKE '%\"message_committed\"%')"
+            )
+        errors: set[str] = set()
+        for wrapped in (store, cast("OpenStore", _Wrapped(store))):
+            with pytest.raises(StoreError, match=r"record \d+, 'message_committed', cannot be read") as caught:
+                await _replay.load(wrapped, "s")
+            errors.add(str(caught.value))
+        assert len(errors) == 1
