@@ -57,7 +57,7 @@ def crowd(
         extra += [calls("show"), calls("deploy", key=draw.on("which").one((_FOUND, _NAMED)))]
     if draw.on("safety").chance(0.3):
         tools.append(_assessed(draw.on("assessed"), lab))
-        mode = draw.on("mode").one(("plan", "strict", "safe", "safer", "accept_edits", "autonomous"))
+        mode: Any = draw.on("mode").one(("plan", "strict", "safe", "safer", "accept_edits", "autonomous"))
         changes["permissions"] = attrs.evolve(agent.permissions or Permissions(), mode=mode)
         extra += [calls("run", command="look"), calls("run", command="rm")]
     if draw.on("models").chance(0.25):
@@ -228,7 +228,7 @@ def _judge(draw: Draw, lab: Lab, name: str) -> Hook:
         fails(ModelConnectionError("gone")) if draw.on(number).chance(0.05) else says(draw.on(number).one(verdicts))
         for number in range(30)
     ]
-    point = draw.on("point").one((hooks.pre_tool_use, hooks.pre_tool_use, hooks.post_tool_use, hooks.stop))
+    point: Any = draw.on("point").one((hooks.pre_tool_use, hooks.pre_tool_use, hooks.post_tool_use, hooks.stop))
     options: dict[str, Any] = {}
     if point is hooks.pre_tool_use:
         options = {
