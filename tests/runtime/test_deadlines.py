@@ -260,7 +260,7 @@ WAYS_TO_WAIT: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("way", WAYS_TO_WAIT)
 async def test_a_tool_times_out_in_whichever_way_it_waits(way: str) -> None:
     """Calls of functions without an ``await`` have no cancel scope, since nothing could end them."""
-    slow = tool(WAYS_TO_WAIT[way], name="slow", description="Take long.")
+    slow: Any = tool(name="slow", description="Take long.")(WAYS_TO_WAIT[way])
     watched = await watch(Agent(ScriptedModel(calls("slow"), "ok"), tools=[slow], deadlines=Deadlines(tool=1)))
     assert slow.can_wait
     assert of(watched.events, ToolCallFinished)[0].result.status == "timeout"
