@@ -25,6 +25,7 @@ from agentloop.events import (
 )
 from agentloop.models import ModelRequest, Reply, Stop
 from agentloop.testing import ScriptedModel, calls, hangs, says
+from agentloop.tools import Tool
 from tests.runtime.ways import FakeToolset, add, delete, wait_forever
 from tests.support import nested, of, watch
 
@@ -260,7 +261,8 @@ WAYS_TO_WAIT: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("way", WAYS_TO_WAIT)
 async def test_a_tool_times_out_in_whichever_way_it_waits(way: str) -> None:
     """Calls of functions without an ``await`` have no cancel scope, since nothing could end them."""
-    slow = tool(WAYS_TO_WAIT[way], name="slow", description="Take long.")
+    make: Any = tool(name="slow", description="Take long.")
+    slow: Tool[Any, Any] = make(WAYS_TO_WAIT[way])
     watched = await watch(Agent(ScriptedModel(calls("slow"), "ok"), tools=[slow], deadlines=Deadlines(tool=1)))
     assert slow.can_wait
     assert of(watched.events, ToolCallFinished)[0].result.status == "timeout"
