@@ -40,7 +40,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, cast
+from typing import Concatenate, ParamSpec, Protocol, Self, TypeAlias, cast
 
 import msgspec
 import trio
