@@ -586,7 +586,8 @@ async def test_no_tool_of_a_background_run_begins_after_the_time_limit_of_the_ru
                 await trio.sleep(3)
         return "never"
 
-    ticking = helper(calls("work") + calls("tick"), calls("work") + calls("tick"), tools=[sleeper(4), tick])
+    step = calls("work") + calls("tick")
+    ticking = helper(step, step, step, tools=[sleeper(3), tick])
     agent = lead(run(), calls("cleans_up"), helpers=[ticking], tools=[cleans_up], limits=Limits(seconds=5))
     assert (await watch(agent)).outcome.reason == "limit"
     assert began
