@@ -198,8 +198,8 @@ FIFTH = (
     Bug(
         "a tool runs freely below an agent without permissions",
         "_runtime/approval.py",
-        "return run.parent is None or next(_permissions_around(run), None) is None",
-        "return run.parent is None or run.parent.config.permissions is None",
+        "return run.above is None or next(_permissions_around(run), None) is None",
+        "return run.above is None or run.above.config.permissions is None",
         "runtime/test_permissions.py runtime/test_children.py",
     ),
     # A predicate normalises arguments["path"] in place before it compares: the tool gets another path than the person
@@ -224,8 +224,8 @@ FIFTH = (
     Bug(
         "the question of a later call waits for the answer to an earlier one",
         "_runtime/questions.py",
-        "        if run.call_order is not None:\n            run.call_order.settle(question.call_id)\n",
-        "",
+        "            run.call_order.settle(question.call_id)\n        if answer is None",
+        "            pass\n        if answer is None",
         "runtime/test_questions.py runtime/test_approvals.py",
     ),
     # The second of two calls asks within trio.move_on_after while the first is still being checked: its question

@@ -115,7 +115,7 @@ SEVENTH = (
     Bug(
         "the next agent begins with what the program told, and not with the prompt",
         _WINDOW,
-        "            if isinstance(message, UserMessage) and not message.context:",
+        "            if isinstance(message, UserMessage) and message.is_prompt:",
         "            if isinstance(message, UserMessage):",
         "runtime/test_handoffs.py runtime/test_context_sources.py",
     ),
@@ -356,8 +356,8 @@ SEVENTH = (
     Bug(
         "a model may repeat itself once more than the limit says",
         "_core/usage.py",
-        "        return self._times >= self._limit",
-        "        return self._times > self._limit",
+        "        if self.times < self._limit:",
+        "        if self.times <= self._limit:",
         "core/test_budget.py runtime/test_limits.py runtime/test_traps.py",
     ),
     # ---------------------------------------------------------------------------------------- retries

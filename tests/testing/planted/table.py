@@ -96,8 +96,8 @@ PLANTED = (
     Bug(
         "no hook hears of a child that failed",
         _LIFE,
-        "if run.parent is not None and run.parent.hooks.at",
-        "if run.parent is not None and outcome.error is None and run.parent.hooks.at",
+        '    if parent.hooks.at("subagent_stop"):',
+        '    if outcome.error is None and parent.hooks.at("subagent_stop"):',
         "runtime",
     ),
     Bug(
@@ -243,8 +243,8 @@ PLANTED = (
     Bug(
         "questions of children come in the order of the inside",
         "_runtime/questions.py",
-        "tuple(reversed(position)), run.call_order",
-        "tuple(position), run.call_order",
+        "tuple(reversed(position)), order",
+        "tuple(position), order",
         "runtime",
     ),
     Bug(

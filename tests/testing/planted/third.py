@@ -191,8 +191,8 @@ THIRD = (
     Bug(
         "the hook of a child that stopped gets parent and child the wrong way round",
         "_runtime/lifecycle.py",
-        "SubagentStop(run.parent.source, run.source, outcome.reason)",
-        "SubagentStop(run.source, run.parent.source, outcome.reason)",
+        "SubagentStop(parent.source, run.source, outcome.reason)",
+        "SubagentStop(run.source, parent.source, outcome.reason)",
         "runtime/test_hooks.py runtime/test_children.py",
     ),
     Bug(
@@ -226,8 +226,8 @@ THIRD = (
     Bug(
         "the journal raises the limit of the child that asked, and not of the run that has it",
         "_runtime/run.py",
-        "run.note(LimitRaised(owner.source.stream, limit, allowed))",
-        "run.note(LimitRaised(run.source.stream, limit, allowed))",
+        "noting.note(LimitRaised(owner.source.stream, limit, allowed))",
+        "noting.note(LimitRaised(run.source.stream, limit, allowed))",
         "stores/test_parking.py runtime/test_limits.py stores/test_left_for_later.py",
     ),
     Bug(
@@ -254,8 +254,8 @@ THIRD = (
     Bug(
         "a deadline that is restarted while it is paused gets no more time",
         "_runtime/blocks.py",
-        "        if self._pauses:\n            self._left += more\n        else:\n            self._scope.deadline += more",
-        "        self._scope.deadline += more",
+        "        if self._pauses:\n            self._left += more\n        else:\n            self._move(",
+        "        if True:\n            self._move(",
         "runtime/test_deadlines.py",
     ),
     Bug(

@@ -93,7 +93,7 @@ UNSEEN = (
     Bug(
         "a hook on results that fails does not end the run",
         "_runtime/tool_calls.py",
-        "                self.blocked = str(error)\n",
+        "                run.note(RunBlocked(call.id, str(error)))\n",
         "",
         "runtime/test_hooks.py runtime/test_guards.py",
     ),
@@ -142,7 +142,7 @@ UNSEEN = (
     Bug(
         "the prices of the agents above are not used",
         "_runtime/run.py",
-        "            ancestor = ancestor.parent\n        return None",
+        "            ancestor = ancestor.above\n        return None",
         "            return None\n        return None",
         "runtime/test_usage.py",
     ),
@@ -268,8 +268,8 @@ UNSEEN = (
     Bug(
         "the permissions of a grandparent do not hold",
         "_runtime/approval.py",
-        "            yield ancestor.config.permissions\n        ancestor = ancestor.parent",
-        "            yield ancestor.config.permissions\n        ancestor = None",
+        "        if root.config.permissions is not None:\n            yield root.config.permissions\n",
+        "        if root.config.permissions is not None:\n            yield root.config.permissions\n        break\n",
         "runtime/test_permissions.py",
     ),
     Bug(
