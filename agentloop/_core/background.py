@@ -87,7 +87,7 @@ def work_of(messages: Sequence[Message]) -> str:
     most = sorted(calls.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {count}" for name, count in most[:MOST_TOOLS])
     more = f" and {len(most) - MOST_TOOLS} other tools" if len(most) > MOST_TOOLS else ""
-    return f"{turns} turns" + (f", calls: {shown}{more}" if calls else "")
+    return f"{turns} turn{'' if turns == 1 else 's'}" + (f", calls: {shown}{more}" if calls else "")
 
 
 def report(ended: Sequence[Ended], long_results: LongResults) -> UserMessage:
