@@ -542,7 +542,7 @@ def newest_prompt(messages: Sequence[Message], view: View) -> list[int]:
         message = messages[index]
         if not isinstance(message, UserMessage):
             break
-        if not view.is_elided(index) and not message.context:
+        if not view.is_elided(index) and message.is_prompt:
             found.append(index)
     return found
 
@@ -632,8 +632,8 @@ def _tail(messages: Sequence[Message], sizes: Sequence[int], first: int, tokens:
         index -= 1
         left -= sizes[index]
         message = messages[index]
-        if isinstance(message, ToolResult) or (isinstance(message, UserMessage) and message.context):
-            # A context stays with the message before it: a request of contexts alone asks for nothing.
+        if isinstance(message, ToolResult) or (isinstance(message, UserMessage) and not message.is_prompt):
+            # A context and a report stay with the message before them, which may be the prompt.
             continue
         # The last prompt, or response with its results, stays however long it is.
         if left < 0 and first_recent < len(messages):
