@@ -57,6 +57,8 @@ TALKS = 240
 GROUP = "talks"
 
 _ID = "talk"
+_PATIENCE = 5000.0
+"""Seconds that a process may take: its models may say nothing for minutes, one after the other."""
 _KEY = "AKIAIOSFODNN7EXAMPLE"
 _OTHER_KEY = "AKIAZZZZZZZZZZEXAMPL"
 _COMMANDS = ("look", "rm")
@@ -90,7 +92,7 @@ async def _play(draw: Draw, lab: Lab) -> None:
         for number in range(3 + draw.on("runs").number(4)):
             own = draw.on(number)
             async with (
-                journal.process(f"P{number}") as client,
+                journal.process(f"P{number}", patience=_PATIENCE) as client,
                 stored_session(client, _ID, if_busy="wait", lease_seconds=3) as session,
             ):
                 for part in range(1 + own.on("parts").number(2)):
