@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.testing.planted.eighth import EIGHTH
 from tests.testing.planted.fifth import FIFTH
 from tests.testing.planted.fourth import FOURTH
 from tests.testing.planted.seventh import SEVENTH
@@ -32,6 +33,7 @@ SETS = {
     "fifth": FIFTH,
     "sixth": SIXTH,
     "seventh": SEVENTH,
+    "eighth": EIGHTH,
 }
 """No check was written for the second and the later ones before their first pass."""
 
