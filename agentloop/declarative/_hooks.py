@@ -96,12 +96,15 @@ def _made(
         options = {"tools": globs, "children": False}
     if "timeout" in hook:
         options["timeout"] = float(hook.number("timeout"))
+    if kind == "model" and event in GUARDS and hook.text("schema") == _DECISION:
+        return _judge(event, point, hook, options, find_model)
+    for name in _OF_A_JUDGE:
+        if name in hook:
+            hook.unsupported(name, "Only a hook of type model that decides about a call has it.")
     if kind == "command":
         return _command(event, point, hook, options)
     if kind == "builtin" and event not in GUARDS:
         return _builtin(event, point, hook, options)
-    if kind == "model" and event in GUARDS and hook.text("schema") == _DECISION:
-        return _judge(event, point, hook, options, find_model)
     reason = f"A hook of type {kind} is not run" if kind != "builtin" else f"{hook.text('command')!r} is not run"
     if event in GUARDS and hook.text("command") not in _HARMLESS:
         hook.unsupported("type", f"{reason}: each call that it is about asks a person instead.")
@@ -116,6 +119,7 @@ async def _ask(call: hooks.PreToolUse) -> hooks.Ask:  # noqa: ASYNC124 - a plain
 
 # ------------------------------------------------------------------------------------------ models
 
+_OF_A_JUDGE = ("model", "prompt", "schema", "system_prompt")
 _DECISION = "pre_tool_use_decision"
 """The schema of a model that allows, asks or denies."""
 _TEMPLATE = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)

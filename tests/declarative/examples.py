@@ -78,6 +78,8 @@ VALUES: dict[tuple[str, str], Any] = {
     ("model", "token_key"): "MY_KEY",
     ("provider", "token_key"): "MY_KEY",
     ("hook", "type"): "command",
+    ("hook", "model"): MODEL,
+    ("hook", "schema"): "pre_tool_use_decision",
     ("hook", "args"): ["AGENTS.md"],
     ("hook", "working_dir"): ".",
     ("hook group", "matcher"): "shell|edit_.*",
@@ -112,6 +114,9 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("script tool", "required"): {"args": {"a": {"type": "string"}}},
 }
 """What a field needs beside it."""
+JUDGE = {"type": "model", "model": MODEL, "prompt": "Deny it.", "schema": "pre_tool_use_decision"}
+for _name in ("model", "prompt", "schema", "system_prompt"):
+    BESIDE["hook", _name] = JUDGE
 
 INSTEAD: dict[tuple[str, str], tuple[str, ...]] = {
     ("toolset.mcp", "ref"): ("command",),
@@ -269,6 +274,11 @@ PLACES: dict[str, tuple[str, Wrap]] = {
     ),
 }
 """Where a record is in a file: its path, and a file with it."""
+JUDGES: tuple[str, Wrap] = (
+    "agents.root.hooks.tool_guard[0].hooks[0]",
+    lambda value: _in_agent("hooks")({"tool_guard": [{"hooks": [value]}]}),
+)
+"""Where a hook is of which a model decides about a call."""
 for _kind in TOOLSETS:
     PLACES[f"toolset.{_kind}"] = ("agents.root.toolsets[0]", _in_toolset(lambda value: value))
 
@@ -283,9 +293,9 @@ def every_field() -> Iterator[tuple[Record, Field, str, dict[str, Any]]]:
     for record in TABLE.values():
         if is_idle(record):
             continue
-        path, wrap = PLACES[record.name]
         for field in record.fields:
             key = (record.name, field.name)
+            path, wrap = JUDGES if BESIDE.get(key) is JUDGE else PLACES[record.name]
             value = {**minimal(record.name), **copy.deepcopy(BESIDE.get(key, {}))}
             for other in INSTEAD.get(key, ()):
                 value.pop(other)

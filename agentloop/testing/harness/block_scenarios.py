@@ -243,7 +243,7 @@ class _block:  # noqa: N801 - as the context managers of the standard library
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._staff.block = None
-        await self._toolsets.__aexit__(kind, error, traceback)
+        await self._toolsets.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - it shields what has to be
 
 
 @story(_agent_of_block, reasons=("needs_input", "completed", "completed"), effects={"one": 1})

@@ -118,7 +118,7 @@ def _more_tools(draw: Draw, lab: Lab, inner: Sequence[Agent[Any, Any]], extra: l
             await trio.sleep(draw.on("while").one((2, 40)))
         return "waited"
 
-    async def counts(context: ToolContext[Any]) -> AsyncGenerator[object]:
+    async def counts(context: ToolContext[Any]) -> AsyncGenerator[object]:  # noqa: ASYNC900, ASYNC911 - a tool
         for number in range(3):
             await trio.sleep(1)
             yield number if draw.on("lines").chance(0.5) else f"{number}. of {context.call_id} "

@@ -184,7 +184,7 @@ class _Person:
 
     async def reads(self) -> None:
         """Read to the end."""
-        while True:
+        while True:  # noqa: ASYNC913 - `_next` waits
             try:
                 event = await self._next()
             except StopAsyncIteration:
