@@ -117,8 +117,12 @@ def _described(agent: AgentConfig[Any, Any], session: Session) -> str:
 
 
 def _models_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[str]:
-    rows = _rows_of(agent, provider)
-    return [*_sentence(f"{provider.name}: {_provider_facts(provider)}"), *_table(rows)]
+    head = f"{provider.name}: {_provider_facts(provider)}"
+    if not provider.models:
+        return _sentence(head)
+    # The unit of the prices stands once above them, so that a row fits into the 80 columns of most terminals.
+    rows = [(model.name, model_facts(agent, model.name, per="")) for model in provider.models]
+    return [*_sentence(f"{head}; prices are for a million tokens, read / written"), *_table(rows)]
 
 
 def _rows_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[tuple[str, str]]:
