@@ -191,10 +191,12 @@ async def test_a_model_that_is_no_name_of_the_agents_is_refused_with_the_names_t
     session = Session()
     session.choice = ModelChoice(model=name)
     sentence = f"'{name}' is neither a name in Agent(models=...) nor 'provider:model': {hint}"
-    for options in ({"model": name}, {"session": session}):
-        with pytest.raises(ModelNotFoundError) as raised:
-            await agent.run("go", **options)
-        assert str(raised.value) == sentence
+    with pytest.raises(ModelNotFoundError) as raised:
+        await agent.run("go", model=name)
+    assert str(raised.value) == sentence
+    with pytest.raises(ModelNotFoundError) as raised:
+        await agent.run("go", session=session)
+    assert str(raised.value) == sentence
 
 
 async def test_a_stored_session_keeps_its_model() -> None:
