@@ -130,7 +130,11 @@ def _rows_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[tuple
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
-    column = min(max((len(name) for name, _ in rows), default=0), _width() // 2)
+    width = _width()
+    names = max((len(name) for name, _ in rows), default=0)
+    facts = max((len(facts) for _, facts in rows), default=0)
+    # A few long names stand on lines of their own, rather than that all facts are wrapped.
+    column = min(names, width // 2, max(width - facts - 2 * len(INDENT), width // 3))
     return [line for name, facts in rows for line in wrapped_entry(name, facts, column)]
 
 

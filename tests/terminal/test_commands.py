@@ -75,6 +75,17 @@ async def test_a_model_that_is_chosen_answers_from_the_next_prompt_on_until_the_
     assert models == ["quick", "slow"]
 
 
+async def test_in_eighty_columns_a_model_has_one_line_or_two_if_its_name_is_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    await meant_by(chat().agent, "/model openai", Plain(out), Session())
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) < 80
+    assert not [line for line in lines if line.strip() == "thinks"]
+
+
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
