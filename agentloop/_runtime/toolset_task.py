@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from copy import copy
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import trio
 
@@ -569,11 +569,11 @@ def _block_of(toolset: Toolset) -> AbstractAsyncContextManager[OpenToolset]:
     Raises:
       TypeError: ``open()`` gave none, most likely for the lack of a decorator.
     """
-    block = toolset.open()
-    if isinstance(cast("object", block), AbstractAsyncContextManager):
-        return block
-    if inspect.iscoroutine(block):
-        block.close()
+    opening: Any = toolset.open()
+    if isinstance(opening, AbstractAsyncContextManager):
+        return cast("AbstractAsyncContextManager[OpenToolset]", opening)
+    if inspect.iscoroutine(opening):
+        opening.close()
     raise TypeError("open() gives no block: write @asynccontextmanager above `async def open`, and `yield` in it")
 
 

@@ -514,7 +514,7 @@ class NoBlock(FakeToolset):
 
 
 class NoDecorator(FakeToolset):
-    async def open(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def open(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         yield self
 
 
