@@ -97,13 +97,17 @@ def known_levels(name: str) -> tuple[ReasoningEffort, ...]:
     return () if known is None or "reasoning" not in known.abilities else known.efforts
 
 
-def model_facts(agent: AgentConfig[Any, Any], name: str) -> str:
-    """The window and the price of the model ``name``, and whether it thinks, in words; empty if nothing is known."""
+def model_facts(agent: AgentConfig[Any, Any], name: str, *, per: str = " a million") -> str:
+    """The window and the price of the model ``name``, and whether it thinks, in words; empty if nothing is known.
+
+    Args:
+      per: how many tokens the price is for; empty in a list that says it once for all.
+    """
     known = known_model(name)
     price, currency = price_of(agent, name)
     window = f"{known.window:,} tokens" if known is not None and known.window else ""
     thinks = "thinks" if known is not None and "reasoning" in known.abilities else ""
-    return ", ".join(filter(None, (window, _price(price, currency), thinks)))
+    return ", ".join(filter(None, (window, _price(price, currency, per), thinks)))
 
 
 def price_of(agent: AgentConfig[Any, Any], name: str) -> tuple[Price | None, str]:
@@ -114,12 +118,12 @@ def price_of(agent: AgentConfig[Any, Any], name: str) -> tuple[Price | None, str
     return None if known is None else known.price, CATALOGUE_CURRENCY
 
 
-def _price(price: Price | None, currency: str) -> str:
+def _price(price: Price | None, currency: str, per: str) -> str:
     if price is None:
         return ""
     if not price.input and not price.output:
         return "free"
-    return f"{price.input:g} / {price.output:g} {currency} a million"
+    return f"{price.input:g} / {price.output:g} {currency}{per}"
 
 
 def modes_for(agent: AgentConfig[Any, Any]) -> tuple[Mode, ...]:

@@ -60,7 +60,8 @@ def find_by_name(
         return from_file(place)
     module_name, colon, name = place.partition(":")
     if not (module_name and colon and name):
-        raise UsageError(f"say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not {place!r}")
+        hint = "; a file of agents ends in .yaml or .yml" if from_file is not None else ""
+        raise UsageError(f"say where the agent is, as in 'chat:agent' for `agent` in chat.py, and not {place!r}{hint}")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

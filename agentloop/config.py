@@ -99,7 +99,7 @@ def _why_no_tool(item: Any) -> str:
     """Why ``item`` is no tool, and no function that can be one, with the way out; empty if it may be one."""
     kind = type(item).__name__
     if isinstance(item, AgentBase):
-        return f"{shown(cast('object', item))} is an agent, not a tool: give its as_tool()"
+        return f"{cast('Any', item).name!r} is an agent, not a tool: give its as_tool()"
     if isinstance(item, type):
         return f"{item.__name__} is a class, not a tool: give a function, or an instance that can be called"
     if isinstance(item, Hook):

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from agentloop._core.field_checks import shown
 from agentloop._runtime.blocks import refuse_bare_generator, require_trio
@@ -76,12 +76,16 @@ class Toolsets:
       deadlines: ``toolset`` bounds each start and each listing of tools, ``cleanup`` each stop.
 
     Raises:
+      UsageError: one of ``toolsets`` is something else, such as a list of them, or a tool.
       ToolsetError: on entering, if one of them did not start, and is not `optional`. The others are stopped. One that
         needs a sign-in (`agentloop.mcp.ask_to_sign_in`) waits instead for the first run that needs its tools, and asks
         the user of that run.
     """
 
     def __init__(self, *toolsets: Toolset, name: str = "shared", deadlines: Deadlines = Deadlines()) -> None:
+        for toolset in cast("tuple[object, ...]", toolsets):
+            if isinstance(toolset, type) or not callable(getattr(toolset, "open", None)):
+                raise UsageError(f"Toolsets(...) takes toolsets, one after the other, not {shown(toolset)}")
         self.name = name
         self._toolsets = toolsets
         self._deadlines = deadlines

@@ -20,7 +20,8 @@ PROMPT = "Hello! Is there anybody in there?"
 def offline(request: ModelRequest) -> str:
     """What stands in for a model here: it can count."""
     words = request.messages[-1].text.split()
-    return f'You wrote {len(words)} words, and the last one is "{words[-1]}".'
+    count = f"{len(words)} word{'' if len(words) == 1 else 's'}"
+    return f'You wrote {count}, and the last one is "{words[-1]}".'
 
 
 def make_agent(model: Model | str | None = None) -> Agent:

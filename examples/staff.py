@@ -74,10 +74,10 @@ def make_host(staff: Toolsets, model: Model | str | None = None) -> Agent:
     )
 
 
-async def main() -> None:
+async def main(model: Model | str | None = None) -> None:
     # Where this block ends, its background runs have ended.
-    async with Toolsets(background(make_counter())) as staff:
-        host, session = make_host(staff), Session()
+    async with Toolsets(background(make_counter(model))) as staff:
+        host, session = make_host(staff, model), Session()
         for prompt in PROMPTS:
             print(f"you: {prompt}")
             if prompt == "And?":

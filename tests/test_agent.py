@@ -136,6 +136,7 @@ def generator(to: int) -> Generator[int]:
         (lambda: tool(any_number), "parameter `what` of `any_number` may be any number of arguments: name them"),
         (lambda: tool(any_names), "parameter `what` of `any_names` may be any number of arguments: name them"),
         (lambda: tool(no_annotation), "parameter `what` of `no_annotation` has no annotation"),
+        (lambda: tool(lambda context: 1), "to send; or `context: ToolContext`, for that of the call"),
         (lambda: tool(strange), "parameter `what` of `strange` cannot be read from JSON: `complex` has no JSON form"),
         (lambda: tool(nowhere), "`NotDefinedAnywhere`, in its annotation 'NotDefinedAnywhere', cannot be found"),
         (lambda: tool(two_contexts), "`two_contexts` takes more than one context: `one`, `two`"),

@@ -352,7 +352,7 @@ METHOD = "is a method without its object: make a tool of the bound one, tool(thi
         ([McpServer.stdio("x")], "a McpServer is a toolset, not a tool: give it to toolsets="),
         ([McpServer.stdio], "McpServer.stdio() makes a toolset, and was not called: toolsets=[McpServer.stdio(...)]"),
         ([hooks.stop(print)], "'print' is a hook, not a tool: give it to hooks="),
-        ([AGENT], "is an agent, not a tool: give its as_tool()"),
+        ([AGENT], "'agent' is an agent, not a tool: give its as_tool()"),
         (["add"], "tools= takes functions, not their names: give the function add itself, without quotes"),
         ([{"name": "add"}], "tools= takes functions, not schemas: Tool(..., arguments=JsonArguments(schema))"),
         ([tool(name="add")], "tool(...) with options is a decorator: write it over the function"),

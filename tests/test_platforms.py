@@ -134,6 +134,34 @@ for name in sys.argv[1:]:
     assert not missing.keys() & {"agentloop", "agentloop.testing", "agentloop.toolkit", "agentloop.stores.sqlite"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            [],
+            "agentloop: say a command; there are: acp (with the extra serve), mcp (with the extra serve), picture, run",
+        ),
+        (["--help"], "agentloop: say a command; there are: "),
+        (["srve"], "agentloop: there is no command 'srve'; there are: "),
+        (["serve", "my_module:agent"], "agentloop: agentloop.serving needs the package 'starlette"),
+    ],
+    ids=range(4),
+)
+def test_without_the_extra_serve_the_command_names_the_commands_that_there_are(arguments: list[str], told: str) -> None:
+    said = run(
+        """
+import sys
+sys.modules["starlette"] = None
+from agentloop.__main__ import main
+sys.stderr = sys.stdout
+print(main())
+""",
+        *arguments,
+    )
+    assert said.startswith(told)
+    assert said.endswith("\n2\n")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["corpus"]])
 def test_the_command_of_the_harness_says_which_extra_it_needs(arguments: list[str]) -> None:
     said = run(

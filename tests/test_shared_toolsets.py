@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -31,6 +33,12 @@ async def test_they_are_started_once_for_all_streams_and_stopped_with_the_block(
             await watch(Agent(ScriptedModel(calls("add", a=1, b=1), "2"), toolsets=[shared]))
             assert (toolset.is_open, toolset.opened) == (True, 1)
     assert not toolset.is_open
+
+
+@pytest.mark.parametrize("given", [[FakeToolset()], FakeToolset, add, "files"], ids=range(4))
+def test_what_is_no_toolset_is_refused_where_it_is_given(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"Toolsets\(\.\.\.\) takes toolsets, one after the other, not "):
+        Toolsets(given)
 
 
 async def test_streams_at_once_share_them_and_none_stops_them() -> None:

@@ -45,6 +45,9 @@ __all__ = [
     "underlying",
 ]
 
+CONTEXTS = ("context", "ctx")
+"""The usual names of the parameter for a call's context, which is known by its annotation."""
+
 _Names = tuple[dict[str, Any], dict[str, Any]]
 """The global and the local names that an annotation can use."""
 
@@ -166,7 +169,8 @@ def signature_of(
                 raise ToolDefinitionError(
                     f"`{name}` is a method without its object: make a tool of the bound one, tool(thing.{name})"
                 )
-            raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send")
+            hint = f"; or `{parameter.name}: ToolContext`, for that of the call" if parameter.name in CONTEXTS else ""
+            raise ToolDefinitionError(f"{subject} has no annotation: the model has to know what to send{hint}")
         resolved = _resolved(function, parameter, names)
         if is_field(parameter.default):
             # `count: int = Field(3, ge=1)`

@@ -33,6 +33,7 @@ import trio
 from agentloop._core.catalogue import check_effort
 from agentloop._core.first_guesses import refuse
 from agentloop._core.foreign_errors import describe, error_text
+from agentloop._core.handoffs import nearest
 from agentloop._core.results import error_info
 from agentloop._core.secrets import Redactor
 from agentloop._core.state import ChildReused, StreamState
@@ -58,6 +59,7 @@ from agentloop.errors import (
     AgentLoopError,
     ChildLimitError,
     InternalError,
+    ModelNotFoundError,
     OutputError,
     Retry,
     RunError,
@@ -749,6 +751,10 @@ def resolve_model(agent: AgentConfig, model: Model | str) -> Model:
     """``model``, made of its name if it is one. Raises as `resolve_models` does."""
     if not isinstance(model, str):
         return model
+    if agent.models and ":" not in model:
+        raise ModelNotFoundError(
+            f"{model!r} is neither a name in Agent(models=...) nor 'provider:model': {nearest(model, agent.models)}"
+        )
     resolved: Model = import_module("agentloop.providers").model_for(agent.name, model)
     return resolved
 

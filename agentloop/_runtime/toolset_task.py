@@ -13,12 +13,13 @@ Starts, restarts and stops are requests to this one task. Whoever makes them may
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from copy import copy
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import trio
 
@@ -293,7 +294,9 @@ class ToolsetTask:
             self._set("starting", error=self.status.error)
         try:
             with scope:
-                async with self.toolset.open() as opened:
+                async with _block_of(self.toolset) as opened:
+                    if not callable(getattr(cast("object", opened), "list_tools", None)):
+                        raise TypeError(f"open() yielded {shown(opened)}, which has no list_tools()")
                     self.opened = opened
                     # From here on it is stopped in order, also when the stream is cancelled: by `stop`, in time.
                     scope.deadline = float("inf")
@@ -558,6 +561,20 @@ class ToolsetTask:
         if not isinstance(problems, (list, tuple)):
             return ()
         return [problem for problem in cast("Sequence[object]", problems) if isinstance(problem, str)]
+
+
+def _block_of(toolset: Toolset) -> AbstractAsyncContextManager[OpenToolset]:
+    """The block of ``open()``.
+
+    Raises:
+      TypeError: ``open()`` gave none, most likely for the lack of a decorator.
+    """
+    opening: Any = toolset.open()
+    if isinstance(opening, AbstractAsyncContextManager):
+        return cast("AbstractAsyncContextManager[OpenToolset]", opening)
+    if inspect.iscoroutine(opening):
+        opening.close()
+    raise TypeError("open() gives no block: write @asynccontextmanager above `async def open`, and `yield` in it")
 
 
 def _turn_of(run: Run) -> tuple[str, int]:

@@ -208,6 +208,21 @@ class Models:
                     found[name] = self.choice(name, section, "model")
         return found
 
+    def check_override(self) -> None:
+        """Check the names of ``load_team(models={...})``, when all models have been looked up.
+
+        Raises:
+          UsageError: the file has no model of such a name, and another model would be asked in its place.
+        """
+        if not isinstance(self._override, Mapping):
+            return
+        known = dict.fromkeys((*self._models, *self._made))
+        for name in self._override:
+            if name not in known:
+                meant = nearest(name, known)
+                hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(known) or 'none'}"
+                raise UsageError(f"load_team(models=...): the file has no model {name!r}: {hint}")
+
     def _replacement(self, reference: str) -> Model | str | None:
         if isinstance(self._override, Mapping):
             return self._override.get(reference)

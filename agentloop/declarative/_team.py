@@ -141,6 +141,7 @@ def load_team(
     Raises:
       TeamFileError: the file cannot be read, or something in it is wrong. The message has file, line and column.
       MissingExtraError: a package is not installed: PyYAML, or one that a toolset of the file needs.
+      UsageError: ``models`` has a name that the file does not have.
     """
     team, _ = load_and_report(source, models=models, env=env, folder=folder)
     if strict and team.unsupported:
@@ -237,6 +238,7 @@ class _Loader:
         for name in self._agents:
             # An agent that no run comes to is made as well, so that what is wrong in it is found.
             self._agent(name, ())
+        self._models.check_override()
         first = self._agents[entry]
         report = self._context.report
         unsupported = sorted(report.unsupported, key=lambda one: (one.place.line, one.place.column, one.field))

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def lookup(name: str) -> Example:
     """
     examples = find_examples()
     if name not in examples:
-        raise UnknownExampleError(f"there is no example {name!r}; there are: {', '.join(examples)}")
+        close = get_close_matches(name, examples, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UnknownExampleError(f"there is no example {name!r}; {hint}there are: {', '.join(examples)}")
     return examples[name]
 
 

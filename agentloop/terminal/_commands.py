@@ -54,7 +54,8 @@ async def meant_by(
         else:
             await _do(agent, session, name, words, screen)
     except UsageError as error:
-        screen.note(f"  ({printable(str(error))}.)")
+        told = printable(str(error))
+        screen.note(f"  ({told}{'' if told.endswith(('?', '=', '.')) else '.'})")
     return None
 
 

@@ -309,7 +309,7 @@ def _for_good(always: bool | Rule | SafetyLevel) -> str:
 
 def _because(reason: str, detail: str) -> str:
     if reason == "needs_input":
-        return "to be gone on with, when there is an answer"
+        return "parked until there is an answer"
     return f"{reason}: {detail}" if detail else reason
 
 

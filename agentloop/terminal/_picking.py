@@ -117,8 +117,12 @@ def _described(agent: AgentConfig[Any, Any], session: Session) -> str:
 
 
 def _models_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[str]:
-    rows = _rows_of(agent, provider)
-    return [*_sentence(f"{provider.name}: {_provider_facts(provider)}"), *_table(rows)]
+    head = f"{provider.name}: {_provider_facts(provider)}"
+    if not provider.models:
+        return _sentence(head)
+    # The unit of the prices stands once above them, so that a row fits into the 80 columns of most terminals.
+    rows = [(model.name, model_facts(agent, model.name, per="")) for model in provider.models]
+    return [*_sentence(f"{head}; prices are for a million tokens, read / written"), *_table(rows)]
 
 
 def _rows_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[tuple[str, str]]:
@@ -126,7 +130,11 @@ def _rows_of(agent: AgentConfig[Any, Any], provider: ProviderInfo) -> list[tuple
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
-    column = min(max((len(name) for name, _ in rows), default=0), _width() // 2)
+    width = _width()
+    names = max((len(name) for name, _ in rows), default=0)
+    facts = max((len(facts) for _, facts in rows), default=0)
+    # A few long names stand on lines of their own, rather than that all facts are wrapped.
+    column = min(names, width // 2, max(width - facts - 2 * len(INDENT), width // 3))
     return [line for name, facts in rows for line in wrapped_entry(name, facts, column)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from agentloop import Agent, Session
 from agentloop.declarative import load_team
 from agentloop.declarative._models import COMPATIBLE, ConfiguredModel
-from agentloop.errors import ModelError, ModelNotFoundError
+from agentloop.errors import ModelError, ModelNotFoundError, UsageError
 from agentloop.limits import Compaction, Price
 from agentloop.messages import AssistantMessage, Text, UserMessage
 from agentloop.models import ModelChoice, ModelSettings
@@ -115,6 +116,17 @@ async def test_models_of_the_program_stand_in_for_those_of_the_file() -> None:
     assert (await load_team(text, models={"m": one}).run("Hi!")).output == "One."
     assert (await load_team(text, models=all_models).run("Hi!")).output == "All."
     assert load_team(text, models="local:smollm2").agents[0].model == "local:smollm2"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("bgi", "did you mean 'big'?"), ("a/smal", "did you mean 'a/small'?"), ("other", "it has big, spare, a/small")],
+)
+def test_a_model_of_the_program_that_the_file_does_not_name_is_refused(name: str, hint: str) -> None:
+    text = "agents: {root: {model: big, fallback: {models: [a/small]}}}\n"
+    text += "models: {big: {first_available: [a/x]}, spare: {}}\n"
+    with pytest.raises(UsageError, match=re.escape(f"the file has no model {name!r}: {hint}")):
+        load_team(text, models={"big": ScriptedModel(), "a/small": ScriptedModel(), name: ScriptedModel()})
 
 
 async def test_a_model_without_its_key_fails_when_it_is_asked_and_its_fallback_answers() -> None:

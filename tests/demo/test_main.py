@@ -45,16 +45,21 @@ def test_an_example_runs_by_its_name(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
-def test_a_story_is_told_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["stopping"]) == 0
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("stopping", "the run was cancelled: two of three will do"), ("staff", "host reads the answer of counter-1")],
+)
+def test_a_story_is_told_by_itself(name: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name]) == 0
 
-    assert "the run was cancelled: two of three will do" in capsys.readouterr().out
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["helo"], "there is no example 'helo'; there are: background, conversation, "),
+        (["helo"], "there is no example 'helo'; did you mean 'hello'? there are: background, conversation, "),
+        (["prose"], "there is no example 'prose'; there are: background, conversation, "),
         (["hello", "--model", "openai:gpt-5"], "model 'openai:gpt-5' needs a key: set the environment variable"),
         (["hello", "--model", "nobody:any"], "there is no provider 'nobody'"),
         (["stopping", "--model", "nobody:any"], "there is no provider 'nobody'"),

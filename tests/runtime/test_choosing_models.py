@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentloop import Agent, Limits, Session, UsageError, hooks, tool
-from agentloop.errors import ToolDefinitionError
+from agentloop.errors import ModelNotFoundError, ToolDefinitionError
 from agentloop.events import UsageReported
 from agentloop.hooks import BeforeLLMCall, ReplaceRequest
 from agentloop.models import ModelChoice, ModelSettings
@@ -181,6 +181,22 @@ async def test_a_tool_with_a_model_that_its_agent_does_not_know_is_refused() -> 
         tool(model=7)(look.function)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(UsageError, match="models="):
         Agent(ScriptedModel(), models={"a:b": "openai:gpt-5"})
+
+
+@pytest.mark.parametrize(("name", "hint"), [("fsat", "did you mean 'fast'?"), ("opus", "there are 'fast', 'deep'")])
+async def test_a_model_that_is_no_name_of_the_agents_is_refused_with_the_names_that_there_are(
+    name: str, hint: str
+) -> None:
+    agent = Agent(ScriptedModel(), models={"fast": ScriptedModel(), "deep": ScriptedModel()})
+    session = Session()
+    session.choice = ModelChoice(model=name)
+    sentence = f"'{name}' is neither a name in Agent(models=...) nor 'provider:model': {hint}"
+    with pytest.raises(ModelNotFoundError) as raised:
+        await agent.run("go", model=name)
+    assert str(raised.value) == sentence
+    with pytest.raises(ModelNotFoundError) as raised:
+        await agent.run("go", session=session)
+    assert str(raised.value) == sentence
 
 
 async def test_a_stored_session_keeps_its_model() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -504,3 +506,33 @@ async def test_new_tools_that_cost_the_cache_are_the_reason_of_the_warning() -> 
     [warning] = of(watched.events, WarningIssued)
     assert warning.code == "cache_lost"
     assert "the tools changed (new: subtract)" in warning.message
+
+
+class NoBlock(FakeToolset):
+    async def open(self) -> Any:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self
+
+
+class NoDecorator(FakeToolset):
+    async def open(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        yield self
+
+
+class YieldsNothing(FakeToolset):
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Any]:
+        yield None
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (NoBlock, "open() gives no block: write @asynccontextmanager above `async def open`, and `yield` in it"),
+        (NoDecorator, "open() gives no block: write @asynccontextmanager above `async def open`, and `yield` in it"),
+        (YieldsNothing, "open() yielded None, which has no list_tools()"),
+    ],
+)
+async def test_a_toolset_whose_open_is_no_block_of_a_toolset_fails_with_the_way_to_one(kind: Any, problem: str) -> None:
+    with pytest.raises(ToolsetError) as raised:
+        await Agent(ScriptedModel("Never."), toolsets=[kind()]).run("go")
+    assert str(raised.value) == f"toolset 'fake' failed to start: TypeError: {problem}"

@@ -55,9 +55,10 @@ async def test_model_lists_the_names_of_the_agent_and_each_provider_with_its_key
 
 async def test_model_with_a_provider_lists_its_models_with_windows_and_prices() -> None:
     shown = await chat().type("/model openai")
-    assert "openai:gpt-4o 128,000 tokens, 2.5 / 10 USD a million" in shown
+    assert " models, has its key; prices are for a million tokens, read / written" in shown
+    assert "openai:gpt-4o 128,000 tokens, 2.5 / 10 USD openai:" in shown
     own = chat(prices={"openai:gpt-4o": Price(7, 8)}, currency="EUR")
-    assert "7 / 8 EUR a million" in await own.type("/model openai")
+    assert "7 / 8 EUR" in await own.type("/model openai")
 
 
 async def test_a_model_that_is_chosen_answers_from_the_next_prompt_on_until_the_default_is_chosen() -> None:
@@ -72,6 +73,17 @@ async def test_a_model_that_is_chosen_answers_from_the_next_prompt_on_until_the_
     await agent.run("Go.", session=talk.session)
     models = [message.model for message in talk.session.messages if isinstance(message, AssistantMessage)]
     assert models == ["quick", "slow"]
+
+
+async def test_in_eighty_columns_a_model_has_one_line_or_two_if_its_name_is_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    await meant_by(chat().agent, "/model openai", Plain(out), Session())
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) < 80
+    assert not [line for line in lines if line.strip() == "thinks"]
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_why_a_stream_is_to_be_gone_on_with() -> None:
     cut = StreamStopped(ANN, 1, reason="interrupted", detail="its process was gone")
     used = "(0 requests, 0 tokens)"
 
-    assert texts(parked) == [("stopped", f"to be gone on with, when there is an answer {used}")]
+    assert texts(parked) == [("stopped", f"parked until there is an answer {used}")]
     assert texts(cut) == [("stopped", f"interrupted: its process was gone {used}")]
 
 
