@@ -70,6 +70,7 @@ HUNTS = (
     *(f"tests/stores/test_{name}.py" for name in ("clients", "crashes", "interrupted", "killed_runs", "replay")),
     "tests/mcp/test_sweeps.py",
     "tests/telemetry/test_sweep.py",
+    "tests/acp/test_processes.py",
 )
 OF_EACH_PYTHON = tuple(
     f"tests/core/test_{name}.py"
@@ -77,7 +78,7 @@ OF_EACH_PYTHON = tuple(
 )
 """Signatures, annotations and values: what differs between Pythons."""
 ON_ONE_PYTHON = (
-    *("demo", "engines", "mcp", "picture", "providers", "serving"),
+    *("acp", "declarative", "demo", "engines", "mcp", "picture", "providers", "serving"),
     *("telemetry", "terminal", "testing", "toolkit"),
 )
 """The folders of the tests of processes, wire formats and the harness: they depend little on the Python."""
