@@ -181,8 +181,10 @@ def _run_tool(known: Mapping[str, Agent[Any, Any]], at_once: int, runs: _Runs) -
 
     run_background_agent.__annotations__["agent"] = Literal[tuple(known)]
     description = with_list("Start an agent in the background, and go on meanwhile.", known)
-    # A retry finds the run that the first attempt has started.
-    made = tool(description=description, timeout=float("inf"), if_interrupted="retry")(run_background_agent)
+    # A retry finds the run that the first attempt has started. One call at a time: each counts the runs that are open,
+    # and one that another call is opening is not among them yet.
+    options: dict[str, Any] = {"timeout": float("inf"), "if_interrupted": "retry", "concurrency": 1}
+    made = tool(description=description, **options)(run_background_agent)
     return attrs.evolve(made, agents=tuple(known.values()))
 
 
