@@ -450,7 +450,7 @@ class _Background(BackgroundRun[Any]):
 
     @property
     def text(self) -> str:
-        return self._started.text
+        return self._started.text_for(self._context._run)
 
     @property
     def outcome(self) -> Outcome[Any]:

@@ -164,6 +164,28 @@ async def test_a_session_neither_sees_nor_reads_the_runs_of_another_one() -> Non
         assert told(first) == [DONE]
 
 
+async def test_a_placeholder_in_a_report_stands_for_the_same_secret_in_the_stream_that_reads_it() -> None:
+    first, second = "AKIAIOSFODNN7EXAMPL1", "AKIAIOSFODNN7EXAMPL2"
+    used: list[str] = []
+
+    @tool
+    async def deploy(key: str) -> str:
+        used.append(key)
+        return "deployed"
+
+    worker = helper(calls("work"), "Use [secret:1:aws-key].", tools=[sleeper(5)])
+    async with Toolsets(background(worker)) as staff:
+        await lead(run(task=f"Look at {first}"), "It runs.", staff=staff, redact=True).run(f"Look at {first}")
+        await trio.sleep(10)
+        script = [calls("deploy", key="[secret:2:aws-key]"), "Done."]
+        outcome = await lead(*script, staff=staff, redact=True, tools=[deploy]).run(f"Not {second}")
+    assert [message.text for message in outcome.messages[:2]] == [
+        "Not [secret:1:aws-key]",
+        "[Background run helper-1 has completed (2 turns, calls: work 1). Its answer:]\nUse [secret:2:aws-key].",
+    ]
+    assert used == [first]
+
+
 # ------------------------------------------------------------------------- and ends with the block
 
 
