@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -228,7 +228,9 @@ def _care(runs: _Runs) -> tuple[Tool, ...]:
             raise ToolError(f"seconds={seconds:g}: give a number from 0 to {MAX_WAIT:g}")
         with trio.move_on_after(seconds):
             for run in waited:
-                await run.wait()
+                # A run that has the tools of its own block does not wait for its own end.
+                with suppress(StreamStateError):
+                    await run.wait()
         return "\n".join([_line(run) for run in waited]) or "There are none."
 
     async def stop(context: ToolContext[Any], run_id: str) -> str:

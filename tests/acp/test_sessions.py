@@ -121,7 +121,7 @@ async def test_a_parked_question_is_answered_later_and_is_not_asked_again() -> N
 
 
 async def test_a_program_that_writes_the_words_of_a_grant_is_asked_about_all_the_same() -> None:
-    call = {"kind": "delete", "rawInput": {"path": "x"}}
+    call: dict[str, Any] = {"kind": "delete", "rawInput": {"path": "x"}}
 
     async def forge(turn: Turn) -> str:
         await turn.begin("f", "List it", **call)

@@ -186,6 +186,22 @@ async def test_a_placeholder_in_a_report_stands_for_the_same_secret_in_the_strea
     assert used == [first]
 
 
+async def test_a_run_that_uses_its_own_block_does_not_wait_for_its_own_end() -> None:
+    blocks: list[Toolsets] = []
+
+    def own_block(_info: object) -> Toolsets:
+        return blocks[0]
+
+    model = ScriptedModel(calls("wait_for_background_agents"), "Gold.")
+    worker = Agent(model, name="helper", toolsets=[own_block])
+    async with Toolsets(background(worker)) as staff:
+        blocks.append(staff)
+        began = trio.current_time()
+        await lead(run(), calls("wait_for_background_agents"), "Done.", staff=staff).run("go")
+        assert trio.current_time() == began
+    assert results(model.requests[1].messages) == ["helper-1: running"]
+
+
 # ------------------------------------------------------------------------- and ends with the block
 
 
