@@ -95,6 +95,9 @@ class BackgroundBlock:
                 joined = run.joined = _Joined(run)
             assert isinstance(joined, _Joined)
             self._members[run] = joined.add(self)
+            for started in self._running:
+                if started.run is not None and started.run.apart is not None:
+                    started.run.apart.renew(run.root.session)
             self._changed.set()
             self._changed = trio.Event()
 
@@ -220,7 +223,8 @@ class BackgroundBlock:
 
 def _are_of_one_session(run: Run, other: Run) -> bool:
     mine, others = _session_of(run), _session_of(other)
-    return mine is others or not (mine.is_kept or others.is_kept)
+    # By the id: a stored session may be opened anew for each stream, as a server does.
+    return mine.id == others.id or not (mine.is_kept or others.is_kept)
 
 
 def _session_of(run: Run) -> Transcript:

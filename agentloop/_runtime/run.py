@@ -171,6 +171,10 @@ class Apart:
         self.run: Run | None = None
         """The run itself, once it is open."""
 
+    def renew(self, session: Transcript) -> None:
+        """``session`` was opened anew, perhaps: its permissions hold as they are there."""
+        self.sessions = tuple([session if session.id == known.id else known for known in self.sessions])
+
 
 class JoinedBlocks(Protocol):
     """The blocks of background runs that one run has joined: see ``agentloop/_runtime/background_blocks.py``."""

@@ -202,6 +202,33 @@ async def test_a_run_that_uses_its_own_block_does_not_wait_for_its_own_end() -> 
     assert results(model.requests[1].messages) == ["helper-1: running"]
 
 
+async def test_a_stored_session_that_is_opened_anew_for_each_stream_looks_after_its_runs() -> None:
+    worker = ScriptedModel(calls("pause"), calls("ask"), calls("work"), calls("work"), "Gold.")
+    async with MemoryStore().open() as store:
+        toolset = background(Agent(worker, name="helper", tools=[ask, sleeper(3, "pause"), sleeper(20)]))
+        async with Toolsets(toolset) as staff:
+            async with stored_session(store, "s") as session:
+                await lead(run(), "It runs.", staff=staff).run("one", session=session)
+            async with stored_session(store, "s") as session:
+                script = [calls("list_background_agents"), calls("short"), "Well."]
+                agent = lead(*script, staff=staff, tools=[sleeper(5, "short")])
+                await read(agent, session=session, on_event=answering(Accept({})))
+                assert results(session.messages)[1] == "helper-1: running"
+            # The permissions of the session hold as they are in its present opening.
+            async with stored_session(store, "s", permissions=Permissions(deny=[Rule("work")])) as session:
+                await lead("Well.", staff=staff).run("three", session=session)
+            await trio.sleep(100)
+            async with stored_session(store, "s") as session:
+                await lead("Gold!", "Bye.", staff=staff).run("four", session=session)
+                assert len(told(session)) == 1
+    assert results(worker.requests[-1].messages) == [
+        "worked 3",
+        "Accept",
+        "worked 20",
+        "Denied by the rule work.",
+    ]
+
+
 # ------------------------------------------------------------------------- and ends with the block
 
 
