@@ -160,8 +160,7 @@ class Apart:
         """The sessions whose permissions hold."""
         run: Run | None = starter
         while run is not None:
-            if run.config.permissions is not None:
-                permissions.append(run.config.permissions)
+            permissions += [agent.permissions for agent in (run.config, run.opened_by) if agent and agent.permissions]
             if run.apart is not None:
                 permissions += run.apart.permissions
                 self.sessions += run.apart.sessions
@@ -362,6 +361,7 @@ class Run:
         "nursery",
         "observers",
         "offered",
+        "opened_by",
         "originals",
         "outcome",
         "own_observers",
@@ -414,6 +414,9 @@ class Run:
         """The agent that acts: another one after a handoff."""
         self.entry = config
         """The agent that acted when the stream was opened: its limits are those of the stream."""
+        self.opened_by = None if parent is None else parent.config
+        """The agent that acted in the run around this one when this one was opened. If that run hands off while a
+        background run goes on, the permissions of this agent hold all the same, as its hooks do."""
         self.team = team
         """The agents that a handoff may go to, by their names."""
         self.models = models
