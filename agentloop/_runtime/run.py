@@ -171,8 +171,10 @@ class Apart:
         """The run itself, once it is open."""
 
     def renew(self, session: Transcript) -> None:
-        """``session`` was opened anew, perhaps: its permissions hold as they are there."""
+        """``session`` was opened anew, perhaps: its permissions hold as they are there, and so do approved rules."""
         self.sessions = tuple([session if session.id == known.id else known for known in self.sessions])
+        if self.run is not None and session.id == self.starter.root.session.id:
+            self.run.root.session.grants = session.grants
 
 
 class JoinedBlocks(Protocol):

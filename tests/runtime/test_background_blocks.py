@@ -229,6 +229,26 @@ async def test_a_stored_session_that_is_opened_anew_for_each_stream_looks_after_
     ]
 
 
+async def test_a_rule_that_a_person_approves_for_a_run_is_kept_with_the_session_that_is_open() -> None:
+    @tool(requires_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    worker = ScriptedModel(calls("pause"), calls("pay"), "Paid.", calls("pay"), "Paid.")
+    async with MemoryStore().open() as store:
+        toolset = background(Agent(worker, name="helper", tools=[pay, sleeper(3, "pause")]))
+        async with Toolsets(toolset) as staff:
+            async with stored_session(store, "s") as session:
+                await lead(run(), "It runs.", staff=staff).run("one", session=session)
+            async with stored_session(store, "s") as session:
+                agent = lead(calls("short"), "Well.", staff=staff, tools=[sleeper(5, "short")])
+                await read(agent, session=session, on_event=answering(Approve(always=True)))
+            async with stored_session(store, "s") as session:
+                agent = lead(run(), calls("short"), "Well.", staff=staff, tools=[sleeper(5, "short")])
+                await agent.run("three", session=session)
+    assert results(worker.requests[-1].messages) == ["paid"]
+
+
 # ------------------------------------------------------------------------- and ends with the block
 
 
