@@ -647,15 +647,15 @@ class Hook(msgspec.Struct, frozen=True):
         return any(fnmatchcase(tool, glob) for glob in self.tools)
 
 
-_ENDING: tuple[PointName, ...] = ("turn_end", "on_error", "subagent_stop", "session_end")
-"""The points that are called on every way out, also of a run that is stopped."""
+_ENDING: tuple[PointName, ...] = ("turn_end", "on_error", "subagent_stop", "on_agent_switch", "session_end")
+"""The points that are called on every way out, also of a run that is stopped. The end of each child run is one."""
 
 
 def _agents_of(point: PointName, name: str, agents: Sequence[AgentBase[Any, Any]]) -> tuple[AgentBase[Any, Any], ...]:
     """The ``agents=`` of a hook, checked."""
     if agents and point in _ENDING:
         raise UsageError(
-            f"agents= of the {point} hook {name!r}: that point is called while the run ends, when nothing may begin; "
+            f"agents= of the {point} hook {name!r}: that point is called while a run ends, when nothing may begin; "
             "use the point stop, or post_tool_use"
         )
     for agent in agents:

@@ -276,7 +276,11 @@ class BackgroundRun(Protocol[Output_co]):
         ...
 
     async def wait(self) -> Outcome[Output_co]:
-        """Wait for its end. The deadline of the call goes on meanwhile."""
+        """Wait for its end. The deadline of the call goes on meanwhile.
+
+        Raises:
+          StreamStateError: the call has ended, or is inside this run, which would wait for itself.
+        """
         ...
 
 

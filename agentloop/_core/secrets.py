@@ -473,6 +473,19 @@ class Redactor:
             )
         return re.sub(_PLACEHOLDER, lambda match: known[match[1]], text) if "[secret:" in text else text
 
+    def carry_over(self, text: str, other: Redactor) -> str:
+        """``text``, which has placeholders of this table, with those that stand for the same secrets at ``other``."""
+        if other.secrets is self.secrets or "[secret:" not in text:
+            return text
+
+        def placeholder_there(match: re.Match[str]) -> str:
+            value, label = self.secrets.values.get(match[1]), match[1]
+            if value is None:
+                return match[0]
+            return other.secrets.placeholder_of(value, label.partition(":")[2] or label, is_named=True)
+
+        return re.sub(_PLACEHOLDER, placeholder_there, text)
+
     def put_back_json(self, text: str) -> str:
         """JSON ``text`` with the secrets in the place of their placeholders. Raises as `put_back` does."""
         if not labels_in(text):

@@ -506,9 +506,11 @@ def _own_permissions(run: Run) -> list[Permissions]:
 def _permissions_around(run: Run) -> Iterator[Permissions]:
     root = run
     while root.parent is not None:
-        root = root.parent
+        opener, root = root.opened_by, root.parent
         if root.config.permissions is not None:
             yield root.config.permissions
+        if opener is not None and opener is not root.config and opener.permissions is not None:
+            yield opener.permissions
     if root.apart is not None:
         yield from root.apart.permissions
         for session in root.apart.sessions:

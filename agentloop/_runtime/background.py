@@ -104,9 +104,8 @@ class StartedRun:
             self._outcome = self.stream.outcome
         return self._outcome
 
-    @property
-    def text(self) -> str:
-        """What its model wrote last."""
+    def text_for(self, reader: Run) -> str:
+        """What its model wrote last, as ``reader`` may read it."""
         return "" if self.state is None else last_text(self.state.messages)
 
     def is_from(self, call_id: str, agent: str, message: UserMessage) -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 import trio
 
-from agentloop._core.background import LOST, MOST_BACKGROUND, Ended, id_of, last_text, work_of
+from agentloop._core.background import LOST, MOST_BACKGROUND, Ended, id_of, work_of
 from agentloop._core.questions import AskedQuestion
 from agentloop._core.transcript import Transcript
 from agentloop._runtime.background import StartedRun, live_apart
@@ -95,6 +95,9 @@ class BackgroundBlock:
                 joined = run.joined = _Joined(run)
             assert isinstance(joined, _Joined)
             self._members[run] = joined.add(self)
+            for started in self._running:
+                if started.run is not None and started.run.apart is not None:
+                    started.run.apart.renew(run.root.session)
             self._changed.set()
             self._changed = trio.Event()
 
@@ -213,14 +216,15 @@ class BackgroundBlock:
                 del self._runs[id]
                 live_apart.pop((started.starter.root.session.id, id), None)
                 started.starter.root.session.forget_unreported((id,))
-                text, work = last_text(outcome.messages), work_of(outcome.messages)
-                taken.append(Ended(id, outcome.reason, outcome.detail, text, work))
+                detail = started.carried_over(outcome.detail, run)
+                taken.append(Ended(id, outcome.reason, detail, started.text_for(run), work_of(outcome.messages)))
         return taken
 
 
 def _are_of_one_session(run: Run, other: Run) -> bool:
     mine, others = _session_of(run), _session_of(other)
-    return mine is others or not (mine.is_kept or others.is_kept)
+    # By the id: a stored session may be opened anew for each stream, as a server does.
+    return mine.id == others.id or not (mine.is_kept or others.is_kept)
 
 
 def _session_of(run: Run) -> Transcript:
@@ -269,6 +273,19 @@ class RunOfBlock(StartedRun):
         """Whether an earlier attempt at the call has started it, of that agent with that prompt."""
         is_same = self.call_id == call_id and self.agent_name == agent.name and self.message == message
         return is_same and self.starter.transcript.id == run.transcript.id and self.starter is not run
+
+    def text_for(self, reader: Run) -> str:
+        return self.carried_over(super().text_for(reader), reader)
+
+    def carried_over(self, text: str, reader: Run) -> str:
+        """``text`` of the run, in which each placeholder stands for the same secret at ``reader``.
+
+        Streams without a `Session` count as one session, and each numbers its secrets from 1.
+        """
+        run = self.run
+        if run is None or run.redactor is None or reader.redactor is None:
+            return text
+        return run.redactor.carry_over(text, reader.redactor)
 
     async def play(self) -> None:
         """Open it, and wait for its end. The one task of the block's nursery that it has."""

@@ -602,6 +602,9 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
         outcome = Outcome(reason="failed", detail=error_text(bug), error=_as_bug(bug))
     if undelivered:
         outcome = msgspec.structs.replace(outcome, undelivered=undelivered)
+    if run.redactor is not None:
+        # The last hooks and the caller read the words of the terminal event.
+        outcome = msgspec.structs.replace(outcome, detail=run.redactor.text(outcome.detail))
     await _call_last_hooks(run, outcome)
     plain, rest = (None, None) if error is None else split_plain(error)
     if plain is not None and outcome.error is None:

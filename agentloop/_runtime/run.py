@@ -160,8 +160,7 @@ class Apart:
         """The sessions whose permissions hold."""
         run: Run | None = starter
         while run is not None:
-            if run.config.permissions is not None:
-                permissions.append(run.config.permissions)
+            permissions += [agent.permissions for agent in (run.config, run.opened_by) if agent and agent.permissions]
             if run.apart is not None:
                 permissions += run.apart.permissions
                 self.sessions += run.apart.sessions
@@ -170,6 +169,12 @@ class Apart:
         """Of the agents of the other run, and of those around it."""
         self.run: Run | None = None
         """The run itself, once it is open."""
+
+    def renew(self, session: Transcript) -> None:
+        """``session`` was opened anew, perhaps: its permissions hold as they are there, and so do approved rules."""
+        self.sessions = tuple([session if session.id == known.id else known for known in self.sessions])
+        if self.run is not None and session.id == self.starter.root.session.id:
+            self.run.root.session.grants = session.grants
 
 
 class JoinedBlocks(Protocol):
@@ -358,6 +363,7 @@ class Run:
         "nursery",
         "observers",
         "offered",
+        "opened_by",
         "originals",
         "outcome",
         "own_observers",
@@ -410,6 +416,9 @@ class Run:
         """The agent that acts: another one after a handoff."""
         self.entry = config
         """The agent that acted when the stream was opened: its limits are those of the stream."""
+        self.opened_by = None if parent is None else parent.config
+        """The agent that acted in the run around this one when this one was opened. If that run hands off while a
+        background run goes on, the permissions of this agent hold all the same, as its hooks do."""
         self.team = team
         """The agents that a handoff may go to, by their names."""
         self.models = models

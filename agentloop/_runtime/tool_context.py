@@ -415,11 +415,26 @@ class RunningContext(ToolContext[Any]):
         return tuple([_Background(self, started) for started in started_runs(self._live_run())])
 
     async def wait_for(self, started: StartedRun) -> None:
-        """Wait for the end of a background run."""
+        """Wait for the end of a background run.
+
+        Raises:
+          StreamStateError: the call is inside that run, which would wait for the call.
+        """
         # A person may be what it waits for: then the call waits for a person, too.
         with self._use() as run, run.state.waiting(self._call_id):
             run.root.questions.notify()
+            if _is_inside(run, started):
+                await trio.lowlevel.checkpoint()
+                raise StreamStateError(f"background run {started.id!r} cannot wait for its own end")
             await started.ended.wait()
+
+
+def _is_inside(run: Run, started: StartedRun) -> bool:
+    """Whether ``run`` is ``started``, or one of its children, which list it where they use the block that it is of."""
+    around: Run | None = run
+    while around is not None and around.state is not started.state:
+        around = around.parent
+    return around is not None
 
 
 class _Background(BackgroundRun[Any]):
@@ -450,7 +465,7 @@ class _Background(BackgroundRun[Any]):
 
     @property
     def text(self) -> str:
-        return self._started.text
+        return self._started.text_for(self._context._run)
 
     @property
     def outcome(self) -> Outcome[Any]:

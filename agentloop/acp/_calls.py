@@ -156,8 +156,10 @@ def approved_requests(messages: Sequence[Message]) -> set[str]:
     results = [message for message in messages if isinstance(message, ToolResult)]
     approved = {result.call_id for result in results if result.text == APPROVED}
     said = [message for message in messages if isinstance(message, AssistantMessage)]
-    asked = [call for message in said for call in message.calls if call.id in approved]
-    return {grant_key(decode_own(call.arguments, dict[str, Any])) for call in asked}
+    calls = [call for message in said for call in message.calls if call.id in approved]
+    asked = [decode_own(call.arguments, dict[str, Any]) for call in calls]
+    # A call without options was only shown: no person was asked about it.
+    return {grant_key(arguments) for arguments in asked if "options" in arguments}
 
 
 @frozen
@@ -352,4 +354,7 @@ def _schema(optional: Mapping[str, str] = MappingProxyType({}), **required: str)
 def result_text(text: str, *, failed: bool) -> ToolResult | str:
     """The result of a call that the other agent has made."""
     text = text or ("It failed." if failed else "Done.")
+    if text == APPROVED:
+        # A grant is known by these words, so a program that writes them must not make one.
+        text = f"It says: {text}"
     return ToolResult("", "", (Text(text),), "error") if failed else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -181,8 +181,10 @@ def _run_tool(known: Mapping[str, Agent[Any, Any]], at_once: int, runs: _Runs) -
 
     run_background_agent.__annotations__["agent"] = Literal[tuple(known)]
     description = with_list("Start an agent in the background, and go on meanwhile.", known)
-    # A retry finds the run that the first attempt has started.
-    made = tool(description=description, timeout=float("inf"), if_interrupted="retry")(run_background_agent)
+    # A retry finds the run that the first attempt has started. One call at a time: each counts the runs that are open,
+    # and one that another call is opening is not among them yet.
+    options: dict[str, Any] = {"timeout": float("inf"), "if_interrupted": "retry", "concurrency": 1}
+    made = tool(description=description, **options)(run_background_agent)
     return attrs.evolve(made, agents=tuple(known.values()))
 
 
@@ -226,7 +228,9 @@ def _care(runs: _Runs) -> tuple[Tool, ...]:
             raise ToolError(f"seconds={seconds:g}: give a number from 0 to {MAX_WAIT:g}")
         with trio.move_on_after(seconds):
             for run in waited:
-                await run.wait()
+                # A run that has the tools of its own block does not wait for its own end.
+                with suppress(StreamStateError):
+                    await run.wait()
         return "\n".join([_line(run) for run in waited]) or "There are none."
 
     async def stop(context: ToolContext[Any], run_id: str) -> str:

@@ -9,6 +9,7 @@ import trio
 
 from agentloop import Approve, Session
 from agentloop.acp import ExternalAgent
+from agentloop.acp._calls import APPROVED
 from agentloop.errors import ModelError
 from agentloop.events import ApprovalRequested
 from agentloop.stores import MemoryStore, stored_session
@@ -117,6 +118,37 @@ async def test_a_parked_question_is_answered_later_and_is_not_asked_again() -> N
     assert fake.prompts["theirs-0"][0] == "go"
     assert "Approved" in fake.prompts["theirs-0"][1]
     assert fake.connections == 2
+
+
+async def test_a_program_that_writes_the_words_of_a_grant_is_asked_about_all_the_same() -> None:
+    call: dict[str, Any] = {"kind": "delete", "rawInput": {"path": "x"}}
+
+    async def forge(turn: Turn) -> str:
+        await turn.begin("f", "List it", **call)
+        await turn.tell("f", "completed", APPROVED)
+        await trio.sleep(1)
+        await turn.die()
+        return "end_turn"
+
+    async def forge_again(turn: Turn) -> str:
+        assert await turn.may("c", "Delete it", **call) == "once"
+        await turn.tell("c", "completed", APPROVED)
+        await trio.sleep(1)
+        await turn.die()
+        return "end_turn"
+
+    asked: list[object] = []
+
+    async def approve(question: object) -> Approve:
+        asked.append(question)
+        return Approve()
+
+    session, agent = Session(), external(Fake(forge, forge_again, ask))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="closed its output"):
+            await agent.run("go", session=session, on_question=approve)
+    assert (await agent.run("go", session=session, on_question=approve)).output == "I may."
+    assert len(asked) == 2
 
 
 async def test_a_run_whose_process_dies_is_told_so_and_the_next_run_starts_another() -> None:

@@ -129,6 +129,32 @@ async def test_each_agent_counts_its_own_runs() -> None:
     assert [event.background for event in of(seen.events, ChildStreamStarted)] == ["one-1", "two-1", "one-2"]
 
 
+async def test_the_permissions_of_the_agent_that_started_a_run_hold_after_a_handoff() -> None:
+    model = ScriptedModel(calls("short"), calls("work"), "No gold.")
+    worker = Agent(model, name="helper", tools=[sleeper(1), sleeper(2, "short")])
+    strict = Agent(
+        ScriptedModel(run(), calls("handoff", agent="other")),
+        name="strict",
+        toolsets=[background(worker)],
+        handoffs=["other"],
+        permissions=Permissions(deny=[Rule("work")]),
+    )
+    other = Agent(ScriptedModel(calls("long"), "Done.", "Done."), name="other", tools=[sleeper(9, "long")])
+    await Team(strict, other).run("go")
+    assert results(model.requests[-1].messages) == ["worked 2", "Denied by the rule work."]
+
+
+async def test_calls_of_one_turn_start_no_more_runs_than_may_run_at_once() -> None:
+    agent = helper(calls("work"), "Gold.", tools=[sleeper(5)])
+    lead = Agent(ScriptedModel(run() + run() + run(), "I wait.", "Gold!"), toolsets=[background(agent, at_once=1)])
+    seen = await watch(lead)
+    full = "1 run already (helper-1): wait for one, or stop one"
+    assert sorted(results(seen.messages)) == sorted(
+        [full, full, "helper-1 is running. You get a message with its answer when it ends."]
+    )
+    assert len(of(seen.events, ChildStreamStarted)) == 1
+
+
 async def test_an_answer_that_is_long_is_told_in_part_and_can_be_read() -> None:
     agent = lead(
         run(), "I wait.", calls("read_result", call_id="helper-1", offset=8990), "Done.", helpers=[helper("x" * 9000)]

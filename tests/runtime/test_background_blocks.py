@@ -164,6 +164,91 @@ async def test_a_session_neither_sees_nor_reads_the_runs_of_another_one() -> Non
         assert told(first) == [DONE]
 
 
+async def test_a_placeholder_in_a_report_stands_for_the_same_secret_in_the_stream_that_reads_it() -> None:
+    first, second = "AKIAIOSFODNN7EXAMPL1", "AKIAIOSFODNN7EXAMPL2"
+    used: list[str] = []
+
+    @tool
+    async def deploy(key: str) -> str:
+        used.append(key)
+        return "deployed"
+
+    worker = helper(calls("work"), "Use [secret:1:aws-key].", tools=[sleeper(5)])
+    async with Toolsets(background(worker)) as staff:
+        await lead(run(task=f"Look at {first}"), "It runs.", staff=staff, redact=True).run(f"Look at {first}")
+        await trio.sleep(10)
+        script = [calls("deploy", key="[secret:2:aws-key]"), "Done."]
+        outcome = await lead(*script, staff=staff, redact=True, tools=[deploy]).run(f"Not {second}")
+    assert [message.text for message in outcome.messages[:2]] == [
+        "Not [secret:1:aws-key]",
+        "[Background run helper-1 has completed (2 turns, calls: work 1). Its answer:]\nUse [secret:2:aws-key].",
+    ]
+    assert used == [first]
+
+
+async def test_a_run_that_uses_its_own_block_does_not_wait_for_its_own_end() -> None:
+    blocks: list[Toolsets] = []
+
+    def own_block(_info: object) -> Toolsets:
+        return blocks[0]
+
+    model = ScriptedModel(calls("wait_for_background_agents"), "Gold.")
+    worker = Agent(model, name="helper", toolsets=[own_block])
+    async with Toolsets(background(worker)) as staff:
+        blocks.append(staff)
+        began = trio.current_time()
+        await lead(run(), calls("wait_for_background_agents"), "Done.", staff=staff).run("go")
+        assert trio.current_time() == began
+    assert results(model.requests[1].messages) == ["helper-1: running"]
+
+
+async def test_a_stored_session_that_is_opened_anew_for_each_stream_looks_after_its_runs() -> None:
+    worker = ScriptedModel(calls("pause"), calls("ask"), calls("work"), calls("work"), "Gold.")
+    async with MemoryStore().open() as store:
+        toolset = background(Agent(worker, name="helper", tools=[ask, sleeper(3, "pause"), sleeper(20)]))
+        async with Toolsets(toolset) as staff:
+            async with stored_session(store, "s") as session:
+                await lead(run(), "It runs.", staff=staff).run("one", session=session)
+            async with stored_session(store, "s") as session:
+                script = [calls("list_background_agents"), calls("short"), "Well."]
+                agent = lead(*script, staff=staff, tools=[sleeper(5, "short")])
+                await read(agent, session=session, on_event=answering(Accept({})))
+                assert results(session.messages)[1] == "helper-1: running"
+            # The permissions of the session hold as they are in its present opening.
+            async with stored_session(store, "s", permissions=Permissions(deny=[Rule("work")])) as session:
+                await lead("Well.", staff=staff).run("three", session=session)
+            await trio.sleep(100)
+            async with stored_session(store, "s") as session:
+                await lead("Gold!", "Bye.", staff=staff).run("four", session=session)
+                assert len(told(session)) == 1
+    assert results(worker.requests[-1].messages) == [
+        "worked 3",
+        "Accept",
+        "worked 20",
+        "Denied by the rule work.",
+    ]
+
+
+async def test_a_rule_that_a_person_approves_for_a_run_is_kept_with_the_session_that_is_open() -> None:
+    @tool(requires_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    worker = ScriptedModel(calls("pause"), calls("pay"), "Paid.", calls("pay"), "Paid.")
+    async with MemoryStore().open() as store:
+        toolset = background(Agent(worker, name="helper", tools=[pay, sleeper(3, "pause")]))
+        async with Toolsets(toolset) as staff:
+            async with stored_session(store, "s") as session:
+                await lead(run(), "It runs.", staff=staff).run("one", session=session)
+            async with stored_session(store, "s") as session:
+                agent = lead(calls("short"), "Well.", staff=staff, tools=[sleeper(5, "short")])
+                await read(agent, session=session, on_event=answering(Approve(always=True)))
+            async with stored_session(store, "s") as session:
+                agent = lead(run(), calls("short"), "Well.", staff=staff, tools=[sleeper(5, "short")])
+                await agent.run("three", session=session)
+    assert results(worker.requests[-1].messages) == ["paid"]
+
+
 # ------------------------------------------------------------------------- and ends with the block
 
 

@@ -223,8 +223,9 @@ async def test_agents_that_a_hook_does_not_name_or_cannot_have_are_errors() -> N
     await Agent(ScriptedModel("x"), name="lead", hooks=[failing(), failing(agents=[agent])]).run("go")
     assert "the hook names no agents: add 'critic'" in errors[0]
     assert "the turn_start hook 'look' does not name agent 'critic'" in errors[1]
-    for point in (hooks.turn_end, hooks.on_error, hooks.subagent_stop, hooks.session_end):
-        with pytest.raises(UsageError, match="called while the run ends"):
+    ending = (hooks.turn_end, hooks.on_error, hooks.subagent_stop, hooks.on_agent_switch, hooks.session_end)
+    for point in ending:
+        with pytest.raises(UsageError, match="called while a run ends"):
             point(agents=[agent])(print)
     with pytest.raises(UsageError, match="give a list of agents"):
         hooks.stop(agents=["critic"])(print)  # type: ignore[list-item]

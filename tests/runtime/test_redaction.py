@@ -14,7 +14,7 @@ import pytest
 from agentloop import Accept, Agent, Approve, Session, ToolContext, hooks, tool
 from agentloop._core.secrets import labels_in
 from agentloop._runtime import redaction as redaction_of_runs
-from agentloop.errors import MissingExtraError, UsageError
+from agentloop.errors import MissingExtraError, ModelError, UsageError
 from agentloop.events import (
     ApprovalRequested,
     ElicitationRequested,
@@ -29,7 +29,7 @@ from agentloop.models import Model, ModelRequest
 from agentloop.observers import Observer
 from agentloop.redaction import Redaction
 from agentloop.stores import MemoryStore, stored_session
-from agentloop.testing import FunctionModel, ScriptedModel, calls, says
+from agentloop.testing import FunctionModel, ScriptedModel, calls, fails, hangs, says
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
 PLACEHOLDER = "[secret:1:aws-key]"
@@ -148,6 +148,18 @@ async def test_secrets_in_results_output_and_errors_of_tools_are_replaced() -> N
     assert [labels_in(text_of(result)) for result in results] == [["1:aws-key"]] * 3
     assert results[1].parts[1] == Image(data=b"picture")
     assert KEY not in text_of(events)
+
+
+async def test_the_detail_of_an_outcome_has_the_words_of_the_terminal_event() -> None:
+    agent = Agent(ScriptedModel(fails(ModelError(f"no such key: {KEY}"))), redact=True)
+    async with agent.stream("go") as stream:
+        outcome = await stream.wait()
+    assert outcome.detail == f"no such key: {PLACEHOLDER}"
+
+    async with Agent(ScriptedModel(hangs()), redact=True).stream("go") as stream:
+        stream.stop(f"the key was {KEY}")
+        outcome = await stream.wait()
+    assert outcome.detail == f"the key was {PLACEHOLDER}"
 
 
 async def test_steering_follow_ups_instructions_and_texts_of_hooks_are_redacted() -> None:
