@@ -766,6 +766,7 @@ class StreamState:
         "model",
         "notes",
         "open_now",
+        "opened_by",
         "openings",
         "output_retries",
         "parent",
@@ -803,6 +804,8 @@ class StreamState:
         self.session = ""
         self.agent = ""
         """The agent that it began with; `acting_agent` has the conversation."""
+        self.opened_by = ""
+        """The agent that acted in the run around it when it was opened first; empty at the root."""
         self.model = ""
         """The model that was to be asked first."""
         self.prompt: UserMessage = _NO_PROMPT
@@ -1064,6 +1067,7 @@ class StreamState:
         source = self.source = event.source
         if not self.openings:
             self.session, self.agent, self.prompt = source.session, source.agents[-1], event.message
+            self.opened_by = source.agents[-2] if len(source.agents) > 1 else ""
             self._is_partial = bool(event.resumes)
             if isinstance(event, StreamStarted) and event.continues:
                 self.continues = self.is_prompted = True

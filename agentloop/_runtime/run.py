@@ -416,7 +416,7 @@ class Run:
         """The agent that acts: another one after a handoff."""
         self.entry = config
         """The agent that acted when the stream was opened: its limits are those of the stream."""
-        self.opened_by = None if parent is None else parent.config
+        self.opened_by = None if parent is None else parent.team.get(state.opened_by, parent.config)
         """The agent that acted in the run around this one when this one was opened. If that run hands off while a
         background run goes on, the permissions of this agent hold all the same, as its hooks do."""
         self.team = team

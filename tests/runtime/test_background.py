@@ -144,6 +144,35 @@ async def test_the_permissions_of_the_agent_that_started_a_run_hold_after_a_hand
     assert results(model.requests[-1].messages) == ["worked 2", "Denied by the rule work."]
 
 
+async def test_they_hold_in_the_process_that_resumes_the_run_too() -> None:
+    def team(*script: Any, goes_on: str) -> tuple[ScriptedModel, Team]:
+        model = ScriptedModel(*script)
+        worker = Agent(model, name="helper", tools=[sleeper(1), ask])
+        strict = Agent(
+            ScriptedModel(run(), calls("handoff", agent="other")),
+            name="strict",
+            toolsets=[background(worker)],
+            handoffs=["other"],
+            permissions=Permissions(deny=[Rule("work")]),
+        )
+        return model, Team(strict, Agent(ScriptedModel(goes_on, "Done."), name="other", toolsets=[background(worker)]))
+
+    async with MemoryStore().open() as store:
+        _, before = team(calls("ask"), goes_on="I wait.")
+        async with stored_session(store, "s") as session:
+            parked = await before.run("go", session=session, on_question="park")
+        # Twice: what the first resume has written is what the second one reads.
+        for script in (calls("ask"),), (calls("work"), "No gold."):
+            model, again = team(*script, goes_on="Done.")
+            async with stored_session(store, "s") as session:
+                answers = {question.id: Accept({}) for question in parked.questions}
+                parked = await again.resume(session, answers, on_question="park")
+    assert parked.reason == "completed"
+    assert [result for result in results(model.requests[-1].messages) if "work" in result] == [
+        "Denied by the rule work."
+    ]
+
+
 async def test_calls_of_one_turn_start_no_more_runs_than_may_run_at_once() -> None:
     agent = helper(calls("work"), "Gold.", tools=[sleeper(5)])
     lead = Agent(ScriptedModel(run() + run() + run(), "I wait.", "Gold!"), toolsets=[background(agent, at_once=1)])

@@ -625,7 +625,7 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 async def test_a_prompt_is_not_summed_up_because_a_report_follows_it() -> None:
     """As in the first turn of a run that is told what became of the background runs of the one before."""
     report = UserMessage((Text("researcher-1 has ended."),), reports=("researcher-1",))
-    before = [user_message("word " * 3000), AssistantMessage((Text("word " * 3000),))]
+    before: list[Message] = [user_message("word " * 3000), AssistantMessage((Text("word " * 3000),))]
     session = Session(messages=[*before, user_message("Is it well?"), report])
     model = ScriptedModel("They said word.", "Well.")
     agent = Agent(model, compaction=Compaction(window=6_000, keep_recent=0.001))

@@ -136,8 +136,8 @@ EIGHTH = (
     Bug(
         "a call that waits for a background run keeps the run from being parked",
         "_runtime/tool_context.py",
-        "        with self._use() as run, run.state.waiting(self._call_id):\n            run.root.questions.notify()\n            await started.ended.wait()",
-        "        with self._use():\n            await started.ended.wait()",
+        "        with self._use() as run, run.state.waiting(self._call_id):\n            run.root.questions.notify()\n            if _is_inside(",
+        "        with self._use() as run:\n            if _is_inside(",
         "runtime stores toolkit",
     ),
     # After restart_toolset() each call of the toolset's tools is refused, since 'it was started again before this call ran'.

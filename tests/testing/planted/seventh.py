@@ -242,8 +242,8 @@ SEVENTH = (
     Bug(
         "a tool that waits for a background run counts as working",
         _CONTEXT,
-        "        with self._use() as run, run.state.waiting(self._call_id):\n            run.root.questions.notify()\n            await started.ended.wait()",
-        "        with self._use():\n            await started.ended.wait()",
+        "        with self._use() as run, run.state.waiting(self._call_id):\n            run.root.questions.notify()\n            if _is_inside(",
+        "        with self._use() as run:\n            if _is_inside(",
         "runtime/test_background.py",
     ),
     # ------------------------------------------------------------------------------------- tool calls
