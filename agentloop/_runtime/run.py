@@ -416,10 +416,12 @@ class Run:
         """The agent that acts: another one after a handoff."""
         self.entry = config
         """The agent that acted when the stream was opened: its limits are those of the stream."""
-        self.opened_by = None if parent is None else parent.team.get(state.opened_by, parent.config)
+        self.opened_by: AgentConfig | None = None
+        if parent is not None:
+            self.opened_by = parent.team.get(state.opened_by, parent.config)
         """The agent that acted in the run around this one when this one was opened. If that run hands off while a
         background run goes on, the permissions of this agent hold all the same, as its hooks do."""
-        self.team = team
+        self.team: Mapping[str, AgentConfig] = team
         """The agents that a handoff may go to, by their names."""
         self.models = models
         """In the order in which they are asked."""
@@ -437,7 +439,7 @@ class Run:
         self.state = state
         """The account of the run so far: a new one, or that of the run that is resumed."""
         self.source = source
-        self.parent = parent
+        self.parent: Run | None = parent
         self.call_id = call_id
         """The call of the parent stream that opened this one; empty at the root."""
         self.log = root.log

@@ -69,5 +69,5 @@ def test_a_wheel_has_its_examples_beside_the_demo(folder: Path, monkeypatch: pyt
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UnknownExampleError, match="no example 'helo'; did you mean 'hello'\? there are: background"):
+    with pytest.raises(UnknownExampleError, match=r"no example 'helo'; did you mean 'hello'\? there are: background"):
         lookup("helo")

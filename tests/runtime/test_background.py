@@ -158,7 +158,7 @@ async def test_they_hold_in_the_process_that_resumes_the_run_too() -> None:
         return model, Team(strict, Agent(ScriptedModel(goes_on, "Done."), name="other", toolsets=[background(worker)]))
 
     async with MemoryStore().open() as store:
-        _, before = team(calls("ask"), goes_on="I wait.")
+        model, before = team(calls("ask"), goes_on="I wait.")
         async with stored_session(store, "s") as session:
             parked = await before.run("go", session=session, on_question="park")
         # Twice: what the first resume has written is what the second one reads.
