@@ -882,3 +882,17 @@ async def test_rules_hooks_people_and_the_function_see_the_same_number() -> None
     assert asked == [3, 3]
     assert seen == [3, 4, 4, 3, 3]
     assert all(type(number) is int for number in [*asked, *seen])
+
+
+async def test_a_call_whose_question_waits_for_an_earlier_one_is_asked_about_when_its_turn_comes() -> None:
+    """The first of three is asked about while a hook is still checking the second, for which the third waits."""
+    shredder = Shredder()
+
+    async def slow(value: PreToolUse) -> None:
+        await trio.sleep({"a": 1.0, "b": 5.0, "c": 0.0}[str(value.arguments["path"])])
+
+    response = calls("shred", path="a") + calls("shred", path="b") + calls("shred", path="c")
+    agent = agent_with(shredder.tool, response=response).replace(hooks=[hooks.pre_tool_use(slow)])
+    watched = await watch(agent, on_event=answering(Approve()))
+
+    assert [question.arguments["path"] for question in of(watched.events, ApprovalRequested)] == ["a", "b", "c"]

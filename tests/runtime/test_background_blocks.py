@@ -150,6 +150,25 @@ async def test_two_streams_at_once_share_a_block_and_each_end_is_reported_once_t
     assert [ids for ids, _ in reports(second.messages)] == [("two-1",)]
 
 
+async def test_of_streams_without_a_session_the_one_that_started_a_run_is_told_of_its_end() -> None:
+    worker = helper(calls("work"), "Gold.", tools=[sleeper(20)])
+    told_to: list[str] = []
+
+    async def chat(staff: Toolsets, name: str, script: Sequence[Any], after: float) -> None:
+        await trio.sleep(after)
+        tools = [sleeper(100, "long"), sleeper(20, "short")]
+        limits = Limits(identical_turns=20)
+        outcome = await lead(*script, staff=staff, tools=tools, limits=limits).run("go")
+        told_to.extend([name for _ in reports(outcome.messages)])
+
+    async with Toolsets(background(worker)) as staff, trio.open_nursery() as nursery:
+        # The first one joins before the other has started the run, and takes turns while that runs.
+        looks = [calls("short")] * 8
+        nursery.start_soon(chat, staff, "first", [*looks, "Done.", "More."], 0)
+        nursery.start_soon(chat, staff, "starter", [run(), calls("long"), "Done.", "More."], 5)
+    assert told_to == ["starter"]
+
+
 async def test_a_session_neither_sees_nor_reads_the_runs_of_another_one() -> None:
     first, second = Session(), Session()
     async with Toolsets(background(helper(calls("work"), "Gold.", tools=[sleeper(10)]))) as staff:
@@ -458,6 +477,22 @@ async def test_the_limits_of_the_stream_that_started_it_hold_until_that_ends() -
         await lead("Done.", staff=staff).run("three", session=session)
     assert "limit: requests" in told(session)[0]
     assert "helper-2 has completed" in told(session)[1]
+
+
+async def test_the_tool_calls_of_a_run_count_against_the_limit_of_the_stream_that_started_it() -> None:
+    worker = Agent(ScriptedModel(calls("work"), calls("work"), "Gold."), name="helper", tools=[sleeper(10)])
+    seen: list[tuple[str, str]] = []
+
+    def deny(stream: Stream[Any], event: StreamEvent) -> None:
+        if isinstance(event, ContinueRequested):
+            seen.append((event.background, event.limit))
+            stream.answer(event, Deny())
+
+    async with Toolsets(background(worker)) as staff:
+        tools, limits = [sleeper(100, "long")], Limits(tool_calls=3)
+        agent = lead(run(), calls("long"), "Done.", "Oh.", staff=staff, tools=tools, limits=limits)
+        await read(agent, on_event=deny)
+    assert seen == [("helper-1", "tool_calls")]
 
 
 async def test_a_pause_of_a_stream_does_not_hold_a_run() -> None:

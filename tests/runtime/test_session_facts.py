@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from agentloop import Agent, Approve, Compaction, Limits, Session, UsageError, tool
+from agentloop import Agent, Approve, Compaction, Limits, Session, UsageError, hooks, tool
 from agentloop.errors import LimitReachedError, ModelConnectionError, SessionBusyError, StreamStateError
 from agentloop.events import StreamStarted, ToolCallStarted
 from agentloop.messages import UserMessage
@@ -192,6 +192,23 @@ async def test_a_message_to_a_session_whose_run_is_live_steers_that_run() -> Non
     last = model.requests[1].messages[-1]
     assert (type(last), last.text) == (UserMessage, "Look harder.")
     assert stream.outcome.undelivered == ()
+
+
+async def test_a_message_to_a_session_whose_run_is_ending_waits_for_the_next_one() -> None:
+    @hooks.session_end
+    async def late(ending: hooks.SessionEnd) -> None:
+        if not said:
+            said.append(ending.reason)
+            session.steer("One more thing.")
+
+    said: list[str] = []
+    session, model = Session(), ScriptedModel("A.", "B.")
+    agent = Agent(model, hooks=[late])
+    outcome = await agent.run("go", session=session)
+    await agent.run("And now?", session=session)
+
+    assert outcome.undelivered == ()
+    assert model.requests[1].messages[-1].text == "One more thing."
 
 
 async def test_a_session_takes_so_many_messages_and_no_empty_one() -> None:

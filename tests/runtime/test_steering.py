@@ -278,6 +278,22 @@ async def test_a_message_taken_while_the_run_is_stopped_is_not_lost() -> None:
     assert outcome.undelivered == (user_message("Now."),)
 
 
+async def test_a_steering_message_that_is_cut_off_waits_before_those_after_it() -> None:
+    @hooks.user_steering_messages_submit
+    async def slow(submit: UserSteeringMessagesSubmit) -> None:
+        await trio.sleep_forever()
+
+    async with opened(Agent(ScriptedModel("never"), hooks=[slow])) as stream:
+        stream.steer("First.")
+        await first(stream, MessageCommitted)
+        await wait_all_tasks_blocked()
+        stream.steer("Second.")
+        stream.stop()
+        outcome = await stream.wait()
+
+    assert said(outcome.undelivered) == ["First.", "Second."]
+
+
 async def test_a_follow_up_that_is_cut_off_waits_before_those_after_it() -> None:
     @hooks.user_followup_submit
     async def slow(submit: UserFollowupSubmit) -> None:
