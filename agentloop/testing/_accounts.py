@@ -65,8 +65,8 @@ class Accounts:
     """How often the model of a run was asked again since its last answer, by the reasons of its turns."""
     _answered: set[EventWriter] = field(factory=set[EventWriter])
     """The runs whose model has given an answer in the turn at hand."""
-    _made_room: set[EventWriter] = field(factory=set[EventWriter])
-    """The runs that have made room, and whose model has not been counted since."""
+    _made_room: dict[EventWriter, int] = field(factory=dict[EventWriter, int])
+    """The runs that have made room, each with the number of that event, and whose model has not been counted since."""
     _last_turn: dict[EventWriter, int] = field(factory=dict[EventWriter, int])
     """The number of the last turn of a run that has ended. Where a store fails, its end is appended once more."""
     _torn: set[Run] = field(factory=set[Run])
@@ -112,13 +112,14 @@ class Accounts:
                 if stop != "paused":
                     self._answered.add(writer)
             case CompactionStarted(reason=reason):
-                if reason == "threshold" and writer in self._made_room:
+                # Where a store fails, or a process is killed, what is not saved is appended once more.
+                if reason == "threshold" and event.seq > self._made_room.get(writer, event.seq):
                     self._note(f"{run.source.stream}: it makes room twice, and no model has answered in between")
             case CompactionFinished(problem=problem):
                 if not problem:
-                    self._made_room.add(writer)
+                    self._made_room[writer] = event.seq
             case UsageReported(purpose="turn"):
-                self._made_room.discard(writer)
+                self._made_room.pop(writer, None)
             case TurnFinished():
                 self._check_attempts(event, run)
                 self._answered.discard(writer)

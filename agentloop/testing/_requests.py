@@ -181,6 +181,10 @@ class Requests:
         known = len(before.asked)
         if before.run is not run and (run.first_index < known or self._loses()):
             return
+        elided = run.transcript.shown.elided
+        if before.answer is None and elided and _is_without_prompts(messages, before.asked):
+            # The request before was refused as too long: prompts that no model has read give way to the newest one.
+            return
         if not all(map(_is_shown, messages, before.asked)) or len(messages) < known:
             self._note(f"{where} with another beginning than before: {messages[:known]}, not {before.asked}")
             return
@@ -329,6 +333,17 @@ class Requests:
                 return []
             openings.append(before)
         return openings
+
+
+def _is_without_prompts(messages: Sequence[Message], asked: Sequence[Message]) -> bool:
+    """Whether ``messages`` begin as ``asked`` but for messages of the user that are left out."""
+    kept = [message for message in asked if message in messages]
+    left_out = [message for message in asked if message not in messages]
+    return bool(left_out) and list(messages[: len(kept)]) == kept and all(map(_is_of_user, left_out))
+
+
+def _is_of_user(message: Message) -> bool:
+    return isinstance(message, UserMessage)
 
 
 def _is_shown(message: Message, before: Message) -> bool:
