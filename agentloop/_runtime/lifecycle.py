@@ -605,7 +605,10 @@ async def _end(run: Run, ending: Ending | None, error: BaseException | None) -> 
     if run.redactor is not None:
         # The last hooks and the caller read the words of the terminal event.
         outcome = msgspec.structs.replace(outcome, detail=run.redactor.text(outcome.detail))
-    await _call_last_hooks(run, outcome)
+    try:
+        await _call_last_hooks(run, outcome)
+    except BaseException as raised:  # noqa: ASYNC103, BLE001 - an interrupt: it is raised when the stream has ended
+        error = raised if error is None else BaseExceptionGroup("while the run was ending", [error, raised])
     plain, rest = (None, None) if error is None else split_plain(error)
     if plain is not None and outcome.error is None:
         late = single(plain)

@@ -506,6 +506,21 @@ async def test_interrupts_of_two_tools_at_once_are_one() -> None:
         await Agent(ScriptedModel(calls("a") + calls("b")), tools=tools).run("go")
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+async def test_a_run_has_its_end_also_where_one_of_its_last_hooks_is_interrupted(depth: int) -> None:
+    @hooks.session_end
+    async def interrupted(ending: hooks.SessionEnd) -> None:
+        raise KeyboardInterrupt
+
+    agent = nested(Agent(ScriptedModel("Done."), name="inner", hooks=[interrupted]), depth)
+    events: list[StreamEvent] = []
+    with pytest.raises(KeyboardInterrupt):
+        async with agent.stream("go") as stream:
+            events.extend([event async for event in stream])
+    assert stream.outcome is not None
+    assert not depth or stream.outcome.reason != "completed"
+
+
 # --------------------------------------------------------------------- the whole transcript
 
 
