@@ -57,10 +57,10 @@ FAULTS = Recordings(inner="faults")
 """How runs with a fault come out: a line for each."""
 
 PLACES = 3
-"""Places of each kind of fault that the corpus tries in each scenario: two minutes on one core."""
+"""Places of each kind of fault that the corpus tries in each scenario: some 90 s on one core."""
 
 EVERY = 200
-"""The same for the sweep of everything, which takes half an hour on one core: all places of all but long scenarios."""
+"""The same for the sweep of everything: all places of all but long scenarios."""
 
 _TRIED = 8
 """Places of each kind, some of which are recorded."""
