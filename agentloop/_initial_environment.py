@@ -19,11 +19,21 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-__all__ = ["hide_initial_environment"]
+__all__ = ["inherited_environment"]
+
+
+def inherited_environment(names: Collection[str]) -> dict[str, str]:
+    """The variables that a child process inherits, and no way for it to read the others in this process's memory.
+
+    Args:
+      names: names of variables, or patterns such as ``LC_*``.
+    """
+    _hide_initial_environment(tuple(names))
+    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, pattern) for pattern in names)}
 
 
 @cache
-def hide_initial_environment(shown: Collection[str]) -> None:
+def _hide_initial_environment(shown: Collection[str]) -> None:
     """Overwrite the values of all variables in the initial environment, except of those that may be shown.
 
     Args:

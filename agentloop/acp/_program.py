@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from fnmatch import fnmatchcase
 
 import trio
 from attrs import field, frozen
 
 from agentloop._core.redaction import redacted_arguments, secrets_of_arguments, secrets_of_fields
+from agentloop._initial_environment import inherited_environment
 from agentloop._program_output import ProgramOutput
 from agentloop._sandbox import Confinement
 from agentloop._supervised import Tree, open_supervised_tree
@@ -50,12 +49,7 @@ class Command:
 
     def environment(self) -> dict[str, str]:
         """The complete environment."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if any(fnmatchcase(name, pattern) for pattern in self.inherit_env)
-        }
-        return {**inherited, **self.env}
+        return {**inherited_environment(self.inherit_env), **self.env}
 
 
 class Pipes:

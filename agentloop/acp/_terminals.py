@@ -7,12 +7,11 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any
 
 import trio
 
-from agentloop._initial_environment import hide_initial_environment
+from agentloop._initial_environment import inherited_environment
 from agentloop._process_tree import signal_name
 from agentloop._supervised import Tree, open_supervised_tree
 from agentloop.acp._calls import Workplace
@@ -91,14 +90,10 @@ class Terminal:
         is_started = False
         try:
             folder = _folder_in(workplace, cwd)
-            environment = {
-                key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in SAFE_ENV)
-            }
-            hide_initial_environment(SAFE_ENV)
             opening = open_supervised_tree(
                 ["/bin/sh", "-c", line],
                 cwd=folder,
-                env={"TERM": "dumb", **environment, **env},
+                env={"TERM": "dumb", **inherited_environment(SAFE_ENV), **env},
                 grace=1.0,
                 stdin=subprocess.DEVNULL,
                 confinement=workplace.confinement,

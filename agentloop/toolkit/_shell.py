@@ -6,14 +6,13 @@ import codecs
 import math
 import os
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 import trio
 from msgspec import Meta
 
-from agentloop._initial_environment import hide_initial_environment
+from agentloop._initial_environment import inherited_environment
 from agentloop._process_tree import signal_name
 from agentloop._sandbox import Sandbox, confine
 from agentloop._supervised import Tree, open_supervised_tree
@@ -116,14 +115,10 @@ def shell(
         """
         if "\0" in command:
             raise ToolError("the command has a NUL character, which no command line can have")
-        environment = {
-            key: value for key, value in os.environ.items() if any(fnmatchcase(key, pattern) for pattern in inherited)
-        }
-        hide_initial_environment(inherited)
         opening = open_supervised_tree(
             ["/bin/sh", "-c", command],
             cwd=folder,
-            env={"TERM": "dumb", **environment, **variables},
+            env={"TERM": "dumb", **inherited_environment(inherited), **variables},
             grace=grace,
             confinement=confinement,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,23 @@ def test_a_copy_of_an_external_agent_is_one() -> None:
     copy = agent.replace(name="y", instructions="Be brief.")
     assert (type(copy), copy.name, copy.model) == (ExternalAgent, "y", agent.model)
     assert "secret" not in repr(agent)
+
+
+async def test_a_program_cannot_read_the_keys_of_the_process_that_has_started_it(tmp_path: Path) -> None:
+    """Not even in the memory that has the environment with which that process was started."""
+    script = tmp_path / "host.py"
+    script.write_text(
+        "import os, trio\n"
+        "from agentloop.acp import ExternalAgent\n"
+        "from agentloop.errors import ModelError\n"
+        "line = 'cat /proc/%d/environ /proc/$PPID/environ > seen' % os.getpid()\n"
+        "try:\n"
+        "    trio.run(ExternalAgent('x', ['/bin/sh', '-c', line]).run, 'go')\n"
+        "except ModelError:\n"
+        "    pass\n"
+    )
+    environment = {**os.environ, "A_KEY": "xyzzy", "PYTHONPATH": str(Path(__file__).parents[2])}
+    await trio.run_process([sys.executable, str(script)], cwd=tmp_path, env=environment)
+    seen = (tmp_path / "seen").read_bytes()
+    assert b"A_KEY=" in seen
+    assert b"xyzzy" not in seen
