@@ -104,6 +104,26 @@ class StartedRun:
             self._outcome = self.stream.outcome
         return self._outcome
 
+    async def wait_until_open(self, otherwise: str) -> None:
+        """Wait until it is open, on behalf of the call that starts it.
+
+        Args:
+          otherwise: why it is not opened, if nothing else is wrong.
+
+        Raises:
+          StreamStateError: it is not opened any more.
+        """
+        try:
+            await self.opened.wait()
+        except BaseException:
+            # The tool does not get it, so it must not go on.
+            self.scope.cancel()
+            raise
+        if self.error is not None:
+            raise self.error
+        if self.stream is None:
+            raise StreamStateError(otherwise)
+
     def text_for(self, reader: Run) -> str:
         """What its model wrote last, as ``reader`` may read it."""
         return "" if self.state is None else last_text(self.state.messages)
@@ -325,16 +345,7 @@ async def start_background(
         raise ChildLimitError(agent=agent.name, path=run.source.agents, reason=reason)
     started = StartedRun(run, call_id, agent, message, on_question)
     runs.begin(started)
-    try:
-        await started.opened.wait()
-    except BaseException:
-        # The tool does not get it, so it must not go on.
-        started.scope.cancel()
-        raise
-    if started.error is not None:
-        raise started.error
-    if started.stream is None:
-        raise StreamStateError("the run has ended: it starts no background run")
+    await started.wait_until_open("the run has ended: it starts no background run")
     return started
 
 

@@ -46,6 +46,8 @@ from agentloop.questions import Answer
 
 __all__ = ["BackgroundBlock", "open_block"]
 
+_CLOSED = "the block of the background runs has ended: it starts none any more"
+
 
 @asynccontextmanager
 async def open_block() -> AsyncGenerator[BackgroundBlock]:
@@ -162,20 +164,11 @@ class BackgroundBlock:
             raise ChildLimitError(agent=agent.name, path=run.source.agents, reason=reason)
         self.join(run)
         if self.is_closed:
-            raise StreamStateError("the block of the background runs has ended: it starts none any more")
+            raise StreamStateError(_CLOSED)
         started = RunOfBlock(self, run, call_id, agent, message, on_question)
         self._running[started] = None
         self._nursery.start_soon(started.play, name=f"background run of {agent.name}")
-        try:
-            await started.opened.wait()
-        except BaseException:
-            # The tool does not get it, so it must not go on.
-            started.scope.cancel()
-            raise
-        if started.error is not None:
-            raise started.error
-        if started.stream is None:
-            raise StreamStateError("the block of the background runs has ended: it starts none any more")
+        await started.wait_until_open(_CLOSED)
         return started
 
     def id_for(self, started: RunOfBlock) -> str:
