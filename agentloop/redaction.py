@@ -10,7 +10,8 @@ gets the real key. The same secret has the same placeholder throughout a session
 
 **What is redacted.** Prompts, steering messages, follow-ups, instructions, texts of hooks, arguments and results of
 tools, their output and their errors, questions and answers, and the words of the model itself. Hooks, permissions and
-the people who approve a call see placeholders as well. Pictures, files and their addresses are not searched.
+the people who approve a call see placeholders as well. Pictures, files and their addresses are not searched, and the
+exception that a failed run raises is the error itself, with all of its words: it is for the code that runs the agent.
 
 **Where the values are.** In memory, with the `Session`, in this process: `Session.secrets`. No store has them. A run
 that is resumed in another process cannot put the old placeholders back, and a tool call with one fails with a sentence
